@@ -1,0 +1,162 @@
+/*
+ * error.c - the failure record: one per program, in memory that every process of it shares. See error.h.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+
+struct failure {
+	atomic_int owner; /* the process whose failure it is; 0: none. The first one wins, others are only logged */
+	int error;
+	char text[2048]; /* the places and the cause, "place: place: cause" */
+	char advice[512];
+	atomic_int refusals;
+	atomic_size_t refused_length;
+	char refused[16384]; /* one line each */
+};
+
+static struct failure *record;
+
+void error_init(void)
+{
+	record = mmap(NULL, sizeof(*record), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (record == MAP_FAILED) {
+		perror("criu: no memory");
+		_exit(1);
+	}
+}
+
+static bool take_record(void)
+{
+	int nobody = 0;
+
+	if (!record)
+		error_init();
+	return atomic_compare_exchange_strong(&record->owner, &nobody, getpid());
+}
+
+static bool owns_record(void)
+{
+	return record && atomic_load(&record->owner) == getpid();
+}
+
+int fail(int error, const char *format, ...)
+{
+	char sentence[1024];
+	va_list arguments;
+	size_t length;
+
+	va_start(arguments, format);
+	vsnprintf(sentence, sizeof(sentence), format, arguments);
+	va_end(arguments);
+	length = strlen(sentence);
+	if (error && error != EINVAL)
+		snprintf(sentence + length, sizeof(sentence) - length, ": %s", strerror(error));
+	log_error("%s", sentence);
+	if (take_record()) {
+		snprintf(record->text, sizeof(record->text), "%s", sentence);
+		record->error = error ? error : EINVAL;
+	}
+	return error ? -error : -EINVAL;
+}
+
+int fail_in(int result, const char *format, ...)
+{
+	char place[256], rest[sizeof(record->text)];
+	va_list arguments;
+
+	if (!owns_record())
+		return result;
+	va_start(arguments, format);
+	vsnprintf(place, sizeof(place), format, arguments);
+	va_end(arguments);
+	memcpy(rest, record->text, sizeof(rest));
+	snprintf(record->text, sizeof(record->text), "%s: %.*s", place, (int)(sizeof(rest) - sizeof(place) - 2), rest);
+	return result;
+}
+
+void fail_advice(const char *format, ...)
+{
+	va_list arguments;
+
+	if (!record || record->advice[0])
+		return;
+	va_start(arguments, format);
+	vsnprintf(record->advice, sizeof(record->advice), format, arguments);
+	va_end(arguments);
+}
+
+int refuse(const char *format, ...)
+{
+	char line[512];
+	va_list arguments;
+	size_t length, at;
+
+	va_start(arguments, format);
+	vsnprintf(line, sizeof(line), format, arguments);
+	va_end(arguments);
+	log_error("%s", line);
+	take_record();
+	length = strlen(line);
+	at = atomic_fetch_add(&record->refused_length, length + 1);
+	if (at + length + 1 < sizeof(record->refused)) {
+		memcpy(record->refused + at, line, length);
+		record->refused[at + length] = '\n';
+	}
+	atomic_fetch_add(&record->refusals, 1);
+	if (!record->error)
+		record->error = EOPNOTSUPP;
+	return -EOPNOTSUPP;
+}
+
+int refusals(void)
+{
+	return record ? atomic_load(&record->refusals) : 0;
+}
+
+bool has_failed(void)
+{
+	return record && atomic_load(&record->owner);
+}
+
+int failure_errno(void)
+{
+	return record ? record->error : 0;
+}
+
+void failure_clear(void)
+{
+	if (record)
+		memset(record, 0, sizeof(*record));
+}
+
+void failure_report(char *text, size_t size, const char *headline, const char *log)
+{
+	size_t used = 0;
+
+#define put(...)                                                               \
+	do {                                                                   \
+		if (used < size)                                               \
+			used += snprintf(text + used, size - used, __VA_ARGS__); \
+	} while (0)
+	text[0] = '\0';
+	if (!has_failed())
+		return;
+	put("criu: %s\n", headline);
+	if (record->text[0])
+		put("  %s\n", record->text);
+	for (char *line = record->refused, *end; *line && (end = strchr(line, '\n')); line = end + 1)
+		put("  %.*s\n", (int)(end - line), line);
+	if (record->advice[0])
+		put("  try: %s\n", record->advice);
+	if (log)
+		put("  log: %s\n", log);
+#undef put
+}

@@ -1,0 +1,56 @@
+/*
+ * error.h - what failed, where, why, and what the user can do about it.
+ *
+ * A function that can fail returns 0 (or something useful that is >= 0) or -errno. Whoever finds the cause calls fail();
+ * a caller at a border (one process, one file, one image) adds the place with fail_in(). Nobody prints.
+ *
+ *	if (fd < 0)
+ *		return fail(errno, "cannot open %s", path);           the cause, once
+ *	...
+ *	return fail_in(result, "process %d (%s)", pid, comm);         the place, on the way up
+ *
+ * The record lives in a shared mapping: forked children, helpers and the service write and read the same one, and the
+ * first failure wins. failure_report() makes this of it:
+ *
+ *	criu: cannot dump process 4711 (postgres)
+ *	  file 12 (inotify): watch 3: no path found for inode 61313 on device 0:28: No such file or directory
+ *	  try: --force-irmap                                     log: /img/dump.log
+ */
+#ifndef CRIU_BASE_ERROR_H
+#define CRIU_BASE_ERROR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include "compiler.h"
+
+/* Once, before the first fork. Dies if there is no memory. */
+void error_init(void);
+
+/*
+ * Records a cause and returns -error. `error` is a positive errno value; EINVAL says nothing to a person, so for it
+ * and for 0 (which returns -EINVAL) strerror() is not added to the sentence. The sentence starts in lower case and has
+ * no full stop.
+ */
+int fail(int error, const char *format, ...) printf_like(2, 3);
+
+/* Adds a place in front of the cause and returns `result` (which is < 0). */
+int fail_in(int result, const char *format, ...) printf_like(2, 3);
+
+/* Adds what the user can do about the failure that was recorded last. Kept once: the first advice wins. */
+void fail_advice(const char *format, ...) printf_like(1, 2);
+
+/*
+ * A refusal is a failure of which several may stand side by side: all that a tree holds and we cannot save is told at
+ * once. refuse() records one line and returns -EOPNOTSUPP; the record then counts as failed.
+ */
+int refuse(const char *format, ...) printf_like(1, 2);
+int refusals(void); /* how many there were */
+
+bool has_failed(void);
+int failure_errno(void); /* positive; 0 if nothing failed */
+void failure_clear(void);
+
+/* The sentence(s) for a person, as in the comment above; "" if nothing failed. `log` is a path or NULL. */
+void failure_report(char *text, size_t size, const char *headline, const char *log);
+
+#endif

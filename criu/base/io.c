@@ -1,0 +1,125 @@
+/*
+ * io.c - whole reads and writes, and small files in one go. Nothing here records a failure: see io.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include "base/io.h"
+#include "base/memory.h"
+
+int read_all(int fd, void *buffer, size_t size)
+{
+	for (char *at = buffer; size;) {
+		ssize_t got = read(fd, at, size);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return got ? -errno : -ENODATA;
+		at += got;
+		size -= got;
+	}
+	return 0;
+}
+
+int read_all_at(int fd, void *buffer, size_t size, off_t offset)
+{
+	for (char *at = buffer; size;) {
+		ssize_t got = pread(fd, at, size, offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return got ? -errno : -ENODATA;
+		at += got;
+		offset += got;
+		size -= got;
+	}
+	return 0;
+}
+
+int write_all(int fd, const void *buffer, size_t size)
+{
+	for (const char *at = buffer; size;) {
+		ssize_t put = write(fd, at, size);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		at += put;
+		size -= put;
+	}
+	return 0;
+}
+
+int write_all_at(int fd, const void *buffer, size_t size, off_t offset)
+{
+	for (const char *at = buffer; size;) {
+		ssize_t put = pwrite(fd, at, size, offset);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		at += put;
+		offset += put;
+		size -= put;
+	}
+	return 0;
+}
+
+ssize_t read_text_at(int directory, const char *path, char **text)
+{
+	size_t length = 0, room = 4096;
+	autofree char *buffer = NULL;
+	autoclose int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	buffer = allocate(room);
+	for (;;) {
+		ssize_t got = read(fd, buffer + length, room - 1 - length);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		length += got;
+		if (room - 1 - length < room / 4) {
+			room *= 2;
+			buffer = reallocate_array(buffer, room, 1);
+		}
+	}
+	buffer[length] = '\0';
+	*text = steal_pointer(&buffer);
+	return length;
+}
+
+int write_text_at(int directory, const char *path, const char *text)
+{
+	autoclose int fd = openat(directory, path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	return write_all(fd, text, strlen(text));
+}
+
+ssize_t read_link_at(int directory, const char *path, char **target)
+{
+	/* The links of /proc say st_size 0 or 64, so the size is found by trying. */
+	for (size_t room = 256;; room *= 2) {
+		autofree char *buffer = allocate(room);
+		ssize_t length = readlinkat(directory, path, buffer, room);
+
+		if (length < 0)
+			return -errno;
+		if ((size_t)length < room) {
+			buffer[length] = '\0';
+			*target = steal_pointer(&buffer);
+			return length;
+		}
+	}
+}

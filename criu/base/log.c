@@ -1,0 +1,116 @@
+/*
+ * log.c - one line at a time, written with one write() so that processes that share the log do not mix their lines.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+int log_level = LOG_WARNING;
+
+static int log_fd = STDERR_FILENO;
+static char log_name[PATH_MAX]; /* "" while the log is stderr */
+static struct timespec started;
+
+int log_open(int directory, const char *path)
+{
+	int fd;
+
+	clock_gettime(CLOCK_MONOTONIC, &started);
+	if (!path)
+		return 0;
+	if (snprintf(log_name, sizeof(log_name), "%s", path) >= (int)sizeof(log_name))
+		return fail(ENAMETOOLONG, "cannot open the log %s", path);
+	fd = openat(directory, path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fail(errno, "cannot open the log %s", path);
+	log_fd = fd;
+	return 0;
+}
+
+int log_per_process(void)
+{
+	autofree char *name = NULL;
+	char own[64];
+	int fd;
+
+	if (!log_name[0])
+		return 0;
+	/* The log may have been opened relative to a directory: its own descriptor knows where it lies. */
+	snprintf(own, sizeof(own), "/proc/self/fd/%d", log_fd);
+	if (log_name[0] == '/')
+		name = format_text("%s.%d", log_name, getpid());
+	else {
+		char where[PATH_MAX];
+		ssize_t length = readlink(own, where, sizeof(where) - 1);
+
+		if (length < 0)
+			return fail(errno, "cannot find the log");
+		where[length] = '\0';
+		name = format_text("%s.%d", where, getpid());
+	}
+	fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fail(errno, "cannot open the log %s", name);
+	log_close();
+	log_fd = fd;
+	return 0;
+}
+
+int log_descriptor(void)
+{
+	return log_fd;
+}
+
+void log_move(int fd)
+{
+	log_fd = fd;
+}
+
+void log_close(void)
+{
+	if (log_fd > STDERR_FILENO)
+		close(log_fd);
+	log_fd = STDERR_FILENO;
+}
+
+static int put_time(char *line, size_t size)
+{
+	struct timespec now;
+	long microseconds;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	microseconds = (now.tv_sec - started.tv_sec) * 1000000L + (now.tv_nsec - started.tv_nsec) / 1000;
+	return snprintf(line, size, "(%02ld.%06ld) ", microseconds / 1000000, microseconds % 1000000);
+}
+
+void log_line(int level, const char *format, ...)
+{
+	char line[4096];
+	int length = 0, saved = errno;
+	va_list arguments;
+
+	if (level > log_level)
+		return;
+	if (log_level >= LOG_INFORMATION)
+		length = put_time(line, sizeof(line));
+	if (level == LOG_ERROR)
+		length += snprintf(line + length, sizeof(line) - length, "Error: ");
+	else if (level == LOG_WARNING)
+		length += snprintf(line + length, sizeof(line) - length, "Warning: ");
+	va_start(arguments, format);
+	length += vsnprintf(line + length, sizeof(line) - length, format, arguments);
+	va_end(arguments);
+	if (length > (int)sizeof(line) - 2)
+		length = sizeof(line) - 2;
+	line[length++] = '\n';
+	if (write(log_fd, line, length) < 0) { /* a log that cannot be written must not stop a dump */
+	}
+	errno = saved;
+}
