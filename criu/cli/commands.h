@@ -1,0 +1,14 @@
+/*
+ * commands.h - the commands of the program. Each returns 0 or -errno with the failure recorded; main() reports and exits.
+ */
+#ifndef CRIU_CLI_COMMANDS_H
+#define CRIU_CLI_COMMANDS_H
+
+#include "cli/options.h"
+
+int command_dump(const struct options *options);    /* criu/dump/dump.c */
+int command_restore(const struct options *options); /* criu/restore/restore.c */
+int command_check(const struct options *options);   /* criu/cli/check.c */
+int command_show(const struct options *options);    /* criu/cli/show.c */
+
+#endif

@@ -1,0 +1,63 @@
+/*
+ * options.h - what the user asked for, from the command line, configuration files or a request.
+ *
+ * The table is options.def: one row = one option, in getopt, configuration files, help, man page (and later RPC).
+ * This struct is filled by options_parse() and read-only from then on.
+ */
+#ifndef CRIU_CLI_OPTIONS_H
+#define CRIU_CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct options {
+	/* What to do */
+	const char *command;	   /* "dump", "restore", "check", "show", … */
+	char **arguments;	   /* what followed the command and its options; for --exec-cmd: the command to run */
+	size_t argument_count;
+
+	/* Which processes, where */
+	pid_t tree;		   /* -t; 0: not given */
+	const char *images_dir;	   /* -D; NULL: the current directory */
+	const char *work_dir;	   /* -W; NULL: the images directory */
+	const char *prev_images_dir;
+	const char *pidfile;
+	int status_fd;		   /* -1: none */
+
+	/* How */
+	bool leave_running;	   /* -R */
+	bool leave_stopped;	   /* -s */
+	bool restore_detached;	   /* -d */
+	bool restore_sibling;	   /* -S */
+	bool shell_job;		   /* -j */
+	bool file_locks;	   /* -l */
+	bool exec_cmd;
+	bool display_stats;
+	bool json;		   /* show --json */
+	bool validate_by_size;	   /* --file-validation filesize; false: buildid */
+	bool skip_file_rwx_check;
+	unsigned timeout;	   /* seconds */
+	unsigned long ghost_limit; /* bytes */
+	const char **action_scripts;
+	size_t action_script_count;
+	const char *cpu_cap;	   /* NULL: the default */
+
+	/* check */
+	const char *feature;
+	bool check_extra, check_experimental;
+
+	/* Log */
+	const char *log_file;	   /* -o; NULL: stderr */
+	bool log_pid;
+	int verbosity;		   /* 0 … 4 */
+};
+
+/*
+ * 0: go on. 1: --help or --version was printed, exit with 0. -errno: recorded with fail(); exit with 1.
+ * Relative order as in 4.2.1: configuration files first, then the environment's, then the command line.
+ */
+int options_parse(struct options *options, int argc, char **argv);
+void options_free(struct options *options);
+
+#endif

@@ -1,0 +1,118 @@
+/*
+ * image.h - image files: a header, then protobuf records, sometimes with raw bytes behind a record.
+ *
+ * A `store` is where images live: a directory, or memory for tests. An `image` is one open file of it, buffered. Names,
+ * magics and message types come from the catalog (catalog.c), one row a kind; its facts are those of CRIU 4.2's format.
+ *
+ * Images are untrusted: every length is checked against what is left of the file before it is used, a torn or forged
+ * file is an error that names it (fail() is called here), and never a crash.
+ */
+#ifndef CRIU_IMAGE_IMAGE_H
+#define CRIU_IMAGE_IMAGE_H
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "compiler.h"
+
+/* One row of catalog.c each, in the same order. */
+enum image_kind {
+	IMAGE_INVENTORY,
+	IMAGE_FDINFO,
+	IMAGE_PAGEMAP,
+	IMAGE_SHMEM_PAGEMAP,
+	IMAGE_CORE,
+	IMAGE_IDS,
+	IMAGE_MM,
+	IMAGE_PIPES_DATA,
+	IMAGE_FIFO_DATA,
+	IMAGE_PSTREE,
+	IMAGE_FS,
+	IMAGE_FILES,
+	IMAGE_REMAP_FPATH,
+	IMAGE_GHOST_FILE,
+	IMAGE_TTY_INFO,
+	IMAGE_TTY_DATA,
+	IMAGE_FILE_LOCKS,
+	IMAGE_PAGES, /* raw */
+	IMAGE_SECCOMP,
+	IMAGE_CGROUP,
+	IMAGE_TIMENS,
+	IMAGE_CPUINFO,
+	IMAGE_STATS, /* stats-dump (id 0) and stats-restore (id 1) */
+	IMAGE_KINDS
+};
+
+struct image_store; /* opaque */
+
+/*
+ * Opens a directory of images. For writing it is created if missing (0700); files in it are 0600, opened beneath it, no
+ * symbolic link followed. The store keeps its own descriptor of the directory. 0 or -errno, recorded.
+ */
+int image_store_open_directory(struct image_store **store, const char *path, bool for_writing);
+int image_store_open_fd(struct image_store **store, int directory, bool for_writing); /* dup'ed */
+int image_store_open_memory(struct image_store **store);			       /* for tests */
+void image_store_close(struct image_store *store);
+int image_store_directory(const struct image_store *store); /* its fd; -1 for memory */
+const char *image_store_name(const struct image_store *store);
+
+struct image; /* opaque */
+
+/* -ENOENT is returned but not recorded by image_open(): many images are optional. All other errors are recorded. */
+int image_open(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id);
+int image_create(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id);
+/* Closes it; NULL is fine. For a created image: flushes, and returns 0 or -errno, recorded. */
+int image_close(struct image *image);
+const char *image_name(const struct image *image);
+int image_fd(const struct image *image);   /* for raw images and bulk data: see image_flush(); -1 in memory */
+uint64_t image_size(const struct image *image);
+
+/* Writes one record (length + packed message). */
+int image_write(struct image *image, const ProtobufCMessage *message) must_check;
+int image_write_bytes(struct image *image, const void *bytes, size_t size) must_check;
+int image_flush(struct image *image) must_check;
+
+/*
+ * Reads the next record into *message (to be freed with protobuf_c_message_free_unpacked(message, NULL)).
+ * 1: a record; 0: the end of the image, *message is NULL; -errno, recorded: torn or forged.
+ * `descriptor` is checked against the catalog's, but for images that hold two types (pagemap: head, then entries; ghost).
+ */
+int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor, ProtobufCMessage **message) must_check;
+int image_read_bytes(struct image *image, void *bytes, size_t size) must_check;
+int image_skip_bytes(struct image *image, uint64_t size) must_check;
+uint64_t image_position(const struct image *image);
+
+/* The record of an image that has just one: opens, reads, closes. -ENOENT is not recorded. */
+int image_read_single(struct image_store *store, enum image_kind kind, unsigned long id, ProtobufCMessage **message) must_check;
+int image_write_single(struct image_store *store, enum image_kind kind, unsigned long id,
+		       const ProtobufCMessage *message) must_check;
+
+/* Typed helpers:   CoreEntry *core; result = image_read_as(image, core_entry, &core); */
+#define image_read_as(image, type, out) image_read(image, &type##__descriptor, (ProtobufCMessage **)(out))
+#define image_free(message)						       \
+	do {								       \
+		if (message)						       \
+			protobuf_c_message_free_unpacked(&(message)->base, NULL); \
+	} while (0)
+
+/*
+ * The end of a dump. Everything that was created in the store is put on disk (file by file, then the directory), and only
+ * then does inventory.img get its name: it is written as a temporary name and renamed. A directory without
+ * inventory.img is not a dump, and image_store_open_...() for reading says so by that name.
+ * image_store_begin() removes an inventory.img of an earlier dump first, so that no mixture ever looks complete.
+ */
+int image_store_begin(struct image_store *store);
+int image_store_commit(struct image_store *store, const ProtobufCMessage *inventory);
+
+/* The catalog, for `criu show` and for tests. */
+struct image_type {
+	const char *name;	 /* as `crit` prints it: "CORE" */
+	const char *pattern;	 /* "core-%lu.img" */
+	uint32_t magic;		 /* 0: raw, no header */
+	enum image_header { HEADER_RAW, HEADER_BARE, HEADER_COMMON, HEADER_SERVICE } header;
+	const ProtobufCMessageDescriptor *descriptor; /* NULL: raw */
+};
+extern const struct image_type image_types[IMAGE_KINDS];
+
+#endif
