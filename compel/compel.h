@@ -1,0 +1,105 @@
+/*
+ * compel.h - stops foreign threads, runs system calls inside them, and lets them go as if nothing had been.
+ *
+ * Invariants:
+ *  1. A thread never depends on the tracer staying alive. At every instant between two ptrace requests its registers are
+ *     such that, set free by our death, it returns by itself to where it was, with its signal mask, FPU state and
+ *     memory, and with no mapping or descriptor of ours left behind.
+ *  2. No instruction of the task is overwritten where it has a `syscall; ret` and an rt_sigreturn mapped.
+ *  3. What an ordinary release gives back is exact: registers, FPU, mask, and the kernel's restart block.
+ * Documentation/blobs.md has the pictures. Failures are recorded with fail(); all functions return 0 or -errno.
+ */
+#ifndef COMPEL_H
+#define COMPEL_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+#include "compiler.h"
+
+/* ---- one thread ---- */
+
+/* The machine state of a thread, as PTRACE_GETREGSET gives it. */
+struct thread_context {
+	struct user_regs_struct registers; /* x86-64: with fs_base, gs_base, orig_rax */
+	void *extended;			   /* XSAVE area, standard format (NT_X86_XSTATE) */
+	size_t extended_size;
+	uint64_t signal_mask;
+};
+
+struct traced_thread {
+	pid_t tid;
+	bool is_seized;
+	bool is_parked;	      /* in PTRACE_EVENT_STOP: the state between two operations */
+	bool was_stopped;     /* it was in a group stop (SIGSTOP, …) when we came */
+	int stop_signal;      /* then: by which signal */
+	struct thread_context context; /* as it was when we came, syscall restart not yet applied; set by trace_wait() */
+};
+
+/* `deadline` is CLOCK_MONOTONIC in nanoseconds. -ESRCH: the thread is gone (not recorded); -ETIMEDOUT: recorded. */
+int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp); /* PTRACE_SEIZE + INTERRUPT; does not wait */
+int trace_wait(struct traced_thread *thread, uint64_t deadline);		   /* … until it is parked; reads `context` */
+int trace_get_context(const struct traced_thread *thread, struct thread_context *context);
+int trace_set_context(const struct traced_thread *thread, const struct thread_context *context);
+void trace_free_context(struct thread_context *context);
+/*
+ * One system call in a parked thread, at a `syscall` instruction at `ip` with stack pointer `sp`; the caller answers for what
+ * happens there if we die. Other registers than the ABI's are kept. Leaves the thread parked; *result is rax.
+ */
+int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number, const uint64_t arguments[6],
+		  long *result);
+int trace_exit_kill(struct traced_thread *thread, bool on); /* PTRACE_O_EXITKILL: for tasks that must die with us */
+int trace_release(struct traced_thread *thread);	     /* PTRACE_DETACH; a group stop goes on */
+uint64_t trace_deadline(double seconds);		     /* from now */
+
+/*
+ * The registers a thread must be started with to go on as if never interrupted, where there is no kernel restart block to
+ * go back to: a restored image, or a thread that finds its own way home. Applies ERESTART*; turns calls that the kernel
+ * ends with EINTR although no signal came (epoll_wait, semtimedop, …) and those with a restart block (nanosleep, poll, futex)
+ * into the same call again, with the remaining time where the kernel or the scheduler's clock tells it; aborts an rseq
+ * critical section. `context` is changed in place; `pid`/`tid` name the (parked) thread it came from.
+ */
+int trace_settle_context(struct traced_thread *thread, struct thread_context *context);
+
+/* ---- one process ---- */
+
+struct victim {
+	pid_t pid;
+	struct traced_thread *threads; /* [0] is the leader */
+	size_t thread_count;
+	struct infection *infection; /* while infected: opaque */
+};
+
+/* Freezes all threads, and those born meanwhile, until there are no new ones. On failure everything is thawed. */
+int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline);
+/* All threads run on (or stay in the group stop they were in). Undoes an infection first. */
+int victim_thaw(struct victim *victim);
+/* SIGKILLs the process and detaches; the caller reaps if it is the parent. */
+int victim_kill(struct victim *victim);
+/* Leaves all threads in a group stop (SIGSTOP), detached. */
+int victim_thaw_stopped(struct victim *victim);
+void victim_free(struct victim *victim);
+
+/* One system call to make inside. Pointers are addresses in the victim; see victim_scratch(). */
+struct remote_call {
+	long number;
+	uint64_t arguments[6];
+	long result; /* -errno, or what the call returned */
+};
+
+/* Puts the parasite in: a mapping of ours, a socket between us, the leader (or a better suited thread) in our code. */
+int victim_infect(struct victim *victim);
+/* A piece of our mapping in the victim for arguments and results of calls: its address there, and its size (>= 64 KiB). */
+uint64_t victim_scratch(const struct victim *victim, size_t *size);
+/* Runs the calls in order, all of them, in the parasite: one round trip, whatever their count. */
+int victim_call(struct victim *victim, struct remote_call *calls, size_t count);
+/* The same in thread `index`, by ptrace, for what only a thread can tell of itself. Scratch may be used. */
+int victim_call_thread(struct victim *victim, size_t index, struct remote_call *calls, size_t count);
+int victim_read(const struct victim *victim, uint64_t address, void *buffer, size_t size);	  /* process_vm_readv */
+int victim_write(const struct victim *victim, uint64_t address, const void *buffer, size_t size);
+/* Takes everything of ours out again; threads are parked with the context they came with. */
+int victim_cure(struct victim *victim);
+
+#endif
