@@ -1,0 +1,291 @@
+/*
+ * proc.c - parsers for the small texts of /proc/PID, and readers that feed them.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "kernel/proc.h"
+
+int proc_open(pid_t pid)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d", pid);
+	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int read_text(int proc, const char *name, char **text)
+{
+	ssize_t length = read_text_at(proc, name, text);
+
+	return length < 0 ? fail(-length, "cannot read /proc/PID/%s", name) : 0;
+}
+
+int proc_parse_stat(const char *text, struct proc_stat *stat)
+{
+	/* The name may hold anything, ')' too: the fields begin behind the last one. */
+	const char *open = strchr(text, '('), *close = strrchr(text, ')');
+	unsigned long long field[53] = { 0 };
+	const char *at;
+	int number = 4;
+
+	memset(stat, 0, sizeof(*stat));
+	if (!open || !close || close < open || close - open - 1 >= (int)sizeof(stat->comm) || close[1] != ' ')
+		return fail(EINVAL, "cannot understand /proc/PID/stat: %.60s", text);
+	stat->pid = strtol(text, NULL, 10);
+	memcpy(stat->comm, open + 1, close - open - 1);
+	stat->state = close[2];
+	for (at = close + 3; number <= 52; number++) {
+		char *end;
+
+		field[number] = strtoull(at, &end, 10); /* a leading '-' is taken, too */
+		if (end == at)
+			break;
+		at = end;
+	}
+	if (number <= 24)
+		return fail(EINVAL, "cannot understand /proc/PID/stat: %.60s", text);
+	stat->parent = field[4];
+	stat->group = field[5];
+	stat->session = field[6];
+	stat->flags = field[9];
+	stat->start_time = field[22];
+	stat->start_code = field[26];
+	stat->end_code = field[27];
+	stat->start_stack = field[28];
+	stat->start_data = field[45];
+	stat->end_data = field[46];
+	stat->start_brk = field[47];
+	stat->arg_start = field[48];
+	stat->arg_end = field[49];
+	stat->env_start = field[50];
+	stat->env_end = field[51];
+	stat->exit_code = field[52];
+	return 0;
+}
+
+int proc_read_stat(int proc, struct proc_stat *stat)
+{
+	autofree char *text = NULL;
+	int result = read_text(proc, "stat", &text);
+
+	return result ? result : proc_parse_stat(text, stat);
+}
+
+/* The value of a line "Name:\tvalue", or NULL. Names are few and short: one strstr() each is fast enough. */
+static const char *status_value(const char *text, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (const char *line = text; line; line = strchr(line, '\n'), line = line ? line + 1 : NULL)
+		if (!strncmp(line, name, length) && line[length] == ':')
+			return line + length + 1 + strspn(line + length + 1, "\t ");
+	return NULL;
+}
+
+static uint64_t status_number(const char *text, const char *name, int base)
+{
+	const char *value = status_value(text, name);
+
+	return value ? strtoull(value, NULL, base) : 0;
+}
+
+static void parse_groups(const char *text, struct proc_status *status)
+{
+	const char *value = status_value(text, "Groups");
+
+	while (value && isdigit((unsigned char)*value)) {
+		char *end;
+
+		*grow(&status->groups, &status->group_count) = strtoul(value, &end, 10);
+		value = end + strspn(end, " \t");
+	}
+}
+
+int proc_parse_status(const char *text, struct proc_status *status)
+{
+	const char *uid = status_value(text, "Uid"), *gid = status_value(text, "Gid"), *state;
+
+	memset(status, 0, sizeof(*status));
+	if (!uid || sscanf(uid, "%u %u %u %u", &status->uid[0], &status->uid[1], &status->uid[2], &status->uid[3]) != 4)
+		return fail(EINVAL, "cannot understand the Uid line of /proc/PID/status");
+	if (!gid || sscanf(gid, "%u %u %u %u", &status->gid[0], &status->gid[1], &status->gid[2], &status->gid[3]) != 4)
+		return fail(EINVAL, "cannot understand the Gid line of /proc/PID/status");
+	state = status_value(text, "State");
+	status->state = state ? *state : '?';
+	status->inheritable = status_number(text, "CapInh", 16);
+	status->permitted = status_number(text, "CapPrm", 16);
+	status->effective = status_number(text, "CapEff", 16);
+	status->bounding = status_number(text, "CapBnd", 16);
+	status->ambient = status_number(text, "CapAmb", 16);
+	status->blocked = status_number(text, "SigBlk", 16);
+	status->pending = status_number(text, "SigPnd", 16);
+	status->shared_pending = status_number(text, "ShdPnd", 16);
+	status->ignored = status_number(text, "SigIgn", 16);
+	status->caught = status_number(text, "SigCgt", 16);
+	status->tracer = status_number(text, "TracerPid", 10);
+	status->group_leader = status_number(text, "Tgid", 10);
+	status->umask = status_number(text, "Umask", 8);
+	status->threads = status_number(text, "Threads", 10);
+	status->seccomp = status_number(text, "Seccomp", 10);
+	status->no_new_privileges = status_number(text, "NoNewPrivs", 10);
+	parse_groups(text, status);
+	return 0;
+}
+
+int proc_read_status(int proc, struct proc_status *status)
+{
+	autofree char *text = NULL;
+	int result = read_text(proc, "status", &text);
+
+	return result ? result : proc_parse_status(text, status);
+}
+
+void proc_status_free(struct proc_status *status)
+{
+	free(status->groups);
+	status->groups = NULL;
+	status->group_count = 0;
+}
+
+/* In the order of the file; the numbers are those of <sys/resource.h>. */
+static const struct {
+	const char *name;
+	int resource;
+} limit_names[] = {
+	{ "Max cpu time", RLIMIT_CPU },		   { "Max file size", RLIMIT_FSIZE },
+	{ "Max data size", RLIMIT_DATA },	   { "Max stack size", RLIMIT_STACK },
+	{ "Max core file size", RLIMIT_CORE },	   { "Max resident set", RLIMIT_RSS },
+	{ "Max processes", RLIMIT_NPROC },	   { "Max open files", RLIMIT_NOFILE },
+	{ "Max locked memory", RLIMIT_MEMLOCK },   { "Max address space", RLIMIT_AS },
+	{ "Max file locks", RLIMIT_LOCKS },	   { "Max pending signals", RLIMIT_SIGPENDING },
+	{ "Max msgqueue size", RLIMIT_MSGQUEUE },  { "Max nice priority", RLIMIT_NICE },
+	{ "Max realtime priority", RLIMIT_RTPRIO }, { "Max realtime timeout", RLIMIT_RTTIME },
+};
+
+static const char *parse_limit(const char *text, rlim_t *limit)
+{
+	char *end;
+
+	text += strspn(text, " ");
+	if (!strncmp(text, "unlimited", 9)) {
+		*limit = RLIM_INFINITY;
+		return text + 9;
+	}
+	*limit = strtoull(text, &end, 10);
+	return end == text ? NULL : end;
+}
+
+int proc_parse_limits(const char *text, struct rlimit limits[RLIM_NLIMITS])
+{
+	for (size_t i = 0; i < array_size(limit_names); i++) {
+		struct rlimit *limit = &limits[limit_names[i].resource];
+		const char *at = strstr(text, limit_names[i].name);
+
+		at = at ? parse_limit(at + strlen(limit_names[i].name), &limit->rlim_cur) : NULL;
+		if (!at || !parse_limit(at, &limit->rlim_max))
+			return fail(EINVAL, "cannot understand /proc/PID/limits: no '%s'", limit_names[i].name);
+	}
+	return 0;
+}
+
+int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS])
+{
+	autofree char *text = NULL;
+	int result = read_text(proc, "limits", &text);
+
+	return result ? result : proc_parse_limits(text, limits);
+}
+
+int proc_read_threads(int proc, pid_t **ids, size_t *count)
+{
+	int fd = openat(proc, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct dirent *entry;
+	DIR *directory;
+
+	if (fd < 0)
+		return -errno;
+	directory = fdopendir(fd);
+	if (!directory) {
+		close(fd);
+		return fail(ENOMEM, "cannot list /proc/PID/task");
+	}
+	while ((entry = readdir(directory)))
+		if (isdigit((unsigned char)entry->d_name[0]))
+			*grow(ids, count) = strtol(entry->d_name, NULL, 10);
+	closedir(directory);
+	return 0;
+}
+
+int proc_read_children(int proc, pid_t **ids, size_t *count)
+{
+	autofree pid_t *threads = NULL;
+	size_t thread_count = 0;
+	int result = proc_read_threads(proc, &threads, &thread_count);
+
+	/* Each thread lists the children that it forked itself (CONFIG_PROC_CHILDREN). */
+	for (size_t i = 0; !result && i < thread_count; i++) {
+		autofree char *text = NULL;
+		char path[48], *at, *end;
+		ssize_t length;
+
+		snprintf(path, sizeof(path), "task/%d/children", threads[i]);
+		length = read_text_at(proc, path, &text);
+		if (length < 0) {
+			if (faccessat(proc, "stat", F_OK, 0) == 0 && length == -ENOENT && threads[i] == threads[0])
+				return fail(-length, "cannot list children: this kernel lacks CONFIG_PROC_CHILDREN");
+			continue; /* the thread has ended meanwhile */
+		}
+		for (at = text; *at; at = end + strspn(end, " \n")) {
+			pid_t child = strtol(at, &end, 10);
+
+			if (end == at)
+				break;
+			*grow(ids, count) = child;
+		}
+	}
+	return result;
+}
+
+int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info)
+{
+	const char *position, *flags, *mount;
+	char path[32];
+	ssize_t length;
+
+	memset(info, 0, sizeof(*info));
+	snprintf(path, sizeof(path), "fdinfo/%d", fd);
+	length = read_text_at(proc, path, &info->rest);
+	if (length < 0)
+		return fail(-length, "cannot read /proc/PID/%s", path);
+	position = status_value(info->rest, "pos");
+	flags = status_value(info->rest, "flags");
+	mount = status_value(info->rest, "mnt_id");
+	if (!position || !flags)
+		return fail(EINVAL, "cannot understand /proc/PID/%s", path);
+	info->position = strtoll(position, NULL, 10);
+	info->flags = strtoul(flags, NULL, 8);
+	info->mount = mount ? strtol(mount, NULL, 10) : -1;
+	return 0;
+}
+
+int proc_read_number(int proc, const char *name, int base, long long *number)
+{
+	autofree char *text = NULL;
+	ssize_t length = read_text_at(proc, name, &text);
+
+	if (length < 0)
+		return length;
+	*number = strtoll(text, NULL, base);
+	return 0;
+}

@@ -1,0 +1,72 @@
+/*
+ * proc.h - what /proc tells of a process, parsed. No function here needs the process to be stopped.
+ *
+ * Readers take a directory fd of /proc/PID (or of /proc/PID/task/TID); parsers take text, so that unit tests need no
+ * process. Failures are recorded. Facts are of proc(5) and of Linux 6.18.
+ */
+#ifndef CRIU_KERNEL_PROC_H
+#define CRIU_KERNEL_PROC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+#include "compiler.h"
+#include "model/vma.h"
+
+/* A directory fd of /proc/PID; -errno, not recorded (-ENOENT, -ESRCH: no such process). */
+int proc_open(pid_t pid);
+
+struct proc_stat {
+	pid_t pid;
+	char comm[64]; /* up to 15 bytes for a thread of user space */
+	char state;    /* R S D T t Z X I */
+	pid_t parent, group, session;
+	unsigned flags; /* PF_* */
+	uint64_t start_code, end_code, start_stack, start_data, end_data, start_brk;
+	uint64_t arg_start, arg_end, env_start, env_end;
+	uint64_t start_time; /* clock ticks since boot: with the pid, names a process for good */
+	int exit_code;	     /* as wait(2) says it */
+};
+int proc_parse_stat(const char *text, struct proc_stat *stat);
+int proc_read_stat(int proc, struct proc_stat *stat);
+
+struct proc_status {
+	uint32_t uid[4], gid[4]; /* real, effective, saved, file system */
+	uint32_t *groups;	 /* owned */
+	size_t group_count;
+	uint64_t inheritable, permitted, effective, bounding, ambient;
+	uint64_t blocked, pending, shared_pending, ignored, caught;
+	pid_t tracer, group_leader;
+	unsigned umask, threads;
+	int seccomp, no_new_privileges;
+	char state;
+};
+int proc_parse_status(const char *text, struct proc_status *status);
+int proc_read_status(int proc, struct proc_status *status);
+void proc_status_free(struct proc_status *status);
+
+/* RLIM_NLIMITS pairs, from the text of /proc/PID/limits: prlimit() needs CAP_SYS_RESOURCE for another user's task. */
+int proc_parse_limits(const char *text, struct rlimit limits[RLIM_NLIMITS]);
+int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS]);
+
+/* All mappings with their VmFlags; `maps` alone would be faster but does not tell advice and growth. */
+int proc_parse_smaps(char *text, struct vmas *vmas);
+int proc_read_smaps(int proc, struct vmas *vmas);
+
+/* Thread ids of a process / ids of its children, by any of its threads. *ids is allocated. */
+int proc_read_threads(int proc, pid_t **ids, size_t *count);
+int proc_read_children(int proc, pid_t **ids, size_t *count);
+
+struct proc_fdinfo {
+	int64_t position;
+	unsigned flags; /* O_*; with O_CLOEXEC if this descriptor closes on exec */
+	int mount;
+	char *rest; /* all lines, for the kinds of file that say more; owned */
+};
+int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info);
+
+/* A single number in a file, as in loginuid or oom_score_adj. `base` as for strtoll(). */
+int proc_read_number(int proc, const char *name, int base, long long *number);
+
+#endif

@@ -1,0 +1,115 @@
+/*
+ * smaps.c - /proc/PID/smaps: the mappings of a process and the flags that only its VmFlags line tells. See proc.h.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "kernel/proc.h"
+
+/* "start-end rwxp offset major:minor inode      path" */
+static int parse_mapping(char *line, struct vma *vma)
+{
+	unsigned major, minor;
+	char access[5];
+	int at = 0;
+
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &vma->start, &vma->end, access,
+		   &vma->offset, &major, &minor, &vma->inode, &at) != 7 || vma->start >= vma->end)
+		return fail(EINVAL, "cannot understand /proc/PID/smaps: %.80s", line);
+	vma->device = makedev(major, minor);
+	vma->protection = (access[0] == 'r' ? PROT_READ : 0) | (access[1] == 'w' ? PROT_WRITE : 0) |
+			  (access[2] == 'x' ? PROT_EXEC : 0);
+	vma->flags = access[3] == 's' ? MAP_SHARED : MAP_PRIVATE;
+	vma->path = copy_text(line + at);
+	vma->file_flags = -1;
+	return 0;
+}
+
+/*
+ * Two letters each (proc(5)). What changes how the memory behaves is kept; what the kernel derives itself (rd, wr, mr, mw,
+ * me, ac, …) is not. `ignored` letters are told apart from unknown ones by nobody: a flag that we do not know is one that a
+ * newer kernel derives.
+ */
+static const struct {
+	char letters[3];
+	uint32_t map_flags;
+	int advice; /* madvise() number, -1 */
+	uint32_t status;
+} vm_flags[] = {
+	{ "gd", MAP_GROWSDOWN, -1, 0 },
+	{ "lo", MAP_LOCKED, -1, 0 },
+	{ "nr", MAP_NORESERVE, -1, 0 },
+	{ "ht", MAP_HUGETLB, -1, 0 },
+	{ "sr", 0, MADV_SEQUENTIAL, 0 },
+	{ "rr", 0, MADV_RANDOM, 0 },
+	{ "dc", 0, MADV_DONTFORK, 0 },
+	{ "dd", 0, MADV_DONTDUMP, 0 },
+	{ "mg", 0, MADV_MERGEABLE, 0 },
+	{ "hg", 0, MADV_HUGEPAGE, 0 },
+	{ "nh", 0, MADV_NOHUGEPAGE, 0 },
+	{ "wf", 0, MADV_WIPEONFORK, 0 },
+	{ "ss", 0, -1, VMA_SHADOW_STACK },
+};
+
+static void parse_vm_flags(const char *text, struct vma *vma)
+{
+	for (; text[0] && text[1]; text += 3) {
+		for (size_t i = 0; i < array_size(vm_flags); i++)
+			if (text[0] == vm_flags[i].letters[0] && text[1] == vm_flags[i].letters[1]) {
+				vma->flags |= vm_flags[i].map_flags;
+				vma->status |= vm_flags[i].status;
+				if (vm_flags[i].advice >= 0)
+					vma->advice |= 1ULL << vm_flags[i].advice;
+			}
+		if (!text[2])
+			break;
+	}
+}
+
+int proc_parse_smaps(char *text, struct vmas *vmas)
+{
+	struct vma *vma = NULL;
+
+	for (char *line = text, *next; *line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = '\0';
+		else
+			next = line + strlen(line);
+		if ((*line >= '0' && *line <= '9') || (*line >= 'a' && *line <= 'f')) {
+			vma = grow(&vmas->items, &vmas->count);
+			if (parse_mapping(line, vma))
+				return -EINVAL;
+		} else if (vma && !strncmp(line, "VmFlags: ", 9)) {
+			parse_vm_flags(line + 9, vma);
+		} else if (vma && !strncmp(line, "Rss:", 4)) {
+			vma->resident = strtoull(line + 4, NULL, 10) << 10;
+		}
+	}
+	return 0;
+}
+
+int proc_read_smaps(int proc, struct vmas *vmas)
+{
+	autofree char *text = NULL;
+	ssize_t length = read_text_at(proc, "smaps", &text);
+
+	if (length < 0)
+		return fail(-length, "cannot read /proc/PID/smaps");
+	return proc_parse_smaps(text, vmas);
+}
+
+void vmas_free(struct vmas *vmas)
+{
+	for (size_t i = 0; i < vmas->count; i++)
+		free(vmas->items[i].path);
+	free(vmas->items);
+	vmas->items = NULL;
+	vmas->count = 0;
+}

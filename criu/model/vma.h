@@ -1,0 +1,71 @@
+/*
+ * vma.h - one mapping of a task's memory, as dump sees it and as restore makes it again.
+ *
+ * The status bits are the image format's (mm_entry.vmas[].status).
+ */
+#ifndef CRIU_MODEL_VMA_H
+#define CRIU_MODEL_VMA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "compiler.h"
+
+#define VMA_REGULAR	 (1u << 0)
+#define VMA_STACK	 (1u << 1)
+#define VMA_VSYSCALL	 (1u << 2)
+#define VMA_VDSO	 (1u << 3)
+#define VMA_HEAP	 (1u << 5)
+#define VMA_FILE_PRIVATE (1u << 6)
+#define VMA_FILE_SHARED	 (1u << 7)
+#define VMA_ANON_SHARED	 (1u << 8)
+#define VMA_ANON_PRIVATE (1u << 9)
+#define VMA_SYSV_IPC	 (1u << 10)
+#define VMA_SOCKET	 (1u << 11)
+#define VMA_VVAR	 (1u << 12)
+#define VMA_AIO_RING	 (1u << 13)
+#define VMA_MEMFD	 (1u << 14)
+#define VMA_SHADOW_STACK (1u << 15)
+#define VMA_GUARD_RANGE	 (1u << 16)
+#define VMA_UPROBES	 (1u << 17)
+
+struct vma {
+	uint64_t start, end;
+	uint64_t offset; /* into the file, bytes */
+	uint32_t protection; /* PROT_* */
+	uint32_t flags;	     /* MAP_* */
+	uint32_t status;     /* VMA_* */
+	uint64_t advice;     /* bit n: madvise(n) is in force */
+	uint64_t object;     /* id of the file, or of the shared memory */
+	int file_flags;	     /* O_* the mapped file needs to be opened with; -1: no file */
+
+	/* dump only */
+	dev_t device;
+	uint64_t inode;
+	uint64_t resident; /* bytes */
+	char *path;	   /* as /proc/PID/smaps says it; owned */
+
+	/* restore only */
+	uint64_t place;	   /* where it is mapped until the task's address space is its own: `start` if that was free */
+	bool is_inherited; /* the parent's mapping, kept over fork(): equal pages stay shared */
+};
+
+struct vmas {
+	struct vma *items; /* sorted by start; guard ranges last */
+	size_t count;
+};
+
+static inline uint64_t vma_length(const struct vma *vma)
+{
+	return vma->end - vma->start;
+}
+
+/* Memory whose pages belong to the task and are saved with it. */
+static inline bool vma_is_private(const struct vma *vma)
+{
+	return vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE) && !(vma->status & (VMA_VSYSCALL | VMA_VVAR));
+}
+
+void vmas_free(struct vmas *vmas);
+
+#endif
