@@ -13,7 +13,7 @@
 
 #define container_of(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
 
-#define printf_like(format, first) __attribute__((format(printf, format, first)))
+#define printf_like(text, first) __attribute__((__format__(__printf__, text, first)))
 #define must_check		   __attribute__((warn_unused_result))
 #define unused			   __attribute__((unused))
 #define does_not_return		   __attribute__((noreturn))
