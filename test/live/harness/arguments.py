@@ -1,0 +1,74 @@
+"""arguments.py - the command line of test/live/run and test/fault/run: which tests, with which binaries."""
+
+import argparse
+import os
+import random
+import re
+import subprocess
+
+from .cell import ROOT
+from .criu import Criu
+from .modes import MODES
+from .runner import Runner, Test
+
+
+def parse(description):
+	parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+	parser.add_argument("-k", metavar="PATTERN", default="", help="only rows whose name matches")
+	parser.add_argument("--mode", action="append", metavar="MODE", choices=[mode.name for mode in MODES],
+			    help="only this mode (may be given several times); default: all but `peer`")
+	parser.add_argument("--list", action="store_true", help="list the tests and leave")
+	parser.add_argument("--criu", default=os.path.join(ROOT, "build", "criu"), help="the binary under test")
+	parser.add_argument("--peer", default=os.environ.get("PEER"), help="the other criu; default: scripts/peers")
+	parser.add_argument("-j", "--jobs", type=int, default=2)
+	parser.add_argument("--full", action="store_true", help="real programs at full size (100 MiB)")
+	parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="of the random moments")
+	parser.add_argument("--kills", type=int, default=60, help="rounds of the kill test")
+	parser.add_argument("--patience", type=float, default=1, help="factor on every time limit")
+	parser.add_argument("--directory", default="/var/tmp", help="where the tests' files go")
+	return parser.parse_args()
+
+
+def find_peer():
+	found = subprocess.run([os.path.join(ROOT, "scripts", "peers")], stdout=subprocess.PIPE, text=True)
+	return found.stdout.strip().splitlines()[-1] if found.returncode == 0 and found.stdout.strip() else ""
+
+
+def choose(tables, settings):
+	wanted = settings.mode or [mode.name for mode in MODES if mode.name != "peer"]
+	for table in tables:
+		for row in table:
+			if not re.search(settings.k, row.name):
+				continue
+			for mode in MODES:
+				if mode.name in wanted and row.runs_in(mode):
+					yield Test(row, mode, reason_to_skip(row, mode, settings))
+
+
+def reason_to_skip(row, mode, settings):
+	if mode.name in row.without:
+		return row.without[mode.name]
+	roles = {"ours": Criu(settings.criu, settings.peer), "peer": Criu(settings.peer, settings.peer)}
+	if "peer" in (mode.dumper, mode.restorer) and not settings.peer:
+		return "no peer: scripts/peers found none"
+	for action, role in (("dump", mode.dumper), ("restore", mode.restorer)):
+		if roles[role].is_peer and action in row.peer_fails:
+			return f"the peer fails to {action} it: {row.peer_fails[action]}"
+	if mode.name == "unprivileged" and roles["ours"].is_peer:
+		return "the peer fails to dump another user's task: prlimit needs CAP_SYS_RESOURCE"
+	return None
+
+
+def main(tables, description):
+	settings = parse(description)
+	settings.peer = settings.peer if settings.peer is not None else find_peer()
+	tests = list(choose(tables, settings))
+	if settings.list:
+		for test in tests:
+			print(f"{test.row.name} [{test.mode.name}]" + (f"  skipped: {test.skip}" if test.skip else ""))
+		return 0
+	subprocess.run(["make", "-s", "-C", os.path.join(ROOT, "test", "live")], check=True)
+	print(f"seed {settings.seed}, criu {settings.criu}, peer {settings.peer or 'none'}")
+	counts = Runner(settings).run(tests)
+	print(f"{counts['pass']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
+	return 1 if counts["FAIL"] else 0

@@ -1,0 +1,185 @@
+"""cell.py - one test: a program started, dumped and restored in one mode, and asked whether it noticed.
+
+A Cell owns a directory and everything below its worker process. The program is told the directory, writes `ready` there
+when it may be dumped, and `verdict` when it has been told to stop (SIGTERM) and has checked its state a last time.
+Whatever goes wrong raises Failure; what cannot be tested here raises Skip with the reason.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from . import system
+from .criu import Criu
+
+NOBODY = 65534
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+PROGRAMS = os.path.join(ROOT, "build", "live")
+
+
+class Failure(Exception):
+	pass
+
+
+class Skip(Exception):
+	pass
+
+
+class Cell:
+	def __init__(self, row, mode, settings, directory):
+		self.row, self.mode, self.settings, self.directory = row, mode, settings, directory
+		self.ours = Criu(settings.criu, settings.peer)
+		self.peer = Criu(settings.peer, settings.peer)
+		self.user = None
+		self.root = 0
+		self.downtime = 0.0
+		self.exits = {}
+
+	# Files of the test
+
+	def path(self, *names):
+		return os.path.join(self.directory, *names)
+
+	def new_images(self, name="images"):
+		path = self.path(name)
+		os.mkdir(path, 0o700)
+		return path
+
+	# The program
+
+	def start(self, command=None):
+		"""Starts the row's program as a session of its own and waits until it is ready."""
+		command = command or [self.program(), self.directory]
+		if self.user is not None:
+			os.chown(self.directory, self.user, self.user)
+		with open(os.devnull) as nothing, open(self.path("output"), "a") as output:
+			process = subprocess.Popen(command, stdin=nothing, stdout=output, stderr=output,
+						   start_new_session=True, cwd=self.directory, user=self.user,
+						   group=self.user, extra_groups=None if self.user is None else [])
+		self.root = process.pid
+		process.returncode = 0  # reaped here, not by subprocess
+		return self.root
+
+	def program(self):
+		path = os.path.join(PROGRAMS, self.row.program)
+		if self.user is None:
+			return path
+		return shutil.copy(path, self.directory)
+
+	def wait_ready(self, seconds=20):
+		def ready_or_dead():
+			self.reap()
+			return os.path.exists(self.path("ready")) or self.root in self.exits
+		if not system.wait_until(ready_or_dead, seconds):
+			raise Failure("the program was not ready in time")
+		if self.root in self.exits:
+			self.judge()
+			raise Failure("the program ended before it was dumped")
+
+	def reap(self):
+		self.exits.update(system.reap())
+
+	def wait_gone(self, pids, seconds=10):
+		def gone():
+			self.reap()
+			return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+		if not system.wait_until(gone, seconds):
+			left = [system.describe_task(pid) for pid in pids if os.path.exists(f"/proc/{pid}")]
+			raise Failure("still there: " + "; ".join(left))
+
+	def kill_tree(self):
+		pids = system.tree(self.root)
+		for pid in pids:
+			try:
+				os.kill(pid, signal.SIGKILL)
+			except ProcessLookupError:
+				pass
+		self.wait_gone(pids)
+
+	def finish(self, seconds=20):
+		"""Asks the program to stop, waits for its end and reads its verdict."""
+		self.exits.pop(self.root, None)
+		os.kill(self.root, signal.SIGTERM)
+		self.wait_end(seconds)
+		self.judge()
+
+	def wait_end(self, seconds):
+		def ended():
+			self.reap()
+			return self.root in self.exits
+		if not system.wait_until(ended, seconds):
+			states = [f"{system.describe_task(pid)} [{system.read_text(f'/proc/{pid}/wchan')}]"
+				  for pid in system.tree(self.root)]
+			raise Failure("the program did not end when told to:\n  " + "\n  ".join(states))
+
+	def judge(self):
+		verdict = system.read_text(self.path("verdict")).strip()
+		if verdict.startswith("SKIP"):
+			raise Skip(verdict)
+		if verdict != "PASS":
+			raise Failure(verdict or f"the program left no verdict (wait status {self.exits.get(self.root)})")
+
+	def forget_verdict(self):
+		for name in ("verdict", "downtime"):
+			if os.path.exists(self.path(name)):
+				os.unlink(self.path(name))
+
+	# Dump and restore
+
+	def dump(self, criu, images, options=(), **how):
+		"""Dumps the tree; after a failure the tree must go on, and says so in the Failure."""
+		before = system.tree(self.root)
+		self.away_since = time.monotonic()
+		run = criu.dump(self.root, images, [*self.row.dump_options, *options], **how)
+		if run.failed:
+			raise Failure(f"dump by {criu} failed: {run.describe()}\n{self.after_failed_dump()}")
+		if not {"-R", "-s"} & set(options):
+			self.wait_gone(before)
+		return run
+
+	def after_failed_dump(self):
+		try:
+			self.check_running()
+			self.finish()
+		except Failure as failure:
+			return f"AND the tree did not go on: {failure}"
+		return "(the tree went on)"
+
+	def check_running(self):
+		"""No task of the tree is stopped, traced or gone."""
+		for pid in system.tree(self.root):
+			if system.thread_state(pid, pid) == "Z" and pid != self.root:
+				continue
+			for tid in system.threads(pid):
+				state = system.thread_state(pid, tid)
+				tracer = system.status(pid, tid).get("TracerPid", "0")
+				if state in "tTX" or tracer != "0":
+					raise Failure(f"thread {tid} of {pid}: state {state}, tracer {tracer}")
+		if not system.threads(self.root):
+			raise Failure(f"process {self.root} is gone")
+
+	def restore(self, criu, images, options=(), **how):
+		run = criu.restore(images, [*self.row.restore_options, *options], **how)
+		if run.failed:
+			self.reap()
+			left = [system.describe_task(pid) for pid in system.descendants(os.getpid())]
+			note = "AND left behind: " + "; ".join(left) if left else "(nothing left behind)"
+			raise Failure(f"restore by {criu} failed: {run.describe()}\n{note}")
+		if not os.path.exists(f"/proc/{self.root}"):
+			raise Failure(f"restore by {criu} succeeded, but process {self.root} is not there")
+		self.note_downtime()
+		return run
+
+	def note_downtime(self):
+		"""Tells the program for how long it was away, all in all."""
+		self.downtime += time.monotonic() - self.away_since
+		temporary = self.path("downtime.new")
+		with open(temporary, "w") as file:
+			file.write(f"{self.downtime:.3f}\n")
+		os.chmod(temporary, 0o644)
+		os.rename(temporary, self.path("downtime"))
+
+	def pause(self):
+		time.sleep(self.row.pause)

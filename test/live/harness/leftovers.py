@@ -1,0 +1,84 @@
+"""leftovers.py - what a test left on the machine: tasks, mounts, cgroups, packet filter rules, sockets.
+
+A worker takes a Snapshot before and after its test, inside its own mount and network namespaces; the difference is the
+test's (the cgroup tree and /tmp are the machine's: there only names that speak of criu count).
+"""
+
+import os
+import socket
+import stat
+import struct
+
+from . import system
+
+NETLINK_NETFILTER, NFT_MSG_GETTABLE, NFT_MSG_GETRULE = 12, (10 << 8) | 1, (10 << 8) | 7
+NLM_F_REQUEST, NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 1, 0x300, 2, 3
+
+
+def netfilter_objects(kind):
+	"""The raw messages of an nftables dump; none where the kernel has no nftables."""
+	try:
+		netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+	except OSError:
+		return set()
+	objects = set()
+	with netlink:
+		netlink.settimeout(2)
+		netlink.send(struct.pack("IHHIIBBH", 20, kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0, 0, 0, 0))
+		while True:
+			data = netlink.recv(1 << 16)
+			while data:
+				length, message = struct.unpack_from("IH", data)
+				if message in (NLMSG_ERROR, NLMSG_DONE):
+					return objects
+				objects.add(f"nftables object {data[16:length]!r}")
+				data = data[(length + 3) & ~3:]
+
+
+def cgroups():
+	names = set()
+	for folder, _, _ in os.walk("/sys/fs/cgroup"):
+		if "criu" in os.path.basename(folder):
+			names.add(f"cgroup {folder}")
+	return names
+
+
+def stray_files():
+	names = set()
+	for folder in ("/tmp", "/run", "/dev/shm"):
+		for entry in os.scandir(folder):
+			if entry.name.startswith(".criu") or ("criu" in entry.name and is_socket(entry)):
+				names.add(f"file {entry.path}")
+	return names
+
+
+def is_socket(entry):
+	try:
+		return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+	except FileNotFoundError:
+		return False
+
+
+def mounts():
+	lines = system.read_text("/proc/self/mountinfo").splitlines()
+	return {"mount " + " ".join(line.split()[3:5]) for line in lines}
+
+
+def unix_sockets():
+	lines = system.read_text("/proc/net/unix").splitlines()[1:]
+	return {"unix socket " + " ".join(line.split()[4:]) for line in lines}
+
+
+def snapshot():
+	return (mounts() | unix_sockets() | cgroups() | stray_files() |
+		netfilter_objects(NFT_MSG_GETTABLE) | netfilter_objects(NFT_MSG_GETRULE))
+
+
+def socket_files(directory):
+	found = []
+	for folder, _, names in os.walk(directory):
+		for name in names:
+			path = os.path.join(folder, name)
+			if stat.S_ISSOCK(os.lstat(path).st_mode):
+				found.append(f"socket file {path}")
+	return found

@@ -1,0 +1,25 @@
+"""row.py - what a row of a table of live tests says."""
+
+from dataclasses import dataclass, field
+from typing import Callable, Optional
+
+
+@dataclass
+class Row:
+	name: str
+	program: str = ""                # a source in programs/, without .c
+	run: Optional[Callable] = None   # instead of the mode's own course: run(cell, dumper, restorer)
+	modes: tuple = ()                # only these modes; empty: all but `unprivileged`, which is asked for below
+	dump_options: tuple = ()
+	restore_options: tuple = ()
+	changes_files: bool = False      # what it writes to would not fit images of an earlier moment
+	unprivileged: bool = False       # also run as an ordinary user
+	without: dict = field(default_factory=dict)     # mode -> why it makes no sense for this row
+	peer_fails: dict = field(default_factory=dict)  # "dump" or "restore" -> why the peer cannot
+	pause: float = 0.15              # seconds that the program runs before and after
+	timeout: float = 60
+
+	def runs_in(self, mode):
+		if self.modes:
+			return mode.name in self.modes
+		return mode.name != "unprivileged" or self.unprivileged

@@ -1,0 +1,180 @@
+"""runner.py - chooses the tests, runs each in a worker process of its own, and counts.
+
+The parent is a subreaper too: when a worker is killed at its time limit, what the worker had becomes the parent's, which
+ends it by pid. Workers report one JSON object through a pipe.
+"""
+
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import namedtuple
+
+from . import leftovers, system
+from .cell import Cell, Failure, Skip
+
+Test = namedtuple("Test", "row mode skip")
+Worker = namedtuple("Worker", "test pid pipe directory started deadline")
+
+
+class Runner:
+	def __init__(self, settings):
+		self.settings = settings
+		self.base = tempfile.mkdtemp(prefix="criu-live.", dir=settings.directory)
+		os.chmod(self.base, 0o755)
+		self.workers = []
+		self.counts = {"pass": 0, "FAIL": 0, "skip": 0}
+		system.become_subreaper()
+
+	def run(self, tests):
+		try:
+			waiting = list(tests)
+			while waiting or self.workers:
+				while waiting and len(self.workers) < self.settings.jobs:
+					self.begin(waiting.pop(0))
+				self.collect()
+		finally:
+			for worker in self.workers:
+				self.stop(worker)
+			if not self.counts["FAIL"]:
+				shutil.rmtree(self.base, ignore_errors=True)
+		return self.counts
+
+	def begin(self, test):
+		if test.skip:
+			self.count("skip", test, test.skip, 0)
+			return
+		directory = os.path.join(self.base, f"{test.row.name}.{test.mode.name}")
+		os.mkdir(directory, 0o755)
+		reading, writing = os.pipe()
+		sys.stdout.flush()
+		pid = os.fork()
+		if pid == 0:
+			os.close(reading)
+			os.set_inheritable(writing, False)
+			worker_main(test, self.settings, directory, writing)
+		os.close(writing)
+		now = time.monotonic()
+		deadline = now + test.row.timeout * self.settings.patience
+		self.workers.append(Worker(test, pid, reading, directory, now, deadline))
+
+	def collect(self):
+		readable, _, _ = select.select([worker.pipe for worker in self.workers], [], [], 0.2)
+		for worker in list(self.workers):
+			if worker.pipe in readable:
+				self.end(worker, read_report(worker.pipe))
+			elif time.monotonic() > worker.deadline:
+				self.stop(worker)
+				self.end(worker, ("FAIL", "did not end within its time limit"))
+
+	def end(self, worker, report):
+		self.workers.remove(worker)
+		os.close(worker.pipe)
+		try:
+			os.waitpid(worker.pid, 0)
+		except ChildProcessError:
+			pass
+		result, message = report
+		self.count(result, worker.test, message, time.monotonic() - worker.started)
+		if result == "FAIL":
+			print_tails(worker.directory)
+		else:
+			shutil.rmtree(worker.directory, ignore_errors=True)
+
+	def stop(self, worker):
+		"""Ends a worker and all that it had: its descendants, and then what became ours."""
+		victims = system.tree(worker.pid)
+		for pid in victims:
+			try:
+				os.kill(pid, signal.SIGKILL)
+			except ProcessLookupError:
+				pass
+		def gone():
+			for pid in victims:
+				try:
+					os.waitpid(pid, os.WNOHANG)
+				except ChildProcessError:
+					pass
+			return not any(os.path.exists(f"/proc/{pid}") for pid in victims)
+		system.wait_until(gone, 5)
+
+	def count(self, result, test, message, seconds):
+		self.counts[result] += 1
+		first, _, rest = message.partition("\n")
+		print(f"{result}  {test.row.name} [{test.mode.name}]  {seconds:.1f} s  {first}".rstrip())
+		if rest:
+			print("    " + rest.replace("\n", "\n    "))
+		sys.stdout.flush()
+
+
+def worker_main(test, settings, directory, pipe):
+	"""Never returns."""
+	try:
+		system.become_subreaper()
+		system.private_namespaces()
+		report = run_cell(test, settings, directory)
+	except BaseException:
+		report = ("FAIL", "the harness itself: " + traceback.format_exc())
+	with os.fdopen(pipe, "w") as file:
+		json.dump(report, file)
+	os._exit(0)
+
+
+def run_cell(test, settings, directory):
+	before = leftovers.snapshot()
+	cell = Cell(test.row, test.mode, settings, directory)
+	try:
+		roles = {"ours": cell.ours, "peer": cell.peer}
+		run = test.row.run or test.mode.run
+		run(cell, roles[test.mode.dumper], roles[test.mode.restorer])
+		result, problems = "pass", []
+	except Skip as reason:
+		result, problems = "skip", [str(reason)]
+	except Failure as failure:
+		result, problems = "FAIL", [str(failure)]
+	left = what_is_left(before, directory)
+	return ("FAIL" if left else result, "\n".join(problems + left))
+
+
+def what_is_left(before, directory):
+	"""Names everything that survived the test, and ends the tasks among it."""
+	def remaining():
+		system.reap()
+		return system.descendants(os.getpid())
+	system.wait_until(lambda: not remaining(), 1)
+	tasks = remaining()
+	left = [f"left behind: task {system.describe_task(pid)}" for pid in tasks]
+	for pid in tasks:
+		try:
+			os.kill(pid, signal.SIGKILL)
+		except ProcessLookupError:
+			pass
+	system.wait_until(lambda: not remaining(), 5)
+	left += [f"left behind: {name}" for name in sorted(leftovers.snapshot() - before)]
+	return left + [f"left behind: {name}" for name in leftovers.socket_files(directory)]
+
+
+def read_report(pipe):
+	data = b""
+	while True:
+		part = os.read(pipe, 1 << 16)
+		if not part:
+			break
+		data += part
+	return json.loads(data) if data else ("FAIL", "the worker died without a report")
+
+
+def print_tails(directory, lines=15):
+	for folder, _, names in os.walk(directory):
+		for name in sorted(names):
+			if name.endswith(".log") or name == "output":
+				tail = system.read_text(os.path.join(folder, name)).splitlines()[-lines:]
+				if tail:
+					print(f"    --- the end of {os.path.join(folder, name)}")
+					print("".join(f"    | {line}\n" for line in tail), end="")
+	sys.stdout.flush()

@@ -1,0 +1,130 @@
+"""system.py - what the harness asks of the kernel: reaping, private namespaces, facts from /proc.
+
+Relies on nothing but python3's standard library and root. Every worker (one test each) calls become_subreaper(), so
+that whatever a test loses becomes a child of the worker at once instead of pid 1's at its leisure, and
+private_namespaces(), so that a mount, socket or packet filter rule that stays behind can only be the test's own.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import struct
+import time
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def checked(result, what):
+	if result != 0:
+		error = ctypes.get_errno()
+		raise OSError(error, f"{what}: {os.strerror(error)}")
+
+
+def become_subreaper():
+	checked(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def die_with_parent():
+	checked(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def private_namespaces():
+	checked(libc.unshare(CLONE_NEWNS | CLONE_NEWNET), "unshare")
+	checked(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
+	with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+		name = b"lo".ljust(16, b"\0")
+		request = fcntl.ioctl(control, SIOCGIFFLAGS, name + bytes(24))
+		flags = struct.unpack_from("H", request, 16)[0] | IFF_UP
+		fcntl.ioctl(control, SIOCSIFFLAGS, name + struct.pack("H", flags) + bytes(22))
+
+
+def read_text(path):
+	"""The file's text, or "" when the task is gone."""
+	try:
+		with open(path, "rb") as file:
+			return file.read().decode("utf-8", "replace")
+	except (FileNotFoundError, ProcessLookupError):
+		return ""
+
+
+def pids():
+	return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def stat_fields(path):
+	"""The fields of a stat file from the state on, or [] when the task is gone."""
+	return read_text(path).rpartition(")")[2].split()
+
+
+def descendants(root):
+	"""All tasks below root (without it), parents first."""
+	children = {}
+	for pid in pids():
+		fields = stat_fields(f"/proc/{pid}/stat")
+		if fields:
+			children.setdefault(int(fields[1]), []).append(pid)
+	found, queue = [], [root]
+	while queue:
+		below = children.get(queue.pop(0), [])
+		found += below
+		queue += below
+	return found
+
+
+def tree(root):
+	return [root] + descendants(root)
+
+
+def threads(pid):
+	try:
+		return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+	except FileNotFoundError:
+		return []
+
+
+def thread_state(pid, tid):
+	fields = stat_fields(f"/proc/{pid}/task/{tid}/stat")
+	return fields[0] if fields else "gone"
+
+
+def status(pid, tid=None):
+	"""/proc/PID/status as a dictionary of stripped strings."""
+	path = f"/proc/{pid}/task/{tid}/status" if tid else f"/proc/{pid}/status"
+	lines = read_text(path).splitlines()
+	return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def describe_task(pid):
+	command = read_text(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+	facts = status(pid)
+	return f"{pid} ({facts.get('Name')}, {facts.get('State')}, ppid {facts.get('PPid')}) {command}"
+
+
+def reap():
+	"""Collects every dead child of this process. Returns {pid: wait status}."""
+	dead = {}
+	while True:
+		try:
+			pid, wait_status = os.waitpid(-1, os.WNOHANG)
+		except ChildProcessError:
+			return dead
+		if pid == 0:
+			return dead
+		dead[pid] = wait_status
+
+
+def wait_until(condition, seconds, interval=0.005):
+	"""Polls until condition() is true; returns its last value."""
+	end = time.monotonic() + seconds
+	while True:
+		value = condition()
+		if value or time.monotonic() > end:
+			return value
+		time.sleep(interval)

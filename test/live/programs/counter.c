@@ -1,0 +1,20 @@
+/* counter.c - the smallest of all: counts in a register, a local and a global, and never loses a step. */
+#include "live.h"
+
+static volatile unsigned long global;
+
+int main(int argc, char **argv)
+{
+	volatile unsigned long local = 0;
+
+	live_begin(argc, argv);
+	live_ready();
+	while (!live_stopping()) {
+		local++;
+		global++;
+		live_check(local == global, "counted %lu and %lu", local, global);
+		live_sleep(0.0005);
+	}
+	live_check(global > 10, "the counter did not move");
+	return live_finish();
+}

@@ -1,0 +1,201 @@
+/* live.c - see live.h. Relies on plain libc; linked into every program of the live tests. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "live.h"
+
+const char *live_directory;
+static volatile sig_atomic_t stopping;
+
+static void on_term(int signo)
+{
+	stopping = 1;
+}
+
+void live_begin(int argc, char **argv)
+{
+	struct sigaction action = { .sa_handler = on_term };
+
+	if (argc < 2) {
+		fprintf(stderr, "usage: %s DIRECTORY\n", argv[0]);
+		exit(2);
+	}
+	live_directory = argv[1];
+	sigaction(SIGTERM, &action, NULL);
+}
+
+bool live_stopping(void)
+{
+	return stopping;
+}
+
+void live_set_stopping(void)
+{
+	stopping = 1;
+}
+
+void live_wait_stop(void)
+{
+	sigset_t term, old;
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, &old);
+	sigdelset(&old, SIGTERM);
+	while (!stopping)
+		sigsuspend(&old);
+	sigprocmask(SIG_UNBLOCK, &term, NULL);
+}
+
+void live_path(char *buffer, size_t size, const char *name)
+{
+	snprintf(buffer, size, "%s/%s", live_directory, name);
+}
+
+/* Writes the file once: the first writer wins, and nobody sees half of it, for it is read when the program has ended. */
+static void write_once(const char *name, const char *text)
+{
+	char path[4096];
+
+	live_path(path, sizeof(path), name);
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return;
+	if (write(fd, text, strlen(text)) < 0)
+		abort();
+	close(fd);
+}
+
+void live_ready(void)
+{
+	write_once("ready", "");
+}
+
+int live_finish(void)
+{
+	write_once("verdict", "PASS\n");
+	return 0;
+}
+
+static void verdict(const char *word, const char *format, va_list arguments)
+{
+	char reason[2048], text[2100];
+
+	vsnprintf(reason, sizeof(reason), format, arguments);
+	snprintf(text, sizeof(text), "%s: %s\n", word, reason);
+	write_once("verdict", text);
+}
+
+void live_fail(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	verdict("FAIL", format, arguments);
+	va_end(arguments);
+	_exit(1);
+}
+
+void live_skip(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	verdict("SKIP", format, arguments);
+	va_end(arguments);
+	_exit(0);
+}
+
+void live_stop_child(int signo)
+{
+	_exit(0);
+}
+
+double live_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+double live_downtime(void)
+{
+	char path[4096];
+	double seconds = 0;
+
+	live_path(path, sizeof(path), "downtime");
+	FILE *file = fopen(path, "re");
+	if (!file)
+		return 0;
+	if (fscanf(file, "%lf", &seconds) != 1)
+		seconds = 0;
+	fclose(file);
+	return seconds;
+}
+
+void live_sleep(double seconds)
+{
+	struct timespec left = { (time_t)seconds, (long)((seconds - (time_t)seconds) * 1e9) };
+
+	while (nanosleep(&left, &left) < 0 && errno == EINTR)
+		;
+}
+
+pid_t live_fork(void (*child)(void))
+{
+	pid_t pid = fork();
+
+	live_check(pid >= 0, "fork: %m");
+	if (pid == 0) {
+		child();
+		_exit(0);
+	}
+	return pid;
+}
+
+void live_join(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGTERM);
+	pid_t waited;
+	do
+		waited = waitpid(pid, &status, 0);
+	while (waited < 0 && errno == EINTR);
+	live_check(waited == pid, "wait for child %d: %m", pid);
+	live_check(status == 0, "child %d ended with wait status 0x%x", pid, status);
+}
+
+static uint64_t mixed(uint64_t value)
+{
+	value ^= value >> 33;
+	value *= 0xff51afd7ed558ccdULL;
+	return value ^ (value >> 29);
+}
+
+void live_fill(void *memory, size_t size, uint64_t seed)
+{
+	uint64_t *words = memory;
+
+	for (size_t i = 0; i < size / 8; i++)
+		words[i] = mixed(seed + i);
+}
+
+void live_compare(const void *memory, size_t size, uint64_t seed, const char *what)
+{
+	const uint64_t *words = memory;
+
+	for (size_t i = 0; i < size / 8; i++)
+		live_check(words[i] == mixed(seed + i), "%s: at offset %zu of %zu stands %lx", what, i * 8, size,
+			   (unsigned long)words[i]);
+}

@@ -1,0 +1,46 @@
+/*
+ * live.h - what every program of the live tests shares: telling the harness that it is ready, being told to stop,
+ * and the verdict.
+ *
+ * A program is run as `program DIRECTORY`. It prepares its state, calls live_ready(), checks its state over and over
+ * until live_stopping(), checks a last time and returns live_finish(). The first live_fail() of any of its processes is
+ * the verdict. Nothing here stays open or mapped.
+ */
+#ifndef TEST_LIVE_H
+#define TEST_LIVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+extern const char *live_directory;
+
+void live_begin(int argc, char **argv); /* SIGTERM from now on: stop */
+void live_ready(void);
+bool live_stopping(void);
+void live_wait_stop(void);		 /* sleeps until told to stop */
+void live_set_stopping(void);
+int live_finish(void); /* the verdict: PASS, unless something failed */
+
+_Noreturn void live_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void live_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void live_stop_child(int signo); /* for children: exit 0 on SIGTERM */
+
+void live_path(char *buffer, size_t size, const char *name); /* DIRECTORY/name */
+double live_now(void);					      /* CLOCK_MONOTONIC, seconds */
+double live_downtime(void);				      /* seconds away so far, as the harness measured */
+void live_sleep(double seconds);			      /* whatever signals come */
+
+pid_t live_fork(void (*child)(void)); /* the child runs `child`, then exits with 0 */
+void live_join(pid_t pid);	       /* SIGTERM, wait, and fail unless it exited with 0 */
+
+void live_fill(void *memory, size_t size, uint64_t seed);
+void live_compare(const void *memory, size_t size, uint64_t seed, const char *what);
+
+#define live_check(condition, ...)              \
+	do {                                    \
+		if (!(condition))               \
+			live_fail(__VA_ARGS__); \
+	} while (0)
+
+#endif

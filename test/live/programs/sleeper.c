@@ -1,0 +1,10 @@
+/* sleeper.c - a process that sleeps until it is told to stop: nothing of its own but a signal handler. */
+#include "live.h"
+
+int main(int argc, char **argv)
+{
+	live_begin(argc, argv);
+	live_ready();
+	live_wait_stop();
+	return live_finish();
+}

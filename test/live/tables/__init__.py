@@ -1,0 +1,5 @@
+"""tables - every table of live tests, in the order in which they run."""
+
+from .programs import ROWS as programs
+
+TABLES = [programs]
