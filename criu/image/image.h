@@ -16,7 +16,7 @@
 #include <sys/types.h>
 #include "compiler.h"
 
-/* One row of catalog.c each, in the same order. */
+/* One row of catalog.c each. */
 enum image_kind {
 	IMAGE_INVENTORY,
 	IMAGE_FDINFO,
@@ -32,12 +32,14 @@ enum image_kind {
 	IMAGE_FILES,
 	IMAGE_REMAP_FPATH,
 	IMAGE_GHOST_FILE,
+	IMAGE_MEMFD_INODE,
 	IMAGE_TTY_INFO,
 	IMAGE_TTY_DATA,
 	IMAGE_FILE_LOCKS,
 	IMAGE_PAGES, /* raw */
 	IMAGE_SECCOMP,
 	IMAGE_CGROUP,
+	IMAGE_UTSNS,
 	IMAGE_TIMENS,
 	IMAGE_CPUINFO,
 	IMAGE_STATS, /* stats-dump (id 0) and stats-restore (id 1) */
@@ -48,11 +50,12 @@ struct image_store; /* opaque */
 
 /*
  * Opens a directory of images. For writing it is created if missing (0700); files in it are 0600, opened beneath it, no
- * symbolic link followed. The store keeps its own descriptor of the directory. 0 or -errno, recorded.
+ * symbolic link followed. The store keeps its own descriptor of the directory. 0 or -errno, recorded. Opening to read
+ * does not ask for a complete dump: inventory_read() does.
  */
 int image_store_open_directory(struct image_store **store, const char *path, bool for_writing);
 int image_store_open_fd(struct image_store **store, int directory, bool for_writing); /* dup'ed */
-int image_store_open_memory(struct image_store **store);			       /* for tests */
+int image_store_open_memory(struct image_store **store); /* for tests; its files are memfds */
 void image_store_close(struct image_store *store);
 int image_store_directory(const struct image_store *store); /* its fd; -1 for memory */
 const char *image_store_name(const struct image_store *store);
@@ -65,10 +68,14 @@ int image_create(struct image_store *store, struct image **image, enum image_kin
 /* Closes it; NULL is fine. For a created image: flushes, and returns 0 or -errno, recorded. */
 int image_close(struct image *image);
 const char *image_name(const struct image *image);
-int image_fd(const struct image *image);   /* for raw images and bulk data: see image_flush(); -1 in memory */
 uint64_t image_size(const struct image *image);
+/*
+ * For raw images and bulk data behind a record. Reading never moves the descriptor's own offset: use image_position()
+ * and pread(). Writing: image_flush() first, then append at the descriptor's offset.
+ */
+int image_fd(const struct image *image);
 
-/* Writes one record (length + packed message). */
+/* Writes one record (length + packed message). Like all that writes here: 0 or -errno, recorded. */
 int image_write(struct image *image, const ProtobufCMessage *message) must_check;
 int image_write_bytes(struct image *image, const void *bytes, size_t size) must_check;
 int image_flush(struct image *image) must_check;
@@ -76,14 +83,14 @@ int image_flush(struct image *image) must_check;
 /*
  * Reads the next record into *message (to be freed with protobuf_c_message_free_unpacked(message, NULL)).
  * 1: a record; 0: the end of the image, *message is NULL; -errno, recorded: torn or forged.
- * `descriptor` is checked against the catalog's, but for images that hold two types (pagemap: head, then entries; ghost).
+ * `descriptor` must be the catalog's for this place of the image: asking for another is a bug (assert).
  */
 int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor, ProtobufCMessage **message) must_check;
 int image_read_bytes(struct image *image, void *bytes, size_t size) must_check;
 int image_skip_bytes(struct image *image, uint64_t size) must_check;
 uint64_t image_position(const struct image *image);
 
-/* The record of an image that has just one: opens, reads, closes. -ENOENT is not recorded. */
+/* The record of an image that has just one: opens, reads, closes. 0 or -errno; -ENOENT is not recorded. */
 int image_read_single(struct image_store *store, enum image_kind kind, unsigned long id, ProtobufCMessage **message) must_check;
 int image_write_single(struct image_store *store, enum image_kind kind, unsigned long id,
 		       const ProtobufCMessage *message) must_check;
@@ -97,13 +104,12 @@ int image_write_single(struct image_store *store, enum image_kind kind, unsigned
 	} while (0)
 
 /*
- * The end of a dump. Everything that was created in the store is put on disk (file by file, then the directory), and only
- * then does inventory.img get its name: it is written as a temporary name and renamed. A directory without
- * inventory.img is not a dump, and image_store_open_...() for reading says so by that name.
- * image_store_begin() removes an inventory.img of an earlier dump first, so that no mixture ever looks complete.
+ * The two ends of a dump. image_store_begin() takes away an inventory.img of an earlier dump, so that no mixture ever
+ * looks complete. image_store_commit() puts everything that was created in the store on disk, and only then does
+ * inventory.img get its name: a directory without it is not a dump. All images are closed by then.
  */
-int image_store_begin(struct image_store *store);
-int image_store_commit(struct image_store *store, const ProtobufCMessage *inventory);
+int image_store_begin(struct image_store *store) must_check;
+int image_store_commit(struct image_store *store, const ProtobufCMessage *inventory) must_check;
 
 /* The catalog, for `criu show` and for tests. */
 struct image_type {
@@ -112,6 +118,7 @@ struct image_type {
 	uint32_t magic;		 /* 0: raw, no header */
 	enum image_header { HEADER_RAW, HEADER_BARE, HEADER_COMMON, HEADER_SERVICE } header;
 	const ProtobufCMessageDescriptor *descriptor; /* NULL: raw */
+	const ProtobufCMessageDescriptor *following;  /* of the records after the first, where they are others */
 };
 extern const struct image_type image_types[IMAGE_KINDS];
 

@@ -1,0 +1,84 @@
+/*
+ * store_directory.c - images as files of a directory.
+ *
+ * Everything is opened beneath the directory's own descriptor, and nothing but a regular file is ever opened: a symbolic
+ * link is refused, a pipe does not block us. Images hold memory of other people: a file is always a new one, made by us
+ * with mode 0600, for an older one may belong to somebody or be readable to all.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include "base/memory.h"
+#include "image/store.h"
+
+static int open_read(struct image_store *store, const char *name)
+{
+	autoclose int fd = openat(store->directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat status;
+
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &status) < 0)
+		return -errno;
+	if (S_ISDIR(status.st_mode))
+		return -EISDIR;
+	if (!S_ISREG(status.st_mode))
+		return -ENXIO;
+	return steal_fd(&fd);
+}
+
+static int open_write(struct image_store *store, const char *name)
+{
+	/* Read and write: what is written may be read back (deduplication, checksums). */
+	int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+	int fd = openat(store->directory, name, flags, 0600);
+
+	if (fd < 0 && errno == EEXIST) {
+		if (unlinkat(store->directory, name, 0) < 0)
+			return -errno;
+		fd = openat(store->directory, name, flags, 0600);
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+static int remove_file(struct image_store *store, const char *name)
+{
+	return unlinkat(store->directory, name, 0) < 0 ? -errno : 0;
+}
+
+static int rename_file(struct image_store *store, const char *from, const char *to)
+{
+	return renameat(store->directory, from, store->directory, to) < 0 ? -errno : 0;
+}
+
+/* A failed write that nobody was told of yet is told to the first who asks, even through a new descriptor (Linux 4.16). */
+static int sync_file(struct image_store *store, const char *name)
+{
+	autoclose int fd = open_read(store, name);
+
+	if (fd < 0)
+		return fd;
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+static int sync_names(struct image_store *store)
+{
+	/* EINVAL: a file system without sync of directories. */
+	return fsync(store->directory) < 0 && errno != EINVAL ? -errno : 0;
+}
+
+static void close_directory(struct image_store *store)
+{
+	close(store->directory);
+}
+
+const struct image_store_ops directory_store_ops = {
+	.open_read = open_read,
+	.open_write = open_write,
+	.remove = remove_file,
+	.rename = rename_file,
+	.sync_file = sync_file,
+	.sync_names = sync_names,
+	.close = close_directory,
+};

@@ -1,0 +1,106 @@
+/*
+ * store_memory.c - images in memory, for tests: a list of named memfds, so that whatever works on the descriptor of an
+ * image works here too.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "base/memory.h"
+#include "image/store.h"
+
+struct memory_file {
+	char *name;
+	int fd;
+};
+
+static struct memory_file *find_file(struct image_store *store, const char *name)
+{
+	for (size_t i = 0; i < store->file_count; i++)
+		if (strcmp(store->files[i].name, name) == 0)
+			return &store->files[i];
+	return NULL;
+}
+
+/* A descriptor with an offset of its own. */
+static int open_again(const struct memory_file *file)
+{
+	autofree char *path = format_text("/proc/self/fd/%d", file->fd);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int open_read(struct image_store *store, const char *name)
+{
+	struct memory_file *file = find_file(store, name);
+
+	return file ? open_again(file) : -ENOENT;
+}
+
+static int remove_file(struct image_store *store, const char *name)
+{
+	struct memory_file *file = find_file(store, name);
+
+	if (!file)
+		return -ENOENT;
+	free(file->name);
+	close(file->fd);
+	*file = store->files[--store->file_count];
+	return 0;
+}
+
+static int open_write(struct image_store *store, const char *name)
+{
+	autoclose int fd = memfd_create(name, MFD_CLOEXEC);
+	struct memory_file *file;
+
+	if (fd < 0)
+		return -errno;
+	remove_file(store, name);
+	file = grow(&store->files, &store->file_count);
+	file->name = copy_text(name);
+	file->fd = steal_fd(&fd);
+	return open_again(file);
+}
+
+static int rename_file(struct image_store *store, const char *from, const char *to)
+{
+	struct memory_file *file = find_file(store, from);
+
+	if (!file)
+		return -ENOENT;
+	remove_file(store, to);
+	file = find_file(store, from);
+	free(file->name);
+	file->name = copy_text(to);
+	return 0;
+}
+
+static int sync_file(struct image_store *store, const char *name)
+{
+	return find_file(store, name) ? 0 : -ENOENT;
+}
+
+static int sync_names(struct image_store *store unused)
+{
+	return 0;
+}
+
+static void close_files(struct image_store *store)
+{
+	while (store->file_count)
+		remove_file(store, store->files[0].name);
+	free(store->files);
+}
+
+const struct image_store_ops memory_store_ops = {
+	.open_read = open_read,
+	.open_write = open_write,
+	.remove = remove_file,
+	.rename = rename_file,
+	.sync_file = sync_file,
+	.sync_names = sync_names,
+	.close = close_files,
+};
