@@ -149,8 +149,8 @@ void failure_report(char *text, size_t size, const char *headline, const char *l
 	text[0] = '\0';
 	if (!has_failed())
 		return;
-	put("criu: %s\n", headline);
-	if (record->text[0])
+	put("criu: %s\n", headline ? headline : record->text);
+	if (headline && record->text[0])
 		put("  %s\n", record->text);
 	for (char *line = record->refused, *end; *line && (end = strchr(line, '\n')); line = end + 1)
 		put("  %.*s\n", (int)(end - line), line);

@@ -50,7 +50,10 @@ bool has_failed(void);
 int failure_errno(void); /* positive; 0 if nothing failed */
 void failure_clear(void);
 
-/* The sentence(s) for a person, as in the comment above; "" if nothing failed. `log` is a path or NULL. */
+/*
+ * The sentence(s) for a person, as in the comment above; "" if nothing failed. `log` is a path or NULL. Without a
+ * headline the cause is the headline: "criu: --tcp-established is not supported yet".
+ */
 void failure_report(char *text, size_t size, const char *headline, const char *log);
 
 #endif

@@ -51,11 +51,14 @@ struct options {
 	const char *log_file;	   /* -o; NULL: stderr */
 	bool log_pid;
 	int verbosity;		   /* 0 … 4 */
+
+	struct settings *given;	   /* what was given, in its order; owns the texts above (table.h) */
 };
 
 /*
  * 0: go on. 1: --help or --version was printed, exit with 0. -errno: recorded with fail(); exit with 1.
- * Relative order as in 4.2.1: configuration files first, then the environment's, then the command line.
+ * Later ones win: /etc/criu/default.conf, $HOME/.criu/default.conf, $CRIU_CONFIG_FILE, --config FILE, the command line.
+ * Nothing is printed or logged. To be freed in either case.
  */
 int options_parse(struct options *options, int argc, char **argv);
 void options_free(struct options *options);

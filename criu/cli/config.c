@@ -1,0 +1,135 @@
+/*
+ * config.c - configuration files: one option a line, named as on the command line but without the dashes.
+ *
+ *	log-file "/var/log/my \"own\" criu.log"   # an argument with spaces stands in quotes
+ *	no-shell-job                              # takes back what an earlier file has set
+ *
+ * `#` begins a comment, but not in quotes; in quotes `\"` is a quote, and nothing else is special. There are no
+ * commands in a file. The result is a list of settings, as the command line's (options.c).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "cli/table.h"
+
+static const char *const blanks = " \t\r";
+
+/* Takes a word in quotes out of *text, in place. -EINVAL: the quotes are not closed, or something is glued to them. */
+static int take_quoted(char **text, char **word)
+{
+	char *from = *text + 1, *to = from;
+
+	*word = to;
+	for (; *from != '"'; from++) {
+		if (from[0] == '\\' && from[1] == '"')
+			from++;
+		if (!*from)
+			return fail(0, "the quotes are not closed");
+		*to++ = *from;
+	}
+	if (from[1] && !strchr(blanks, from[1]) && from[1] != '#')
+		return fail(0, "something follows the quotes: %s", from + 1);
+	*to = '\0';
+	*text = from + 1;
+	return 0;
+}
+
+/* The next word of *text, or NULL in *word. The text is changed. */
+static int take_word(char **text, char **word)
+{
+	size_t length;
+
+	*text += strspn(*text, blanks);
+	*word = NULL;
+	if (**text == '"')
+		return take_quoted(text, word);
+	length = strcspn(*text, " \t\r#");
+	if (!length)
+		return 0;
+	*word = *text;
+	*text += length;
+	if (**text == '#')
+		**text = '\0';
+	else if (**text)
+		*(*text)++ = '\0';
+	return 0;
+}
+
+/* `line` is changed. */
+static int parse_line(struct settings *settings, char *line)
+{
+	char *name, *argument, *rest;
+	autofree char *text = NULL;
+	bool took_next = false;
+	int result;
+
+	result = take_word(&line, &name);
+	if (!result && !name)
+		return 0;
+	if (!result)
+		result = take_word(&line, &argument);
+	if (!result)
+		result = take_word(&line, &rest);
+	if (result)
+		return result;
+	if (rest)
+		return fail(0, "'%s' follows the argument; one with spaces has to stand in quotes", rest);
+	text = argument ? format_text("%s=%s", name, argument) : copy_text(name);
+	return settings_add_long(settings, text, NULL, &took_next);
+}
+
+static int check_place(const struct setting *setting)
+{
+	switch (setting->row->kind) {
+	case CONFIG:
+	case NO_DEFAULT_CONFIG:
+	case HELP:
+	case VERSION:
+		return fail(0, "%s belongs on the command line", setting->row->name);
+	default:
+		return 0;
+	}
+}
+
+static int parse(struct settings *settings, const char *text, const char *path)
+{
+	autofree char *copy = copy_text(text);
+	char *line, *rest = copy;
+	int number = 0, result = 0;
+
+	while ((line = strsep(&rest, "\n")) && !result) {
+		size_t before = settings->count;
+
+		number++;
+		result = parse_line(settings, line);
+		if (settings->count > before) {
+			struct setting *added = &settings->items[before];
+
+			added->origin = format_text("%s:%d", path, number);
+			result = check_place(added);
+		}
+		if (result)
+			fail_in(result, "%s:%d", path, number);
+	}
+	return result;
+}
+
+int config_parse(struct settings *settings, const char *text)
+{
+	return parse(settings, text, "config");
+}
+
+int config_read(struct settings *settings, const char *path)
+{
+	autofree char *text = NULL;
+	ssize_t length = read_text_at(AT_FDCWD, path, &text);
+
+	if (length == -ENOENT)
+		return length;
+	if (length < 0)
+		return fail(-length, "cannot read the configuration file %s", path);
+	return parse(settings, text, path);
+}

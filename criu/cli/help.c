@@ -1,0 +1,123 @@
+/*
+ * help.c - what --help and --version print, and the guess what a misspelled word was meant to be.
+ */
+#include <stdio.h>
+#include <string.h>
+#include "base/memory.h"
+#include "cli/table.h"
+
+enum { TEXT_COLUMN = 28, LAST_COLUMN = 100 };
+
+/* Prints `text` from TEXT_COLUMN on, broken between words; `column` is where the line stands. */
+static void print_text(int column, const char *text)
+{
+	if (column >= TEXT_COLUMN) {
+		putchar('\n');
+		column = 0;
+	}
+	printf("%*s", TEXT_COLUMN - column, "");
+	column = TEXT_COLUMN;
+	while (*text) {
+		int length = strcspn(text, " ");
+
+		if (column > TEXT_COLUMN && column + 1 + length > LAST_COLUMN) {
+			printf("\n%*s", TEXT_COLUMN, "");
+			column = TEXT_COLUMN;
+		}
+		column += printf("%s%.*s", column > TEXT_COLUMN ? " " : "", length, text);
+		text += length;
+		text += strspn(text, " ");
+	}
+	putchar('\n');
+}
+
+/* A star, explained at the end, stands for "not supported yet". */
+static void print_help(bool supported, int column, const char *help)
+{
+	autofree char *text = supported ? copy_text(help) : format_text("%s *", help);
+
+	print_text(column, text);
+}
+
+static void print_option(const struct option_row *row)
+{
+	const char *before = row->kind == OPTIONAL || row->kind == LEVEL ? "[=" : " ";
+	const char *after = row->kind == OPTIONAL || row->kind == LEVEL ? "]" : "";
+	int column;
+
+	if (row->letter)
+		column = printf("  -%c, --%s", row->letter, row->name);
+	else
+		column = printf("      --%s", row->name);
+	if (row->metavar)
+		column += printf("%s%s%s", before, row->metavar, after);
+	print_help(row->supported, column, row->help);
+}
+
+void help_print(void)
+{
+	printf("Usage: criu COMMAND [OPTION]...\n\n"
+	       "Saves running processes as files, and makes them again from the files.\n\nCommands:\n");
+	for (size_t i = 0; i < command_row_count; i++) {
+		int column = printf("  %s", command_rows[i].name);
+
+		if (command_rows[i].arguments)
+			column += printf(" %s", command_rows[i].arguments);
+		print_help(command_rows[i].supported, column, command_rows[i].help);
+	}
+	for (size_t i = 0; i < option_row_count; i++) {
+		if (option_rows[i].kind == HEADING)
+			printf("\n%s:\n", option_rows[i].help);
+		else
+			print_option(&option_rows[i]);
+	}
+	printf("\n* not supported yet, and refused by name.\n"
+	       "--no-NAME takes back --NAME, if that has no argument. Names may be shortened. See criu(8).\n");
+}
+
+/* The first line is read by programs: podman, runc and others look for "Version: MAJOR.MINOR". */
+void version_print(void)
+{
+	printf("Version: %s\n", CRIU_VERSION);
+	printf("Images and options are those of this version of CRIU; the program is another one.\n");
+}
+
+/* How many letters have to be inserted, removed or changed; words longer than the table are never close. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[64], columns = strlen(b);
+
+	if (columns >= array_size(row))
+		return columns;
+	for (unsigned j = 0; j <= columns; j++)
+		row[j] = j;
+	for (unsigned i = 1; a[i - 1]; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = i;
+		for (unsigned j = 1; j <= columns; j++) {
+			unsigned change = diagonal + (a[i - 1] != b[j - 1]);
+			unsigned insert_or_remove = min(row[j], row[j - 1]) + 1;
+
+			diagonal = row[j];
+			row[j] = min(change, insert_or_remove);
+		}
+	}
+	return row[columns];
+}
+
+const char *suggestion(const char *text, const void *names, size_t count, size_t stride)
+{
+	unsigned best = strlen(text) / 3 + 1;
+	const char *meant = NULL;
+
+	for (size_t i = 0; i < count; i++) {
+		const char *name = *(const char *const *)((const char *)names + i * stride);
+
+		if (name && distance(text, name) < best) {
+			best = distance(text, name);
+			meant = name;
+		}
+	}
+	return meant;
+}

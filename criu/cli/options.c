@@ -1,0 +1,479 @@
+/*
+ * options.c - from a command line (and configuration files, config.c) to struct options.
+ *
+ * Two passes. First every option is found in the table (options.def) and listed as a `setting` in the order it was
+ * given; so --help, --config and --no-default-config are known before anything is believed. Then the settings are
+ * applied: the files', in their order, then those of the command line, each overwriting what was there.
+ *
+ * getopt_long() is not used: it prints its own messages, and it cannot be given one line of a file.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "cli/table.h"
+
+const struct option_row option_rows[] = {
+#define SECTION(title) { .kind = HEADING, .help = title },
+#define OPTION(letter, name, kind, field, commands, metavar, help) \
+	{ letter, name, kind, offsetof(struct options, field), commands, metavar, help, true },
+#define SPECIAL(letter, name, kind, commands, metavar, help) { letter, name, kind, 0, commands, metavar, help, true },
+#define LATER(letter, name, kind, commands, metavar, help)   { letter, name, kind, 0, commands, metavar, help, false },
+#include "cli/options.def"
+};
+const size_t option_row_count = array_size(option_rows);
+
+const struct command_row command_rows[] = {
+#define COMMAND(name, function, arguments, help) { name, arguments, help, true },
+#define COMMAND_LATER(name, arguments, help)	 { name, arguments, help, false },
+#include "cli/options.def"
+};
+const size_t command_row_count = array_size(command_rows);
+
+/* --- Finding the row ------------------------------------------------------------------------------------------- */
+
+static bool takes_no_argument(const struct option_row *row)
+{
+	return row->kind == FLAG || row->kind == ALL_CHECKS || row->kind == NO_DEFAULT_CONFIG || row->kind == HELP ||
+	       row->kind == VERSION;
+}
+
+static bool may_lack_argument(const struct option_row *row)
+{
+	return row->kind == OPTIONAL || row->kind == LEVEL;
+}
+
+static const struct option_row *row_by_letter(char letter)
+{
+	for (size_t i = 0; i < option_row_count; i++)
+		if (option_rows[i].letter == letter && option_rows[i].name)
+			return &option_rows[i];
+	return NULL;
+}
+
+static const struct option_row *row_by_name(const char *name, size_t length)
+{
+	for (size_t i = 0; i < option_row_count; i++) {
+		const char *candidate = option_rows[i].name;
+
+		if (candidate && strlen(candidate) == length && !memcmp(candidate, name, length))
+			return &option_rows[i];
+	}
+	return NULL;
+}
+
+/* The rows whose name begins with this; *row is the last one. */
+static int rows_by_beginning(const char *name, size_t length, bool flags_only, const struct option_row **row)
+{
+	int matches = 0;
+
+	for (size_t i = 0; i < option_row_count && length; i++) {
+		if (!option_rows[i].name || strncmp(option_rows[i].name, name, length))
+			continue;
+		if (flags_only && option_rows[i].kind != FLAG)
+			continue;
+		*row = &option_rows[i];
+		matches++;
+	}
+	return matches;
+}
+
+static int find_row(const char *name, size_t length, struct setting *setting)
+{
+	bool negated = length > 3 && !memcmp(name, "no-", 3);
+	int matches;
+
+	setting->row = row_by_name(name, length);
+	if (setting->row)
+		return 0;
+	if (negated && (setting->row = row_by_name(name + 3, length - 3)) && setting->row->kind == FLAG) {
+		setting->negated = true;
+		return 0;
+	}
+	matches = rows_by_beginning(name, length, false, &setting->row);
+	if (!matches && negated) {
+		matches = rows_by_beginning(name + 3, length - 3, true, &setting->row);
+		setting->negated = true;
+	}
+	if (matches == 1)
+		return 0;
+	if (matches > 1)
+		return fail(0, "--%.*s may be several options", (int)length, name);
+	return -ENOENT;
+}
+
+static int unknown_option(const char *name, size_t length)
+{
+	autofree char *text = format_text("%.*s", (int)length, name);
+	const char *meant = suggestion(text, &option_rows[0].name, option_row_count, sizeof(option_rows[0]));
+	int result = fail(0, "unknown option --%s", text);
+
+	if (meant)
+		fail_advice("--%s", meant);
+	else
+		fail_advice("criu --help");
+	return result;
+}
+
+/* --- The command line as a list of settings -------------------------------------------------------------------- */
+
+static void add_setting(struct settings *settings, const struct setting *setting, const char *argument)
+{
+	struct setting *added = grow(&settings->items, &settings->count);
+
+	*added = *setting;
+	added->argument = argument ? copy_text(argument) : NULL;
+}
+
+int settings_add_long(struct settings *settings, const char *text, const char *next, bool *took_next)
+{
+	size_t length = strcspn(text, "=");
+	const char *argument = text[length] ? text + length + 1 : NULL;
+	struct setting setting = {};
+	int result = find_row(text, length, &setting);
+
+	if (result == -ENOENT)
+		return unknown_option(text, length);
+	if (result)
+		return result;
+	if (takes_no_argument(setting.row)) {
+		if (argument)
+			return fail(0, "--%s takes no argument, but '%s' was given", setting.row->name, argument);
+	} else if (!argument && !may_lack_argument(setting.row)) {
+		if (!next)
+			return fail(0, "--%s needs an argument: %s", setting.row->name, setting.row->metavar);
+		argument = next;
+		*took_next = true;
+	}
+	add_setting(settings, &setting, argument);
+	return 0;
+}
+
+/* "-tPID", "-t PID", "-dR", "-v3": what follows a letter is its argument if it takes one, else more letters. */
+static int add_letters(struct settings *settings, const char *letters, const char *next, bool *took_next)
+{
+	for (; *letters; letters++) {
+		struct setting setting = { .row = row_by_letter(*letters) };
+		const char *argument = letters[1] ? letters + 1 : NULL;
+
+		if (!setting.row) {
+			int result = fail(0, "unknown option -%c", *letters);
+
+			fail_advice("criu --help");
+			return result;
+		}
+		if (takes_no_argument(setting.row)) {
+			add_setting(settings, &setting, NULL);
+			continue;
+		}
+		if (!argument && !may_lack_argument(setting.row)) {
+			if (!next)
+				return fail(0, "-%c needs an argument: %s", *letters, setting.row->metavar);
+			argument = next;
+			*took_next = true;
+		}
+		add_setting(settings, &setting, argument);
+		break;
+	}
+	return 0;
+}
+
+static int read_command_line(struct settings *settings, struct options *options, int argc, char **argv)
+{
+	bool only_words = false;
+	int result = 0;
+
+	options->arguments = allocate_array(argc + 1, sizeof(*options->arguments));
+	for (int i = 1; i < argc && !result; i++) {
+		const char *word = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
+		bool took_next = false;
+
+		if (only_words || word[0] != '-' || !word[1]) {
+			if (options->command)
+				options->arguments[options->argument_count++] = argv[i];
+			else
+				options->command = word;
+		} else if (!strcmp(word, "--"))
+			only_words = true;
+		else if (word[1] == '-')
+			result = settings_add_long(settings, word + 2, next, &took_next);
+		else
+			result = add_letters(settings, word + 1, next, &took_next);
+		i += took_next;
+	}
+	return result;
+}
+
+void settings_free(struct settings *settings)
+{
+	for (size_t i = 0; i < settings->count; i++) {
+		free(settings->items[i].argument);
+		free(settings->items[i].origin);
+	}
+	free(settings->items);
+	*settings = (struct settings){};
+}
+
+static const struct setting *find_setting(const struct settings *settings, enum option_kind kind)
+{
+	for (size_t i = settings->count; i-- > 0;)
+		if (settings->items[i].row->kind == kind)
+			return &settings->items[i];
+	return NULL;
+}
+
+/* --- Configuration files, and which of them -------------------------------------------------------------------- */
+
+static int read_default_file(struct settings *settings, const char *path)
+{
+	int result = config_read(settings, path);
+
+	return result == -ENOENT ? 0 : result;
+}
+
+/* A file that somebody named must be there. */
+static int read_named_file(struct settings *settings, const char *path)
+{
+	int result = config_read(settings, path);
+
+	return result == -ENOENT ? fail(ENOENT, "cannot read the configuration file %s", path) : result;
+}
+
+static int read_configuration(struct settings *settings, const struct settings *command_line)
+{
+	const char *home = getenv("HOME"), *named = getenv("CRIU_CONFIG_FILE");
+	int result = 0;
+
+	if (!find_setting(command_line, NO_DEFAULT_CONFIG)) {
+		result = read_default_file(settings, "/etc/criu/default.conf");
+		if (!result && home) {
+			autofree char *path = format_text("%s/.criu/default.conf", home);
+
+			result = read_default_file(settings, path);
+		}
+	}
+	if (!result && named)
+		result = read_named_file(settings, named);
+	for (size_t i = 0; i < command_line->count && !result; i++)
+		if (command_line->items[i].row->kind == CONFIG)
+			result = read_named_file(settings, command_line->items[i].argument);
+	return result;
+}
+
+/* --- Applying settings ----------------------------------------------------------------------------------------- */
+
+static int parse_number(const struct setting *setting, unsigned long most, unsigned long *number)
+{
+	const char *text = setting->argument;
+	char *end;
+
+	errno = 0;
+	*number = strtoul(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end)
+		return fail(0, "--%s: '%s' is not a number", setting->row->name, text);
+	if (errno || *number > most)
+		return fail(0, "--%s: %s is too large", setting->row->name, text);
+	return 0;
+}
+
+static int apply_process(const struct setting *setting, pid_t *pid)
+{
+	unsigned long number;
+	int result = parse_number(setting, INT_MAX, &number);
+
+	if (!result && number == 0)
+		result = fail(0, "--%s: there is no process 0", setting->row->name);
+	if (!result)
+		*pid = number;
+	return result;
+}
+
+static int apply_seconds(const struct setting *setting, unsigned *seconds)
+{
+	unsigned long number;
+	int result = parse_number(setting, UINT_MAX, &number);
+
+	if (!result)
+		*seconds = number;
+	return result;
+}
+
+static int apply_descriptor(const struct setting *setting, int *fd)
+{
+	unsigned long number;
+	int result = parse_number(setting, INT_MAX, &number);
+
+	if (!result && fcntl(number, F_GETFD) < 0)
+		result = fail(0, "--%s: descriptor %lu is not open", setting->row->name, number);
+	if (!result)
+		*fd = number;
+	return result;
+}
+
+/* "-v" is one more, "-vvv" three more, "-v3" three. Above the highest there is nothing. */
+static int apply_level(const struct setting *setting, int *level)
+{
+	const char *text = setting->argument;
+	unsigned long number;
+	int result;
+
+	if (!text || strspn(text, "v") == strlen(text)) {
+		number = *level + 1 + (text ? strlen(text) : 0);
+	} else {
+		result = parse_number(setting, INT_MAX, &number);
+		if (result)
+			return result;
+	}
+	*level = min(number, (unsigned long)LOG_EVERYTHING);
+	return 0;
+}
+
+static int apply_validation(const struct setting *setting, bool *by_size)
+{
+	*by_size = !strcmp(setting->argument, "filesize");
+	if (!*by_size && strcmp(setting->argument, "buildid"))
+		return fail(0, "--%s: '%s' is neither 'filesize' nor 'buildid'", setting->row->name, setting->argument);
+	return 0;
+}
+
+/* The one list there is; a second one would need an offset for its count. */
+static void apply_texts(struct options *options, const struct setting *setting)
+{
+	*grow(&options->action_scripts, &options->action_script_count) = setting->argument;
+}
+
+static int apply(struct options *options, const struct setting *setting)
+{
+	const struct option_row *row = setting->row;
+	void *field = (char *)options + row->offset;
+
+	if (!row->supported) /* what is not there is off already */
+		return setting->negated ? 0 : fail(0, "--%s is not supported yet", row->name);
+	switch (row->kind) {
+	case FLAG:
+		*(bool *)field = !setting->negated;
+		return 0;
+	case TEXT:
+		*(const char **)field = setting->argument;
+		return 0;
+	case TEXTS:
+		apply_texts(options, setting);
+		return 0;
+	case PROCESS:
+		return apply_process(setting, field);
+	case SECONDS:
+		return apply_seconds(setting, field);
+	case DESCRIPTOR:
+		return apply_descriptor(setting, field);
+	case LEVEL:
+		return apply_level(setting, field);
+	case VALIDATION:
+		return apply_validation(setting, field);
+	case ALL_CHECKS:
+		options->check_extra = options->check_experimental = true;
+		return 0;
+	default: /* had its effect before */
+		return 0;
+	}
+}
+
+static int apply_all(struct options *options, const struct settings *settings)
+{
+	for (size_t i = 0; i < settings->count; i++) {
+		int result = apply(options, &settings->items[i]);
+
+		if (result && settings->items[i].origin)
+			fail_in(result, "%s", settings->items[i].origin);
+		if (result)
+			return result;
+	}
+	return 0;
+}
+
+/* --- What must fit together ------------------------------------------------------------------------------------ */
+
+static int check_command(const struct options *options)
+{
+	const char *meant;
+	int result;
+
+	if (!options->command) {
+		result = fail(0, "no command is given");
+		fail_advice("criu --help");
+		return result;
+	}
+	for (size_t i = 0; i < command_row_count; i++) {
+		const struct command_row *row = &command_rows[i];
+
+		if (strcmp(row->name, options->command))
+			continue;
+		if (!row->supported)
+			return fail(0, "%s is not supported yet", row->name);
+		if (options->argument_count && !row->arguments)
+			return fail(0, "%s takes no argument, but '%s' was given", row->name, options->arguments[0]);
+		return 0;
+	}
+	result = fail(0, "unknown command '%s'", options->command);
+	meant = suggestion(options->command, &command_rows[0].name, command_row_count, sizeof(command_rows[0]));
+	fail_advice("criu %s", meant ? meant : "--help");
+	return result;
+}
+
+static int check_combination(const struct options *options)
+{
+	bool restores = !strcmp(options->command, "restore");
+
+	if (!strcmp(options->command, "dump") && !options->tree)
+		return fail(0, "dump needs to know which process: --tree PID");
+	if (restores && options->restore_sibling && !options->restore_detached)
+		return fail(0, "--restore-sibling makes sense only with --restore-detached");
+	if (restores && options->exec_cmd && !options->argument_count)
+		return fail(0, "--exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...");
+	if (restores && options->argument_count && !options->exec_cmd)
+		return fail(0, "restore takes no argument without --exec-cmd, but '%s' was given", options->arguments[0]);
+	return 0;
+}
+
+int options_parse(struct options *options, int argc, char **argv)
+{
+	struct settings command_line = {};
+	int result;
+
+	*options = (struct options){ .status_fd = -1, .timeout = 10, .ghost_limit = 1 << 20, .verbosity = LOG_WARNING };
+	options->given = allocate(sizeof(*options->given));
+	log_level = 0; /* main() reports what is wrong; the log is not open yet */
+	result = read_command_line(&command_line, options, argc, argv);
+	if (!result && find_setting(&command_line, HELP)) {
+		help_print();
+		result = 1;
+	} else if (!result && find_setting(&command_line, VERSION)) {
+		version_print();
+		result = 1;
+	}
+	if (!result)
+		result = check_command(options);
+	if (!result)
+		result = read_configuration(options->given, &command_line);
+	for (size_t i = 0; i < command_line.count; i++)
+		*grow(&options->given->items, &options->given->count) = command_line.items[i];
+	free(command_line.items);
+	if (!result)
+		result = apply_all(options, options->given);
+	if (!result)
+		result = check_combination(options);
+	log_level = options->verbosity;
+	return result;
+}
+
+void options_free(struct options *options)
+{
+	if (options->given)
+		settings_free(options->given);
+	free(options->given);
+	free(options->arguments);
+	free(options->action_scripts);
+	*options = (struct options){};
+}

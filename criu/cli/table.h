@@ -1,0 +1,97 @@
+/*
+ * table.h - the rows of options.def as structs, and what the files of options share: options.c, config.c, help.c.
+ */
+#ifndef CRIU_CLI_TABLE_H
+#define CRIU_CLI_TABLE_H
+
+#include "cli/options.h"
+
+/* What an argument may be, and how it is stored. */
+enum option_kind {
+	HEADING,	   /* not an option: the title of a section */
+	FLAG,		   /* bool; --no-NAME clears it */
+	TEXT,		   /* const char *: the last one wins */
+	TEXTS,		   /* const char **, and a count: all of them */
+	OPTIONAL,	   /* const char *; the argument only as --name=ARGUMENT */
+	PROCESS,	   /* pid_t > 0 */
+	NUMBER,		   /* unsigned */
+	SECONDS,	   /* unsigned */
+	SIZE,		   /* unsigned long, with K, M or G */
+	DESCRIPTOR,	   /* int: an open file descriptor */
+	LEVEL,		   /* int; without an argument, or as -vv: one more */
+	VALIDATION,	   /* bool: 'filesize' or 'buildid' */
+	ALL_CHECKS,	   /* both fields of --extra and --experimental */
+	CONFIG,		   /* looked for before all others, as is the next */
+	NO_DEFAULT_CONFIG,
+	HELP,
+	VERSION,
+};
+
+/* The commands an option means something to. */
+enum {
+	DUMP = 1,
+	PRE_DUMP = 2,
+	RESTORE = 4,
+	CHECK = 8,
+	SHOW = 16,
+	PAGE_SERVER = 32,
+	SERVICE = 64,
+	LAZY_PAGES = 128,
+	CPUINFO = 256,
+	SERVERS = PAGE_SERVER | SERVICE | LAZY_PAGES,
+	EVERY = -1,
+};
+
+struct option_row {
+	char letter; /* 0: none */
+	const char *name;
+	enum option_kind kind;
+	size_t offset; /* of the field in struct options */
+	int commands;
+	const char *metavar;
+	const char *help;
+	bool supported;
+};
+extern const struct option_row option_rows[];
+extern const size_t option_row_count;
+
+struct command_row {
+	const char *name;
+	const char *arguments; /* NULL: none are allowed */
+	const char *help;
+	bool supported;
+};
+extern const struct command_row command_rows[];
+extern const size_t command_row_count;
+
+/* An option that was given: found in the table, its argument not looked at yet. */
+struct setting {
+	const struct option_row *row;
+	bool negated;
+	char *argument; /* NULL: none */
+	char *origin;	/* "FILE:LINE" of a configuration file; NULL: the command line */
+};
+struct settings {
+	struct setting *items;
+	size_t count;
+};
+
+/*
+ * Adds the option `text`, "name" or "name=argument", an unambiguous beginning of a name, or "no-" before the name of a
+ * flag. `next`, if there is one, is what follows: *took_next says whether it was taken as the argument.
+ * 0 or -errno, recorded.
+ */
+int settings_add_long(struct settings *settings, const char *text, const char *next, bool *took_next);
+void settings_free(struct settings *settings);
+
+/* config.c: adds the options of a configuration file. -ENOENT is not recorded, all other errors are. */
+int config_read(struct settings *settings, const char *path);
+int config_parse(struct settings *settings, const char *text); /* without the file, for tests */
+
+void help_print(void);	  /* help.c */
+void version_print(void); /* help.c */
+
+/* The one of `names` that was probably meant by `text`, or NULL. Names are `stride` bytes apart. */
+const char *suggestion(const char *text, const void *names, size_t count, size_t stride);
+
+#endif

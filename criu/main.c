@@ -1,0 +1,93 @@
+/*
+ * main.c - reads what is wanted, opens the log, runs the command, and says what went wrong.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "cli/commands.h"
+
+static const struct command {
+	const char *name;
+	int (*run)(const struct options *options);
+} commands[] = {
+#define COMMAND(name, function, arguments, help) { name, function },
+#include "cli/options.def"
+};
+
+static const struct command *find_command(const char *name)
+{
+	for (size_t i = 0; i < array_size(commands); i++)
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL; /* options_parse() accepts only these */
+}
+
+static const char *work_directory(const struct options *options)
+{
+	return options->work_dir ? options->work_dir : options->images_dir ? options->images_dir : ".";
+}
+
+/* A relative log lies in the work directory. The one where a dump will put its images may have to be made for it. */
+static int open_log(const struct options *options)
+{
+	const char *path = work_directory(options);
+	autoclose int directory = -1;
+
+	if (!options->log_file)
+		return log_open(AT_FDCWD, NULL);
+	if (!options->work_dir && !strcmp(options->command, "dump") && mkdir(path, 0700) < 0 && errno != EEXIST)
+		return fail(errno, "cannot make the directory %s", path);
+	directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (directory < 0)
+		return fail(errno, "cannot open the work directory %s", path);
+	return log_open(directory, options->log_file);
+}
+
+static void report_usage(void)
+{
+	char text[4096];
+
+	failure_report(text, sizeof(text), NULL, NULL);
+	fputs(text, stderr);
+}
+
+static void report(const struct options *options)
+{
+	autofree char *headline = NULL, *log = NULL;
+	char text[32768];
+
+	if (options->tree && !strcmp(options->command, "dump"))
+		headline = format_text("cannot dump process %d", options->tree);
+	else
+		headline = format_text("%s failed", options->command);
+	if (options->log_file)
+		log = format_text("%s%s%s", options->log_file[0] == '/' ? "" : work_directory(options),
+				  options->log_file[0] == '/' ? "" : "/", options->log_file);
+	failure_report(text, sizeof(text), headline, log);
+	fputs(text, stderr);
+}
+
+int main(int argc, char **argv)
+{
+	struct options options;
+	int result;
+
+	error_init();
+	result = options_parse(&options, argc, argv);
+	if (result < 0)
+		report_usage();
+	else if (result == 0) {
+		result = open_log(&options);
+		if (!result)
+			result = find_command(options.command)->run(&options);
+		if (result < 0)
+			report(&options);
+	}
+	options_free(&options);
+	return result < 0;
+}
