@@ -8,7 +8,7 @@ import subprocess
 
 from .cell import ROOT
 from .criu import Criu
-from .modes import MODES
+from .modes import MODES, NOT_BY_DEFAULT
 from .runner import Runner, Test
 
 
@@ -16,7 +16,7 @@ def parse(description):
 	parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 	parser.add_argument("-k", metavar="PATTERN", default="", help="only rows whose name matches")
 	parser.add_argument("--mode", action="append", metavar="MODE", choices=[mode.name for mode in MODES],
-			    help="only this mode (may be given several times); default: all but `peer`")
+			    help="only this mode (may be given several times); default: all but peer and undisturbed")
 	parser.add_argument("--list", action="store_true", help="list the tests and leave")
 	parser.add_argument("--criu", default=os.path.join(ROOT, "build", "criu"), help="the binary under test")
 	parser.add_argument("--peer", default=os.environ.get("PEER"), help="the other criu; default: scripts/peers")
@@ -35,7 +35,7 @@ def find_peer():
 
 
 def choose(tables, settings):
-	wanted = settings.mode or [mode.name for mode in MODES if mode.name != "peer"]
+	wanted = settings.mode or [mode.name for mode in MODES if mode.name not in NOT_BY_DEFAULT]
 	for table in tables:
 		for row in table:
 			if not re.search(settings.k, row.name):
@@ -48,6 +48,8 @@ def choose(tables, settings):
 def reason_to_skip(row, mode, settings):
 	if mode.name in row.without:
 		return row.without[mode.name]
+	if mode.name == "undisturbed":
+		return None
 	roles = {"ours": Criu(settings.criu, settings.peer), "peer": Criu(settings.peer, settings.peer)}
 	if "peer" in (mode.dumper, mode.restorer) and not settings.peer:
 		return "no peer: scripts/peers found none"

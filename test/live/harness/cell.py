@@ -51,7 +51,7 @@ class Cell:
 
 	def start(self, command=None):
 		"""Starts the row's program as a session of its own and waits until it is ready."""
-		command = command or [self.program(), self.directory]
+		command = command or [self.program(), self.directory, *self.row.arguments]
 		if self.user is not None:
 			os.chown(self.directory, self.user, self.user)
 		with open(os.devnull) as nothing, open(self.path("output"), "a") as output:

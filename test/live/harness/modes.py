@@ -1,6 +1,7 @@
 """modes.py - the ways in which every row is run. A mode is a function over a Cell; MODES says who dumps and restores.
 
-`ours` is the binary under test and `peer` the other criu. `peer` on both sides shows that the tests themselves are right.
+`ours` is the binary under test and `peer` the other criu. `peer` on both sides and
+`undisturbed` show that the tests themselves are right; they run when they are asked for.
 """
 
 import os
@@ -23,6 +24,14 @@ def dump_and_restore(cell, dumper, restorer):
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
+def undisturbed(cell, dumper, restorer):
+	"""No dump at all: the program must be content with itself."""
+	cell.start()
+	cell.wait_ready()
 	cell.pause()
 	cell.finish()
 
@@ -124,6 +133,8 @@ def copy(source, target):
 		shutil.copy2(source, target, follow_symlinks=False)
 
 
+NOT_BY_DEFAULT = ("peer", "undisturbed")
+
 MODES = [
 	Mode("ours", dump_and_restore, "ours", "ours"),
 	Mode("ours-to-peer", dump_and_restore, "ours", "peer"),
@@ -133,4 +144,5 @@ MODES = [
 	Mode("five-times", five_times, "ours", "ours"),
 	Mode("unprivileged", unprivileged, "ours", "ours"),
 	Mode("peer", dump_and_restore, "peer", "peer"),
+	Mode("undisturbed", undisturbed, "ours", "ours"),
 ]

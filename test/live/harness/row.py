@@ -8,6 +8,7 @@ from typing import Callable, Optional
 class Row:
 	name: str
 	program: str = ""                # a source in programs/, without .c
+	arguments: tuple = ()            # what follows the directory on its command line
 	run: Optional[Callable] = None   # instead of the mode's own course: run(cell, dumper, restorer)
 	modes: tuple = ()                # only these modes; empty: all but `unprivileged`, which is asked for below
 	dump_options: tuple = ()

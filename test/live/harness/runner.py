@@ -169,12 +169,13 @@ def read_report(pipe):
 	return json.loads(data) if data else ("FAIL", "the worker died without a report")
 
 
-def print_tails(directory, lines=15):
-	for folder, _, names in os.walk(directory):
-		for name in sorted(names):
-			if name.endswith(".log") or name == "output":
-				tail = system.read_text(os.path.join(folder, name)).splitlines()[-lines:]
-				if tail:
-					print(f"    --- the end of {os.path.join(folder, name)}")
-					print("".join(f"    | {line}\n" for line in tail), end="")
+def print_tails(directory, files=4, lines=15):
+	"""The ends of the logs that were written last."""
+	paths = [os.path.join(folder, name) for folder, _, names in os.walk(directory) for name in names
+		 if name.endswith(".log") or name == "output"]
+	for path in sorted(paths, key=os.path.getmtime)[-files:]:
+		tail = system.read_text(path).splitlines()[-lines:]
+		if tail:
+			print(f"    --- the end of {path}")
+			print("".join(f"    | {line}\n" for line in tail), end="")
 	sys.stdout.flush()

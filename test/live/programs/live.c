@@ -38,9 +38,9 @@ bool live_stopping(void)
 	return stopping;
 }
 
-void live_set_stopping(void)
+volatile int *live_stop_flag(void)
 {
-	stopping = 1;
+	return &stopping;
 }
 
 void live_wait_stop(void)

@@ -19,7 +19,7 @@ void live_begin(int argc, char **argv); /* SIGTERM from now on: stop */
 void live_ready(void);
 bool live_stopping(void);
 void live_wait_stop(void);		 /* sleeps until told to stop */
-void live_set_stopping(void);
+volatile int *live_stop_flag(void);
 int live_finish(void); /* the verdict: PASS, unless something failed */
 
 _Noreturn void live_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -1,0 +1,66 @@
+/* rseq.c - restartable sequences: the area that libc registered is still kept up to date by the kernel, in every thread. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/rseq.h>
+
+#include "live.h"
+
+static atomic_int stop;
+
+static struct rseq *area(void)
+{
+	return (struct rseq *)((char *)__builtin_thread_pointer() + __rseq_offset);
+}
+
+static void move_to(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+static void verify(const cpu_set_t *allowed)
+{
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, allowed))
+			continue;
+		move_to(cpu);
+		live_check(*(volatile uint32_t *)&area()->cpu_id == (uint32_t)cpu, "on CPU %d the area says %d", cpu,
+			   (int)area()->cpu_id);
+	}
+	sched_setaffinity(0, sizeof(*allowed), allowed);
+}
+
+static void *work(void *nothing)
+{
+	cpu_set_t allowed;
+
+	sched_getaffinity(0, sizeof(allowed), &allowed);
+	while (!stop) {
+		verify(&allowed);
+		live_sleep(0.002);
+	}
+	verify(&allowed);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t threads[3];
+
+	live_begin(argc, argv);
+	if (__rseq_size == 0)
+		live_skip("libc registered no restartable sequences");
+	for (int i = 0; i < 3; i++)
+		pthread_create(&threads[i], NULL, work, NULL);
+	live_ready();
+	live_wait_stop();
+	stop = 1;
+	for (int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	return live_finish();
+}
