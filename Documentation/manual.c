@@ -70,8 +70,8 @@ static void put_option(char letter, const char *name, int kind, const char *meta
 
 static void put_commands(void)
 {
-#define COMMAND(name, function, arguments, help) put_command(name, arguments, help, true);
-#define COMMAND_LATER(name, arguments, help)	 put_command(name, arguments, help, false);
+#define COMMAND(name, function, bit, arguments, help) put_command(name, arguments, help, true);
+#define COMMAND_LATER(name, bit, arguments, help)     put_command(name, arguments, help, false);
 #include "cli/options.def"
 }
 

@@ -15,7 +15,7 @@ static const struct command {
 	const char *name;
 	int (*run)(const struct options *options);
 } commands[] = {
-#define COMMAND(name, function, arguments, help) { name, function },
+#define COMMAND(name, function, bit, arguments, help) { name, function },
 #include "cli/options.def"
 };
 

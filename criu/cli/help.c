@@ -54,22 +54,44 @@ static void print_option(const struct option_row *row)
 	print_help(row->supported, column, row->help);
 }
 
-void help_print(void)
+static const struct command_row *print_commands(const char *command)
 {
-	printf("Usage: criu COMMAND [OPTION]...\n\n"
-	       "Saves running processes as files, and makes them again from the files.\n\nCommands:\n");
-	for (size_t i = 0; i < command_row_count; i++) {
-		int column = printf("  %s", command_rows[i].name);
+	const struct command_row *found = NULL;
 
+	for (size_t i = 0; i < command_row_count && command; i++)
+		if (!strcmp(command_rows[i].name, command))
+			found = &command_rows[i];
+	printf("Usage: criu %s [OPTION]... %s\n\n", found ? found->name : "COMMAND",
+	       found && found->arguments ? found->arguments : "");
+	for (size_t i = 0; i < command_row_count; i++) {
+		int column;
+
+		if (found && found != &command_rows[i])
+			continue;
+		column = printf("  %s", command_rows[i].name);
 		if (command_rows[i].arguments)
 			column += printf(" %s", command_rows[i].arguments);
 		print_help(command_rows[i].supported, column, command_rows[i].help);
 	}
+	return found;
+}
+
+void help_print(const char *command)
+{
+	const struct command_row *found = print_commands(command);
+	const char *title = NULL;
+
 	for (size_t i = 0; i < option_row_count; i++) {
-		if (option_rows[i].kind == HEADING)
-			printf("\n%s:\n", option_rows[i].help);
-		else
-			print_option(&option_rows[i]);
+		const struct option_row *row = &option_rows[i];
+
+		if (row->kind == HEADING) {
+			title = row->help;
+		} else if (!found || found->bit & row->commands) {
+			if (title)
+				printf("\n%s:\n", title);
+			title = NULL;
+			print_option(row);
+		}
 	}
 	printf("\n* not supported yet, and refused by name.\n"
 	       "--no-NAME takes back --NAME, if that has no argument. Names may be shortened. See criu(8).\n");

@@ -27,8 +27,8 @@ const struct option_row option_rows[] = {
 const size_t option_row_count = array_size(option_rows);
 
 const struct command_row command_rows[] = {
-#define COMMAND(name, function, arguments, help) { name, arguments, help, true },
-#define COMMAND_LATER(name, arguments, help)	 { name, arguments, help, false },
+#define COMMAND(name, function, bit, arguments, help) { name, bit, arguments, help, true },
+#define COMMAND_LATER(name, bit, arguments, help)     { name, bit, arguments, help, false },
 #include "cli/options.def"
 };
 const size_t command_row_count = array_size(command_rows);
@@ -447,7 +447,7 @@ int options_parse(struct options *options, int argc, char **argv)
 	log_level = 0; /* main() reports what is wrong; the log is not open yet */
 	result = read_command_line(&command_line, options, argc, argv);
 	if (!result && find_setting(&command_line, HELP)) {
-		help_print();
+		help_print(options->command);
 		result = 1;
 	} else if (!result && find_setting(&command_line, VERSION)) {
 		version_print();

@@ -38,6 +38,7 @@ enum {
 	SERVICE = 64,
 	LAZY_PAGES = 128,
 	CPUINFO = 256,
+	DEDUP = 512,
 	SERVERS = PAGE_SERVER | SERVICE | LAZY_PAGES,
 	EVERY = -1,
 };
@@ -57,6 +58,7 @@ extern const size_t option_row_count;
 
 struct command_row {
 	const char *name;
+	int bit;
 	const char *arguments; /* NULL: none are allowed */
 	const char *help;
 	bool supported;
@@ -88,8 +90,9 @@ void settings_free(struct settings *settings);
 int config_read(struct settings *settings, const char *path);
 int config_parse(struct settings *settings, const char *text); /* without the file, for tests */
 
-void help_print(void);	  /* help.c */
-void version_print(void); /* help.c */
+/* help.c: for one command, if `command` is one. */
+void help_print(const char *command);
+void version_print(void);
 
 /* The one of `names` that was probably meant by `text`, or NULL. Names are `stride` bytes apart. */
 const char *suggestion(const char *text, const void *names, size_t count, size_t stride);
