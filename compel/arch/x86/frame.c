@@ -1,0 +1,137 @@
+/*
+ * frame.c - the signal frame that brings a thread back to where it was: built here, never delivered by a signal.
+ *
+ * rt_sigreturn takes all registers, the signal mask and the FPU state from it. On x86-64 the frame lies at rsp - 8 when the
+ * system call is made: its first word has just been popped by `ret`. That word is the address of the gadget itself:
+ *
+ *	entry ─▶ sigreturn | ucontext … | siginfo | (to 64) XSAVE, its magic behind it | red zone | the thread's rsp
+ *	or       pop_return | 15 | syscall_return | ucontext …
+ */
+#include <cpuid.h>
+#include <errno.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "../../internal.h"
+
+#define RED_ZONE 128
+
+#define UC_FP_XSTATE	     1
+#define UC_SIGCONTEXT_SS     2
+#define UC_STRICT_RESTORE_SS 4
+#define INVALID_ALTSTACK     7 /* refused by do_sigaltstack(), which rt_sigreturn ignores: the stack stays as it is */
+
+/* As in the kernel's asm/ucontext.h; glibc's is longer. */
+struct kernel_ucontext {
+	uint64_t flags, link;
+	stack_t stack;
+	struct sigcontext machine;
+	uint64_t signal_mask;
+};
+
+struct signal_frame {
+	uint64_t return_address;
+	struct kernel_ucontext context;
+	char siginfo[128];
+};
+
+#define XSAVE_LEGACY 576 /* x87 and SSE, and the header that says what follows */
+
+uint64_t stack_pointer(const struct traced_thread *thread)
+{
+	return thread->context.registers.rsp;
+}
+
+/* The bytes that are in use, up to the last component that is not in its initial state; *features: which fit. */
+static size_t extended_in_use(const struct thread_context *context, uint64_t *features)
+{
+	uint64_t in_use = *(uint64_t *)((char *)context->extended + 512);
+	uint64_t supported = *(uint64_t *)((char *)context->extended + 464);
+	unsigned size, offset, c, d;
+	size_t total = XSAVE_LEGACY;
+
+	*features = supported & 3;
+	for (unsigned bit = 2; bit < 63; bit++) {
+		if (!(in_use & supported >> bit << bit & 1ULL << bit) || !__get_cpuid_count(0xd, bit, &size, &offset, &c, &d))
+			continue;
+		total = max(total, (size_t)offset + size);
+		*features |= 1ULL << bit;
+	}
+	return min(total, context->extended_size);
+}
+
+static void fill_registers(struct sigcontext *to, const struct user_regs_struct *from)
+{
+	to->r8 = from->r8, to->r9 = from->r9, to->r10 = from->r10, to->r11 = from->r11;
+	to->r12 = from->r12, to->r13 = from->r13, to->r14 = from->r14, to->r15 = from->r15;
+	to->rdi = from->rdi, to->rsi = from->rsi, to->rbp = from->rbp, to->rbx = from->rbx;
+	to->rdx = from->rdx, to->rax = from->rax, to->rcx = from->rcx, to->rsp = from->rsp;
+	to->rip = from->rip, to->eflags = from->eflags;
+	to->cs = (uint16_t)from->cs, to->__pad0 = (uint16_t)from->ss /* ss */;
+	to->gs = to->fs = 0;
+}
+
+static void fill_extended(char *to, const struct thread_context *context, size_t size, uint64_t features)
+{
+	struct _fpx_sw_bytes words = { .magic1 = FP_XSTATE_MAGIC1, .extended_size = (uint32_t)size + FP_XSTATE_MAGIC2_SIZE,
+				       .xstate_bv = features, .xstate_size = (uint32_t)size };
+	uint32_t magic = FP_XSTATE_MAGIC2;
+
+	memcpy(to, context->extended, size);
+	memcpy(to + 464, &words, sizeof(words));
+	memcpy(to + size, &magic, sizeof(magic));
+}
+
+static void fill_frame(struct signal_frame *frame, const struct thread_context *context, uint64_t extended)
+{
+	frame->context.flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS;
+	frame->context.stack.ss_flags = INVALID_ALTSTACK;
+	fill_registers(&frame->context.machine, &context->registers);
+	frame->context.machine.__fpstate_word = extended;
+	frame->context.signal_mask = context->signal_mask;
+}
+
+int frame_build(struct frame *frame, struct traced_thread *thread, const struct gadgets *gadgets)
+{
+	struct thread_context context = thread->context; /* `extended` is only read */
+	int result = trace_settle_context(thread, &context);
+	uint64_t features, words[] = { gadgets->pop_return, 15, gadgets->syscall_return }, extended, start;
+	size_t first = gadgets->sigreturn ? 0 : 2, size;
+
+	if (result < 0)
+		return result;
+	if (gadgets->sigreturn)
+		words[0] = gadgets->sigreturn;
+	size = extended_in_use(&context, &features);
+	extended = round_down(context.registers.rsp - RED_ZONE - size - FP_XSTATE_MAGIC2_SIZE, 64UL);
+	start = round_down(extended - sizeof(struct signal_frame), 16UL);
+	frame->entry = start - first * sizeof(uint64_t);
+	frame->size = extended + size + FP_XSTATE_MAGIC2_SIZE - frame->entry;
+	frame->bytes = allocate(frame->size);
+	fill_frame((struct signal_frame *)(frame->bytes + first * sizeof(uint64_t)), &context, extended);
+	fill_extended(frame->bytes + (extended - frame->entry), &context, size, features);
+	memcpy(frame->bytes, words, (first + 1) * sizeof(uint64_t));
+	return 0;
+}
+
+void prepare_call(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, long number,
+		  const uint64_t arguments[6])
+{
+	registers->rax = (uint64_t)number;
+	registers->rdi = arguments[0];
+	registers->rsi = arguments[1];
+	registers->rdx = arguments[2];
+	registers->r10 = arguments[3];
+	registers->r8 = arguments[4];
+	registers->r9 = arguments[5];
+	prepare_jump(registers, ip, sp);
+}
+
+/* No syscall to restart; flags as a function expects them, above all no single step. */
+void prepare_jump(struct user_regs_struct *registers, uint64_t ip, uint64_t sp)
+{
+	registers->orig_rax = ~0UL;
+	registers->rip = ip;
+	registers->rsp = sp;
+	registers->eflags = 0x202;
+}

@@ -1,0 +1,243 @@
+/*
+ * settle.c - which registers let a thread go on as if nobody had come.
+ *
+ * The kernel ends an interrupted system call in one of three ways, and this file knows all of them:
+ *
+ *	-ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND  it makes the call again by itself, with the same arguments
+ *	-ERESTART_RESTARTBLOCK                          it goes on with the time that remained, which it keeps in the thread
+ *	-EINTR, in the calls of signal(7)               it lets the thread see that we were there: settle_arrival() hides it
+ *
+ * A thread that is released by ptrace gets the kernel's own treatment for the first two. One that finds its way home by
+ * itself, or is restored, has none: trace_settle_context() makes the call again, with the remaining time where it can be
+ * told: rem of nanosleep, or by the scheduler's clock, which knows when the thread went to sleep.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/rseq.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "../../internal.h"
+
+#define RESTARTSYS	   (-512)
+#define RESTARTNOINTR	   (-513)
+#define RESTARTNOHAND	   (-514)
+#define RESTART_WITH_BLOCK (-516)
+
+/* Timeouts in milliseconds stand in a register; those that are structures in memory cannot be shortened. */
+static bool has_millisecond_timeout(long number)
+{
+	return number == SYS_epoll_wait || number == SYS_epoll_pwait || number == SYS_poll;
+}
+
+/* These end with EINTR after any stop, even if no handler ran: signal(7). For sockets: with SO_RCVTIMEO or SO_SNDTIMEO. */
+static bool minds_a_stop(long number)
+{
+	static const short numbers[] = {
+		SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_semop,	SYS_semtimedop, SYS_rt_sigtimedwait,
+		SYS_io_getevents, SYS_io_pgetevents, SYS_read, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg,
+		SYS_accept, SYS_accept4, SYS_connect, SYS_write, SYS_writev, SYS_sendto, SYS_sendmsg,
+	};
+
+	for (size_t index = 0; index < array_size(numbers); index++) {
+		if (numbers[index] == number)
+			return true;
+	}
+	return false;
+}
+
+static bool read_memory(pid_t tid, uint64_t address, void *buffer, size_t size)
+{
+	struct iovec here = { buffer, size }, there = { (void *)address, size };
+
+	return process_vm_readv(tid, &here, 1, &there, 1, 0) == (ssize_t)size;
+}
+
+/* ---- time ---- */
+
+/* When a thread last began or stopped to run, by the scheduler's clock, in nanoseconds. */
+static bool read_scheduled(pid_t tid, uint64_t *when)
+{
+	autofree char *text = NULL;
+	const char *line;
+	char *end;
+
+	if (read_proc(tid, "sched", &text) < 0 || !(line = strstr(text, "se.exec_start")) || !(line = strchr(line, ':')))
+		return false;
+	*when = strtoull(line + 1, &end, 10) * 1000000;
+	if (*end == '.')
+		*when += strtoull(end + 1, NULL, 10);
+	return true;
+}
+
+/* /proc/TID/syscall is cheap, and says "running" for most. Our own time is brought up to date by yielding. */
+void settle_look_asleep(struct traced_thread *thread)
+{
+	autofree char *call = NULL;
+	uint64_t then, now;
+
+	if (read_proc(thread->tid, "syscall", &call) < 0 || call[0] == 'r' || call[0] == '-' ||
+	    !has_millisecond_timeout(strtol(call, NULL, 10)))
+		return;
+	if (!read_scheduled(thread->tid, &then))
+		return;
+	sched_yield();
+	if (!read_scheduled(gettid(), &now) || now < then)
+		return;
+	thread->asleep = now - then;
+	thread->asleep_is_known = true;
+}
+
+static void shorten_timeout(const struct traced_thread *thread, unsigned long long *timeout)
+{
+	int64_t milliseconds = (int32_t)*timeout;
+	int64_t remaining = milliseconds * 1000000 - (int64_t)thread->asleep;
+
+	if (milliseconds > 0 && thread->asleep_is_known)
+		*timeout = (uint64_t)max((remaining + 999999) / 1000000, (int64_t)0);
+}
+
+/* ---- the call again ---- */
+
+static bool stands_behind_syscall(const struct traced_thread *thread, const struct user_regs_struct *registers)
+{
+	unsigned char bytes[2];
+
+	return read_memory(thread->tid, registers->rip - 2, bytes, 2) && bytes[0] == 0x0f && bytes[1] == 0x05;
+}
+
+static void make_again(struct user_regs_struct *registers, long number)
+{
+	registers->rax = (uint64_t)number;
+	registers->rip -= 2;
+	registers->orig_rax = ~0UL;
+}
+
+/*
+ * A call that was restarted once is restart_syscall() for the kernel. Which one it was before stands in the program:
+ * `mov $NUMBER,%eax` shortly in front of the `syscall`. -1: cannot be told.
+ */
+static long number_before_restart(const struct traced_thread *thread, const struct user_regs_struct *registers)
+{
+	static const int candidates[] = { SYS_nanosleep, SYS_clock_nanosleep, SYS_poll, SYS_futex };
+	unsigned char code[26];
+	int32_t number;
+
+	if (!read_memory(thread->tid, registers->rip - 2 - sizeof(code), code, sizeof(code)))
+		return -1;
+	for (size_t at = sizeof(code) - 4; at-- > 1;) {
+		memcpy(&number, code + at, sizeof(number));
+		for (size_t index = 0; index < array_size(candidates); index++) {
+			if ((code[at - 1] == 0xb8 || code[at - 1] == 0xc0) && number == candidates[index])
+				return number;
+		}
+	}
+	return -1;
+}
+
+/* nanosleep() has written the remaining time to `rem` already, if there is one. */
+static void make_again_with_rest(struct traced_thread *thread, struct user_regs_struct *registers, long number)
+{
+	if (number == SYS_restart_syscall)
+		number = number_before_restart(thread, registers);
+	if (number < 0) {
+		registers->rax = (uint64_t)-EINTR;
+		registers->orig_rax = ~0UL;
+		return;
+	}
+	if (number == SYS_nanosleep && registers->rsi)
+		registers->rdi = registers->rsi;
+	else if (number == SYS_clock_nanosleep && !(registers->rsi & TIMER_ABSTIME) && registers->r10)
+		registers->rdx = registers->r10;
+	else if (number == SYS_poll)
+		shorten_timeout(thread, &registers->rdx);
+	make_again(registers, number);
+}
+
+/* ---- restartable sequences ---- */
+
+/* The kernel would abort a critical section on the way back to it, unless it sees the thread somewhere else first: in our code. */
+static void abort_sequence(struct traced_thread *thread, struct user_regs_struct *registers)
+{
+	struct __ptrace_rseq_configuration configuration;
+	struct rseq_cs section;
+	uint64_t address = 0;
+
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread->tid, sizeof(configuration), &configuration) <= 0 ||
+	    !configuration.rseq_abi_pointer)
+		return;
+	if (!read_memory(thread->tid, configuration.rseq_abi_pointer + offsetof(struct rseq, rseq_cs), &address,
+			 sizeof(address)) ||
+	    !address || !read_memory(thread->tid, address, &section, sizeof(section)))
+		return;
+	if (registers->rip - section.start_ip < section.post_commit_offset)
+		registers->rip = section.abort_ip;
+}
+
+/* ---- all of it ---- */
+
+static bool signal_is_pending(pid_t tid)
+{
+	autofree char *status = NULL;
+	uint64_t own = 0, shared = 0, blocked = 0;
+
+	if (read_proc(tid, "status", &status) < 0)
+		return true;
+	find_number(status, "\nSigPnd:", 16, &own);
+	find_number(status, "\nShdPnd:", 16, &shared);
+	find_number(status, "\nSigBlk:", 16, &blocked);
+	return (own | shared) & ~blocked;
+}
+
+static void hide_interruption(struct traced_thread *thread, struct user_regs_struct *registers)
+{
+	long number = (long)registers->orig_rax;
+
+	if ((long)registers->rax != -EINTR || !minds_a_stop(number) || !stands_behind_syscall(thread, registers) ||
+	    signal_is_pending(thread->tid))
+		return;
+	if (has_millisecond_timeout(number))
+		shorten_timeout(thread, &registers->r10);
+	make_again(registers, number);
+}
+
+int settle_arrival(struct traced_thread *thread)
+{
+	struct user_regs_struct *registers = &thread->context.registers;
+	uint64_t ip = registers->rip;
+	int result;
+
+	if ((long)registers->orig_rax >= 0)
+		hide_interruption(thread, registers);
+	else
+		abort_sequence(thread, registers);
+	if (registers->rip == ip)
+		return 0;
+	result = set_registers(thread, registers);
+	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
+}
+
+int trace_settle_context(struct traced_thread *thread, struct thread_context *context)
+{
+	struct user_regs_struct *registers = &context->registers;
+
+	if ((long)registers->orig_rax < 0)
+		return 0;
+	switch ((long)registers->rax) {
+	case RESTARTSYS:
+	case RESTARTNOINTR:
+	case RESTARTNOHAND:
+		make_again(registers, (long)registers->orig_rax);
+		break;
+	case RESTART_WITH_BLOCK:
+		make_again_with_rest(thread, registers, (long)registers->orig_rax);
+		break;
+	}
+	return 0;
+}

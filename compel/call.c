@@ -1,0 +1,98 @@
+/*
+ * call.c - one system call in a parked thread, by ptrace alone.
+ *
+ * The thread goes from PTRACE_EVENT_STOP into the syscall-entry-stop and is interrupted there, so that it makes the call
+ * and stops again before it is back in user mode. In between there is no instruction of anybody to depend on. Used where
+ * there is no parasite yet or any more, and for threads that have none.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include "base/error.h"
+#include "internal.h"
+
+static int lost(const struct traced_thread *thread, int result)
+{
+	if (result == -ETIMEDOUT)
+		return fail(ETIMEDOUT, "thread %d does not come back from a system call", thread->tid);
+	if (result == -ESRCH)
+		return fail(ESRCH, "thread %d was killed", thread->tid);
+	return fail(-result, "cannot make a system call in thread %d", thread->tid);
+}
+
+/*
+ * Resumes with `request` until a stop for which `is_wanted`. Other stops: SIGCONT from outside traps (PTRACE_EVENT_STOP
+ * again), and SIGSTOP cannot be blocked; it is kept for the release.
+ */
+static int resume_until(struct traced_thread *thread, int request, bool (*is_wanted)(int))
+{
+	uint64_t deadline = trace_deadline(CALL_SECONDS);
+	int status, result;
+
+	do {
+		if (ptrace(request, thread->tid, 0, 0) < 0)
+			return lost(thread, -errno);
+		result = wait_for_stop(thread->tid, deadline, &status);
+		if (result < 0)
+			return lost(thread, result);
+		if (!is_event_stop(status) && !is_syscall_stop(status))
+			thread->lost_stop = true;
+	} while (!is_wanted(status));
+	return 0;
+}
+
+int call_enter(struct traced_thread *thread)
+{
+	return resume_until(thread, PTRACE_SYSCALL, is_syscall_stop);
+}
+
+int call_finish(struct traced_thread *thread, long *result)
+{
+	struct user_regs_struct registers;
+	int failed;
+
+	if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
+		return lost(thread, -errno);
+	failed = resume_until(thread, PTRACE_CONT, is_event_stop);
+	if (failed < 0)
+		return failed;
+	failed = get_registers(thread, &registers);
+	if (failed < 0)
+		return lost(thread, failed);
+	*result = registers.rax;
+	return 0;
+}
+
+/* The kernel's own codes for "make it again": ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK. */
+static bool is_interrupted(long result)
+{
+	return (result <= -512 && result >= -514) || result == -516;
+}
+
+int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number, const uint64_t arguments[6],
+		  long *result)
+{
+	struct user_regs_struct registers;
+	int failed = get_registers(thread, &registers);
+
+	if (failed < 0)
+		return lost(thread, failed);
+	prepare_call(&registers, ip, sp, number, arguments);
+	failed = set_registers(thread, &registers);
+	if (failed < 0)
+		return lost(thread, failed);
+	failed = call_enter(thread);
+	if (!failed)
+		failed = call_finish(thread, result);
+	if (failed || !is_interrupted(*result))
+		return failed;
+	/* It minds our interrupt (fork does): again, and interrupted only when it is done. */
+	failed = set_registers(thread, &registers);
+	if (failed < 0)
+		return lost(thread, failed);
+	failed = call_enter(thread);
+	if (!failed)
+		failed = resume_until(thread, PTRACE_SYSCALL, is_syscall_stop);
+	return failed ? failed : call_finish(thread, result);
+}

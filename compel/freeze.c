@@ -1,0 +1,193 @@
+/*
+ * freeze.c - all threads of one process: stopped together, let go together.
+ *
+ * A running process may make threads while we look, so the list is read again until it holds nobody new; a thread that is
+ * parked makes none.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "internal.h"
+
+#define CS_64_BIT     0x33
+#define X32_CALL      0x40000000L
+#define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time and shall be let go */
+
+static bool is_known(const struct victim *victim, pid_t tid)
+{
+	for (size_t index = 0; index < victim->thread_count; index++) {
+		if (victim->threads[index].tid == tid)
+			return true;
+	}
+	return false;
+}
+
+static int seize(struct victim *victim, pid_t tid)
+{
+	struct traced_thread thread;
+	int result = trace_seize(&thread, tid, true);
+
+	if (!result)
+		*grow(&victim->threads, &victim->thread_count) = thread;
+	return result;
+}
+
+/* All threads that are not ours yet; how many there were. A thread that ends meanwhile is none. */
+static int seize_new(struct victim *victim)
+{
+	char path[64];
+	struct dirent *entry;
+	int found = 0, result = 0;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", victim->pid);
+	tasks = opendir(path);
+	if (!tasks)
+		return fail(ESRCH, "there is no process %d", victim->pid);
+	while (result >= 0 && (entry = readdir(tasks))) {
+		pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+
+		if (tid <= 0 || is_known(victim, tid))
+			continue;
+		result = seize(victim, tid);
+		if (!result)
+			found++;
+		else if (result == -ESRCH)
+			result = 0;
+	}
+	closedir(tasks);
+	return result < 0 ? result : found;
+}
+
+static int check_architecture(const struct traced_thread *thread)
+{
+	const struct user_regs_struct *registers = &thread->context.registers;
+	bool is_x32 = (long)registers->orig_rax > 0 && registers->orig_rax & X32_CALL;
+
+	if (registers->cs == CS_64_BIT && !is_x32)
+		return 0;
+	return fail(EOPNOTSUPP, "thread %d runs %s code, which is not supported", thread->tid, is_x32 ? "x32" : "32-bit");
+}
+
+static int wait_for_all(struct victim *victim, size_t first, uint64_t deadline)
+{
+	size_t kept = first;
+	int result = 0;
+
+	for (size_t index = first; index < victim->thread_count; index++) {
+		struct traced_thread *thread = &victim->threads[index];
+		int waited = result < 0 ? 0 : trace_wait(thread, deadline);
+
+		if (waited == -ESRCH && thread->tid != victim->pid) {
+			trace_free_context(&thread->context);
+			continue;
+		}
+		if (waited == -ESRCH)
+			waited = fail(ESRCH, "process %d ended", victim->pid);
+		if (!waited && !result)
+			waited = check_architecture(thread);
+		result = first_failure(result, waited);
+		victim->threads[kept++] = *thread;
+	}
+	victim->thread_count = kept;
+	return result;
+}
+
+static int freeze_all(struct victim *victim, uint64_t deadline)
+{
+	int result = seize(victim, victim->pid); /* the leader is the first */
+	size_t waited_for = 0;
+
+	if (result == -ESRCH)
+		return fail(ESRCH, "process %d has ended, or its first thread has", victim->pid);
+	while (result >= 0) {
+		result = seize_new(victim);
+		if (result < 0 || waited_for == victim->thread_count)
+			break;
+		result = wait_for_all(victim, waited_for, deadline);
+		waited_for = victim->thread_count;
+	}
+	return result < 0 ? result : 0;
+}
+
+/* Best effort: the failure is recorded already, and whoever does not stop now goes on when criu ends. */
+static void let_go(struct victim *victim)
+{
+	for (size_t index = 0; index < victim->thread_count; index++) {
+		struct traced_thread *thread = &victim->threads[index];
+
+		if (thread->is_seized && !thread->is_parked)
+			trace_park(thread, trace_deadline(THAW_PATIENCE));
+		trace_release(thread);
+	}
+}
+
+int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline)
+{
+	int result;
+
+	*victim = (struct victim){ .pid = pid };
+	result = freeze_all(victim, deadline);
+	if (result < 0) {
+		let_go(victim);
+		victim_free(victim);
+		return fail_in(result, "process %d", pid);
+	}
+	return 0;
+}
+
+int victim_thaw(struct victim *victim)
+{
+	int result = victim_cure(victim);
+
+	for (size_t index = 0; index < victim->thread_count; index++)
+		result = first_failure(result, trace_release(&victim->threads[index]));
+	return result;
+}
+
+/* A pending SIGSTOP meets the first thread that is let go, and stops them all. */
+int victim_thaw_stopped(struct victim *victim)
+{
+	int result = victim_cure(victim);
+
+	if (kill(victim->pid, SIGSTOP) < 0)
+		return first_failure(result, fail(errno, "cannot stop process %d", victim->pid));
+	return first_failure(result, victim_thaw(victim));
+}
+
+int victim_kill(struct victim *victim)
+{
+	int status;
+
+	if (kill(victim->pid, SIGKILL) < 0 && errno != ESRCH)
+		return fail(errno, "cannot kill process %d", victim->pid);
+	/* Threads are reaped by us, who trace them; the leader last, and its parent still sees it. */
+	for (size_t index = victim->thread_count; index-- > 0;) {
+		struct traced_thread *thread = &victim->threads[index];
+
+		while (thread->is_seized && waitpid(thread->tid, &status, __WALL) == thread->tid && WIFSTOPPED(status))
+			ptrace(PTRACE_CONT, thread->tid, 0, 0);
+		trace_free_context(&thread->context);
+		thread->is_seized = thread->is_parked = false;
+	}
+	victim_forget(victim);
+	return 0;
+}
+
+void victim_free(struct victim *victim)
+{
+	for (size_t index = 0; index < victim->thread_count; index++)
+		trace_free_context(&victim->threads[index].context);
+	victim_forget(victim);
+	free(victim->threads);
+	victim->threads = NULL;
+	victim->thread_count = 0;
+}

@@ -1,0 +1,158 @@
+/*
+ * internal.h - what the files of compel share with each other.
+ *
+ * Three things are named here: a call in two halves, the way home of a thread, and the infection of a process.
+ */
+#ifndef COMPEL_INTERNAL_H
+#define COMPEL_INTERNAL_H
+
+#include "compel.h"
+#include "parasite.h"
+
+#define ALL_SIGNALS (~0ULL)
+
+static inline int first_failure(int one, int other)
+{
+	return one < 0 ? one : other;
+}
+
+/* ---- waiting (seize.c) ---- */
+
+#define CALL_SECONDS 30.0 /* a system call that we make in somebody takes longer only on a sick machine */
+
+uint64_t clock_now(void); /* CLOCK_MONOTONIC, nanoseconds */
+/* Waits for the next stop of a thread; its wait status. -ESRCH: the thread is gone; -ETIMEDOUT. Nothing recorded. */
+int wait_for_stop(pid_t tid, uint64_t deadline, int *status);
+bool is_event_stop(int status);
+bool is_syscall_stop(int status);
+/* Stops a running thread of ours; signals that only arrive now are kept for the release. */
+int trace_park(struct traced_thread *thread, uint64_t deadline);
+int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers);
+int set_registers(const struct traced_thread *thread, const struct user_regs_struct *registers);
+int set_signal_mask(const struct traced_thread *thread, uint64_t mask);
+
+/* The text of /proc/TID/name; -errno. */
+ssize_t read_proc(pid_t tid, const char *name, char **text);
+/* The number behind `key` in such a text. */
+bool find_number(const char *text, const char *key, int base, uint64_t *number);
+
+/* ---- a call in two halves (call.c) ---- */
+
+/* Registers with which the thread goes on at a `syscall` instruction. */
+void prepare_call(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, long number,
+		  const uint64_t arguments[6]);
+/* The same at any other instruction. */
+void prepare_jump(struct user_regs_struct *registers, uint64_t ip, uint64_t sp);
+/* From the parked state to the entry of the call: it will be made now, whatever becomes of us. */
+int call_enter(struct traced_thread *thread);
+/* From there to the parked state behind the call. */
+int call_finish(struct traced_thread *thread, long *result);
+
+/* ---- maps.c ---- */
+
+struct map {
+	uint64_t start, end, offset, inode;
+	unsigned device;
+	bool readable, writable, executable, is_private, is_stack, is_special; /* special: [vsyscall], [vvar] */
+};
+struct maps {
+	struct map *maps;
+	size_t count;
+};
+
+int maps_read(struct maps *maps, pid_t pid);
+void maps_free(struct maps *maps);
+const struct map *maps_find(const struct maps *maps, uint64_t address);
+/* A free place far from any neighbour. 0: none. */
+uint64_t maps_find_hole(const struct maps *maps, uint64_t size);
+
+/* ---- gadgets.c: pieces of the task's own code ---- */
+
+struct gadgets {
+	uint64_t syscall_return; /* syscall; ret */
+	uint64_t sigreturn;	 /* mov $15,%eax; syscall. 0: made of the other two */
+	uint64_t pop_return;	 /* pop %rax; ret */
+	uint64_t borrowed;	 /* nothing found: this piece of code can be overwritten for the moment. Else 0 */
+	unsigned char saved[16]; /* then: what belongs there */
+};
+
+int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps);
+/* With `borrowed` code: puts the gadgets there, and the task's own code back. Else nothing. */
+int gadgets_lend(struct gadgets *gadgets, pid_t pid);
+void gadgets_give_back(struct gadgets *gadgets, pid_t pid);
+/* Through /proc/PID/mem: also where the task itself may not write. */
+int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size);
+
+/* ---- home.c: the way home ---- */
+
+/*
+ * Memory of a thread's stack while it is on its way home or working for us. `ret` at `entry` leads home:
+ *
+ *	start ── what comes before: a chain of return addresses ── entry ── [pop rax; 15;] signal frame ── XSAVE ── end ── red zone
+ */
+#define HOME_CHAIN 32
+
+struct way_home {
+	uint64_t start, entry, end;
+	char *image; /* from `entry` to `end` */
+	char *saved; /* from `start` to `end`: what the task had there */
+};
+
+int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
+		 const struct gadgets *gadgets);
+/* Puts the image and `count` words before it on the stack; *sp is where these begin. */
+int home_write(const struct way_home *home, const struct victim *victim, const uint64_t *chain, size_t count,
+	       uint64_t *sp);
+/* The thread is parked with its own registers, mask and memory again. */
+int home_leave(const struct way_home *home, const struct victim *victim, struct traced_thread *thread);
+void home_free(struct way_home *home);
+
+/* arch/x86/frame.c: the words and the signal frame that bring a thread back, for a stack that ends at `top`. */
+struct frame {
+	uint64_t entry; /* where it must lie */
+	size_t size;
+	char *bytes;
+};
+int frame_build(struct frame *frame, struct traced_thread *thread, const struct gadgets *gadgets);
+uint64_t stack_pointer(const struct traced_thread *thread);
+#define FRAME_ROOM 16384 /* more than any frame needs */
+
+/* arch/x86/settle.c: right after parking, what the kernel would do anyway or did only because of us. */
+int settle_arrival(struct traced_thread *thread);
+/* Before it is interrupted: is it in a call that ends without telling its remaining time, and since when? */
+void settle_look_asleep(struct traced_thread *thread);
+
+/* ---- infect.c ---- */
+
+struct infection {
+	size_t index;	 /* of the borrowed thread */
+	uint64_t region; /* see parasite.h */
+	struct gadgets gadgets;
+	struct way_home home; /* of the borrowed thread */
+	int socket;	      /* -1: calls are made by ptrace */
+	bool is_serving;      /* the thread runs: it waits for calls */
+	int sockets[2];	      /* the numbers in the victim */
+};
+
+extern const char parasite_blob_start[], parasite_blob_end[]; /* the Makefile embeds it */
+static inline const struct parasite_header *blob(void)
+{
+	return (const struct parasite_header *)parasite_blob_start;
+}
+
+struct traced_thread *borrowed_thread(const struct victim *victim);
+/* The thread gets these two registers, and for the rest those it came with. */
+int set_place(struct traced_thread *thread, uint64_t ip, uint64_t sp);
+/* One call of the borrowed thread in the region, by ptrace. */
+int call_in_region(struct victim *victim, long number, const uint64_t arguments[6], long *value);
+
+/* Drops what we know of an infection, of a process that is gone or cured. */
+void victim_forget(struct victim *victim);
+
+/* ---- parasite.c ---- */
+
+/* From parked in the region to serving, and back. */
+int parasite_connect(struct victim *victim);
+int parasite_disconnect(struct victim *victim);
+
+#endif

@@ -1,0 +1,92 @@
+/*
+ * maps.c - the mappings of a victim, as far as an infection cares: where code is, where a stack has room, where a hole is.
+ *
+ * Reads /proc/PID/maps, while the victim is frozen.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "internal.h"
+
+#define LOWEST_HOLE  0x10000000UL     /* well above mmap_min_addr and what programs place by hand */
+#define HIGHEST_HOLE 0x7ffffffff000UL /* the end of user space with four levels of page tables */
+
+static bool parse_map(const char *line, struct map *map)
+{
+	unsigned major, minor;
+	char flags[5];
+	int name = 0;
+
+	*map = (struct map){};
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &map->start, &map->end, flags,
+		   &map->offset, &major, &minor, &map->inode, &name) < 7)
+		return false;
+	map->device = makedev(major, minor);
+	map->readable = flags[0] == 'r';
+	map->writable = flags[1] == 'w';
+	map->executable = flags[2] == 'x';
+	map->is_private = flags[3] == 'p';
+	if (name) {
+		map->is_stack = !strncmp(line + name, "[stack]", 7);
+		map->is_special = !strncmp(line + name, "[vsyscall]", 10) || !strncmp(line + name, "[vvar", 5);
+	}
+	return true;
+}
+
+int maps_read(struct maps *maps, pid_t pid)
+{
+	autofree char *text = NULL;
+	ssize_t size = read_proc(pid, "maps", &text);
+	char *next;
+
+	*maps = (struct maps){};
+	if (size < 0)
+		return fail((int)-size, "cannot read /proc/%d/maps", pid);
+	for (char *line = text; *line; line = next) {
+		next = line + strcspn(line, "\n");
+		if (*next)
+			*next++ = '\0';
+		if (!parse_map(line, grow(&maps->maps, &maps->count)))
+			return fail(EINVAL, "/proc/%d/maps: cannot understand \"%s\"", pid, line);
+	}
+	return 0;
+}
+
+void maps_free(struct maps *maps)
+{
+	free(maps->maps);
+	*maps = (struct maps){};
+}
+
+const struct map *maps_find(const struct maps *maps, uint64_t address)
+{
+	for (size_t index = 0; index < maps->count; index++) {
+		if (address >= maps->maps[index].start && address < maps->maps[index].end)
+			return &maps->maps[index];
+	}
+	return NULL;
+}
+
+/* The middle of the largest hole: nothing there can merge with us, or grow into us. */
+uint64_t maps_find_hole(const struct maps *maps, uint64_t size)
+{
+	uint64_t best = 0, best_size = 0, end = LOWEST_HOLE;
+
+	for (size_t index = 0; index <= maps->count; index++) {
+		uint64_t start = index < maps->count ? min(maps->maps[index].start, HIGHEST_HOLE) : HIGHEST_HOLE;
+
+		if (start > end && start - end > best_size) {
+			best_size = start - end;
+			best = end;
+		}
+		if (index < maps->count)
+			end = max(end, maps->maps[index].end);
+	}
+	if (best_size < size + 64 * PAGE_SIZE)
+		return 0;
+	return round_down(best + (best_size - size) / 2, best_size > 64UL << 20 ? 2UL << 20 : PAGE_SIZE);
+}

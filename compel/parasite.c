@@ -1,0 +1,271 @@
+/*
+ * parasite.c - talks to the parasite: connects to it, has it make calls, calls it back. And makes calls without it.
+ *
+ * One message is one list of calls, over a socket pair that the victim made and whose other end we took with
+ * pidfd_getfd(): that works across all namespaces. Where the victim has no descriptor left, or the kernel is older than
+ * 5.6, the calls are made one by one, by ptrace. While a process is infected criu must not fork a child that keeps the
+ * socket: its closing is how the parasite learns of our death.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "internal.h"
+#include "parasite.h"
+
+#define MOST_CALLS ((PARASITE_SCRATCH - PARASITE_CALLS) / sizeof(struct remote_call))
+
+int victim_read(const struct victim *victim, uint64_t address, void *buffer, size_t size)
+{
+	for (size_t done = 0; done < size;) {
+		struct iovec here = { (char *)buffer + done, size - done };
+		struct iovec there = { (void *)(address + done), size - done };
+		ssize_t got = process_vm_readv(victim->pid, &here, 1, &there, 1, 0);
+
+		if (got <= 0)
+			return fail(got ? errno : EFAULT, "cannot read %zu bytes at %lx of process %d", size,
+				    (unsigned long)address, victim->pid);
+		done += (size_t)got;
+	}
+	return 0;
+}
+
+int victim_write(const struct victim *victim, uint64_t address, const void *buffer, size_t size)
+{
+	for (size_t done = 0; done < size;) {
+		struct iovec here = { (char *)buffer + done, size - done };
+		struct iovec there = { (void *)(address + done), size - done };
+		ssize_t got = process_vm_writev(victim->pid, &here, 1, &there, 1, 0);
+
+		if (got <= 0)
+			return fail(got ? errno : EFAULT, "cannot write %zu bytes at %lx of process %d", size,
+				    (unsigned long)address, victim->pid);
+		done += (size_t)got;
+	}
+	return 0;
+}
+
+uint64_t victim_scratch(const struct victim *victim, size_t *size)
+{
+	if (size)
+		*size = PARASITE_SIZE - PARASITE_SCRATCH;
+	return victim->infection ? victim->infection->region + PARASITE_SCRATCH : 0;
+}
+
+static uint64_t sockets_address(const struct victim *victim)
+{
+	return victim->infection->region + PARASITE_STATE;
+}
+
+static int take_socket(const struct victim *victim)
+{
+	autoclose int process = (int)syscall(SYS_pidfd_open, victim->pid, 0);
+
+	if (process < 0)
+		return -errno;
+	return (int)syscall(SYS_pidfd_getfd, process, victim->infection->sockets[1], 0);
+}
+
+/*
+ * The number is forgotten while the thread is sure to make the call and has not made it yet: nobody closes what gets the
+ * number next.
+ */
+static int close_remote(struct victim *victim, int which)
+{
+	struct infection *infection = victim->infection;
+	struct traced_thread *thread = borrowed_thread(victim);
+	struct user_regs_struct registers = thread->context.registers;
+	const uint64_t arguments[6] = { (uint64_t)infection->sockets[which] };
+	const int32_t none = -1;
+	long value;
+	int result;
+
+	if (infection->sockets[which] < 0)
+		return 0;
+	prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS, SYS_close, arguments);
+	result = set_registers(thread, &registers);
+	if (!result)
+		result = call_enter(thread);
+	if (!result)
+		result = victim_write(victim, sockets_address(victim) + which * sizeof(none), &none, sizeof(none));
+	if (!result)
+		result = call_finish(thread, &value);
+	infection->sockets[which] = -1;
+	return result;
+}
+
+/* 1: connected; 0: this victim cannot, calls are made by ptrace. */
+static int make_sockets(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	const uint64_t arguments[6] = { AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets_address(victim) };
+	long value = 0;
+	int result = call_in_region(victim, SYS_socketpair, arguments, &value);
+
+	if (result < 0)
+		return result;
+	if (value < 0) {
+		log_info("process %d: no socket: %s; calls are made by ptrace", victim->pid, strerror((int)-value));
+		return 0;
+	}
+	result = victim_read(victim, sockets_address(victim), infection->sockets, sizeof(infection->sockets));
+	if (result < 0)
+		return result;
+	infection->socket = take_socket(victim);
+	if (infection->socket >= 0)
+		return 1;
+	log_info("process %d: cannot take a socket from it: %s; calls are made by ptrace", victim->pid, strerror(errno));
+	result = close_remote(victim, 1);
+	return result < 0 ? result : close_remote(victim, 0);
+}
+
+int parasite_connect(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	struct traced_thread *thread = borrowed_thread(victim);
+	int result;
+
+	infection->sockets[0] = infection->sockets[1] = -1;
+	result = make_sockets(victim);
+	if (result <= 0)
+		return result;
+	result = set_place(thread, infection->region + blob()->serve, infection->region + PARASITE_CALLS);
+	if (result < 0)
+		return result;
+	if (ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
+		return fail(errno, "cannot resume thread %d", thread->tid);
+	infection->sockets[1] = -1; /* closed by itself, first of all */
+	infection->is_serving = true;
+	thread->is_parked = false;
+	return 0;
+}
+
+int parasite_disconnect(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	int result = 0;
+
+	if (infection->is_serving) {
+		result = trace_park(borrowed_thread(victim), trace_deadline(CALL_SECONDS));
+		if (result < 0)
+			return fail(-result, "the parasite in thread %d does not stop", borrowed_thread(victim)->tid);
+		infection->is_serving = false;
+	}
+	for (int which = 0; which < 2 && !result; which++)
+		result = close_remote(victim, which);
+	if (infection->socket >= 0)
+		close(infection->socket);
+	infection->socket = -1;
+	return result;
+}
+
+/*
+ * The parasite may have been stopped by something that cannot be blocked (SIGSTOP, SIGCONT), or killed. -ESRCH: killed.
+ */
+static int nudge(struct traced_thread *thread)
+{
+	int status;
+	pid_t got = waitpid(thread->tid, &status, __WALL | WNOHANG);
+
+	if (!got)
+		return 0;
+	if (got < 0 || !WIFSTOPPED(status)) {
+		thread->is_seized = false;
+		return -ESRCH;
+	}
+	if (!is_event_stop(status))
+		thread->lost_stop = true;
+	return ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0 ? -errno : 0;
+}
+
+static int receive(struct victim *victim, void *buffer, size_t size)
+{
+	struct pollfd wait = { .fd = victim->infection->socket, .events = POLLIN };
+	int result = 0;
+
+	while (!result) {
+		ssize_t got;
+
+		if (poll(&wait, 1, 20) == 0) {
+			result = nudge(borrowed_thread(victim));
+			continue;
+		}
+		got = recv(wait.fd, buffer, size, MSG_DONTWAIT);
+		if (got == (ssize_t)size)
+			return 0;
+		if (got >= 0)
+			result = -ESRCH;
+		else if (errno != EAGAIN && errno != EINTR)
+			result = -errno;
+	}
+	return fail(-result, "process %d died while it was being looked at", victim->pid);
+}
+
+static int call_parasite(struct victim *victim, struct remote_call *calls, size_t count)
+{
+	size_t size = count * sizeof(*calls);
+
+	if (send(victim->infection->socket, calls, size, MSG_NOSIGNAL) != (ssize_t)size)
+		return fail(errno, "process %d does not answer", victim->pid);
+	return receive(victim, calls, size);
+}
+
+int victim_call(struct victim *victim, struct remote_call *calls, size_t count)
+{
+	int result = 0;
+
+	if (victim->infection->is_serving) {
+		for (size_t done = 0; done < count && !result; done += MOST_CALLS)
+			result = call_parasite(victim, calls + done, min(MOST_CALLS, count - done));
+		return result;
+	}
+	for (size_t index = 0; index < count && !result; index++)
+		result = call_in_region(victim, calls[index].number, calls[index].arguments, &calls[index].result);
+	return result;
+}
+
+/* In a thread that has its own stack and our way home on it. */
+static int call_on_stack(struct victim *victim, struct traced_thread *thread, const struct way_home *home,
+			 struct remote_call *calls, size_t count)
+{
+	uint64_t ip = victim->infection->gadgets.syscall_return, sp;
+	int result = home_write(home, victim, NULL, 0, &sp);
+
+	if (!result)
+		result = set_place(thread, ip + 2, sp); /* at the `ret` behind the `syscall`: it leads home */
+	if (!result && set_signal_mask(thread, ALL_SIGNALS) < 0)
+		result = fail(errno, "cannot block the signals of thread %d", thread->tid);
+	for (size_t index = 0; index < count && !result; index++)
+		result = trace_syscall(thread, ip, sp, calls[index].number, calls[index].arguments, &calls[index].result);
+	return result;
+}
+
+int victim_call_thread(struct victim *victim, size_t index, struct remote_call *calls, size_t count)
+{
+	struct gadgets *gadgets = &victim->infection->gadgets;
+	struct traced_thread *thread = &victim->threads[index];
+	struct way_home home;
+	int result;
+
+	if (index == victim->infection->index)
+		return victim_call(victim, calls, count);
+	result = gadgets_lend(gadgets, victim->pid);
+	if (result < 0)
+		return result;
+	result = home_prepare(&home, victim, thread, gadgets);
+	if (!result) {
+		result = first_failure(call_on_stack(victim, thread, &home, calls, count),
+				       home_leave(&home, victim, thread));
+		home_free(&home);
+	}
+	gadgets_give_back(gadgets, victim->pid);
+	return result < 0 ? fail_in(result, "thread %d", thread->tid) : 0;
+}

@@ -1,0 +1,298 @@
+/*
+ * seize.c - one thread: taking hold of it, waiting for it, reading and setting its state, letting it go.
+ *
+ * Relies on PTRACE_SEIZE semantics (Linux >= 3.4): a thread that is interrupted stops in PTRACE_EVENT_STOP, in front of
+ * the kernel's own syscall restart, and resuming or detaching it there loses nothing. PTRACE_O_TRACESYSGOOD is always
+ * set: should we die while the thread is in a syscall-stop, the kernel sends it the stop's code as a signal, and 0x85
+ * is none, where SIGTRAP would kill.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "internal.h"
+
+#ifndef PTRACE_EVENT_STOP
+#define PTRACE_EVENT_STOP 128
+#endif
+#ifndef PTRACE_O_SUSPEND_SECCOMP
+#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
+#endif
+
+#define XSAVE_LARGEST (64 * 1024)
+
+uint64_t clock_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000ULL + now.tv_nsec;
+}
+
+uint64_t trace_deadline(double seconds)
+{
+	return clock_now() + (uint64_t)(seconds * 1e9);
+}
+
+ssize_t read_proc(pid_t tid, const char *name, char **text)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", tid, name);
+	return read_text_at(AT_FDCWD, path, text);
+}
+
+bool find_number(const char *text, const char *key, int base, uint64_t *number)
+{
+	const char *found = strstr(text, key);
+
+	if (!found)
+		return false;
+	*number = strtoull(found + strlen(key), NULL, base);
+	return true;
+}
+
+bool is_event_stop(int status)
+{
+	return WIFSTOPPED(status) && status >> 16 == PTRACE_EVENT_STOP;
+}
+
+bool is_syscall_stop(int status)
+{
+	return WIFSTOPPED(status) && WSTOPSIG(status) == (SIGTRAP | 0x80);
+}
+
+/* Most stops come within microseconds: yield first, sleep later. */
+static void relax(unsigned round)
+{
+	struct timespec pause = { 0, min(20000U << min((round - min(round, 100U)) / 8, 6U), 1000000U) };
+
+	if (round < 100)
+		sched_yield();
+	else
+		nanosleep(&pause, NULL);
+}
+
+int wait_for_stop(pid_t tid, uint64_t deadline, int *status)
+{
+	for (unsigned round = 0;; round++) {
+		pid_t got = waitpid(tid, status, __WALL | WNOHANG);
+
+		if (got == tid)
+			return WIFSTOPPED(*status) ? 0 : -ESRCH;
+		if (got < 0 && errno != EINTR)
+			return -ESRCH;
+		if (clock_now() > deadline)
+			return -ETIMEDOUT;
+		relax(round);
+	}
+}
+
+static void name_of(pid_t tid, char name[32])
+{
+	autofree char *text = NULL;
+
+	if (read_proc(tid, "comm", &text) < 0)
+		text = copy_text("?");
+	text[strcspn(text, "\n")] = '\0';
+	snprintf(name, 32, "%s", text);
+}
+
+static int seize_failed(pid_t tid, int error)
+{
+	autofree char *status = NULL;
+	uint64_t tracer = 0;
+	char name[32];
+
+	if (error == ESRCH || read_proc(tid, "status", &status) < 0 || strstr(status, "\nState:\tZ") ||
+	    strstr(status, "\nState:\tX"))
+		return -ESRCH;
+	if (find_number(status, "\nTracerPid:", 10, &tracer) && tracer) {
+		name_of((pid_t)tracer, name);
+		fail(EBUSY, "thread %d is being traced by process %d (%s)", tid, (int)tracer, name);
+		fail_advice("end the debugger first");
+		return -EBUSY;
+	}
+	return fail(error, "cannot trace thread %d", tid);
+}
+
+int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp)
+{
+	*thread = (struct traced_thread){ .tid = tid, .options = PTRACE_O_TRACESYSGOOD };
+	if (suspend_seccomp)
+		thread->options |= PTRACE_O_SUSPEND_SECCOMP;
+	if (ptrace(PTRACE_SEIZE, tid, 0, thread->options) < 0) {
+		/* Suspending needs CAP_SYS_ADMIN; most threads have no filter, and infection checks. */
+		thread->options &= ~PTRACE_O_SUSPEND_SECCOMP;
+		if (!suspend_seccomp || (errno != EPERM && errno != EINVAL) ||
+		    ptrace(PTRACE_SEIZE, tid, 0, thread->options) < 0)
+			return seize_failed(tid, errno);
+	}
+	thread->is_seized = true;
+	settle_look_asleep(thread);
+	return ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 ? -errno : 0;
+}
+
+int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers)
+{
+	struct iovec piece = { registers, sizeof(*registers) };
+
+	return ptrace(PTRACE_GETREGSET, thread->tid, NT_PRSTATUS, &piece) < 0 ? -errno : 0;
+}
+
+int set_registers(const struct traced_thread *thread, const struct user_regs_struct *registers)
+{
+	struct iovec piece = { (void *)registers, sizeof(*registers) };
+
+	return ptrace(PTRACE_SETREGSET, thread->tid, NT_PRSTATUS, &piece) < 0 ? -errno : 0;
+}
+
+int set_signal_mask(const struct traced_thread *thread, uint64_t mask)
+{
+	return ptrace(PTRACE_SETSIGMASK, thread->tid, sizeof(mask), &mask) < 0 ? -errno : 0;
+}
+
+static int get_extended(const struct traced_thread *thread, struct thread_context *context)
+{
+	autofree void *buffer = malloc(XSAVE_LARGEST); /* not zeroed: the kernel says how much it wrote */
+	struct iovec piece = { buffer, XSAVE_LARGEST };
+
+	if (!buffer || ptrace(PTRACE_GETREGSET, thread->tid, NT_X86_XSTATE, &piece) < 0)
+		return buffer ? -errno : -ENOMEM;
+	context->extended = copy_bytes(buffer, piece.iov_len);
+	context->extended_size = piece.iov_len;
+	return 0;
+}
+
+int trace_get_context(const struct traced_thread *thread, struct thread_context *context)
+{
+	int result = get_registers(thread, &context->registers);
+
+	context->extended = NULL;
+	if (!result && ptrace(PTRACE_GETSIGMASK, thread->tid, sizeof(uint64_t), &context->signal_mask) < 0)
+		result = -errno;
+	if (!result)
+		result = get_extended(thread, context);
+	return result < 0 && result != -ESRCH ? fail(-result, "cannot read the registers of thread %d", thread->tid) : result;
+}
+
+int trace_set_context(const struct traced_thread *thread, const struct thread_context *context)
+{
+	struct iovec piece = { context->extended, context->extended_size };
+	int result = 0;
+
+	if (context->extended && ptrace(PTRACE_SETREGSET, thread->tid, NT_X86_XSTATE, &piece) < 0)
+		result = -errno;
+	if (!result)
+		result = set_signal_mask(thread, context->signal_mask);
+	if (!result)
+		result = set_registers(thread, &context->registers);
+	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
+}
+
+void trace_free_context(struct thread_context *context)
+{
+	free(context->extended);
+	context->extended = NULL;
+	context->extended_size = 0;
+}
+
+static int timed_out(const struct traced_thread *thread)
+{
+	autofree char *status = NULL;
+	const char *state = NULL;
+	char name[32];
+
+	name_of(thread->tid, name);
+	if (read_proc(thread->tid, "status", &status) > 0)
+		state = strstr(status, "\nState:\t");
+	return fail(ETIMEDOUT, "thread %d (%s) does not stop: its state is %c", thread->tid, name, state ? state[8] : '?');
+}
+
+/*
+ * On its way to our stop a thread may meet a signal first. It is delivered as if we were not there: our interrupt is
+ * still pending, so the thread stops at the first instruction of the handler.
+ */
+int trace_wait(struct traced_thread *thread, uint64_t deadline)
+{
+	int status, result;
+
+	for (;;) {
+		result = wait_for_stop(thread->tid, deadline, &status);
+		if (result == -ETIMEDOUT)
+			return timed_out(thread);
+		if (result < 0) {
+			thread->is_seized = false;
+			return result;
+		}
+		if (is_event_stop(status))
+			break;
+		if (ptrace(PTRACE_CONT, thread->tid, 0, WSTOPSIG(status)) < 0 && errno != ESRCH)
+			return fail(errno, "cannot resume thread %d", thread->tid);
+	}
+	thread->is_parked = true;
+	thread->was_stopped = WSTOPSIG(status) != SIGTRAP;
+	thread->stop_signal = thread->was_stopped ? WSTOPSIG(status) : 0;
+	result = trace_get_context(thread, &thread->context);
+	return result < 0 ? result : settle_arrival(thread);
+}
+
+int trace_park(struct traced_thread *thread, uint64_t deadline)
+{
+	int status, result;
+
+	if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
+		return -errno;
+	for (;;) {
+		result = wait_for_stop(thread->tid, deadline, &status);
+		if (result < 0)
+			return result;
+		if (is_event_stop(status))
+			break;
+		if (!is_syscall_stop(status))
+			thread->lost_stop = true;
+		if (ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
+			return -errno;
+	}
+	thread->is_parked = true;
+	return 0;
+}
+
+int trace_exit_kill(struct traced_thread *thread, bool on)
+{
+	unsigned options = on ? thread->options | PTRACE_O_EXITKILL : thread->options & ~PTRACE_O_EXITKILL;
+
+	if (ptrace(PTRACE_SETOPTIONS, thread->tid, 0, options) < 0)
+		return fail(errno, "cannot set the options of thread %d", thread->tid);
+	thread->options = options;
+	return 0;
+}
+
+/* A thread that never stopped cannot be detached: the kernel lets it go when we end. */
+int trace_release(struct traced_thread *thread)
+{
+	int result = 0;
+
+	if (thread->is_seized && thread->is_parked) {
+		if (thread->lost_stop)
+			syscall(SYS_tkill, thread->tid, SIGSTOP);
+		if (ptrace(PTRACE_DETACH, thread->tid, 0, 0) < 0 && errno != ESRCH)
+			result = fail(errno, "cannot let go of thread %d", thread->tid);
+	} else if (thread->is_seized) {
+		log_warning("thread %d still has not stopped; it goes on when criu ends", thread->tid);
+	}
+	trace_free_context(&thread->context);
+	thread->is_seized = thread->is_parked = false;
+	return result;
+}

@@ -1,0 +1,67 @@
+/*
+ * parasite.c - makes system calls for compel from inside a victim.
+ *
+ * Runs in a thread of the victim, in a region laid out by parasite.h, with all signals blocked; holds no data of its own
+ * (its pages may be read-only). The socket is its life line: when its other end closes, criu is gone, and it goes too.
+ */
+#include <sys/socket.h>
+#include "parasite.h"
+#include "syscalls.h"
+#include "compel.h"
+
+void serve(char *region);
+void pack_up(char *region);
+
+static struct parasite_state *state_of(char *region)
+{
+	return (struct parasite_state *)(region + PARASITE_STATE);
+}
+
+static void close_socket(int32_t *fd)
+{
+	int closing = *fd;
+
+	*fd = -1;
+	if (closing >= 0)
+		sys_close(closing);
+}
+
+static void make_call(struct remote_call *call)
+{
+	const uint64_t *a = call->arguments;
+
+	call->result = system_call(call->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3], (long)a[4], (long)a[5]);
+}
+
+/* One message is one list of calls; the answer is the same list with results. */
+void serve(char *region)
+{
+	struct parasite_state *state = state_of(region);
+	struct remote_call *calls = (struct remote_call *)(region + PARASITE_CALLS);
+
+	close_socket(&state->sockets[1]);
+	for (;;) {
+		long size = sys_recvfrom(state->sockets[0], calls, PARASITE_SCRATCH - PARASITE_CALLS, 0, NULL, NULL);
+
+		if (size == -4) /* EINTR */
+			continue;
+		if (size <= 0)
+			return;
+		for (size_t index = 0; index < size / sizeof(*calls); index++)
+			make_call(&calls[index]);
+		sys_sendto(state->sockets[0], calls, size, MSG_NOSIGNAL, NULL, 0);
+	}
+}
+
+/* The last act but one: no descriptor of ours, and the way home on the thread's own stack. */
+void pack_up(char *region)
+{
+	struct parasite_state *state = state_of(region);
+	volatile char *to = (volatile char *)state->home_stack;
+	const char *from = region + PARASITE_HOME;
+
+	close_socket(&state->sockets[0]);
+	close_socket(&state->sockets[1]);
+	for (uint64_t index = 0; index < state->home_size; index++)
+		to[index] = from[index];
+}
