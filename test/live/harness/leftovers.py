@@ -45,7 +45,7 @@ def cgroups():
 
 def stray_files():
 	names = set()
-	for folder in ("/tmp", "/run", "/dev/shm"):
+	for folder in ("/tmp", "/run"):
 		for entry in os.scandir(folder):
 			if entry.name.startswith(".criu") or ("criu" in entry.name and is_socket(entry)):
 				names.add(f"file {entry.path}")

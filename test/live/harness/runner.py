@@ -16,7 +16,7 @@ import traceback
 from collections import namedtuple
 
 from . import leftovers, system
-from .cell import Cell, Failure, Skip
+from .cell import ROOT, Cell, Failure, Skip
 
 Test = namedtuple("Test", "row mode skip")
 Worker = namedtuple("Worker", "test pid pipe directory started deadline")
@@ -116,7 +116,7 @@ def worker_main(test, settings, directory, pipe):
 	"""Never returns."""
 	try:
 		system.become_subreaper()
-		system.private_namespaces()
+		system.private_namespaces([ROOT, settings.criu, settings.peer, directory])
 		report = run_cell(test, settings, directory)
 	except BaseException:
 		report = ("FAIL", "the harness itself: " + traceback.format_exc())

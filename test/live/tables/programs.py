@@ -3,9 +3,12 @@
 from harness.row import Row
 
 # system calls that a thread sleeps in while it is dumped
-INTERRUPTED = ("nanosleep", "clock_nanosleep", "clock_nanosleep_until", "poll", "ppoll", "select", "pselect",
-	       "epoll_wait", "sigtimedwait", "futex", "read", "poll_forever", "epoll_wait_forever", "futex_forever",
-	       "wait4", "waitid", "pause", "sigsuspend")
+INTERRUPTED = ("clock_nanosleep_until", "ppoll", "select", "pselect", "read", "futex_forever", "wait4", "waitid",
+	       "pause", "sigsuspend")
+INTERRUPTED_BY_PEER = ("nanosleep", "clock_nanosleep", "poll", "epoll_wait", "sigtimedwait", "futex", "poll_forever",
+		       "epoll_wait_forever")
+
+ANOTHER_USER = {"dump": "another user's limits need CAP_SYS_RESOURCE"}
 
 ROWS = [
 	Row("counter", "counter", unprivileged=True),
@@ -33,4 +36,35 @@ ROWS = [
 		"leave-stopped": "SIGCONT for the tree would wake the stopped child too"}),
 	Row("timers", "timers", unprivileged=True),
 	*[Row("interrupted-" + call.replace("_", "-"), "interrupted", arguments=(call,)) for call in INTERRUPTED],
+	*[Row("interrupted-" + call.replace("_", "-"), "interrupted", arguments=(call,), peer_fails={
+		"dump": "it stores the call as interrupted: EINTR after the restore"}) for call in INTERRUPTED_BY_PEER],
+
+	Row("credentials-ids", "credentials", arguments=("ids",), peer_fails=ANOTHER_USER),
+	*[Row("credentials-" + kind.replace("_", "-"), "credentials", arguments=(kind,)) for kind in
+	  ("groups", "capabilities", "securebits", "no_new_privs", "dumpable", "threads")],
+	Row("place", "place", arguments=("here",), unprivileged=True),
+	Row("place-chroot", "place", arguments=("chroot",)),
+	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,)) for kind in
+	  ("limits", "oom", "name", "self", "death_signal", "subreaper", "thp", "membarrier", "scheduling")],
+	Row("attributes-personality", "attributes", arguments=("personality",),
+	    peer_fails={"restore": "the personality is lost"}),
+	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), peer_fails={
+		"dump": "its format has no place for it", "restore": "its format has no place for it"}) for kind in
+	  ("timer_slack", "core_filter", "affinity")],
+
+	Row("files", "files", changes_files=True, unprivileged=True),
+	Row("files-o-directory", "files", arguments=("O_DIRECTORY",), changes_files=True,
+	    peer_fails={"dump": "it drops O_DIRECTORY from the flags"}),
+	Row("pipes", "pipes", arguments=("anonymous",), unprivileged=True),
+	Row("pipes-packets", "pipes", arguments=("packets",),
+	    peer_fails={"dump": "it refuses pipes of packets", "restore": "it refuses pipes of packets"}),
+	Row("pipes-named", "pipes", arguments=("named",), changes_files=True),
+	Row("locks-posix", "locks", arguments=("posix",), dump_options=("--file-locks",),
+	    restore_options=("--file-locks",)),
+	Row("locks-flock", "locks", arguments=("flock",), dump_options=("--file-locks",),
+	    restore_options=("--file-locks",)),
+	Row("locks-ofd", "locks", arguments=("ofd",), dump_options=("--file-locks",),
+	    restore_options=("--file-locks",)),
+	Row("tree", "tree", unprivileged=True),
+	Row("tree-200", "processes", arguments=("200",)),
 ]

@@ -1,0 +1,466 @@
+/*
+ * compel_victims.c - see compel_victims.h. Everything here is checked by the victim itself, from inside: it is the one who
+ * must not notice anything.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/futex.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/sem.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "compiler.h"
+#include "compel_victims.h"
+
+static struct tale *story;
+
+static long now_milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+pid_t start_victim(struct tale *tale, void (*run)(struct tale *tale))
+{
+	pid_t pid;
+
+	memset((void *)tale, 0, sizeof(*tale));
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		story = tale;
+		run(tale);
+		_exit(0);
+	}
+	while (!tale->is_ready && !waitpid(pid, NULL, WNOHANG))
+		usleep(1000);
+	return pid;
+}
+
+/* ---- calls that block ---- */
+
+static long sleep_plain(int milliseconds)
+{
+	struct timespec time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
+
+	return syscall(SYS_nanosleep, &time, NULL);
+}
+
+static long sleep_with_rest(int milliseconds)
+{
+	struct timespec time = { milliseconds / 1000, milliseconds % 1000 * 1000000 }, rest;
+
+	return clock_nanosleep(CLOCK_MONOTONIC, 0, &time, &rest);
+}
+
+static long sleep_until(int milliseconds)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	time.tv_nsec += milliseconds * 1000000L;
+	time.tv_sec += time.tv_nsec / 1000000000;
+	time.tv_nsec %= 1000000000;
+	return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL);
+}
+
+static long poll_nothing(int milliseconds)
+{
+	return poll(NULL, 0, milliseconds);
+}
+
+static long select_nothing(int milliseconds)
+{
+	struct timeval time = { milliseconds / 1000, milliseconds % 1000 * 1000 };
+
+	return select(0, NULL, NULL, NULL, &time);
+}
+
+static long ppoll_nothing(int milliseconds)
+{
+	struct timespec time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
+
+	return ppoll(NULL, 0, &time, NULL);
+}
+
+static long wait_for_futex(int milliseconds)
+{
+	struct timespec time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
+	static int word;
+
+	return syscall(SYS_futex, &word, FUTEX_WAIT, 0, &time, NULL, 0);
+}
+
+static long wait_for_epoll(int milliseconds)
+{
+	struct epoll_event event;
+
+	return epoll_wait(epoll_create1(0), &event, 1, milliseconds);
+}
+
+static long wait_for_epoll_pwait2(int milliseconds)
+{
+	struct timespec time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
+	struct epoll_event event;
+
+	return syscall(SYS_epoll_pwait2, epoll_create1(0), &event, 1, &time, NULL, 8);
+}
+
+static long wait_for_semaphore(int milliseconds)
+{
+	struct timespec time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
+	struct sembuf operation = { .sem_op = -1 };
+	int set = semget(IPC_PRIVATE, 1, 0600);
+	long result = semtimedop(set, &operation, 1, &time);
+	int error = errno;
+
+	semctl(set, 0, IPC_RMID);
+	errno = error;
+	return result;
+}
+
+static long wait_for_signal(int milliseconds)
+{
+	struct timespec time = { milliseconds / 1000, milliseconds % 1000 * 1000000 };
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	return sigtimedwait(&set, NULL, &time);
+}
+
+static long receive_with_timeout(int milliseconds)
+{
+	struct timeval time = { milliseconds / 1000, milliseconds % 1000 * 1000 };
+	int pair[2];
+	char byte;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) || setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time)))
+		return -2;
+	return recv(pair[0], &byte, 1, 0);
+}
+
+static long read_pipe(int milliseconds)
+{
+	int ends[2];
+	char byte = 0;
+
+	if (pipe(ends))
+		return -2;
+	if (!fork()) {
+		close(ends[0]);
+		usleep(milliseconds * 1000);
+		_exit(write(ends[1], "x", 1) != 1);
+	}
+	return read(ends[0], &byte, 1);
+}
+
+static long wait_for_child(int milliseconds)
+{
+	pid_t child = fork();
+
+	if (!child) {
+		usleep(milliseconds * 1000);
+		_exit(0);
+	}
+	return waitpid(child, NULL, 0) == child ? 0 : -1;
+}
+
+static void on_signal(int signal)
+{
+	(void)signal;
+	story->signals++;
+}
+
+static long suspend(unused int argument)
+{
+	sigset_t blocked, open;
+
+	sigemptyset(&blocked);
+	sigemptyset(&open);
+	sigaddset(&blocked, SIGUSR1);
+	signal(SIGUSR1, on_signal);
+	sigprocmask(SIG_BLOCK, &blocked, NULL);
+	return sigsuspend(&open);
+}
+
+static long epoll_with_mask(unused int argument)
+{
+	struct epoll_event event;
+	sigset_t blocked, open;
+
+	sigemptyset(&blocked);
+	sigemptyset(&open);
+	sigaddset(&blocked, SIGUSR1);
+	signal(SIGUSR1, on_signal);
+	sigprocmask(SIG_BLOCK, &blocked, NULL);
+	return epoll_pwait(epoll_create1(0), &event, 1, -1, &open);
+}
+
+const struct blocking_call blocking_calls[] = {
+	{ "nanosleep", sleep_plain, 400, 0, 0, 400, 700, 0 },
+	{ "clock_nanosleep with rem", sleep_with_rest, 400, 0, 0, 400, 0, 0 },
+	{ "clock_nanosleep until", sleep_until, 400, 0, 0, 400, 0, 0 },
+	{ "poll", poll_nothing, 400, 0, 0, 400, 0, 0 },
+	{ "select", select_nothing, 400, 0, 0, 400, 0, 0 },
+	{ "ppoll", ppoll_nothing, 400, 0, 0, 400, 0, 0 },
+	{ "futex", wait_for_futex, 400, -1, ETIMEDOUT, 400, 700, 0 },
+	{ "epoll_wait", wait_for_epoll, 400, 0, 0, 400, 0, 0 },
+	{ "epoll_pwait2", wait_for_epoll_pwait2, 400, 0, 0, 400, 700, 0 },
+	{ "semtimedop", wait_for_semaphore, 400, -1, EAGAIN, 400, 700, 0 },
+	{ "sigtimedwait", wait_for_signal, 400, -1, EAGAIN, 400, 700, 0 },
+	{ "recv with SO_RCVTIMEO", receive_with_timeout, 400, -1, EAGAIN, 400, 700, 0 },
+	{ "read of a pipe", read_pipe, 400, 1, 0, 400, 0, 0 },
+	{ "wait4", wait_for_child, 400, 0, 0, 400, 0, 0 },
+	{ "sigsuspend", suspend, 0, -1, EINTR, 400, 0, SIGUSR1 },
+	{ "epoll_pwait with a mask", epoll_with_mask, 0, -1, EINTR, 400, 0, SIGUSR1 },
+};
+const int blocking_call_count = array_size(blocking_calls);
+
+static const struct blocking_call *the_call;
+
+static void make_blocking_call(struct tale *tale)
+{
+	long start = now_milliseconds();
+
+	tale->is_ready = 1;
+	errno = 0;
+	tale->result = the_call->make(the_call->argument);
+	tale->error = errno;
+	tale->milliseconds = now_milliseconds() - start;
+	tale->is_done = 1;
+}
+
+pid_t start_blocking(struct tale *tale, const struct blocking_call *call)
+{
+	the_call = call;
+	return start_victim(tale, make_blocking_call);
+}
+
+/* ---- threads that run ---- */
+
+void count(struct tale *tale)
+{
+	tale->is_ready = 1;
+	for (;;)
+		tale->ticks[0]++;
+}
+
+/* Fills ymm0…ymm15 with `value`, spins, and tells whether they still hold it. */
+static bool vectors_stay(uint64_t value, long rounds)
+{
+	uint64_t different;
+
+	__asm__ volatile("vmovq %[value], %%xmm0\n vpbroadcastq %%xmm0, %%ymm0\n"
+			 ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n vmovdqa %%ymm0, %%ymm\\n\n .endr\n"
+			 "1: dec %[rounds]\n jnz 1b\n"
+			 ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+			 " vpxor %%ymm0, %%ymm\\n, %%ymm\\n\n .endr\n"
+			 ".irp n, 2,3,4,5,6,7,8,9,10,11,12,13,14,15\n vpor %%ymm\\n, %%ymm1, %%ymm1\n .endr\n"
+			 "vmovq %[value], %%xmm2\n vpbroadcastq %%xmm2, %%ymm2\n vpxor %%ymm0, %%ymm2, %%ymm2\n"
+			 "vpor %%ymm2, %%ymm1, %%ymm1\n vextracti128 $1, %%ymm1, %%xmm2\n vpor %%xmm1, %%xmm2, %%xmm1\n"
+			 "vpsrldq $8, %%xmm1, %%xmm2\n vpor %%xmm1, %%xmm2, %%xmm1\n vmovq %%xmm1, %[different]\n vzeroupper\n"
+			 : [different] "=&r"(different), [rounds] "+r"(rounds)
+			 : [value] "r"(value)
+			 : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+			   "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+	return !different;
+}
+
+static void *spin_with_vectors(void *argument)
+{
+	long index = (long)argument;
+	char stack[64 * 1024]; /* so that there is always room, and to see whether somebody writes where we live */
+
+	memset(stack, (int)index, sizeof(stack));
+	for (;;) {
+		if (!vectors_stay(0x0123456789abcdefULL * (uint64_t)(index + 1), 20000))
+			story->wrong_registers++;
+		if (stack[0] != (char)index || memcmp(stack, stack + 1, sizeof(stack) - 1))
+			story->wrong_stack++;
+		story->ticks[index]++;
+	}
+	return NULL;
+}
+
+static void start_thread(void *(*run)(void *), long argument)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, run, (void *)argument);
+}
+
+void count_with_vectors(struct tale *tale)
+{
+	for (long index = 1; index < 8; index++)
+		start_thread(spin_with_vectors, index);
+	tale->is_ready = 1;
+	spin_with_vectors(NULL);
+}
+
+static void *live_shortly(void *argument)
+{
+	usleep((unsigned)(long)argument);
+	return NULL;
+}
+
+void grow_threads(struct tale *tale)
+{
+	pthread_attr_t detached;
+	pthread_t thread;
+
+	pthread_attr_init(&detached);
+	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+	for (;;) {
+		if (!pthread_create(&thread, &detached, live_shortly, (void *)(tale->ticks[0] % 40 * 100)))
+			tale->ticks[0]++;
+		tale->is_ready = 1;
+	}
+}
+
+/* ---- all sorts of threads, for the tests that kill the tracer ---- */
+
+static void check(bool is_right, long call)
+{
+	if (is_right)
+		return;
+	story->wrong_error = errno;
+	story->wrong_call = call;
+	story->wrong_calls++;
+}
+
+static void *wait_in_epoll(void *argument)
+{
+	struct epoll_event event;
+	int epoll = epoll_create1(0);
+
+	for (;; story->ticks[(long)argument]++)
+		check(epoll_wait(epoll, &event, 1, 3) == 0, SYS_epoll_wait);
+	return NULL;
+}
+
+static void *wait_in_futex(void *argument)
+{
+	static int word;
+
+	for (;; story->ticks[(long)argument]++) {
+		struct timespec time = { 0, 2000000 };
+
+		errno = 0;
+		check(syscall(SYS_futex, &word, FUTEX_WAIT, 0, &time, NULL, 0) == -1 && errno == ETIMEDOUT, SYS_futex);
+	}
+	return NULL;
+}
+
+static void *sleep_all_the_time(void *argument)
+{
+	for (;; story->ticks[(long)argument]++) {
+		struct timespec time = { 0, 1000000 }, rest;
+
+		check(clock_nanosleep(CLOCK_MONOTONIC, 0, &time, &rest) == 0, SYS_clock_nanosleep);
+	}
+	return NULL;
+}
+
+/* Makes calls that never block, with its own mask and alternate stack, and looks whether these stay. */
+static void *look_at_oneself(void *argument)
+{
+	static char memory[32768];
+	stack_t mine = { .ss_sp = memory, .ss_size = sizeof(memory) }, now;
+	sigset_t mask, seen;
+
+	sigaltstack(&mine, NULL);
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGUSR2);
+	sigaddset(&mask, SIGRTMIN + 3);
+	pthread_sigmask(SIG_SETMASK, &mask, NULL);
+	for (;; story->ticks[(long)argument]++) {
+		sigaltstack(NULL, &now);
+		pthread_sigmask(SIG_SETMASK, NULL, &seen);
+		if (now.ss_sp != memory || now.ss_size != sizeof(memory) || now.ss_flags || memcmp(&mask, &seen, 8))
+			story->wrong_stack++;
+	}
+	return NULL;
+}
+
+static void count_as_child(struct tale *tale)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		tale->ticks[6]++;
+}
+
+void do_everything(struct tale *tale)
+{
+	size_t size = 64 << 20;
+	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memset(memory, 7, size);
+	if (!fork())
+		count_as_child(tale);
+	start_thread(wait_in_epoll, 1);
+	start_thread(wait_in_futex, 2);
+	start_thread(sleep_all_the_time, 3);
+	start_thread(look_at_oneself, 4);
+	start_thread(spin_with_vectors, 5);
+	usleep(20000);
+	tale->is_ready = 1;
+	spin_with_vectors(NULL);
+}
+
+/* ---- processes that are hard to get into ---- */
+
+void have_no_descriptors(struct tale *tale)
+{
+	struct rlimit limit = { 3, 3 };
+
+	close_range(3, ~0U, 0);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	count(tale);
+}
+
+#define SET_MDWE 65
+
+void forbid_writable_code(struct tale *tale)
+{
+	tale->result = prctl(SET_MDWE, 1, 0, 0, 0);
+	count(tale);
+}
+
+void filter_calls(struct tale *tale)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+	};
+	struct sock_fprog program = { array_size(filter), filter };
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+	count(tale);
+}
+
+void handle_signals(struct tale *tale)
+{
+	signal(SIGUSR1, on_signal);
+	count(tale);
+}

@@ -1,0 +1,52 @@
+/*
+ * compel_victims.h - the processes that compel_test stops: what they do, and what they tell of how it went for them.
+ */
+#ifndef COMPEL_VICTIMS_H
+#define COMPEL_VICTIMS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define MOST_TICKERS 16
+
+/* In memory that victims and the test share. */
+struct tale {
+	volatile long ticks[MOST_TICKERS]; /* of every thread that never blocks for long */
+	volatile long wrong_registers;	   /* a vector register changed under way */
+	volatile long wrong_calls;	   /* a call ended as it should not have; the last one … */
+	volatile long wrong_call, wrong_error;
+	volatile long wrong_stack;	   /* memory, mask or alternate signal stack changed */
+	volatile int is_ready;
+	volatile int is_done;
+	volatile long result, error, milliseconds; /* of a victim that makes one call */
+	volatile int signals;
+};
+
+/* A call that blocks, and how it ends if nobody disturbs it. */
+struct blocking_call {
+	const char *name;
+	long (*make)(int argument);
+	int argument;
+	long result;
+	int error;
+	int milliseconds;	 /* that it takes */
+	int milliseconds_longest; /* if the way home had to begin it again; 0: the same */
+	int signal;		 /* sent by the test at its end; 0: none */
+};
+extern const struct blocking_call blocking_calls[];
+extern const int blocking_call_count;
+
+pid_t start_victim(struct tale *tale, void (*run)(struct tale *tale)); /* returns when it is ready */
+pid_t start_blocking(struct tale *tale, const struct blocking_call *call);
+
+void count(struct tale *tale);		/* one thread that counts */
+void count_with_vectors(struct tale *tale); /* eight threads whose vector registers must stay as they are */
+void grow_threads(struct tale *tale);	/* makes threads all the time */
+void do_everything(struct tale *tale);	/* threads of all sorts, 64 MiB, an alternate stack; and a child that counts */
+void have_no_descriptors(struct tale *tale);
+void forbid_writable_code(struct tale *tale);
+void filter_calls(struct tale *tale); /* seccomp kills it for almost anything */
+void handle_signals(struct tale *tale);
+
+#endif

@@ -1,0 +1,55 @@
+/* processes.c - very many processes: a binary tree of them, each with its own memory, all joined at the end. */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "live.h"
+
+static int count;
+static atomic_int *alive;
+static uint64_t own[512];
+
+static void run(int number);
+static int next_child;
+
+static void run_child(void)
+{
+	run(next_child);
+}
+
+static void run(int number)
+{
+	pid_t children[2];
+	int born = 0;
+
+	live_fill(own, sizeof(own), number);
+	for (int i = 1; i <= 2; i++) {
+		next_child = 2 * number + i;
+		if (next_child < count)
+			children[born++] = live_fork(run_child);
+	}
+	++*alive;
+	while (!live_stopping()) {
+		live_compare(own, sizeof(own), number, "own memory");
+		if (number == 0 && *alive == count)
+			live_ready();
+		live_sleep(number == 0 ? 0.005 : 0.05);
+	}
+	live_compare(own, sizeof(own), number, "own memory");
+	for (int i = 0; i < born; i++)
+		kill(children[i], SIGTERM);
+	for (int i = 0; i < born; i++)
+		live_join(children[i]);
+}
+
+int main(int argc, char **argv)
+{
+	live_begin(argc, argv);
+	count = atoi(argv[2]);
+	alive = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	run(0);
+	return live_finish();
+}
