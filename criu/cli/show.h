@@ -1,0 +1,115 @@
+/*
+ * show.h - what a directory of images holds, for a person or a program: `criu show`.
+ *
+ * show_tree_read() makes one structure of the images, which show_text() and show_json() print. It takes what is there:
+ * an image that is missing (an interrupted dump, a dump of memory only) leaves its part empty, a torn one is an error.
+ */
+#ifndef CRIU_CLI_SHOW_H
+#define CRIU_CLI_SHOW_H
+
+#include <stdio.h>
+#include "core.pb-c.h"
+#include "fdinfo.pb-c.h"
+#include "fs.pb-c.h"
+#include "image/inventory.h"
+#include "memfd.pb-c.h"
+#include "mm.pb-c.h"
+#include "pstree.pb-c.h"
+#include "remap-file-path.pb-c.h"
+
+/* In bytes */
+struct show_memory {
+	uint64_t mapped;
+	uint64_t saved;	    /* in this directory */
+	uint64_t in_parent; /* in those it builds on */
+};
+
+/* All records of an image; messages are owned by whoever has this. */
+struct show_records {
+	ProtobufCMessage **items;
+	size_t count;
+};
+
+struct show_process {
+	const PstreeEntry *entry;
+	struct show_records cores; /* one per thread, the leader's first; NULL: missing */
+	const TaskCoreEntry *task; /* in cores; NULL: missing */
+	const CredsEntry *credentials;
+	const TaskKobjIdsEntry *ids;
+	TaskKobjIdsEntry *ids_record; /* where ids have an image of their own */
+	FsEntry *fs;
+	MmEntry *mm;
+	struct show_memory memory;
+	struct show_records descriptors; /* FdinfoEntry */
+
+	/* An earlier process that has the same; NULL: its own. */
+	const struct show_process *shares_descriptors, *shares_memory;
+
+	/* The tree: parents come before their children */
+	struct show_process *parent, *first_child, *last_child, *next_sibling;
+	unsigned depth;
+};
+
+struct show_shared_memory {
+	uint64_t id;
+	struct show_memory memory;
+};
+
+struct show_tree {
+	const char *directory;
+	InventoryEntry *inventory; /* NULL: the dump is not complete */
+	int64_t made;		   /* seconds since 1970; 0: not known */
+	char *parent;		   /* the directory this one builds on; NULL: none */
+
+	struct show_records entries; /* PstreeEntry */
+	struct show_process *processes;
+	size_t process_count, thread_count;
+
+	struct show_records files;  /* FileEntry */
+	struct show_records remaps; /* RemapFilePathEntry */
+	struct show_records memfds; /* MemfdInodeEntry */
+	struct show_shared_memory *shared;
+	size_t shared_count;
+	struct show_memory memory; /* of all */
+};
+
+/* The store must outlive the tree. 0 or -errno, recorded; to be freed in both cases. */
+int show_tree_read(struct image_store *store, struct show_tree *tree);
+void show_tree_free(struct show_tree *tree);
+
+const FileEntry *show_find_file(const struct show_tree *tree, uint32_t id);
+const char *show_file_path(const struct show_tree *tree, uint32_t id); /* of a regular file; NULL: not known */
+const char *show_process_name(const struct show_process *process);
+const char *show_state(const struct show_process *process); /* "running", "stopped", "zombie", "unknown" */
+/* Calls `each` for the namespaces; `own` says that it is not that of the criu which made the dump. */
+void show_namespaces(const struct show_tree *tree, const struct show_process *process,
+		     void (*each)(void *context, const char *name, uint32_t id, bool own), void *context);
+
+/* --- A file --- */
+
+struct show_file {
+	const char *kind;     /* "file", "pipe", "tcp socket" ... */
+	char *what;	      /* path, addresses, counter ...: one line, bytes as in the image */
+	const char *path;     /* NULL: has none */
+	bool has_flags, has_position;
+	uint32_t flags;	      /* O_* */
+	uint64_t position;
+	bool is_deleted;
+};
+
+struct show_file show_describe(const struct show_tree *tree, const FileEntry *file); /* free .what */
+/* Calls `each` for the access mode ("read", "write", "read-write") and every other flag ("append"). */
+void show_flags(uint32_t flags, void (*each)(void *context, const char *name), void *context);
+
+/* --- Text --- */
+
+/*
+ * One character of a text that may be anything: its length in bytes, 1 or more; *is_valid is false for a byte that does
+ * not begin a character of UTF-8, *is_printable for those that control a terminal. `text` is not empty.
+ */
+size_t show_character(const char *text, size_t length, bool *is_valid, bool *is_printable);
+
+void show_text(FILE *out, const struct show_tree *tree);
+void show_json(FILE *out, const struct show_tree *tree);
+
+#endif

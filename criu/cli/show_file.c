@@ -1,0 +1,427 @@
+/*
+ * show_file.c - an open file in one line, whatever its kind. See show.h.
+ *
+ * What kinds have in common (flags, position) is found by the names of the fields, so a new kind is shown with them
+ * before anybody describes it here.
+ */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/netlink.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include "base/memory.h"
+#include "cli/show.h"
+
+typedef void describe_function(FILE *out, const struct show_tree *tree, const FileEntry *file);
+
+/* --- Files with a path --------------------------------------------------------------------------------------------- */
+
+static void describe_regular(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	const RegFileEntry *regular = file->reg;
+
+	fprintf(out, "%s", *regular->name ? regular->name : "/");
+	if (regular->has_size && S_ISREG(regular->mode))
+		fprintf(out, " (%" PRIu64 " bytes)", regular->size);
+}
+
+static const char *regular_kind(const RegFileEntry *regular)
+{
+	if (!regular->has_mode)
+		return "file";
+	switch (regular->mode & S_IFMT) {
+	case S_IFDIR:
+		return "directory";
+	case S_IFCHR:
+	case S_IFBLK:
+		return "device";
+	default:
+		return "file";
+	}
+}
+
+static const char *or(const char *text, const char *otherwise)
+{
+	return text ? text : otherwise;
+}
+
+static void describe_fifo(FILE *out, const struct show_tree *tree, const FileEntry *file)
+{
+	const char *path = file->fifo->has_regf_id ? show_file_path(tree, file->fifo->regf_id) : NULL;
+
+	fprintf(out, "%s (fifo %u)", or(path, "?"), file->fifo->pipe_id);
+}
+
+static void describe_tty(FILE *out, const struct show_tree *tree, const FileEntry *file)
+{
+	const char *path = file->tty->has_regf_id ? show_file_path(tree, file->tty->regf_id) : NULL;
+
+	fprintf(out, "%s (terminal %u)", or(path, "?"), file->tty->tty_info_id);
+}
+
+static void describe_memfd(FILE *out, const struct show_tree *tree, const FileEntry *file)
+{
+	for (size_t i = 0; i < tree->memfds.count; i++) {
+		const MemfdInodeEntry *memfd = (const MemfdInodeEntry *)tree->memfds.items[i];
+
+		if (memfd->inode_id == file->memfd->inode_id) {
+			fprintf(out, "%s (%" PRIu64 " bytes)", memfd->name, memfd->size);
+			return;
+		}
+	}
+	fprintf(out, "memory %u", file->memfd->inode_id);
+}
+
+static void describe_pipe(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	static const char *const ends[] = { "reading end", "writing end", "both ends", "?" };
+
+	fprintf(out, "pipe %u, %s", file->pipe->pipe_id, ends[file->pipe->flags & O_ACCMODE]);
+}
+
+/* --- Sockets ------------------------------------------------------------------------------------------------------- */
+
+static const char *socket_type(unsigned type)
+{
+	static const char *const names[] = { [SOCK_STREAM] = "stream",
+					     [SOCK_DGRAM] = "datagram",
+					     [SOCK_RAW] = "raw",
+					     [SOCK_SEQPACKET] = "packet" };
+
+	return type < array_size(names) ? or(names[type], "?") : "?";
+}
+
+static const char *tcp_state(unsigned state)
+{
+	static const char *const names[] = { "?",	   "established", "connecting", "half connected", "closing",
+					     "closing",	   "time wait",	  "closed",	"closing",	  "closing",
+					     "listening", "closing",	  "half connected" };
+
+	return state < array_size(names) ? names[state] : "?";
+}
+
+static const char *inet_kind(const InetSkEntry *socket)
+{
+	switch (socket->proto) {
+	case IPPROTO_TCP:
+		return "tcp socket";
+	case IPPROTO_UDP:
+		return "udp socket";
+	case IPPROTO_UDPLITE:
+		return "udplite socket";
+	default:
+		return "ip socket";
+	}
+}
+
+static void print_address(FILE *out, unsigned family, size_t count, const uint32_t *words, unsigned port)
+{
+	char text[INET6_ADDRSTRLEN] = "*";
+
+	if (family == AF_INET && count >= 1)
+		inet_ntop(AF_INET, words, text, sizeof(text));
+	else if (family == AF_INET6 && count >= 4)
+		inet_ntop(AF_INET6, words, text, sizeof(text));
+	fprintf(out, family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, port);
+}
+
+static void describe_inet(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	const InetSkEntry *socket = file->isk;
+
+	print_address(out, socket->family, socket->n_src_addr, socket->src_addr, socket->src_port);
+	if (socket->dst_port) {
+		fprintf(out, " -> ");
+		print_address(out, socket->family, socket->n_dst_addr, socket->dst_addr, socket->dst_port);
+	}
+	if (socket->proto == IPPROTO_TCP)
+		fprintf(out, ", %s", tcp_state(socket->state));
+	else if (socket->proto != IPPROTO_UDP)
+		fprintf(out, ", protocol %u", socket->proto);
+}
+
+static void describe_unix(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	const UnixSkEntry *socket = file->usk;
+
+	fprintf(out, "%s socket %u", socket_type(socket->type), socket->ino);
+	if (socket->name.len && socket->name.data[0] == '\0') {
+		fprintf(out, " at @");
+		fwrite(socket->name.data + 1, 1, socket->name.len - 1, out);
+	} else if (socket->name.len) {
+		fprintf(out, " at %s%s", or(socket->name_dir, ""), socket->name_dir ? "/" : "");
+		/* A bound path comes with its final 0. */
+		fwrite(socket->name.data, 1, strnlen((const char *)socket->name.data, socket->name.len), out);
+	}
+	if (socket->peer)
+		fprintf(out, ", connected to socket %u", socket->peer);
+	if (socket->state == TCP_LISTEN)
+		fprintf(out, ", listening");
+}
+
+static void describe_netlink(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	static const char *const names[] = { [NETLINK_ROUTE] = "route",
+					     [NETLINK_SOCK_DIAG] = "sock_diag",
+					     [NETLINK_NETFILTER] = "netfilter",
+					     [NETLINK_AUDIT] = "audit",
+					     [NETLINK_KOBJECT_UEVENT] = "uevent",
+					     [NETLINK_GENERIC] = "generic" };
+	unsigned protocol = file->nlsk->protocol;
+
+	if (protocol < array_size(names) && names[protocol])
+		fprintf(out, "%s", names[protocol]);
+	else
+		fprintf(out, "protocol %u", protocol);
+	fprintf(out, ", port %u", file->nlsk->portid);
+}
+
+static void describe_packet(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	fprintf(out, "%s, protocol 0x%04x, interface %u", socket_type(file->psk->type), ntohs(file->psk->protocol),
+		file->psk->ifindex);
+}
+
+/* --- Files without a path ------------------------------------------------------------------------------------------ */
+
+static void describe_eventfd(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	fprintf(out, "counter %" PRIu64, file->efd->counter);
+}
+
+static void describe_epoll(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	fprintf(out, file->epfd->n_tfd ? "watches descriptor" : "watches nothing");
+	for (size_t i = 0; i < file->epfd->n_tfd; i++)
+		fprintf(out, "%s %u", i ? "," : "", file->epfd->tfd[i]->tfd);
+}
+
+static void describe_inotify(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	fprintf(out, file->ify->n_wd ? "watches" : "watches nothing");
+	for (size_t i = 0; i < file->ify->n_wd; i++) {
+		const InotifyWdEntry *watch = file->ify->wd[i];
+
+		if (watch->f_handle->path)
+			fprintf(out, "%s %s", i ? "," : "", watch->f_handle->path);
+		else
+			fprintf(out, "%s inode %" PRIu64, i ? "," : "", watch->i_ino);
+	}
+}
+
+static void describe_fanotify(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	fprintf(out, "%zu mark%s", file->ffy->n_mark, file->ffy->n_mark == 1 ? "" : "s");
+}
+
+static void describe_signalfd(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	const char *separator = "";
+
+	for (int signal = 1; signal <= 64; signal++) {
+		if (!(file->sgfd->sigmask >> (signal - 1) & 1))
+			continue;
+		if (sigabbrev_np(signal))
+			fprintf(out, "%sSIG%s", separator, sigabbrev_np(signal));
+		else
+			fprintf(out, "%ssignal %d", separator, signal);
+		separator = ", ";
+	}
+}
+
+static void describe_timerfd(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	const TimerfdEntry *timer = file->tfd;
+
+	fprintf(out, "clock %u, ", timer->clockid);
+	if (!timer->vsec && !timer->vnsec) {
+		fprintf(out, "not armed");
+		return;
+	}
+	fprintf(out, "expires in %" PRIu64 ".%03" PRIu64 " s", timer->vsec, timer->vnsec / 1000000);
+	if (timer->isec || timer->insec)
+		fprintf(out, ", then every %" PRIu64 ".%03" PRIu64 " s", timer->isec, timer->insec / 1000000);
+}
+
+static void describe_namespace(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	static const struct {
+		unsigned flag;
+		const char *name;
+	} names[] = { { 0x00020000, "mnt" },  { 0x02000000, "cgroup" }, { 0x04000000, "uts" }, { 0x08000000, "ipc" },
+		      { 0x10000000, "user" }, { 0x20000000, "pid" },	{ 0x40000000, "net" }, { 0x00000080, "time" } };
+	const char *name = "?";
+
+	for (size_t i = 0; i < array_size(names); i++)
+		if (file->nsf->ns_cflag == names[i].flag)
+			name = names[i].name;
+	fprintf(out, "%s namespace %u", name, file->nsf->ns_id);
+}
+
+static void describe_tun(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	fprintf(out, "%s", or(file->tunf->netdev, "no device yet"));
+}
+
+static void describe_external(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	fprintf(out, "opened by a plugin, %u", file->ext->id);
+}
+
+static void describe_bpf_map(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	fprintf(out, "%s (map %u, type %u)", file->bpf->map_name, file->bpf->map_id, file->bpf->map_type);
+}
+
+static void describe_pidfd(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	if (file->pidfd->nspid < 0)
+		fprintf(out, "of a dead process");
+	else
+		fprintf(out, "of process %d", file->pidfd->nspid);
+}
+
+/* --- All of them --------------------------------------------------------------------------------------------------- */
+
+static const struct kind {
+	const char *field; /* of file_entry */
+	const char *name;
+	describe_function *describe;
+} kinds[] = {
+	{ "reg", "file", describe_regular },
+	{ "isk", "ip socket", describe_inet },
+	{ "nsf", "namespace", describe_namespace },
+	{ "psk", "packet socket", describe_packet },
+	{ "nlsk", "netlink socket", describe_netlink },
+	{ "efd", "eventfd", describe_eventfd },
+	{ "epfd", "epoll", describe_epoll },
+	{ "sgfd", "signalfd", describe_signalfd },
+	{ "tunf", "tun", describe_tun },
+	{ "tfd", "timerfd", describe_timerfd },
+	{ "ify", "inotify", describe_inotify },
+	{ "ffy", "fanotify", describe_fanotify },
+	{ "ext", "external", describe_external },
+	{ "usk", "unix socket", describe_unix },
+	{ "fifo", "fifo", describe_fifo },
+	{ "pipe", "pipe", describe_pipe },
+	{ "tty", "terminal", describe_tty },
+	{ "memfd", "memfd", describe_memfd },
+	{ "bpf", "bpf map", describe_bpf_map },
+	{ "pidfd", "pidfd", describe_pidfd },
+};
+
+static const struct kind *find_kind(const char *field)
+{
+	for (size_t i = 0; i < array_size(kinds); i++)
+		if (strcmp(kinds[i].field, field) == 0)
+			return &kinds[i];
+	return NULL;
+}
+
+/* The message of its kind that a file_entry carries, and under which field; NULL: none that we know. */
+static const ProtobufCMessage *find_member(const FileEntry *file, const ProtobufCFieldDescriptor **field)
+{
+	const ProtobufCMessageDescriptor *descriptor = &file_entry__descriptor;
+
+	for (unsigned i = 0; i < descriptor->n_fields; i++) {
+		*field = &descriptor->fields[i];
+		if ((*field)->type == PROTOBUF_C_TYPE_MESSAGE) {
+			ProtobufCMessage *member = *(ProtobufCMessage **)((char *)file + (*field)->offset);
+
+			if (member)
+				return member;
+		}
+	}
+	return NULL;
+}
+
+static const void *find_value(const ProtobufCMessage *message, const char *name, ProtobufCType type)
+{
+	const ProtobufCFieldDescriptor *field =
+		message ? protobuf_c_message_descriptor_get_field_by_name(message->descriptor, name) : NULL;
+
+	return field && field->type == type ? (const char *)message + field->offset : NULL;
+}
+
+static bool is_deleted(const struct show_tree *tree, const FileEntry *file)
+{
+	for (size_t i = 0; i < tree->remaps.count; i++)
+		if (((const RemapFilePathEntry *)tree->remaps.items[i])->orig_id == file->id && file->reg)
+			return true;
+	return file->usk && file->usk->deleted;
+}
+
+static const char *find_path(const struct show_tree *tree, const FileEntry *file)
+{
+	if (file->reg)
+		return file->reg->name;
+	if (file->fifo && file->fifo->has_regf_id)
+		return show_file_path(tree, file->fifo->regf_id);
+	if (file->tty && file->tty->has_regf_id)
+		return show_file_path(tree, file->tty->regf_id);
+	return NULL;
+}
+
+/* What `describe` writes, as a text. A 0 byte in it (an abstract socket's name) reads as '@'. */
+static char *describe(const struct kind *kind, const struct show_tree *tree, const FileEntry *file)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return copy_text("");
+	if (kind)
+		kind->describe(out, tree, file);
+	else
+		fprintf(out, "a file of type %d", file->type);
+	fclose(out);
+	for (size_t i = 0; i < size; i++)
+		if (text[i] == '\0')
+			text[i] = '@';
+	return text;
+}
+
+struct show_file show_describe(const struct show_tree *tree, const FileEntry *file)
+{
+	const ProtobufCFieldDescriptor *field = NULL;
+	const ProtobufCMessage *member = find_member(file, &field);
+	const struct kind *kind = member ? find_kind(field->name) : NULL;
+	const FileEntry *opened = file->fifo ? show_find_file(tree, file->fifo->regf_id) : NULL;
+	const uint32_t *flags = opened && opened->reg ? &opened->reg->flags :
+							find_value(member, "flags", PROTOBUF_C_TYPE_UINT32);
+	const uint64_t *position = find_value(member, "pos", PROTOBUF_C_TYPE_UINT64);
+	struct show_file shown = { .kind = kind ? kind->name : "unknown" };
+
+	if (file->reg && kind)
+		shown.kind = regular_kind(file->reg);
+	if (file->isk && kind)
+		shown.kind = inet_kind(file->isk);
+	shown.what = describe(kind, tree, file);
+	shown.path = find_path(tree, file);
+	shown.has_flags = flags;
+	shown.flags = flags ? *flags : 0;
+	shown.has_position = position;
+	shown.position = position ? *position : 0;
+	shown.is_deleted = is_deleted(tree, file);
+	return shown;
+}
+
+void show_flags(uint32_t flags, void (*each)(void *context, const char *name), void *context)
+{
+	static const char *const modes[] = { "read", "write", "read-write", "no access" };
+	static const struct {
+		uint32_t flag;
+		const char *name;
+	} names[] = { { O_APPEND, "append" },	  { O_NONBLOCK, "nonblock" }, { O_PATH, "path" },
+		      { O_DIRECT, "direct" },	  { O_ASYNC, "async" },	      { O_SYNC & ~O_DSYNC, "sync" },
+		      { O_DSYNC, "dsync" },	  { O_NOATIME, "noatime" },   { O_TMPFILE & ~O_DIRECTORY, "tmpfile" } };
+
+	each(context, modes[flags & O_ACCMODE]);
+	for (size_t i = 0; i < array_size(names); i++)
+		if (flags & names[i].flag)
+			each(context, names[i].name);
+}

@@ -1,0 +1,357 @@
+/*
+ * show_tree.c - reads a directory of images for `criu show`. See show.h.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "cli/show.h"
+#include "pagemap.pb-c.h"
+
+#define STATUS_SHARED ((1u << 8) | (1u << 10)) /* vma_entry.status: shared anonymous, SysV */
+#define PRESENT	      4u			/* pagemap_entry.flags */
+#define IN_PARENT     1u
+
+static void free_records(struct show_records *records)
+{
+	for (size_t i = 0; i < records->count; i++)
+		if (records->items[i])
+			protobuf_c_message_free_unpacked(records->items[i], NULL);
+	free(records->items);
+}
+
+/* All records of an image; none if there is no such image. */
+static int read_records(struct image_store *store, enum image_kind kind, unsigned long id, struct show_records *records)
+{
+	struct image *image;
+	ProtobufCMessage *message;
+	int result = image_open(store, &image, kind, id);
+
+	if (result < 0)
+		return result == -ENOENT ? 0 : result;
+	while ((result = image_read(image, image_types[kind].descriptor, &message)) > 0)
+		*grow(&records->items, &records->count) = message;
+	image_close(image);
+	return result;
+}
+
+/* The only record of an image; *message stays NULL if there is no such image. */
+static int read_optional(struct image_store *store, enum image_kind kind, unsigned long id, void *message)
+{
+	int result = image_read_single(store, kind, id, message);
+
+	return result == -ENOENT ? 0 : result;
+}
+
+/* --- Memory -------------------------------------------------------------------------------------------------------- */
+
+static void add_run(struct show_memory *memory, const PagemapEntry *entry)
+{
+	uint64_t size = (entry->has_nr_pages ? entry->nr_pages : entry->compat_nr_pages) * PAGE_SIZE;
+	bool in_parent = entry->has_flags ? (entry->flags & IN_PARENT) != 0 : entry->in_parent != 0;
+
+	if (in_parent)
+		memory->in_parent += size;
+	else if (!entry->has_flags || entry->flags & PRESENT)
+		memory->saved += size;
+}
+
+static int read_runs(struct image *image, struct show_memory *memory)
+{
+	PagemapHead *head = NULL;
+	PagemapEntry *entry;
+	int result = image_read_as(image, pagemap_head, &head);
+
+	image_free(head);
+	while (result > 0 && (result = image_read_as(image, pagemap_entry, &entry)) > 0) {
+		add_run(memory, entry);
+		image_free(entry);
+	}
+	return result;
+}
+
+static int read_pagemap(struct image_store *store, enum image_kind kind, unsigned long id, struct show_memory *memory)
+{
+	struct image *image;
+	int result = image_open(store, &image, kind, id);
+
+	if (result < 0)
+		return result == -ENOENT ? 0 : result;
+	result = read_runs(image, memory);
+	image_close(image);
+	return result;
+}
+
+static void add_memory(struct show_memory *sum, const struct show_memory *memory)
+{
+	sum->mapped += memory->mapped;
+	sum->saved += memory->saved;
+	sum->in_parent += memory->in_parent;
+}
+
+static int add_shared(struct image_store *store, struct show_tree *tree, uint64_t id, uint64_t size)
+{
+	struct show_shared_memory *shared;
+	int result;
+
+	for (size_t i = 0; i < tree->shared_count; i++)
+		if (tree->shared[i].id == id)
+			return 0;
+	shared = grow(&tree->shared, &tree->shared_count);
+	shared->id = id;
+	shared->memory.mapped = size;
+	result = read_pagemap(store, IMAGE_SHMEM_PAGEMAP, id, &shared->memory);
+	tree->memory.saved += shared->memory.saved;
+	tree->memory.in_parent += shared->memory.in_parent;
+	return result;
+}
+
+static int read_shared(struct image_store *store, struct show_tree *tree, const MmEntry *mm)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < mm->n_vmas && result == 0; i++)
+		if (mm->vmas[i]->status & STATUS_SHARED)
+			result = add_shared(store, tree, mm->vmas[i]->shmid, mm->vmas[i]->end - mm->vmas[i]->start);
+	return result;
+}
+
+static int read_memory(struct image_store *store, struct show_tree *tree, struct show_process *process)
+{
+	unsigned long pid = process->entry->pid;
+	int result = read_optional(store, IMAGE_MM, pid, &process->mm);
+
+	if (result < 0)
+		return result;
+	for (size_t i = 0; process->mm && i < process->mm->n_vmas; i++)
+		process->memory.mapped += process->mm->vmas[i]->end - process->mm->vmas[i]->start;
+	result = read_pagemap(store, IMAGE_PAGEMAP, pid, &process->memory);
+	add_memory(&tree->memory, &process->memory);
+	if (result == 0 && process->mm)
+		result = read_shared(store, tree, process->mm);
+	return result;
+}
+
+/* --- Processes ----------------------------------------------------------------------------------------------------- */
+
+static int read_cores(struct image_store *store, struct show_process *process)
+{
+	const PstreeEntry *entry = process->entry;
+	const CoreEntry *leader;
+
+	/* The leader's is found by the pid: criu 4.2.1 writes anything as the only thread of a zombie. */
+	for (size_t i = 0; i < max(entry->n_threads, (size_t)1); i++) {
+		ProtobufCMessage **core = grow(&process->cores.items, &process->cores.count);
+		int result = read_optional(store, IMAGE_CORE, i ? entry->threads[i] : entry->pid, core);
+
+		if (result < 0)
+			return result;
+	}
+	leader = (const CoreEntry *)process->cores.items[0];
+	if (!leader)
+		return 0;
+	process->task = leader->tc;
+	process->ids = leader->ids;
+	process->credentials = leader->thread_core ? leader->thread_core->creds : NULL;
+	return 0;
+}
+
+static int read_ids(struct image_store *store, struct show_process *process)
+{
+	int result = 0;
+
+	if (!process->ids) {
+		result = read_optional(store, IMAGE_IDS, process->entry->pid, &process->ids_record);
+		process->ids = process->ids_record;
+	}
+	return result;
+}
+
+static void find_shares(struct show_tree *tree, struct show_process *process)
+{
+	for (struct show_process *other = process; process->ids && other-- > tree->processes;) {
+		if (!other->ids)
+			continue;
+		if (other->ids->files_id == process->ids->files_id)
+			process->shares_descriptors = other;
+		if (other->ids->vm_id == process->ids->vm_id)
+			process->shares_memory = other;
+	}
+}
+
+static int read_process(struct image_store *store, struct show_tree *tree, struct show_process *process)
+{
+	int result = read_cores(store, process);
+
+	if (result == 0)
+		result = read_ids(store, process);
+	if (result == 0)
+		result = read_optional(store, IMAGE_FS, process->entry->pid, &process->fs);
+	if (result < 0)
+		return result;
+	find_shares(tree, process);
+	if (process->ids && !process->shares_descriptors)
+		result = read_records(store, IMAGE_FDINFO, process->ids->files_id, &process->descriptors);
+	if (result == 0)
+		result = read_memory(store, tree, process);
+	return result;
+}
+
+/* A process whose parent is not among those before it is a root: so there is no cycle, whatever the image says. */
+static void link_process(struct show_tree *tree, struct show_process *process)
+{
+	for (struct show_process *other = process; other-- > tree->processes;) {
+		if (other->entry->pid != process->entry->ppid)
+			continue;
+		process->parent = other;
+		process->depth = other->depth + 1;
+		if (other->last_child)
+			other->last_child->next_sibling = process;
+		else
+			other->first_child = process;
+		other->last_child = process;
+		return;
+	}
+}
+
+static int read_processes(struct image_store *store, struct show_tree *tree)
+{
+	int result = read_records(store, IMAGE_PSTREE, 0, &tree->entries);
+
+	tree->processes = allocate_array(tree->entries.count, sizeof(*tree->processes));
+	for (size_t i = 0; i < tree->entries.count && result == 0; i++) {
+		struct show_process *process = &tree->processes[tree->process_count++];
+
+		process->entry = (const PstreeEntry *)tree->entries.items[i];
+		tree->thread_count += process->entry->n_threads;
+		link_process(tree, process);
+		result = read_process(store, tree, process);
+	}
+	return result;
+}
+
+/* --- The whole ----------------------------------------------------------------------------------------------------- */
+
+static int read_inventory(struct image_store *store, struct show_tree *tree)
+{
+	struct image *image;
+	struct stat status;
+	int result = image_open(store, &image, IMAGE_INVENTORY, 0);
+
+	if (result < 0)
+		return result == -ENOENT ? 0 : result;
+	if (fstat(image_fd(image), &status) == 0)
+		tree->made = status.st_mtime;
+	image_close(image);
+	result = inventory_read(store, &tree->inventory);
+	if (result == 0 && tree->inventory->has_dump_time)
+		tree->made = tree->inventory->dump_time;
+	return result;
+}
+
+int show_tree_read(struct image_store *store, struct show_tree *tree)
+{
+	int result;
+
+	memset(tree, 0, sizeof(*tree));
+	tree->directory = image_store_name(store);
+	if (image_store_directory(store) >= 0)
+		read_link_at(image_store_directory(store), "parent", &tree->parent);
+	result = read_inventory(store, tree);
+	if (result == 0)
+		result = read_records(store, IMAGE_FILES, 0, &tree->files);
+	if (result == 0)
+		result = read_records(store, IMAGE_REMAP_FPATH, 0, &tree->remaps);
+	if (result == 0)
+		result = read_records(store, IMAGE_MEMFD_INODE, 0, &tree->memfds);
+	for (size_t i = 0; i < tree->memfds.count && result == 0; i++) {
+		const MemfdInodeEntry *memfd = (const MemfdInodeEntry *)tree->memfds.items[i];
+
+		result = add_shared(store, tree, memfd->shmid, memfd->size);
+	}
+	if (result == 0)
+		result = read_processes(store, tree);
+	return result;
+}
+
+void show_tree_free(struct show_tree *tree)
+{
+	for (size_t i = 0; i < tree->process_count; i++) {
+		struct show_process *process = &tree->processes[i];
+
+		free_records(&process->cores);
+		free_records(&process->descriptors);
+		image_free(process->ids_record);
+		image_free(process->fs);
+		image_free(process->mm);
+	}
+	free(tree->processes);
+	free(tree->shared);
+	free(tree->parent);
+	free_records(&tree->entries);
+	free_records(&tree->files);
+	free_records(&tree->remaps);
+	free_records(&tree->memfds);
+	image_free(tree->inventory);
+}
+
+/* --- Questions ----------------------------------------------------------------------------------------------------- */
+
+const FileEntry *show_find_file(const struct show_tree *tree, uint32_t id)
+{
+	for (size_t i = 0; i < tree->files.count; i++) {
+		const FileEntry *file = (const FileEntry *)tree->files.items[i];
+
+		if (file->id == id)
+			return file;
+	}
+	return NULL;
+}
+
+const char *show_file_path(const struct show_tree *tree, uint32_t id)
+{
+	const FileEntry *file = show_find_file(tree, id);
+
+	return file && file->reg ? file->reg->name : NULL;
+}
+
+const char *show_process_name(const struct show_process *process)
+{
+	return process->task ? process->task->comm : "?";
+}
+
+const char *show_state(const struct show_process *process)
+{
+	switch (process->task ? process->task->task_state : 0) {
+	case 1:
+		return "running";
+	case 2:
+		return "zombie";
+	case 3:
+		return "stopped";
+	default:
+		return "unknown";
+	}
+}
+
+void show_namespaces(const struct show_tree *tree, const struct show_process *process,
+		     void (*each)(void *context, const char *name, uint32_t id, bool own), void *context)
+{
+	const TaskKobjIdsEntry *ids = process->ids, *ours = tree->inventory ? tree->inventory->root_ids : NULL;
+
+#define namespace(kind)                                                                                         \
+	if (ids && ids->has_##kind##_ns_id)                                                                     \
+		each(context, #kind, ids->kind##_ns_id,                                                         \
+		     ours && (!ours->has_##kind##_ns_id || ours->kind##_ns_id != ids->kind##_ns_id))
+	namespace(pid);
+	namespace(net);
+	namespace(ipc);
+	namespace(uts);
+	namespace(mnt);
+	namespace(user);
+	namespace(cgroup);
+	namespace(time);
+#undef namespace
+}
