@@ -47,11 +47,19 @@ static bool owns_record(void)
 	return record && atomic_load(&record->owner) == getpid();
 }
 
+/* The report goes to stderr. Where the log does too, it says the same only to somebody who wants to see when. */
+static void log_failure(const char *sentence, bool will_be_reported)
+{
+	if (!will_be_reported || log_descriptor() != STDERR_FILENO || log_level >= LOG_INFORMATION)
+		log_error("%s", sentence);
+}
+
 int fail(int error, const char *format, ...)
 {
 	char sentence[1024];
 	va_list arguments;
 	size_t length;
+	bool is_first;
 
 	va_start(arguments, format);
 	vsnprintf(sentence, sizeof(sentence), format, arguments);
@@ -59,8 +67,9 @@ int fail(int error, const char *format, ...)
 	length = strlen(sentence);
 	if (error && error != EINVAL)
 		snprintf(sentence + length, sizeof(sentence) - length, ": %s", strerror(error));
-	log_error("%s", sentence);
-	if (take_record()) {
+	is_first = take_record();
+	log_failure(sentence, is_first);
+	if (is_first) {
 		snprintf(record->text, sizeof(record->text), "%s", sentence);
 		record->error = error ? error : EINVAL;
 	}
@@ -102,8 +111,8 @@ int refuse(const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);
-	log_error("%s", line);
 	take_record();
+	log_failure(line, true);
 	length = strlen(line);
 	at = atomic_fetch_add(&record->refused_length, length + 1);
 	if (at + length + 1 < sizeof(record->refused)) {

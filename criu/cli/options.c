@@ -227,11 +227,10 @@ static const struct setting *find_setting(const struct settings *settings, enum 
 
 /* --- Configuration files, and which of them -------------------------------------------------------------------- */
 
+/* Need not be there; nor need somebody else's $HOME be open to us. */
 static int read_default_file(struct settings *settings, const char *path)
 {
-	int result = config_read(settings, path);
-
-	return result == -ENOENT ? 0 : result;
+	return access(path, R_OK) == 0 ? config_read(settings, path) : 0;
 }
 
 /* A file that somebody named must be there. */

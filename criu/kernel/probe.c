@@ -1,0 +1,223 @@
+/*
+ * probe.c - the table of probes, and the child in which one runs. See probe.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/io.h"
+#include "base/memory.h"
+#include "kernel/probe.h"
+#include "kernel/probe_tests.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+#ifndef CAP_CHECKPOINT_RESTORE
+#define CAP_CHECKPOINT_RESTORE 40
+#endif
+enum { MAP_VDSO_32 = 0x2002, MAP_VDSO_64 = 0x2003 }; /* of arch_prctl() */
+
+/* Required first, then privileges, then by subject: `criu check` prints them in this order. */
+const struct probe probes[] = {
+	{ "ptrace", probe_ptrace, 0, PROBE_REQUIRED,
+	  "processes can be stopped without their noticing, and their threads read and changed",
+	  "no process can be stopped: ask for CAP_SYS_PTRACE, or look at kernel.yama.ptrace_scope" },
+	{ "map_files", probe_map_files, 0, PROBE_REQUIRED,
+	  "mapped files are found by /proc/PID/map_files, even deleted ones",
+	  "mapped files cannot be opened: needs CONFIG_CHECKPOINT_RESTORE and CAP_CHECKPOINT_RESTORE" },
+	{ "pagemap", probe_pagemap, 0, PROBE_REQUIRED, "pages in use are found by /proc/PID/pagemap",
+	  "there is no telling which pages are in use: needs CONFIG_PROC_PAGE_MONITOR" },
+	{ "children", probe_children, 0, PROBE_REQUIRED, "the tree is found by /proc/PID/task/TID/children",
+	  "the tree cannot be found: needs CONFIG_PROC_CHILDREN" },
+	{ "kcmp", probe_kcmp, 0, PROBE_REQUIRED, "what processes share is found by kcmp()",
+	  "there is no telling which files processes share: needs CONFIG_KCMP, or a seccomp rule that allows kcmp()" },
+	{ "process_vm", probe_process_vm, 0, PROBE_REQUIRED, "memory of a process is read and written directly",
+	  "memory of other processes cannot be read: needs CONFIG_CROSS_MEMORY_ATTACH" },
+	{ "pidfd_getfd", probe_pidfd_getfd, 0, PROBE_REQUIRED, "open files are fetched from their processes",
+	  "open files cannot be fetched from their processes: needs Linux 5.6, or a seccomp rule that allows it" },
+	{ "clone3_set_tid", probe_clone_with_id, 0, PROBE_REQUIRED, "processes get the ids they had",
+	  "processes cannot be given their ids: needs Linux 5.5 and CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN" },
+	{ "set_mm_map", probe_memory_map, 0, PROBE_REQUIRED,
+	  "arguments, environment, heap and stack get the places they had",
+	  "a process cannot be told where its heap and arguments are: needs CONFIG_CHECKPOINT_RESTORE" },
+
+	{ "cap_sys_admin", probe_capability, CAP_SYS_ADMIN, PROBE_USEFUL,
+	  "namespaces, mounts and seccomp filters can be looked into and made again",
+	  "no namespaces, no mounts, no seccomp filters" },
+	{ "cap_checkpoint_restore", probe_capability, CAP_CHECKPOINT_RESTORE, PROBE_USEFUL,
+	  "ids and mapped files are available without CAP_SYS_ADMIN", "all of it depends on CAP_SYS_ADMIN" },
+	{ "cap_sys_ptrace", probe_capability, CAP_SYS_PTRACE, PROBE_USEFUL, "processes of all users can be dumped",
+	  "only processes of this user, with no more privileges, can be dumped" },
+	{ "cap_sys_resource", probe_capability, CAP_SYS_RESOURCE, PROBE_USEFUL,
+	  "every limit and every oom_score_adj can be restored",
+	  "limits cannot be raised on restore, nor an oom_score_adj lowered; more than the limit of open files fails" },
+	{ "cap_net_admin", probe_capability, CAP_NET_ADMIN, PROBE_USEFUL,
+	  "TCP connections and interfaces can be looked into and made again", "no TCP connections, no interfaces" },
+	{ "cap_setuid", probe_capability, CAP_SETUID, PROBE_USEFUL, "processes of all users can be restored",
+	  "only processes of this user can be restored" },
+	{ "cap_setgid", probe_capability, CAP_SETGID, PROBE_USEFUL, "groups can be restored",
+	  "only processes with our groups can be restored" },
+	{ "cap_sys_chroot", probe_capability, CAP_SYS_CHROOT, PROBE_USEFUL, "root directories can be restored",
+	  "only processes with our root directory can be restored" },
+
+	{ "pagemap_scan", probe_pagemap_scan, 0, PROBE_USEFUL, "pages in use are found in one call, many at once",
+	  "pages in use are found eight bytes a page, which is slower" },
+	{ "written", probe_written_tracker, 0, PROBE_USEFUL,
+	  "incremental snapshots can use userfaultfd's note of what was written",
+	  "no note of what was written by userfaultfd: needs Linux 6.7 and CONFIG_PTE_MARKER_UFFD_WP" },
+	{ "mem_dirty_track", probe_soft_dirty, 0, PROBE_EXTRA,
+	  "incremental snapshots can use the kernel's soft-dirty bits",
+	  "no soft-dirty bits: needs CONFIG_MEM_SOFT_DIRTY" },
+	{ "uffd", probe_userfaultfd, 0, PROBE_EXTRA, "pages can be given to restored processes when they touch them",
+	  "no userfaultfd: needs CONFIG_USERFAULTFD" },
+	{ "uffd-noncoop", probe_userfaultfd_events, 0, PROBE_EXTRA,
+	  "… also to processes that fork and move their memory meanwhile",
+	  "late pages only for processes that neither fork nor move memory" },
+	{ "pagemap_scan_guard_pages", probe_guard_pages, 0, PROBE_EXTRA, "guard pages are seen and restored",
+	  "guard pages cannot be seen: needs Linux 6.15" },
+	{ "aio_remap", probe_aio_remap, 0, PROBE_EXTRA, "AIO rings can be moved to their old places",
+	  "no processes with AIO rings: needs CONFIG_AIO" },
+	{ "memfd_hugetlb", probe_memfd_hugetlb, 0, PROBE_EXTRA, "memfds of huge pages can be made",
+	  "no memfds of huge pages: needs CONFIG_HUGETLBFS" },
+
+	{ "seccomp_suspend", probe_seccomp_suspend, 0, PROBE_EXTRA, "processes under seccomp can be dumped",
+	  "no processes under seccomp: needs CAP_SYS_ADMIN, and no seccomp of our own" },
+	{ "seccomp_filters", probe_seccomp_filters, 0, PROBE_EXTRA, "their filters can be read",
+	  "their filters cannot be read: needs CONFIG_CHECKPOINT_RESTORE and CAP_SYS_ADMIN" },
+	{ "get_rseq_conf", probe_rseq, 0, PROBE_EXTRA, "restartable sequences are seen and restored",
+	  "restartable sequences cannot be seen: needs Linux 5.13" },
+	{ "timer_cr_ids", probe_timer_ids, 0, PROBE_EXTRA, "posix timers get the ids they had, at once",
+	  "posix timers get their ids by counting up to them: Linux 6.16 can do better" },
+	{ "breakpoints", probe_breakpoints, 0, PROBE_EXTRA, "hardware breakpoints work",
+	  "no hardware breakpoints; software ones are used" },
+	{ "can_map_vdso", probe_map_vdso, MAP_VDSO_64, PROBE_EXTRA, "the vdso can be mapped where it was",
+	  "the vdso must be moved or patched" },
+	{ "compat_cr", probe_map_vdso, MAP_VDSO_32, PROBE_EXTRA, "the kernel can restore 32-bit processes",
+	  "no 32-bit processes: needs CONFIG_IA32_EMULATION" },
+	{ "kcmp_epoll", probe_kcmp_epoll, 0, PROBE_EXTRA, "what an epoll watches is found by kcmp()",
+	  "an epoll that watches a file under another descriptor cannot be told: needs Linux 4.13" },
+	{ "pidfd_store", probe_pidfd_store, 0, PROBE_EXTRA, "a process can be told from a later one with its id",
+	  "a reused process id may go unnoticed between dumps" },
+	{ "loginuid", probe_loginuid, 0, PROBE_EXTRA, "the login uid can be restored",
+	  "the login uid is lost: needs CONFIG_AUDIT and CAP_AUDIT_CONTROL" },
+	{ "apparmor_stacking", probe_apparmor_stacking, 0, PROBE_EXPERIMENTAL, "stacked AppArmor profiles can be restored",
+	  "no stacked AppArmor profiles" },
+
+	{ "mnt_id", probe_mount_id, 0, PROBE_EXTRA, "the mount of an open file is known",
+	  "the mount of an open file is guessed: needs Linux 3.15" },
+	{ "fdinfo_lock", probe_lock_in_fdinfo, 0, PROBE_EXTRA, "file locks are found by their descriptors",
+	  "file locks cannot be told apart: needs Linux 4.1" },
+	{ "timerfd", probe_timerfd, 0, PROBE_EXTRA, "timerfds can be read and set",
+	  "timerfds lose expirations that were not read: needs Linux 3.17" },
+	{ "openat2", probe_openat2, 0, PROBE_EXTRA, "paths can be opened beneath a directory",
+	  "no openat2(): needs Linux 5.6" },
+	{ "autofs", probe_autofs, 0, PROBE_EXTRA, "autofs mounts tell their pipe", "no autofs mounts" },
+	{ "overlayfs_maps", probe_overlay_maps, 0, PROBE_EXTRA, "files mapped from overlayfs are found by themselves",
+	  "files mapped from overlayfs are found by their names: Linux 6.8 can do better" },
+	{ "move_mount_set_group", probe_mount_group, 0, PROBE_EXTRA, "mounts can be put into sharing groups",
+	  "mounts are shared by making them in a certain order: Linux 5.15 can do better" },
+
+	{ "userns", probe_namespace, CLONE_NEWUSER, PROBE_EXTRA, "user namespaces can be made", "no user namespaces" },
+	{ "cgroupns", probe_namespace, CLONE_NEWCGROUP, PROBE_EXTRA, "cgroup namespaces can be made",
+	  "no cgroup namespaces" },
+	{ "timens", probe_namespace, CLONE_NEWTIME, PROBE_EXTRA, "time namespaces can be made",
+	  "no time namespaces: clocks of restored processes jump" },
+	{ "ns_pid", probe_pid_namespace, 0, PROBE_EXTRA, "pid namespaces can be made and entered",
+	  "no pid namespaces" },
+	{ "external_net_ns", probe_enter_network, 0, PROBE_EXTRA, "network namespaces can be entered by descriptor",
+	  "network namespaces cannot be entered" },
+	{ "nsid", probe_namespace_id, 0, PROBE_EXTRA, "network namespaces can be told apart by ids",
+	  "no ids of network namespaces" },
+	{ "link_nsid", probe_link_in_namespace, 0, PROBE_EXTRA, "interfaces can be looked at across namespaces",
+	  "interfaces are looked at only from within" },
+	{ "newifindex", probe_interface_number, 0, PROBE_EXTRA, "interfaces get the numbers they had",
+	  "interfaces get other numbers" },
+	{ "tun", probe_tun, 0, PROBE_EXTRA, "tun and tap devices can be made", "no tun or tap devices" },
+	{ "tun_ns", probe_tun_namespace, 0, PROBE_EXTRA, "their namespaces are known",
+	  "the namespace of a tun device is not known" },
+	{ "sk_ns", probe_socket_namespace, 0, PROBE_EXTRA, "the namespace of a socket is known",
+	  "the namespace of a socket is not known" },
+	{ "sk_unix_file", probe_unix_file, 0, PROBE_EXTRA, "the file of a unix socket can be opened",
+	  "the file of a unix socket is found by its name only" },
+	{ "net_diag_raw", probe_raw_sockets, 0, PROBE_EXTRA, "raw sockets are seen",
+	  "no raw sockets: needs CONFIG_INET_RAW_DIAG" },
+	{ "tcp_half_closed", probe_half_closed, 0, PROBE_EXTRA, "half-closed TCP connections can be looked into",
+	  "no half-closed TCP connections" },
+	{ "sockopt_buf_lock", probe_socket_option, OPTION_BUFFER_LOCK, PROBE_EXTRA,
+	  "sockets with a fixed buffer size stay so", "sockets forget that their buffer size was fixed" },
+	{ "ipv6_freebind", probe_socket_option, OPTION_IPV6_FREEBIND, PROBE_EXTRA,
+	  "IPv6 sockets can be bound to addresses that are not there yet", "IPv6 addresses must be there first" },
+	{ "nftables", probe_nftables, 0, PROBE_EXTRA, "nftables rules can be made", "no nftables" },
+	{ "network_lock_nftables", probe_nftables, 0, PROBE_EXTRA, "nftables can hold packets back",
+	  "packets cannot be held back by nftables" },
+	{ "has_ipt_legacy", probe_iptables_legacy, 0, PROBE_EXPERIMENTAL, "iptables of the older kind is installed",
+	  "iptables of the older kind is not installed" },
+};
+const size_t probe_count = array_size(probes);
+
+const struct probe *probe_find(const char *name)
+{
+	for (size_t i = 0; i < probe_count; i++)
+		if (!strcmp(probes[i].name, name))
+			return &probes[i];
+	return NULL;
+}
+
+pid_t probe_fork(void (*work)(void))
+{
+	pid_t child = fork();
+
+	if (child)
+		return child;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (work)
+		work();
+	else
+		pause();
+	_exit(0);
+}
+
+void probe_end(pid_t child)
+{
+	kill(child, SIGKILL);
+	while (waitpid(child, NULL, __WALL) < 0 && errno == EINTR)
+		;
+}
+
+bool probe_file_says(const char *path, const char *words)
+{
+	autofree char *text = NULL;
+
+	return read_text_at(AT_FDCWD, path, &text) > 0 && strstr(text, words);
+}
+
+/* The alarm is for a kernel that lets a test wait for ever: then the answer is no. */
+static does_not_return void run_test(const struct probe *probe)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	setrlimit(RLIMIT_CORE, &(struct rlimit){}); /* a test may die */
+	alarm(5);
+	_exit(probe->test(probe->argument) ? 0 : 1);
+}
+
+bool probe_run(const struct probe *probe)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child < 0)
+		return false;
+	if (child == 0)
+		run_test(probe);
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return false;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
