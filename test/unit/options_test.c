@@ -1,0 +1,324 @@
+/*
+ * options_test.c - command lines and configuration files, and what becomes of them: struct options, or the exact error.
+ *
+ * Needs no privileges. $HOME and $CRIU_CONFIG_FILE point into a temporary directory.
+ */
+#include "unit.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "cli/table.h"
+
+enum { WORDS = 32 };
+
+/* Splits at single blanks: no word of these tests has one. The words live in `copy`. */
+static int parse_words(struct options *options, char *copy)
+{
+	char *argv[WORDS] = { "criu" };
+	int argc = 1;
+
+	for (char *word; (word = strsep(&copy, " ")) && argc < WORDS - 1;)
+		if (*word)
+			argv[argc++] = word;
+	failure_clear();
+	return options_parse(options, argc, argv);
+}
+
+/* One line of text per option that is not as it is without options: for comparing all of them at once. */
+static void describe(const struct options *options, char *text, size_t size)
+{
+	FILE *out = fmemopen(text, size, "w");
+
+	fprintf(out, "%s", options->command);
+	for (size_t i = 0; i < option_row_count; i++) {
+		const struct option_row *row = &option_rows[i];
+		const void *field = (const char *)options + row->offset;
+
+		if (!row->name || !row->supported)
+			continue;
+		if ((row->kind == FLAG || row->kind == VALIDATION) && *(const bool *)field)
+			fprintf(out, " %s", row->name);
+		if (row->kind == TEXT && *(const char *const *)field)
+			fprintf(out, " %s=%s", row->name, *(const char *const *)field);
+		if (row->kind == PROCESS && *(const pid_t *)field)
+			fprintf(out, " %s=%d", row->name, *(const pid_t *)field);
+		if (row->kind == SECONDS && *(const unsigned *)field != 10)
+			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);
+		if (row->kind == LEVEL && *(const int *)field != 2)
+			fprintf(out, " %s=%d", row->name, *(const int *)field);
+		if (row->kind == DESCRIPTOR && *(const int *)field != -1)
+			fprintf(out, " %s=%d", row->name, *(const int *)field);
+	}
+	for (size_t i = 0; i < options->action_script_count; i++)
+		fprintf(out, " script=%s", options->action_scripts[i]);
+	for (size_t i = 0; i < options->argument_count; i++)
+		fprintf(out, " <%s>", options->arguments[i]);
+	fclose(out);
+}
+
+static void check_line(const char *line, const char *expected)
+{
+	autofree char *copy = copy_text(line);
+	char text[4096] = "";
+	struct options options;
+
+	if (parse_words(&options, copy))
+		failure_report(text, sizeof(text), NULL, NULL);
+	else
+		describe(&options, text, sizeof(text));
+	if (strcmp(text, expected))
+		fail_msg("%s\n  gives    %s\n  and not  %s", line, text, expected);
+	options_free(&options);
+}
+
+static void command_lines(void **state unused)
+{
+	static const struct {
+		const char *line, *expected;
+	} good[] = {
+		{ "dump -t 17", "dump tree=17" },
+		{ "dump -t17", "dump tree=17" },
+		{ "-t 17 dump", "dump tree=17" },
+		{ "dump --tree 17", "dump tree=17" },
+		{ "dump --tree=17", "dump tree=17" },
+		{ "dump --tre 17", "dump tree=17" },
+		{ "dump -t 1 -t 2", "dump tree=2" },
+		{ "dump -t 1 -D a -W b -o c", "dump tree=1 images-dir=a work-dir=b log-file=c" },
+		{ "dump -t 1 -Rsj", "dump tree=1 leave-running leave-stopped shell-job" },
+		{ "dump -t 1 -RsjDdir -l", "dump tree=1 images-dir=dir leave-running leave-stopped shell-job file-locks" },
+		{ "restore -dS", "restore restore-detached restore-sibling" },
+		{ "restore -d --pidfile p --status-fd 1", "restore pidfile=p status-fd=1 restore-detached" },
+		{ "restore --exec-cmd -d -- ls -l", "restore restore-detached exec-cmd <ls> <-l>" },
+		{ "restore --exec-cmd a b", "restore exec-cmd <a> <b>" },
+		{ "restore --log-pid --skip-file-rwx-check --display-stats",
+		  "restore skip-file-rwx-check log-pid display-stats" },
+		{ "check --extra --experimental", "check extra experimental" },
+		{ "check --all", "check extra experimental" },
+		{ "check --feature uffd", "check feature=uffd" },
+		{ "show --json core-1.img -", "show json <core-1.img> <->" },
+		{ "dump -t 1 --timeout 0", "dump tree=1 timeout=0" },
+		{ "dump -t 1 --file-validation filesize", "dump tree=1 file-validation" },
+		{ "dump -t 1 --file-validation filesize --file-validation buildid", "dump tree=1" },
+		{ "dump -t 1 --action-script a --action-script b", "dump tree=1 script=a script=b" },
+		/* taking back, also of what is not there yet */
+		{ "dump -t 1 -R --no-leave-running", "dump tree=1" },
+		{ "dump -t 1 --no-leave-r -R", "dump tree=1 leave-running" },
+		{ "dump -t 1 --no-tcp-established", "dump tree=1" },
+		/* verbosity */
+		{ "check -v", "check verbosity=3" },
+		{ "check -vv", "check verbosity=4" },
+		{ "check -vvvv", "check verbosity=4" },
+		{ "check -v -v", "check verbosity=4" },
+		{ "check -v0", "check verbosity=0" },
+		{ "check -v1 -v", "check" },
+		{ "check -v4 -v1", "check verbosity=1" },
+		{ "check -v9", "check verbosity=4" },
+		{ "check --verbosity", "check verbosity=3" },
+		{ "check --verbosity=1", "check verbosity=1" },
+	};
+
+	for (size_t i = 0; i < array_size(good); i++)
+		check_line(good[i].line, good[i].expected);
+}
+
+static void wrong_command_lines(void **state unused)
+{
+	static const struct {
+		const char *line, *expected;
+	} bad[] = {
+		{ "", "criu: no command is given\n  try: criu --help\n" },
+		{ "dmp -t 1", "criu: unknown command 'dmp'\n  try: criu dump\n" },
+		{ "bogus", "criu: unknown command 'bogus'\n  try: criu --help\n" },
+		{ "pre-dump -t 1", "criu: pre-dump is not supported yet\n" },
+		{ "swrk 3", "criu: swrk is not supported yet\n" },
+		{ "dump", "criu: dump needs to know which process: --tree PID\n" },
+		{ "dump -t", "criu: -t needs an argument: PID\n" },
+		{ "dump --tree", "criu: --tree needs an argument: PID\n" },
+		{ "dump -t 0", "criu: --tree: there is no process 0\n" },
+		{ "dump -t -1", "criu: --tree: '-1' is not a number\n" },
+		{ "dump -t 12x", "criu: --tree: '12x' is not a number\n" },
+		{ "dump --tree=", "criu: --tree: '' is not a number\n" },
+		{ "dump -t 99999999999", "criu: --tree: 99999999999 is too large\n" },
+		{ "dump -t 99999999999999999999", "criu: --tree: 99999999999999999999 is too large\n" },
+		{ "dump -t 1 extra", "criu: dump takes no argument, but 'extra' was given\n" },
+		{ "dump -t 1 --bogus", "criu: unknown option --bogus\n  try: criu --help\n" },
+		{ "dump -t 1 --image-dir=x", "criu: unknown option --image-dir\n  try: --images-dir\n" },
+		{ "dump -t 1 --no-tree", "criu: unknown option --no-tree\n  try: criu --help\n" },
+		{ "dump -t 1 -q", "criu: unknown option -q\n  try: criu --help\n" },
+		{ "dump -t 1 --leave", "criu: --leave may be several options\n" },
+		{ "dump -t 1 --shell-job=1", "criu: --shell-job takes no argument, but '1' was given\n" },
+		{ "dump -t 1 --tcp-established", "criu: --tcp-established is not supported yet\n" },
+		{ "dump -t 1 --ghost-limit 4M", "criu: --ghost-limit is not supported yet\n" },
+		{ "dump -t 1 --unprivileged", "criu: --unprivileged is not supported yet\n" },
+		{ "restore -r /", "criu: --root is not supported yet\n" },
+		{ "restore -S", "criu: --restore-sibling makes sense only with --restore-detached\n" },
+		{ "restore --exec-cmd", "criu: --exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...\n" },
+		{ "restore -- ls", "criu: restore takes no argument without --exec-cmd, but 'ls' was given\n" },
+		{ "check --file-validation x", "criu: --file-validation: 'x' is neither 'filesize' nor 'buildid'\n" },
+		{ "check --status-fd 1000", "criu: --status-fd: descriptor 1000 is not open\n" },
+		{ "check -vx", "criu: --verbosity: 'x' is not a number\n" },
+		{ "check --timeout soon", "criu: --timeout: 'soon' is not a number\n" },
+		{ "check --config /nonexistent",
+		  "criu: cannot read the configuration file /nonexistent: No such file or directory\n" },
+	};
+
+	for (size_t i = 0; i < array_size(bad); i++)
+		check_line(bad[i].line, bad[i].expected);
+}
+
+/* Every row of the table can be found by its name, and whoever is not there yet says so. */
+static void all_rows(void **state unused)
+{
+	for (size_t i = 0; i < option_row_count; i++) {
+		const struct option_row *row = &option_rows[i];
+		struct settings settings = {};
+		bool took_next = false;
+
+		if (!row->name)
+			continue;
+		assert_int_equal(settings_add_long(&settings, row->name, "1", &took_next), 0);
+		assert_ptr_equal(settings.items[0].row, row);
+		settings_free(&settings);
+		for (size_t other = 0; other < i; other++) {
+			assert_true(!option_rows[other].name || strcmp(option_rows[other].name, row->name));
+			assert_true(!row->letter || option_rows[other].letter != row->letter);
+		}
+	}
+}
+
+/* --- Configuration files --------------------------------------------------------------------------------------- */
+
+static char directory[] = "/tmp/options_test.XXXXXX";
+
+static void write_file(const char *name, const char *text)
+{
+	autofree char *path = format_text("%s/%s", directory, name);
+	autoclose int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+}
+
+static int make_directory(void **state unused)
+{
+	autofree char *home = NULL;
+
+	if (!mkdtemp(directory))
+		return -1;
+	home = format_text("%s/.criu", directory);
+	setenv("HOME", directory, 1);
+	return mkdir(home, 0700);
+}
+
+static int remove_directory(void **state unused)
+{
+	static const char *const names[] = { ".criu/default.conf", "named", "given", ".criu", "" };
+
+	for (size_t i = 0; i < array_size(names); i++) {
+		autofree char *path = format_text("%s/%s", directory, names[i]);
+
+		remove(path);
+	}
+	return 0;
+}
+
+static void config_lines(void **state unused)
+{
+	static const struct {
+		const char *text, *expected;
+	} files[] = {
+		{ "", "check" },
+		{ "\n\n   \n", "check" },
+		{ "# all of it\n   # indented\n", "check" },
+		{ "shell-job", "check shell-job" },
+		{ "shell-job\nno-shell-job\n", "check" },
+		{ "  shell-job   # why\n", "check shell-job" },
+		{ "shell-job\r\n", "check shell-job" },
+		{ "work-dir /a/b\n", "check work-dir=/a/b" },
+		{ "work-dir=/a/b\n", "check work-dir=/a/b" },
+		{ "work-dir\t/a/b # c\n", "check work-dir=/a/b" },
+		{ "work-dir /a#b\n", "check work-dir=/a" },
+		{ "work-dir \"/a b/#c\"\n", "check work-dir=/a b/#c" },
+		{ "work-dir \"a \\\"b\\\" \\c\\\\d\"\n", "check work-dir=a \"b\" \\c\\\\d" },
+		{ "work-dir \"a\"#b\n", "check work-dir=a" },
+		{ "verbosity 3\n", "check verbosity=3" },
+		{ "verbosity\n", "check verbosity=3" },
+		{ "action-script a\naction-script b\n", "check script=a script=b" },
+		/* errors: file, line, cause */
+		{ "shell-job\nbogus\n", "criu: %s:2: unknown option --bogus\n  try: criu --help\n" },
+		{ "shell-job yes\n", "criu: %s:1: --shell-job takes no argument, but 'yes' was given\n" },
+		{ "work-dir\n", "criu: %s:1: --work-dir needs an argument: DIR\n" },
+		{ "work-dir a b\n",
+		  "criu: %s:1: 'b' follows the argument; one with spaces has to stand in quotes\n" },
+		{ "work-dir \"a\n", "criu: %s:1: the quotes are not closed\n" },
+		{ "work-dir \"a\"b\n", "criu: %s:1: something follows the quotes: b\n" },
+		{ "tree 0\n", "criu: %s:1: --tree: there is no process 0\n" },
+		{ "\ntcp-established\n", "criu: %s:2: --tcp-established is not supported yet\n" },
+		{ "config other\n", "criu: %s:1: config belongs on the command line\n" },
+		{ "help\n", "criu: %s:1: help belongs on the command line\n" },
+		{ "dump\n", "criu: %s:1: unknown option --dump\n  try: criu --help\n" },
+	};
+	autofree char *path = format_text("%s/given", directory);
+	autofree char *line = format_text("check --no-default-config --config %s", path);
+
+	for (size_t i = 0; i < array_size(files); i++) {
+		const char *place = strstr(files[i].expected, "%s");
+		autofree char *expected = place ? format_text("%.*s%s%s", (int)(place - files[i].expected),
+							      files[i].expected, path, place + 2) :
+						  copy_text(files[i].expected);
+
+		write_file("given", files[i].text);
+		check_line(line, expected);
+	}
+}
+
+/* $HOME, then $CRIU_CONFIG_FILE, then --config, then the command line: each overwrites. */
+static void config_order(void **state unused)
+{
+	autofree char *named = format_text("%s/named", directory);
+	autofree char *given = format_text("check --config %s/given", directory);
+	autofree char *all = format_text("%s -Dcommand", given);
+	autofree char *without = format_text("%s --no-default-config --no-shell-job", given);
+
+	write_file(".criu/default.conf", "shell-job\npidfile home\nlog-file home\nimages-dir home\nwork-dir home\n");
+	write_file("named", "log-file named\nimages-dir named\nwork-dir named\n");
+	write_file("given", "images-dir given\nwork-dir given\n");
+	check_line("check", "check images-dir=home work-dir=home pidfile=home shell-job log-file=home");
+	setenv("CRIU_CONFIG_FILE", named, 1);
+	check_line("check", "check images-dir=named work-dir=named pidfile=home shell-job log-file=named");
+	check_line(given, "check images-dir=given work-dir=given pidfile=home shell-job log-file=named");
+	check_line(all, "check images-dir=command work-dir=given pidfile=home shell-job log-file=named");
+	check_line(without, "check images-dir=given work-dir=given log-file=named");
+	setenv("CRIU_CONFIG_FILE", "/nonexistent", 1);
+	check_line("check", "criu: cannot read the configuration file /nonexistent: No such file or directory\n");
+	unsetenv("CRIU_CONFIG_FILE");
+	write_file(".criu/default.conf", "");
+}
+
+static void suggestions(void **state unused)
+{
+	static const char *const names[] = { "tree", "images-dir", NULL, "work-dir" };
+
+	assert_string_equal(suggestion("image-dir", names, 4, sizeof(names[0])), "images-dir");
+	assert_string_equal(suggestion("wrok-dir", names, 4, sizeof(names[0])), "work-dir");
+	assert_string_equal(suggestion("tre", names, 4, sizeof(names[0])), "tree");
+	assert_null(suggestion("something", names, 4, sizeof(names[0])));
+	assert_null(suggestion("", names, 4, sizeof(names[0])));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(command_lines), cmocka_unit_test(wrong_command_lines), cmocka_unit_test(all_rows),
+		cmocka_unit_test(config_lines),	 cmocka_unit_test(config_order),	cmocka_unit_test(suggestions),
+	};
+
+	unsetenv("CRIU_CONFIG_FILE");
+	error_init();
+	return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
