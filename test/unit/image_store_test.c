@@ -1,0 +1,174 @@
+/*
+ * image_store_test.c - the directory that images are in: what it refuses, who may read it, when it is complete.
+ */
+#include "images.h"
+
+static void modes(void **state unused)
+{
+	autofree char *path = format_text("%s/new", directory);
+	autofree char *image_path = format_text("%s/new/pages-1.img", directory);
+	struct image_store *store;
+	struct image *image;
+	struct stat status;
+	mode_t mask = umask(0);
+
+	assert_int_equal(image_store_open_directory(&store, path, true), 0);
+	assert_int_equal(stat(path, &status), 0);
+	assert_int_equal(status.st_mode & 07777, 0700);
+	/* An older file may be readable to all: it is not written into. */
+	close(open(image_path, O_CREAT | O_WRONLY, 0666));
+	assert_int_equal(image_create(store, &image, IMAGE_PAGES, 1), 0);
+	assert_int_equal(image_close(image), 0);
+	assert_int_equal(stat(image_path, &status), 0);
+	assert_int_equal(status.st_mode & 07777, 0600);
+	image_store_close(store);
+	umask(mask);
+}
+
+static void links_and_pipes_are_refused(void **state unused)
+{
+	struct image_store *store = open_directory(true);
+	autofree char *link = format_text("%s/pstree.img", directory), *pipe = format_text("%s/files.img", directory);
+	autofree char *target = format_text("%s/target", directory), *folder = format_text("%s/mm-1.img", directory);
+	struct image *image;
+	struct stat status;
+
+	put_file("target", "untouched", 9);
+	assert_int_equal(symlink("target", link), 0);
+	assert_int_equal(mkfifo(pipe, 0600), 0);
+	assert_int_equal(mkdir(folder, 0700), 0);
+	assert_int_equal(image_open(store, &image, IMAGE_PSTREE, 0), -EINVAL);
+	assert_failure_says("pstree.img is a symbolic link");
+	assert_int_equal(image_open(store, &image, IMAGE_FILES, 0), -EINVAL);
+	assert_failure_says("files.img is not a regular file");
+	assert_int_equal(image_open(store, &image, IMAGE_MM, 1), -EISDIR);
+	assert_failure_says("mm-1.img");
+	assert_int_equal(image_create(store, &image, IMAGE_MM, 1), -EISDIR);
+	assert_failure_says("cannot create");
+	/* Writing replaces the link, and not what it points to. */
+	assert_int_equal(image_create(store, &image, IMAGE_PSTREE, 0), 0);
+	assert_int_equal(image_close(image), 0);
+	assert_int_equal(stat(target, &status), 0);
+	assert_int_equal(status.st_size, 9);
+	assert_int_equal(image_open(store, &image, IMAGE_CORE, 12), -ENOENT);
+	assert_false(has_failed());
+	image_store_close(store);
+}
+
+static void a_dump_is_complete_or_visibly_not(void **state unused)
+{
+	struct image_store *store = open_directory(true);
+	autofree char *old = format_text("%s/inventory.img", directory), *new = format_text("%s.new", old);
+	InventoryEntry *inventory;
+
+	round_trip_inventory(store);
+	assert_int_equal(access(old, F_OK), 0);
+	assert_int_equal(access(new, F_OK), -1);
+	/* The next dump into the same directory is aborted. */
+	put_file("inventory.img.new", "", 0);
+	assert_int_equal(image_store_begin(store), 0);
+	a_pipe_image(store);
+	image_store_close(store);
+	assert_int_equal(access(old, F_OK), -1);
+	assert_int_equal(access(new, F_OK), -1);
+
+	store = open_directory(false);
+	assert_int_equal(inventory_read(store, &inventory), -ENOENT);
+	assert_failure_says("is not a complete image directory: it has no inventory.img "
+			    "(the dump was interrupted or is still going on)");
+	image_store_close(store);
+}
+
+/* A file that is gone when it should be brought to the disk: no inventory then. */
+static void a_commit_that_fails(void **state unused)
+{
+	struct image_store *store = open_directory(true);
+	autofree char *pipes = format_text("%s/pipes-data.img", directory);
+	autofree char *path = format_text("%s/inventory.img", directory);
+	InventoryEntry *inventory = inventory_new();
+
+	assert_int_equal(image_store_begin(store), 0);
+	a_pipe_image(store);
+	assert_int_equal(unlink(pipes), 0);
+	assert_int_equal(image_store_commit(store, &inventory->base), -ENOENT);
+	assert_failure_says("pipes-data.img to the disk");
+	assert_int_equal(access(path, F_OK), -1);
+	image_free(inventory);
+	image_store_close(store);
+}
+
+static void no_directory(void **state unused)
+{
+	autofree char *path = format_text("%s/nowhere", directory), *file = format_text("%s/file", directory);
+	struct image_store *store;
+
+	put_file("file", "", 0);
+	assert_int_equal(image_store_open_directory(&store, path, false), -ENOENT);
+	assert_failure_says("no such directory: ");
+	assert_int_equal(image_store_open_directory(&store, file, false), -ENOTDIR);
+	assert_failure_says("Not a directory");
+	assert_int_equal(image_store_open_fd(&store, 999, false), -EBADF);
+	failure_clear();
+}
+
+static void a_store_by_descriptor(void **state unused)
+{
+	autoclose int fd = open(directory, O_RDONLY | O_DIRECTORY);
+	struct image_store *store;
+
+	failure_clear();
+	assert_int_equal(image_store_open_fd(&store, fd, true), 0);
+	assert_true(image_store_directory(store) >= 0 && image_store_directory(store) != fd);
+	assert_string_equal(image_store_name(store), directory);
+	round_trip_inventory(store);
+	image_store_close(store);
+}
+
+static void formats_of_other_versions(void **state unused)
+{
+	static const struct {
+		unsigned version;
+		bool has_new_layout;
+		const char *says; /* NULL: read */
+	} cases[] = {
+		{ 1, true, NULL },
+		{ 2, true, NULL },
+		{ 3, true, "format 3, made by criu 9.9; this criu" },
+		{ 0, true, "format 0" },
+		{ 2, false, "old layout (descriptors by pid)" },
+	};
+	struct image_store *store = open_directory(true);
+
+	for (size_t i = 0; i < array_size(cases); i++) {
+		InventoryEntry *inventory = inventory_new(), *read = NULL;
+
+		inventory->img_version = cases[i].version;
+		inventory->has_fdinfo_per_id = inventory->fdinfo_per_id = cases[i].has_new_layout;
+		free(inventory->made_by);
+		inventory->made_by = copy_text("criu 9.9");
+		assert_int_equal(image_store_begin(store), 0);
+		assert_int_equal(image_store_commit(store, &inventory->base), 0);
+		assert_int_equal(inventory_read(store, &read), cases[i].says ? -EINVAL : 0);
+		if (cases[i].says)
+			assert_failure_says(cases[i].says);
+		image_free(read);
+		image_free(inventory);
+	}
+	image_store_close(store);
+}
+
+int main(void)
+{
+#define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
+	const struct CMUnitTest tests[] = {
+		test(modes),
+		test(links_and_pipes_are_refused),
+		test(a_dump_is_complete_or_visibly_not),
+		test(a_commit_that_fails),
+		test(no_directory),
+		test(a_store_by_descriptor),
+		test(formats_of_other_versions),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
