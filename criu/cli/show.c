@@ -1,6 +1,6 @@
 /*
- * show.c - `criu show [--json] DIR`: what a directory of images holds. This file has the command and the text for a
- * person; show_tree.c reads, show_file.c describes files, show_json.c writes for programs.
+ * show.c - `criu show [--json] DIR`: what a directory of images holds. This file has the command and the text
+ * for a person; show_tree.c reads, show_file.c describes files, show_json.c writes for programs.
  *
  * Names in images are not ours: whatever would move the cursor of a terminal is printed as \xNN.
  */
@@ -15,7 +15,7 @@
 
 #define DEEPEST_INDENT 24 /* levels of the tree of processes */
 
-/* --- Small things -------------------------------------------------------------------------------------------------- */
+/* --- Small things --------------------------------------------------------------------------------------- */
 
 size_t show_character(const char *text, size_t length, bool *is_valid, bool *is_printable)
 {
@@ -23,7 +23,9 @@ size_t show_character(const char *text, size_t length, bool *is_valid, bool *is_
 	static const struct {
 		unsigned char mask, value;
 		uint32_t smallest;
-	} forms[] = { { 0x80, 0x00, 0 }, { 0xe0, 0xc0, 0x80 }, { 0xf0, 0xe0, 0x800 }, { 0xf8, 0xf0, 0x10000 } };
+	} forms[] = {
+		{ 0x80, 0x00, 0 }, { 0xe0, 0xc0, 0x80 }, { 0xf0, 0xe0, 0x800 }, { 0xf8, 0xf0, 0x10000 }
+	};
 	const unsigned char *bytes = (const unsigned char *)text;
 	size_t size = 0, i;
 	uint32_t code;
@@ -82,11 +84,12 @@ static const char *human(char text[16], uint64_t bytes)
 
 static void print_count(FILE *out, const char *before, size_t count, const char *what)
 {
-	fprintf(out, "%s%zu %s%s", before, count, what,
-		count == 1 ? "" : what[strlen(what) - 1] == 's' ? "es" : "s");
+	const char *plural = what[strlen(what) - 1] == 's' ? "es" : "s";
+
+	fprintf(out, "%s%zu %s%s", before, count, what, count == 1 ? "" : plural);
 }
 
-/* --- Head ---------------------------------------------------------------------------------------------------------- */
+/* --- Head ----------------------------------------------------------------------------------------------- */
 
 static void print_made(FILE *out, const struct show_tree *tree)
 {
@@ -130,7 +133,7 @@ static void print_head(FILE *out, const struct show_tree *tree)
 	}
 }
 
-/* --- The tree ------------------------------------------------------------------------------------------------------ */
+/* --- The tree ------------------------------------------------------------------------------------------- */
 
 /* Parents before children, children in the order of the image. */
 static const struct show_process *following(const struct show_process *process)
@@ -141,8 +144,6 @@ static const struct show_process *following(const struct show_process *process)
 		process = process->parent;
 	return process ? process->next_sibling : NULL;
 }
-
-#define for_each_in_tree(process, root) for (process = root; process; process = following(process))
 
 static unsigned indent(const struct show_process *process)
 {
@@ -192,22 +193,26 @@ static void print_process(FILE *out, const struct show_process *process, unsigne
 		has_memory ? human(mapped, process->memory.mapped) : "-");
 }
 
+static void print_family(FILE *out, const struct show_process *process, unsigned width)
+{
+	for (; process; process = following(process))
+		print_process(out, process, width);
+}
+
 static void print_processes(FILE *out, const struct show_tree *tree)
 {
-	const struct show_process *process;
 	unsigned width = name_width(tree);
 
 	if (!tree->process_count)
 		return;
-	fprintf(out, "\n%8s  %-*s  %-8s %6s %8s %9s %9s\n", "PID", (int)width, "PROCESS", "STATE", "UID", "THREADS",
-		"MEMORY", "MAPPED");
+	fprintf(out, "\n%8s  %-*s  %-8s %6s %8s %9s %9s\n", "PID", (int)width, "PROCESS", "STATE", "UID",
+		"THREADS", "MEMORY", "MAPPED");
 	for (size_t i = 0; i < tree->process_count; i++)
 		if (!tree->processes[i].parent)
-			for_each_in_tree(process, &tree->processes[i])
-				print_process(out, process, width);
+			print_family(out, &tree->processes[i], width);
 }
 
-/* --- One process --------------------------------------------------------------------------------------------------- */
+/* --- One process ---------------------------------------------------------------------------------------- */
 
 static void print_path(FILE *out, const char *what, const char *path)
 {
@@ -228,7 +233,8 @@ static void print_namespace(void *context, const char *name, uint32_t id unused,
 	struct namespaces *namespaces = context;
 
 	if (own)
-		fprintf(namespaces->out, "%s%s", namespaces->count++ ? ", " : "  namespaces of its own: ", name);
+		fprintf(namespaces->out, "%s%s",
+			namespaces->count++ ? ", " : "  namespaces of its own: ", name);
 }
 
 static void print_facts(FILE *out, const struct show_tree *tree, const struct show_process *process)
@@ -254,7 +260,8 @@ static void print_facts(FILE *out, const struct show_tree *tree, const struct sh
 	if (process->shares_memory)
 		fprintf(out, "  memory shared with process %u\n", process->shares_memory->entry->pid);
 	if (process->shares_descriptors)
-		fprintf(out, "  descriptors shared with process %u\n", process->shares_descriptors->entry->pid);
+		fprintf(out, "  descriptors shared with process %u\n",
+			process->shares_descriptors->entry->pid);
 }
 
 struct flags {
@@ -315,7 +322,8 @@ static void print_shared(FILE *out, const struct show_tree *tree)
 		const struct show_shared_memory *shared = &tree->shared[i];
 
 		fprintf(out, "%sshared memory %" PRIu64 ": %s of %s\n", i ? "" : "\n", shared->id,
-			human(saved, shared->memory.saved + shared->memory.in_parent), human(mapped, shared->memory.mapped));
+			human(saved, shared->memory.saved + shared->memory.in_parent),
+			human(mapped, shared->memory.mapped));
 	}
 }
 

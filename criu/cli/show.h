@@ -1,8 +1,9 @@
 /*
  * show.h - what a directory of images holds, for a person or a program: `criu show`.
  *
- * show_tree_read() makes one structure of the images, which show_text() and show_json() print. It takes what is there:
- * an image that is missing (an interrupted dump, a dump of memory only) leaves its part empty, a torn one is an error.
+ * show_tree_read() makes one structure of the images, which show_text() and show_json() print. It takes what
+ * is there: an image that is missing (an interrupted dump, a dump of memory only) leaves its part empty, a
+ * torn one is an error.
  */
 #ifndef CRIU_CLI_SHOW_H
 #define CRIU_CLI_SHOW_H
@@ -78,7 +79,8 @@ int show_tree_read(struct image_store *store, struct show_tree *tree);
 void show_tree_free(struct show_tree *tree);
 
 const FileEntry *show_find_file(const struct show_tree *tree, uint32_t id);
-const char *show_file_path(const struct show_tree *tree, uint32_t id); /* of a regular file; NULL: not known */
+/* Of a regular file; NULL: not known. */
+const char *show_file_path(const struct show_tree *tree, uint32_t id);
 const char *show_process_name(const struct show_process *process);
 const char *show_state(const struct show_process *process); /* "running", "stopped", "zombie", "unknown" */
 /* Calls `each` for the namespaces; `own` says that it is not that of the criu which made the dump. */
@@ -88,11 +90,11 @@ void show_namespaces(const struct show_tree *tree, const struct show_process *pr
 /* --- A file --- */
 
 struct show_file {
-	const char *kind;     /* "file", "pipe", "tcp socket" ... */
-	char *what;	      /* path, addresses, counter ...: one line, bytes as in the image */
-	const char *path;     /* NULL: has none */
+	const char *kind; /* "file", "pipe", "tcp socket" ... */
+	char *what;	  /* path, addresses, counter ...: one line, bytes as in the image */
+	const char *path; /* NULL: has none */
 	bool has_flags, has_position;
-	uint32_t flags;	      /* O_* */
+	uint32_t flags; /* O_* */
 	uint64_t position;
 	bool is_deleted;
 };
@@ -104,8 +106,9 @@ void show_flags(uint32_t flags, void (*each)(void *context, const char *name), v
 /* --- Text --- */
 
 /*
- * One character of a text that may be anything: its length in bytes, 1 or more; *is_valid is false for a byte that does
- * not begin a character of UTF-8, *is_printable for those that control a terminal. `text` is not empty.
+ * One character of a text that may be anything: its length in bytes, 1 or more; *is_valid is false for a byte
+ * that does not begin a character of UTF-8, *is_printable for those that control a terminal. `text` is not
+ * empty.
  */
 size_t show_character(const char *text, size_t length, bool *is_valid, bool *is_printable);
 

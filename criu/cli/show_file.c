@@ -1,8 +1,8 @@
 /*
  * show_file.c - an open file in one line, whatever its kind. See show.h.
  *
- * What kinds have in common (flags, position) is found by the names of the fields, so a new kind is shown with them
- * before anybody describes it here.
+ * What kinds have in common (flags, position) is found by the names of the fields, so a new kind is shown
+ * with them before anybody describes it here.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 
 typedef void describe_function(FILE *out, const struct show_tree *tree, const FileEntry *file);
 
-/* --- Files with a path --------------------------------------------------------------------------------------------- */
+/* --- Files with a path ---------------------------------------------------------------------------------- */
 
 static void describe_regular(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
 {
@@ -43,7 +43,7 @@ static const char *regular_kind(const RegFileEntry *regular)
 	}
 }
 
-static const char *or(const char *text, const char *otherwise)
+static const char *or_else(const char *text, const char *otherwise)
 {
 	return text ? text : otherwise;
 }
@@ -52,14 +52,14 @@ static void describe_fifo(FILE *out, const struct show_tree *tree, const FileEnt
 {
 	const char *path = file->fifo->has_regf_id ? show_file_path(tree, file->fifo->regf_id) : NULL;
 
-	fprintf(out, "%s (fifo %u)", or(path, "?"), file->fifo->pipe_id);
+	fprintf(out, "%s (fifo %u)", or_else(path, "?"), file->fifo->pipe_id);
 }
 
 static void describe_tty(FILE *out, const struct show_tree *tree, const FileEntry *file)
 {
 	const char *path = file->tty->has_regf_id ? show_file_path(tree, file->tty->regf_id) : NULL;
 
-	fprintf(out, "%s (terminal %u)", or(path, "?"), file->tty->tty_info_id);
+	fprintf(out, "%s (terminal %u)", or_else(path, "?"), file->tty->tty_info_id);
 }
 
 static void describe_memfd(FILE *out, const struct show_tree *tree, const FileEntry *file)
@@ -82,23 +82,22 @@ static void describe_pipe(FILE *out, const struct show_tree *tree unused, const 
 	fprintf(out, "pipe %u, %s", file->pipe->pipe_id, ends[file->pipe->flags & O_ACCMODE]);
 }
 
-/* --- Sockets ------------------------------------------------------------------------------------------------------- */
+/* --- Sockets -------------------------------------------------------------------------------------------- */
 
 static const char *socket_type(unsigned type)
 {
-	static const char *const names[] = { [SOCK_STREAM] = "stream",
-					     [SOCK_DGRAM] = "datagram",
-					     [SOCK_RAW] = "raw",
-					     [SOCK_SEQPACKET] = "packet" };
+	static const char *const names[] = { "?", "stream", "datagram", "raw", "?", "packet" };
 
-	return type < array_size(names) ? or(names[type], "?") : "?";
+	return type < array_size(names) ? names[type] : "?";
 }
 
 static const char *tcp_state(unsigned state)
 {
-	static const char *const names[] = { "?",	   "established", "connecting", "half connected", "closing",
-					     "closing",	   "time wait",	  "closed",	"closing",	  "closing",
-					     "listening", "closing",	  "half connected" };
+	static const char *const names[] = {
+		"?",	     "established", "connecting",    "half connected", "closing",
+		"closing",   "time wait",   "closed",	     "closing",	       "closing",
+		"listening", "closing",	    "half connected"
+	};
 
 	return state < array_size(names) ? names[state] : "?";
 }
@@ -152,7 +151,7 @@ static void describe_unix(FILE *out, const struct show_tree *tree unused, const 
 		fprintf(out, " at @");
 		fwrite(socket->name.data + 1, 1, socket->name.len - 1, out);
 	} else if (socket->name.len) {
-		fprintf(out, " at %s%s", or(socket->name_dir, ""), socket->name_dir ? "/" : "");
+		fprintf(out, " at %s%s", or_else(socket->name_dir, ""), socket->name_dir ? "/" : "");
 		/* A bound path comes with its final 0. */
 		fwrite(socket->name.data, 1, strnlen((const char *)socket->name.data, socket->name.len), out);
 	}
@@ -164,12 +163,11 @@ static void describe_unix(FILE *out, const struct show_tree *tree unused, const 
 
 static void describe_netlink(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
 {
-	static const char *const names[] = { [NETLINK_ROUTE] = "route",
-					     [NETLINK_SOCK_DIAG] = "sock_diag",
-					     [NETLINK_NETFILTER] = "netfilter",
-					     [NETLINK_AUDIT] = "audit",
-					     [NETLINK_KOBJECT_UEVENT] = "uevent",
-					     [NETLINK_GENERIC] = "generic" };
+	static const char *const names[] = {
+		[NETLINK_ROUTE] = "route",	     [NETLINK_SOCK_DIAG] = "sock_diag",
+		[NETLINK_NETFILTER] = "netfilter",   [NETLINK_AUDIT] = "audit",
+		[NETLINK_KOBJECT_UEVENT] = "uevent", [NETLINK_GENERIC] = "generic"
+	};
 	unsigned protocol = file->nlsk->protocol;
 
 	if (protocol < array_size(names) && names[protocol])
@@ -181,11 +179,11 @@ static void describe_netlink(FILE *out, const struct show_tree *tree unused, con
 
 static void describe_packet(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
 {
-	fprintf(out, "%s, protocol 0x%04x, interface %u", socket_type(file->psk->type), ntohs(file->psk->protocol),
-		file->psk->ifindex);
+	fprintf(out, "%s, protocol 0x%04x, interface %u", socket_type(file->psk->type),
+		ntohs(file->psk->protocol), file->psk->ifindex);
 }
 
-/* --- Files without a path ------------------------------------------------------------------------------------------ */
+/* --- Files without a path ------------------------------------------------------------------------------- */
 
 static void describe_eventfd(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
 {
@@ -251,8 +249,11 @@ static void describe_namespace(FILE *out, const struct show_tree *tree unused, c
 	static const struct {
 		unsigned flag;
 		const char *name;
-	} names[] = { { 0x00020000, "mnt" },  { 0x02000000, "cgroup" }, { 0x04000000, "uts" }, { 0x08000000, "ipc" },
-		      { 0x10000000, "user" }, { 0x20000000, "pid" },	{ 0x40000000, "net" }, { 0x00000080, "time" } };
+	} names[] = {
+		{ 0x00000080, "time" }, { 0x00020000, "mnt" }, { 0x02000000, "cgroup" },
+		{ 0x04000000, "uts" },	{ 0x08000000, "ipc" }, { 0x10000000, "user" },
+		{ 0x20000000, "pid" },	{ 0x40000000, "net" },
+	};
 	const char *name = "?";
 
 	for (size_t i = 0; i < array_size(names); i++)
@@ -263,7 +264,7 @@ static void describe_namespace(FILE *out, const struct show_tree *tree unused, c
 
 static void describe_tun(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
 {
-	fprintf(out, "%s", or(file->tunf->netdev, "no device yet"));
+	fprintf(out, "%s", or_else(file->tunf->netdev, "no device yet"));
 }
 
 static void describe_external(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
@@ -284,7 +285,7 @@ static void describe_pidfd(FILE *out, const struct show_tree *tree unused, const
 		fprintf(out, "of process %d", file->pidfd->nspid);
 }
 
-/* --- All of them --------------------------------------------------------------------------------------------------- */
+/* --- All of them ---------------------------------------------------------------------------------------- */
 
 static const struct kind {
 	const char *field; /* of file_entry */
@@ -416,9 +417,11 @@ void show_flags(uint32_t flags, void (*each)(void *context, const char *name), v
 	static const struct {
 		uint32_t flag;
 		const char *name;
-	} names[] = { { O_APPEND, "append" },	  { O_NONBLOCK, "nonblock" }, { O_PATH, "path" },
-		      { O_DIRECT, "direct" },	  { O_ASYNC, "async" },	      { O_SYNC & ~O_DSYNC, "sync" },
-		      { O_DSYNC, "dsync" },	  { O_NOATIME, "noatime" },   { O_TMPFILE & ~O_DIRECTORY, "tmpfile" } };
+	} names[] = {
+		{ O_APPEND, "append" }, { O_NONBLOCK, "nonblock" }, { O_PATH, "path" },
+		{ O_DIRECT, "direct" }, { O_ASYNC, "async" },	    { O_SYNC & ~O_DSYNC, "sync" },
+		{ O_DSYNC, "dsync" },	{ O_NOATIME, "noatime" },   { O_TMPFILE & ~O_DIRECTORY, "tmpfile" }
+	};
 
 	each(context, modes[flags & O_ACCMODE]);
 	for (size_t i = 0; i < array_size(names); i++)

@@ -1,6 +1,6 @@
 /*
- * show_json.c - the structure of show.h as one JSON object. Its members are documented in Documentation/images.md;
- * whoever changes the meaning of one counts "format" up, adding one does not.
+ * show_json.c - the structure of show.h as one JSON object. Its members are documented in
+ * Documentation/images.md; whoever changes the meaning of one counts "format" up, adding one does not.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 #define FORMAT 1
 
-/* --- The emitter --------------------------------------------------------------------------------------------------- */
+/* --- The emitter ---------------------------------------------------------------------------------------- */
 
 struct json {
 	FILE *out;
@@ -97,7 +97,7 @@ static void put_string(struct json *json, const char *key, const char *text)
 		fputs("null", json->out);
 }
 
-/* --- The object ---------------------------------------------------------------------------------------------------- */
+/* --- The object ----------------------------------------------------------------------------------------- */
 
 static void put_memory(struct json *json, const struct show_memory *memory)
 {
@@ -190,7 +190,8 @@ static void put_state(struct json *json, const struct show_process *process)
 	if (process->task && process->task->task_state == 2) {
 		unsigned status = process->task->exit_code;
 
-		put_number(json, status & 0x7f ? "signal" : "exit_status", status & 0x7f ? status & 0x7f : status >> 8 & 0xff);
+		put_number(json, status & 0x7f ? "signal" : "exit_status",
+			   status & 0x7f ? status & 0x7f : status >> 8 & 0xff);
 	}
 }
 

@@ -11,7 +11,7 @@
 #include "pagemap.pb-c.h"
 
 #define STATUS_SHARED ((1u << 8) | (1u << 10)) /* vma_entry.status: shared anonymous, SysV */
-#define PRESENT	      4u			/* pagemap_entry.flags */
+#define PRESENT	      4u		       /* pagemap_entry.flags */
 #define IN_PARENT     1u
 
 static void free_records(struct show_records *records)
@@ -23,7 +23,8 @@ static void free_records(struct show_records *records)
 }
 
 /* All records of an image; none if there is no such image. */
-static int read_records(struct image_store *store, enum image_kind kind, unsigned long id, struct show_records *records)
+static int read_records(struct image_store *store, enum image_kind kind, unsigned long id,
+			struct show_records *records)
 {
 	struct image *image;
 	ProtobufCMessage *message;
@@ -45,7 +46,7 @@ static int read_optional(struct image_store *store, enum image_kind kind, unsign
 	return result == -ENOENT ? 0 : result;
 }
 
-/* --- Memory -------------------------------------------------------------------------------------------------------- */
+/* --- Memory --------------------------------------------------------------------------------------------- */
 
 static void add_run(struct show_memory *memory, const PagemapEntry *entry)
 {
@@ -72,7 +73,8 @@ static int read_runs(struct image *image, struct show_memory *memory)
 	return result;
 }
 
-static int read_pagemap(struct image_store *store, enum image_kind kind, unsigned long id, struct show_memory *memory)
+static int read_pagemap(struct image_store *store, enum image_kind kind, unsigned long id,
+			struct show_memory *memory)
 {
 	struct image *image;
 	int result = image_open(store, &image, kind, id);
@@ -114,7 +116,8 @@ static int read_shared(struct image_store *store, struct show_tree *tree, const 
 
 	for (size_t i = 0; i < mm->n_vmas && result == 0; i++)
 		if (mm->vmas[i]->status & STATUS_SHARED)
-			result = add_shared(store, tree, mm->vmas[i]->shmid, mm->vmas[i]->end - mm->vmas[i]->start);
+			result = add_shared(store, tree, mm->vmas[i]->shmid,
+					    mm->vmas[i]->end - mm->vmas[i]->start);
 	return result;
 }
 
@@ -134,7 +137,7 @@ static int read_memory(struct image_store *store, struct show_tree *tree, struct
 	return result;
 }
 
-/* --- Processes ----------------------------------------------------------------------------------------------------- */
+/* --- Processes ------------------------------------------------------------------------------------------ */
 
 static int read_cores(struct image_store *store, struct show_process *process)
 {
@@ -199,7 +202,7 @@ static int read_process(struct image_store *store, struct show_tree *tree, struc
 	return result;
 }
 
-/* A process whose parent is not among those before it is a root: so there is no cycle, whatever the image says. */
+/* A process whose parent is not among those before it is a root: so there is no cycle. */
 static void link_process(struct show_tree *tree, struct show_process *process)
 {
 	for (struct show_process *other = process; other-- > tree->processes;) {
@@ -232,7 +235,7 @@ static int read_processes(struct image_store *store, struct show_tree *tree)
 	return result;
 }
 
-/* --- The whole ----------------------------------------------------------------------------------------------------- */
+/* --- The whole ------------------------------------------------------------------------------------------ */
 
 static int read_inventory(struct image_store *store, struct show_tree *tree)
 {
@@ -297,7 +300,7 @@ void show_tree_free(struct show_tree *tree)
 	image_free(tree->inventory);
 }
 
-/* --- Questions ----------------------------------------------------------------------------------------------------- */
+/* --- Questions ------------------------------------------------------------------------------------------ */
 
 const FileEntry *show_find_file(const struct show_tree *tree, uint32_t id)
 {
@@ -339,19 +342,22 @@ const char *show_state(const struct show_process *process)
 void show_namespaces(const struct show_tree *tree, const struct show_process *process,
 		     void (*each)(void *context, const char *name, uint32_t id, bool own), void *context)
 {
-	const TaskKobjIdsEntry *ids = process->ids, *ours = tree->inventory ? tree->inventory->root_ids : NULL;
+	const TaskKobjIdsEntry *ids = process->ids;
+	const TaskKobjIdsEntry *ours = tree->inventory ? tree->inventory->root_ids : NULL;
 
-#define namespace(kind)                                                                                         \
-	if (ids && ids->has_##kind##_ns_id)                                                                     \
-		each(context, #kind, ids->kind##_ns_id,                                                         \
+	/* clang-format off */
+#define tell(kind)											\
+	if (ids && ids->has_##kind##_ns_id)								\
+		each(context, #kind, ids->kind##_ns_id,							\
 		     ours && (!ours->has_##kind##_ns_id || ours->kind##_ns_id != ids->kind##_ns_id))
-	namespace(pid);
-	namespace(net);
-	namespace(ipc);
-	namespace(uts);
-	namespace(mnt);
-	namespace(user);
-	namespace(cgroup);
-	namespace(time);
-#undef namespace
+	/* clang-format on */
+	tell(pid);
+	tell(net);
+	tell(ipc);
+	tell(uts);
+	tell(mnt);
+	tell(user);
+	tell(cgroup);
+	tell(time);
+#undef tell
 }

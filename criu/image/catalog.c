@@ -1,6 +1,6 @@
 /*
- * catalog.c - the kinds of images: name, magic, header and message of each. A new kind is one row here and one in
- * enum image_kind; what follows a record (raw bytes) is the business of whoever writes the kind.
+ * catalog.c - the kinds of images: name, magic, header and message of each. A new kind is one row here and
+ * one in enum image_kind; what follows a record (raw bytes) is the business of whoever writes the kind.
  *
  * The facts are those of CRIU's format; Documentation/images.md tells them in full.
  */
@@ -26,16 +26,19 @@
 #include "utsns.pb-c.h"
 
 /* clang-format off */
-#define common(name, pattern, magic, message) { name, pattern, magic, HEADER_COMMON, &message##__descriptor, NULL }
+#define common(name, pattern, magic, message) \
+	{ name, pattern, magic, HEADER_COMMON, &message##__descriptor, NULL }
 /* The first record is of another type than those behind it. */
 #define headed(name, pattern, magic, message, following) \
 	{ name, pattern, magic, HEADER_COMMON, &message##__descriptor, &following##__descriptor }
 
 const struct image_type image_types[IMAGE_KINDS] = {
-	[IMAGE_INVENTORY]     = { "INVENTORY", "inventory.img", 0x58313116, HEADER_BARE, &inventory_entry__descriptor, NULL },
+	[IMAGE_INVENTORY]     = { "INVENTORY", "inventory.img", 0x58313116, HEADER_BARE,
+				  &inventory_entry__descriptor, NULL },
 	[IMAGE_FDINFO]        = common("FDINFO", "fdinfo-%lu.img", 0x56213732, fdinfo_entry),
 	[IMAGE_PAGEMAP]       = headed("PAGEMAP", "pagemap-%lu.img", 0x56084025, pagemap_head, pagemap_entry),
-	[IMAGE_SHMEM_PAGEMAP] = headed("SHMEM_PAGEMAP", "pagemap-shmem-%lu.img", 0x56084025, pagemap_head, pagemap_entry),
+	[IMAGE_SHMEM_PAGEMAP] = headed("SHMEM_PAGEMAP", "pagemap-shmem-%lu.img", 0x56084025,
+				       pagemap_head, pagemap_entry),
 	[IMAGE_CORE]          = common("CORE", "core-%lu.img", 0x55053847, core_entry),
 	[IMAGE_IDS]           = common("IDS", "ids-%lu.img", 0x54432030, task_kobj_ids_entry),
 	[IMAGE_MM]            = common("MM", "mm-%lu.img", 0x57492820, mm_entry),
@@ -45,7 +48,8 @@ const struct image_type image_types[IMAGE_KINDS] = {
 	[IMAGE_FS]            = common("FS", "fs-%lu.img", 0x51403912, fs_entry),
 	[IMAGE_FILES]         = common("FILES", "files.img", 0x56303138, file_entry),
 	[IMAGE_REMAP_FPATH]   = common("REMAP_FPATH", "remap-fpath.img", 0x59133954, remap_file_path_entry),
-	[IMAGE_GHOST_FILE]    = headed("GHOST_FILE", "ghost-file-%lx.img", 0x52583605, ghost_file_entry, ghost_chunk_entry),
+	[IMAGE_GHOST_FILE]    = headed("GHOST_FILE", "ghost-file-%lx.img", 0x52583605,
+				       ghost_file_entry, ghost_chunk_entry),
 	[IMAGE_MEMFD_INODE]   = common("MEMFD_INODE", "memfd.img", 0x48453499, memfd_inode_entry),
 	[IMAGE_TTY_INFO]      = common("TTY_INFO", "tty-info.img", 0x59453036, tty_info_entry),
 	[IMAGE_TTY_DATA]      = common("TTY_DATA", "tty-data.img", 0x59413026, tty_data_entry),
@@ -57,6 +61,7 @@ const struct image_type image_types[IMAGE_KINDS] = {
 	[IMAGE_TIMENS]        = common("TIMENS", "timens-%lu.img", 0x43114433, timens_entry),
 	[IMAGE_CPUINFO]       = common("CPUINFO", "cpuinfo.img", 0x61404013, cpuinfo_entry),
 	/* In the work directory, so a store of its own. */
-	[IMAGE_STATS]         = { "STATS", "stats-%s", 0x57093306, HEADER_SERVICE, &stats_entry__descriptor, NULL },
+	[IMAGE_STATS]         = { "STATS", "stats-%s", 0x57093306, HEADER_SERVICE,
+				  &stats_entry__descriptor, NULL },
 };
 /* clang-format on */

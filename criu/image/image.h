@@ -1,11 +1,12 @@
 /*
  * image.h - image files: a header, then protobuf records, sometimes with raw bytes behind a record.
  *
- * A `store` is where images live: a directory, or memory for tests. An `image` is one open file of it, buffered. Names,
- * magics and message types come from the catalog (catalog.c), one row a kind; its facts are those of CRIU 4.2's format.
+ * A `store` is where images live: a directory, or memory for tests. An `image` is one open file of it,
+ * buffered. Names, magics and message types come from the catalog (catalog.c), one row a kind; its facts are
+ * those of CRIU 4.2's format.
  *
- * Images are untrusted: every length is checked against what is left of the file before it is used, a torn or forged
- * file is an error that names it (fail() is called here), and never a crash.
+ * Images are untrusted: every length is checked against what is left of the file before it is used, a torn or
+ * forged file is an error that names it (fail() is called here), and never a crash.
  */
 #ifndef CRIU_IMAGE_IMAGE_H
 #define CRIU_IMAGE_IMAGE_H
@@ -49,9 +50,9 @@ enum image_kind {
 struct image_store; /* opaque */
 
 /*
- * Opens a directory of images. For writing it is created if missing (0700); files in it are 0600, opened beneath it, no
- * symbolic link followed. The store keeps its own descriptor of the directory. 0 or -errno, recorded. Opening to read
- * does not ask for a complete dump: inventory_read() does.
+ * Opens a directory of images. For writing it is created if missing (0700); files in it are 0600, opened
+ * beneath it, no symbolic link followed. The store keeps its own descriptor of the directory. 0 or -errno,
+ * recorded. Opening to read does not ask for a complete dump: inventory_read() does.
  */
 int image_store_open_directory(struct image_store **store, const char *path, bool for_writing);
 int image_store_open_fd(struct image_store **store, int directory, bool for_writing); /* dup'ed */
@@ -62,7 +63,7 @@ const char *image_store_name(const struct image_store *store);
 
 struct image; /* opaque */
 
-/* -ENOENT is returned but not recorded by image_open(): many images are optional. All other errors are recorded. */
+/* image_open() returns -ENOENT but does not record it: many images are optional. Other errors are recorded. */
 int image_open(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id);
 int image_create(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id);
 /* Closes it; NULL is fine. For a created image: flushes, and returns 0 or -errno, recorded. */
@@ -70,8 +71,8 @@ int image_close(struct image *image);
 const char *image_name(const struct image *image);
 uint64_t image_size(const struct image *image);
 /*
- * For raw images and bulk data behind a record. Reading never moves the descriptor's own offset: use image_position()
- * and pread(). Writing: image_flush() first, then append at the descriptor's offset.
+ * For raw images and bulk data behind a record. Reading never moves the descriptor's own offset: use
+ * image_position() and pread(). Writing: image_flush() first, then append at the descriptor's offset.
  */
 int image_fd(const struct image *image);
 
@@ -85,40 +86,43 @@ int image_flush(struct image *image) must_check;
  * 1: a record; 0: the end of the image, *message is NULL; -errno, recorded: torn or forged.
  * `descriptor` must be the catalog's for this place of the image: asking for another is a bug (assert).
  */
-int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor, ProtobufCMessage **message) must_check;
+int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor, ProtobufCMessage **message)
+	must_check;
 int image_read_bytes(struct image *image, void *bytes, size_t size) must_check;
 int image_skip_bytes(struct image *image, uint64_t size) must_check;
 uint64_t image_position(const struct image *image);
 
 /* The record of an image that has just one: opens, reads, closes. 0 or -errno; -ENOENT is not recorded. */
-int image_read_single(struct image_store *store, enum image_kind kind, unsigned long id, ProtobufCMessage **message) must_check;
+int image_read_single(struct image_store *store, enum image_kind kind, unsigned long id,
+		      ProtobufCMessage **message) must_check;
 int image_write_single(struct image_store *store, enum image_kind kind, unsigned long id,
 		       const ProtobufCMessage *message) must_check;
 
 /* Typed helpers:   CoreEntry *core; result = image_read_as(image, core_entry, &core); */
 #define image_read_as(image, type, out) image_read(image, &type##__descriptor, (ProtobufCMessage **)(out))
-#define image_free(message)						       \
-	do {								       \
-		if (message)						       \
+#define image_free(message)                                                       \
+	do {                                                                      \
+		if (message)                                                      \
 			protobuf_c_message_free_unpacked(&(message)->base, NULL); \
 	} while (0)
 
 /*
- * The two ends of a dump. image_store_begin() takes away an inventory.img of an earlier dump, so that no mixture ever
- * looks complete. image_store_commit() puts everything that was created in the store on disk, and only then does
- * inventory.img get its name: a directory without it is not a dump. All images are closed by then.
+ * The two ends of a dump. image_store_begin() takes away an inventory.img of an earlier dump, so that no
+ * mixture ever looks complete. image_store_commit() puts everything that was created in the store on disk,
+ * and only then does inventory.img get its name: a directory without it is not a dump. All images are closed
+ * by then.
  */
 int image_store_begin(struct image_store *store) must_check;
 int image_store_commit(struct image_store *store, const ProtobufCMessage *inventory) must_check;
 
 /* The catalog, for `criu show` and for tests. */
 struct image_type {
-	const char *name;	 /* as `crit` prints it: "CORE" */
-	const char *pattern;	 /* "core-%lu.img" */
-	uint32_t magic;		 /* 0: raw, no header */
+	const char *name;    /* as `crit` prints it: "CORE" */
+	const char *pattern; /* "core-%lu.img" */
+	uint32_t magic;	     /* 0: raw, no header */
 	enum image_header { HEADER_RAW, HEADER_BARE, HEADER_COMMON, HEADER_SERVICE } header;
 	const ProtobufCMessageDescriptor *descriptor; /* NULL: raw */
-	const ProtobufCMessageDescriptor *following;  /* of the records after the first, where they are others */
+	const ProtobufCMessageDescriptor *following;  /* of records after the first, where they are others */
 };
 extern const struct image_type image_types[IMAGE_KINDS];
 

@@ -28,10 +28,12 @@ static int check(const char *directory, const InventoryEntry *inventory)
 	const char *maker = inventory->made_by ? inventory->made_by : "a criu that does not say its version";
 
 	if (inventory->img_version < OLDEST_VERSION || inventory->img_version > OUR_VERSION)
-		return fail(0, "%s/inventory.img: the images have format %u, made by %s; this criu (%s) reads formats %d to %d",
-			    directory, inventory->img_version, maker, CRIU_VERSION, OLDEST_VERSION, OUR_VERSION);
+		return fail(
+			0,
+			"%s/inventory.img: the images have format %u, made by %s; this criu reads %d to %d",
+			directory, inventory->img_version, maker, OLDEST_VERSION, OUR_VERSION);
 	if (!inventory->fdinfo_per_id || !inventory->ns_per_id)
-		return fail(0, "%s/inventory.img: the images have an old layout (%s by pid) that this criu does not read",
+		return fail(0, "%s/inventory.img: an old layout (%s by pid) that this criu does not read",
 			    directory, inventory->fdinfo_per_id ? "namespaces" : "descriptors");
 	return 0;
 }
@@ -41,8 +43,10 @@ int inventory_read(struct image_store *store, InventoryEntry **inventory)
 	int result = image_read_single(store, IMAGE_INVENTORY, 0, (ProtobufCMessage **)inventory);
 
 	if (result == -ENOENT) {
-		fail(0, "%s is not a complete image directory: it has no inventory.img "
-			"(the dump was interrupted or is still going on)", image_store_name(store));
+		fail(0,
+		     "%s is not a complete image directory: it has no inventory.img "
+		     "(the dump was interrupted or is still going on)",
+		     image_store_name(store));
 		return -ENOENT;
 	}
 	if (result == 0)

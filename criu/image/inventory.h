@@ -8,14 +8,14 @@
 #include "inventory.pb-c.h"
 
 /*
- * An inventory of the layout we write, made now. The caller adds root_ids, root_cg_set and lsmtype, gives it to
- * image_store_commit() and frees it with image_free().
+ * An inventory of the layout we write, made now. The caller adds root_ids, root_cg_set and lsmtype, gives it
+ * to image_store_commit() and frees it with image_free().
  */
 InventoryEntry *inventory_new(void);
 
 /*
- * Reads and checks inventory.img; *inventory is to be freed with image_free(). -errno, recorded: also -ENOENT, for a
- * directory that is not a complete dump, and for a layout that this program does not read.
+ * Reads and checks inventory.img; *inventory is to be freed with image_free(). -errno, recorded: also
+ * -ENOENT, for a directory that is not a complete dump, and for a layout that this program does not read.
  */
 int inventory_read(struct image_store *store, InventoryEntry **inventory) must_check;
 

@@ -1,8 +1,9 @@
 /*
  * records.c - one open image: its header, and the records and bytes behind it, through one buffer.
  *
- * A record is a little-endian u32 length and that many bytes of protobuf. A length is believed only if so much is left of
- * the file, so a forged one costs no memory, and the buffer grows to the largest record at most. Bulk data passes it by.
+ * A record is a little-endian u32 length and that many bytes of protobuf. A length is believed only if so
+ * much is left of the file, so a forged one costs no memory, and the buffer grows to the largest record at
+ * most. Bulk data passes it by.
  */
 #include <assert.h>
 #include <errno.h>
@@ -30,7 +31,7 @@ struct image {
 	bool is_written;
 	unsigned record_count; /* read or written so far */
 
-	/* buffer[start..end) is what was read and not yet asked for, or (start is 0) what is not yet written. */
+	/* buffer[start..end) was read and not yet asked for, or (start is 0) is not yet written. */
 	unsigned char *buffer;
 	size_t room, start, end;
 	uint64_t offset; /* reading: of buffer[0] in the file */
@@ -48,7 +49,7 @@ printf_like(2, 3) static int broken(const struct image *image, const char *forma
 	return fail(EINVAL, "%s/%s: %s", image->store->name, image->name, reason);
 }
 
-/* --- The buffer -------------------------------------------------------------------------------------------------- */
+/* --- The buffer ----------------------------------------------------------------------------------------- */
 
 static void make_room(struct image *image, size_t size)
 {
@@ -125,7 +126,7 @@ static int append(struct image *image, size_t size, unsigned char **place)
 	return 0;
 }
 
-/* --- Opening and closing ----------------------------------------------------------------------------------------- */
+/* --- Opening and closing -------------------------------------------------------------------------------- */
 
 static const char *image_file_name(char *name, size_t size, const struct image_type *type, unsigned long id)
 {
@@ -164,14 +165,17 @@ static int check_header(struct image *image)
 	if (size == 0)
 		return 0;
 	if (image->size < size)
-		return broken(image, "is torn: %lu bytes are less than its header", (unsigned long)image->size);
+		return broken(image, "is torn: %lu bytes are less than its header",
+			      (unsigned long)image->size);
 	result = take_word(image, &word);
-	if (result == 0 && word == (type->header == HEADER_SERVICE ? SERVICE_MAGIC : COMMON_MAGIC) && size == 8)
+	if (result == 0 && word == (type->header == HEADER_SERVICE ? SERVICE_MAGIC : COMMON_MAGIC) &&
+	    size == 8)
 		result = take_word(image, &word);
 	/* Without the first word: format 1, and inventory.img always. Service images always had it. */
-	if (result == 0 && (word != type->magic || (type->header == HEADER_SERVICE && image_position(image) != 8)))
-		return broken(image, "is not an image of type %s: it begins with 0x%08x, not 0x%08x", type->name, word,
-			      type->magic);
+	if (result == 0 &&
+	    (word != type->magic || (type->header == HEADER_SERVICE && image_position(image) != 8)))
+		return broken(image, "is not an image of type %s: it begins with 0x%08x, not 0x%08x",
+			      type->name, word, type->magic);
 	return result;
 }
 
@@ -186,7 +190,8 @@ int image_open(struct image_store *store, struct image **image, enum image_kind 
 	if (fd == -ENOENT)
 		return -ENOENT;
 	if (fd == -ELOOP)
-		return fail(0, "%s/%s is a symbolic link: images are never opened through one", store->name, name);
+		return fail(0, "%s/%s is a symbolic link: images are never opened through one", store->name,
+			    name);
 	if (fd == -ENXIO)
 		return fail(0, "%s/%s is not a regular file", store->name, name);
 	if (fd < 0)
@@ -205,7 +210,9 @@ int image_open(struct image_store *store, struct image **image, enum image_kind 
 
 static int write_header(struct image *image)
 {
-	static const uint32_t first_word[] = { [HEADER_COMMON] = COMMON_MAGIC, [HEADER_SERVICE] = SERVICE_MAGIC };
+	static const uint32_t first_word[] = {
+		[HEADER_COMMON] = COMMON_MAGIC, [HEADER_SERVICE] = SERVICE_MAGIC
+	};
 	uint32_t first = htole32(first_word[image->type->header]), magic = htole32(image->type->magic);
 	int result = 0;
 
@@ -238,7 +245,8 @@ int image_create(struct image_store *store, struct image **image, enum image_kin
 	char name[64];
 
 	assert(kind != IMAGE_INVENTORY); /* image_store_commit() makes it */
-	return image_create_as(store, image, kind, image_file_name(name, sizeof(name), &image_types[kind], id));
+	return image_create_as(store, image, kind,
+			       image_file_name(name, sizeof(name), &image_types[kind], id));
 }
 
 int image_close(struct image *image)
@@ -278,11 +286,12 @@ uint64_t image_size(const struct image *image)
 	return image->is_written ? image_position(image) : image->size;
 }
 
-/* --- Records ----------------------------------------------------------------------------------------------------- */
+/* --- Records -------------------------------------------------------------------------------------------- */
 
 static const ProtobufCMessageDescriptor *next_descriptor(const struct image *image)
 {
-	return image->record_count && image->type->following ? image->type->following : image->type->descriptor;
+	return image->record_count && image->type->following ? image->type->following :
+							       image->type->descriptor;
 }
 
 int image_write(struct image *image, const ProtobufCMessage *message)
@@ -294,7 +303,8 @@ int image_write(struct image *image, const ProtobufCMessage *message)
 
 	assert(message->descriptor == next_descriptor(image));
 	if (size > INT32_MAX) /* protobuf's own limit */
-		return fail(EFBIG, "cannot write %s/%s: a record of %zu bytes", image->store->name, image->name, size);
+		return fail(EFBIG, "cannot write %s/%s: a record of %zu bytes", image->store->name,
+			    image->name, size);
 	result = append(image, sizeof(length) + size, &place);
 	if (result < 0)
 		return result;
@@ -332,7 +342,8 @@ int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor
 	if (left(image) == 0)
 		return 0;
 	if (left(image) < sizeof(size))
-		return broken(image, "is torn: at offset %lu there are %lu bytes, less than the length of a record",
+		return broken(image,
+			      "is torn: at offset %lu there are %lu bytes, less than the length of a record",
 			      (unsigned long)at, (unsigned long)left(image));
 	result = take_word(image, &size);
 	if (result < 0)
@@ -346,7 +357,8 @@ int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor
 	if (wire_is_sane(descriptor, image->buffer + image->start, size))
 		*message = protobuf_c_message_unpack(descriptor, NULL, size, image->buffer + image->start);
 	if (!*message)
-		return broken(image, "the record at offset %lu is not a valid %s", (unsigned long)at, descriptor->name);
+		return broken(image, "the record at offset %lu is not a valid %s", (unsigned long)at,
+			      descriptor->name);
 	image->start += size;
 	image->record_count++;
 	return 1;
@@ -393,7 +405,8 @@ int image_skip_bytes(struct image *image, uint64_t size)
 	return 0;
 }
 
-int image_read_single(struct image_store *store, enum image_kind kind, unsigned long id, ProtobufCMessage **message)
+int image_read_single(struct image_store *store, enum image_kind kind, unsigned long id,
+		      ProtobufCMessage **message)
 {
 	struct image *image;
 	int result;

@@ -8,15 +8,16 @@
  *	commit   inventory.img.new is written; every file is synced; the directory is synced
  *	         inventory.img.new becomes inventory.img; the directory is synced
  *
- * Why a sync for each file: measured on ext4 (virtio disk), 14 images of 3 KB and an empty pages image, median:
+ * Why a sync for each file: measured on ext4 (virtio disk), 14 images of 3 KB and an empty pages image,
+ * median:
  *
  *	fsync each, directory, then the inventory likewise                             2.8 ms
  *	start writing all, fsync each with the inventory among them, then rename       1.8 ms   <- this
  *	syncfs(), then rename                                                          1.0 ms
  *	the last two while somebody else has 400 MB unwritten on the same disk   2.4 | 124 ms
  *
- * Started early, the writes have left before the first fsync() asks for them, and its one journal commit serves all
- * files. syncfs() would make a frozen tree wait for the rest of the machine.
+ * Started early, the writes have left before the first fsync() asks for them, and its one journal commit
+ * serves all files. syncfs() would make a frozen tree wait for the rest of the machine.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -137,7 +138,8 @@ static int sync_created(struct image_store *store)
 	for (size_t i = 0; i < store->created_count; i++) {
 		result = store->ops->sync_file(store, store->created[i]);
 		if (result < 0)
-			return fail(-result, "cannot bring %s/%s to the disk", store->name, store->created[i]);
+			return fail(-result, "cannot bring %s/%s to the disk", store->name,
+				    store->created[i]);
 	}
 	result = store->ops->sync_names(store);
 	return result < 0 ? fail(-result, "cannot sync the images directory %s", store->name) : 0;

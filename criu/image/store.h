@@ -10,8 +10,9 @@
 
 /* All return -errno and record nothing: the caller knows what it was doing. */
 struct image_store_ops {
-	int (*open_read)(struct image_store *store, const char *name);	/* a descriptor, of a regular file */
-	int (*open_write)(struct image_store *store, const char *name); /* of a new file, in place of any older one */
+	/* A descriptor: of a regular file; of a new file, in place of any older one. */
+	int (*open_read)(struct image_store *store, const char *name);
+	int (*open_write)(struct image_store *store, const char *name);
 	int (*remove)(struct image_store *store, const char *name);
 	int (*rename)(struct image_store *store, const char *from, const char *to);
 	int (*sync_file)(struct image_store *store, const char *name);
@@ -35,7 +36,7 @@ struct image_store {
 
 extern const struct image_store_ops directory_store_ops, memory_store_ops;
 
-/* As image_create(), under another name than the catalog's: inventory.img is not called so before it is on disk. */
+/* As image_create(), under another name than the catalog's: inventory.img is called so once it is on disk. */
 int image_create_as(struct image_store *store, struct image **image, enum image_kind kind, const char *name);
 
 #endif

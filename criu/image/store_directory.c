@@ -1,9 +1,9 @@
 /*
  * store_directory.c - images as files of a directory.
  *
- * Everything is opened beneath the directory's own descriptor, and nothing but a regular file is ever opened: a symbolic
- * link is refused, a pipe does not block us. Images hold memory of other people: a file is always a new one, made by us
- * with mode 0600, for an older one may belong to somebody or be readable to all.
+ * Everything is opened beneath the directory's own descriptor, and nothing but a regular file is ever opened:
+ * a symbolic link is refused, a pipe does not block us. Images hold memory of other people: a file is always
+ * a new one, made by us with mode 0600, for an older one may belong to somebody or be readable to all.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -52,7 +52,7 @@ static int rename_file(struct image_store *store, const char *from, const char *
 	return renameat(store->directory, from, store->directory, to) < 0 ? -errno : 0;
 }
 
-/* A failed write that nobody was told of yet is told to the first who asks, even through a new descriptor (Linux 4.16). */
+/* Of a failed write the first one who asks is told, even by a new descriptor (Linux 4.16). */
 static int sync_file(struct image_store *store, const char *name)
 {
 	autoclose int fd = open_read(store, name);

@@ -1,6 +1,6 @@
 /*
- * store_memory.c - images in memory, for tests: a list of named memfds, so that whatever works on the descriptor of an
- * image works here too.
+ * store_memory.c - images in memory, for tests: a list of named memfds, so that whatever works on the
+ * descriptor of an image works here too.
  */
 #include <errno.h>
 #include <fcntl.h>

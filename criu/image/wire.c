@@ -37,7 +37,8 @@ static bool skip(struct wire *wire, uint64_t size)
 static bool message_is_sane(const ProtobufCMessageDescriptor *descriptor, struct wire wire, unsigned depth);
 
 /* The bytes of a field: a message to look into, or anything else. */
-static bool bytes_are_sane(const ProtobufCMessageDescriptor *descriptor, uint64_t number, struct wire wire, unsigned depth)
+static bool bytes_are_sane(const ProtobufCMessageDescriptor *descriptor, uint64_t number, struct wire wire,
+			   unsigned depth)
 {
 	const ProtobufCFieldDescriptor *field = NULL;
 

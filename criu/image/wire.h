@@ -9,9 +9,9 @@
 #include <stddef.h>
 
 /*
- * protobuf_c_message_unpack() calls itself for a message in a message, without a limit: a forged record with a message
- * in a message in a message ... (two bytes each, in the types that contain themselves) overflows the stack. False for
- * such a record, and for one whose lengths lie.
+ * protobuf_c_message_unpack() calls itself for a message in a message, without a limit: a forged record with
+ * a message in a message in a message ... (two bytes each, in the types that contain themselves) overflows
+ * the stack. False for such a record, and for one whose lengths lie.
  */
 bool wire_is_sane(const ProtobufCMessageDescriptor *descriptor, const unsigned char *bytes, size_t size);
 

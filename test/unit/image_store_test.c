@@ -1,5 +1,6 @@
 /*
- * image_store_test.c - the directory that images are in: what it refuses, who may read it, when it is complete.
+ * image_store_test.c - the directory that images are in: what it refuses, who may read it, when it is
+ * complete.
  */
 #include "images.h"
 
@@ -28,8 +29,10 @@ static void modes(void **state unused)
 static void links_and_pipes_are_refused(void **state unused)
 {
 	struct image_store *store = open_directory(true);
-	autofree char *link = format_text("%s/pstree.img", directory), *pipe = format_text("%s/files.img", directory);
-	autofree char *target = format_text("%s/target", directory), *folder = format_text("%s/mm-1.img", directory);
+	autofree char *link = format_text("%s/pstree.img", directory),
+		      *pipe = format_text("%s/files.img", directory);
+	autofree char *target = format_text("%s/target", directory),
+		      *folder = format_text("%s/mm-1.img", directory);
 	struct image *image;
 	struct stat status;
 

@@ -1,19 +1,21 @@
 /*
  * image_test.c - images: what is written comes back, and has the bytes of the format.
  *
- * Messages are made from their descriptors, every field set, so a new kind of image is tested by being in the catalog.
+ * Messages are made from their descriptors, every field set, so a new kind of image is tested by being in the
+ * catalog.
  */
 #include "images.h"
 #include "mm.pb-c.h"
 #include "pstree.pb-c.h"
 
-/* --- What is written comes back ------------------------------------------------------------------------------------- */
+/* --- What is written comes back ------------------------------------------------------------------------- */
 
 static void round_trip(struct image_store *store, enum image_kind kind, unsigned long id)
 {
 	const struct image_type *type = &image_types[kind];
 	const ProtobufCMessageDescriptor *following = type->following ? type->following : type->descriptor;
-	ProtobufCMessage *first = make_message(type->descriptor, 0), *second = make_message(following, 0), *read;
+	ProtobufCMessage *first = make_message(type->descriptor, 0);
+	ProtobufCMessage *second = make_message(following, 0), *read;
 	struct image *image;
 
 	assert_int_equal(image_create(store, &image, kind, id), 0);
@@ -148,7 +150,7 @@ static void a_raw_image_by_its_descriptor(void **state unused)
 	image_store_close(store);
 }
 
-/* --- The bytes of the format ---------------------------------------------------------------------------------------- */
+/* --- The bytes of the format ---------------------------------------------------------------------------- */
 
 static const struct fact {
 	enum image_kind kind;
@@ -198,7 +200,7 @@ static void headers(void **state unused)
 		assert_string_equal(image_name(image), fact->file);
 		assert_int_equal(image_close(image), 0);
 		assert_int_equal(get_file(fact->file, bytes, sizeof(bytes)), size);
-		assert_memory_equal(bytes, fact->header, size); /* little-endian, as every machine we run on */
+		assert_memory_equal(bytes, fact->header, size); /* our machines are little-endian */
 		is_known[fact->kind] = true;
 	}
 	for (enum image_kind kind = 0; kind < IMAGE_KINDS; kind++)
@@ -243,7 +245,8 @@ static void inventory_is_bare(void **state unused)
 	memcpy(words, bytes, sizeof(words));
 	assert_int_equal(words[0], 0x58313116);
 	assert_int_equal(words[1], size - 8);
-	assert_memory_equal(bytes + 8, "\x08\x02\x10\x01\x20\x01", 6); /* version 2, fdinfo_per_id, ns_per_id */
+	/* version 2, fdinfo_per_id, ns_per_id */
+	assert_memory_equal(bytes + 8, "\x08\x02\x10\x01\x20\x01", 6);
 	image_store_close(store);
 }
 

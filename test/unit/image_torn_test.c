@@ -81,20 +81,22 @@ static void every_byte_changed(void **state unused)
 
 static void forged_lengths(void **state unused)
 {
+	/* clang-format off */
 	static const struct {
 		uint32_t words[4];
 		size_t size;
 		const char *says;
 	} cases[] = {
-		{ { 0x54564319, 0x50273030, 0xffffffff, 8 }, 16, "record at offset 8 has 4294967295 bytes, but only 4 are left" },
-		{ { 0x54564319, 0x50273030, 0x80000000, 8 }, 12, "record at offset 8 has 2147483648 bytes, but only 0" },
-		{ { 0x54564319, 0x50273030, 5, 8 }, 16, "record at offset 8 has 5 bytes, but only 4 are left" },
-		{ { 0x54564319, 0x50273030, 4, 0xffffffff }, 16, "record at offset 8 is not a valid pstree_entry" },
-		{ { 0x54564319, 0x50273030, 0 }, 12, "record at offset 8 is not a valid pstree_entry" }, /* no pid */
-		{ { 0x54564319, 0x55053847 }, 8, "is not an image of type PSTREE: it begins with 0x55053847" },
-		{ { 0x55105940, 0x50273030 }, 8, "is not an image of type PSTREE" },
-		{ { 0 }, 0, "is torn" },
+		{ { 0x54564319, 0x50273030, 0xffffffff, 8 }, 16, "8 has 4294967295 bytes, but only 4 are left" },
+		{ { 0x54564319, 0x50273030, 0x80000000 },    12, "8 has 2147483648 bytes, but only 0" },
+		{ { 0x54564319, 0x50273030, 5, 8 },          16, "8 has 5 bytes, but only 4 are left" },
+		{ { 0x54564319, 0x50273030, 4, 0xffffffff }, 16, "at offset 8 is not a valid pstree_entry" },
+		{ { 0x54564319, 0x50273030, 0 },             12, "at offset 8 is not a valid pstree_entry" },
+		{ { 0x54564319, 0x55053847 },                 8, "not an image of type PSTREE: it begins with" },
+		{ { 0x55105940, 0x50273030 },                 8, "not an image of type PSTREE" },
+		{ { 0 },                                      0, "is torn" },
 	};
+	/* clang-format on */
 	struct image_store *store = open_directory(true);
 	ProtobufCMessage *read;
 
@@ -121,7 +123,7 @@ static void wrap(const unsigned char *end, unsigned char **start, const char *be
 	memcpy(*start, prefix, at);
 }
 
-/* A cgroup in a cgroup in a cgroup: a few bytes a level, which protobuf-c would follow until the stack ends. */
+/* A cgroup in a cgroup in a cgroup: few bytes a level, which protobuf-c would follow until the stack ends. */
 static int read_nested_cgroups(struct image_store *store, size_t size, unsigned levels)
 {
 	autofree unsigned char *bytes = allocate(size);
@@ -189,12 +191,8 @@ int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(torn_at_every_byte),
-		test(every_byte_changed),
-		test(forged_lengths),
-		test(forged_depth),
-		test(skipping_past_the_end),
-		test(format_1_has_no_first_word),
+		test(torn_at_every_byte), test(every_byte_changed),    test(forged_lengths),
+		test(forged_depth),	  test(skipping_past_the_end), test(format_1_has_no_first_word),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

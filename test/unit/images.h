@@ -1,5 +1,6 @@
 /*
- * images.h - for unit tests of images: a directory that is gone after the test, and messages with every field set.
+ * images.h - for unit tests of images: a directory that is gone after the test, and messages with every field
+ * set.
  */
 #ifndef TEST_UNIT_IMAGES_H
 #define TEST_UNIT_IMAGES_H
@@ -77,7 +78,7 @@ static inline size_t get_file(const char *name, unsigned char *bytes, size_t roo
 	return size;
 }
 
-/* --- Messages with every field set ---------------------------------------------------------------------------------- */
+/* --- Messages with every field set ---------------------------------------------------------------------- */
 
 static inline ProtobufCMessage *make_message(const ProtobufCMessageDescriptor *descriptor, unsigned depth);
 
@@ -130,7 +131,8 @@ static inline size_t value_size(const ProtobufCFieldDescriptor *field)
 	}
 }
 
-static inline void make_field(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, unsigned depth)
+static inline void make_field(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+			      unsigned depth)
 {
 	char *place = (char *)message + field->offset;
 	unsigned *quantifier = (unsigned *)((char *)message + field->quantifier_offset);
@@ -175,7 +177,7 @@ static inline void assert_equal_messages(const ProtobufCMessage *one, const Prot
 	assert_memory_equal(a, b, size);
 }
 
-/* --- Images ------------------------------------------------------------------------------------------------------ */
+/* --- Images --------------------------------------------------------------------------------------------- */
 
 static inline void round_trip_inventory(struct image_store *store)
 {

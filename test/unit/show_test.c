@@ -1,15 +1,16 @@
 /*
- * show_test.c - `criu show`: the text and the JSON of a small tree, of an incomplete dump, and of names that mean harm.
+ * show_test.c - `criu show`: the text and the JSON of a small tree, of an incomplete dump, and of names that
+ * mean harm.
  */
 #include "images.h"
 #include "cli/show.h"
 #include "core.pb-c.h"
 #include "pagemap.pb-c.h"
 
-/* --- A tree: 10 init, with 11 shell (and its thread 12) and 13 a zombie ------------------------------------------------ */
+/* --- A tree: 10 init, with 11 shell (and its thread 12) and 13 a zombie --------------------------------- */
 
-static void write_process(struct image_store *store, struct image *pstree, uint32_t pid, uint32_t parent, const char *name,
-			  uint32_t state)
+static void write_process(struct image_store *store, struct image *pstree, uint32_t pid, uint32_t parent,
+			  const char *name, uint32_t state)
 {
 	PstreeEntry *entry = message_new(PstreeEntry, pstree_entry);
 	CoreEntry *core = message_new(CoreEntry, core_entry);
@@ -160,7 +161,7 @@ static void assert_contains(const char *text, const char *part)
 		fail_msg("not there: %s\nin:\n%s", part, text);
 }
 
-/* --- Tests --------------------------------------------------------------------------------------------------------- */
+/* --- Tests ---------------------------------------------------------------------------------------------- */
 
 static void the_text_of_a_tree(void **state unused)
 {
@@ -211,7 +212,9 @@ static void the_json_of_a_tree(void **state unused)
 	assert_contains(text, "\"tid\": 13,");
 	assert_contains(text, "\"pid\": {\n          \"id\": 9,\n          \"own\": true\n");
 	assert_contains(text, "\"descriptors_of\": 10,\n      \"descriptors\": []");
-	assert_contains(text, "\"flags\": [\n        \"write\",\n        \"append\"\n      ],\n      \"position\": 42\n");
+	assert_contains(
+		text,
+		"\"flags\": [\n        \"write\",\n        \"append\"\n      ],\n      \"position\": 42\n");
 	image_store_close(store);
 }
 
@@ -258,14 +261,18 @@ static void names_that_mean_harm(void **state unused)
 {
 	struct image_store *store = memory_store();
 
-	write_tree(store, "\033[2Jsh\xff", "/a\"\\\n\xc0\xaf\xed\xa0\x80\xc2\x9b\xc3\xa4\xf0\x9f\x98\x80\xe2\x82");
+	write_tree(store, "\033[2Jsh\xff",
+		   "/a\"\\\n\xc0\xaf\xed\xa0\x80\xc2\x9b\xc3\xa4\xf0\x9f\x98\x80\xe2\x82");
 	autofree char *text = shown(store, show_text), *json = shown(store, show_json);
 
 	assert_contains(text, "|- \\x1b[2Jsh\\xff ");
-	assert_contains(text, "/a\"\\\\x0a\\xc0\\xaf\\xed\\xa0\\x80\\xc2\\x9b\xc3\xa4\xf0\x9f\x98\x80\\xe2\\x82");
+	assert_contains(text,
+			"/a\"\\\\x0a\\xc0\\xaf\\xed\\xa0\\x80\\xc2\\x9b\xc3\xa4\xf0\x9f\x98\x80\\xe2\\x82");
 	assert_null(strchr(text, '\033'));
 	assert_contains(json, "\"name\": \"\\u001b[2Jsh\\ufffd\"");
-	assert_contains(json, "\"/a\\\"\\\\\\u000a\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\xc2\x9b\xc3\xa4\xf0\x9f\x98\x80\\ufffd\\ufffd\"");
+	assert_contains(
+		json,
+		"\"/a\\\"\\\\\\u000a\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\xc2\x9b\xc3\xa4\xf0\x9f\x98\x80\\ufffd\\ufffd\"");
 	image_store_close(store);
 }
 
@@ -298,12 +305,8 @@ int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(the_text_of_a_tree),
-		test(the_json_of_a_tree),
-		test(an_incomplete_dump),
-		test(an_empty_directory),
-		test(a_torn_image),
-		test(names_that_mean_harm),
+		test(the_text_of_a_tree), test(the_json_of_a_tree), test(an_incomplete_dump),
+		test(an_empty_directory), test(a_torn_image),	    test(names_that_mean_harm),
 		test(every_kind_of_file),
 	};
 
