@@ -215,22 +215,22 @@ static long epoll_with_mask(unused int argument)
 }
 
 const struct blocking_call blocking_calls[] = {
-	{ "nanosleep", sleep_plain, 400, 0, 0, 400, 700, 0 },
-	{ "clock_nanosleep with rem", sleep_with_rest, 400, 0, 0, 400, 0, 0 },
-	{ "clock_nanosleep until", sleep_until, 400, 0, 0, 400, 0, 0 },
-	{ "poll", poll_nothing, 400, 0, 0, 400, 0, 0 },
-	{ "select", select_nothing, 400, 0, 0, 400, 0, 0 },
-	{ "ppoll", ppoll_nothing, 400, 0, 0, 400, 0, 0 },
-	{ "futex", wait_for_futex, 400, -1, ETIMEDOUT, 400, 700, 0 },
-	{ "epoll_wait", wait_for_epoll, 400, 0, 0, 400, 0, 0 },
-	{ "epoll_pwait2", wait_for_epoll_pwait2, 400, 0, 0, 400, 700, 0 },
-	{ "semtimedop", wait_for_semaphore, 400, -1, EAGAIN, 400, 700, 0 },
-	{ "sigtimedwait", wait_for_signal, 400, -1, EAGAIN, 400, 700, 0 },
-	{ "recv with SO_RCVTIMEO", receive_with_timeout, 400, -1, EAGAIN, 400, 700, 0 },
-	{ "read of a pipe", read_pipe, 400, 1, 0, 400, 0, 0 },
-	{ "wait4", wait_for_child, 400, 0, 0, 400, 0, 0 },
-	{ "sigsuspend", suspend, 0, -1, EINTR, 400, 0, SIGUSR1 },
-	{ "epoll_pwait with a mask", epoll_with_mask, 0, -1, EINTR, 400, 0, SIGUSR1 },
+	{ "nanosleep", sleep_plain, 400, 0, 0, 400, WHEN_ORPHANED, 0 },
+	{ "clock_nanosleep with rem", sleep_with_rest, 400, 0, 0, 400, NEVER, 0 },
+	{ "clock_nanosleep until", sleep_until, 400, 0, 0, 400, NEVER, 0 },
+	{ "poll", poll_nothing, 400, 0, 0, 400, NEVER, 0 },
+	{ "select", select_nothing, 400, 0, 0, 400, NEVER, 0 },
+	{ "ppoll", ppoll_nothing, 400, 0, 0, 400, NEVER, 0 },
+	{ "futex", wait_for_futex, 400, -1, ETIMEDOUT, 400, WHEN_ORPHANED, 0 },
+	{ "epoll_wait", wait_for_epoll, 400, 0, 0, 400, NEVER, 0 },
+	{ "epoll_pwait2", wait_for_epoll_pwait2, 400, 0, 0, 400, ALWAYS, 0 },
+	{ "semtimedop", wait_for_semaphore, 400, -1, EAGAIN, 400, ALWAYS, 0 },
+	{ "sigtimedwait", wait_for_signal, 400, -1, EAGAIN, 400, ALWAYS, 0 },
+	{ "recv with SO_RCVTIMEO", receive_with_timeout, 400, -1, EAGAIN, 400, ALWAYS, 0 },
+	{ "read of a pipe", read_pipe, 400, 1, 0, 400, NEVER, 0 },
+	{ "wait4", wait_for_child, 400, 0, 0, 400, NEVER, 0 },
+	{ "sigsuspend", suspend, 0, -1, EINTR, 400, NEVER, SIGUSR1 },
+	{ "epoll_pwait with a mask", epoll_with_mask, 0, -1, EINTR, 400, NEVER, SIGUSR1 },
 };
 const int blocking_call_count = array_size(blocking_calls);
 

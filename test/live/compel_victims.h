@@ -30,9 +30,9 @@ struct blocking_call {
 	int argument;
 	long result;
 	int error;
-	int milliseconds;	 /* that it takes */
-	int milliseconds_longest; /* if the way home had to begin it again; 0: the same */
-	int signal;		 /* sent by the test at its end; 0: none */
+	int milliseconds; /* that it takes */
+	enum { NEVER, WHEN_ORPHANED, ALWAYS } begins_again; /* its timeout cannot be shortened: then it takes longer */
+	int signal;					    /* sent by the test at its end; 0: none */
 };
 extern const struct blocking_call blocking_calls[];
 extern const int blocking_call_count;

@@ -100,7 +100,6 @@ class Cell:
 
 	def finish(self, seconds=20):
 		"""Asks the program to stop, waits for its end and reads its verdict."""
-		self.exits.pop(self.root, None)
 		os.kill(self.root, signal.SIGTERM)
 		self.wait_end(seconds)
 		self.judge()
@@ -142,7 +141,10 @@ class Cell:
 	def after_failed_dump(self):
 		try:
 			self.check_running()
-			self.finish()
+			if self.row.program:
+				self.finish()
+			else:
+				self.kill_tree()
 		except Failure as failure:
 			return f"AND the tree did not go on: {failure}"
 		return "(the tree went on)"
@@ -157,8 +159,8 @@ class Cell:
 				tracer = system.status(pid, tid).get("TracerPid", "0")
 				if state in "tTX" or tracer != "0":
 					raise Failure(f"thread {tid} of {pid}: state {state}, tracer {tracer}")
-		if not system.threads(self.root):
-			raise Failure(f"process {self.root} is gone")
+		if system.thread_state(self.root, self.root) in ("gone", "Z"):
+			raise Failure(f"process {self.root} has ended")
 
 	def restore(self, criu, images, options=(), **how):
 		run = criu.restore(images, [*self.row.restore_options, *options], **how)
@@ -169,6 +171,7 @@ class Cell:
 			raise Failure(f"restore by {criu} failed: {run.describe()}\n{note}")
 		if not os.path.exists(f"/proc/{self.root}"):
 			raise Failure(f"restore by {criu} succeeded, but process {self.root} is not there")
+		self.exits.pop(self.root, None)
 		self.note_downtime()
 		return run
 

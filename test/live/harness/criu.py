@@ -16,7 +16,7 @@ class Run:
 	def __init__(self, command, code, seconds, printed, log_path):
 		self.command, self.code, self.seconds, self.printed = command, code, seconds, printed
 		self.log_path = log_path
-		self.log = system.read_text(log_path)
+		self.log = system.read_tail(log_path)
 
 	@property
 	def failed(self):

@@ -174,8 +174,8 @@ def print_tails(directory, files=4, lines=15):
 	paths = [os.path.join(folder, name) for folder, _, names in os.walk(directory) for name in names
 		 if name.endswith(".log") or name == "output"]
 	for path in sorted(paths, key=os.path.getmtime)[-files:]:
-		tail = system.read_text(path).splitlines()[-lines:]
+		tail = system.read_tail(path).splitlines()[-lines:]
 		if tail:
 			print(f"    --- the end of {path}")
-			print("".join(f"    | {line}\n" for line in tail), end="")
+			print("".join(f"    | {line[:300]}\n" for line in tail), end="")
 	sys.stdout.flush()

@@ -53,7 +53,17 @@ def read_text(path):
 	try:
 		with open(path, "rb") as file:
 			return file.read().decode("utf-8", "replace")
-	except (FileNotFoundError, ProcessLookupError):
+	except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+		return ""
+
+
+def read_tail(path, size=256 << 10):
+	"""The end of a file that may be very long."""
+	try:
+		with open(path, "rb") as file:
+			file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+			return file.read().decode("utf-8", "replace")
+	except (FileNotFoundError, NotADirectoryError):
 		return ""
 
 

@@ -75,6 +75,11 @@ static void write_once(const char *name, const char *text)
 	close(fd);
 }
 
+void live_note(const char *name, const char *text)
+{
+	write_once(name, text);
+}
+
 void live_ready(void)
 {
 	write_once("ready", "");

@@ -17,6 +17,7 @@ extern const char *live_directory;
 
 void live_begin(int argc, char **argv); /* SIGTERM from now on: stop */
 void live_ready(void);
+void live_note(const char *name, const char *text); /* a file for the harness, before live_ready() */
 bool live_stopping(void);
 void live_wait_stop(void);		 /* sleeps until told to stop */
 volatile int *live_stop_flag(void);

@@ -19,13 +19,16 @@
 
 #include "live.h"
 
+/* Larger than the limit for deleted files (--ghost-limit, 1 MiB). */
 static void deleted(void)
 {
+	static char content[2 << 20];
 	char path[4096];
 
 	live_path(path, sizeof(path), "a-deleted-file");
 	int fd = open(path, O_RDWR | O_CREAT, 0600);
-	live_check(fd >= 0 && ftruncate(fd, 8 << 20) == 0 && unlink(path) == 0, "%s: %m", path);
+	live_fill(content, sizeof(content), 1);
+	live_check(fd >= 0 && write(fd, content, sizeof(content)) == sizeof(content) && unlink(path) == 0, "%s: %m", path);
 }
 
 /* An established connection with itself, both ends here. */

@@ -23,7 +23,7 @@ struct member {
 };
 
 static struct member *members;
-static pid_t zombies[2], leaderless;
+static pid_t zombies[2], leaderless, between;
 
 static void describe(struct member *member)
 {
@@ -124,9 +124,7 @@ static pid_t set_up_leaderless(void)
 
 static void inherited(void)
 {
-	pid_t before = getppid();
-
-	while (getppid() == before) /* until the parent is gone and the subreaper took over */
+	while (getppid() == between) /* until the parent is gone and the subreaper took over */
 		live_sleep(0.001);
 	live_as(INHERITED);
 }
@@ -134,8 +132,9 @@ static void inherited(void)
 static void set_up_inherited(void)
 {
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	pid_t between = fork();
+	between = fork();
 	if (between == 0) {
+		between = getpid();
 		live_fork(inherited);
 		_exit(0);
 	}

@@ -1,0 +1,618 @@
+/*
+ * compel_test.c - does a stopped process notice? Stops, infects, cures and releases victims of many sorts, and kills the
+ * tracer at random moments.
+ *
+ *	make BUILD=build && gcc -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Icriu -Iinclude -Icompel -o /tmp/compel_test \
+ *		test/live/compel_test.c test/live/compel_victims.c build/objects/criu.a -lprotobuf-c
+ *	/tmp/compel_test [KILLS]	(as root; 300 kills by default)
+ *
+ * One line a check: `ok NAME` or `FAIL NAME: why`. Ends with 1 if any failed.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "compel.h"
+#include "compel_victims.h"
+
+static int failures;
+static struct tale *tale;
+
+static void check(bool is_right, const char *name, const char *format, ...) printf_like(3, 4);
+static void check(bool is_right, const char *name, const char *format, ...)
+{
+	char report[2048];
+	va_list arguments;
+
+	if (is_right) {
+		printf("ok %s\n", name);
+		return;
+	}
+	failures++;
+	printf("FAIL %s: ", name);
+	va_start(arguments, format);
+	vprintf(format, arguments);
+	va_end(arguments);
+	failure_report(report, sizeof(report), "", NULL);
+	printf(" %s\n", report);
+	failure_clear();
+}
+
+static uint64_t microseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000ULL + now.tv_nsec / 1000;
+}
+
+static void end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+/* ---- what a process looks like from outside ---- */
+
+struct look {
+	char *maps, *files, *masks;
+};
+
+static void append(char **text, const char *more)
+{
+	char *both = format_text("%s%s", *text, more);
+
+	free(*text);
+	*text = both;
+}
+
+static void list(char **text, pid_t pid, const char *name, void (*add)(char **text, pid_t pid, const char *entry))
+{
+	autofree char *path = format_text("/proc/%d/%s", pid, name);
+	struct dirent **entries;
+	int count = scandir(path, &entries, NULL, alphasort);
+
+	for (int index = 0; index < count; index++) {
+		if (entries[index]->d_name[0] != '.')
+			add(text, pid, entries[index]->d_name);
+		free(entries[index]);
+	}
+	if (count >= 0)
+		free(entries);
+}
+
+static void add_file(char **text, pid_t pid, const char *entry)
+{
+	autofree char *path = format_text("/proc/%d/fd/%s", pid, entry), *target = NULL, *line = NULL;
+
+	if (read_link_at(AT_FDCWD, path, &target) < 0)
+		return;
+	line = format_text("%s %s\n", entry, target);
+	append(text, line);
+}
+
+/* Per thread: what is blocked. */
+static void add_mask(char **text, pid_t pid, const char *entry)
+{
+	autofree char *path = format_text("/proc/%d/task/%s/status", pid, entry), *status = NULL, *line = NULL;
+	char *blocked;
+
+	if (read_text_at(AT_FDCWD, path, &status) < 0 || !(blocked = strstr(status, "SigBlk:")))
+		return;
+	blocked[strcspn(blocked, "\n")] = '\0';
+	line = format_text("%s %s\n", entry, blocked);
+	append(text, line);
+}
+
+static struct look look_at(pid_t pid)
+{
+	autofree char *path = format_text("/proc/%d/maps", pid);
+	struct look look = { .files = copy_text(""), .masks = copy_text("") };
+
+	if (read_text_at(AT_FDCWD, path, &look.maps) < 0)
+		look.maps = copy_text("");
+	list(&look.files, pid, "fd", add_file);
+	list(&look.masks, pid, "task", add_mask);
+	return look;
+}
+
+static void free_look(struct look *look)
+{
+	free(look->maps);
+	free(look->files);
+	free(look->masks);
+}
+
+/* What is different now; NULL: nothing. */
+static const char *differs(pid_t pid, const struct look *before)
+{
+	struct look now = look_at(pid);
+	const char *what = strcmp(now.maps, before->maps)   ? "its mappings" :
+			   strcmp(now.files, before->files) ? "its descriptors" :
+			   strcmp(now.masks, before->masks) ? "its signal masks" : NULL;
+
+	if (what && getenv("VERBOSE"))
+		printf("before:\n%s%s%snow:\n%s%s%s", before->maps, before->files, before->masks, now.maps, now.files,
+		       now.masks);
+	free_look(&now);
+	return what;
+}
+
+static bool goes_on(volatile long *ticks)
+{
+	long before = *ticks;
+
+	for (int wait = 0; wait < 2000 && *ticks == before; wait++)
+		usleep(1000);
+	return *ticks != before;
+}
+
+static uint64_t status_number(pid_t pid, const char *key)
+{
+	autofree char *path = format_text("/proc/%d/status", pid), *status = NULL;
+	char *found;
+
+	if (read_text_at(AT_FDCWD, path, &status) < 0 || !(found = strstr(status, key)))
+		return (uint64_t)-1;
+	return strtoull(found + strlen(key), NULL, 10);
+}
+
+static char state_of(pid_t pid)
+{
+	autofree char *path = format_text("/proc/%d/status", pid), *status = NULL;
+
+	return read_text_at(AT_FDCWD, path, &status) < 0 ? '-' : strstr(status, "State:\t")[7];
+}
+
+static int first_error(int one, int other)
+{
+	return one < 0 ? one : other;
+}
+
+/* ---- the whole journey ---- */
+
+/* Asks the parasite, and every thread, who they are. */
+static int question(struct victim *victim)
+{
+	uint64_t scratch = victim_scratch(victim, NULL);
+	struct remote_call calls[] = { { SYS_getpid, {}, 0 }, { SYS_gettid, {}, 0 }, { SYS_getcwd, { scratch, 4096 }, 0 } };
+	char directory[4096], own[4096];
+	int result = victim_call(victim, calls, array_size(calls));
+
+	if (result < 0)
+		return result;
+	if (calls[0].result != victim->pid || calls[2].result <= 0)
+		return fail(EINVAL, "getpid() is %ld, getcwd() is %ld", calls[0].result, calls[2].result);
+	result = victim_read(victim, scratch, directory, calls[2].result);
+	if (result < 0 || strcmp(directory, getcwd(own, sizeof(own))))
+		return fail(EINVAL, "getcwd() gave something else");
+	for (size_t index = 0; index < victim->thread_count; index++) {
+		calls[0].number = SYS_gettid;
+		result = victim_call_thread(victim, index, calls, 2);
+		if (result < 0)
+			return result;
+		if (calls[0].result != victim->threads[index].tid)
+			return fail(EINVAL, "gettid() is %ld in thread %d", calls[0].result, victim->threads[index].tid);
+	}
+	return 0;
+}
+
+static int visit(pid_t pid)
+{
+	struct victim victim;
+	int result = victim_freeze(&victim, pid, trace_deadline(5));
+
+	if (result < 0)
+		return result;
+	result = victim_infect(&victim);
+	if (!result)
+		result = question(&victim);
+	if (!result)
+		result = victim_cure(&victim);
+	if (result < 0)
+		victim_thaw(&victim);
+	else
+		result = victim_thaw(&victim);
+	victim_free(&victim);
+	return result;
+}
+
+static void visit_and_check(const char *name, void (*run)(struct tale *), int times)
+{
+	pid_t pid = start_victim(tale, run);
+	struct look before = look_at(pid);
+	const char *different = NULL;
+	int result = 0;
+
+	for (int time = 0; time < times && !result && !different; time++) {
+		result = visit(pid);
+		if (!goes_on(&tale->ticks[0]))
+			different = "it does not go on";
+		else if (!(different = differs(pid, &before)) && (tale->wrong_registers || tale->wrong_stack))
+			different = "its registers or stack";
+		else if (!different && tale->wrong_calls)
+			different = "calls that failed";
+	}
+	check(!result && !different, name, "%s", different ? different : strerror(-result));
+	free_look(&before);
+	end(pid);
+}
+
+/* ---- calls that block ---- */
+
+static void check_blocking(const struct blocking_call *call, const char *how, long longest)
+{
+	autofree char *name = format_text("%s, %s", call->name, how);
+	uint64_t limit = microseconds() + 5000000;
+
+	while (!tale->is_done && microseconds() < limit)
+		usleep(1000);
+	check(tale->is_done && tale->result == call->result && (call->result >= 0 || tale->error == call->error) &&
+		      tale->milliseconds >= call->milliseconds - 3 && tale->milliseconds <= longest,
+	      name, "result %ld (%s) after %ld ms", tale->result, tale->result < 0 ? strerror((int)tale->error) : "",
+	      tale->milliseconds);
+}
+
+/* Ends `pid` too. The call was disturbed after 150 ms. */
+static void end_blocking(pid_t pid, const struct blocking_call *call, const char *how, bool is_orphaned)
+{
+	bool begins_again = call->begins_again == ALWAYS || (is_orphaned && call->begins_again == WHEN_ORPHANED);
+
+	usleep(250000);
+	if (call->signal)
+		kill(pid, call->signal);
+	check_blocking(call, how, call->milliseconds + (begins_again ? 300 : 100));
+	end(pid);
+}
+
+static void visit_blocking(const struct blocking_call *call)
+{
+	pid_t pid = start_blocking(tale, call);
+
+	usleep(150000);
+	if (visit(pid) < 0)
+		check(false, call->name, "the visit");
+	end_blocking(pid, call, "visited", false);
+}
+
+/* Somebody else infects it and is killed there. */
+static void orphan_blocking(const struct blocking_call *call)
+{
+	pid_t pid = start_blocking(tale, call), tracer;
+	struct look before = look_at(pid);
+	const char *different;
+	struct victim victim;
+	int ready[2];
+	char byte;
+
+	usleep(150000);
+	if (pipe(ready) || !(tracer = fork())) {
+		if (!victim_freeze(&victim, pid, trace_deadline(5)) && !victim_infect(&victim) && !question(&victim))
+			byte = 'x';
+		if (write(ready[1], &byte, 1))
+			pause();
+	}
+	if (read(ready[0], &byte, 1) != 1 || byte != 'x')
+		check(false, call->name, "the infection");
+	end(tracer);
+	close(ready[0]);
+	close(ready[1]);
+	usleep(10000);
+	if ((different = differs(pid, &before)))
+		check(false, call->name, "orphaned: %s", different);
+	free_look(&before);
+	end_blocking(pid, call, "orphaned", true);
+}
+
+/* ---- stopped, traced, killed ---- */
+
+static void wait_for_state(pid_t pid, char state)
+{
+	for (int wait = 0; wait < 1000 && state_of(pid) != state; wait++)
+		usleep(1000);
+}
+
+static void stopped_process(void)
+{
+	pid_t pid = start_victim(tale, count);
+	struct victim victim;
+	int result;
+
+	kill(pid, SIGSTOP);
+	wait_for_state(pid, 'T');
+	result = victim_freeze(&victim, pid, trace_deadline(5));
+	check(!result && victim.threads[0].was_stopped && victim.threads[0].stop_signal == SIGSTOP,
+	      "a stopped process is seen as stopped", "result %d", result);
+	result = victim_infect(&victim);
+	result = result ?: question(&victim);
+	check(!result, "a stopped process can be asked", "result %d", result);
+	result = victim_thaw(&victim);
+	wait_for_state(pid, 'T');
+	usleep(20000);
+	check(!result && state_of(pid) == 'T', "… stays stopped", "result %d, state %c", result, state_of(pid));
+	kill(pid, SIGCONT);
+	check(goes_on(&tale->ticks[0]), "… and goes on when told", "it does not");
+	victim_free(&victim);
+	end(pid);
+}
+
+static void thaw_stopped(void)
+{
+	pid_t pid = start_victim(tale, count_with_vectors);
+	struct victim victim;
+	int result = victim_freeze(&victim, pid, trace_deadline(5));
+	long before;
+
+	result = result ?: victim_infect(&victim);
+	result = result ?: victim_thaw_stopped(&victim);
+	wait_for_state(pid, 'T');
+	before = tale->ticks[3];
+	usleep(20000);
+	check(!result && state_of(pid) == 'T' && before == tale->ticks[3], "left stopped", "result %d", result);
+	kill(pid, SIGCONT);
+	check(goes_on(&tale->ticks[3]) && !tale->wrong_registers, "… and goes on when told", "it does not");
+	victim_free(&victim);
+	end(pid);
+}
+
+static void signals_while_frozen(void)
+{
+	pid_t pid = start_victim(tale, handle_signals);
+	struct victim victim;
+	int result = victim_freeze(&victim, pid, trace_deadline(5));
+
+	result = result ?: victim_infect(&victim);
+	kill(pid, SIGUSR1);
+	result = result ?: question(&victim);
+	kill(pid, SIGSTOP);
+	result = result ?: question(&victim);
+	check(!result && !tale->signals, "signals wait", "result %d, %d handled", result, tale->signals);
+	result = victim_thaw(&victim);
+	wait_for_state(pid, 'T');
+	check(!result && state_of(pid) == 'T', "SIGSTOP is obeyed afterwards", "state %c", state_of(pid));
+	kill(pid, SIGCONT);
+	check(goes_on(&tale->ticks[0]) && tale->signals == 1, "a handler runs afterwards, once", "%d times", tale->signals);
+	victim_free(&victim);
+
+	result = victim_freeze(&victim, pid, trace_deadline(5));
+	result = result ?: victim_infect(&victim);
+	kill(pid, SIGSTOP);
+	kill(pid, SIGCONT);
+	result = result ?: question(&victim);
+	result = first_error(result, victim_thaw(&victim));
+	check(!result && goes_on(&tale->ticks[0]), "SIGSTOP and SIGCONT while frozen", "result %d", result);
+	victim_free(&victim);
+	end(pid);
+}
+
+static void killed_while_infected(void)
+{
+	pid_t pid = start_victim(tale, count_with_vectors);
+	struct remote_call call = { SYS_getpid, {}, 0 };
+	struct victim victim;
+	int result = victim_freeze(&victim, pid, trace_deadline(5));
+
+	result = result ?: victim_infect(&victim);
+	kill(pid, SIGKILL);
+	check(!result && victim_call(&victim, &call, 1) < 0, "a killed process is an error", "result %d", result);
+	failure_clear();
+	victim_thaw(&victim);
+	failure_clear();
+	victim_free(&victim);
+	check(waitpid(pid, NULL, 0) == pid, "… and can be reaped", "it cannot");
+
+	pid = start_victim(tale, count_with_vectors);
+	result = victim_freeze(&victim, pid, trace_deadline(5));
+	result = result ?: victim_infect(&victim);
+	result = result ?: victim_kill(&victim);
+	victim_free(&victim);
+	check(!result && waitpid(pid, NULL, 0) == pid, "victim_kill", "result %d", result);
+}
+
+static void traced_already(void)
+{
+	pid_t pid = start_victim(tale, count), debugger;
+	struct victim victim;
+	char report[1024];
+	int ready[2];
+
+	if (pipe(ready) || !(debugger = fork())) {
+		ptrace(PTRACE_SEIZE, pid, 0, 0);
+		if (write(ready[1], "x", 1))
+			pause();
+	}
+	if (read(ready[0], report, 1) != 1)
+		abort();
+	check(victim_freeze(&victim, pid, trace_deadline(1)) == -EBUSY, "a traced process is refused", "it is not");
+	failure_report(report, sizeof(report), "", NULL);
+	check(strstr(report, "compel_test") != NULL, "… and the tracer is named", "%s", report);
+	failure_clear();
+	end(debugger);
+	close(ready[0]);
+	close(ready[1]);
+	end(pid);
+}
+
+static void growing_threads(void)
+{
+	pid_t pid = start_victim(tale, grow_threads);
+	int result = 0;
+
+	for (int time = 0; time < 10 && !result; time++) {
+		result = visit(pid);
+		if (!goes_on(&tale->ticks[0]))
+			result = -EIO;
+	}
+	check(!result, "threads that make threads", "%s", strerror(-result));
+	end(pid);
+}
+
+static void calls_of_threads(void)
+{
+	pid_t pid = start_victim(tale, count_with_vectors);
+	struct remote_call call = { SYS_getppid, {}, 0 };
+	struct victim victim;
+	int result = victim_freeze(&victim, pid, trace_deadline(5));
+
+	result = result ?: victim_infect(&victim);
+	result = result ?: victim_call_thread(&victim, 3, &call, 1);
+	check(!result && call.result == getpid(), "getppid() in the fourth thread", "%ld", call.result);
+	victim_thaw(&victim);
+	victim_free(&victim);
+	end(pid);
+}
+
+/* ---- the tracer dies ---- */
+
+static pid_t child_of(pid_t pid)
+{
+	autofree char *path = format_text("/proc/%d/task/%d/children", pid, pid), *text = NULL;
+
+	return read_text_at(AT_FDCWD, path, &text) > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
+}
+
+/* Both processes frozen, as a dump has them; again and again. */
+static void trace_for_ever(pid_t pid, pid_t child)
+{
+	for (;;) {
+		struct victim one, other;
+		int result = victim_freeze(&one, pid, trace_deadline(5));
+
+		if (!result)
+			result = victim_freeze(&other, child, trace_deadline(5));
+		result = result ?: victim_infect(&one);
+		result = result ?: question(&one);
+		result = result ?: victim_infect(&other);
+		result = result ?: question(&other);
+		result = result ?: victim_cure(&one);
+		result = result ?: victim_thaw(&other);
+		result = result ?: victim_thaw(&one);
+		if (result < 0)
+			_exit(1);
+		victim_free(&one);
+		victim_free(&other);
+	}
+}
+
+static const char *went_wrong(pid_t pid, const struct look *before)
+{
+	const char *different = NULL;
+
+	for (int attempt = 0; attempt < 100; attempt++) { /* the way home takes a moment */
+		different = state_of(pid) == 'T' || state_of(pid) == 't' ? "it is stopped" :
+			    status_number(pid, "TracerPid:") ? "it is traced" : differs(pid, before);
+		if (!different)
+			return NULL;
+		usleep(1000);
+	}
+	return different;
+}
+
+static const char *tale_is_bad(void)
+{
+	for (int index = 0; index < 7; index++) {
+		if (!goes_on(&tale->ticks[index]))
+			return "a thread does not go on";
+	}
+	return tale->wrong_registers ? "vector registers" :
+	       tale->wrong_calls     ? "a call failed" :
+	       tale->wrong_stack     ? "a stack, a mask or an alternate stack" : NULL;
+}
+
+static void kill_the_tracer(int times)
+{
+	pid_t pid = start_victim(tale, do_everything), child = child_of(pid);
+	struct look before = look_at(pid), child_before = look_at(child);
+	const char *wrong = NULL;
+	int done = 0, status = 0;
+
+	for (; done < times && !wrong; done++) {
+		pid_t tracer = fork();
+
+		if (!tracer)
+			trace_for_ever(pid, child);
+		usleep(200 + (unsigned)random() % 6000);
+		kill(tracer, SIGKILL);
+		waitpid(tracer, &status, 0);
+		if (!WIFSIGNALED(status))
+			wrong = "the tracer failed";
+		wrong = wrong ?: went_wrong(pid, &before) ?: went_wrong(child, &child_before) ?: tale_is_bad();
+	}
+	check(!wrong, "the tracer is killed", "after %d times: %s (call %ld: %s; registers %ld, calls %ld, stack %ld)", done,
+	      wrong, tale->wrong_call, strerror((int)tale->wrong_error), tale->wrong_registers, tale->wrong_calls,
+	      tale->wrong_stack);
+	free_look(&before);
+	free_look(&child_before);
+	kill(child, SIGKILL);
+	end(pid);
+}
+
+/* ---- speed ---- */
+
+static void frozen_time(void)
+{
+	pid_t pid = start_victim(tale, count);
+	struct remote_call calls[100];
+	struct victim victim;
+	uint64_t best = UINT64_MAX;
+
+	for (int round = 0; round < 20; round++) {
+		uint64_t start = microseconds();
+
+		for (size_t index = 0; index < array_size(calls); index++)
+			calls[index] = (struct remote_call){ SYS_getppid, {}, 0 };
+		if (victim_freeze(&victim, pid, trace_deadline(5)) || victim_infect(&victim) ||
+		    victim_call(&victim, calls, array_size(calls)) || victim_cure(&victim) || victim_thaw(&victim))
+			break;
+		best = min(best, microseconds() - start);
+		victim_free(&victim);
+	}
+	check(best < 2000, "freeze, infect, 100 calls, cure, thaw", "%lu us", (unsigned long)best);
+	printf("   … in %lu us\n", (unsigned long)best);
+	end(pid);
+}
+
+int main(int count_of_arguments, char **arguments)
+{
+	error_init();
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	tale = mmap(NULL, sizeof(*tale), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	srandom((unsigned)getpid());
+
+	visit_and_check("one thread", count, 20);
+	visit_and_check("eight threads with vector registers", count_with_vectors, 20);
+	visit_and_check("no descriptors left", have_no_descriptors, 5);
+	visit_and_check("no writable code (MDWE)", forbid_writable_code, 5);
+	visit_and_check("a seccomp filter", filter_calls, 5);
+	visit_and_check("threads, memory, a child", do_everything, 20);
+	growing_threads();
+	stopped_process();
+	thaw_stopped();
+	signals_while_frozen();
+	killed_while_infected();
+	traced_already();
+	calls_of_threads();
+	for (int index = 0; index < blocking_call_count; index++)
+		visit_blocking(&blocking_calls[index]);
+	for (int index = 0; index < blocking_call_count; index++)
+		orphan_blocking(&blocking_calls[index]);
+	frozen_time();
+	kill_the_tracer(count_of_arguments > 1 ? atoi(arguments[1]) : 300);
+	printf("%d failed\n", failures);
+	return failures ? 1 : 0;
+}

@@ -1,0 +1,66 @@
+/*
+ * busy.c - four threads and a child with four more, and 64 MiB of memory: every thread counts, in a place that the
+ * harness knows (the note "counters": address and number), so that it sees from outside that each of them goes on.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "live.h"
+
+#define THREADS 4
+#define SIZE (64UL << 20)
+
+static atomic_ulong counters[THREADS];
+static char *memory;
+
+static void *count(void *argument)
+{
+	atomic_ulong *counter = argument;
+
+	while (!live_stopping()) {
+		++*counter;
+		live_sleep(0.001);
+	}
+	return NULL;
+}
+
+/* The first counter is the caller's own. Ends when all threads did. */
+static void run(bool is_child)
+{
+	pthread_t threads[THREADS];
+
+	for (int i = 1; i < THREADS; i++)
+		pthread_create(&threads[i], NULL, count, &counters[i]);
+	if (is_child)
+		live_ready();
+	count(&counters[0]);
+	for (int i = 1; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	live_compare(memory, SIZE, 1, "memory");
+}
+
+static void run_child(void)
+{
+	live_sleep(0.05); /* the parent's threads stand */
+	run(true);
+}
+
+int main(int argc, char **argv)
+{
+	char text[64];
+
+	live_begin(argc, argv);
+	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	live_fill(memory, SIZE, 1);
+	snprintf(text, sizeof(text), "%lx %d\n", (unsigned long)counters, THREADS);
+	live_note("counters", text);
+	pid_t child = live_fork(run_child);
+	run(false);
+	live_join(child);
+	return live_finish();
+}
