@@ -142,7 +142,7 @@ $(OBJECTS)/blobs/%-blob.o: $(BUILD)/blobs/%.bin
 
 # --- Manual page: a text, and the table of options ---------------------------------------------------------------
 
-$(BUILD)/manual: Documentation/manual.c criu/cli/options.def
+$(BUILD)/manual: Documentation/manual.c criu/cli/options.def criu/cli/table.h criu/cli/options.h
 	mkdir -p $(@D)
 	echo '  CC    $@'
 	$(HOSTCC) -std=gnu11 -D_GNU_SOURCE -O1 $(WARNINGS) -Icriu -Iinclude -DCRIU_VERSION='"$(VERSION)"' -o $@ $<

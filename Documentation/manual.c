@@ -7,9 +7,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-
-enum { HEADING, FLAG, TEXT, TEXTS, OPTIONAL, PROCESS, NUMBER, SECONDS, SIZE, DESCRIPTOR, LEVEL, VALIDATION, ALL_CHECKS };
-enum { CONFIG = 100, NO_DEFAULT_CONFIG, HELP, VERSION };
+#include "cli/table.h"
 
 /* For roff: a dash is written \-, and a line must not begin with a dot or a quote (\& has no width). */
 static void put(const char *text)
@@ -50,7 +48,8 @@ static void put_command(const char *name, const char *arguments, const char *hel
 	put_help(help, supported);
 }
 
-static void put_option(char letter, const char *name, int kind, const char *metavar, const char *help, bool supported)
+static void put_option(char letter, const char *name, int kind, const char *metavar, const char *help,
+		       bool supported)
 {
 	bool optional = kind == OPTIONAL || kind == LEVEL;
 
@@ -77,10 +76,13 @@ static void put_commands(void)
 
 static void put_options(void)
 {
-#define SECTION(title)						     printf(".SS %s\n", title);
-#define OPTION(letter, name, kind, field, commands, metavar, help) put_option(letter, name, kind, metavar, help, true);
-#define SPECIAL(letter, name, kind, commands, metavar, help)	     put_option(letter, name, kind, metavar, help, true);
-#define LATER(letter, name, kind, commands, metavar, help)	     put_option(letter, name, kind, metavar, help, false);
+#define SECTION(title) printf(".SS %s\n", title);
+#define OPTION(letter, name, kind, field, commands, metavar, help) \
+	put_option(letter, name, kind, metavar, help, true);
+#define SPECIAL(letter, name, kind, commands, metavar, help) \
+	put_option(letter, name, kind, metavar, help, true);
+#define LATER(letter, name, kind, commands, metavar, help) \
+	put_option(letter, name, kind, metavar, help, false);
 #include "cli/options.def"
 }
 
@@ -96,7 +98,8 @@ int main(void)
 		else if (!strcmp(line, "@OPTIONS@\n"))
 			put_options();
 		else if (version)
-			printf("%.*s" CRIU_VERSION "%s", (int)(version - line), line, version + strlen("@VERSION@"));
+			printf("%.*s" CRIU_VERSION "%s", (int)(version - line), line,
+			       version + strlen("@VERSION@"));
 		else
 			fputs(line, stdout);
 	}

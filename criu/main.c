@@ -40,7 +40,8 @@ static int open_log(const struct options *options)
 
 	if (!options->log_file)
 		return log_open(AT_FDCWD, NULL);
-	if (!options->work_dir && !strcmp(options->command, "dump") && mkdir(path, 0700) < 0 && errno != EEXIST)
+	if (!options->work_dir && !strcmp(options->command, "dump") && mkdir(path, 0700) < 0 &&
+	    errno != EEXIST)
 		return fail(errno, "cannot make the directory %s", path);
 	directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (directory < 0)

@@ -13,7 +13,7 @@
 #include "base/log.h"
 
 struct failure {
-	atomic_int owner; /* the process whose failure it is; 0: none. The first one wins, others are only logged */
+	atomic_int owner; /* whose failure it is; 0: none yet. The first one wins, others are only logged */
 	int error;
 	char text[2048]; /* the places and the cause, "place: place: cause" */
 	char advice[512];
@@ -87,7 +87,8 @@ int fail_in(int result, const char *format, ...)
 	vsnprintf(place, sizeof(place), format, arguments);
 	va_end(arguments);
 	memcpy(rest, record->text, sizeof(rest));
-	snprintf(record->text, sizeof(record->text), "%s: %.*s", place, (int)(sizeof(rest) - sizeof(place) - 2), rest);
+	snprintf(record->text, sizeof(record->text), "%s: %.*s", place,
+		 (int)(sizeof(rest) - sizeof(place) - 2), rest);
 	return result;
 }
 
@@ -150,9 +151,9 @@ void failure_report(char *text, size_t size, const char *headline, const char *l
 {
 	size_t used = 0;
 
-#define put(...)                                                               \
-	do {                                                                   \
-		if (used < size)                                               \
+#define put(...)                                                                 \
+	do {                                                                     \
+		if (used < size)                                                 \
 			used += snprintf(text + used, size - used, __VA_ARGS__); \
 	} while (0)
 	text[0] = '\0';

@@ -28,9 +28,9 @@ void log_line(int level, const char *format, ...) printf_like(2, 3);
 #define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
 #define log_info(...)	 log_line(LOG_INFORMATION, __VA_ARGS__)
 /* The level is looked at first: a line that nobody reads is not formatted. */
-#define log_debug(...)                                  \
-	do {                                            \
-		if (log_level >= LOG_EVERYTHING)        \
+#define log_debug(...)                                         \
+	do {                                                   \
+		if (log_level >= LOG_EVERYTHING)               \
 			log_line(LOG_EVERYTHING, __VA_ARGS__); \
 	} while (0)
 

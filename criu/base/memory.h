@@ -45,11 +45,11 @@ static inline int steal_fd(int *fd)
 	*fd = -1;
 	return stolen;
 }
-#define steal_pointer(pointer)                        \
-	({                                            \
+#define steal_pointer(pointer)                              \
+	({                                                  \
 		__typeof__(*(pointer)) stolen = *(pointer); \
-		*(pointer) = NULL;                    \
-		stolen;                               \
+		*(pointer) = NULL;                          \
+		stolen;                                     \
 	})
 
 #endif

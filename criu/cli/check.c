@@ -48,7 +48,8 @@ int command_check(const struct options *options)
 		if (!is_wanted(options, &probes[i]))
 			continue;
 		works = probe_run(&probes[i]);
-		printf("%-24s  %-3s  %s\n", probes[i].name, works ? "yes" : "NO", works ? probes[i].yes : probes[i].no);
+		printf("%-24s  %-3s  %s\n", probes[i].name, works ? "yes" : "NO",
+		       works ? probes[i].yes : probes[i].no);
 		if (works)
 			continue;
 		if (probes[i].class == PROBE_REQUIRED)

@@ -20,8 +20,10 @@ const struct option_row option_rows[] = {
 #define SECTION(title) { .kind = HEADING, .help = title },
 #define OPTION(letter, name, kind, field, commands, metavar, help) \
 	{ letter, name, kind, offsetof(struct options, field), commands, metavar, help, true },
-#define SPECIAL(letter, name, kind, commands, metavar, help) { letter, name, kind, 0, commands, metavar, help, true },
-#define LATER(letter, name, kind, commands, metavar, help)   { letter, name, kind, 0, commands, metavar, help, false },
+#define SPECIAL(letter, name, kind, commands, metavar, help) \
+	{ letter, name, kind, 0, commands, metavar, help, true },
+#define LATER(letter, name, kind, commands, metavar, help) \
+	{ letter, name, kind, 0, commands, metavar, help, false },
 #include "cli/options.def"
 };
 const size_t option_row_count = array_size(option_rows);
@@ -37,8 +39,8 @@ const size_t command_row_count = array_size(command_rows);
 
 static bool takes_no_argument(const struct option_row *row)
 {
-	return row->kind == FLAG || row->kind == ALL_CHECKS || row->kind == NO_DEFAULT_CONFIG || row->kind == HELP ||
-	       row->kind == VERSION;
+	return row->kind == FLAG || row->kind == ALL_CHECKS || row->kind == NO_DEFAULT_CONFIG ||
+	       row->kind == HELP || row->kind == VERSION;
 }
 
 static bool may_lack_argument(const struct option_row *row)
@@ -141,7 +143,8 @@ int settings_add_long(struct settings *settings, const char *text, const char *n
 		return result;
 	if (takes_no_argument(setting.row)) {
 		if (argument)
-			return fail(0, "--%s takes no argument, but '%s' was given", setting.row->name, argument);
+			return fail(0, "--%s takes no argument, but '%s' was given", setting.row->name,
+				    argument);
 	} else if (!argument && !may_lack_argument(setting.row)) {
 		if (!next)
 			return fail(0, "--%s needs an argument: %s", setting.row->name, setting.row->metavar);
@@ -334,7 +337,8 @@ static int apply_validation(const struct setting *setting, bool *by_size)
 {
 	*by_size = !strcmp(setting->argument, "filesize");
 	if (!*by_size && strcmp(setting->argument, "buildid"))
-		return fail(0, "--%s: '%s' is neither 'filesize' nor 'buildid'", setting->row->name, setting->argument);
+		return fail(0, "--%s: '%s' is neither 'filesize' nor 'buildid'", setting->row->name,
+			    setting->argument);
 	return 0;
 }
 
@@ -412,11 +416,13 @@ static int check_command(const struct options *options)
 		if (!row->supported)
 			return fail(0, "%s is not supported yet", row->name);
 		if (options->argument_count && !row->arguments)
-			return fail(0, "%s takes no argument, but '%s' was given", row->name, options->arguments[0]);
+			return fail(0, "%s takes no argument, but '%s' was given", row->name,
+				    options->arguments[0]);
 		return 0;
 	}
 	result = fail(0, "unknown command '%s'", options->command);
-	meant = suggestion(options->command, &command_rows[0].name, command_row_count, sizeof(command_rows[0]));
+	meant = suggestion(options->command, &command_rows[0].name, command_row_count,
+			   sizeof(command_rows[0]));
 	fail_advice("criu %s", meant ? meant : "--help");
 	return result;
 }
@@ -430,9 +436,11 @@ static int check_combination(const struct options *options)
 	if (restores && options->restore_sibling && !options->restore_detached)
 		return fail(0, "--restore-sibling makes sense only with --restore-detached");
 	if (restores && options->exec_cmd && !options->argument_count)
-		return fail(0, "--exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...");
+		return fail(0,
+			    "--exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...");
 	if (restores && options->argument_count && !options->exec_cmd)
-		return fail(0, "restore takes no argument without --exec-cmd, but '%s' was given", options->arguments[0]);
+		return fail(0, "restore takes no argument without --exec-cmd, but '%s' was given",
+			    options->arguments[0]);
 	return 0;
 }
 
@@ -441,7 +449,9 @@ int options_parse(struct options *options, int argc, char **argv)
 	struct settings command_line = {};
 	int result;
 
-	*options = (struct options){ .status_fd = -1, .timeout = 10, .ghost_limit = 1 << 20, .verbosity = LOG_WARNING };
+	*options = (struct options){
+		.status_fd = -1, .timeout = 10, .ghost_limit = 1 << 20, .verbosity = LOG_WARNING
+	};
 	options->given = allocate(sizeof(*options->given));
 	log_level = 0; /* main() reports what is wrong; the log is not open yet */
 	result = read_command_line(&command_line, options, argc, argv);

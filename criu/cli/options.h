@@ -13,46 +13,46 @@
 
 struct options {
 	/* What to do */
-	const char *command;	   /* "dump", "restore", "check", "show", … */
-	char **arguments;	   /* what followed the command and its options; for --exec-cmd: the command to run */
+	const char *command; /* "dump", "restore", "check", "show", … */
+	char **arguments; /* what followed the command and its options; for --exec-cmd: the command to run */
 	size_t argument_count;
 
 	/* Which processes, where */
-	pid_t tree;		   /* -t; 0: not given */
-	const char *images_dir;	   /* -D; NULL: the current directory */
-	const char *work_dir;	   /* -W; NULL: the images directory */
+	pid_t tree;		/* -t; 0: not given */
+	const char *images_dir; /* -D; NULL: the current directory */
+	const char *work_dir;	/* -W; NULL: the images directory */
 	const char *prev_images_dir;
 	const char *pidfile;
-	int status_fd;		   /* -1: none */
+	int status_fd; /* -1: none */
 
 	/* How */
-	bool leave_running;	   /* -R */
-	bool leave_stopped;	   /* -s */
-	bool restore_detached;	   /* -d */
-	bool restore_sibling;	   /* -S */
-	bool shell_job;		   /* -j */
-	bool file_locks;	   /* -l */
+	bool leave_running;    /* -R */
+	bool leave_stopped;    /* -s */
+	bool restore_detached; /* -d */
+	bool restore_sibling;  /* -S */
+	bool shell_job;	       /* -j */
+	bool file_locks;       /* -l */
 	bool exec_cmd;
 	bool display_stats;
-	bool json;		   /* show --json */
-	bool validate_by_size;	   /* --file-validation filesize; false: buildid */
+	bool json;	       /* show --json */
+	bool validate_by_size; /* --file-validation filesize; false: buildid */
 	bool skip_file_rwx_check;
 	unsigned timeout;	   /* seconds */
 	unsigned long ghost_limit; /* bytes */
 	const char **action_scripts;
 	size_t action_script_count;
-	const char *cpu_cap;	   /* NULL: the default */
+	const char *cpu_cap; /* NULL: the default */
 
 	/* check */
 	const char *feature;
 	bool check_extra, check_experimental;
 
 	/* Log */
-	const char *log_file;	   /* -o; NULL: stderr */
+	const char *log_file; /* -o; NULL: stderr */
 	bool log_pid;
-	int verbosity;		   /* 0 … 4 */
+	int verbosity; /* 0 … 4 */
 
-	struct settings *given;	   /* what was given, in its order; owns the texts above (table.h) */
+	struct settings *given; /* what was given, in its order; owns the texts above (table.h) */
 };
 
 /*

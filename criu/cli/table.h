@@ -8,20 +8,20 @@
 
 /* What an argument may be, and how it is stored. */
 enum option_kind {
-	HEADING,	   /* not an option: the title of a section */
-	FLAG,		   /* bool; --no-NAME clears it */
-	TEXT,		   /* const char *: the last one wins */
-	TEXTS,		   /* const char **, and a count: all of them */
-	OPTIONAL,	   /* const char *; the argument only as --name=ARGUMENT */
-	PROCESS,	   /* pid_t > 0 */
-	NUMBER,		   /* unsigned */
-	SECONDS,	   /* unsigned */
-	SIZE,		   /* unsigned long, with K, M or G */
-	DESCRIPTOR,	   /* int: an open file descriptor */
-	LEVEL,		   /* int; without an argument, or as -vv: one more */
-	VALIDATION,	   /* bool: 'filesize' or 'buildid' */
-	ALL_CHECKS,	   /* both fields of --extra and --experimental */
-	CONFIG,		   /* looked for before all others, as is the next */
+	HEADING,    /* not an option: the title of a section */
+	FLAG,	    /* bool; --no-NAME clears it */
+	TEXT,	    /* const char *: the last one wins */
+	TEXTS,	    /* const char **, and a count: all of them */
+	OPTIONAL,   /* const char *; the argument only as --name=ARGUMENT */
+	PROCESS,    /* pid_t > 0 */
+	NUMBER,	    /* unsigned */
+	SECONDS,    /* unsigned */
+	SIZE,	    /* unsigned long, with K, M or G */
+	DESCRIPTOR, /* int: an open file descriptor */
+	LEVEL,	    /* int; without an argument, or as -vv: one more */
+	VALIDATION, /* bool: 'filesize' or 'buildid' */
+	ALL_CHECKS, /* both fields of --extra and --experimental */
+	CONFIG,	    /* looked for before all others, as is the next */
 	NO_DEFAULT_CONFIG,
 	HELP,
 	VERSION,

@@ -45,7 +45,8 @@ bool probe_timerfd(int unused_argument unused)
 	uint64_t ticks = 3, seen = 0;
 
 	return fdinfo_says(fd, "clockid:") && timerfd_settime(fd, 0, &later, NULL) == 0 &&
-	       ioctl(fd, TFD_IOC_SET_TICKS, &ticks) == 0 && read(fd, &seen, sizeof(seen)) == sizeof(seen) && seen == 3;
+	       ioctl(fd, TFD_IOC_SET_TICKS, &ticks) == 0 && read(fd, &seen, sizeof(seen)) == sizeof(seen) &&
+	       seen == 3;
 }
 
 bool probe_lock_in_fdinfo(int unused_argument unused)
@@ -78,8 +79,10 @@ bool probe_autofs(int unused_argument unused)
 
 	if (!take_mounts() || pipe(ends) || mkdir("/tmp/auto", 0700))
 		return false;
-	snprintf(options, sizeof(options), "fd=%d,pgrp=%d,minproto=5,maxproto=5,indirect", ends[1], getpgrp());
-	return mount("probe", "/tmp/auto", "autofs", 0, options) == 0 && probe_file_says("/proc/self/mountinfo", "pipe_ino=");
+	snprintf(options, sizeof(options), "fd=%d,pgrp=%d,minproto=5,maxproto=5,indirect", ends[1],
+		 getpgrp());
+	return mount("probe", "/tmp/auto", "autofs", 0, options) == 0 &&
+	       probe_file_says("/proc/self/mountinfo", "pipe_ino=");
 }
 
 bool probe_mount_group(int unused_argument unused)
@@ -87,12 +90,14 @@ bool probe_mount_group(int unused_argument unused)
 	int from, to;
 
 	if (!take_mounts() || mkdir("/tmp/from", 0700) || mkdir("/tmp/to", 0700) ||
-	    mount("probe", "/tmp/from", "tmpfs", 0, NULL) || mount("/tmp/from", "/tmp/to", NULL, MS_BIND, NULL) ||
+	    mount("probe", "/tmp/from", "tmpfs", 0, NULL) ||
+	    mount("/tmp/from", "/tmp/to", NULL, MS_BIND, NULL) ||
 	    mount(NULL, "/tmp/from", NULL, MS_SHARED, NULL))
 		return false;
 	from = open("/tmp/from", O_PATH);
 	to = open("/tmp/to", O_PATH);
-	return syscall(SYS_move_mount, from, "", to, "", MOVE_SET_GROUP | MOVE_FROM_EMPTY_PATH | MOVE_TO_EMPTY_PATH) == 0;
+	return syscall(SYS_move_mount, from, "", to, "",
+		       MOVE_SET_GROUP | MOVE_FROM_EMPTY_PATH | MOVE_TO_EMPTY_PATH) == 0;
 }
 
 /* Whether a mapping of a file of an overlay leads back to that file, and not to the one in the layer below. */
@@ -103,18 +108,20 @@ bool probe_overlay_maps(int unused_argument unused)
 	void *page;
 	int fd;
 
-	if (!take_mounts() || mkdir("/tmp/lower", 0700) || mkdir("/tmp/upper", 0700) || mkdir("/tmp/work", 0700) ||
-	    mkdir("/tmp/merged", 0700))
+	if (!take_mounts() || mkdir("/tmp/lower", 0700) || mkdir("/tmp/upper", 0700) ||
+	    mkdir("/tmp/work", 0700) || mkdir("/tmp/merged", 0700))
 		return false;
 	fd = open("/tmp/lower/file", O_RDWR | O_CREAT, 0600);
 	if (fd < 0 || ftruncate(fd, PAGE_SIZE) || close(fd) ||
-	    mount("probe", "/tmp/merged", "overlay", 0, "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work"))
+	    mount("probe", "/tmp/merged", "overlay", 0,
+		  "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work"))
 		return false;
 	fd = open("/tmp/merged/file", O_RDONLY);
 	page = mmap(NULL, PAGE_SIZE, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (page == MAP_FAILED)
 		return false;
-	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)page, (unsigned long)page + PAGE_SIZE);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)page,
+		 (unsigned long)page + PAGE_SIZE);
 	return fstat(fd, &opened) == 0 && stat(path, &mapped) == 0 && opened.st_dev == mapped.st_dev &&
 	       opened.st_ino == mapped.st_ino;
 }

@@ -40,7 +40,8 @@ enum { SCAN_WRITTEN = 1 << 1, SCAN_PRESENT = 1 << 3, SCAN_GUARD = 1 << 8 };
 
 static char *map_pages(size_t count)
 {
-	char *pages = mmap(NULL, count * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *pages = mmap(NULL, count * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			   0);
 
 	return pages == MAP_FAILED ? NULL : pages;
 }
@@ -53,7 +54,8 @@ bool probe_map_files(int unused_argument unused)
 	struct stat first, second;
 	char path[96];
 
-	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)page, (unsigned long)page + PAGE_SIZE);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)page,
+		 (unsigned long)page + PAGE_SIZE);
 	again = open(path, O_RDONLY);
 	return page != MAP_FAILED && again >= 0 && fstat(file, &first) == 0 && fstat(again, &second) == 0 &&
 	       first.st_ino == second.st_ino && first.st_dev == second.st_dev;
@@ -86,8 +88,8 @@ bool probe_process_vm(int unused_argument unused)
 	pid_t child = probe_fork(NULL);
 	bool works;
 
-	works = child > 0 && process_vm_readv(child, &local, 1, &remote, 1, 0) == sizeof(here) && !strcmp(here, there) &&
-		process_vm_writev(child, &local, 1, &remote, 1, 0) == sizeof(here);
+	works = child > 0 && process_vm_readv(child, &local, 1, &remote, 1, 0) == sizeof(here) &&
+		!strcmp(here, there) && process_vm_writev(child, &local, 1, &remote, 1, 0) == sizeof(here);
 	probe_end(child);
 	return works;
 }
@@ -144,7 +146,8 @@ bool probe_guard_pages(int unused_argument unused)
 {
 	char *pages = map_pages(4);
 
-	return pages && madvise(pages + PAGE_SIZE, PAGE_SIZE, MADV_GUARD_INSTALL) == 0 && scan(pages, 4, SCAN_GUARD) == 1;
+	return pages && madvise(pages + PAGE_SIZE, PAGE_SIZE, MADV_GUARD_INSTALL) == 0 &&
+	       scan(pages, 4, SCAN_GUARD) == 1;
 }
 
 /* 0: the kernel has no userfaultfd, or not for us. A feature that is asked for and is not there is an error. */
@@ -179,7 +182,8 @@ bool probe_userfaultfd_events(int unused_argument unused)
 bool probe_written_tracker(int unused_argument unused)
 {
 	char *pages = map_pages(4);
-	struct uffdio_register all = { .range = { (uintptr_t)pages, 4 * PAGE_SIZE }, .mode = UFFDIO_REGISTER_MODE_WP };
+	struct uffdio_register all = { .range = { (uintptr_t)pages, 4 * PAGE_SIZE },
+				       .mode = UFFDIO_REGISTER_MODE_WP };
 	struct uffdio_writeprotect protect = { .range = all.range, .mode = UFFDIO_WRITEPROTECT_MODE_WP };
 	uint64_t features;
 	int fd = open_userfaultfd(UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED, &features);

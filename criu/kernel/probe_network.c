@@ -152,7 +152,9 @@ static int ask(int protocol, const struct request *request, struct nlmsghdr *ans
 		return got < 0 ? errno : EIO;
 	if (answer->nlmsg_type == NLMSG_ERROR)
 		return -((struct nlmsgerr *)NLMSG_DATA(answer))->error;
-	return answer->nlmsg_type == NLMSG_DONE ? -*(const int *)NLMSG_DATA(answer) : 0; /* the end of a list, and why */
+	if (answer->nlmsg_type == NLMSG_DONE) /* the end of a list, and why */
+		return -*(const int *)NLMSG_DATA(answer);
+	return 0;
 }
 
 union answer {
@@ -170,7 +172,8 @@ static bool accepted(int protocol, const struct request *request)
 bool probe_raw_sockets(int unused_argument unused)
 {
 	struct request request;
-	struct inet_diag_req_v2 *wanted = request_begin(&request, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, sizeof(*wanted));
+	struct inet_diag_req_v2 *wanted = request_begin(&request, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP,
+							sizeof(*wanted));
 
 	wanted->sdiag_family = AF_INET;
 	wanted->sdiag_protocol = IPPROTO_RAW;
@@ -192,7 +195,8 @@ static bool name_namespace(int id)
 
 static const struct rtattr *find_attribute(const struct nlmsghdr *answer, size_t header, int type)
 {
-	const struct rtattr *attribute = (const void *)((const char *)NLMSG_DATA(answer) + NLMSG_ALIGN(header));
+	const struct rtattr *attribute =
+		(const void *)((const char *)NLMSG_DATA(answer) + NLMSG_ALIGN(header));
 	int left = answer->nlmsg_len - NLMSG_LENGTH(NLMSG_ALIGN(header));
 
 	for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left))
@@ -273,7 +277,8 @@ bool probe_nftables(int unused_argument unused)
 			   i == 2 ? NFNL_MSG_BATCH_END :
 				    NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWTABLE;
 
-		message = request_begin(&request, type, i == 1 ? NLM_F_CREATE | NLM_F_ACK : 0, sizeof(*message));
+		message = request_begin(&request, type, i == 1 ? NLM_F_CREATE | NLM_F_ACK : 0,
+					sizeof(*message));
 		message->nfgen_family = i == 1 ? NFPROTO_INET : AF_UNSPEC;
 		message->res_id = i == 1 ? 0 : htons(NFNL_SUBSYS_NFTABLES);
 		if (i == 1)
@@ -283,7 +288,8 @@ bool probe_nftables(int unused_argument unused)
 	}
 	fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
 	return send(fd, batch, end - batch, 0) > 0 && recv(fd, &answer, sizeof(answer), 0) > 0 &&
-	       answer.header.nlmsg_type == NLMSG_ERROR && ((struct nlmsgerr *)NLMSG_DATA(&answer.header))->error == 0;
+	       answer.header.nlmsg_type == NLMSG_ERROR &&
+	       ((struct nlmsgerr *)NLMSG_DATA(&answer.header))->error == 0;
 }
 
 /* --- Interfaces and namespaces --------------------------------------------------------------------------------- */

@@ -48,7 +48,8 @@ bool probe_capability(int capability)
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct sets[2] = {};
 
-	return syscall(SYS_capget, &header, sets) == 0 && sets[capability / 32].effective & (1u << capability % 32);
+	return syscall(SYS_capget, &header, sets) == 0 &&
+	       sets[capability / 32].effective & (1u << capability % 32);
 }
 
 /* --- ptrace ---------------------------------------------------------------------------------------------------- */
@@ -57,8 +58,9 @@ static bool seize(pid_t child, unsigned long options)
 {
 	int status;
 
-	return child > 0 && ptrace(PTRACE_SEIZE, child, 0, options) == 0 && ptrace(PTRACE_INTERRUPT, child, 0, 0) == 0 &&
-	       waitpid(child, &status, __WALL) == child && WIFSTOPPED(status);
+	return child > 0 && ptrace(PTRACE_SEIZE, child, 0, options) == 0 &&
+	       ptrace(PTRACE_INTERRUPT, child, 0, 0) == 0 && waitpid(child, &status, __WALL) == child &&
+	       WIFSTOPPED(status);
 }
 
 bool probe_ptrace(int unused_argument unused)
@@ -71,7 +73,8 @@ bool probe_ptrace(int unused_argument unused)
 
 	works = seize(child, 0) && ptrace(PTRACE_GETREGSET, child, NT_PRSTATUS, &area) == 0 &&
 		ptrace(PTRACE_SETREGSET, child, NT_PRSTATUS, &area) == 0 &&
-		ptrace(PTRACE_GETSIGMASK, child, sizeof(mask), &mask) == 0 && ptrace(PTRACE_DETACH, child, 0, 0) == 0;
+		ptrace(PTRACE_GETSIGMASK, child, sizeof(mask), &mask) == 0 &&
+		ptrace(PTRACE_DETACH, child, 0, 0) == 0;
 	probe_end(child);
 	return works;
 }
@@ -123,9 +126,8 @@ bool probe_rseq(int unused_argument unused)
 	pid_t child = probe_fork(NULL);
 	bool works;
 
-	works = seize(child, 0) &&
-		ptrace(PTRACE_GET_RSEQ_CONFIGURATION, child, sizeof(configuration), &configuration) ==
-			sizeof(configuration);
+	works = seize(child, 0) && ptrace(PTRACE_GET_RSEQ_CONFIGURATION, child, sizeof(configuration),
+					  &configuration) == sizeof(configuration);
 	probe_end(child);
 	return works;
 }
@@ -152,10 +154,11 @@ bool probe_breakpoints(int unused_argument unused)
 	bool works;
 
 	works = child > 0 && waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
-		ptrace(PTRACE_POKEUSER, child, offsetof(struct user, u_debugreg[0]), step_on_breakpoint) == 0 &&
+		ptrace(PTRACE_POKEUSER, child, offsetof(struct user, u_debugreg[0]), step_on_breakpoint) ==
+			0 &&
 		ptrace(PTRACE_POKEUSER, child, offsetof(struct user, u_debugreg[7]), 1) == 0 &&
-		ptrace(PTRACE_CONT, child, 0, 0) == 0 && waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
-		WSTOPSIG(status) == SIGTRAP;
+		ptrace(PTRACE_CONT, child, 0, 0) == 0 && waitpid(child, &status, 0) == child &&
+		WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP;
 	probe_end(child);
 	return works;
 }
@@ -173,7 +176,9 @@ bool probe_clone_with_id(int unused_argument unused)
 {
 	for (int tries = 0; tries < 5; tries++) {
 		pid_t wanted = probe_fork(NULL), child;
-		struct clone_args arguments = { .exit_signal = SIGCHLD, .set_tid_size = 1, .set_tid = (uintptr_t)&wanted };
+		struct clone_args arguments = { .exit_signal = SIGCHLD,
+						.set_tid_size = 1,
+						.set_tid = (uintptr_t)&wanted };
 
 		if (wanted < 0)
 			return false;
@@ -248,7 +253,8 @@ static long compare(int type, unsigned long first, unsigned long second)
 
 bool probe_kcmp(int unused_argument unused)
 {
-	int file = open("/proc/self/exe", O_RDONLY), same = dup(file), other = open("/proc/self/exe", O_RDONLY);
+	int file = open("/proc/self/exe", O_RDONLY), same = dup(file),
+	    other = open("/proc/self/exe", O_RDONLY);
 
 	return compare(KCMP_FILE, file, same) == 0 && compare(KCMP_FILE, file, other) > 0;
 }

@@ -58,8 +58,9 @@ static void places(void **state unused)
 	result = fail_in(result, "file %d", 12);
 	result = fail_in(result, "process 7 (sh)");
 	assert_int_equal(result, -EPERM);
-	assert_report("cannot dump", NULL,
-		      "criu: cannot dump\n  process 7 (sh): file 12: cannot read it: Operation not permitted\n");
+	assert_report(
+		"cannot dump", NULL,
+		"criu: cannot dump\n  process 7 (sh): file 12: cannot read it: Operation not permitted\n");
 }
 
 static void first_one_wins(void **state unused)
@@ -150,11 +151,16 @@ int main(void)
 {
 #define clean(test) cmocka_unit_test_setup(test, start_clean)
 	const struct CMUnitTest tests[] = {
-		clean(nothing_failed),	      clean(cause),
-		clean(cause_without_errno),   clean(places),
-		clean(first_one_wins),	      clean(advice_and_log),
-		clean(all_refusals_are_told), clean(too_many_refusals),
-		clean(small_room),	      clean(long_texts),
+		clean(nothing_failed),
+		clean(cause),
+		clean(cause_without_errno),
+		clean(places),
+		clean(first_one_wins),
+		clean(advice_and_log),
+		clean(all_refusals_are_told),
+		clean(too_many_refusals),
+		clean(small_room),
+		clean(long_texts),
 		clean(failure_of_a_child),
 	};
 

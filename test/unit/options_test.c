@@ -91,7 +91,8 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 -t 2", "dump tree=2" },
 		{ "dump -t 1 -D a -W b -o c", "dump tree=1 images-dir=a work-dir=b log-file=c" },
 		{ "dump -t 1 -Rsj", "dump tree=1 leave-running leave-stopped shell-job" },
-		{ "dump -t 1 -RsjDdir -l", "dump tree=1 images-dir=dir leave-running leave-stopped shell-job file-locks" },
+		{ "dump -t 1 -RsjDdir -l",
+		  "dump tree=1 images-dir=dir leave-running leave-stopped shell-job file-locks" },
 		{ "restore -dS", "restore restore-detached restore-sibling" },
 		{ "restore -d --pidfile p --status-fd 1", "restore pidfile=p status-fd=1 restore-detached" },
 		{ "restore --exec-cmd -d -- ls -l", "restore restore-detached exec-cmd <ls> <-l>" },
@@ -158,9 +159,12 @@ static void wrong_command_lines(void **state unused)
 		{ "dump -t 1 --unprivileged", "criu: --unprivileged is not supported yet\n" },
 		{ "restore -r /", "criu: --root is not supported yet\n" },
 		{ "restore -S", "criu: --restore-sibling makes sense only with --restore-detached\n" },
-		{ "restore --exec-cmd", "criu: --exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...\n" },
-		{ "restore -- ls", "criu: restore takes no argument without --exec-cmd, but 'ls' was given\n" },
-		{ "check --file-validation x", "criu: --file-validation: 'x' is neither 'filesize' nor 'buildid'\n" },
+		{ "restore --exec-cmd",
+		  "criu: --exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...\n" },
+		{ "restore -- ls",
+		  "criu: restore takes no argument without --exec-cmd, but 'ls' was given\n" },
+		{ "check --file-validation x",
+		  "criu: --file-validation: 'x' is neither 'filesize' nor 'buildid'\n" },
 		{ "check --status-fd 1000", "criu: --status-fd: descriptor 1000 is not open\n" },
 		{ "check -vx", "criu: --verbosity: 'x' is not a number\n" },
 		{ "check --timeout soon", "criu: --timeout: 'soon' is not a number\n" },
@@ -285,7 +289,8 @@ static void config_order(void **state unused)
 	autofree char *all = format_text("%s -Dcommand", given);
 	autofree char *without = format_text("%s --no-default-config --no-shell-job", given);
 
-	write_file(".criu/default.conf", "shell-job\npidfile home\nlog-file home\nimages-dir home\nwork-dir home\n");
+	write_file(".criu/default.conf",
+		   "shell-job\npidfile home\nlog-file home\nimages-dir home\nwork-dir home\n");
 	write_file("named", "log-file named\nimages-dir named\nwork-dir named\n");
 	write_file("given", "images-dir given\nwork-dir given\n");
 	check_line("check", "check images-dir=home work-dir=home pidfile=home shell-job log-file=home");
@@ -295,7 +300,8 @@ static void config_order(void **state unused)
 	check_line(all, "check images-dir=command work-dir=given pidfile=home shell-job log-file=named");
 	check_line(without, "check images-dir=given work-dir=given log-file=named");
 	setenv("CRIU_CONFIG_FILE", "/nonexistent", 1);
-	check_line("check", "criu: cannot read the configuration file /nonexistent: No such file or directory\n");
+	check_line("check",
+		   "criu: cannot read the configuration file /nonexistent: No such file or directory\n");
 	unsetenv("CRIU_CONFIG_FILE");
 	write_file(".criu/default.conf", "");
 }
@@ -314,8 +320,9 @@ static void suggestions(void **state unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(command_lines), cmocka_unit_test(wrong_command_lines), cmocka_unit_test(all_rows),
-		cmocka_unit_test(config_lines),	 cmocka_unit_test(config_order),	cmocka_unit_test(suggestions),
+		cmocka_unit_test(command_lines), cmocka_unit_test(wrong_command_lines),
+		cmocka_unit_test(all_rows),	 cmocka_unit_test(config_lines),
+		cmocka_unit_test(config_order),	 cmocka_unit_test(suggestions),
 	};
 
 	unsetenv("CRIU_CONFIG_FILE");
