@@ -1,0 +1,25 @@
+/*
+ * counter.c - the program that scripts/quickstart saves and makes again: it counts, on its output and into a file.
+ *
+ * Usage: counter FILE. Its number lives in nothing but its memory; FILE is for the script to look at.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+	int file = open(argc > 1 ? argv[1] : "/dev/null", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	for (int number = 1; file >= 0; number++) {
+		char text[32];
+		int length = snprintf(text, sizeof(text), "%d\n", number);
+
+		printf("    process %d counts: %d\n", getpid(), number);
+		fflush(stdout);
+		if (pwrite(file, text, length, 0) != length)
+			return 1;
+		usleep(300000);
+	}
+	return 1;
+}
