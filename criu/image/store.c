@@ -41,12 +41,27 @@ static struct image_store *new_store(const struct image_store_ops *ops, char *na
 	return store;
 }
 
+/* A new directory has its name on disk from the start: what is synced in it later would else be nowhere. */
+static int make_directory(const char *path)
+{
+	autofree char *parent = format_text("%s/..", path);
+	autoclose int fd = -1;
+
+	if (mkdir(path, 0700) < 0)
+		return errno == EEXIST ? 0 : fail(errno, "cannot make the images directory %s", path);
+	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL)
+		return fail(errno, "cannot bring the images directory %s to the disk", path);
+	return 0;
+}
+
 int image_store_open_directory(struct image_store **store, const char *path, bool for_writing)
 {
 	int directory;
+	int result = for_writing ? make_directory(path) : 0;
 
-	if (for_writing && mkdir(path, 0700) < 0 && errno != EEXIST)
-		return fail(errno, "cannot make the images directory %s", path);
+	if (result < 0)
+		return result;
 	directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (directory < 0 && errno == ENOENT) {
 		fail(0, "no such directory: %s", path);
