@@ -68,6 +68,8 @@ MEMBERS   := $(patsubst %,$(OBJECTS)/%.o,$(basename $(filter-out criu/main.c,$(S
 	     $(MESSAGES:$(BUILD)/images/%.pb-c.h=$(OBJECTS)/images/%.pb-c.o) \
 	     $(BLOBS:%=$(OBJECTS)/blobs/%-blob.o)
 TESTS     := $(patsubst %.c,$(BUILD)/%,$(wildcard test/unit/*_test.c))
+LIVE      := $(patsubst %.c,$(BUILD)/%,$(wildcard test/live/*_test.c))
+LIVE_PARTS := $(patsubst %.c,$(OBJECTS)/%.o,$(filter-out %_test.c,$(wildcard test/live/*.c)))
 
 all: $(BUILD)/criu $(BUILD)/criu.8
 
@@ -162,11 +164,17 @@ $(BUILD)/test/unit/%_test: $(OBJECTS)/test/unit/%_test.o $(LIBRARY)
 check: $(TESTS)
 	scripts/check-unit $(TESTS)
 
-check-live: all
-	test/live/run $(BUILD)/criu
+$(BUILD)/test/live/%_test: $(OBJECTS)/test/live/%_test.o $(LIVE_PARTS) $(LIBRARY)
+	mkdir -p $(@D)
+	echo '  LINK  $@'
+	$(LINK) -o $@ $^ $(LINK_WITH)
+
+check-live: all $(LIVE)
+	for test in $(LIVE); do $$test || exit 1; done
+	test/live/run --criu $(abspath $(BUILD)/criu)
 
 bench: all
-	bench/run $(BUILD)/criu
+	bench/run --criu $(abspath $(BUILD)/criu)
 
 lint:
 	scripts/lint
