@@ -347,6 +347,8 @@ int command_show(const struct options *options)
 	if (result < 0)
 		return result;
 	result = show_tree_read(store, &tree);
+	if (result == 0 && !tree.inventory && !tree.process_count && !tree.files.count)
+		result = fail(0, "there are no images in %s", tree.directory);
 	if (result == 0 && options->json)
 		show_json(stdout, &tree);
 	else if (result == 0)
