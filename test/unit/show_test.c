@@ -3,6 +3,7 @@
  * mean harm.
  */
 #include "images.h"
+#include "cli/commands.h"
 #include "cli/show.h"
 #include "core.pb-c.h"
 #include "pagemap.pb-c.h"
@@ -242,6 +243,16 @@ static void an_empty_directory(void **state unused)
 	image_store_close(store);
 }
 
+static void the_command_without_images(void **state unused)
+{
+	char *arguments[] = { directory };
+	struct options options = { .arguments = arguments, .argument_count = 1 };
+
+	failure_clear();
+	assert_int_equal(command_show(&options), -EINVAL);
+	assert_failure_says("there are no images in /tmp/criu_test.");
+}
+
 static void a_torn_image(void **state unused)
 {
 	struct image_store *store = open_directory(true);
@@ -305,9 +316,9 @@ int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(the_text_of_a_tree), test(the_json_of_a_tree), test(an_incomplete_dump),
-		test(an_empty_directory), test(a_torn_image),	    test(names_that_mean_harm),
-		test(every_kind_of_file),
+		test(the_text_of_a_tree),   test(the_json_of_a_tree), test(an_incomplete_dump),
+		test(an_empty_directory),   test(a_torn_image),	      test(the_command_without_images),
+		test(names_that_mean_harm), test(every_kind_of_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
