@@ -28,7 +28,7 @@
 #define round_down(value, unit) ((value) & ~((__typeof__(value))(unit) - 1))
 
 /* Every architecture we know has images in pages of 4 KiB; a larger kernel page is a multiple of it. */
-#define PAGE_SIZE  4096UL
 #define PAGE_SHIFT 12
+#define PAGE_SIZE		(1UL << PAGE_SHIFT) /* token for token as <sys/user.h> has it */
 
 #endif

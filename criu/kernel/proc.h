@@ -53,6 +53,7 @@ int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS]);
 /* All mappings with their VmFlags; `maps` alone would be faster but does not tell advice and growth. */
 int proc_parse_smaps(char *text, struct vmas *vmas);
 int proc_read_smaps(int proc, struct vmas *vmas);
+int proc_read_maps(int proc, struct vmas *vmas); /* where and what, without flags: cheap */
 
 /* Thread ids of a process / ids of its children, by any of its threads. *ids is allocated. */
 int proc_read_threads(int proc, pid_t **ids, size_t *count);

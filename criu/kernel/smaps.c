@@ -33,8 +33,7 @@ static int parse_mapping(char *line, struct vma *vma)
 
 /*
  * Two letters each (proc(5)). What changes how the memory behaves is kept; what the kernel derives itself (rd, wr, mr, mw,
- * me, ac, …) is not. `ignored` letters are told apart from unknown ones by nobody: a flag that we do not know is one that a
- * newer kernel derives.
+ * me, ac, …) is not.
  */
 static const struct {
 	char letters[3];
@@ -60,6 +59,8 @@ static const struct {
 static void parse_vm_flags(const char *text, struct vma *vma)
 {
 	for (; text[0] && text[1]; text += 3) {
+		if (text[0] == 'm' && text[1] == 'w')
+			vma->may_write = true;
 		for (size_t i = 0; i < array_size(vm_flags); i++)
 			if (text[0] == vm_flags[i].letters[0] && text[1] == vm_flags[i].letters[1]) {
 				vma->flags |= vm_flags[i].map_flags;
@@ -95,14 +96,24 @@ int proc_parse_smaps(char *text, struct vmas *vmas)
 	return 0;
 }
 
-int proc_read_smaps(int proc, struct vmas *vmas)
+static int read_file(int proc, const char *name, struct vmas *vmas)
 {
 	autofree char *text = NULL;
-	ssize_t length = read_text_at(proc, "smaps", &text);
+	ssize_t length = read_text_at(proc, name, &text);
 
 	if (length < 0)
-		return fail(-length, "cannot read /proc/PID/smaps");
+		return fail(-length, "cannot read /proc/PID/%s", name);
 	return proc_parse_smaps(text, vmas);
+}
+
+int proc_read_smaps(int proc, struct vmas *vmas)
+{
+	return read_file(proc, "smaps", vmas);
+}
+
+int proc_read_maps(int proc, struct vmas *vmas)
+{
+	return read_file(proc, "maps", vmas);
 }
 
 void vmas_free(struct vmas *vmas)

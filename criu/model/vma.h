@@ -43,6 +43,7 @@ struct vma {
 	dev_t device;
 	uint64_t inode;
 	uint64_t resident; /* bytes */
+	bool may_write;	   /* mprotect() could make it writable */
 	char *path;	   /* as /proc/PID/smaps says it; owned */
 
 	/* restore only */

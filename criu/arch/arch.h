@@ -1,0 +1,32 @@
+/*
+ * arch.h - what differs between architectures, for dump and restore. `criu/arch/generic/X.c` serves every architecture
+ * whose own folder has no X.c.
+ */
+#ifndef CRIU_ARCH_ARCH_H
+#define CRIU_ARCH_ARCH_H
+
+#include <stdint.h>
+#include <sys/types.h>
+#include "compel.h"
+#include "core.pb-c.h"
+
+extern const CoreEntry__March arch_image_type; /* core_entry.mtype of this machine */
+
+/* The end of a task's part of the address space, as this kernel draws it. */
+uint64_t arch_task_size(void);
+
+/* Registers, from a parked thread into a core and back. `core->thread_info` is made by the first. */
+int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEntry *core);
+/*
+ * Checks that this CPU can take these registers (run before any task exists), and lays out what PTRACE_SETREGSET takes.
+ */
+int arch_load_registers(const CoreEntry *core, struct thread_context *context);
+
+/* clear_child_tid, which the format keeps beside the registers. */
+uint64_t arch_clear_tid(const CoreEntry *core);
+void arch_set_clear_tid(CoreEntry *core, uint64_t address);
+
+/* Jumps to `address` with the stack pointer at `stack` (the end of a stack, 16-byte aligned). */
+void arch_jump(uint64_t address, uint64_t stack) does_not_return;
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * steps.c - runs a table of steps. See steps.h.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/steps.h"
+
+static size_t fault_of(const char *journey)
+{
+	const char *fault = getenv("CRIU_FAULT");
+	size_t length = strlen(journey);
+
+	if (!fault || strncmp(fault, journey, length) || fault[length] != ':')
+		return 0;
+	return strtoul(fault + length + 1, NULL, 10);
+}
+
+static double now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+static int run_step(const struct step *step, bool fails, void *context)
+{
+	double start = now();
+	int result = 0;
+
+	log_info("%s", step->name);
+	if (!fails || !step->is_final)
+		result = step->run(context);
+	if (!result && fails)
+		result = fail(0, "fault injected into '%s'", step->name);
+	log_info("%s: %s, %.3f ms", step->name, result ? "failed" : "done", (now() - start) * 1e3);
+	return result;
+}
+
+static void undo(const struct step *steps, size_t count, void *context)
+{
+	for (size_t i = count; i-- > 0;) {
+		if (!steps[i].undo)
+			continue;
+		log_info("undo: %s", steps[i].name);
+		steps[i].undo(context);
+	}
+}
+
+int steps_run(const char *journey, const struct step *steps, size_t count, void *context)
+{
+	size_t fault = fault_of(journey);
+
+	for (size_t i = 0; i < count; i++) {
+		int result = run_step(&steps[i], i + 1 == fault, context);
+
+		if (result) {
+			undo(steps, i + 1, context);
+			return result;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,23 @@
+/*
+ * steps.h - a journey is a table of named steps: run in order, logged, timed, and undone backwards when one fails.
+ *
+ * CRIU_FAULT=JOURNEY:N in the environment makes step N (from 1) fail on purpose, after it has done its work, so that its own undoing is
+ * tested, too; a final step fails before. The fault tests walk through all N of each table.
+ */
+#ifndef CRIU_BASE_STEPS_H
+#define CRIU_BASE_STEPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct step {
+	const char *name;	   /* "freeze the processes": stands in the log and behind "cannot" */
+	int (*run)(void *context); /* 0 or -errno, recorded */
+	void (*undo)(
+		void *context); /* NULL: there is nothing to undo. Runs if this step succeeded or failed half-way */
+	bool is_final;		/* cannot be undone: always last */
+};
+
+int steps_run(const char *journey, const struct step *steps, size_t count, void *context);
+
+#endif

@@ -1,0 +1,93 @@
+/*
+ * restorer.c - the last mile of a restore, in the newborn itself: when criu's own code is unmapped from under it.
+ *
+ * It runs the calls that lay out the address space, makes the threads, has each run the calls that make it what it was,
+ * and waits. criu then takes every thread with ptrace, unmaps this region, sets the registers, and lets go. All signals
+ * are blocked meanwhile. What the calls mean is criu's business; a failure goes to the board as numbers.
+ */
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include "restorer.h"
+#include "syscalls.h"
+
+void restore_process(char *region) does_not_return;
+void restore_thread(char *region, struct restorer_thread *thread) does_not_return;
+long start_thread(struct clone_args *arguments, size_t size, char *region, struct restorer_thread *thread);
+
+static struct restorer_board *board_of(char *region)
+{
+	return (struct restorer_board *)(region + RESTORER_BOARD);
+}
+
+static void wake(uint32_t *futex)
+{
+	sys_futex(futex, FUTEX_WAKE, 0x7fffffff, NULL, NULL, 0);
+}
+
+static does_not_return void give_up(char *region, int list, int index, long result)
+{
+	struct restorer_board *board = board_of(region);
+	uint32_t nobody = 0;
+
+	if (__atomic_compare_exchange_n(&board->failed, &nobody, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+		board->failed_tid = sys_gettid();
+		board->failed_list = list;
+		board->failed_index = index;
+		__atomic_store_n(&board->failed_result, (int32_t)result, __ATOMIC_SEQ_CST);
+	}
+	wake(&board->arrived);
+	for (;;)
+		sys_exit_group(1);
+}
+
+static void run_calls(char *region, int list, uint64_t calls, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		struct remote_call *made = (struct remote_call *)(region + calls) + i;
+		const uint64_t *a = made->arguments;
+
+		made->result = system_call(made->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3], (long)a[4],
+					   (long)a[5]);
+		if (made->result < 0 && made->result >= -4095)
+			give_up(region, list, i, made->result);
+	}
+}
+
+void restore_thread(char *region, struct restorer_thread *thread)
+{
+	struct restorer_board *board = board_of(region);
+
+	run_calls(region, RESTORER_LIST_SELF, thread->calls, thread->call_count);
+	__atomic_fetch_add(&board->arrived, 1, __ATOMIC_SEQ_CST);
+	wake(&board->arrived);
+	for (;;)
+		sys_futex(&board->never, FUTEX_WAIT, 0, NULL, NULL, 0);
+}
+
+static void make_thread(char *region, struct restorer_thread *thread, int index)
+{
+	pid_t tid = thread->tid;
+	/* The kernel keeps the limits of `stack` apart: its lowest byte, and its size. */
+	struct clone_args arguments = {
+		.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
+		.stack = (uint64_t)(region + thread->stack - RESTORER_STACK_SIZE),
+		.stack_size = RESTORER_STACK_SIZE,
+		.set_tid = (uint64_t)&tid,
+		.set_tid_size = 1,
+	};
+	long result = start_thread(&arguments, sizeof(arguments), region, thread);
+
+	if (result < 0)
+		give_up(region, RESTORER_THREADS, index, result);
+}
+
+void restore_process(char *region)
+{
+	struct restorer_arguments *arguments = (struct restorer_arguments *)(region + RESTORER_ARGUMENTS);
+	struct restorer_thread *threads = (struct restorer_thread *)(region + arguments->threads);
+
+	run_calls(region, RESTORER_LIST_SPACE, arguments->space_calls, arguments->space_call_count);
+	for (uint64_t i = 1; i < arguments->thread_count; i++)
+		make_thread(region, &threads[i], i);
+	restore_thread(region, &threads[0]);
+}

@@ -1,0 +1,60 @@
+/*
+ * restorer.h - what criu and the restorer agree on: the region in a newborn, and the board that all of them share.
+ *
+ * The region, somewhere no mapping of the task will be:
+ *
+ *	0            code of the blob
+ *	BOARD        struct restorer_board, one page, shared by criu and all newborns
+ *	ARGUMENTS    struct restorer_arguments, struct restorer_thread[], lists of calls, the bytes they point to
+ *	…            a stack a thread
+ *
+ * Positions are offsets from the start of the region.
+ */
+#ifndef RESTORER_H
+#define RESTORER_H
+
+#define RESTORER_BOARD	    0x2000
+#define RESTORER_ARGUMENTS  0x3000
+#define RESTORER_STACK_SIZE 0x2000
+
+#ifndef __ASSEMBLY__
+#include <stdint.h>
+#include "compel.h"
+
+/* Which list a call that failed stood in. */
+#define RESTORER_LIST_SPACE 0 /* of the leader: the address space */
+#define RESTORER_LIST_SELF  1 /* of each thread: what it is */
+#define RESTORER_THREADS    2 /* making a thread */
+
+struct restorer_board {
+	uint32_t stage;	  /* futex: set by criu, waited for by newborns that still run C code */
+	uint32_t arrived; /* futex: how many have come to the end of their stage; reset by criu */
+	uint32_t failed;  /* somebody gave up */
+	/* by whom, where, why; the first wins */
+	int32_t failed_tid, failed_list, failed_index, failed_result;
+	uint32_t never; /* futex: nobody wakes it; finished threads wait here until criu takes them by ptrace */
+};
+
+struct restorer_thread {
+	int32_t tid;
+	uint32_t call_count;
+	uint64_t calls; /* struct remote_call[] */
+	uint64_t stack; /* its end */
+};
+
+struct restorer_arguments {
+	uint64_t space_calls, space_call_count;
+	uint64_t threads, thread_count; /* struct restorer_thread[]; [0] is the leader */
+};
+
+/* At offset 0 of the blob. */
+struct restorer_header {
+	uint32_t start;	  /* entered by a jump: the stack pointer at the end of the leader's stack */
+	uint32_t syscall; /* a system call instruction, for the last calls by ptrace */
+	uint32_t size;
+};
+
+extern const char restorer_blob_start[], restorer_blob_end[];
+
+#endif
+#endif

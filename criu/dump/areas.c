@@ -1,0 +1,171 @@
+/*
+ * areas.c - what each mapping of a task is: memory of its own, a file, shared memory, something of the kernel's.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "dump/dump.h"
+#include "files/seen.h"
+#include "image/message.h"
+#include "kernel/proc.h"
+#include "memory/scan.h"
+#include "memory/shared.h"
+
+/* How the kernel names what is not a file, and what that is to us; `refusal` NULL: saved. First match wins. */
+static const struct {
+	const char *prefix;
+	uint32_t status;
+	const char *refusal;
+} special[] = {
+	{ "[vsyscall]", VMA_VSYSCALL | VMA_ANON_PRIVATE, NULL },
+	{ "[vdso]", VMA_REGULAR | VMA_VDSO | VMA_ANON_PRIVATE, NULL },
+	{ "[vvar", VMA_REGULAR | VMA_VVAR | VMA_ANON_PRIVATE, NULL }, /* [vvar_vclock], too: Linux 6.13 */
+	{ "[heap]", VMA_REGULAR | VMA_HEAP | VMA_ANON_PRIVATE, NULL },
+	{ "[stack]", VMA_REGULAR | VMA_ANON_PRIVATE, NULL },
+	{ "[anon:", VMA_REGULAR | VMA_ANON_PRIVATE, NULL },
+	{ "[uprobes]", 0, "uprobes" },
+	{ "/dev/zero (deleted)", VMA_REGULAR | VMA_ANON_SHARED, NULL },
+	{ "[anon_shmem:", VMA_REGULAR | VMA_ANON_SHARED, NULL },
+	{ "/[aio]", 0, "AIO rings (io_setup)" },
+	{ "/SYSV", 0, "System V shared memory" },
+	{ "/memfd:", 0, "mapped memfds" },
+	{ "/anon_hugepage", 0, "anonymous huge pages (MAP_HUGETLB)" },
+	{ "anon_inode:", 0, "mappings of kernel objects (io_uring, perf, …)" },
+	{ "socket:", 0, "mappings of sockets" },
+};
+
+static int refuse_area(const struct task *task, const struct vma *vma, const char *what)
+{
+	return refuse("process %d (%s): memory at %#llx (%s): %s: not supported yet", task->pid, task->name,
+		      (unsigned long long)vma->start, vma->path, what);
+}
+
+static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
+{
+	bool is_shared = vma->flags & MAP_SHARED;
+	char link[64];
+	uint32_t id;
+	int result;
+
+	/* A shared mapping that could be made writable needs its file open for writing. */
+	vma->status |= VMA_REGULAR | (is_shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE);
+	vma->file_flags = is_shared && vma->may_write ? O_RDWR : O_RDONLY;
+	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start, (unsigned long long)vma->end);
+	result = files_add_path(&dump->snapshot, task, link, vma->file_flags, &id);
+	vma->object = id;
+	return result;
+}
+
+static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
+{
+	if (vma->flags & MAP_HUGETLB)
+		return refuse_area(task, vma, "huge pages (MAP_HUGETLB)");
+	if (vma->status & VMA_SHADOW_STACK)
+		return refuse_area(task, vma, "shadow stacks");
+	for (size_t i = 0; i < array_size(special); i++) {
+		if (strncmp(vma->path, special[i].prefix, strlen(special[i].prefix)))
+			continue;
+		if (special[i].refusal)
+			return refuse_area(task, vma, special[i].refusal);
+		vma->status |= special[i].status;
+		vma->flags |= MAP_ANONYMOUS;
+		return vma->status & VMA_ANON_SHARED ? shared_memory_add(&dump->snapshot, task, vma) : 0;
+	}
+	if (vma->path[0])
+		return describe_file(dump, task, vma);
+	if (vma->flags & MAP_SHARED)
+		return refuse_area(task, vma, "shared memory without a name");
+	vma->status |= VMA_REGULAR | VMA_ANON_PRIVATE;
+	vma->flags |= MAP_ANONYMOUS;
+	return 0;
+}
+
+/* The parts of the vvar area are one mapping to the format, as they were to older kernels. */
+static void join_vvar(struct vmas *vmas)
+{
+	for (size_t i = 1; i < vmas->count; i++) {
+		struct vma *before = &vmas->items[i - 1], *vma = &vmas->items[i];
+
+		if (!(before->status & vma->status & VMA_VVAR) || before->end != vma->start)
+			continue;
+		before->end = vma->end;
+		free(vma->path);
+		memmove(vma, vma + 1, (vmas->count - i - 1) * sizeof(*vma));
+		vmas->count--;
+		i--;
+	}
+}
+
+static int add_guards(struct task *task)
+{
+	struct page_runs guards = { 0 };
+	struct scanner *scanner;
+	size_t count = task->vmas.count;
+	int result = scanner_open(&scanner, task->proc);
+
+	if (result)
+		return result;
+	for (size_t i = 0; !result && i < count; i++)
+		if (vma_is_private(&task->vmas.items[i]))
+			result = scan_guards(scanner, task->vmas.items[i].start, task->vmas.items[i].end, &guards);
+	for (size_t i = 0; !result && i < guards.count; i++)
+		*grow(&task->vmas.items, &task->vmas.count) = (struct vma){
+			.start = guards.items[i].start,
+			.end = page_run_end(&guards.items[i]),
+			.status = VMA_GUARD_RANGE,
+			.file_flags = -1,
+		};
+	page_runs_free(&guards);
+	scanner_close(scanner);
+	return result;
+}
+
+int dump_describe_areas(struct dump *dump, struct task *task)
+{
+	uint32_t id;
+	int result = files_add_path(&dump->snapshot, task, "exe", 0, &id);
+
+	if (!result)
+		result = proc_read_smaps(task->proc, &task->vmas);
+	task->mm->exe_file_id = id;
+	for (size_t i = 0; !result && i < task->vmas.count; i++) {
+		result = describe_area(dump, task, &task->vmas.items[i]);
+		if (result == -EOPNOTSUPP)
+			result = 0;
+	}
+	join_vvar(&task->vmas);
+	return result ?: add_guards(task);
+}
+
+static VmaEntry *area_entry(const struct vma *vma)
+{
+	VmaEntry *entry = message_new(VmaEntry, vma_entry);
+
+	entry->start = vma->start;
+	entry->end = vma->end;
+	entry->pgoff = vma->offset;
+	entry->shmid = vma->object;
+	entry->prot = vma->protection;
+	entry->flags = vma->flags;
+	entry->status = vma->status;
+	entry->fd = -1;
+	if (vma->advice)
+		message_set(entry, madv, vma->advice);
+	if (vma->file_flags >= 0)
+		message_set(entry, fdflags, vma->file_flags);
+	return entry;
+}
+
+void dump_area_entries(struct task *task)
+{
+	MmEntry *mm = task->mm;
+
+	message_array(mm, vmas, task->vmas.count);
+	for (size_t i = 0; i < task->vmas.count; i++)
+		mm->vmas[i] = area_entry(&task->vmas.items[i]);
+}

@@ -1,0 +1,88 @@
+/*
+ * dump.c - `criu dump`: takes a tree of processes away, or a picture of it. The steps and their order; the work is in the
+ * files named in dump.h.
+ *
+ * Invariant: until the last step a dump can be undone, and if criu dies the kernel undoes it (compel.h).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/steps.h"
+#include "cli/commands.h"
+#include "dump/dump.h"
+#include "files/seen.h"
+#include "image/image.h"
+#include "memory/shared.h"
+
+static int begin_images(void *context)
+{
+	struct dump *dump = context;
+
+	return image_store_begin(dump->snapshot.images);
+}
+
+static const struct step dump_steps[] = {
+	{ "begin the images", begin_images, NULL, false },		 /* a full disk shows before anything is frozen */
+	{ "freeze the processes", dump_freeze, dump_thaw, false },	 /* finding and stopping are one act */
+	{ "look at the processes", dump_look, NULL, false },		 /* refuses, before anything is touched */
+	{ "ask the processes", dump_ask, dump_leave, false },		 /* the only step that goes into them */
+	{ "save the memory", dump_memory, NULL, false },		 /* most of the time: while all stands still */
+	{ "save processes and files", dump_save_tasks, NULL, false },	 /* after memory: pipes cannot change any more */
+	{ "let the processes run on", dump_release_early, NULL, false }, /* -R, -s: they need not wait for the disk */
+	{ "complete the images", dump_complete, NULL, false },		 /* on disk, then inventory.img: now it is a dump */
+	{ "let the processes go", dump_release, NULL, true },		 /* cannot be undone */
+};
+
+static int open_directories(struct dump *dump)
+{
+	const struct options *options = dump->options;
+	const char *images = options->images_dir ?: ".";
+	int result = image_store_open_directory(&dump->snapshot.images, images, true);
+
+	if (result)
+		return result;
+	dump->work_directory = options->work_dir ? open(options->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
+						   fcntl(image_store_directory(dump->snapshot.images), F_DUPFD_CLOEXEC, 0);
+	if (dump->work_directory < 0)
+		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
+	return log_open(dump->work_directory, options->log_file);
+}
+
+static void free_files(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < snapshot->file_count; i++)
+		if (snapshot->files[i]->seen) {
+			seen_file_free(snapshot->files[i]->seen);
+			free(snapshot->files[i]->seen);
+		}
+}
+
+int command_dump(const struct options *options)
+{
+	struct dump dump = { .options = options, .work_directory = -1 };
+	int result;
+
+	snapshot_init(&dump.snapshot);
+	dump.snapshot.policy = (struct policy){
+		.shell_job = options->shell_job,
+		.file_locks = options->file_locks,
+		.leave_running = options->leave_running,
+		.leave_stopped = options->leave_stopped,
+	};
+	result = open_directories(&dump);
+	if (!result)
+		result = steps_run("dump", dump_steps, array_size(dump_steps), &dump);
+	if (!result)
+		result = dump_save_statistics(&dump);
+	shared_memory_close(&dump.snapshot);
+	free_files(&dump.snapshot);
+	image_store_close(dump.snapshot.images);
+	snapshot_free(&dump.snapshot);
+	if (dump.work_directory >= 0)
+		close(dump.work_directory);
+	return result;
+}

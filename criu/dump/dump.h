@@ -1,0 +1,44 @@
+/*
+ * dump.h - the state of one dump, and its steps. The table is in dump.c; each step is in the file named here.
+ */
+#ifndef CRIU_DUMP_DUMP_H
+#define CRIU_DUMP_DUMP_H
+
+#include "base/time.h"
+#include "cli/options.h"
+#include "memory/pages.h"
+#include "model/snapshot.h"
+
+struct dump {
+	const struct options *options;
+	struct snapshot snapshot;
+	int work_directory;
+	struct page_statistics pages, shared_pages;
+	uint32_t next_pages_id;
+	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
+	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
+};
+
+/* freeze.c */
+int dump_freeze(void *dump);
+void dump_thaw(void *dump);
+int dump_release(void *dump);
+int dump_release_early(void *dump);
+
+/* look.c: what can be told from outside */
+int dump_look(void *dump);
+TaskKobjIdsEntry *dump_make_ids(uint32_t number);
+/* areas.c: what each mapping is */
+int dump_describe_areas(struct dump *dump, struct task *task);
+void dump_area_entries(struct task *task); /* into task->mm */
+/* ask.c: what only the tasks themselves can tell */
+int dump_ask(void *dump);
+void dump_leave(void *dump);
+/* memory.c */
+int dump_memory(void *dump);
+/* save.c */
+int dump_save_tasks(void *dump);
+int dump_save_statistics(struct dump *dump);
+int dump_complete(void *dump);
+
+#endif

@@ -1,0 +1,266 @@
+/*
+ * freeze.c - finds the tree below a process and stops it; lets it go again, one way or another.
+ *
+ * Finding and stopping are one act, because a running tree grows. A process is stopped before its children are listed, and a stopped
+ * one cannot fork; what may still appear are orphans that a subreaper in the tree inherits. So the whole list is gone
+ * through until a pass finds nothing new. A tree that forks faster than we stop is bounded by the deadline.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "compel.h"
+#include "dump/dump.h"
+#include "kernel/proc.h"
+
+#define KERNEL_THREAD 0x00200000 /* PF_KTHREAD */
+
+/* Is `pid` criu itself or one of the processes that wait for it? Freezing those would freeze us. */
+static bool is_our_ancestor(pid_t pid)
+{
+	for (pid_t at = getpid(); at > 0;) {
+		struct proc_stat stat;
+		autoclose int proc = -1;
+
+		if (at == pid)
+			return true;
+		proc = proc_open(at);
+		if (proc < 0 || proc_read_stat(proc, &stat))
+			return false;
+		at = stat.parent;
+	}
+	return false;
+}
+
+static int check_root(pid_t pid)
+{
+	autoclose int proc = proc_open(pid);
+	struct proc_status status;
+	struct proc_stat stat;
+
+	if (proc < 0)
+		return fail(0, "there is no process %d", pid);
+	if (proc_read_stat(proc, &stat) || proc_read_status(proc, &status))
+		return fail(0, "there is no process %d", pid);
+	proc_status_free(&status);
+	if (status.group_leader != pid)
+		return fail(0, "%d is a thread of process %d, not a process", pid, status.group_leader);
+	if (stat.flags & KERNEL_THREAD)
+		return fail(0, "process %d (%s) is a thread of the kernel", pid, stat.comm);
+	if (stat.state == 'Z' || stat.state == 'X')
+		return fail(0, "process %d (%s) has ended already: it is a zombie", pid, stat.comm);
+	if (pid == getpid())
+		return fail(0, "process %d is criu itself", pid);
+	if (is_our_ancestor(pid))
+		return fail(0, "process %d (%s) is an ancestor of criu, which would freeze itself with it", pid, stat.comm);
+	return 0;
+}
+
+static int read_identity(struct task *task)
+{
+	struct proc_stat stat;
+	int result = proc_read_stat(task->proc, &stat);
+
+	if (result)
+		return result;
+	task->group = stat.group;
+	task->session = stat.session;
+	memcpy(task->name, stat.comm, sizeof(task->name) - 1);
+	if (stat.state == 'Z' || stat.state == 'X') {
+		task->state = TASK_DEAD;
+		task->thread_count = 1;
+		task->threads = allocate(sizeof(*task->threads));
+		task->threads[0] = task->pid;
+	}
+	return 0;
+}
+
+static void take_threads(struct task *task)
+{
+	const struct victim *victim = task->victim;
+
+	task->thread_count = victim->thread_count;
+	task->threads = allocate_array(victim->thread_count, sizeof(*task->threads));
+	for (size_t i = 0; i < victim->thread_count; i++)
+		task->threads[i] = victim->threads[i].tid;
+	if (victim->threads[0].was_stopped) {
+		task->state = TASK_STOPPED;
+		task->stop_signal = victim->threads[0].stop_signal;
+	}
+}
+
+static int freeze_task(struct task *task, uint64_t deadline)
+{
+	int result;
+
+	task->proc = proc_open(task->pid);
+	if (task->proc < 0)
+		return -ESRCH;
+	task->pidfd = syscall(SYS_pidfd_open, task->pid, 0);
+	if (task->pidfd < 0)
+		return errno == ESRCH ? -ESRCH : fail(errno, "cannot open process %d", task->pid);
+	task->victim = allocate(sizeof(*task->victim));
+	result = victim_freeze(task->victim, task->pid, deadline);
+	if (result) {
+		free(task->victim);
+		task->victim = NULL;
+		/* It may have ended under our hands: then it is a zombie now, or gone. */
+		if (result != -ESRCH)
+			return result;
+		result = read_identity(task);
+		return result || task->state == TASK_DEAD ? result : -ESRCH;
+	}
+	take_threads(task);
+	return read_identity(task);
+}
+
+static void forget_task(struct snapshot *snapshot, struct task *task)
+{
+	list_remove(&task->link);
+	list_remove(&task->sibling);
+	snapshot->task_count--;
+	if (task->proc >= 0)
+		close(task->proc);
+	if (task->pidfd >= 0)
+		close(task->pidfd);
+	free(task);
+}
+
+/* Adds the children of a frozen task that are not known yet; their number is returned. */
+static int find_children(struct dump *dump, struct task *parent)
+{
+	autofree pid_t *children = NULL;
+	size_t count = 0;
+	int found = 0, result;
+
+	if (parent->state == TASK_DEAD)
+		return 0;
+	result = proc_read_children(parent->proc, &children, &count);
+	if (result)
+		return result;
+	for (size_t i = 0; i < count; i++) {
+		if (snapshot_find_task(&dump->snapshot, children[i]))
+			continue;
+		snapshot_add_task(&dump->snapshot, parent, children[i]);
+		found++;
+	}
+	return found;
+}
+
+/* One pass over the list, which grows at its end meanwhile. The number of new tasks is returned. */
+static int freeze_pass(struct dump *dump, uint64_t deadline)
+{
+	struct task *task, *following;
+	int found = 0, result;
+
+	list_for_each_safe(task, following, &dump->snapshot.tasks, link) {
+		if (!task->victim && task->state != TASK_DEAD) {
+			if (monotonic_time() > deadline) {
+				fail_advice("a longer --timeout");
+				return fail(0, "the tree under process %d grows faster than it can be frozen (%zu processes)",
+					    dump->options->tree, dump->snapshot.task_count);
+			}
+			result = freeze_task(task, deadline);
+			if (result == -ESRCH && task->parent) {
+				forget_task(&dump->snapshot, task);
+				continue;
+			}
+			if (result)
+				return fail_in(result, "process %d", task->pid);
+		}
+		result = find_children(dump, task);
+		if (result < 0)
+			return result;
+		found += result;
+		following = list_entry(task->link.next, struct task, link);
+	}
+	return found;
+}
+
+int dump_freeze(void *context)
+{
+	struct dump *dump = context;
+	uint64_t deadline = trace_deadline(dump->options->timeout);
+	struct task *task;
+	int result = check_root(dump->options->tree);
+
+	if (result)
+		return result;
+	dump->freeze_began = monotonic_time();
+	snapshot_add_task(&dump->snapshot, NULL, dump->options->tree);
+	do
+		result = freeze_pass(dump, deadline);
+	while (result > 0);
+	dump->freeze_ended = monotonic_time();
+	if (result == -ESRCH)
+		return fail(0, "process %d has ended", dump->options->tree);
+	for_each_task(task, &dump->snapshot)
+		dump->snapshot.thread_count += task->thread_count;
+	if (!result)
+		log_info("froze %zu processes with %zu threads in %llu us", dump->snapshot.task_count,
+			 dump->snapshot.thread_count, (unsigned long long)(dump->freeze_ended - dump->freeze_began) / 1000);
+	return result;
+}
+
+static int for_each_victim(struct dump *dump, int (*act)(struct victim *))
+{
+	struct task *task;
+	int result = 0;
+
+	for_each_task(task, &dump->snapshot) {
+		if (!task->victim)
+			continue;
+		result = act(task->victim) ?: result;
+		victim_free(task->victim);
+		free(task->victim);
+		task->victim = NULL;
+	}
+	return result;
+}
+
+/* Undoes the freeze: everybody runs on, or stands stopped, as before. */
+void dump_thaw(void *context)
+{
+	struct dump *dump = context;
+
+	if (!dump->released)
+		for_each_victim(dump, victim_thaw);
+	dump->released = true;
+}
+
+/* A tree that is to go on need not wait until its images are on disk. */
+int dump_release_early(void *context)
+{
+	struct dump *dump = context;
+	int result = 0;
+
+	if (dump->options->leave_stopped)
+		result = for_each_victim(dump, victim_thaw_stopped);
+	else if (dump->options->leave_running)
+		result = for_each_victim(dump, victim_thaw);
+	else
+		return 0;
+	dump->released = true;
+	dump->thawed = monotonic_time();
+	return result;
+}
+
+int dump_release(void *context)
+{
+	struct dump *dump = context;
+	int result = 0;
+
+	if (!dump->released) {
+		result = for_each_victim(dump, victim_kill);
+		dump->released = true;
+		dump->thawed = monotonic_time();
+	}
+	return result;
+}

@@ -1,0 +1,234 @@
+/*
+ * look.c - everything about a frozen tree that can be told from outside, before anything in it is touched. Here things are refused:
+ * all that cannot be saved is told at once, and the tree runs on.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <linux/kcmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "arch/arch.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "compel.h"
+#include "dump/dump.h"
+#include "files/seen.h"
+#include "image/message.h"
+#include "task/part.h"
+
+/* Ids of the namespaces that criu itself is in, which the format wants; those of tasks are the same (see below). */
+static const struct {
+	const char *name;
+	size_t has, id;
+	uint32_t number;
+} namespaces[] = {
+#define namespace(name, field, number) \
+	{ name, offsetof(TaskKobjIdsEntry, has_##field), offsetof(TaskKobjIdsEntry, field), number }
+	namespace("pid", pid_ns_id, 1),	    namespace("net", net_ns_id, 2),   namespace("ipc", ipc_ns_id, 3),
+	namespace("uts", uts_ns_id, 4),	    namespace("time", time_ns_id, 5), namespace("mnt", mnt_ns_id, 6),
+	namespace("user", user_ns_id, 7),   namespace("cgroup", cgroup_ns_id, 8),
+#undef namespace
+};
+
+TaskKobjIdsEntry *dump_make_ids(uint32_t number)
+{
+	TaskKobjIdsEntry *ids = message_new(TaskKobjIdsEntry, task_kobj_ids_entry);
+
+	ids->vm_id = ids->files_id = ids->fs_id = ids->sighand_id = number;
+	for (size_t i = 0; i < array_size(namespaces); i++) {
+		*(protobuf_c_boolean *)((char *)ids + namespaces[i].has) = true;
+		*(uint32_t *)((char *)ids + namespaces[i].id) = namespaces[i].number;
+	}
+	return ids;
+}
+
+static int check_namespaces(const struct task *task)
+{
+	for (size_t i = 0; i < array_size(namespaces); i++) {
+		struct stat ours, theirs;
+		char path[64];
+
+		snprintf(path, sizeof(path), "ns/%s", namespaces[i].name);
+		if (fstatat(task->proc, path, &theirs, 0) < 0)
+			continue; /* this kernel has no such namespaces */
+		snprintf(path, sizeof(path), "/proc/self/ns/%s", namespaces[i].name);
+		if (stat(path, &ours) < 0)
+			return fail(errno, "cannot read %s", path);
+		if (ours.st_ino != theirs.st_ino)
+			refuse("process %d (%s) is in another %s namespace than criu, which is not supported yet", task->pid,
+			       task->name, namespaces[i].name);
+	}
+	return 0;
+}
+
+/* What tasks may share with clone(2) although they are no threads of one process. */
+static const struct {
+	int type;
+	const char *name;
+} shareable[] = {
+	{ KCMP_VM, "memory" },
+	{ KCMP_FILES, "table of open files" },
+	{ KCMP_FS, "root, directory and umask" },
+	{ KCMP_SIGHAND, "signal actions" },
+};
+
+struct sharing {
+	int type;
+	int error;
+};
+
+static int compare_tasks(const void *left, const void *right, void *context)
+{
+	const struct task *a = *(struct task *const *)left, *b = *(struct task *const *)right;
+	struct sharing *sharing = context;
+	long by_kernel = syscall(SYS_kcmp, a->pid, b->pid, sharing->type, 0, 0);
+
+	if (by_kernel < 0)
+		sharing->error = errno;
+	return by_kernel <= 0 ? 0 : by_kernel == 1 ? -1 : 1;
+}
+
+/* Sorted by the kernel's own order, those that share stand side by side: n log n comparisons, not n². */
+static int check_sharing(struct dump *dump)
+{
+	autofree struct task **tasks = allocate_array(dump->snapshot.task_count, sizeof(*tasks));
+	struct task *task;
+	size_t count = 0;
+
+	for_each_task(task, &dump->snapshot)
+		if (task->state != TASK_DEAD)
+			tasks[count++] = task;
+	for (size_t kind = 0; kind < array_size(shareable); kind++) {
+		struct sharing sharing = { .type = shareable[kind].type };
+
+		qsort_r(tasks, count, sizeof(*tasks), compare_tasks, &sharing);
+		for (size_t i = 1; i < count; i++)
+			if (!compare_tasks(&tasks[i - 1], &tasks[i], &sharing) && !sharing.error)
+				refuse("process %d (%s) shares its %s with process %d, which is not supported yet", tasks[i]->pid,
+				       tasks[i]->name, shareable[kind].name, tasks[i - 1]->pid);
+		if (sharing.error)
+			return fail(sharing.error, "cannot compare processes with kcmp()");
+	}
+	return 0;
+}
+
+static int look_at_thread(struct task *task, size_t index)
+{
+	const struct traced_thread *thread = &task->victim->threads[index];
+	CoreEntry *core = task->cores[index] = message_new(CoreEntry, core_entry);
+	struct thread_context settled = thread->context;
+	struct thread_facts facts = { .context = &settled };
+	char path[32];
+	int result;
+
+	core->thread_core = message_new(ThreadCoreEntry, thread_core_entry);
+	if (!index)
+		core->tc = message_new(TaskCoreEntry, task_core_entry);
+	snprintf(path, sizeof(path), "task/%d", thread->tid);
+	facts.proc = openat(task->proc, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (facts.proc < 0)
+		return fail(errno, "cannot open /proc/%d/%s", task->pid, path);
+	result = trace_settle_context((struct traced_thread *)thread, &settled) ?: proc_read_status(facts.proc, &facts.status);
+	result = result ?: arch_save_registers(thread->tid, &settled, core);
+	if (result == -EOPNOTSUPP)
+		result = 0;
+	for (size_t i = 0; !result && i < task_part_count; i++)
+		if (task_parts[i]->look) {
+			result = task_parts[i]->look(task, index, &facts);
+			if (result == -EOPNOTSUPP)
+				result = 0; /* told with the other refusals */
+		}
+	proc_status_free(&facts.status);
+	close(facts.proc);
+	return result;
+}
+
+static int look_at_directories(struct dump *dump, struct task *task)
+{
+	FsEntry *fs = task->fs = message_new(FsEntry, fs_entry);
+	struct proc_status status;
+	int result = proc_read_status(task->proc, &status);
+
+	if (result)
+		return result;
+	proc_status_free(&status);
+	message_set(fs, umask, status.umask);
+	return files_add_path(&dump->snapshot, task, "cwd", 0, &fs->cwd_id) ?:
+	       files_add_path(&dump->snapshot, task, "root", 0, &fs->root_id);
+}
+
+static int look_at_dead(struct task *task)
+{
+	CoreEntry *core = message_new(CoreEntry, core_entry);
+	TaskCoreEntry *tc = core->tc = message_new(TaskCoreEntry, task_core_entry);
+	struct proc_stat stat;
+
+	task->cores = allocate(sizeof(*task->cores));
+	task->cores[0] = core;
+	core->mtype = arch_image_type;
+	if (proc_read_stat(task->proc, &stat))
+		return -EINVAL;
+	tc->task_state = TASK_DEAD;
+	tc->exit_code = stat.exit_code;
+	tc->comm = copy_text(stat.comm);
+	return 0;
+}
+
+static int look_at_task(struct dump *dump, struct task *task, uint32_t number)
+{
+	int result;
+
+	if (task->state == TASK_DEAD)
+		return look_at_dead(task);
+	task->ids = dump_make_ids(number);
+	task->cores = allocate_array(task->thread_count, sizeof(*task->cores));
+	result = check_namespaces(task);
+	for (size_t i = 0; !result && i < task->thread_count; i++)
+		result = look_at_thread(task, i);
+	return result ?: dump_describe_areas(dump, task) ?: look_at_directories(dump, task);
+}
+
+/* Sessions and groups that begin outside the tree cannot be made again, but for the shell's own (--shell-job). */
+static int check_session(const struct dump *dump)
+{
+	const struct task *root = dump->snapshot.root;
+	const struct task *task;
+
+	for_each_task(task, &dump->snapshot) {
+		if (task->session == root->pid || snapshot_find_task(&dump->snapshot, task->session))
+			continue;
+		if (task->session == root->session && dump->options->shell_job)
+			continue;
+		if (task->session == root->session) {
+			fail_advice("--shell-job (-j), to restore it in the session of whoever restores it");
+			return refuse("process %d (%s): its session %d was not begun by a process of the tree", root->pid,
+				      root->name, root->session);
+		}
+		refuse("process %d (%s): its session %d belongs to no process of the tree", task->pid, task->name,
+		       task->session);
+	}
+	return 0;
+}
+
+int dump_look(void *context)
+{
+	struct dump *dump = context;
+	struct task *task;
+	uint32_t number = 2; /* 1 is criu itself in inventory.img */
+	int result = 0;
+
+	check_session(dump);
+	for_each_task(task, &dump->snapshot) {
+		result = look_at_task(dump, task, number++);
+		if (result)
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	result = check_sharing(dump) ?: files_collect(&dump->snapshot);
+	if (!result && refusals())
+		return -EOPNOTSUPP;
+	return result;
+}

@@ -1,0 +1,77 @@
+/*
+ * memory.c - saves the pages of all tasks: private memory by task, shared anonymous memory once.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "dump/dump.h"
+#include "memory/pages.h"
+#include "memory/scan.h"
+#include "memory/shared.h"
+
+static int save_area(struct page_writer *writer, struct scanner *scanner, const struct vma *vma, struct task_memory *memory)
+{
+	bool is_file = vma->status & VMA_FILE_PRIVATE, is_vdso = vma->status & VMA_VDSO;
+	unsigned flags = PAGES_PRESENT | (is_file || is_vdso ? 0 : PAGES_LAZY);
+	struct page_runs runs = { 0 };
+	int result;
+
+	/* The vdso's pages are the kernel's, but they tell restore which vdso the task's pointers lead into. */
+	if (is_vdso) {
+		page_runs_add(&runs, &(struct page_run){ .start = vma->start, .count = vma_length(vma) / PAGE_SIZE });
+		result = 0;
+	} else {
+		result = scan_pages(scanner, vma->start, vma->end, is_file, &runs);
+	}
+	if (!result)
+		result = page_writer_add(writer, &runs, flags, !is_file && !is_vdso, pages_of_task, memory);
+	page_runs_free(&runs);
+	return result;
+}
+
+static int save_task(struct dump *dump, struct task *task)
+{
+	struct task_memory memory = { .pid = task->pid, .mem = -1 };
+	struct page_writer *writer = NULL;
+	struct scanner *scanner = NULL;
+	int result = scanner_open(&scanner, task->proc);
+
+	if (!result)
+		result = page_writer_open(&writer, dump->snapshot.images, IMAGE_PAGEMAP, task->pid, dump->next_pages_id++,
+					  &dump->pages);
+	for (size_t i = 0; !result && i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+
+		if (vma_is_private(vma))
+			result = save_area(writer, scanner, vma, &memory);
+	}
+	scanner_close(scanner);
+	if (memory.mem >= 0)
+		close(memory.mem);
+	return page_writer_close(writer) ?: result;
+}
+
+int dump_memory(void *context)
+{
+	struct dump *dump = context;
+	struct task *task;
+	int result = 0;
+
+	dump->memory_began = monotonic_time();
+	dump->next_pages_id = 1;
+	result = shared_memory_save(&dump->snapshot, &dump->next_pages_id, &dump->shared_pages);
+	for_each_task(task, &dump->snapshot) {
+		if (result || task->state == TASK_DEAD)
+			continue;
+		result = save_task(dump, task);
+		if (result)
+			fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	dump->memory_ended = monotonic_time();
+	log_info("saved %llu pages of tasks and %llu of shared memory; %llu were zero", (unsigned long long)dump->pages.written,
+		 (unsigned long long)dump->shared_pages.written,
+		 (unsigned long long)(dump->pages.zeros + dump->shared_pages.zeros));
+	return result;
+}

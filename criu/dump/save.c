@@ -1,0 +1,110 @@
+/*
+ * save.c - writes what is known about the tasks into images, and in the end makes the directory complete.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include "base/error.h"
+#include "dump/dump.h"
+#include "files/seen.h"
+#include "image/message.h"
+#include "inventory.pb-c.h"
+#include "pstree.pb-c.h"
+#include "stats.pb-c.h"
+
+static int save_tree(struct snapshot *snapshot)
+{
+	struct image *image;
+	struct task *task;
+	int result = image_create(snapshot->images, &image, IMAGE_PSTREE, 0);
+
+	if (result)
+		return result;
+	for_each_task(task, snapshot) {
+		PstreeEntry entry = PSTREE_ENTRY__INIT;
+
+		entry.pid = task->pid;
+		entry.ppid = task->parent ? task->parent->pid : 0;
+		entry.pgid = task->group;
+		entry.sid = task->session;
+		entry.n_threads = task->thread_count;
+		entry.threads = (uint32_t *)task->threads;
+		result = image_write(image, &entry.base);
+		if (result)
+			break;
+	}
+	return image_close(image) ?: result;
+}
+
+static int save_task(struct snapshot *snapshot, struct task *task)
+{
+	struct image_store *images = snapshot->images;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < task->thread_count; i++)
+		result = image_write_single(images, IMAGE_CORE, task->threads[i], &task->cores[i]->base);
+	if (result || task->state == TASK_DEAD)
+		return result;
+	dump_area_entries(task);
+	return image_write_single(images, IMAGE_MM, task->pid, &task->mm->base) ?:
+	       image_write_single(images, IMAGE_IDS, task->pid, &task->ids->base) ?:
+	       image_write_single(images, IMAGE_FS, task->pid, &task->fs->base);
+}
+
+int dump_save_tasks(void *context)
+{
+	struct dump *dump = context;
+	struct task *task;
+	int result = save_tree(&dump->snapshot);
+
+	for_each_task(task, &dump->snapshot) {
+		if (!result)
+			result = save_task(&dump->snapshot, task);
+		if (result)
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	return result ?: files_save(&dump->snapshot);
+}
+
+int dump_complete(void *context)
+{
+	struct dump *dump = context;
+	InventoryEntry *inventory = message_new(InventoryEntry, inventory_entry);
+	int result;
+
+	inventory->img_version = 2;
+	message_set(inventory, fdinfo_per_id, true);
+	message_set(inventory, ns_per_id, true);
+	inventory->root_ids = dump_make_ids(1);
+	message_set(inventory, root_cg_set, 1);
+	message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
+	result = image_store_commit(dump->snapshot.images, &inventory->base);
+	image_free(inventory);
+	return result;
+}
+
+static uint32_t microseconds(uint64_t from, uint64_t to)
+{
+	return to > from ? (to - from) / 1000 : 0;
+}
+
+int dump_save_statistics(struct dump *dump)
+{
+	StatsEntry entry = STATS_ENTRY__INIT;
+	DumpStatsEntry stats = DUMP_STATS_ENTRY__INIT;
+	struct image_store *work;
+	int result = image_store_open_fd(&work, dump->work_directory, true);
+
+	if (result)
+		return result;
+	entry.dump = &stats;
+	stats.freezing_time = microseconds(dump->freeze_began, dump->freeze_ended);
+	stats.frozen_time = microseconds(dump->freeze_ended, dump->thawed);
+	stats.memdump_time = stats.memwrite_time = microseconds(dump->memory_began, dump->memory_ended);
+	stats.pages_scanned = dump->pages.scanned;
+	stats.pages_written = dump->pages.written;
+	message_set(&stats, shpages_scanned, dump->shared_pages.scanned);
+	message_set(&stats, shpages_written, dump->shared_pages.written);
+	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);
+	image_store_close(work);
+	return result;
+}

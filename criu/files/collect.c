@@ -1,0 +1,316 @@
+/*
+ * collect.c - dump: every open file description of the tree, once. See seen.h.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "image/message.h"
+
+#ifndef F_GETOWNER_UIDS
+#define F_GETOWNER_UIDS 17 /* Linux 3.6, under CONFIG_CHECKPOINT_RESTORE */
+#endif
+
+/* A descriptor on its way to becoming a reference to a file. */
+struct found {
+	struct seen_file seen;
+	struct task *task;
+	size_t index; /* in task->descriptors */
+};
+
+void seen_file_free(struct seen_file *seen)
+{
+	free(seen->link);
+	free(seen->info.rest);
+}
+
+static int look_at(struct task *task, int fd, struct seen_file *seen)
+{
+	char path[32];
+	ssize_t length;
+
+	snprintf(path, sizeof(path), "fd/%d", fd);
+	seen->task = task;
+	seen->fd = fd;
+	if (fstatat(task->proc, path, &seen->stat, 0) < 0)
+		return fail(errno, "cannot look at file %d", fd);
+	length = read_link_at(task->proc, path, &seen->link);
+	if (length < 0)
+		return fail(-length, "cannot read where file %d points", fd);
+	return proc_read_fdinfo(task->proc, fd, &seen->info);
+}
+
+static int list_descriptors(struct task *task, struct found **found, size_t *count)
+{
+	int list = openat(task->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = 0;
+	struct dirent *entry;
+	DIR *directory = list < 0 ? NULL : fdopendir(list);
+
+	if (!directory)
+		return fail(errno, "cannot list /proc/PID/fd");
+	while (!result && (entry = readdir(directory))) {
+		struct descriptor *descriptor;
+		struct found *added;
+
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		descriptor = grow(&task->descriptors, &task->descriptor_count);
+		descriptor->fd = strtol(entry->d_name, NULL, 10);
+		added = grow(found, count);
+		added->task = task;
+		added->index = task->descriptor_count - 1;
+		result = look_at(task, descriptor->fd, &added->seen);
+		descriptor->closes_on_exec = added->seen.info.flags & O_CLOEXEC;
+	}
+	closedir(directory);
+	return result;
+}
+
+static int order(uint64_t a, uint64_t b)
+{
+	return a < b ? -1 : a > b;
+}
+
+/* Equal exactly for descriptors of one open file description. */
+static int compare_found(const void *left, const void *right)
+{
+	const struct found *a = left, *b = right;
+	int by_key = order(a->seen.stat.st_dev, b->seen.stat.st_dev) ?: order(a->seen.stat.st_ino, b->seen.stat.st_ino) ?:
+		     order(a->seen.info.position, b->seen.info.position);
+	long by_kernel;
+
+	if (by_key)
+		return by_key;
+	by_kernel = syscall(SYS_kcmp, a->task->pid, b->task->pid, KCMP_FILE, a->seen.fd, b->seen.fd);
+	if (by_kernel < 0)
+		fail(errno, "cannot compare files of processes %d and %d", a->task->pid, b->task->pid);
+	return by_kernel == 0 ? 0 : by_kernel == 1 ? -1 : 1;
+}
+
+/* Files get their ids in the order in which tasks hold them, so that images of one tree look alike. */
+static int compare_holders(const void *left, const void *right)
+{
+	const struct found *a = *(struct found *const *)left, *b = *(struct found *const *)right;
+
+	return order(a->task->pid, b->task->pid) ?: order(a->seen.fd, b->seen.fd);
+}
+
+static void name_files(struct snapshot *snapshot, struct found *found, size_t count)
+{
+	struct found **firsts = allocate_array(count, sizeof(*firsts));
+	size_t first_count = 0;
+
+	qsort(found, count, sizeof(*found), compare_found);
+	for (size_t i = 0; i < count; i++)
+		if (!i || compare_found(&found[i - 1], &found[i]))
+			firsts[first_count++] = &found[i];
+	/* `seen` of the first of each run becomes the file's; the others point to the same file. */
+	qsort(firsts, first_count, sizeof(*firsts), compare_holders);
+	for (size_t i = 0; i < first_count; i++) {
+		struct file *file = snapshot_add_file(snapshot, snapshot->file_count + 1);
+
+		file->seen = copy_bytes(&firsts[i]->seen, sizeof(firsts[i]->seen));
+		firsts[i]->task->descriptors[firsts[i]->index].file = file;
+	}
+	for (size_t i = 0; i < count; i++) {
+		struct descriptor *descriptor = &found[i].task->descriptors[found[i].index];
+
+		if (descriptor->file)
+			continue;
+		descriptor->file = found[i - 1].task->descriptors[found[i - 1].index].file;
+		seen_file_free(&found[i].seen);
+	}
+	free(firsts);
+}
+
+int files_borrow(const struct seen_file *seen)
+{
+	int fd = syscall(SYS_pidfd_getfd, seen->task->pidfd, seen->fd, 0);
+
+	return fd < 0 ? fail(errno, "cannot borrow file %d of process %d", seen->fd, seen->task->pid) : fd;
+}
+
+/* F_SETOWN, F_SETSIG: whom the kernel tells about the file. */
+static int read_owner(const struct seen_file *seen, FownEntry *owner)
+{
+	struct f_owner_ex holder = { 0 };
+	uint32_t ids[2] = { 0 };
+	autoclose int fd = -1;
+	int signal;
+
+	/* An O_PATH descriptor has no owner, nor can anything be asked of it. */
+	if (seen->fd < 0 || seen->info.flags & O_PATH)
+		return 0;
+	fd = files_borrow(seen);
+	if (fd < 0)
+		return fd;
+	signal = fcntl(fd, F_GETSIG);
+	if (signal < 0 || fcntl(fd, F_GETOWN_EX, &holder) < 0)
+		return fail(errno, "cannot read the owner of file %d", seen->fd);
+	owner->signum = signal;
+	if (!holder.pid)
+		return 0;
+	if (fcntl(fd, F_GETOWNER_UIDS, ids) < 0)
+		return fail(errno, "cannot read the user of the owner of file %d", seen->fd);
+	owner->uid = ids[0];
+	owner->euid = ids[1];
+	/* The kernel's enum pid_type, not fcntl's: 0 thread, 1 process, 2 group. fcntl's numbers are the same. */
+	owner->pid_type = holder.type;
+	owner->pid = holder.pid;
+	return 0;
+}
+
+static int describe(struct snapshot *snapshot, struct file *file)
+{
+	const struct seen_file *seen = file->seen;
+	FownEntry *owner;
+	int result;
+
+	for (size_t i = 0; i < file_kind_count && !file->kind; i++)
+		if (file_kinds[i]->recognizes(seen))
+			file->kind = file_kinds[i];
+	if (!file->kind)
+		return refuse("process %d (%s): file %d (%s) is of a kind that is not supported yet", seen->task->pid,
+			      seen->task->name, seen->fd, seen->link);
+	owner = message_new(FownEntry, fown_entry);
+	result = read_owner(seen, owner);
+	if (result) {
+		image_free(owner);
+		return result;
+	}
+	file->entry = message_new(FileEntry, file_entry);
+	file->entry->type = file->kind->type;
+	file->entry->id = file->id;
+	result = file->kind->describe(snapshot, file, owner);
+	log_debug("file %u: %s %s, file %d of process %d", file->id, file->kind->name, seen->link, seen->fd,
+		  seen->task->pid);
+	return result;
+}
+
+static bool is_first_of_table(const struct snapshot *snapshot, const struct task *task)
+{
+	struct task *other;
+
+	for_each_task(other, snapshot)
+		if (other->ids && other->ids->files_id == task->ids->files_id)
+			return other == task;
+	return true;
+}
+
+static int compare_numbers(const void *left, const void *right)
+{
+	return ((const struct descriptor *)left)->fd - ((const struct descriptor *)right)->fd;
+}
+
+int files_collect(struct snapshot *snapshot)
+{
+	struct found *found = NULL;
+	size_t count = 0;
+	struct task *task;
+	int result = 0;
+
+	for_each_task(task, snapshot) {
+		if (result || task->state == TASK_DEAD || !is_first_of_table(snapshot, task))
+			continue;
+		result = list_descriptors(task, &found, &count);
+		if (result)
+			fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	if (!result)
+		name_files(snapshot, found, count);
+	free(found);
+	for_each_task(task, snapshot)
+		if (task->descriptor_count)
+			qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_numbers);
+	/* A refusal does not end the loop: all of them are told at once. */
+	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
+		/* Those known by a path only were described when they were added. */
+		int described = snapshot->files[i]->kind ? 0 : describe(snapshot, snapshot->files[i]);
+
+		if (described && described != -EOPNOTSUPP)
+			result = fail_in(described, "process %d (%s): file %d", snapshot->files[i]->seen->task->pid,
+					 snapshot->files[i]->seen->task->name, snapshot->files[i]->seen->fd);
+	}
+	return result;
+}
+
+int files_add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id)
+{
+	struct seen_file seen = { .task = task, .fd = -1, .info = { .flags = flags, .mount = -1 } };
+	ssize_t length = read_link_at(task->proc, link, &seen.link);
+	struct file *file;
+	int result;
+
+	if (length < 0)
+		return fail(-length, "cannot read where /proc/%d/%s points", task->pid, link);
+	if (fstatat(task->proc, link, &seen.stat, 0) < 0) {
+		free(seen.link);
+		return fail(errno, "cannot look at /proc/%d/%s", task->pid, link);
+	}
+	for (size_t i = snapshot->file_count; i-- > 0;) {
+		const struct seen_file *other = snapshot->files[i]->seen;
+
+		if (other->fd >= 0 || other->stat.st_dev != seen.stat.st_dev || other->stat.st_ino != seen.stat.st_ino ||
+		    other->info.flags != seen.info.flags || strcmp(other->link, seen.link))
+			continue;
+		*id = snapshot->files[i]->id;
+		free(seen.link);
+		return 0;
+	}
+	file = snapshot_add_file(snapshot, snapshot->file_count + 1);
+	file->seen = copy_bytes(&seen, sizeof(seen));
+	*id = file->id;
+	result = describe(snapshot, file);
+	return result == -EOPNOTSUPP ? 0 : result; /* it is told with the other refusals */
+}
+
+static int save_descriptors(struct snapshot *snapshot, const struct task *task)
+{
+	struct image *image;
+	int result = image_create(snapshot->images, &image, IMAGE_FDINFO, task->ids->files_id);
+
+	if (result)
+		return result;
+	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
+		const struct descriptor *descriptor = &task->descriptors[i];
+		FdinfoEntry entry = FDINFO_ENTRY__INIT;
+
+		entry.id = descriptor->file->id;
+		entry.fd = descriptor->fd;
+		entry.type = descriptor->file->kind->type;
+		entry.flags = descriptor->closes_on_exec ? FD_CLOEXEC : 0;
+		result = image_write(image, &entry.base);
+	}
+	return image_close(image) ?: result;
+}
+
+int files_save(struct snapshot *snapshot)
+{
+	struct image *image;
+	struct task *task;
+	int result = image_create(snapshot->images, &image, IMAGE_FILES, 0);
+
+	if (result)
+		return result;
+	for (size_t i = 0; !result && i < snapshot->file_count; i++)
+		result = image_write(image, &snapshot->files[i]->entry->base);
+	result = image_close(image) ?: result;
+	for_each_task(task, snapshot)
+		if (!result && task->state != TASK_DEAD && is_first_of_table(snapshot, task))
+			result = save_descriptors(snapshot, task);
+	for (size_t i = 0; !result && i < file_kind_count; i++)
+		if (file_kinds[i]->save_more)
+			result = file_kinds[i]->save_more(snapshot);
+	return result;
+}

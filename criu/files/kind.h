@@ -1,0 +1,57 @@
+/*
+ * kind.h - a kind of file: how an open file description is saved and made again.
+ *
+ * A new kind is one source in criu/files, one message in images/, one line in kinds.c and one row of a live test:
+ * Documentation/add-a-kind.md walks through it. Ids, sharing between descriptors and tasks, close-on-exec, owners and signals
+ * of descriptors, images and logs are the core's; a kind knows only what is special about it.
+ */
+#ifndef CRIU_FILES_KIND_H
+#define CRIU_FILES_KIND_H
+
+#include "files/seen.h"
+
+struct file_kind {
+	const char *name; /* for people: "pipe" */
+	FdTypes type;	  /* file_entry.type */
+
+	/* Dump. Is this one of ours? Kinds are asked in the order of the table; the first that says yes has it. */
+	bool (*recognizes)(const struct seen_file *seen);
+	/*
+	 * Dump. Makes the kind's message in file->entry. `owner` (F_SETOWN, F_SETSIG) is already read and becomes the
+	 * message's (or is freed by the kind). refuse() what cannot be saved; fail() what went wrong.
+	 */
+	int (*describe)(struct snapshot *snapshot, struct file *file, FownEntry *owner);
+	/* Dump, once for all files of the kind, after all were described: what lies beside files.img. May be NULL. */
+	int (*save_more)(struct snapshot *snapshot);
+
+	/* Restore. Checks the message and that it can be made here; changes nothing. */
+	int (*check)(struct snapshot *snapshot, struct file *file);
+	/* Restore, once for all files of the kind, before the first is opened. May be NULL. */
+	int (*load_more)(struct snapshot *snapshot);
+	/* Restore. Makes the open file description and returns a descriptor of it, close-on-exec. */
+	int (*open)(struct snapshot *snapshot, struct file *file);
+	/* Restore, once, when every newborn has what it needs: closes and frees what load_more() and open() kept. May be NULL. */
+	void (*close_more)(struct snapshot *snapshot);
+	/* The owner that files of this kind carry; NULL: none. */
+	const FownEntry *(*owner)(const struct file *file);
+};
+
+extern const struct file_kind *const file_kinds[];
+extern const size_t file_kind_count;
+extern const struct file_kind file_kind_regular, file_kind_pipe;
+
+const struct file_kind *file_kind_of(FdTypes type);
+
+/* ---- restore, all kinds ---- */
+
+/* Reads files.img and the descriptor tables of all tasks; checks every file. */
+int files_load(struct snapshot *snapshot);
+/* Opens every file that a task needs, in this process: newborns inherit them. */
+int files_open(struct snapshot *snapshot);
+void files_close(struct snapshot *snapshot);
+/* In a newborn: its descriptor table, exactly; `kept` are numbers of ours that stay open, wherever they have to move. */
+int files_arrange(struct task *task, int **kept, size_t kept_count);
+/* In a newborn, when all tasks exist: owners and signals of descriptors. */
+int files_set_owners(struct task *task);
+
+#endif

@@ -1,0 +1,19 @@
+/*
+ * kinds.c - the kinds of files that we can save and make again.
+ */
+#include "files/kind.h"
+
+const struct file_kind *const file_kinds[] = {
+	&file_kind_pipe,
+	&file_kind_regular, /* last: it also takes what has a path and no other kind */
+};
+
+const size_t file_kind_count = array_size(file_kinds);
+
+const struct file_kind *file_kind_of(FdTypes type)
+{
+	for (size_t i = 0; i < file_kind_count; i++)
+		if (file_kinds[i]->type == type)
+			return file_kinds[i];
+	return NULL;
+}

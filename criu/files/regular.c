@@ -1,0 +1,157 @@
+/*
+ * regular.c - files that have a path: regular files, directories, and the memory and null devices of Linux.
+ *
+ * They are not copied into images: restore opens the same path and checks that it still leads to the same file (size, build
+ * id, permissions).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "files/build_id.h"
+#include "files/kind.h"
+#include "image/message.h"
+
+#define MEMORY_DEVICES 1 /* major number */
+
+/* Devices without state of their own: null, zero, full, random, urandom (Documentation/admin-guide/devices.txt). */
+static bool is_stateless_device(dev_t device)
+{
+	unsigned number = minor(device);
+
+	return major(device) == MEMORY_DEVICES &&
+	       (number == 3 || number == 5 || number == 7 || number == 8 || number == 9);
+}
+
+static bool recognizes(const struct seen_file *seen)
+{
+	if (seen->link[0] != '/')
+		return false;
+	return S_ISREG(seen->stat.st_mode) || S_ISDIR(seen->stat.st_mode) ||
+	       (S_ISCHR(seen->stat.st_mode) && is_stateless_device(seen->stat.st_rdev));
+}
+
+static int refuse_file(const struct seen_file *seen, const char *why)
+{
+	if (seen->fd >= 0)
+		return refuse("process %d (%s): file %d (%s): %s", seen->task->pid, seen->task->name, seen->fd, seen->link, why);
+	return refuse("process %d (%s): %s: %s", seen->task->pid, seen->task->name, seen->link, why);
+}
+
+/* Will restore find the same file under this path? */
+static int check_path(const struct seen_file *seen)
+{
+	struct stat found;
+
+	if (!seen->stat.st_nlink)
+		return refuse_file(seen, "deleted files are not supported yet");
+	if (stat(seen->link, &found) < 0)
+		return refuse_file(seen, errno == ENOENT ? "its path no longer exists" : strerror(errno));
+	if (found.st_ino != seen->stat.st_ino || found.st_dev != seen->stat.st_dev)
+		return refuse_file(seen, "its path now leads to another file");
+	return 0;
+}
+
+static void add_build_id(RegFileEntry *entry)
+{
+	autoclose int fd = open(entry->name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	uint32_t words[BUILD_ID_WORDS];
+
+	entry->n_build_id = fd < 0 ? 0 : build_id_read(fd, words);
+	if (entry->n_build_id)
+		entry->build_id = copy_bytes(words, entry->n_build_id * sizeof(*words));
+}
+
+static int describe(struct snapshot *snapshot unused, struct file *file, FownEntry *owner)
+{
+	const struct seen_file *seen = file->seen;
+	RegFileEntry *entry = message_new(RegFileEntry, reg_file_entry);
+	int result = check_path(seen);
+
+	file->entry->reg = entry;
+	entry->id = file->id;
+	entry->fown = owner;
+	entry->name = copy_text(seen->link);
+	entry->flags = seen->info.flags & ~O_CLOEXEC;
+	entry->pos = seen->info.position;
+	message_set(entry, mode, seen->stat.st_mode);
+	if (!result && S_ISREG(seen->stat.st_mode)) {
+		message_set(entry, size, seen->stat.st_size);
+		if (seen->fd < 0)
+			add_build_id(entry); /* mapped or executed: its content must be the same */
+	}
+	return result;
+}
+
+static int check_build_id(const RegFileEntry *entry, int fd)
+{
+	uint32_t words[BUILD_ID_WORDS];
+
+	if (entry->n_build_id > BUILD_ID_WORDS || build_id_read(fd, words) != entry->n_build_id ||
+	    memcmp(words, entry->build_id, entry->n_build_id * sizeof(*words)))
+		return fail(EINVAL, "%s is another build than when the process was dumped", entry->name);
+	return 0;
+}
+
+static int check(struct snapshot *snapshot, struct file *file)
+{
+	const RegFileEntry *entry = file->entry->reg;
+	const struct policy *policy = &snapshot->policy;
+	struct stat found;
+
+	if (!entry)
+		return fail(EINVAL, "file %u in files.img is regular but has no description", file->id);
+	if (entry->name[0] != '/')
+		return fail(EINVAL, "file %u in files.img has no absolute path: %s", file->id, entry->name);
+	if (stat(entry->name, &found) < 0)
+		return fail(errno, "%s, which the process had open, cannot be found", entry->name);
+	if (entry->has_mode && !policy->skips_mode_check && found.st_mode != entry->mode) {
+		fail_advice((found.st_mode ^ entry->mode) & S_IFMT ? "put back what was there" : "--skip-file-rwx-check");
+		return fail(EINVAL, "%s has mode %o now and had %o when the process was dumped", entry->name, found.st_mode,
+			    entry->mode);
+	}
+	if (entry->has_size && S_ISREG(found.st_mode) && (uint64_t)found.st_size != entry->size)
+		return fail(EINVAL, "%s has %lld bytes now and had %llu when the process was dumped", entry->name,
+			    (long long)found.st_size, (unsigned long long)entry->size);
+	if (entry->n_build_id && !policy->validates_by_size) {
+		autoclose int fd = open(entry->name, O_RDONLY | O_CLOEXEC);
+
+		return fd < 0 ? fail(errno, "cannot open %s", entry->name) : check_build_id(entry, fd);
+	}
+	return 0;
+}
+
+static int open_file(struct snapshot *snapshot unused, struct file *file)
+{
+	const RegFileEntry *entry = file->entry->reg;
+	int flags = entry->flags & ~(O_CREAT | O_EXCL | O_TRUNC);
+	int fd = open(entry->name, flags | O_CLOEXEC | O_NOCTTY);
+
+	if (fd < 0)
+		return fail(errno, "cannot open %s as the process had it (flags %#o)", entry->name, entry->flags);
+	/* Opening may not take a reader's place: a position is set even for O_APPEND, which only writes where it wants. */
+	if (entry->pos && !(flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0 && errno != ESPIPE) {
+		close(fd);
+		return fail(errno, "cannot set the position in %s to %llu", entry->name, (unsigned long long)entry->pos);
+	}
+	return fd;
+}
+
+static const FownEntry *owner(const struct file *file)
+{
+	return file->entry->reg->fown;
+}
+
+const struct file_kind file_kind_regular = {
+	.name = "file",
+	.type = FD_TYPES__REG,
+	.recognizes = recognizes,
+	.describe = describe,
+	.check = check,
+	.open = open_file,
+	.owner = owner,
+};

@@ -1,0 +1,242 @@
+/*
+ * restore.c - restore: reads files.img and descriptor tables, opens every file once, in criu itself, before the first task exists.
+ * Newborns inherit all of them by fork(), and each arranges its own table from that: sharing needs no further work, and no
+ * descriptor travels through a socket.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "image/image.h"
+
+static int compare_ids(const void *left, const void *right)
+{
+	const struct file *a = *(struct file *const *)left, *b = *(struct file *const *)right;
+
+	return a->id < b->id ? -1 : a->id > b->id;
+}
+
+static int load_files(struct snapshot *snapshot)
+{
+	struct image *image;
+	FileEntry *entry;
+	int result = image_open(snapshot->images, &image, IMAGE_FILES, 0);
+
+	if (result)
+		return result == -ENOENT ? fail(ENOENT, "files.img is missing") : result;
+	while ((result = image_read_as(image, file_entry, &entry)) > 0) {
+		struct file *file = snapshot_add_file(snapshot, entry->id);
+
+		file->entry = entry;
+		file->kind = file_kind_of(entry->type);
+	}
+	image_close(image);
+	if (snapshot->file_count)
+		qsort(snapshot->files, snapshot->file_count, sizeof(*snapshot->files), compare_ids);
+	for (size_t i = 1; !result && i < snapshot->file_count; i++)
+		if (snapshot->files[i]->id == snapshot->files[i - 1]->id)
+			result = fail(EINVAL, "files.img holds file %u twice", snapshot->files[i]->id);
+	return result;
+}
+
+static int add_descriptor(struct snapshot *snapshot, struct task *task, const FdinfoEntry *entry)
+{
+	struct descriptor *descriptor = grow(&task->descriptors, &task->descriptor_count);
+
+	if (entry->fd > INT32_MAX)
+		return fail(EINVAL, "fdinfo-%u.img holds an impossible descriptor", task->ids->files_id);
+	descriptor->fd = entry->fd;
+	descriptor->closes_on_exec = entry->flags & FD_CLOEXEC;
+	descriptor->file = snapshot_find_file(snapshot, entry->id);
+	if (!descriptor->file || descriptor->file->entry->type != entry->type)
+		return fail(EINVAL, "fdinfo-%u.img: descriptor %u leads to file %u, which files.img does not hold",
+			    task->ids->files_id, entry->fd, entry->id);
+	if (!descriptor->file->kind)
+		return fail(EINVAL, "descriptor %u is of a kind that is not supported yet (type %d)", entry->fd, entry->type);
+	return 0;
+}
+
+static int compare_numbers(const void *left, const void *right)
+{
+	return ((const struct descriptor *)left)->fd - ((const struct descriptor *)right)->fd;
+}
+
+static int load_descriptors(struct snapshot *snapshot, struct task *task)
+{
+	struct image *image;
+	FdinfoEntry *entry;
+	int result = image_open(snapshot->images, &image, IMAGE_FDINFO, task->ids->files_id);
+
+	if (result)
+		return result == -ENOENT ? fail(ENOENT, "fdinfo-%u.img is missing", task->ids->files_id) : result;
+	while ((result = image_read_as(image, fdinfo_entry, &entry)) > 0) {
+		result = add_descriptor(snapshot, task, entry);
+		image_free(entry);
+		if (result)
+			break;
+	}
+	image_close(image);
+	if (task->descriptor_count)
+		qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_numbers);
+	for (size_t i = 1; !result && i < task->descriptor_count; i++)
+		if (task->descriptors[i].fd == task->descriptors[i - 1].fd)
+			result = fail(EINVAL, "fdinfo-%u.img holds descriptor %d twice", task->ids->files_id,
+				      task->descriptors[i].fd);
+	return result;
+}
+
+int files_load(struct snapshot *snapshot)
+{
+	struct task *task;
+	int result = load_files(snapshot);
+
+	for_each_task(task, snapshot) {
+		if (!result && task->state != TASK_DEAD)
+			result = load_descriptors(snapshot, task);
+		if (result)
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	for (size_t i = 0; !result && i < snapshot->file_count; i++)
+		if (snapshot->files[i]->kind)
+			result = snapshot->files[i]->kind->check(snapshot, snapshot->files[i]);
+	return result;
+}
+
+int files_open(struct snapshot *snapshot)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < file_kind_count; i++)
+		if (file_kinds[i]->load_more)
+			result = file_kinds[i]->load_more(snapshot);
+	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
+		struct file *file = snapshot->files[i];
+
+		if (!file->kind)
+			continue; /* nobody's descriptor: checked when it was loaded */
+		file->fd = file->kind->open(snapshot, file);
+		if (file->fd < 0)
+			result = file->fd;
+	}
+	return result;
+}
+
+void files_close(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < file_kind_count; i++)
+		if (file_kinds[i]->close_more)
+			file_kinds[i]->close_more(snapshot);
+	for (size_t i = 0; i < snapshot->file_count; i++)
+		if (snapshot->files[i]->fd >= 0) {
+			close(snapshot->files[i]->fd);
+			snapshot->files[i]->fd = -1;
+		}
+}
+
+/* ---- in a newborn ---- */
+
+static bool is_wanted(const struct task *task, int fd)
+{
+	struct descriptor key = { .fd = fd };
+
+	return task->descriptor_count && bsearch(&key, task->descriptors, task->descriptor_count, sizeof(key), compare_numbers);
+}
+
+/* Moves a descriptor of ours to a number that the task does not want; the old one stays open. */
+static int move_away(const struct task *task, int *fd)
+{
+	int from = *fd, moved = from + 1;
+
+	while (is_wanted(task, moved))
+		moved++;
+	/* The lowest free number from `moved` on may be wanted after all: then go on behind it. */
+	for (;;) {
+		int got = fcntl(from, F_DUPFD_CLOEXEC, moved);
+
+		if (got < 0)
+			return fail(errno, "no free descriptor: the process used nearly all it may have");
+		if (!is_wanted(task, got)) {
+			*fd = got;
+			return 0;
+		}
+		close(got);
+		moved = got + 1;
+	}
+}
+
+int files_arrange(struct task *task, int **kept, size_t kept_count)
+{
+	int highest = STDERR_FILENO;
+
+	/* First everything that stands in somebody's place goes elsewhere; then each takes its place; then the rest is closed. */
+	for (size_t i = 0; i < kept_count; i++)
+		if (*kept[i] >= 0 && is_wanted(task, *kept[i]) && move_away(task, kept[i]))
+			return -EMFILE;
+	for (size_t i = 0; i < task->descriptor_count; i++) {
+		int *source = &task->descriptors[i].file->fd;
+
+		if (is_wanted(task, *source) && move_away(task, source))
+			return -EMFILE;
+	}
+	for (size_t i = 0; i < task->descriptor_count; i++) {
+		const struct descriptor *descriptor = &task->descriptors[i];
+
+		if (dup3(descriptor->file->fd, descriptor->fd, descriptor->closes_on_exec ? O_CLOEXEC : 0) < 0)
+			return fail(errno, "cannot put file %d in its place", descriptor->fd);
+		highest = max(highest, descriptor->fd);
+	}
+	for (size_t i = 0; i < kept_count; i++)
+		highest = max(highest, *kept[i]);
+	for (int fd = 0; fd <= highest; fd++) {
+		bool stays = is_wanted(task, fd);
+
+		for (size_t i = 0; i < kept_count; i++)
+			stays |= *kept[i] == fd;
+		if (!stays)
+			close(fd);
+	}
+	if (syscall(SYS_close_range, highest + 1, ~0U, 0) < 0)
+		return fail(errno, "cannot close the descriptors of criu itself");
+	return 0;
+}
+
+static int set_owner(const struct file *file, const FownEntry *owner)
+{
+	struct f_owner_ex holder = { .type = owner->pid_type, .pid = owner->pid };
+	uid_t ids[3];
+	int result = 0;
+
+	if (owner->signum && fcntl(file->fd, F_SETSIG, owner->signum) < 0)
+		return fail(errno, "cannot set the signal of file %u", file->id);
+	if (!owner->pid)
+		return 0;
+	/* The kernel notes on whose behalf it will send the signal: raw calls, that change this thread only. */
+	if (getresuid(&ids[0], &ids[1], &ids[2]) < 0 || syscall(SYS_setresuid, owner->uid, owner->euid, -1) < 0)
+		return fail(errno, "cannot act as user %u", owner->uid);
+	if (fcntl(file->fd, F_SETOWN_EX, &holder) < 0)
+		result = fail(errno, "cannot make %d the owner of file %u", owner->pid, file->id);
+	if (syscall(SYS_setresuid, ids[0], ids[1], ids[2]) < 0)
+		return fail(errno, "cannot act as ourselves again");
+	return result;
+}
+
+int files_set_owners(struct task *task)
+{
+	int result = 0;
+
+	/* Descriptors of one file lead to the same owner: setting it again changes nothing. */
+	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
+		const struct file *file = task->descriptors[i].file;
+		const FownEntry *owner = file->kind->owner ? file->kind->owner(file) : NULL;
+
+		if (owner && (owner->pid || owner->signum))
+			result = set_owner(file, owner);
+	}
+	return result;
+}

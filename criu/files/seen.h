@@ -1,0 +1,40 @@
+/*
+ * seen.h - what dump sees of a file, before it knows what to make of it.
+ */
+#ifndef CRIU_FILES_SEEN_H
+#define CRIU_FILES_SEEN_H
+
+#include <sys/stat.h>
+#include "kernel/proc.h"
+#include "model/snapshot.h"
+
+struct seen_file {
+	struct task *task; /* the first that has it; its descriptor, or -1: mapped, executed, or somebody's directory */
+	int fd;
+	struct stat stat;
+	char *link; /* where /proc/PID/fd/FD points: a path, or "pipe:[123]" */
+	struct proc_fdinfo info;
+};
+
+/*
+ * All descriptors of all tasks become files, one for each open file description, whoever shares it (DESIGN §5): a cheap key
+ * (device, inode, position) sorts them, and kcmp(2) orders those whose keys are equal. Tables that tasks share are
+ * looked at once. Refuses what no kind knows.
+ */
+int files_collect(struct snapshot *snapshot);
+
+/*
+ * The id of a file that is known by a path only (a mapping, an executable, a directory), by what /proc/PID/`link` says
+ * ("exe", "cwd", "root", "map_files/…"). `flags` is how it has to be opened on restore. Equal ones get one id.
+ */
+int files_add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id);
+
+/* A descriptor of ours for the task's open file description, -errno recorded. The caller closes it. */
+int files_borrow(const struct seen_file *seen);
+
+/* Writes files.img and all fdinfo-ID.img. */
+int files_save(struct snapshot *snapshot);
+
+void seen_file_free(struct seen_file *seen);
+
+#endif

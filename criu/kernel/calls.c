@@ -1,0 +1,68 @@
+/*
+ * calls.c - builds lists of system calls for another process. See calls.h.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/memory.h"
+#include "kernel/calls.h"
+
+void calls_init(struct call_list *list, uint64_t base)
+{
+	*list = (struct call_list){ .base = base };
+}
+
+void calls_free(struct call_list *list)
+{
+	free(list->calls);
+	free(list->purposes);
+	free(list->bytes);
+	calls_init(list, 0);
+}
+
+size_t calls_add(struct call_list *list, const char *purpose, long number, const uint64_t arguments[6])
+{
+	struct remote_call *added = grow(&list->calls, &list->count);
+
+	*grow(&list->purposes, &list->purpose_count) = purpose;
+	added->number = number;
+	memcpy(added->arguments, arguments, sizeof(added->arguments));
+	return list->count - 1;
+}
+
+uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size)
+{
+	size_t at = round_up(list->size, 16UL);
+
+	if (at + size > list->room) {
+		list->room = max(2 * list->room, round_up(at + size, PAGE_SIZE));
+		list->bytes = reallocate_array(list->bytes, list->room, 1);
+	}
+	memset(list->bytes + list->size, 0, at - list->size);
+	if (bytes)
+		memcpy(list->bytes + at, bytes, size);
+	else
+		memset(list->bytes + at, 0, size);
+	list->size = at + size;
+	return list->base + at;
+}
+
+void *calls_at(const struct call_list *list, uint64_t address)
+{
+	return list->bytes + (address - list->base);
+}
+
+const struct remote_call *calls_find(const struct call_list *list, const char *purpose)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (!strcmp(list->purposes[i], purpose))
+			return &list->calls[i];
+	return NULL;
+}
+
+long calls_result(const struct call_list *list, const char *purpose)
+{
+	const struct remote_call *found = calls_find(list, purpose);
+
+	return found ? found->result : -ENOSYS;
+}

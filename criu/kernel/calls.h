@@ -1,0 +1,39 @@
+/*
+ * calls.h - a list of system calls to be made inside another process, and the bytes that their pointers point to.
+ *
+ * Dump fills one to ask a task about itself (the parasite runs it); restore fills one a thread to make it what it was (the
+ * restorer runs it). Bytes are laid out here and copied there, to `base`, before the list runs; results come back the
+ * same way.
+ */
+#ifndef CRIU_KERNEL_CALLS_H
+#define CRIU_KERNEL_CALLS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "compel.h"
+#include "compiler.h"
+
+struct call_list {
+	struct remote_call *calls;
+	size_t count;
+	const char **purposes; /* one a call: "set the name of the thread"; static texts, for the sentence of an error */
+	size_t purpose_count;
+	uint64_t base; /* where `bytes` will lie over there */
+	char *bytes;
+	size_t size, room;
+};
+
+void calls_init(struct call_list *list, uint64_t base);
+void calls_free(struct call_list *list);
+/* Adds a call; its index is returned. Up to six arguments, the rest is 0. */
+size_t calls_add(struct call_list *list, const char *purpose, long number, const uint64_t arguments[6]);
+#define call(list, purpose, number, ...) calls_add(list, purpose, number, (uint64_t[6]){ __VA_ARGS__ })
+/* Room for bytes, 16-byte aligned: the address over there. `bytes` may be NULL (room for a result). */
+uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size);
+/* Where those bytes are here. Valid until the next calls_bytes(). */
+void *calls_at(const struct call_list *list, uint64_t address);
+/* The call with this purpose (NULL: there is none), and what it returned (-ENOSYS if there is none). */
+const struct remote_call *calls_find(const struct call_list *list, const char *purpose);
+long calls_result(const struct call_list *list, const char *purpose);
+
+#endif

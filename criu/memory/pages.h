@@ -1,0 +1,59 @@
+/*
+ * pages.h - page images: pagemap-*.img (which pages) and pages-*.img (their bytes), written and read.
+ */
+#ifndef CRIU_MEMORY_PAGES_H
+#define CRIU_MEMORY_PAGES_H
+
+#include "image/image.h"
+#include "memory/runs.h"
+
+/* Flags of a pagemap entry, and of the page server's commands. */
+#define PAGES_IN_PARENT 1
+#define PAGES_LAZY	2 /* may be restored on demand: anonymous memory of one task */
+#define PAGES_PRESENT	4
+
+/* ---- write ---- */
+
+struct page_writer; /* a pagemap image and its pages image */
+
+struct page_statistics {
+	uint64_t scanned, written, zeros; /* pages */
+};
+
+/* `kind` and `id` name the pagemap image; `pages_id` the pages image, unique in the directory. */
+int page_writer_open(struct page_writer **writer, struct image_store *store, enum image_kind kind, unsigned long id,
+		     uint32_t pages_id, struct page_statistics *statistics);
+
+/*
+ * Where pages come from: fills `buffer` with the pages of `runs[0…count)`, one behind the other. 0 or -errno, recorded.
+ */
+typedef int page_source(void *from, const struct page_run *runs, size_t count, char *buffer);
+
+/* Writes the pages of all runs. Pages of zeros are left out if `skips_zeros`. */
+int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags, bool skips_zeros,
+		    page_source *source, void *from);
+/* Closes the images; also after an error. NULL is fine. */
+int page_writer_close(struct page_writer *writer);
+
+/* Sources: the memory of a frozen task (`from`: struct task_memory *), a file (`from`: its descriptor, as int *). */
+struct task_memory {
+	pid_t pid;
+	int mem; /* /proc/PID/mem, for what process_vm_readv() may not read (PROT_NONE); -1 until it is needed */
+};
+page_source pages_of_task, pages_of_file;
+
+/* ---- read ---- */
+
+/* The pages that a pagemap image promises, and the pages image, open: to be closed by the caller. */
+struct page_layer {
+	struct page_runs runs;
+	struct image *pages; /* NULL: no pages */
+};
+
+/* -ENOENT (not recorded): there is no such image. Checks order, overlap, and that the pages image is long enough. */
+int page_layer_open(struct page_layer *layer, struct image_store *store, enum image_kind kind, unsigned long id);
+void page_layer_close(struct page_layer *layer);
+/* Reads `count` pages from `offset` on. */
+int page_layer_read(const struct page_layer *layer, void *buffer, uint64_t count, uint64_t offset);
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * runs.h - consecutive pages with one source, and arrays of them. Pure: no system call is made here.
+ */
+#ifndef CRIU_MEMORY_RUNS_H
+#define CRIU_MEMORY_RUNS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "compiler.h"
+
+struct page_run {
+	uint64_t start;	 /* address (of shared memory: offset) of the first page, bytes */
+	uint64_t count;	 /* pages */
+	uint32_t layer;	 /* which directory of a chain has them; 0: this one */
+	uint64_t offset; /* in its pages image, bytes */
+};
+
+struct page_runs {
+	struct page_run *items; /* sorted by start, disjoint */
+	size_t count;
+};
+
+static inline uint64_t page_run_end(const struct page_run *run)
+{
+	return run->start + run->count * PAGE_SIZE;
+}
+
+/* Appends pages behind the last run; joins them with it if they follow it, in memory and in the image. */
+void page_runs_add(struct page_runs *runs, const struct page_run *run);
+void page_runs_free(struct page_runs *runs);
+/* The first run that ends behind `address`; runs->count if there is none. */
+size_t page_runs_find(const struct page_runs *runs, uint64_t address);
+uint64_t page_runs_total(const struct page_runs *runs); /* pages */
+
+#endif

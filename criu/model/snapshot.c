@@ -1,0 +1,100 @@
+/*
+ * snapshot.c - making, finding and freeing the objects of a snapshot.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+#include "base/memory.h"
+#include "image/image.h"
+#include "model/snapshot.h"
+
+void snapshot_init(struct snapshot *snapshot)
+{
+	*snapshot = (struct snapshot){ 0 };
+	list_init(&snapshot->tasks);
+}
+
+struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid)
+{
+	struct task *task = allocate(sizeof(*task));
+
+	task->pid = pid;
+	task->parent = parent;
+	task->state = TASK_ALIVE;
+	task->proc = task->pidfd = -1;
+	list_init(&task->children);
+	list_init(&task->sibling);
+	list_add(&task->link, &snapshot->tasks);
+	if (parent)
+		list_add(&task->sibling, &parent->children);
+	else
+		snapshot->root = task;
+	snapshot->task_count++;
+	return task;
+}
+
+struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid)
+{
+	struct task *task;
+
+	for_each_task(task, snapshot)
+		if (task->pid == pid)
+			return task;
+	return NULL;
+}
+
+struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id)
+{
+	struct file *file = allocate(sizeof(*file));
+
+	*grow(&snapshot->files, &snapshot->file_count) = file;
+	file->id = id;
+	file->fd = -1;
+	return file;
+}
+
+static int compare_id(const void *key, const void *member)
+{
+	uint32_t id = *(const uint32_t *)key, other = (*(struct file *const *)member)->id;
+
+	return id < other ? -1 : id > other;
+}
+
+struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id)
+{
+	struct file **found = NULL;
+
+	if (snapshot->file_count)
+		found = bsearch(&id, snapshot->files, snapshot->file_count, sizeof(*snapshot->files), compare_id);
+	return found ? *found : NULL;
+}
+
+static void task_free(struct task *task)
+{
+	for (size_t i = 0; task->cores && i < task->thread_count; i++)
+		image_free(task->cores[i]);
+	free(task->cores);
+	free(task->threads);
+	image_free(task->ids);
+	image_free(task->mm);
+	image_free(task->fs);
+	vmas_free(&task->vmas);
+	free(task->descriptors);
+	if (task->proc >= 0)
+		close(task->proc);
+	if (task->pidfd >= 0)
+		close(task->pidfd);
+	free(task);
+}
+
+void snapshot_free(struct snapshot *snapshot)
+{
+	struct task *task, *following;
+
+	list_for_each_safe(task, following, &snapshot->tasks, link)
+		task_free(task);
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		image_free(snapshot->files[i]->entry);
+		free(snapshot->files[i]);
+	}
+	free(snapshot->files);
+}

@@ -1,0 +1,106 @@
+/*
+ * snapshot.h - a tree of processes as it was seen by a dump, or as images say it: each object once, however many share it.
+ *
+ * Most of what a task is, is kept in the messages of the image format themselves: dump fills them, restore reads them.
+ * What both journeys compute with (the tree, mappings, open files) has structs of its own.
+ */
+#ifndef CRIU_MODEL_SNAPSHOT_H
+#define CRIU_MODEL_SNAPSHOT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "core.pb-c.h"
+#include "fdinfo.pb-c.h"
+#include "fs.pb-c.h"
+#include "list.h"
+#include "mm.pb-c.h"
+#include "model/vma.h"
+
+struct image_store;
+struct newborn; /* restore/ */
+struct victim;	/* compel.h */
+
+/* tc.task_state */
+enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3 };
+
+/* One number of a task's descriptor table. */
+struct descriptor {
+	int fd;
+	bool closes_on_exec;
+	struct file *file;
+};
+
+struct task {
+	/* identity: set by freeze or by the reader, read-only after */
+	struct list link;     /* in snapshot->tasks */
+	struct list children; /* of `sibling` */
+	struct list sibling;
+	struct task *parent; /* NULL: the root */
+	pid_t pid, group, session;
+	pid_t *threads; /* [0] is the leader */
+	size_t thread_count;
+	enum task_state state;
+	int stop_signal;
+	char name[16]; /* comm of the leader */
+
+	/* what it is; a dead task has but cores[0] */
+	CoreEntry **cores; /* one a thread; [0] carries tc */
+	TaskKobjIdsEntry *ids;
+	MmEntry *mm; /* without its vmas, which are here: */
+	struct vmas vmas;
+	FsEntry *fs;
+	struct descriptor *descriptors; /* of ids->files_id; sorted by number */
+	size_t descriptor_count;
+
+	/* dump only */
+	struct victim *victim;
+	int proc; /* /proc/PID */
+	int pidfd;
+
+	/* restore only */
+	struct newborn *newborn;
+	int exe_fd; /* the executable, open in the newborn when it leaves our code */
+};
+
+/* An open file description, or a file that is only mapped, executed or somebody's directory. */
+struct file {
+	uint32_t id;
+	const struct file_kind *kind;
+	FileEntry *entry;
+	struct seen_file *seen; /* dump only: files/seen.h */
+	int fd;			/* restore: open in every newborn until it has taken what it needs; -1 */
+};
+
+/* What the user allows, asks for, and wants checked; from the options. */
+struct policy {
+	bool shell_job, file_locks;
+	bool leave_running, leave_stopped;
+	bool validates_by_size, skips_mode_check;
+};
+
+struct snapshot {
+	struct image_store *images;
+	struct policy policy;
+	struct task *root;
+	struct list tasks; /* parents before children */
+	size_t task_count, thread_count;
+	struct file **files; /* sorted by id, which begin at 1 */
+	size_t file_count;
+	struct shared_memory *shared; /* memory/shared.h */
+	size_t shared_count;
+	struct pipes *pipes; /* files/pipe.c */
+};
+
+void snapshot_init(struct snapshot *snapshot);
+void snapshot_free(struct snapshot *snapshot);
+/* A new task at the end of the list and among the children of `parent` (NULL: the root). */
+struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid);
+struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid);
+/* A new file with the next id and an empty entry. */
+struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id);
+struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id);
+
+#define for_each_task(task, snapshot) list_for_each(task, &(snapshot)->tasks, link)
+
+#endif

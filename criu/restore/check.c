@@ -1,0 +1,292 @@
+/*
+ * check.c - can all of this be made here? Everything is checked before the first task exists; nothing is changed.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include "arch/arch.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "kernel/proc.h"
+#include "restore/restore.h"
+#include "task/part.h"
+
+#define REFUGE_SEARCH_FROM 0x10000000000ULL /* 1 TiB: programs, heaps and libraries lie higher or lower */
+#define ZOMBIE_PATIENCE	   3.0		    /* seconds; a busy pid 1 takes up to 1.7 s to collect what is its to collect */
+
+/* ---- pids ---- */
+
+static int check_pid(pid_t pid)
+{
+	for (int waited = 0;; waited++) {
+		autoclose int proc = proc_open(pid);
+		struct proc_status status;
+		struct proc_stat stat;
+
+		if (proc < 0)
+			return 0;
+		if (proc_read_stat(proc, &stat) || proc_read_status(proc, &status)) {
+			failure_clear(); /* it has just ended */
+			return 0;
+		}
+		proc_status_free(&status);
+		if (status.group_leader != pid)
+			return fail(0, "pid %d is taken by a thread of process %d (%s)", pid, status.group_leader, stat.comm);
+		if (stat.state != 'Z' && stat.state != 'X')
+			return fail(0, "pid %d is taken by a running process (%s)", pid, stat.comm);
+		if (waited * 0.001 > ZOMBIE_PATIENCE)
+			return fail(0, "pid %d is taken by a zombie (%s) that its parent %d does not collect", pid, stat.comm,
+				    stat.parent);
+		if (!waited)
+			log_info("pid %d is a zombie: waiting for process %d to collect it", pid, stat.parent);
+		usleep(1000);
+	}
+}
+
+static int check_pids(const struct snapshot *snapshot)
+{
+	const struct task *task;
+	int result = 0;
+
+	for_each_task(task, snapshot)
+		for (size_t i = 0; !result && i < task->thread_count; i++)
+			result = check_pid(task->threads[i]);
+	return result;
+}
+
+/* ---- sessions and groups ---- */
+
+/* Which session does a task have to be born into, for itself and for those it brings forth before its own setsid()? */
+static int plan_session(struct task *task)
+{
+	struct newborn *newborn = task->newborn;
+	struct task *child;
+
+	if (task->session != task->pid)
+		newborn->initial_session = task->session;
+	list_for_each(child, &task->children, sibling) {
+		pid_t wanted = child->newborn->initial_session;
+
+		if (!wanted || wanted == task->session)
+			continue;
+		if (newborn->initial_session && newborn->initial_session != wanted)
+			return fail(EINVAL, "process %d has session %d, which its parent %d can never have had", child->pid, wanted,
+				    task->pid);
+		newborn->initial_session = wanted;
+	}
+	return 0;
+}
+
+static int plan_sessions(struct restore *restore)
+{
+	struct snapshot *snapshot = &restore->snapshot;
+	pid_t outer;
+
+	/* Children stand behind their parents in the list, so backwards is bottom up. */
+	for (struct list *link = snapshot->tasks.previous; link != &snapshot->tasks; link = link->previous) {
+		int result = plan_session(list_entry(link, struct task, link));
+
+		if (result)
+			return result;
+	}
+	outer = snapshot->root->newborn->initial_session;
+	if (outer && !restore->options->shell_job) {
+		fail_advice("--shell-job (-j), to restore it in the session of this shell");
+		return fail(0, "process %d belonged to session %d, which is not part of the images", snapshot->root->pid, outer);
+	}
+	return 0;
+}
+
+/* A group whose leader is gone needs somebody to begin it: one of its members brings forth a stand-in with that pid. */
+static int plan_groups(struct restore *restore)
+{
+	struct snapshot *snapshot = &restore->snapshot;
+	const struct task *root = snapshot->root;
+	struct task *task;
+
+	for_each_task(task, snapshot) {
+		const struct task *other;
+		bool is_first = true;
+
+		if (snapshot_find_task(snapshot, task->group))
+			continue;
+		/* The group of the shell: with --shell-job, ours takes its place. */
+		if (task->group == root->group && task->session == root->session && root->session != root->pid)
+			continue;
+		for_each_task(other, snapshot) {
+			if (other == task)
+				break;
+			is_first &= other->group != task->group;
+		}
+		if (!is_first)
+			continue;
+		if (task->state == TASK_DEAD)
+			return fail(EINVAL, "process %d is a zombie in group %d, whose leader is gone: not supported yet", task->pid,
+				    task->group);
+		if (check_pid(task->group))
+			return -EEXIST;
+		task->newborn->stand_in = task->group;
+	}
+	return 0;
+}
+
+/* ---- memory ---- */
+
+static int check_layout(const struct snapshot *snapshot, const struct task *task)
+{
+	const struct vma *last = NULL;
+
+	for (size_t i = 0; i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+
+		if (vma->status & VMA_VSYSCALL)
+			continue;
+		if (vma->end > arch_task_size())
+			return fail(EINVAL, "mm-%d.img holds a mapping outside of user space: %#" PRIx64, task->pid, vma->start);
+		if (vma->status & VMA_GUARD_RANGE)
+			continue;
+		if (last && vma->start < last->end)
+			return fail(EINVAL, "mm-%d.img holds mappings that overlap at %#" PRIx64, task->pid, vma->start);
+		if (vma->status & (VMA_SYSV_IPC | VMA_SOCKET | VMA_AIO_RING | VMA_SHADOW_STACK | VMA_UPROBES))
+			return fail(EINVAL, "the mapping at %#" PRIx64 " is of a kind that is not supported yet (status %#x)",
+				    vma->start, vma->status);
+		if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) && !snapshot_find_file(snapshot, vma->object))
+			return fail(EINVAL, "the mapping at %#" PRIx64 " leads to an unknown file", vma->start);
+		last = vma;
+	}
+	return 0;
+}
+
+/* Every page that the images hold must have a place. */
+static int check_pages(const struct task *task)
+{
+	const struct page_runs *runs = &task->newborn->memory.runs;
+	size_t area = 0;
+
+	for (size_t i = 0; i < runs->count; i++) {
+		uint64_t at = runs->items[i].start, end = page_run_end(&runs->items[i]);
+
+		while (at < end) {
+			const struct vma *vma;
+
+			while (area < task->vmas.count && task->vmas.items[area].end <= at)
+				area++;
+			vma = area < task->vmas.count ? &task->vmas.items[area] : NULL;
+			if (!vma || vma->start > at || !vma_is_private(vma))
+				return fail(EINVAL, "pagemap-%d.img holds a page at %#" PRIx64 ", where no memory of the process is",
+					    task->pid, at);
+			at = vma->end;
+		}
+	}
+	return 0;
+}
+
+static int compare_spans(const void *left, const void *right)
+{
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+
+	return a < b ? -1 : a > b;
+}
+
+static void add_span(uint64_t (**spans)[2], size_t *count, uint64_t start, uint64_t end)
+{
+	uint64_t(*span)[2] = grow(spans, count);
+
+	(*span)[0] = start;
+	(*span)[1] = end;
+}
+
+/* Addresses that are free in every task to come and in criu itself, for whatever has to wait for its place. */
+static int find_refuge(struct restore *restore)
+{
+	autofree uint64_t(*spans)[2] = NULL;
+	uint64_t needed = REGION_ROOM, at = REFUGE_SEARCH_FROM, largest = 0;
+	struct vmas own = { 0 };
+	struct task *task;
+	size_t count = 0;
+	autoclose int self = proc_open(getpid());
+	int result = self < 0 ? fail(-self, "cannot open /proc/self") : proc_read_maps(self, &own);
+
+	if (result)
+		return result;
+	for (size_t i = 0; i < own.count; i++)
+		add_span(&spans, &count, own.items[i].start, own.items[i].end);
+	vmas_free(&own);
+	for_each_task(task, &restore->snapshot) {
+		uint64_t sum = 0;
+
+		for (size_t i = 0; i < task->vmas.count; i++) {
+			add_span(&spans, &count, task->vmas.items[i].start, task->vmas.items[i].end);
+			sum += vma_length(&task->vmas.items[i]) + REFUGE_GAP;
+		}
+		largest = max(largest, sum);
+	}
+	/* A child's mappings may wait beside those that it inherits from its parent, which wait there, too. */
+	needed += 2 * largest;
+	qsort(spans, count, sizeof(*spans), compare_spans);
+	for (size_t i = 0; i < count && spans[i][0] < at + needed; i++)
+		at = max(at, round_up(spans[i][1], REGION_ROOM));
+	if (at + needed > arch_task_size())
+		return fail(ENOMEM, "no free addresses for the restorer");
+	restore->refuge_start = at;
+	restore->refuge_end = at + needed;
+	return 0;
+}
+
+/* ---- all ---- */
+
+static int check_task(const struct snapshot *snapshot, const struct task *task)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < task->thread_count; i++) {
+		struct thread_context context;
+
+		result = arch_load_registers(task->cores[i], &context);
+		trace_free_context(&context);
+		for (size_t part = 0; !result && part < task_part_count; part++)
+			if (task_parts[part]->check)
+				result = task_parts[part]->check(task, i);
+	}
+	return result ?: check_layout(snapshot, task) ?: check_pages(task);
+}
+
+/* Descriptor tables, address spaces, … that tasks share without being threads. */
+static int check_sharing(const struct snapshot *snapshot)
+{
+	const struct task *task, *other;
+
+	for_each_task(task, snapshot)
+		for_each_task(other, snapshot) {
+			if (other == task)
+				break;
+			if (task->ids && other->ids &&
+			    (task->ids->vm_id == other->ids->vm_id || task->ids->files_id == other->ids->files_id ||
+			     task->ids->fs_id == other->ids->fs_id || task->ids->sighand_id == other->ids->sighand_id))
+				return fail(EINVAL, "processes %d and %d share memory, files, directories or signal actions: not "
+						    "supported yet", task->pid, other->pid);
+		}
+	return 0;
+}
+
+int restore_check(void *context)
+{
+	struct restore *restore = context;
+	struct task *task;
+	int result = check_sharing(&restore->snapshot);
+
+	for_each_task(task, &restore->snapshot) {
+		if (!result && task->state != TASK_DEAD)
+			result = check_task(&restore->snapshot, task);
+		if (result)
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	return result ?: plan_sessions(restore) ?: check_pids(&restore->snapshot) ?: plan_groups(restore) ?: find_refuge(restore);
+}

@@ -1,0 +1,128 @@
+/*
+ * hand_over.c - gives every thread its registers and lets it go.
+ *
+ * All threads wait in the restorer with everything but registers and signal mask as it was. ptrace sets those, so nothing of ours
+ * has to run in the task to the very end: the leader's last calls (unmapping the restorer among them) are made by ptrace, too.
+ * Until release, the death of criu is the death of the tree (PTRACE_O_EXITKILL).
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include "arch/arch.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "compel.h"
+#include "restore/restore.h"
+
+#define PATIENCE 10.0 /* seconds, for a thread to stop */
+
+static int take_threads(struct task *task)
+{
+	struct victim *victim = task->victim = allocate(sizeof(*victim));
+	uint64_t deadline = trace_deadline(PATIENCE);
+	int result = 0;
+
+	victim->pid = task->pid;
+	victim->thread_count = task->thread_count;
+	victim->threads = allocate_array(task->thread_count, sizeof(*victim->threads));
+	for (size_t i = 0; !result && i < task->thread_count; i++)
+		result = trace_seize(&victim->threads[i], task->threads[i], false);
+	for (size_t i = 0; !result && i < task->thread_count; i++)
+		result = trace_wait(&victim->threads[i], deadline) ?: trace_exit_kill(&victim->threads[i], true);
+	return result == -ESRCH ? fail(0, "a thread died while it was being restored") : result;
+}
+
+/* What could not be done earlier: credentials have cleared the first two, and the restorer cannot unmap itself. */
+static int make_last_calls(struct restore *restore, struct task *task)
+{
+	const ThreadCoreEntry *core = task->cores[0]->thread_core;
+	const struct restorer_header *header = (const struct restorer_header *)restorer_blob_start;
+	uint64_t region = restore->refuge_start, size = task->newborn->region_size;
+	bool is_dumpable = !task->mm->has_dumpable || task->mm->dumpable;
+	const struct {
+		const char *purpose;
+		long number;
+		uint64_t arguments[6];
+	} last[] = {
+		{ "set dumpable", SYS_prctl, { PR_SET_DUMPABLE, is_dumpable } },
+		{ "set the parent death signal", SYS_prctl, { PR_SET_PDEATHSIG, core->has_pdeath_sig ? core->pdeath_sig : 0 } },
+		{ "unmap the restorer", SYS_munmap, { region, REGION_ROOM } },
+	};
+	(void)size;
+
+	for (size_t i = 0; i < array_size(last); i++) {
+		struct traced_thread *leader = &task->victim->threads[0];
+		long answer;
+		int result = trace_syscall(leader, region + header->syscall, leader->context.registers.rsp, last[i].number,
+					   last[i].arguments, &answer);
+
+		if (result)
+			return result;
+		if (answer < 0)
+			return fail(-answer, "cannot %s", last[i].purpose);
+	}
+	return 0;
+}
+
+static int give_registers(struct task *task, size_t index)
+{
+	const CoreEntry *core = task->cores[index];
+	struct thread_context context;
+	int result = arch_load_registers(core, &context);
+
+	context.signal_mask = core->thread_core->has_blk_sigset ? core->thread_core->blk_sigset :
+			      core->tc			       ? core->tc->blk_sigset :
+								 0;
+	if (!result)
+		result = trace_set_context(&task->victim->threads[index], &context);
+	trace_free_context(&context);
+	return result;
+}
+
+int restore_hand_over(void *context)
+{
+	struct restore *restore = context;
+	struct task *task;
+	int result = 0;
+
+	for_each_task(task, &restore->snapshot) {
+		if (task->state == TASK_DEAD)
+			continue;
+		result = take_threads(task) ?: make_last_calls(restore, task);
+		for (size_t i = 0; !result && i < task->thread_count; i++)
+			result = give_registers(task, i);
+		if (result)
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	return 0;
+}
+
+int restore_release(void *context)
+{
+	struct restore *restore = context;
+	struct task *task;
+	int result = 0;
+
+	/* First all lose the bond to our life, then all are let go: in between is no failure, only our own sudden death. */
+	for_each_task(task, &restore->snapshot)
+		for (size_t i = 0; task->victim && i < task->thread_count; i++)
+			result = trace_exit_kill(&task->victim->threads[i], false) ?: result;
+	if (result)
+		return result;
+	restore->is_running = true;
+	for_each_task(task, &restore->snapshot) {
+		if (!task->victim)
+			continue;
+		if (task->state == TASK_STOPPED || restore->options->leave_stopped)
+			kill(task->pid, SIGSTOP);
+		for (size_t i = 0; i < task->thread_count; i++)
+			trace_release(&task->victim->threads[i]);
+		victim_free(task->victim);
+		free(task->victim);
+		task->victim = NULL;
+	}
+	prctl(PR_SET_CHILD_SUBREAPER, 0);
+	return 0;
+}

@@ -1,0 +1,231 @@
+/*
+ * load.c - reads the images of a whole tree, before anything is made. What is torn, forged or missing is an error here.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "arch/arch.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "image/image.h"
+#include "image/inventory.h"
+#include "memfd.pb-c.h"
+#include "memory/shared.h"
+#include "pstree.pb-c.h"
+#include "restore/restore.h"
+
+static int add_task(struct snapshot *snapshot, const PstreeEntry *entry)
+{
+	struct task *parent = entry->ppid ? snapshot_find_task(snapshot, entry->ppid) : NULL, *task;
+
+	if (!entry->pid || entry->pid > INT32_MAX || !entry->n_threads)
+		return fail(EINVAL, "pstree.img holds an impossible process: %u", entry->pid);
+	if (snapshot_find_task(snapshot, entry->pid))
+		return fail(EINVAL, "pstree.img holds process %u twice", entry->pid);
+	if (entry->ppid && !parent)
+		return fail(EINVAL, "pstree.img holds process %u before its parent %u", entry->pid, entry->ppid);
+	if (!entry->ppid && snapshot->root)
+		return fail(EINVAL, "pstree.img holds two trees: %d and %u", snapshot->root->pid, entry->pid);
+	task = snapshot_add_task(snapshot, parent, entry->pid);
+	task->group = entry->pgid;
+	task->session = entry->sid;
+	task->thread_count = entry->n_threads;
+	task->threads = copy_bytes(entry->threads, entry->n_threads * sizeof(*entry->threads));
+	task->newborn = allocate(sizeof(*task->newborn));
+	return 0;
+}
+
+static int load_tree(struct snapshot *snapshot)
+{
+	struct image *image;
+	PstreeEntry *entry;
+	int result = image_open(snapshot->images, &image, IMAGE_PSTREE, 0);
+
+	if (result)
+		return result == -ENOENT ? fail(ENOENT, "pstree.img is missing") : result;
+	while ((result = image_read_as(image, pstree_entry, &entry)) > 0) {
+		result = add_task(snapshot, entry);
+		image_free(entry);
+		if (result)
+			break;
+	}
+	image_close(image);
+	if (!result && !snapshot->root)
+		return fail(EINVAL, "pstree.img holds no process");
+	return result;
+}
+
+/* A record that has to be there. */
+static int load_single(struct image_store *images, enum image_kind kind, unsigned long id, void *message)
+{
+	int result = image_read_single(images, kind, id, message);
+
+	return result == -ENOENT ? fail(ENOENT, "an image of process %lu is missing (%s)", id, image_types[kind].name) : result;
+}
+
+static int load_core(struct snapshot *snapshot, struct task *task, size_t index)
+{
+	/* The leader's tid stands first; a dead task has a core under its pid, whatever its list of threads says. */
+	int result = load_single(snapshot->images, IMAGE_CORE, index ? task->threads[index] : task->pid, &task->cores[index]);
+	const CoreEntry *core = task->cores[index];
+
+	if (result)
+		return result;
+	if (core->mtype != arch_image_type)
+		return fail(EINVAL, "core-%d.img is from another architecture (%d; this machine is %d)", task->threads[index],
+			    core->mtype, arch_image_type);
+	if (!index && !core->tc)
+		return fail(EINVAL, "core-%d.img does not say what kind of process it is", task->pid);
+	if (!index)
+		task->state = core->tc->task_state;
+	if (task->state != TASK_DEAD && (!core->thread_core || !core->thread_info))
+		return fail(EINVAL, "core-%d.img has no registers", task->threads[index]);
+	return 0;
+}
+
+static int load_cores(struct snapshot *snapshot, struct task *task)
+{
+	int result;
+
+	task->cores = allocate_array(task->thread_count, sizeof(*task->cores));
+	result = load_core(snapshot, task, 0);
+	if (result)
+		return result;
+	strncpy(task->name, task->cores[0]->tc->comm, sizeof(task->name) - 1);
+	if (task->state == TASK_DEAD) {
+		task->threads[0] = task->pid;
+		task->thread_count = 1;
+		return 0;
+	}
+	if (task->state != TASK_ALIVE && task->state != TASK_STOPPED)
+		return fail(EINVAL, "core-%d.img holds an unknown state: %d", task->pid, task->state);
+	if (task->threads[0] != task->pid)
+		return fail(EINVAL, "pstree.img does not name the leader of process %d first", task->pid);
+	for (size_t i = 1; !result && i < task->thread_count; i++)
+		result = load_core(snapshot, task, i);
+	return result;
+}
+
+/* criu 4.2 saves anonymous shared memory as a memfd called /dev/zero on kernels where it cannot tell them apart. */
+static int find_memfd(struct snapshot *snapshot, uint64_t file_id, struct vma *vma)
+{
+	const struct file *file = snapshot_find_file(snapshot, file_id);
+	MemfdInodeEntry *entry;
+	struct image *image;
+	bool is_known = false;
+	int result;
+
+	if (!file || !file->entry->memfd)
+		return fail(EINVAL, "a mapping leads to file %" PRIu64 ", which is no memfd", file_id);
+	result = image_open(snapshot->images, &image, IMAGE_MEMFD_INODE, 0);
+	if (result)
+		return result == -ENOENT ? fail(ENOENT, "memfd.img is missing") : result;
+	while (!is_known && (result = image_read_as(image, memfd_inode_entry, &entry)) > 0) {
+		is_known = entry->inode_id == file->entry->memfd->inode_id && !strcmp(entry->name, "/dev/zero");
+		if (is_known) {
+			vma->status = (vma->status & ~(VMA_MEMFD | VMA_FILE_SHARED)) | VMA_ANON_SHARED;
+			vma->flags |= MAP_ANONYMOUS;
+			vma->object = entry->shmid;
+			vma->file_flags = -1;
+		}
+		image_free(entry);
+	}
+	image_close(image);
+	return is_known ? 0 : result < 0 ? result : fail(EINVAL, "mapped memfds are not supported yet");
+}
+
+static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry *entry)
+{
+	struct vma *vma = grow(&task->vmas.items, &task->vmas.count);
+
+	*vma = (struct vma){
+		.start = entry->start,
+		.end = entry->end,
+		.offset = entry->pgoff,
+		.protection = entry->prot,
+		.flags = entry->flags,
+		.status = entry->status,
+		.advice = entry->madv,
+		.object = entry->shmid,
+		.file_flags = entry->has_fdflags ? (int)entry->fdflags : -1,
+		.place = entry->start,
+	};
+	if (vma->start >= vma->end || (vma->start | vma->end | vma->offset) % PAGE_SIZE)
+		return fail(EINVAL, "mm-%d.img holds an impossible mapping at %#" PRIx64, task->pid, vma->start);
+	if (vma->status & VMA_MEMFD)
+		return find_memfd(snapshot, entry->shmid, vma) ?: shared_memory_note(snapshot, vma);
+	return vma->status & VMA_ANON_SHARED ? shared_memory_note(snapshot, vma) : 0;
+}
+
+static int compare_areas(const void *left, const void *right)
+{
+	const struct vma *a = left, *b = right;
+	bool a_guards = a->status & VMA_GUARD_RANGE, b_guards = b->status & VMA_GUARD_RANGE;
+
+	if (a_guards != b_guards)
+		return a_guards ? 1 : -1;
+	return a->start < b->start ? -1 : a->start > b->start;
+}
+
+static int load_areas(struct snapshot *snapshot, struct task *task)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < task->mm->n_vmas; i++)
+		result = add_area(snapshot, task, task->mm->vmas[i]);
+	if (!result && task->vmas.count)
+		qsort(task->vmas.items, task->vmas.count, sizeof(*task->vmas.items), compare_areas);
+	return result;
+}
+
+static int load_task(struct snapshot *snapshot, struct task *task)
+{
+	int result = load_cores(snapshot, task);
+
+	if (result || task->state == TASK_DEAD)
+		return result;
+	result = load_single(snapshot->images, IMAGE_IDS, task->pid, &task->ids) ?:
+		 load_single(snapshot->images, IMAGE_MM, task->pid, &task->mm) ?:
+		 load_single(snapshot->images, IMAGE_FS, task->pid, &task->fs);
+	return result;
+}
+
+static int load_memory(struct snapshot *snapshot, struct task *task)
+{
+	int result = load_areas(snapshot, task) ?:
+		     page_layer_open(&task->newborn->memory, snapshot->images, IMAGE_PAGEMAP, task->pid);
+
+	return result == -ENOENT ? fail(ENOENT, "pagemap-%d.img is missing", task->pid) : result;
+}
+
+int restore_load(void *context)
+{
+	struct restore *restore = context;
+	struct snapshot *snapshot = &restore->snapshot;
+	InventoryEntry *inventory;
+	struct task *task;
+	int result = inventory_read(snapshot->images, &inventory);
+
+	if (result)
+		return result;
+	image_free(inventory);
+	result = load_tree(snapshot);
+	for_each_task(task, snapshot) {
+		if (!result)
+			result = load_task(snapshot, task);
+		if (result)
+			return fail_in(result, "process %d", task->pid);
+		snapshot->thread_count += task->state == TASK_DEAD ? 0 : task->thread_count;
+	}
+	result = result ?: files_load(snapshot);
+	for_each_task(task, snapshot) {
+		if (!result && task->state != TASK_DEAD)
+			result = load_memory(snapshot, task);
+		if (result)
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	return result;
+}

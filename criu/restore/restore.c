@@ -1,0 +1,139 @@
+/*
+ * restore.c - `criu restore`: makes a tree of processes again from its images. The steps and their order; the work is in the
+ * files named in restore.h.
+ *
+ * Invariant: a restore that fails leaves nothing behind, and if criu dies its half-made tasks die with it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/steps.h"
+#include "base/time.h"
+#include "cli/commands.h"
+#include "files/kind.h"
+#include "image/image.h"
+#include "image/message.h"
+#include "memory/shared.h"
+#include "restore/restore.h"
+#include "stats.pb-c.h"
+
+int restore_open_files(void *context)
+{
+	struct restore *restore = context;
+
+	return files_open(&restore->snapshot) ?: shared_memory_make(&restore->snapshot, &restore->pages_restored);
+}
+
+void restore_close_files(void *context)
+{
+	struct restore *restore = context;
+
+	files_close(&restore->snapshot);
+	shared_memory_close(&restore->snapshot);
+}
+
+static const struct step restore_steps[] = {
+	{ "read the images", restore_load, NULL, false },
+	{ "check the images", restore_check, NULL, false },		    /* all of it, before any task exists */
+	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by us: newborns inherit them */
+	{ "bring forth the processes", restore_spawn, restore_kill, false },
+	{ "settle the processes", restore_settle, NULL, false },	    /* now that all pids exist: groups, owners, the dead */
+	{ "rebuild the processes", restore_rebuild, NULL, false },	    /* each leaves our code */
+	{ "hand over the registers", restore_hand_over, NULL, false },
+	{ "let the processes run", restore_release, NULL, true },	    /* cannot be undone */
+};
+
+static int open_directories(struct restore *restore)
+{
+	const struct options *options = restore->options;
+	const char *images = options->images_dir ?: ".";
+	int result = image_store_open_directory(&restore->snapshot.images, images, false);
+
+	if (result)
+		return result;
+	restore->work_directory = options->work_dir ?
+					  open(options->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
+					  fcntl(image_store_directory(restore->snapshot.images), F_DUPFD_CLOEXEC, 0);
+	if (restore->work_directory < 0)
+		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
+	return log_open(restore->work_directory, options->log_file);
+}
+
+static int save_statistics(struct restore *restore, uint64_t ended)
+{
+	StatsEntry entry = STATS_ENTRY__INIT;
+	RestoreStatsEntry stats = RESTORE_STATS_ENTRY__INIT;
+	struct image_store *work;
+	int result = image_store_open_fd(&work, restore->work_directory, true);
+
+	if (result)
+		return result;
+	entry.restore = &stats;
+	stats.forking_time = (restore->forked - restore->began) / 1000;
+	stats.restore_time = (ended - restore->began) / 1000;
+	message_set(&stats, pages_restored, restore->pages_restored + *restore->newborn_pages);
+	result = image_write_single(work, IMAGE_STATS, 1, &entry.base);
+	image_store_close(work);
+	return result;
+}
+
+static int write_pidfile(struct restore *restore)
+{
+	const char *name = restore->options->pidfile;
+	autoclose int fd = -1;
+	char text[16];
+	int result;
+
+	if (!name)
+		return 0;
+	fd = openat(restore->work_directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fail(errno, "cannot make the pid file %s", name);
+	snprintf(text, sizeof(text), "%d", restore->snapshot.root->pid);
+	result = write_all(fd, text, strlen(text));
+	return result ? fail(-result, "cannot write the pid file %s", name) : 0;
+}
+
+/* Not detached: criu stays the parent and ends when the root does. */
+static int wait_for_root(const struct restore *restore)
+{
+	int status;
+
+	if (restore->options->restore_detached || restore->options->restore_sibling)
+		return 0;
+	while (waitpid(restore->snapshot.root->pid, &status, __WALL) < 0)
+		if (errno != EINTR)
+			return fail(errno, "cannot wait for process %d", restore->snapshot.root->pid);
+	return 0;
+}
+
+int command_restore(const struct options *options)
+{
+	struct restore restore = { .options = options, .work_directory = -1, .began = monotonic_time() };
+	int result;
+
+	snapshot_init(&restore.snapshot);
+	restore.snapshot.policy = (struct policy){
+		.shell_job = options->shell_job,
+		.file_locks = options->file_locks,
+		.validates_by_size = options->validate_by_size,
+		.skips_mode_check = options->skip_file_rwx_check,
+	};
+	result = open_directories(&restore);
+	if (!result)
+		result = steps_run("restore", restore_steps, array_size(restore_steps), &restore);
+	restore_close_files(&restore);
+	if (!result)
+		result = save_statistics(&restore, monotonic_time()) ?: write_pidfile(&restore) ?: wait_for_root(&restore);
+	image_store_close(restore.snapshot.images);
+	if (restore.work_directory >= 0)
+		close(restore.work_directory);
+	return result;
+}

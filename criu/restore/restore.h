@@ -1,0 +1,79 @@
+/*
+ * restore.h - the state of one restore, and its steps. The table is in restore.c; each step is in the file named here.
+ */
+#ifndef CRIU_RESTORE_RESTORE_H
+#define CRIU_RESTORE_RESTORE_H
+
+#include "blobs/restorer/restorer.h"
+#include "cli/options.h"
+#include "kernel/calls.h"
+#include "memory/pages.h"
+#include "model/snapshot.h"
+
+#define REGION_ROOM 0x40000000ULL /* at the start of the refuge, for the restorer: 1 GiB of addresses, little of it used */
+#define REFUGE_GAP 0x200000 /* between mappings that wait in the refuge: more than the kernel's stack guard gap */
+
+/* Newborns wait for each other: criu opens a stage when all have come to the end of the one before. */
+enum stage {
+	STAGE_BIRTH,  /* tasks are born, have their memory, and lead their sessions and groups */
+	STAGE_SETTLE, /* all pids exist: they join groups, descriptors get their owners */
+	STAGE_BURY,   /* the dead die, those who only stood in for a dead group leader go */
+	STAGE_LEAVE,  /* each leaves our code for its own address space; threads are made */
+};
+
+/* The kernel's own pieces of an address space: [vvar], [vvar_vclock] (Linux 6.13), [vdso], neighbours in this order. */
+struct vdso {
+	uint64_t start, vdso, end; /* all of it; where [vdso] begins. 0: there is none */
+};
+
+/* What a restore knows of a task while it is being made: task->newborn. */
+struct newborn {
+	struct page_layer memory;
+	pid_t initial_session; /* the one it has to be born into; 0: any */
+	pid_t stand_in;	       /* group whose dead leader it has to bring forth; 0: none */
+	uint64_t refuge_used;  /* from refuge_start on: mappings that wait there for their place */
+	struct vdso vdso;	   /* where this kernel has put it in the newborn; the task's own is in task->vmas */
+	struct call_list space;
+	struct call_list *self; /* one a thread */
+	uint64_t region;
+	size_t region_size;
+};
+
+struct restore {
+	const struct options *options;
+	struct snapshot snapshot;
+	int work_directory;
+	struct restorer_board *board;
+	struct page_statistics pages;
+	uint64_t pages_restored;      /* shared memory: by criu itself */
+	uint64_t *newborn_pages;	   /* behind the board: private memory, by the newborns */
+	uint64_t refuge_start, refuge_end; /* addresses that no mapping of any task will have */
+	bool has_spawned, is_running;
+	uint64_t began, forked;
+};
+
+/* load.c: reads everything; check.c: can all of it be made here? */
+int restore_load(void *restore);
+int restore_check(void *restore);
+/* files and shared memory, in criu itself */
+int restore_open_files(void *restore);
+void restore_close_files(void *restore);
+/* spawn.c: brings the tree forth and leads it through the stages */
+int restore_spawn(void *restore);
+void restore_kill(void *restore);
+int restore_settle(void *restore);
+int restore_rebuild(void *restore);
+pid_t spawn_task(struct restore *restore, struct task *task, bool as_sibling);
+/* newborn.c: runs in the newborn */
+void newborn_main(struct restore *restore, struct task *task) does_not_return;
+/* space.c: a task's memory, in the newborn */
+int space_build(struct restore *restore, struct task *task);
+void space_plan(struct restore *restore, struct task *task, struct call_list *calls);
+/* hand_over.c: registers, and let go */
+int restore_hand_over(void *restore);
+int restore_release(void *restore);
+
+void board_arrive(struct restorer_board *board);
+void board_wait_for_stage(struct restorer_board *board, enum stage stage);
+
+#endif

@@ -1,0 +1,266 @@
+/*
+ * spawn.c - brings the tree forth, root first, each task by its parent, with the pids that they had; leads them through the
+ * stages; and if anything goes wrong, leaves none of them.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/time.h"
+#include "kernel/proc.h"
+#include "restore/restore.h"
+
+static void futex_wake(uint32_t *futex)
+{
+	syscall(SYS_futex, futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+void board_arrive(struct restorer_board *board)
+{
+	__atomic_fetch_add(&board->arrived, 1, __ATOMIC_SEQ_CST);
+	futex_wake(&board->arrived);
+}
+
+void board_wait_for_stage(struct restorer_board *board, enum stage stage)
+{
+	for (;;) {
+		uint32_t now = __atomic_load_n(&board->stage, __ATOMIC_SEQ_CST);
+
+		if (now >= stage)
+			return;
+		syscall(SYS_futex, &board->stage, FUTEX_WAIT, now, NULL, NULL, 0);
+	}
+}
+
+static void board_open_stage(struct restorer_board *board, enum stage stage)
+{
+	__atomic_store_n(&board->arrived, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&board->stage, stage, __ATOMIC_SEQ_CST);
+	futex_wake(&board->stage);
+}
+
+static const char *purpose_of_failure(const struct restore *restore, const struct task **whose)
+{
+	const struct restorer_board *board = restore->board;
+	const struct task *task;
+
+	for_each_task(task, &restore->snapshot)
+		for (size_t i = 0; i < task->thread_count; i++)
+			if (task->threads[i] == board->failed_tid)
+				*whose = task;
+	return board->failed_list == RESTORER_THREADS	? "make a thread" :
+	       board->failed_list == RESTORER_LIST_SPACE ? "lay out its memory" :
+							   "make it what it was";
+}
+
+/* Somebody gave up, or vanished: the first who has a cause to tell has told it. */
+static int report_failure(struct restore *restore)
+{
+	const struct task *task = NULL;
+	const char *purpose;
+
+	if (!restore->board->failed_tid)
+		return has_failed() ? -failure_errno() : fail(0, "a process died while it was being restored");
+	purpose = purpose_of_failure(restore, &task);
+	return fail(-restore->board->failed_result, "process %d (%s): cannot %s (call %d of thread %d)",
+		    task ? task->pid : restore->board->failed_tid, task ? task->name : "?", purpose,
+		    restore->board->failed_index, restore->board->failed_tid);
+}
+
+/* Has a task that should still be there ended? */
+static bool has_lost_somebody(const struct restore *restore)
+{
+	const struct task *task;
+
+	for_each_task(task, &restore->snapshot) {
+		struct proc_stat stat;
+		autoclose int proc = -1;
+
+		if (task->state == TASK_DEAD)
+			continue;
+		proc = proc_open(task->pid);
+		if (proc < 0 || proc_read_stat(proc, &stat) || stat.state == 'Z' || stat.state == 'X')
+			return true;
+	}
+	return false;
+}
+
+static int board_wait_for(struct restore *restore, size_t count, bool all_are_born)
+{
+	struct restorer_board *board = restore->board;
+	struct timespec patience = { .tv_nsec = 100000000 };
+
+	for (;;) {
+		uint32_t arrived = __atomic_load_n(&board->arrived, __ATOMIC_SEQ_CST);
+
+		if (__atomic_load_n(&board->failed, __ATOMIC_SEQ_CST))
+			return report_failure(restore);
+		if (arrived >= count)
+			return 0;
+		if (syscall(SYS_futex, &board->arrived, FUTEX_WAIT, arrived, &patience, NULL, 0) < 0 && errno == ETIMEDOUT &&
+		    !board->failed && (all_are_born ? has_lost_somebody(restore) :
+			    waitpid(restore->snapshot.root->pid, NULL, WNOHANG | __WALL) > 0))
+			return report_failure(restore);
+	}
+}
+
+/* ---- birth ---- */
+
+/* In a newborn: without criu, or without its parent, it must not live. */
+static void die_with_parent(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (parent && getppid() != parent)
+		_exit(1);
+}
+
+static int explain_birth(pid_t pid, int error)
+{
+	if (error == EPERM)
+		fail_advice("run criu as root, or with CAP_CHECKPOINT_RESTORE");
+	return fail(error, "cannot make process %d%s", pid, error == EEXIST ? ": its pid is taken" : "");
+}
+
+pid_t spawn_task(struct restore *restore, struct task *task, bool as_sibling)
+{
+	pid_t ourselves = getpid(), pid = task->pid;
+	struct clone_args arguments = {
+		.flags = as_sibling ? CLONE_PARENT : 0,
+		.exit_signal = as_sibling ? 0 : SIGCHLD,
+		.set_tid = (uintptr_t)&pid,
+		.set_tid_size = 1,
+	};
+	long born;
+
+	born = syscall(SYS_clone3, &arguments, sizeof(arguments));
+	if (born < 0)
+		return explain_birth(pid, errno);
+	if (!born) {
+		die_with_parent(as_sibling ? 0 : ourselves);
+		newborn_main(restore, task);
+	}
+	return born;
+}
+
+static size_t living_tasks(const struct snapshot *snapshot)
+{
+	const struct task *task;
+	size_t count = 0;
+
+	for_each_task(task, snapshot)
+		count += task->state != TASK_DEAD;
+	return count;
+}
+
+int restore_spawn(void *context)
+{
+	struct restore *restore = context;
+	size_t stand_ins = 0;
+	struct task *task;
+	pid_t pid;
+
+	restore->board = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (restore->board == MAP_FAILED)
+		return fail(errno, "no memory to share with newborns");
+	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
+	for_each_task(task, &restore->snapshot)
+		stand_ins += task->newborn->stand_in > 0;
+	/* Orphans of a restore that fails come to us, so that none is left. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	restore->has_spawned = true;
+	pid = spawn_task(restore, restore->snapshot.root, restore->options->restore_sibling);
+	if (pid < 0)
+		return pid;
+	restore->forked = monotonic_time();
+	return board_wait_for(restore, restore->snapshot.task_count + stand_ins, false);
+}
+
+/* ---- stages ---- */
+
+/* The dead have died when they are zombies. */
+static int wait_for_the_dead(struct restore *restore)
+{
+	const struct task *task;
+
+	for_each_task(task, &restore->snapshot) {
+		autoclose int proc = -1;
+		struct proc_stat stat = { 0 };
+
+		if (task->state != TASK_DEAD)
+			continue;
+		proc = proc_open(task->pid);
+		while (stat.state != 'Z') {
+			if (proc < 0 || proc_read_stat(proc, &stat))
+				return fail(0, "zombie %d was collected while it was being restored", task->pid);
+			if (__atomic_load_n(&restore->board->failed, __ATOMIC_SEQ_CST))
+				return report_failure(restore);
+			if (stat.state != 'Z')
+				usleep(100);
+		}
+	}
+	return 0;
+}
+
+int restore_settle(void *context)
+{
+	struct restore *restore = context;
+	size_t alive = living_tasks(&restore->snapshot);
+	int result;
+
+	board_open_stage(restore->board, STAGE_SETTLE);
+	result = board_wait_for(restore, restore->snapshot.task_count, true);
+	if (result)
+		return result;
+	board_open_stage(restore->board, STAGE_BURY);
+	return board_wait_for(restore, alive, true) ?: wait_for_the_dead(restore);
+}
+
+int restore_rebuild(void *context)
+{
+	struct restore *restore = context;
+
+	board_open_stage(restore->board, STAGE_LEAVE);
+	return board_wait_for(restore, restore->snapshot.thread_count, true);
+}
+
+/* ---- undo ---- */
+
+void restore_kill(void *context)
+{
+	struct restore *restore = context;
+	int status;
+
+	if (!restore->has_spawned || restore->is_running)
+		return;
+	restore->board->failed = 1;
+	/* Each dies with its parent (PR_SET_PDEATHSIG), whoever is left comes to us: this ends when there is nobody. */
+	if (restore->options->restore_sibling) {
+		kill(restore->snapshot.root->pid, SIGKILL);
+	} else {
+		int root = restore->snapshot.root->pid;
+
+		if (waitpid(root, &status, WNOHANG | __WALL) == 0)
+			kill(root, SIGKILL);
+	}
+	for (;;) {
+		pid_t gone = waitpid(-1, &status, __WALL);
+
+		if (gone < 0 && errno == EINTR)
+			continue;
+		if (gone < 0)
+			break;
+		log_debug("process %d is gone", gone);
+	}
+	prctl(PR_SET_CHILD_SUBREAPER, 0);
+}

@@ -1,0 +1,117 @@
+/*
+ * identity.c - what a thread is known by: its name, and the addresses it has registered with the kernel (clear_child_tid, robust
+ * futexes, rseq), and the signal it wants when its parent dies.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/rseq.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include "arch/arch.h"
+#include "base/error.h"
+#include "base/io.h"
+#include "image/message.h"
+#include "task/part.h"
+
+#define ASK_TID_ADDRESS	 "ask for clear_child_tid"
+#define ASK_PARENT_DEATH "ask for the parent death signal"
+
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION /* glibc 2.34 has it in an enum; Linux 5.13 */
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
+
+/* struct ptrace_rseq_configuration of <linux/ptrace.h>, which cannot be included beside <sys/ptrace.h> */
+struct rseq_configuration {
+	uint64_t address;
+	uint32_t size, signature, flags, padding;
+};
+
+static int look_rseq(pid_t tid, ThreadCoreEntry *core)
+{
+	struct rseq_configuration rseq = { 0 };
+
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof(rseq), &rseq) < 0) {
+		if (errno == EIO || errno == EINVAL)
+			return 0; /* a kernel without rseq */
+		return fail(errno, "cannot read the rseq registration of thread %d", tid);
+	}
+	core->rseq_entry = message_new(RseqEntry, rseq_entry);
+	core->rseq_entry->rseq_abi_pointer = rseq.address;
+	core->rseq_entry->rseq_abi_size = rseq.size;
+	core->rseq_entry->signature = rseq.signature;
+	return 0;
+}
+
+static int look_name(ThreadCoreEntry *core, const struct thread_facts *facts)
+{
+	ssize_t length = read_text_at(facts->proc, "comm", &core->comm);
+
+	if (length < 0)
+		return fail(-length, "cannot read the name of a thread");
+	if (length && core->comm[length - 1] == '\n')
+		core->comm[length - 1] = '\0';
+	return 0;
+}
+
+static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+{
+	ThreadCoreEntry *core = task->cores[thread]->thread_core;
+	pid_t tid = task->threads[thread];
+	uint64_t head = 0;
+	size_t length = 0;
+
+	/* Threads that never set one have a NULL head of the only size there is. */
+	if (syscall(SYS_get_robust_list, tid, &head, &length) < 0)
+		return fail(errno, "cannot read the robust futex list of thread %d", tid);
+	core->futex_rla = head;
+	core->futex_rla_len = length;
+	return look_rseq(tid, core) ?: look_name(core, facts);
+}
+
+static void ask(const struct task *task unused, size_t thread unused, struct call_list *calls)
+{
+	call(calls, ASK_TID_ADDRESS, SYS_prctl, PR_GET_TID_ADDRESS, calls_bytes(calls, NULL, sizeof(uint64_t)));
+	call(calls, ASK_PARENT_DEATH, SYS_prctl, PR_GET_PDEATHSIG, calls_bytes(calls, NULL, sizeof(int)));
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls)
+{
+	const struct remote_call *address = calls_find(calls, ASK_TID_ADDRESS);
+	const struct remote_call *signal = calls_find(calls, ASK_PARENT_DEATH);
+	int number;
+
+	if (address->result < 0 || signal->result < 0)
+		return fail(-min(address->result, signal->result), "cannot ask thread %d for its addresses",
+			    task->threads[thread]);
+	arch_set_clear_tid(task->cores[thread], *(uint64_t *)calls_at(calls, address->arguments[1]));
+	number = *(int *)calls_at(calls, signal->arguments[1]);
+	if (number)
+		message_set(task->cores[thread]->thread_core, pdeath_sig, number);
+	return 0;
+}
+
+static void make(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const CoreEntry *core = task->cores[thread];
+	const RseqEntry *rseq = core->thread_core->rseq_entry;
+	char name[16] = "";
+
+	snprintf(name, sizeof(name), "%.15s", core->thread_core->comm ?: core->tc ? core->tc->comm : task->name);
+	call(calls, "set the name of the thread", SYS_prctl, PR_SET_NAME, calls_bytes(calls, name, sizeof(name)));
+	call(calls, "set clear_child_tid", SYS_set_tid_address, arch_clear_tid(core));
+	if (core->thread_core->futex_rla_len)
+		call(calls, "set the robust futex list", SYS_set_robust_list, core->thread_core->futex_rla,
+		     core->thread_core->futex_rla_len);
+	if (rseq && rseq->rseq_abi_pointer)
+		call(calls, "register rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size, 0, rseq->signature);
+}
+
+const struct task_part part_identity = {
+	.name = "identity",
+	.look = look,
+	.ask = ask,
+	.hear = hear,
+	.make = make,
+};

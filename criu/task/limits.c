@@ -1,0 +1,65 @@
+/*
+ * limits.c - resource limits (getrlimit(2)).
+ *
+ * They are read from /proc/PID/limits: prlimit() on a task of another user needs CAP_SYS_RESOURCE, which containers and
+ * many machines do not give to root.
+ */
+#include <errno.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include "base/error.h"
+#include "image/message.h"
+#include "task/part.h"
+
+static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
+{
+	TaskCoreEntry *core = task->cores[thread]->tc;
+	struct rlimit limits[RLIM_NLIMITS];
+
+	if (thread)
+		return 0;
+	if (proc_read_limits(task->proc, limits))
+		return -EINVAL;
+	core->rlimits = message_new(TaskRlimitsEntry, task_rlimits_entry);
+	message_array(core->rlimits, rlimits, RLIM_NLIMITS);
+	for (int i = 0; i < RLIM_NLIMITS; i++) {
+		RlimitEntry *entry = core->rlimits->rlimits[i] = message_new(RlimitEntry, rlimit_entry);
+
+		entry->cur = limits[i].rlim_cur;
+		entry->max = limits[i].rlim_max;
+	}
+	return 0;
+}
+
+/* May we set what the task had? A hard limit can be lowered by anyone, raised only with CAP_SYS_RESOURCE. */
+static int check(const struct task *task, size_t thread)
+{
+	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
+
+	for (size_t i = 0; entries && i < entries->n_rlimits && i < RLIM_NLIMITS; i++) {
+		const RlimitEntry *entry = entries->rlimits[i];
+		struct rlimit ours;
+
+		if (getrlimit(i, &ours) < 0 || entry->max <= ours.rlim_max)
+			continue;
+		ours.rlim_max = entry->max; /* try it: whether we are allowed to is the kernel's word */
+		if (setrlimit(i, &ours) < 0) {
+			fail_advice("run criu with CAP_SYS_RESOURCE, or under a higher limit");
+			return fail(errno, "hard limit %zu (ulimit) cannot be raised to %llu", i, (unsigned long long)entry->max);
+		}
+	}
+	return 0;
+}
+
+static void make(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
+
+	for (size_t i = 0; entries && i < entries->n_rlimits && i < RLIM_NLIMITS; i++) {
+		struct rlimit limit = { entries->rlimits[i]->cur, entries->rlimits[i]->max };
+
+		call(calls, "set a resource limit", SYS_prlimit64, 0, i, calls_bytes(calls, &limit, sizeof(limit)), 0);
+	}
+}
+
+const struct task_part part_limits = { .name = "limits", .look = look, .check = check, .make = make };

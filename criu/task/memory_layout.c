@@ -1,0 +1,114 @@
+/*
+ * memory_layout.c - where the kernel thinks code, data, heap, stack, arguments, environment and auxv of a process are; its
+ * executable (set by the restorer with the same call); dumpable and transparent huge pages as a whole.
+ *
+ * prctl(PR_SET_MM, PR_SET_MM_MAP) sets all of it at once (Linux 3.18) and needs no CAP_SYS_RESOURCE, unlike its siblings that set one
+ * field each; changing the executable needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+ */
+#include <errno.h>
+#include <linux/prctl.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "image/message.h"
+#include "task/part.h"
+
+#define ASK_BREAK    "ask for the end of the heap"
+#define ASK_DUMPABLE "ask whether it is dumpable"
+#define ASK_THP	     "ask whether huge pages are off"
+
+static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
+{
+	autofree char *auxv = NULL;
+	struct proc_stat stat;
+	ssize_t length;
+	MmEntry *mm;
+
+	if (thread)
+		return 0;
+	if (proc_read_stat(task->proc, &stat))
+		return -EINVAL;
+	mm = task->mm = message_new(MmEntry, mm_entry);
+	mm->mm_start_code = stat.start_code;
+	mm->mm_end_code = stat.end_code;
+	mm->mm_start_data = stat.start_data;
+	mm->mm_end_data = stat.end_data;
+	mm->mm_start_stack = stat.start_stack;
+	mm->mm_start_brk = stat.start_brk;
+	mm->mm_arg_start = stat.arg_start;
+	mm->mm_arg_end = stat.arg_end;
+	mm->mm_env_start = stat.env_start;
+	mm->mm_env_end = stat.env_end;
+	length = read_text_at(task->proc, "auxv", &auxv);
+	if (length < 0)
+		return fail(-length, "cannot read /proc/PID/auxv");
+	mm->n_mm_saved_auxv = length / sizeof(uint64_t);
+	mm->mm_saved_auxv = copy_bytes(auxv, length);
+	return 0;
+}
+
+static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+{
+	if (thread)
+		return;
+	call(calls, ASK_BREAK, SYS_brk, 0);
+	call(calls, ASK_DUMPABLE, SYS_prctl, PR_GET_DUMPABLE);
+	call(calls, ASK_THP, SYS_prctl, PR_GET_THP_DISABLE);
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls)
+{
+	if (thread)
+		return 0;
+	task->mm->mm_brk = calls_result(calls, ASK_BREAK);
+	message_set(task->mm, dumpable, calls_result(calls, ASK_DUMPABLE));
+	message_set(task->mm, thp_disabled, calls_result(calls, ASK_THP) > 0);
+	return 0;
+}
+
+static int check(const struct task *task, size_t thread)
+{
+	if (!thread && task->mm->n_mm_saved_auxv > 64)
+		return fail(EINVAL, "the image holds %zu words of auxv, more than any kernel has", task->mm->n_mm_saved_auxv);
+	return 0;
+}
+
+static void make(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const MmEntry *mm = task->mm;
+	struct prctl_mm_map map;
+
+	if (thread)
+		return;
+	map = (struct prctl_mm_map){
+		.start_code = mm->mm_start_code,
+		.end_code = mm->mm_end_code,
+		.start_data = mm->mm_start_data,
+		.end_data = mm->mm_end_data,
+		.start_brk = mm->mm_start_brk,
+		.brk = mm->mm_brk,
+		.start_stack = mm->mm_start_stack,
+		.arg_start = mm->mm_arg_start,
+		.arg_end = mm->mm_arg_end,
+		.env_start = mm->mm_env_start,
+		.env_end = mm->mm_env_end,
+		.auxv_size = mm->n_mm_saved_auxv * sizeof(uint64_t),
+		.exe_fd = task->exe_fd,
+	};
+	map.auxv = (void *)calls_bytes(calls, mm->mm_saved_auxv, map.auxv_size);
+	call(calls, "set the memory layout and the executable", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
+	     calls_bytes(calls, &map, sizeof(map)), sizeof(map));
+	if (mm->thp_disabled)
+		call(calls, "turn huge pages off", SYS_prctl, PR_SET_THP_DISABLE, 1);
+}
+
+const struct task_part part_memory_layout = {
+	.name = "memory layout",
+	.look = look,
+	.ask = ask,
+	.hear = hear,
+	.check = check,
+	.make = make,
+};

@@ -1,0 +1,40 @@
+/*
+ * part.h - one aspect of what a task is: its credentials, its signals, its limits, …
+ *
+ * parts.c lists them in the order in which restore makes them again; a line there says why it stands where it stands.
+ * A part works on one thread at a time; thread 0 is the leader, which also answers for the whole process.
+ */
+#ifndef CRIU_TASK_PART_H
+#define CRIU_TASK_PART_H
+
+#include "kernel/calls.h"
+#include "kernel/proc.h"
+#include "model/snapshot.h"
+
+/* What dump has read about a thread before the parts look at it. */
+struct thread_facts {
+	int proc; /* /proc/PID/task/TID */
+	struct proc_status status;
+	const struct thread_context *context; /* settled: see trace_settle_context() */
+};
+
+struct task_part {
+	const char *name;
+	/* Dump, the task is frozen but untouched: what can be told from outside. Refuses what cannot be saved. */
+	int (*look)(struct task *task, size_t thread, const struct thread_facts *facts);
+	/* Dump, in two steps: questions that only the thread itself can answer; then the answers go into its core. */
+	void (*ask)(const struct task *task, size_t thread, struct call_list *calls);
+	int (*hear)(struct task *task, size_t thread, const struct call_list *calls);
+	/* Restore, before any task exists: can this be made here? Changes nothing. */
+	int (*check)(const struct task *task, size_t thread);
+	/* Restore: the calls with which the thread becomes what it was. They run in its final address space. */
+	void (*make)(const struct task *task, size_t thread, struct call_list *calls);
+};
+
+extern const struct task_part *const task_parts[];
+extern const size_t task_part_count;
+
+extern const struct task_part part_memory_layout, part_process, part_identity, part_scheduling, part_signals, part_timers,
+	part_limits, part_credentials, part_pending_signals;
+
+#endif

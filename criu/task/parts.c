@@ -1,0 +1,18 @@
+/*
+ * parts.c - the aspects of a task, in the order in which restore makes them again.
+ */
+#include "task/part.h"
+
+const struct task_part *const task_parts[] = {
+	&part_memory_layout,   /* first: names of areas and the executable, with all privileges */
+	&part_process,	       /* personality, subreaper, …: needs nothing */
+	&part_identity,	       /* name, thread ids, rseq: memory is there */
+	&part_scheduling,      /* needs CAP_SYS_NICE */
+	&part_signals,	       /* actions before anything can be pending */
+	&part_limits,	       /* after memory, which they would limit; needs no privilege but to raise */
+	&part_credentials,     /* drops privileges: nothing above would work after it */
+	&part_pending_signals, /* a thread may send itself anything; actions and masks stand */
+	&part_timers,	       /* last: they tick from here on */
+};
+
+const size_t task_part_count = array_size(task_parts);

@@ -1,0 +1,130 @@
+/*
+ * signals.c - how a task takes signals: actions, alternate stacks, masks. What is pending: pending_signals.c.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include "base/error.h"
+#include "image/message.h"
+#include "task/part.h"
+
+#define ASK_ALTERNATE_STACK "ask for the alternate stack"
+#define ASK_ACTION	    "ask for a signal's action"
+#define SIGNALS		    64
+#define ACTIONS		    (SIGNALS - 2) /* SIGKILL and SIGSTOP have none; the image skips them */
+
+/* As rt_sigaction(2) of the kernel has it, not libc. */
+struct kernel_action {
+	uint64_t handler, flags, restorer, mask;
+};
+
+static bool has_action(int signal)
+{
+	return signal != SIGKILL && signal != SIGSTOP;
+}
+
+static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+{
+	CoreEntry *core = task->cores[thread];
+
+	message_set(core->thread_core, blk_sigset, facts->context->signal_mask);
+	if (core->tc)
+		core->tc->blk_sigset = facts->context->signal_mask;
+	return 0;
+}
+
+static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+{
+	call(calls, ASK_ALTERNATE_STACK, SYS_sigaltstack, 0, calls_bytes(calls, NULL, sizeof(stack_t)));
+	if (thread)
+		return;
+	for (int signal = 1; signal <= SIGNALS; signal++)
+		if (has_action(signal))
+			call(calls, ASK_ACTION, SYS_rt_sigaction, signal, 0,
+			     calls_bytes(calls, NULL, sizeof(struct kernel_action)), sizeof(uint64_t));
+}
+
+static int hear_actions(TaskCoreEntry *core, const struct call_list *calls)
+{
+	message_array(core, sigactions, ACTIONS);
+	core->n_sigactions = 0;
+	for (const struct remote_call *asked = calls_find(calls, ASK_ACTION); core->n_sigactions < ACTIONS; asked++) {
+		const struct kernel_action *action = calls_at(calls, asked->arguments[2]);
+		SaEntry *entry = message_new(SaEntry, sa_entry);
+
+		core->sigactions[core->n_sigactions++] = entry;
+		if (asked->result < 0)
+			return fail(-asked->result, "cannot ask for the action of signal %d", (int)asked->arguments[0]);
+		entry->sigaction = action->handler;
+		entry->flags = action->flags;
+		entry->restorer = action->restorer;
+		entry->mask = action->mask;
+		message_set(entry, compat_sigaction, false);
+	}
+	return 0;
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls)
+{
+	const struct remote_call *asked = calls_find(calls, ASK_ALTERNATE_STACK);
+	const stack_t *stack = calls_at(calls, asked->arguments[1]);
+	ThreadSasEntry *entry = message_new(ThreadSasEntry, thread_sas_entry);
+
+	task->cores[thread]->thread_core->sas = entry;
+	if (asked->result < 0)
+		return fail(-asked->result, "cannot " ASK_ALTERNATE_STACK);
+	entry->ss_sp = (uintptr_t)stack->ss_sp;
+	entry->ss_size = stack->ss_size;
+	entry->ss_flags = stack->ss_flags;
+	return thread ? 0 : hear_actions(task->cores[0]->tc, calls);
+}
+
+static int check(const struct task *task, size_t thread)
+{
+	if (!thread && task->cores[0]->tc->n_sigactions != ACTIONS)
+		return fail(EINVAL, "the image holds %zu signal actions instead of %d", task->cores[0]->tc->n_sigactions,
+			    ACTIONS);
+	return 0;
+}
+
+static void make_actions(const TaskCoreEntry *core, struct call_list *calls)
+{
+	for (int signal = 1, i = 0; signal <= SIGNALS; signal++) {
+		const SaEntry *entry;
+
+		if (!has_action(signal))
+			continue;
+		entry = core->sigactions[i++];
+		call(calls, "set a signal's action", SYS_rt_sigaction, signal,
+		     calls_bytes(calls,
+				 &(struct kernel_action){ entry->sigaction, entry->flags, entry->restorer, entry->mask },
+				 sizeof(struct kernel_action)),
+		     0, sizeof(uint64_t));
+	}
+}
+
+static void make(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const ThreadSasEntry *sas = task->cores[thread]->thread_core->sas;
+
+	if (sas && !(sas->ss_flags & SS_DISABLE)) {
+		stack_t stack = {
+			.ss_sp = (void *)(uintptr_t)sas->ss_sp,
+			.ss_size = sas->ss_size,
+			.ss_flags = sas->ss_flags & ~SS_ONSTACK, /* which only tells that it was in use */
+		};
+
+		call(calls, "set the alternate stack", SYS_sigaltstack, calls_bytes(calls, &stack, sizeof(stack)), 0);
+	}
+	if (!thread)
+		make_actions(task->cores[0]->tc, calls);
+}
+
+const struct task_part part_signals = {
+	.name = "signals",
+	.look = look,
+	.ask = ask,
+	.hear = hear,
+	.check = check,
+	.make = make,
+};

@@ -1,0 +1,103 @@
+/*
+ * timers.c - interval timers: setitimer(2) and alarm(2). POSIX timers (timer_create(2)) are refused.
+ */
+#include <errno.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "image/message.h"
+#include "task/part.h"
+
+static const struct {
+	int which;
+	const char *question;
+} timers[] = {
+	{ ITIMER_REAL, "ask for the timer of real time" },
+	{ ITIMER_VIRTUAL, "ask for the timer of user time" },
+	{ ITIMER_PROF, "ask for the timer of CPU time" },
+};
+
+static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+{
+	autofree char *text = NULL;
+
+	if (thread)
+		return 0;
+	if (read_text_at(facts->proc, "../../timers", &text) > 0)
+		return refuse("process %d (%s): POSIX timers (timer_create) are not supported yet", task->pid, task->name);
+	return 0;
+}
+
+static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+{
+	for (size_t i = 0; !thread && i < array_size(timers); i++)
+		call(calls, timers[i].question, SYS_getitimer, timers[i].which,
+		     calls_bytes(calls, NULL, sizeof(struct itimerval)));
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls)
+{
+	TaskTimersEntry *entries;
+	ItimerEntry **slots[array_size(timers)];
+
+	if (thread)
+		return 0;
+	entries = task->cores[0]->tc->timers = message_new(TaskTimersEntry, task_timers_entry);
+	slots[0] = &entries->real;
+	slots[1] = &entries->virt;
+	slots[2] = &entries->prof;
+	for (size_t i = 0; i < array_size(timers); i++) {
+		const struct remote_call *asked = calls_find(calls, timers[i].question);
+		const struct itimerval *value = calls_at(calls, asked->arguments[1]);
+		ItimerEntry *entry = *slots[i] = message_new(ItimerEntry, itimer_entry);
+
+		if (asked->result < 0)
+			return fail(-asked->result, "cannot %s", timers[i].question);
+		entry->isec = value->it_interval.tv_sec;
+		entry->iusec = value->it_interval.tv_usec;
+		entry->vsec = value->it_value.tv_sec;
+		entry->vusec = value->it_value.tv_usec;
+	}
+	return 0;
+}
+
+static int check(const struct task *task, size_t thread)
+{
+	const TaskTimersEntry *entries = thread ? NULL : task->cores[0]->tc->timers;
+
+	if (entries && entries->n_posix)
+		return fail(EINVAL, "POSIX timers are not supported yet");
+	return 0;
+}
+
+static void make(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const TaskTimersEntry *entries = thread ? NULL : task->cores[0]->tc->timers;
+	const ItimerEntry *values[array_size(timers)];
+
+	if (!entries)
+		return;
+	values[0] = entries->real;
+	values[1] = entries->virt;
+	values[2] = entries->prof;
+	for (size_t i = 0; i < array_size(timers); i++) {
+		struct itimerval value = {
+			.it_interval = { values[i]->isec, values[i]->iusec },
+			.it_value = { values[i]->vsec, values[i]->vusec },
+		};
+
+		if (value.it_value.tv_sec || value.it_value.tv_usec)
+			call(calls, "set an interval timer", SYS_setitimer, timers[i].which,
+			     calls_bytes(calls, &value, sizeof(value)), 0);
+	}
+}
+
+const struct task_part part_timers = {
+	.name = "timers",
+	.look = look,
+	.ask = ask,
+	.hear = hear,
+	.check = check,
+	.make = make,
+};
