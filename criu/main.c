@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "base/error.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/commands.h"
@@ -57,15 +58,25 @@ static void report_usage(void)
 	fputs(text, stderr);
 }
 
+/* A process whose dump failed is still there: it can tell its name. */
+static char *headline_of(const struct options *options)
+{
+	autofree char *path = format_text("/proc/%d/comm", options->tree);
+	autofree char *name = NULL;
+
+	if (strcmp(options->command, "dump"))
+		return format_text("%s failed", options->command);
+	if (read_text_at(AT_FDCWD, path, &name) <= 0)
+		return format_text("cannot dump process %d", options->tree);
+	name[strcspn(name, "\n")] = '\0';
+	return format_text("cannot dump process %d (%s)", options->tree, name);
+}
+
 static void report(const struct options *options)
 {
-	autofree char *headline = NULL, *log = NULL;
+	autofree char *headline = headline_of(options), *log = NULL;
 	char text[32768];
 
-	if (options->tree && !strcmp(options->command, "dump"))
-		headline = format_text("cannot dump process %d", options->tree);
-	else
-		headline = format_text("%s failed", options->command);
 	if (options->log_file)
 		log = format_text("%s%s%s", options->log_file[0] == '/' ? "" : work_directory(options),
 				  options->log_file[0] == '/' ? "" : "/", options->log_file);
