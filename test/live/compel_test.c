@@ -557,6 +557,7 @@ static void kill_the_tracer(int times)
 	      tale->wrong_stack);
 	free_look(&before);
 	free_look(&child_before);
+	printf("   … epoll_wait saw %ld of the kernel's own EINTR\n", tale->interrupted);
 	kill(child, SIGKILL);
 	end(pid);
 }

@@ -311,6 +311,7 @@ void count_with_vectors(struct tale *tale)
 {
 	for (long index = 1; index < 8; index++)
 		start_thread(spin_with_vectors, index);
+	usleep(20000);
 	tale->is_ready = 1;
 	spin_with_vectors(NULL);
 }
@@ -351,8 +352,14 @@ static void *wait_in_epoll(void *argument)
 	struct epoll_event event;
 	int epoll = epoll_create1(0);
 
-	for (;; story->ticks[(long)argument]++)
-		check(epoll_wait(epoll, &event, 1, 3) == 0, SYS_epoll_wait);
+	for (;; story->ticks[(long)argument]++) {
+		int result = epoll_wait(epoll, &event, 1, 3);
+
+		if (result < 0 && errno == EINTR)
+			story->interrupted++;
+		else
+			check(result == 0, SYS_epoll_wait);
+	}
 	return NULL;
 }
 

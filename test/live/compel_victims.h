@@ -16,6 +16,7 @@ struct tale {
 	volatile long wrong_registers;	   /* a vector register changed under way */
 	volatile long wrong_calls;	   /* a call ended as it should not have; the last one … */
 	volatile long wrong_call, wrong_error;
+	volatile long interrupted; /* epoll_wait() ended with EINTR: when a tracer dies before it could hide its interrupt */
 	volatile long wrong_stack;	   /* memory, mask or alternate signal stack changed */
 	volatile int is_ready;
 	volatile int is_done;

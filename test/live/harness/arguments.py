@@ -18,15 +18,18 @@ def parse(description):
 	parser.add_argument("--mode", action="append", metavar="MODE", choices=[mode.name for mode in MODES],
 			    help="only this mode (may be given several times); default: all but peer and undisturbed")
 	parser.add_argument("--list", action="store_true", help="list the tests and leave")
-	parser.add_argument("--criu", default=os.path.join(ROOT, "build", "criu"), help="the binary under test")
+	parser.add_argument("binary", nargs="?", help="the binary under test; the same as --criu")
+	parser.add_argument("--criu", default=os.path.join(ROOT, "build", "criu"), help="default: build/criu")
 	parser.add_argument("--peer", default=os.environ.get("PEER"), help="the other criu; default: scripts/peers")
 	parser.add_argument("-j", "--jobs", type=int, default=2)
-	parser.add_argument("--full", action="store_true", help="real programs at full size (100 MiB)")
+	parser.add_argument("--full", action="store_true", default=bool(os.environ.get("FULL")), help="real programs at full size (100 MiB)")
 	parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="of the random moments")
 	parser.add_argument("--kills", type=int, default=60, help="rounds of the kill test")
 	parser.add_argument("--patience", type=float, default=1, help="factor on every time limit")
 	parser.add_argument("--directory", default="/var/tmp", help="where the tests' files go")
-	return parser.parse_args()
+	settings = parser.parse_args()
+	settings.criu = settings.binary or settings.criu
+	return settings
 
 
 def find_peer():

@@ -157,7 +157,8 @@ class Cell:
 			for tid in system.threads(pid):
 				state = system.thread_state(pid, tid)
 				tracer = system.status(pid, tid).get("TracerPid", "0")
-				if state in "tTX" or tracer != "0":
+				stopped = state == "T" and not self.row.has_stopped_task
+				if stopped or state in "tX" or tracer != "0":
 					raise Failure(f"thread {tid} of {pid}: state {state}, tracer {tracer}")
 		if system.thread_state(self.root, self.root) in ("gone", "Z"):
 			raise Failure(f"process {self.root} has ended")

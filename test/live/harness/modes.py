@@ -107,30 +107,38 @@ def check_stopped(cell):
 			raise Failure(f"thread {tid} of {pid} is still traced")
 
 
-KEPT = ("images", "saved")
+NOT_FILES = ("images", "saved")  # of the harness, not of the program
 
 
 def save_files(cell):
-	os.mkdir(cell.path("saved"))
-	for name in os.listdir(cell.directory):
-		if name not in KEPT:
-			copy(cell.path(name), cell.path("saved", name))
+	"""Copies the program's regular files; pipes and the like stay where they are."""
+	def ignored(folder, names):
+		return [name for name in names if name in NOT_FILES or not is_plain(os.path.join(folder, name))]
+	shutil.copytree(cell.directory, cell.path("saved"), symlinks=True, ignore=ignored)
+
+
+def is_plain(path):
+	return os.path.isdir(path) or os.path.isfile(path) or os.path.islink(path)
 
 
 def put_back_files(cell):
-	for name in os.listdir(cell.directory):
-		if name not in KEPT:
-			path = cell.path(name)
+	put_back(cell.path("saved"), cell.directory)
+
+
+def put_back(saved, target):
+	"""Makes `target` hold what `saved` does, in the same inodes where they still exist."""
+	for name in os.listdir(target):
+		path = os.path.join(target, name)
+		if name not in NOT_FILES and is_plain(path) and not os.path.lexists(os.path.join(saved, name)):
 			shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
-	for name in os.listdir(cell.path("saved")):
-		copy(cell.path("saved", name), cell.path(name))
-
-
-def copy(source, target):
-	if os.path.isdir(source) and not os.path.islink(source):
-		shutil.copytree(source, target, symlinks=True)
-	else:
-		shutil.copy2(source, target, follow_symlinks=False)
+	for name in os.listdir(saved):
+		source, path = os.path.join(saved, name), os.path.join(target, name)
+		if os.path.isdir(source):
+			os.makedirs(path, exist_ok=True)
+			put_back(source, path)
+		else:
+			shutil.copyfile(source, path, follow_symlinks=False)
+			shutil.copystat(source, path, follow_symlinks=False)
 
 
 NOT_BY_DEFAULT = ("peer", "undisturbed")

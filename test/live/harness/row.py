@@ -14,6 +14,7 @@ class Row:
 	dump_options: tuple = ()
 	restore_options: tuple = ()
 	changes_files: bool = False      # what it writes to would not fit images of an earlier moment
+	has_stopped_task: bool = False   # a task of it is stopped on purpose
 	unprivileged: bool = False       # also run as an ordinary user
 	without: dict = field(default_factory=dict)     # mode -> why it makes no sense for this row
 	peer_fails: dict = field(default_factory=dict)  # "dump" or "restore" -> why the peer cannot

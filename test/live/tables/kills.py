@@ -21,7 +21,7 @@ def look(pid):
 	"""All of a process that a dump may disturb."""
 	maps = [" ".join(line.split()[:2] + line.split()[5:])
 		for line in system.read_text(f"/proc/{pid}/maps").splitlines()]
-	fds = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+	fds = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in sorted(os.listdir(f"/proc/{pid}/fd"))}
 	facts = {(tid, key): system.status(pid, tid).get(key) for tid in system.threads(pid) for key in SIGNAL_FACTS}
 	return {"maps": maps, "descriptors": fds, "status": facts}
 

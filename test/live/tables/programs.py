@@ -14,8 +14,8 @@ ROWS = [
 	Row("counter", "counter", unprivileged=True),
 	Row("sleeper", "sleeper", unprivileged=True),
 
-	Row("memory", "memory", unprivileged=True),
-	Row("memory-shared", "memory_shared", unprivileged=True),
+	Row("memory", "memory", changes_files=True, unprivileged=True),
+	Row("memory-shared", "memory_shared", changes_files=True, unprivileged=True),
 	Row("memory-flags-advice", "memory_flags", arguments=("advice",)),
 	Row("memory-flags-access", "memory_flags", arguments=("access",)),
 	Row("memory-flags-lock", "memory_flags", arguments=("lock",)),
@@ -32,7 +32,7 @@ ROWS = [
 	Row("fpu-avx512", "fpu", arguments=("avx512",)),
 
 	Row("signals", "signals", unprivileged=True),
-	Row("signals-stopped-child", "stopped", without={
+	Row("signals-stopped-child", "stopped", has_stopped_task=True, without={
 		"leave-stopped": "SIGCONT for the tree would wake the stopped child too"}),
 	Row("timers", "timers", unprivileged=True),
 	*[Row("interrupted-" + call.replace("_", "-"), "interrupted", arguments=(call,)) for call in INTERRUPTED],

@@ -1,0 +1,103 @@
+"""steps.py - a row per program: each step of its dump fails once, then each step of its restore.
+
+CRIU_FAULT=dump:N (or restore:N) makes criu fail before it finishes step N of the table, from 1. A number beyond the
+table changes nothing: the run that succeeds ends the loop. After a failed dump the tree runs on and the directory does
+not look complete; after a failed restore nothing is left, and the images are as they were.
+"""
+
+import os
+import shutil
+
+from harness import system
+from harness.cell import Failure
+from harness.row import Row
+from tables import bad_input, kills
+
+MOST_STEPS = 200
+
+
+def fail_each_step(action, once):
+	"""Calls once(environment) with a fault in step 1, 2, …, until it says that its run succeeded."""
+	for number in range(1, MOST_STEPS):
+		fault = f"{action}:{number}"
+		try:
+			if once({"CRIU_FAULT": fault}):
+				break
+		except Failure as failure:
+			raise Failure(f"CRIU_FAULT={fault}: {failure}")
+	else:
+		raise Failure(f"{MOST_STEPS} steps of a {action} failed; there cannot be so many")
+	if number == 1:
+		raise Failure(f"CRIU_FAULT={fault} changed nothing")
+
+
+def dump_once(cell, dumper, before):
+	def once(environment):
+		images = cell.new_images()
+		run = dumper.dump(cell.root, images, cell.row.dump_options, environment=environment)
+		if not run.failed:
+			cell.wait_gone(before)
+			return True
+		bad_input.expect_error(run, ".")
+		if os.path.exists(os.path.join(images, "inventory.img")):
+			raise Failure("the directory looks complete: it has inventory.img")
+		kills.check_no_helpers(cell, before)
+		check_as_before(cell, before)
+		shutil.rmtree(images)
+		return False
+	return once
+
+
+def check_as_before(cell, before):
+	if os.path.exists(cell.path("counters")):
+		kills.check_untouched(cell, before)
+	cell.check_running()
+	if sorted(system.tree(cell.root)) != sorted(before):
+		raise Failure(f"the tree has changed: {sorted(before)}, now {sorted(system.tree(cell.root))}")
+
+
+def restore_once(cell, restorer):
+	images = cell.path("images")
+	def once(environment):
+		contents = bad_input.listing(images)
+		run = restorer.restore(images, cell.row.restore_options, environment=environment)
+		if not run.failed:
+			return True
+		bad_input.expect_error(run, ".")
+		cell.reap()
+		left = system.descendants(os.getpid())
+		if left:
+			raise Failure("left behind: " + "; ".join(map(system.describe_task, left)))
+		if bad_input.listing(images) != contents:
+			raise Failure("the images were changed")
+		return False
+	return once
+
+
+def every_step(cell, dumper, restorer):
+	cell.start()
+	cell.wait_ready()
+	cell.pause()
+	before = {pid: kills.look(pid) for pid in system.tree(cell.root)}
+	fail_each_step("dump", dump_once(cell, dumper, before))
+	fail_each_step("restore", restore_once(cell, restorer))
+	cell.exits.pop(cell.root, None)
+	cell.pause()
+	cell.finish()
+
+
+def row(program, *arguments, **more):
+	return Row(f"fault-{program.replace('_', '-')}", program, arguments=arguments, run=every_step, modes=("ours",),
+		   timeout=300, peer_fails={"dump": "it knows no CRIU_FAULT"}, **more)
+
+
+ROWS = [
+	row("sleeper"),
+	row("busy"),
+	row("threads", "16"),
+	row("memory_shared"),
+	row("files"),
+	row("pipes", "anonymous"),
+	row("tree"),
+	row("locks", "flock", dump_options=("--file-locks",), restore_options=("--file-locks",)),
+]
