@@ -9,8 +9,11 @@
 
 int main(int argc, char **argv)
 {
-	int file = open(argc > 1 ? argv[1] : "/dev/null", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	int file;
 
+	for (int fd = 3; fd < 1024; fd++) /* whatever the script was started with is not part of this */
+		close(fd);
+	file = open(argc > 1 ? argv[1] : "/dev/null", O_WRONLY | O_CREAT | O_TRUNC, 0600);
 	for (int number = 1; file >= 0; number++) {
 		char text[32];
 		int length = snprintf(text, sizeof(text), "%d\n", number);
