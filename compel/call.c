@@ -22,22 +22,21 @@ static int lost(const struct traced_thread *thread, int result)
 }
 
 /*
- * Resumes with `request` until a stop for which `is_wanted`. Other stops: SIGCONT from outside traps (PTRACE_EVENT_STOP
- * again), and SIGSTOP cannot be blocked; it is kept for the release.
+ * Resumes with `request` until a stop for which `is_wanted`. Other stops: SIGSTOP cannot be blocked and is let through; the
+ * thread traps once more (PTRACE_EVENT_STOP) as part of the group stop, works for us all the same, and stays stopped when
+ * it is released. SIGCONT traps, too.
  */
 static int resume_until(struct traced_thread *thread, int request, bool (*is_wanted)(int))
 {
 	uint64_t deadline = trace_deadline(CALL_SECONDS);
-	int status, result;
+	int status = 0, result;
 
 	do {
-		if (ptrace(request, thread->tid, 0, 0) < 0)
+		if (ptrace(request, thread->tid, 0, signal_of(status)) < 0)
 			return lost(thread, -errno);
 		result = wait_for_stop(thread->tid, deadline, &status);
 		if (result < 0)
 			return lost(thread, result);
-		if (!is_event_stop(status) && !is_syscall_stop(status))
-			thread->lost_stop = true;
 	} while (!is_wanted(status));
 	return 0;
 }

@@ -38,7 +38,6 @@ struct traced_thread {
 	struct thread_context context; /* as it was when we came, syscall restart not yet applied; set by trace_wait() */
 
 	unsigned options;	/* PTRACE_O_* that are set */
-	bool lost_stop;		/* a SIGSTOP that came while the thread worked for us; it is sent again at the release */
 	bool asleep_is_known;	/* when we came it waited in a call that does not tell its remaining time … */
 	uint64_t asleep;	/* … since so many nanoseconds */
 };

@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -91,7 +89,7 @@ static int wait_for_all(struct victim *victim, size_t first, uint64_t deadline)
 			continue;
 		}
 		if (waited == -ESRCH)
-			waited = fail(ESRCH, "process %d ended", victim->pid);
+			waited = fail(ESRCH, "process %d has ended, or its first thread has", victim->pid);
 		if (!waited && !result)
 			waited = check_architecture(thread);
 		result = first_failure(result, waited);
@@ -121,7 +119,7 @@ static int freeze_all(struct victim *victim, uint64_t deadline)
 /* Best effort: the failure is recorded already, and whoever does not stop now goes on when criu ends. */
 static void let_go(struct victim *victim)
 {
-	for (size_t index = 0; index < victim->thread_count; index++) {
+	for (size_t index = victim->thread_count; index-- > 0;) {
 		struct traced_thread *thread = &victim->threads[index];
 
 		if (thread->is_seized && !thread->is_parked)
@@ -148,7 +146,8 @@ int victim_thaw(struct victim *victim)
 {
 	int result = victim_cure(victim);
 
-	for (size_t index = 0; index < victim->thread_count; index++)
+	/* The leader is the last: should the process be dead, it can be reaped only when no other thread is left. */
+	for (size_t index = victim->thread_count; index-- > 0;)
 		result = first_failure(result, trace_release(&victim->threads[index]));
 	return result;
 }
@@ -165,16 +164,16 @@ int victim_thaw_stopped(struct victim *victim)
 
 int victim_kill(struct victim *victim)
 {
-	int status;
+	uint64_t deadline = trace_deadline(CALL_SECONDS);
 
 	if (kill(victim->pid, SIGKILL) < 0 && errno != ESRCH)
 		return fail(errno, "cannot kill process %d", victim->pid);
-	/* Threads are reaped by us, who trace them; the leader last, and its parent still sees it. */
+	/* Whoever traces must reap, the leader last; its parent sees it after us. */
 	for (size_t index = victim->thread_count; index-- > 0;) {
 		struct traced_thread *thread = &victim->threads[index];
 
-		while (thread->is_seized && waitpid(thread->tid, &status, __WALL) == thread->tid && WIFSTOPPED(status))
-			ptrace(PTRACE_CONT, thread->tid, 0, 0);
+		if (thread->is_seized && trace_reap(thread, deadline) < 0)
+			return fail(ETIMEDOUT, "thread %d was killed, but does not end", thread->tid);
 		trace_free_context(&thread->context);
 		thread->is_seized = thread->is_parked = false;
 	}

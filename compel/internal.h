@@ -21,12 +21,19 @@ static inline int first_failure(int one, int other)
 #define CALL_SECONDS 30.0 /* a system call that we make in somebody takes longer only on a sick machine */
 
 uint64_t clock_now(void); /* CLOCK_MONOTONIC, nanoseconds */
-/* Waits for the next stop of a thread; its wait status. -ESRCH: the thread is gone; -ETIMEDOUT. Nothing recorded. */
+/*
+ * Waits for the next stop of a thread; its wait status. -ESRCH: the thread is dead, and was reaped unless it is our own
+ * child; -ETIMEDOUT. Nothing recorded.
+ */
 int wait_for_stop(pid_t tid, uint64_t deadline, int *status);
 bool is_event_stop(int status);
 bool is_syscall_stop(int status);
-/* Stops a running thread of ours; signals that only arrive now are kept for the release. */
+/* The signal that is about to be delivered: resume with it. 0: it is another stop. */
+int signal_of(int status);
+/* Stops a running thread of ours. */
 int trace_park(struct traced_thread *thread, uint64_t deadline);
+/* Waits until a thread that was killed is gone. Our own child is left to be reaped by waitpid(). */
+int trace_reap(struct traced_thread *thread, uint64_t deadline);
 int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers);
 int set_registers(const struct traced_thread *thread, const struct user_regs_struct *registers);
 int set_signal_mask(const struct traced_thread *thread, uint64_t mask);

@@ -13,7 +13,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
@@ -172,18 +171,11 @@ int parasite_disconnect(struct victim *victim)
  */
 static int nudge(struct traced_thread *thread)
 {
-	int status;
-	pid_t got = waitpid(thread->tid, &status, __WALL | WNOHANG);
+	int status, result = wait_for_stop(thread->tid, 0, &status);
 
-	if (!got)
-		return 0;
-	if (got < 0 || !WIFSTOPPED(status)) {
-		thread->is_seized = false;
-		return -ESRCH;
-	}
-	if (!is_event_stop(status))
-		thread->lost_stop = true;
-	return ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0 ? -errno : 0;
+	if (!result && ptrace(PTRACE_CONT, thread->tid, 0, signal_of(status)) < 0)
+		result = -errno;
+	return result == -ETIMEDOUT ? 0 : result;
 }
 
 static int receive(struct victim *victim, void *buffer, size_t size)
@@ -262,8 +254,8 @@ int victim_call_thread(struct victim *victim, size_t index, struct remote_call *
 		return result;
 	result = home_prepare(&home, victim, thread, gadgets);
 	if (!result) {
-		result = first_failure(call_on_stack(victim, thread, &home, calls, count),
-				       home_leave(&home, victim, thread));
+		result = call_on_stack(victim, thread, &home, calls, count);
+		result = first_failure(result, home_leave(&home, victim, thread));
 		home_free(&home);
 	}
 	gadgets_give_back(gadgets, victim->pid);

@@ -13,10 +13,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -30,7 +30,8 @@
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 
-#define XSAVE_LARGEST (64 * 1024)
+#define XSAVE_LARGEST	 (64 * 1024)
+#define RELEASE_PATIENCE 0.5 /* seconds */
 
 uint64_t clock_now(void)
 {
@@ -73,6 +74,11 @@ bool is_syscall_stop(int status)
 	return WIFSTOPPED(status) && WSTOPSIG(status) == (SIGTRAP | 0x80);
 }
 
+int signal_of(int status)
+{
+	return !status || status >> 16 || is_syscall_stop(status) ? 0 : WSTOPSIG(status);
+}
+
 /* Most stops come within microseconds: yield first, sleep later. */
 static void relax(unsigned round)
 {
@@ -84,17 +90,43 @@ static void relax(unsigned round)
 		nanosleep(&pause, NULL);
 }
 
+/*
+ * Who traces hears of a death first and has to reap; but not our own child, which is somebody else's business here.
+ * A leader is not reported before its last thread has been reaped, though it is dead.
+ */
+static bool is_dead(pid_t tid)
+{
+	autofree char *status = NULL;
+	uint64_t parent = 0, leader = 0;
+	const char *state;
+
+	if (read_proc(tid, "status", &status) < 0)
+		return true;
+	state = strstr(status, "\nState:\t");
+	if (!state || !strchr("ZX", state[8]))
+		return false;
+	find_number(status, "\nPPid:", 10, &parent);
+	find_number(status, "\nTgid:", 10, &leader);
+	if (parent != (uint64_t)getpid() || leader != (uint64_t)tid)
+		waitpid(tid, NULL, __WALL | WNOHANG);
+	return true;
+}
+
 int wait_for_stop(pid_t tid, uint64_t deadline, int *status)
 {
 	for (unsigned round = 0;; round++) {
-		pid_t got = waitpid(tid, status, __WALL | WNOHANG);
+		siginfo_t info = {};
 
-		if (got == tid)
-			return WIFSTOPPED(*status) ? 0 : -ESRCH;
-		if (got < 0 && errno != EINTR)
+		if (waitid(P_PID, tid, &info, WSTOPPED | __WALL | WNOHANG) < 0 && errno != EINTR)
+			return -ESRCH;
+		if (info.si_pid == tid) {
+			*status = info.si_status << 8 | 0x7f;
+			return 0;
+		}
+		if (round % 64 == 63 && is_dead(tid))
 			return -ESRCH;
 		if (clock_now() > deadline)
-			return -ETIMEDOUT;
+			return is_dead(tid) ? -ESRCH : -ETIMEDOUT;
 		relax(round);
 	}
 }
@@ -238,7 +270,7 @@ int trace_wait(struct traced_thread *thread, uint64_t deadline)
 		}
 		if (is_event_stop(status))
 			break;
-		if (ptrace(PTRACE_CONT, thread->tid, 0, WSTOPSIG(status)) < 0 && errno != ESRCH)
+		if (ptrace(PTRACE_CONT, thread->tid, 0, signal_of(status)) < 0 && errno != ESRCH)
 			return fail(errno, "cannot resume thread %d", thread->tid);
 	}
 	thread->is_parked = true;
@@ -260,9 +292,7 @@ int trace_park(struct traced_thread *thread, uint64_t deadline)
 			return result;
 		if (is_event_stop(status))
 			break;
-		if (!is_syscall_stop(status))
-			thread->lost_stop = true;
-		if (ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
+		if (ptrace(PTRACE_CONT, thread->tid, 0, signal_of(status)) < 0)
 			return -errno;
 	}
 	thread->is_parked = true;
@@ -279,18 +309,28 @@ int trace_exit_kill(struct traced_thread *thread, bool on)
 	return 0;
 }
 
-/* A thread that never stopped cannot be detached: the kernel lets it go when we end. */
+int trace_reap(struct traced_thread *thread, uint64_t deadline)
+{
+	int status, result = 0;
+
+	while (!result && !(result = wait_for_stop(thread->tid, deadline, &status)))
+		ptrace(PTRACE_CONT, thread->tid, 0, 0);
+	return result == -ESRCH ? 0 : result;
+}
+
+/*
+ * A thread that cannot be detached is dying, and its parent hears of it only when we have; or it has never stopped: then
+ * the kernel lets it go when we end.
+ */
 int trace_release(struct traced_thread *thread)
 {
 	int result = 0;
 
-	if (thread->is_seized && thread->is_parked) {
-		if (thread->lost_stop)
-			syscall(SYS_tkill, thread->tid, SIGSTOP);
-		if (ptrace(PTRACE_DETACH, thread->tid, 0, 0) < 0 && errno != ESRCH)
+	if (thread->is_seized && ptrace(PTRACE_DETACH, thread->tid, 0, 0) < 0) {
+		if (errno != ESRCH)
 			result = fail(errno, "cannot let go of thread %d", thread->tid);
-	} else if (thread->is_seized) {
-		log_warning("thread %d still has not stopped; it goes on when criu ends", thread->tid);
+		else if (trace_reap(thread, trace_deadline(RELEASE_PATIENCE)) < 0)
+			log_warning("thread %d still has not stopped; it goes on when criu ends", thread->tid);
 	}
 	trace_free_context(&thread->context);
 	thread->is_seized = thread->is_parked = false;

@@ -9,6 +9,9 @@
 #include "memory/pages.h"
 #include "model/snapshot.h"
 
+/* The set of cgroups that criu itself is in (inventory.img: root_cg_set): where tasks are put back without --manage-cgroups. */
+#define DUMP_OWN_CGROUPS 1
+
 struct dump {
 	const struct options *options;
 	struct snapshot snapshot;

@@ -126,6 +126,7 @@ static int look_at_thread(struct task *task, size_t index)
 	int result;
 
 	core->thread_core = message_new(ThreadCoreEntry, thread_core_entry);
+	message_set(core->thread_core, cg_set, DUMP_OWN_CGROUPS);
 	if (!index)
 		core->tc = message_new(TaskCoreEntry, task_core_entry);
 	snprintf(path, sizeof(path), "task/%d", thread->tid);

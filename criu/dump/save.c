@@ -75,7 +75,7 @@ int dump_complete(void *context)
 	message_set(inventory, fdinfo_per_id, true);
 	message_set(inventory, ns_per_id, true);
 	inventory->root_ids = dump_make_ids(1);
-	message_set(inventory, root_cg_set, 1);
+	message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
 	message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
 	result = image_store_commit(dump->snapshot.images, &inventory->base);
 	image_free(inventory);

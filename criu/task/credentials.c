@@ -50,8 +50,7 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	store_capabilities(&creds->cap_prm, &creds->n_cap_prm, status->permitted);
 	store_capabilities(&creds->cap_eff, &creds->n_cap_eff, status->effective);
 	store_capabilities(&creds->cap_bnd, &creds->n_cap_bnd, status->bounding);
-	if (status->ambient)
-		store_capabilities(&creds->cap_amb, &creds->n_cap_amb, status->ambient);
+	store_capabilities(&creds->cap_amb, &creds->n_cap_amb, status->ambient);
 	if (status->group_count) {
 		creds->n_groups = status->group_count;
 		creds->groups = copy_bytes(status->groups, status->group_count * sizeof(*status->groups));

@@ -44,8 +44,11 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	length = read_text_at(task->proc, "auxv", &auxv);
 	if (length < 0)
 		return fail(-length, "cannot read /proc/PID/auxv");
+	/* The pair AT_NULL at its end is the kernel's to add; criu 4.2 takes an image with it for corrupted. */
 	mm->n_mm_saved_auxv = length / sizeof(uint64_t);
-	mm->mm_saved_auxv = copy_bytes(auxv, length);
+	while (mm->n_mm_saved_auxv >= 2 && !((uint64_t *)(void *)auxv)[mm->n_mm_saved_auxv - 2])
+		mm->n_mm_saved_auxv -= 2;
+	mm->mm_saved_auxv = copy_bytes(auxv, mm->n_mm_saved_auxv * sizeof(uint64_t));
 	return 0;
 }
 
