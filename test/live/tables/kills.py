@@ -26,6 +26,13 @@ def look(pid):
 	return {"maps": maps, "descriptors": fds, "status": facts}
 
 
+def difference(was, is_now):
+	if isinstance(was, dict):
+		was, is_now = [str(item) for item in was.items()], [str(item) for item in is_now.items()]
+	gone, new = [line for line in was if line not in is_now], [line for line in is_now if line not in was]
+	return f"gone: {gone}, new: {new}"
+
+
 def counters(cell, pid):
 	address, count = system.read_text(cell.path("counters")).split()
 	with open(f"/proc/{pid}/mem", "rb") as memory:
@@ -42,7 +49,7 @@ def check_untouched(cell, before):
 	if not system.wait_until(all_counting, 1):
 		raise Failure(f"not every thread counts: {counts}, then {[counters(cell, pid) for pid in before]}")
 	def differences():
-		return [f"process {pid}, {part}: was {facts[part]}, is {now[part]}"
+		return [f"process {pid}, {part}: {difference(facts[part], now[part])}"
 			for pid, facts in before.items() for now in [look(pid)] for part in facts
 			if now[part] != facts[part]]
 	if not system.wait_until(lambda: not differences(), 1):
