@@ -5,18 +5,19 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/commands.h"
+#include "cli/table.h"
 
 static const struct command {
 	const char *name;
 	int (*run)(const struct options *options);
+	bool opens_log; /* itself: in the directory of the images, which a dump has to make first */
 } commands[] = {
-#define COMMAND(name, function, bit, arguments, help) { name, function },
+#define COMMAND(name, function, bit, arguments, help) { name, function, bit & (DUMP | RESTORE) },
 #include "cli/options.def"
 };
 
@@ -33,21 +34,22 @@ static const char *work_directory(const struct options *options)
 	return options->work_dir ? options->work_dir : options->images_dir ? options->images_dir : ".";
 }
 
-/* A relative log lies in the work directory. The one where a dump will put its images may have to be made for it. */
 static int open_log(const struct options *options)
 {
 	const char *path = work_directory(options);
-	autoclose int directory = -1;
+	autoclose int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-	if (!options->log_file)
-		return log_open(AT_FDCWD, NULL);
-	if (!options->work_dir && !strcmp(options->command, "dump") && mkdir(path, 0700) < 0 &&
-	    errno != EEXIST)
-		return fail(errno, "cannot make the directory %s", path);
-	directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (directory < 0)
 		return fail(errno, "cannot open the work directory %s", path);
 	return log_open(directory, options->log_file);
+}
+
+static int run_command(const struct options *options)
+{
+	const struct command *command = find_command(options->command);
+	int result = command->opens_log ? 0 : open_log(options);
+
+	return result ? result : command->run(options);
 }
 
 static void report_usage(void)
@@ -94,9 +96,7 @@ int main(int argc, char **argv)
 	if (result < 0)
 		report_usage();
 	else if (result == 0) {
-		result = open_log(&options);
-		if (!result)
-			result = find_command(options.command)->run(&options);
+		result = run_command(&options);
 		if (result < 0)
 			report(&options);
 	}
