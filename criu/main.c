@@ -79,7 +79,7 @@ static void report(const struct options *options)
 	autofree char *headline = headline_of(options), *log = NULL;
 	char text[32768];
 
-	if (options->log_file)
+	if (log_descriptor() != STDERR_FILENO)
 		log = format_text("%s%s%s", options->log_file[0] == '/' ? "" : work_directory(options),
 				  options->log_file[0] == '/' ? "" : "/", options->log_file);
 	failure_report(text, sizeof(text), headline, log);
