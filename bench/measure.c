@@ -1,0 +1,37 @@
+/*
+ * measure.c - runs a command and prints its wall time (seconds), its peak memory (KiB) and its wait status.
+ *
+ * A program of its own because the kernel counts what was resident before exec() too: started from an interpreter, every
+ * command would seem to need as much memory as the interpreter.
+ */
+#define _GNU_SOURCE
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+
+extern char **environ;
+
+static double now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+int main(int argc, char **argv)
+{
+	struct rusage usage;
+	double start = now();
+	int status;
+	pid_t pid;
+
+	if (argc < 2 || posix_spawn(&pid, argv[1], NULL, NULL, argv + 1, environ) != 0)
+		return 2;
+	if (wait4(pid, &status, 0, &usage) != pid)
+		return 2;
+	printf("%.6f %ld %d\n", now() - start, usage.ru_maxrss, status);
+	return 0;
+}
