@@ -108,6 +108,23 @@ int files_load(struct snapshot *snapshot)
 	return result;
 }
 
+static int open_for_mapping(struct file *file)
+{
+	const RegFileEntry *entry = file->entry->reg;
+
+	if (!file->needs_writable_mapping || !entry || (entry->flags & O_ACCMODE) == O_RDWR)
+		return 0;
+	file->mapping_fd = open(entry->name, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	return file->mapping_fd < 0 ? fail(errno, "cannot open %s to map it", entry->name) : 0;
+}
+
+static void close_descriptor(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
 int files_open(struct snapshot *snapshot)
 {
 	int result = 0;
@@ -121,8 +138,7 @@ int files_open(struct snapshot *snapshot)
 		if (!file->kind)
 			continue; /* nobody's descriptor: checked when it was loaded */
 		file->fd = file->kind->open(snapshot, file);
-		if (file->fd < 0)
-			result = file->fd;
+		result = file->fd < 0 ? file->fd : open_for_mapping(file);
 	}
 	return result;
 }
@@ -132,11 +148,10 @@ void files_close(struct snapshot *snapshot)
 	for (size_t i = 0; i < file_kind_count; i++)
 		if (file_kinds[i]->close_more)
 			file_kinds[i]->close_more(snapshot);
-	for (size_t i = 0; i < snapshot->file_count; i++)
-		if (snapshot->files[i]->fd >= 0) {
-			close(snapshot->files[i]->fd);
-			snapshot->files[i]->fd = -1;
-		}
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		close_descriptor(&snapshot->files[i]->fd);
+		close_descriptor(&snapshot->files[i]->mapping_fd);
+	}
 }
 
 /* ---- in a newborn ---- */

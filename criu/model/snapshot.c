@@ -48,7 +48,7 @@ struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id)
 
 	*grow(&snapshot->files, &snapshot->file_count) = file;
 	file->id = id;
-	file->fd = -1;
+	file->fd = file->mapping_fd = -1;
 	return file;
 }
 

@@ -69,7 +69,10 @@ struct file {
 	const struct file_kind *kind;
 	FileEntry *entry;
 	struct seen_file *seen; /* dump only: files/seen.h */
-	int fd;			/* restore: open in every newborn until it has taken what it needs; -1 */
+	/* restore: open in every newborn until it has taken what it needs; -1 */
+	int fd;
+	int mapping_fd; /* for shared mappings that may become writable, if `fd` is not open for writing */
+	bool needs_writable_mapping;
 };
 
 /* What the user allows, asks for, and wants checked; from the options. */

@@ -2,6 +2,7 @@
  * load.c - reads the images of a whole tree, before anything is made. What is torn, forged or missing is an error here.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +158,12 @@ static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry
 		return fail(EINVAL, "mm-%d.img holds an impossible mapping at %#" PRIx64, task->pid, vma->start);
 	if (vma->status & VMA_MEMFD)
 		return find_memfd(snapshot, entry->shmid, vma) ?: shared_memory_note(snapshot, vma);
+	if (vma->status & VMA_FILE_SHARED && (vma->file_flags & O_ACCMODE) == O_RDWR) {
+		struct file *file = snapshot_find_file(snapshot, vma->object);
+
+		if (file)
+			file->needs_writable_mapping = true;
+	}
 	return vma->status & VMA_ANON_SHARED ? shared_memory_note(snapshot, vma) : 0;
 }
 

@@ -108,7 +108,7 @@ static int descriptor_of(struct restore *restore, const struct vma *vma)
 	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)) {
 		const struct file *file = snapshot_find_file(&restore->snapshot, vma->object);
 
-		return file ? file->fd : -EINVAL;
+		return file ? (file->mapping_fd >= 0 && vma->status & VMA_FILE_SHARED ? file->mapping_fd : file->fd) : -EINVAL;
 	}
 	return -1;
 }
