@@ -4,10 +4,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include "base/error.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "base/steps.h"
+#include "base/time.h"
 
 static size_t fault_of(const char *journey)
 {
@@ -19,25 +20,18 @@ static size_t fault_of(const char *journey)
 	return strtoul(fault + length + 1, NULL, 10);
 }
 
-static double now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec / 1e9;
-}
-
 static int run_step(const struct step *step, bool fails, void *context)
 {
-	double start = now();
+	uint64_t start = monotonic_time();
 	int result = 0;
 
 	log_info("%s", step->name);
+	progress_step(step->name);
 	if (!fails || !step->is_final)
 		result = step->run(context);
 	if (!result && fails)
 		result = fail(0, "fault injected into '%s'", step->name);
-	log_info("%s: %s, %.3f ms", step->name, result ? "failed" : "done", (now() - start) * 1e3);
+	log_info("%s: %s, %.3f ms", step->name, result ? "failed" : "done", (monotonic_time() - start) / 1e6);
 	return result;
 }
 
@@ -54,14 +48,14 @@ static void undo(const struct step *steps, size_t count, void *context)
 int steps_run(const char *journey, const struct step *steps, size_t count, void *context)
 {
 	size_t fault = fault_of(journey);
+	int result = 0;
 
-	for (size_t i = 0; i < count; i++) {
-		int result = run_step(&steps[i], i + 1 == fault, context);
-
-		if (result) {
+	progress_begin(journey);
+	for (size_t i = 0; !result && i < count; i++) {
+		result = run_step(&steps[i], i + 1 == fault, context);
+		if (result)
 			undo(steps, i + 1, context);
-			return result;
-		}
 	}
-	return 0;
+	progress_end();
+	return result;
 }

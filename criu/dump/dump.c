@@ -25,15 +25,31 @@ static int begin_images(void *context)
 	return image_store_begin(dump->snapshot.images);
 }
 
+static int run_first_scripts(void *context)
+{
+	struct dump *dump = context;
+
+	return scripts_run(&dump->scripts, "pre-dump", dump->options->tree);
+}
+
+static int run_last_scripts(void *context)
+{
+	struct dump *dump = context;
+
+	return scripts_run(&dump->scripts, "post-dump", dump->options->tree);
+}
+
 static const struct step dump_steps[] = {
 	{ "begin the images", begin_images, NULL, false },		 /* a full disk shows before anything is frozen */
+	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	 /* finding and stopping are one act */
 	{ "look at the processes", dump_look, NULL, false },		 /* refuses, before anything is touched */
 	{ "ask the processes", dump_ask, dump_leave, false },		 /* the only step that goes into them */
 	{ "save the memory", dump_memory, NULL, false },		 /* most of the time: while all stands still */
 	{ "save processes and files", dump_save_tasks, NULL, false },	 /* after memory: pipes cannot change any more */
 	{ "let the processes run on", dump_release_early, NULL, false }, /* -R, -s: they need not wait for the disk */
-	{ "complete the images", dump_complete, NULL, false },		 /* on disk, then inventory.img: now it is a dump */
+	{ "complete the images", dump_complete, dump_withdraw, false },		 /* on disk, then inventory.img: now it is a dump */
+	{ "run the scripts (post-dump)", run_last_scripts, NULL, false }, /* they may still say no */
 	{ "let the processes go", dump_release, NULL, true },		 /* cannot be undone */
 };
 
@@ -49,6 +65,12 @@ static int open_directories(struct dump *dump)
 						   fcntl(image_store_directory(dump->snapshot.images), F_DUPFD_CLOEXEC, 0);
 	if (dump->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
+	dump->scripts = (struct scripts){
+		.paths = options->action_scripts,
+		.count = options->action_script_count,
+		.images = image_store_directory(dump->snapshot.images),
+		.work = dump->work_directory,
+	};
 	return log_open(dump->work_directory, options->log_file);
 }
 

@@ -4,6 +4,7 @@
 #ifndef CRIU_DUMP_DUMP_H
 #define CRIU_DUMP_DUMP_H
 
+#include "base/scripts.h"
 #include "base/time.h"
 #include "cli/options.h"
 #include "memory/pages.h"
@@ -16,6 +17,7 @@ struct dump {
 	const struct options *options;
 	struct snapshot snapshot;
 	int work_directory;
+	struct scripts scripts;
 	struct page_statistics pages, shared_pages;
 	uint32_t next_pages_id;
 	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
@@ -41,7 +43,9 @@ void dump_leave(void *dump);
 int dump_memory(void *dump);
 /* save.c */
 int dump_save_tasks(void *dump);
-int dump_save_statistics(struct dump *dump);
 int dump_complete(void *dump);
+void dump_withdraw(void *dump);
+/* stats-dump in the work directory; on standard output, too, if --display-stats */
+int dump_save_statistics(struct dump *dump);
 
 #endif

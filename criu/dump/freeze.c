@@ -235,32 +235,30 @@ void dump_thaw(void *context)
 	dump->released = true;
 }
 
-/* A tree that is to go on need not wait until its images are on disk. */
-int dump_release_early(void *context)
+static int release(struct dump *dump)
 {
-	struct dump *dump = context;
-	int result = 0;
+	const struct options *options = dump->options;
+	int result = for_each_victim(dump, options->leave_stopped ? victim_thaw_stopped :
+					   options->leave_running ? victim_thaw :
+								    victim_kill);
 
-	if (dump->options->leave_stopped)
-		result = for_each_victim(dump, victim_thaw_stopped);
-	else if (dump->options->leave_running)
-		result = for_each_victim(dump, victim_thaw);
-	else
-		return 0;
 	dump->released = true;
 	dump->thawed = monotonic_time();
 	return result;
 }
 
+/* A tree that is to go on need not wait until its images are on disk; but scripts find it frozen (post-dump). */
+int dump_release_early(void *context)
+{
+	struct dump *dump = context;
+	bool goes_on = dump->options->leave_running || dump->options->leave_stopped;
+
+	return goes_on && !dump->scripts.count ? release(dump) : 0;
+}
+
 int dump_release(void *context)
 {
 	struct dump *dump = context;
-	int result = 0;
 
-	if (!dump->released) {
-		result = for_each_victim(dump, victim_kill);
-		dump->released = true;
-		dump->thawed = monotonic_time();
-	}
-	return result;
+	return dump->released ? 0 : release(dump);
 }

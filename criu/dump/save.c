@@ -2,8 +2,10 @@
  * save.c - writes what is known about the tasks into images, and in the end makes the directory complete.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include "base/error.h"
+#include "base/log.h"
 #include "dump/dump.h"
 #include "files/seen.h"
 #include "image/message.h"
@@ -82,6 +84,23 @@ int dump_complete(void *context)
 	return result;
 }
 
+/* Undoes it: without inventory.img it is no dump. */
+void dump_withdraw(void *context)
+{
+	struct dump *dump = context;
+
+	if (image_store_begin(dump->snapshot.images))
+		log_error("the images of a dump that failed look complete");
+}
+
+static void display(const DumpStatsEntry *stats)
+{
+	printf("freezing: %u us\nfrozen: %u us\nsaving memory: %u us\n", stats->freezing_time, stats->frozen_time,
+	       stats->memdump_time);
+	printf("pages looked at: %llu\npages saved: %llu\n", (unsigned long long)(stats->pages_scanned + stats->shpages_scanned),
+	       (unsigned long long)(stats->pages_written + stats->shpages_written));
+}
+
 static uint32_t microseconds(uint64_t from, uint64_t to)
 {
 	return to > from ? (to - from) / 1000 : 0;
@@ -104,6 +123,8 @@ int dump_save_statistics(struct dump *dump)
 	stats.pages_written = dump->pages.written;
 	message_set(&stats, shpages_scanned, dump->shared_pages.scanned);
 	message_set(&stats, shpages_written, dump->shared_pages.written);
+	if (dump->options->display_stats)
+		display(&stats);
 	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);
 	image_store_close(work);
 	return result;

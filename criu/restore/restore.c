@@ -39,14 +39,49 @@ void restore_close_files(void *context)
 	shared_memory_close(&restore->snapshot);
 }
 
+/* A script at a point of the restore; before "rebuild" nobody but us exists, after it all stand still. */
+#define script_step(name, action)                                                                   \
+	static int name(void *context)                                                              \
+	{                                                                                           \
+		struct restore *restore = context;                                                  \
+		pid_t root = restore->has_spawned ? restore->snapshot.root->pid : 0;                \
+                                                                                                    \
+		return scripts_run(&restore->scripts, action, root);                                \
+	}
+script_step(run_first_scripts, "pre-restore");
+script_step(run_restored_scripts, "post-restore");
+script_step(run_resume_scripts, "pre-resume");
+
+static int write_pidfile(void *context)
+{
+	struct restore *restore = context;
+	const char *name = restore->options->pidfile;
+	autoclose int fd = -1;
+	char text[16];
+	int result;
+
+	if (!name)
+		return 0;
+	fd = openat(restore->work_directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fail(errno, "cannot open the pid file %s", name);
+	snprintf(text, sizeof(text), "%d", restore->snapshot.root->pid);
+	result = write_all(fd, text, strlen(text));
+	return result ? fail(-result, "cannot write the pid file %s", name) : 0;
+}
+
 static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
 	{ "check the images", restore_check, NULL, false },		    /* all of it, before any task exists */
+	{ "run the scripts (pre-restore)", run_first_scripts, NULL, false },
 	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by us: newborns inherit them */
 	{ "bring forth the processes", restore_spawn, restore_kill, false },
 	{ "settle the processes", restore_settle, NULL, false },	    /* now that all pids exist: groups, owners, the dead */
 	{ "rebuild the processes", restore_rebuild, NULL, false },	    /* each leaves our code */
 	{ "hand over the registers", restore_hand_over, NULL, false },
+	{ "run the scripts (post-restore)", run_restored_scripts, NULL, false },
+	{ "write the pid file", write_pidfile, NULL, false }, /* whoever waits for it finds the process there */
+	{ "run the scripts (pre-resume)", run_resume_scripts, NULL, false },
 	{ "let the processes run", restore_release, NULL, true },	    /* cannot be undone */
 };
 
@@ -63,6 +98,12 @@ static int open_directories(struct restore *restore)
 					  fcntl(image_store_directory(restore->snapshot.images), F_DUPFD_CLOEXEC, 0);
 	if (restore->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
+	restore->scripts = (struct scripts){
+		.paths = options->action_scripts,
+		.count = options->action_script_count,
+		.images = image_store_directory(restore->snapshot.images),
+		.work = restore->work_directory,
+	};
 	return log_open(restore->work_directory, options->log_file);
 }
 
@@ -79,26 +120,19 @@ static int save_statistics(struct restore *restore, uint64_t ended)
 	stats.forking_time = (restore->forked - restore->began) / 1000;
 	stats.restore_time = (ended - restore->began) / 1000;
 	message_set(&stats, pages_restored, restore->pages_restored + *restore->newborn_pages);
+	if (restore->options->display_stats)
+		printf("restore: %u us\nfirst process after: %u us\npages restored: %llu\n", stats.restore_time,
+		       stats.forking_time, (unsigned long long)stats.pages_restored);
 	result = image_write_single(work, IMAGE_STATS, 1, &entry.base);
 	image_store_close(work);
 	return result;
 }
 
-static int write_pidfile(struct restore *restore)
+/* --exec-cmd: the command takes our place, and so becomes the parent of the tree. */
+static int become_command(const struct options *options)
 {
-	const char *name = restore->options->pidfile;
-	autoclose int fd = -1;
-	char text[16];
-	int result;
-
-	if (!name)
-		return 0;
-	fd = openat(restore->work_directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return fail(errno, "cannot make the pid file %s", name);
-	snprintf(text, sizeof(text), "%d", restore->snapshot.root->pid);
-	result = write_all(fd, text, strlen(text));
-	return result ? fail(-result, "cannot write the pid file %s", name) : 0;
+	execvp(options->arguments[0], options->arguments);
+	return fail(errno, "cannot run %s; the processes run without it", options->arguments[0]);
 }
 
 /* Not detached: criu stays the parent and ends when the root does. */
@@ -106,12 +140,37 @@ static int wait_for_root(const struct restore *restore)
 {
 	int status;
 
-	if (restore->options->restore_detached || restore->options->restore_sibling)
-		return 0;
 	while (waitpid(restore->snapshot.root->pid, &status, __WALL) < 0)
 		if (errno != EINTR)
 			return fail(errno, "cannot wait for process %d", restore->snapshot.root->pid);
 	return 0;
+}
+
+/* Whoever holds the other end of --status-fd learns that the tree runs. */
+static void tell_status(const struct options *options)
+{
+	if (options->status_fd < 0)
+		return;
+	if (write(options->status_fd, "", 1) != 1)
+		log_warning("cannot write to status descriptor %d: %s", options->status_fd, strerror(errno));
+	close(options->status_fd);
+}
+
+/* The tree runs: what follows can fail, but no longer harm it. */
+static int finish(struct restore *restore)
+{
+	const struct options *options = restore->options;
+	int result = save_statistics(restore, monotonic_time());
+
+	tell_status(options);
+	if (result)
+		return result;
+	/* The tree has long been running: a script can no longer say no. It is told in the log. */
+	if (scripts_run(&restore->scripts, "post-resume", restore->snapshot.root->pid))
+		failure_clear();
+	if (options->exec_cmd)
+		return become_command(options);
+	return options->restore_detached || options->restore_sibling ? 0 : wait_for_root(restore);
 }
 
 int command_restore(const struct options *options)
@@ -131,7 +190,7 @@ int command_restore(const struct options *options)
 		result = steps_run("restore", restore_steps, array_size(restore_steps), &restore);
 	restore_close_files(&restore);
 	if (!result)
-		result = save_statistics(&restore, monotonic_time()) ?: write_pidfile(&restore) ?: wait_for_root(&restore);
+		result = finish(&restore);
 	image_store_close(restore.snapshot.images);
 	if (restore.work_directory >= 0)
 		close(restore.work_directory);

@@ -4,6 +4,7 @@
 #ifndef CRIU_RESTORE_RESTORE_H
 #define CRIU_RESTORE_RESTORE_H
 
+#include "base/scripts.h"
 #include "blobs/restorer/restorer.h"
 #include "cli/options.h"
 #include "kernel/calls.h"
@@ -43,6 +44,7 @@ struct restore {
 	const struct options *options;
 	struct snapshot snapshot;
 	int work_directory;
+	struct scripts scripts;
 	struct restorer_board *board;
 	struct page_statistics pages;
 	uint64_t pages_restored;      /* shared memory: by criu itself */

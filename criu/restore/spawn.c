@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "base/time.h"
 #include "kernel/proc.h"
 #include "restore/restore.h"
@@ -96,6 +97,16 @@ static bool has_lost_somebody(const struct restore *restore)
 	return false;
 }
 
+static void show_progress(const struct restore *restore)
+{
+	const struct task *task;
+	uint64_t total = 0;
+
+	for_each_task(task, &restore->snapshot)
+		total += page_runs_total(&task->newborn->memory.runs);
+	progress_amount(__atomic_load_n(restore->newborn_pages, __ATOMIC_RELAXED) << PAGE_SHIFT, total << PAGE_SHIFT);
+}
+
 static int board_wait_for(struct restore *restore, size_t count, bool all_are_born)
 {
 	struct restorer_board *board = restore->board;
@@ -108,6 +119,7 @@ static int board_wait_for(struct restore *restore, size_t count, bool all_are_bo
 			return report_failure(restore);
 		if (arrived >= count)
 			return 0;
+		show_progress(restore);
 		if (syscall(SYS_futex, &board->arrived, FUTEX_WAIT, arrived, &patience, NULL, 0) < 0 && errno == ETIMEDOUT &&
 		    !board->failed && (all_are_born ? has_lost_somebody(restore) :
 			    waitpid(restore->snapshot.root->pid, NULL, WNOHANG | __WALL) > 0))

@@ -1,0 +1,70 @@
+/*
+ * scripts.c - runs action scripts. See scripts.h.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/scripts.h"
+
+static does_not_return void become_script(const struct scripts *scripts, const char *path, const char *action, pid_t root)
+{
+	char images[64], pid[16], absolute[PATH_MAX];
+
+	snprintf(images, sizeof(images), "/proc/%d/fd/%d", getppid(), scripts->images);
+	snprintf(pid, sizeof(pid), "%d", root);
+	setenv("CRTOOLS_SCRIPT_ACTION", action, 1);
+	setenv("CRTOOLS_IMAGE_DIR", images, 1);
+	unsetenv("CRTOOLS_INIT_PID");
+	if (root)
+		setenv("CRTOOLS_INIT_PID", pid, 1);
+	/* The path was given relative to where criu was started. */
+	if (!realpath(path, absolute) || fchdir(scripts->work) < 0)
+		_exit(127);
+	syscall(SYS_close_range, 3, ~0U, 0);
+	execl(absolute, absolute, NULL);
+	_exit(127);
+}
+
+static int explain(const char *path, const char *action, int status)
+{
+	if (WIFSIGNALED(status))
+		return fail(0, "action script %s was killed by signal %d at %s", path, WTERMSIG(status), action);
+	if (WEXITSTATUS(status) == 127)
+		return fail(0, "action script %s cannot be run", path);
+	return fail(0, "action script %s ended with status %d at %s", path, WEXITSTATUS(status), action);
+}
+
+static int run_one(const struct scripts *scripts, const char *path, const char *action, pid_t root)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child < 0)
+		return fail(errno, "cannot run action script %s", path);
+	if (!child)
+		become_script(scripts, path, action, root);
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return fail(errno, "cannot wait for action script %s", path);
+	return status ? explain(path, action, status) : 0;
+}
+
+int scripts_run(const struct scripts *scripts, const char *action, pid_t root)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < scripts->count; i++) {
+		log_info("action script %s: %s", scripts->paths[i], action);
+		result = run_one(scripts, scripts->paths[i], action, root);
+	}
+	return result;
+}
