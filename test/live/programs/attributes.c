@@ -46,7 +46,7 @@ static void write_file(const char *path, const char *text)
 /* Only downwards: raising a hard limit needs a privilege. */
 static void set_limits(void)
 {
-	static const int which[] = { RLIMIT_CPU,     RLIMIT_FSIZE,  RLIMIT_CORE,       RLIMIT_NOFILE,
+	static const int which[] = { RLIMIT_CPU,     RLIMIT_FSIZE,	RLIMIT_CORE,	 RLIMIT_NOFILE,
 				     RLIMIT_MEMLOCK, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE, RLIMIT_STACK };
 
 	for (size_t i = 0; i < sizeof(which) / sizeof(which[0]); i++) {
@@ -122,7 +122,8 @@ static void describe_self(char *text)
 	char *field = strrchr(stat, ')') + 2;
 	for (int number = 3; field; number++) {
 		char *next = strchr(field, ' ');
-		if ((number >= 4 && number <= 8) || (number >= 26 && number <= 28) || (number >= 45 && number <= 51))
+		if ((number >= 4 && number <= 8) || (number >= 26 && number <= 28) ||
+		    (number >= 45 && number <= 51))
 			used += sprintf(text + used, "\nfield %d: %.*s", number,
 					next ? (int)(next - field) : (int)strlen(field), field);
 		field = next ? next + 1 : NULL;

@@ -13,7 +13,7 @@
 #include "live.h"
 
 #define THREADS 4
-#define SIZE (64UL << 20)
+#define SIZE	(64UL << 20)
 
 static atomic_ulong counters[THREADS];
 static char *memory;

@@ -9,8 +9,8 @@
 
 #include "live.h"
 
-#define PAGE 4096UL
-#define PAGES 2048
+#define PAGE	 4096UL
+#define PAGES	 2048
 #define CHILDREN 2
 
 static char *memory;
@@ -68,7 +68,8 @@ static void verify_sharing(void)
 	unsigned long shared, private;
 
 	measure(&shared, &private);
-	live_check(shared + private == PAGES * 4, "the memory is %lu KiB shared and %lu private", shared, private);
+	live_check(shared + private == PAGES * 4, "the memory is %lu KiB shared and %lu private", shared,
+		   private);
 	live_check(shared >= PAGES * 4 * 95 / 100, "only %lu of %lu KiB are shared", shared, PAGES * 4L);
 }
 

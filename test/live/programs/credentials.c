@@ -41,8 +41,8 @@ static void describe(char *text)
 			if (strncmp(line, lines[i], strlen(lines[i])) == 0)
 				used += snprintf(text + used, SIZE - used, "%s", line);
 	fclose(status);
-	snprintf(text + used, SIZE - used, "securebits %x dumpable %d keepcaps %d\n", prctl(PR_GET_SECUREBITS),
-		 prctl(PR_GET_DUMPABLE), prctl(PR_GET_KEEPCAPS));
+	snprintf(text + used, SIZE - used, "securebits %x dumpable %d keepcaps %d\n",
+		 prctl(PR_GET_SECUREBITS), prctl(PR_GET_DUMPABLE), prctl(PR_GET_KEEPCAPS));
 }
 
 static void compare(const char *before)
@@ -65,7 +65,8 @@ static void set_capabilities(unsigned effective, unsigned permitted, unsigned in
 
 static void set_up_capabilities(void)
 {
-	unsigned permitted = BIT(CAP_CHOWN) | BIT(CAP_KILL) | BIT(CAP_SETPCAP) | BIT(CAP_NET_RAW) | BIT(CAP_DAC_OVERRIDE);
+	unsigned permitted = BIT(CAP_CHOWN) | BIT(CAP_KILL) | BIT(CAP_SETPCAP) | BIT(CAP_NET_RAW) |
+			     BIT(CAP_DAC_OVERRIDE);
 
 	prctl(PR_CAPBSET_DROP, CAP_SYS_BOOT);
 	prctl(PR_CAPBSET_DROP, CAP_SYS_TIME);
@@ -93,7 +94,8 @@ static void set_up_groups(void)
 
 static void set_up_securebits(void)
 {
-	live_check(prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED) == 0,
+	live_check(prctl(PR_SET_SECUREBITS,
+			 SECBIT_NOROOT | SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED) == 0,
 		   "PR_SET_SECUREBITS: %m");
 }
 

@@ -18,7 +18,21 @@
 
 #include "live.h"
 
-enum { READ, WRITE, APPEND, COPY, CLOSE_ON_EXEC, HIGH, DIRECTORY, PATH_ONLY, DEV_NULL, DEV_ZERO, DEV_FULL, DEV_RANDOM, COUNT };
+enum {
+	READ,
+	WRITE,
+	APPEND,
+	COPY,
+	CLOSE_ON_EXEC,
+	HIGH,
+	DIRECTORY,
+	PATH_ONLY,
+	DEV_NULL,
+	DEV_ZERO,
+	DEV_FULL,
+	DEV_RANDOM,
+	COUNT
+};
 
 struct seen {
 	int flags, descriptor_flags, owner, signo;
@@ -99,10 +113,10 @@ static void verify(void)
 		live_check(now.flags == was->flags, "file %d: flags %o, were %o", i, now.flags, was->flags);
 		live_check(now.descriptor_flags == was->descriptor_flags, "file %d: descriptor flags %d", i,
 			   now.descriptor_flags);
-		live_check(now.owner == was->owner && now.signo == was->signo, "file %d: owner %d, signal %d", i,
-			   now.owner, now.signo);
-		live_check(now.position == was->position || i >= DEV_NULL, "file %d: position %ld, was %ld", i,
-			   now.position, was->position);
+		live_check(now.owner == was->owner && now.signo == was->signo, "file %d: owner %d, signal %d",
+			   i, now.owner, now.signo);
+		live_check(now.position == was->position || i >= DEV_NULL, "file %d: position %ld, was %ld",
+			   i, now.position, was->position);
 		live_check(now.facts.st_ino == was->facts.st_ino && now.facts.st_dev == was->facts.st_dev &&
 				   now.facts.st_mode == was->facts.st_mode,
 			   "file %d is another file", i);
@@ -120,8 +134,10 @@ static int read_number(int fd)
 /* A move through one descriptor is seen through its copy, its heir in the child, and nowhere else. */
 static void verify_sharing(void)
 {
-	live_check(read_number(fds[READ]) == 100 && read_number(fds[HIGH]) == 101, "a descriptor's copy reads elsewhere");
-	live_check(read_number(fds[WRITE]) == 200 && read_number(fds[COPY]) == 201, "a copy of O_RDWR reads elsewhere");
+	live_check(read_number(fds[READ]) == 100 && read_number(fds[HIGH]) == 101,
+		   "a descriptor's copy reads elsewhere");
+	live_check(read_number(fds[WRITE]) == 200 && read_number(fds[COPY]) == 201,
+		   "a copy of O_RDWR reads elsewhere");
 	kill(child, SIGUSR1);
 	double end = live_now() + 5;
 	while (*child_moved < 0) {
@@ -141,7 +157,8 @@ static void verify_regular(void)
 	live_check(write(fds[APPEND], "final\n", 6) == 6 && fstat(fds[APPEND], &facts) == 0, "append: %m");
 	live_check(facts.st_size == size + 6, "the file grew from %ld to %ld", size, facts.st_size);
 	live_check(pwrite(fds[WRITE], "changed", 7, 7 * 500) == 7, "pwrite: %m");
-	live_check(pread(fds[READ], line, 7, 7 * 500) == 7 && strcmp(line, "changed") == 0, "read after write: %s", line);
+	live_check(pread(fds[READ], line, 7, 7 * 500) == 7 && strcmp(line, "changed") == 0,
+		   "read after write: %s", line);
 	live_check(write(fds[READ], "x", 1) == -1 && errno == EBADF, "a read-only file was written");
 }
 

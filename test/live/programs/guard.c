@@ -6,11 +6,11 @@
 
 #include "live.h"
 
-#define PAGE 4096UL
+#define PAGE  4096UL
 #define PAGES 16
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE 103
+#define MADV_GUARD_REMOVE  103
 #endif
 
 static char *memory;
@@ -58,6 +58,7 @@ int main(int argc, char **argv)
 	verify();
 	live_check(madvise(memory, PAGES * PAGE, MADV_GUARD_REMOVE) == 0, "MADV_GUARD_REMOVE: %m");
 	for (int page = 0; page < PAGES; page++)
-		live_check(can_read(memory + page * PAGE), "page %d: forbidden after the guards were removed", page);
+		live_check(can_read(memory + page * PAGE), "page %d: forbidden after the guards were removed",
+			   page);
 	return live_finish();
 }

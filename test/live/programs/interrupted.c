@@ -22,7 +22,7 @@
 
 #include "live.h"
 
-#define SECONDS 1.2
+#define SECONDS	  1.2
 #define TOLERANCE 0.3
 
 static const struct timespec period = { 1, 200000000 };
@@ -232,7 +232,8 @@ static void *sleeper(void *nothing)
 	chosen->call();
 	took = live_now() - start;
 	if (chosen->tell)
-		live_check(told, "%s returned %ld (%s) before anything happened", chosen->name, result, strerror(error));
+		live_check(told, "%s returned %ld (%s) before anything happened", chosen->name, result,
+			   strerror(error));
 	return NULL;
 }
 
@@ -300,8 +301,9 @@ int main(int argc, char **argv)
 	if (chosen->tell)
 		chosen->tell(thread);
 	pthread_join(thread, NULL);
-	live_check(result == chosen->result && error == chosen->error, "%s returned %ld (%s) after %.3f s, not %ld (%s)",
-		   chosen->name, result, strerror(error), took, chosen->result, strerror(chosen->error));
+	live_check(result == chosen->result && error == chosen->error,
+		   "%s returned %ld (%s) after %.3f s, not %ld (%s)", chosen->name, result, strerror(error),
+		   took, chosen->result, strerror(chosen->error));
 	if (chosen->tell)
 		return live_finish();
 	latest += live_downtime() + TOLERANCE;

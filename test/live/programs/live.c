@@ -201,6 +201,6 @@ void live_compare(const void *memory, size_t size, uint64_t seed, const char *wh
 	const uint64_t *words = memory;
 
 	for (size_t i = 0; i < size / 8; i++)
-		live_check(words[i] == mixed(seed + i), "%s: at offset %zu of %zu stands %lx", what, i * 8, size,
-			   (unsigned long)words[i]);
+		live_check(words[i] == mixed(seed + i), "%s: at offset %zu of %zu stands %lx", what, i * 8,
+			   size, (unsigned long)words[i]);
 }

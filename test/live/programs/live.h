@@ -19,7 +19,7 @@ void live_begin(int argc, char **argv); /* SIGTERM from now on: stop */
 void live_ready(void);
 void live_note(const char *name, const char *text); /* a file for the harness, before live_ready() */
 bool live_stopping(void);
-void live_wait_stop(void);		 /* sleeps until told to stop */
+void live_wait_stop(void); /* sleeps until told to stop */
 volatile int *live_stop_flag(void);
 int live_finish(void); /* the verdict: PASS, unless something failed */
 
@@ -28,12 +28,12 @@ _Noreturn void live_skip(const char *format, ...) __attribute__((format(printf, 
 _Noreturn void live_stop_child(int signo); /* for children: exit 0 on SIGTERM */
 
 void live_path(char *buffer, size_t size, const char *name); /* DIRECTORY/name */
-double live_now(void);					      /* CLOCK_MONOTONIC, seconds */
-double live_downtime(void);				      /* seconds away so far, as the harness measured */
-void live_sleep(double seconds);			      /* whatever signals come */
+double live_now(void);					     /* CLOCK_MONOTONIC, seconds */
+double live_downtime(void);	 /* seconds away so far, as the harness measured */
+void live_sleep(double seconds); /* whatever signals come */
 
 pid_t live_fork(void (*child)(void)); /* the child runs `child`, then exits with 0 */
-void live_join(pid_t pid);	       /* SIGTERM, wait, and fail unless it exited with 0 */
+void live_join(pid_t pid);	      /* SIGTERM, wait, and fail unless it exited with 0 */
 
 void live_fill(void *memory, size_t size, uint64_t seed);
 void live_compare(const void *memory, size_t size, uint64_t seed, const char *what);

@@ -51,7 +51,8 @@ static void verify(const char *kind)
 
 	live_check(other >= 0, "%s: %m", path);
 	if (strcmp(kind, "flock") == 0) {
-		live_check(flock(other, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK, "the flock is not held");
+		live_check(flock(other, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK,
+			   "the flock is not held");
 	} else {
 		live_check(refused(other, F_WRLCK, 50), "the write lock at 0 is not held");
 		live_check(refused(other, F_WRLCK, 250), "the read lock at 200 is not held");

@@ -11,11 +11,12 @@
 #include "live.h"
 
 #define PAGE 4096UL
-#define MIB (1UL << 20)
+#define MIB  (1UL << 20)
 
 static uint64_t bss[MIB / 8];
 static uint64_t data[1024] = { 1, 2, 3 };
-static char *plain, *sparse, *zeroes, *untouched, *readable, *hidden, *moved, *fixed, *private_file, *shared_file, *stripes;
+static char *plain, *sparse, *zeroes, *untouched, *readable, *hidden, *moved, *fixed, *private_file,
+	*shared_file, *stripes;
 static int (*code)(void);
 static char *heap_blocks[200];
 static char *heap_end;
@@ -135,7 +136,8 @@ static void verify(void)
 	for (int page = 1; page < 24; page += 3) {
 		live_compare(private_file + page * PAGE, PAGE, 7, "private file mapping, page changed");
 		if (page + 1 < 24)
-			check_zeros(private_file + (page + 1) * PAGE, PAGE, "private file mapping, page zeroed");
+			check_zeros(private_file + (page + 1) * PAGE, PAGE,
+				    "private file mapping, page zeroed");
 	}
 	compare_file_pages(shared_file, 0, 1, "shared file mapping");
 	for (int i = 0; i < 200; i++)
@@ -179,7 +181,8 @@ static void verify_protections(void)
 	live_compare(hidden, MIB, 3, "memory that was PROT_NONE");
 	live_check(!is_writable(readable), "read-only memory can be written");
 	for (int page = 0; page < 64; page++)
-		live_check(is_writable(stripes + page * PAGE) == (page % 2 == 0), "page %d: wrong protection", page);
+		live_check(is_writable(stripes + page * PAGE) == (page % 2 == 0), "page %d: wrong protection",
+			   page);
 }
 
 static void grow_heap(void)

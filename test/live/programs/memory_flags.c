@@ -87,14 +87,17 @@ static void verify(struct area *area)
 	char now[256];
 
 	read_flags(area->memory, now, sizeof(now));
-	live_check(strcmp(now, area->before) == 0, "%s: the area's flags were%s and are%s", area->name, area->before, now);
+	live_check(strcmp(now, area->before) == 0, "%s: the area's flags were%s and are%s", area->name,
+		   area->before, now);
 }
 
 /* smaps is not read in the loop: a reading that a dump interrupts is a mixture of two moments. */
 int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
-	struct area *areas = argv[2][0] == 'l' ? lock : strcmp(argv[2], "access") == 0 ? access_hints : advice;
+	struct area *areas = argv[2][0] == 'l'		    ? lock :
+			     strcmp(argv[2], "access") == 0 ? access_hints :
+							      advice;
 
 	for (struct area *area = areas; area->name; area++)
 		set_up(area);

@@ -49,7 +49,8 @@ static void ask(struct desk *desk, const char *what)
 
 static void *map_shared(int fd)
 {
-	void *memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
+	void *memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0), fd,
+			    0);
 
 	live_check(memory != MAP_FAILED, "mmap: %m");
 	live_fill((char *)memory + PAGE, SIZE - PAGE, 1);
@@ -75,7 +76,8 @@ static void verify(void)
 	live_compare((char *)anonymous + PAGE, SIZE - PAGE, 1, "shared anonymous memory");
 	live_compare((char *)file + PAGE, SIZE - PAGE, 1, "shared file");
 	live_compare(sparse + 100 * PAGE, PAGE, 3, "sparse shared memory");
-	live_check(sparse[99 * PAGE] == 0 && sparse[101 * PAGE] == 0, "holes of sparse shared memory are not zero");
+	live_check(sparse[99 * PAGE] == 0 && sparse[101 * PAGE] == 0,
+		   "holes of sparse shared memory are not zero");
 }
 
 int main(int argc, char **argv)

@@ -61,9 +61,12 @@ static void verify_anonymous(void)
 	check_pending(drained[0], 5000, "the pipe without a writer");
 	check_pending(large[0], 3 * sizeof(content), "the large pipe");
 	check_pending(idle[0], 0, "the idle pipe");
-	live_check(fcntl(large[0], F_GETPIPE_SZ) == 256 << 10, "the large pipe has size %d", fcntl(large[0], F_GETPIPE_SZ));
-	live_check(fcntl(large[0], F_GETFD) == FD_CLOEXEC && fcntl(full[0], F_GETFD) == 0, "wrong FD_CLOEXEC");
-	live_check((fcntl(full[1], F_GETFL) & O_NONBLOCK) && !(fcntl(idle[1], F_GETFL) & O_NONBLOCK), "wrong O_NONBLOCK");
+	live_check(fcntl(large[0], F_GETPIPE_SZ) == 256 << 10, "the large pipe has size %d",
+		   fcntl(large[0], F_GETPIPE_SZ));
+	live_check(fcntl(large[0], F_GETFD) == FD_CLOEXEC && fcntl(full[0], F_GETFD) == 0,
+		   "wrong FD_CLOEXEC");
+	live_check((fcntl(full[1], F_GETFL) & O_NONBLOCK) && !(fcntl(idle[1], F_GETFL) & O_NONBLOCK),
+		   "wrong O_NONBLOCK");
 }
 
 static void drain(int fd, long expected, int last_error, const char *what)
@@ -73,11 +76,13 @@ static void drain(int fd, long expected, int last_error, const char *what)
 	ssize_t length;
 
 	while ((length = read(fd, buffer, sizeof(buffer))) > 0) {
-		live_check(memcmp(buffer, content + total % 1000, 8) == 0 || what[4] != 'f', "%s: wrong data at %ld", what, total);
+		live_check(memcmp(buffer, content + total % 1000, 8) == 0 || what[4] != 'f',
+			   "%s: wrong data at %ld", what, total);
 		total += length;
 	}
 	live_check(total == expected, "%s: read %ld bytes, not %ld", what, total, expected);
-	live_check(length == 0 ? last_error == 0 : errno == last_error, "%s: ended with %s", what, strerror(errno));
+	live_check(length == 0 ? last_error == 0 : errno == last_error, "%s: ended with %s", what,
+		   strerror(errno));
 }
 
 static void drain_all(void)
@@ -155,7 +160,8 @@ static void drain_packets(void)
 	char buffer[100];
 
 	for (int i = 1; i <= 5; i++)
-		live_check(read(packets[0], buffer, sizeof(buffer)) == i * 10, "packet %d has another length", i);
+		live_check(read(packets[0], buffer, sizeof(buffer)) == i * 10, "packet %d has another length",
+			   i);
 	live_check(read(packets[0], buffer, 1) == -1 && errno == EAGAIN, "one packet too many");
 }
 

@@ -48,7 +48,8 @@ static void verify_new_file(void)
 	int fd = open("made-here", O_CREAT | O_EXCL | O_WRONLY, 0777);
 	live_check(fd >= 0 && fstat(fd, &in_place) == 0, "made-here: %m");
 	snprintf(path, sizeof(path), "%s/made-here", before);
-	live_check(stat(path, &by_path) == 0 && by_path.st_ino == in_place.st_ino, "%s is not the file made here", path);
+	live_check(stat(path, &by_path) == 0 && by_path.st_ino == in_place.st_ino,
+		   "%s is not the file made here", path);
 	live_check((in_place.st_mode & 0777) == 0740, "the new file has mode %o", in_place.st_mode & 0777);
 	close(fd);
 	unlink("made-here");

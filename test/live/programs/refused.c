@@ -28,7 +28,8 @@ static void deleted(void)
 	live_path(path, sizeof(path), "a-deleted-file");
 	int fd = open(path, O_RDWR | O_CREAT, 0600);
 	live_fill(content, sizeof(content), 1);
-	live_check(fd >= 0 && write(fd, content, sizeof(content)) == sizeof(content) && unlink(path) == 0, "%s: %m", path);
+	live_check(fd >= 0 && write(fd, content, sizeof(content)) == sizeof(content) && unlink(path) == 0,
+		   "%s: %m", path);
 }
 
 /* An established connection with itself, both ends here. */
@@ -38,7 +39,8 @@ static void tcp(void)
 	socklen_t size = sizeof(address);
 	int server = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0);
 
-	live_check(bind(server, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(server, 1) == 0, "listen: %m");
+	live_check(bind(server, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(server, 1) == 0,
+		   "listen: %m");
 	getsockname(server, (struct sockaddr *)&address, &size);
 	live_check(connect(client, (struct sockaddr *)&address, size) == 0, "connect: %m");
 	live_check(accept(server, NULL, NULL) >= 0, "accept: %m");
@@ -75,8 +77,8 @@ static const struct {
 	const char *name;
 	void (*set_up)(void);
 } things[] = {
-	{ "deleted", deleted },	  { "tcp", tcp },	  { "inotify", inotify },
-	{ "io_uring", uring }, { "userfaultfd", uffd }, { "locked", locked },
+	{ "deleted", deleted }, { "tcp", tcp },		 { "inotify", inotify },
+	{ "io_uring", uring },	{ "userfaultfd", uffd }, { "locked", locked },
 };
 
 int main(int argc, char **argv)

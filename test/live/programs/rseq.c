@@ -29,8 +29,8 @@ static void verify(const cpu_set_t *allowed)
 		if (!CPU_ISSET(cpu, allowed))
 			continue;
 		move_to(cpu);
-		live_check(*(volatile uint32_t *)&area()->cpu_id == (uint32_t)cpu, "on CPU %d the area says %d", cpu,
-			   (int)area()->cpu_id);
+		live_check(*(volatile uint32_t *)&area()->cpu_id == (uint32_t)cpu,
+			   "on CPU %d the area says %d", cpu, (int)area()->cpu_id);
 	}
 	sched_setaffinity(0, sizeof(*allowed), allowed);
 }

@@ -15,9 +15,9 @@
 
 #include "live.h"
 
-#define SHARED (SIGRTMIN + 1)
+#define SHARED	(SIGRTMIN + 1)
 #define PRIVATE (SIGRTMIN + 2)
-#define COUNT 10
+#define COUNT	10
 
 struct kernel_action {
 	unsigned long handler, flags, restorer, mask;
@@ -74,8 +74,9 @@ static void verify_actions(void)
 	for (int signo = 1; signo <= 64; signo++) {
 		struct kernel_action now = action_of(signo);
 		live_check(memcmp(&now, &before[signo], sizeof(now)) == 0,
-			   "signal %d: handler %lx flags %lx mask %lx, was %lx %lx %lx", signo, now.handler, now.flags,
-			   now.mask, before[signo].handler, before[signo].flags, before[signo].mask);
+			   "signal %d: handler %lx flags %lx mask %lx, was %lx %lx %lx", signo, now.handler,
+			   now.flags, now.mask, before[signo].handler, before[signo].flags,
+			   before[signo].mask);
 	}
 }
 
@@ -96,7 +97,8 @@ static void send_to_thread(pid_t tid, int value)
 	facts.si_pid = getpid();
 	facts.si_uid = getuid();
 	facts.si_value.sival_int = value;
-	live_check(syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, PRIVATE, &facts) == 0, "rt_tgsigqueueinfo: %m");
+	live_check(syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, PRIVATE, &facts) == 0,
+		   "rt_tgsigqueueinfo: %m");
 }
 
 static siginfo_t next(int signo)
@@ -116,12 +118,13 @@ static void verify_queue(int signo, int first)
 {
 	for (int i = 0; i < COUNT; i++) {
 		siginfo_t facts = next(signo);
-		live_check(facts.si_signo == signo, "signal %d, number %d of %d did not arrive", signo, i, COUNT);
-		live_check(facts.si_value.sival_int == first + i, "signal %d, number %d carries %d, not %d", signo, i,
-			   facts.si_value.sival_int, first + i);
+		live_check(facts.si_signo == signo, "signal %d, number %d of %d did not arrive", signo, i,
+			   COUNT);
+		live_check(facts.si_value.sival_int == first + i, "signal %d, number %d carries %d, not %d",
+			   signo, i, facts.si_value.sival_int, first + i);
 		live_check(facts.si_code == SI_QUEUE && facts.si_pid == getpid() && facts.si_uid == getuid(),
-			   "signal %d: code %d from process %d of user %d", signo, facts.si_code, facts.si_pid,
-			   facts.si_uid);
+			   "signal %d: code %d from process %d of user %d", signo, facts.si_code,
+			   facts.si_pid, facts.si_uid);
 	}
 	live_check(next(signo).si_signo == 0, "signal %d arrived once too often", signo);
 }

@@ -26,7 +26,8 @@ int main(int argc, char **argv)
 	pid_t child = live_fork(count);
 	live_sleep(0.02);
 	kill(child, SIGSTOP);
-	live_check(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status), "the child did not stop");
+	live_check(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status),
+		   "the child did not stop");
 	unsigned long before = *counter;
 	live_ready();
 	while (!live_stopping()) {

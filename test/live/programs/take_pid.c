@@ -16,7 +16,9 @@
 
 static pid_t fork_as(pid_t pid)
 {
-	struct clone_args arguments = { .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1 };
+	struct clone_args arguments = { .exit_signal = SIGCHLD,
+					.set_tid = (uintptr_t)&pid,
+					.set_tid_size = 1 };
 
 	return syscall(SYS_clone3, &arguments, sizeof(arguments));
 }

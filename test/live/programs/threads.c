@@ -105,10 +105,10 @@ static void verify_scheduling(const struct worker *worker)
 	sched_getparam(0, &parameters);
 	live_check(sched_getscheduler(0) == worker->policy, "thread %d: policy %d, not %d", worker->number,
 		   sched_getscheduler(0), worker->policy);
-	live_check(parameters.sched_priority == (worker->policy == SCHED_RR ? 3 : 0), "thread %d: priority %d",
-		   worker->number, parameters.sched_priority);
-	live_check(getpriority(PRIO_PROCESS, 0) == worker->nice, "thread %d: nice value %d, not %d", worker->number,
-		   getpriority(PRIO_PROCESS, 0), worker->nice);
+	live_check(parameters.sched_priority == (worker->policy == SCHED_RR ? 3 : 0),
+		   "thread %d: priority %d", worker->number, parameters.sched_priority);
+	live_check(getpriority(PRIO_PROCESS, 0) == worker->nice, "thread %d: nice value %d, not %d",
+		   worker->number, getpriority(PRIO_PROCESS, 0), worker->nice);
 }
 
 static void verify_attributes(const struct worker *worker)
@@ -127,13 +127,15 @@ static void verify_attributes(const struct worker *worker)
 	sigaltstack(NULL, &stack);
 	live_check(stack.ss_sp == worker->signal_stack && stack.ss_size == 64 << 10 && stack.ss_flags == 0,
 		   "thread %d: signal stack at %p, size %zu", worker->number, stack.ss_sp, stack.ss_size);
-	live_check(robust_list() == worker->robust_list, "thread %d: robust list at %p", worker->number, robust_list());
+	live_check(robust_list() == worker->robust_list, "thread %d: robust list at %p", worker->number,
+		   robust_list());
 	verify_scheduling(worker);
 }
 
 static void verify(const struct worker *worker)
 {
-	live_check(gettid() == worker->tid, "thread %d has id %d, not %d", worker->number, gettid(), worker->tid);
+	live_check(gettid() == worker->tid, "thread %d has id %d, not %d", worker->number, gettid(),
+		   worker->tid);
 	live_check(pthread_equal(pthread_self(), worker->self), "thread %d: not itself", worker->number);
 	live_compare(local, sizeof(local), worker->number, "thread-local memory");
 	if (!plain)
@@ -169,7 +171,8 @@ static void verify_end(struct worker *worker, pthread_t thread)
 	if (plain)
 		return;
 	int error = pthread_mutex_lock(&worker->robust);
-	live_check(error == EOWNERDEAD, "thread %d: its robust mutex answers %s", worker->number, strerror(error));
+	live_check(error == EOWNERDEAD, "thread %d: its robust mutex answers %s", worker->number,
+		   strerror(error));
 }
 
 int main(int argc, char **argv)

@@ -16,7 +16,7 @@
 
 #define ONE_SHOT (SIGRTMIN + 1)
 #define PERIODIC (SIGRTMIN + 2)
-#define DELAY 1.5
+#define DELAY	 1.5
 
 static atomic_int alarms, one_shots, ticks;
 static double started, alarm_at, one_shot_at;
@@ -50,7 +50,8 @@ static timer_t new_timer(int signo, int value, int how, double first, double int
 {
 	struct sigevent event = { .sigev_notify = how, .sigev_signo = signo, .sigev_value.sival_int = value };
 	struct itimerspec times = { .it_value = { (time_t)first, (long)((first - (time_t)first) * 1e9) },
-				    .it_interval = { (time_t)interval, (long)((interval - (time_t)interval) * 1e9) } };
+				    .it_interval = { (time_t)interval,
+						     (long)((interval - (time_t)interval) * 1e9) } };
 	timer_t timer;
 
 	event._sigev_un._tid = gettid();
@@ -65,8 +66,8 @@ static void verify_interval_timer(int which, long most, long interval, const cha
 
 	getitimer(which, &timer);
 	live_check(timer.it_interval.tv_sec == interval, "%s: interval %ld", name, timer.it_interval.tv_sec);
-	live_check(timer.it_value.tv_sec <= most && timer.it_value.tv_sec >= most - 20, "%s: %ld s left of %ld", name,
-		   timer.it_value.tv_sec, most);
+	live_check(timer.it_value.tv_sec <= most && timer.it_value.tv_sec >= most - 20,
+		   "%s: %ld s left of %ld", name, timer.it_value.tv_sec, most);
 }
 
 static void verify(void)
@@ -76,8 +77,10 @@ static void verify(void)
 	verify_interval_timer(ITIMER_VIRTUAL, 1000, 7, "ITIMER_VIRTUAL");
 	verify_interval_timer(ITIMER_PROF, 2000, 8, "ITIMER_PROF");
 	live_check(timer_gettime(silent, &times) == 0, "timer_gettime: %m");
-	live_check(times.it_interval.tv_sec == 50 && times.it_value.tv_sec >= 480 && times.it_value.tv_sec < 500,
-		   "the silent timer: %ld s left, interval %ld", times.it_value.tv_sec, times.it_interval.tv_sec);
+	live_check(times.it_interval.tv_sec == 50 && times.it_value.tv_sec >= 480 &&
+			   times.it_value.tv_sec < 500,
+		   "the silent timer: %ld s left, interval %ld", times.it_value.tv_sec,
+		   times.it_interval.tv_sec);
 }
 
 static void verify_shot(atomic_int *count, const double *at, const char *name)
@@ -88,7 +91,8 @@ static void verify_shot(atomic_int *count, const double *at, const char *name)
 		live_sleep(0.005);
 	live_check(*count == 1, "%s went off %d times", name, *count);
 	live_check(*at >= started + DELAY - 0.02, "%s came early, after %.3f s", name, *at - started);
-	live_check(*at <= latest, "%s came late, after %.3f s of which %.3f away", name, *at - started, live_downtime());
+	live_check(*at <= latest, "%s came late, after %.3f s of which %.3f away", name, *at - started,
+		   live_downtime());
 }
 
 int main(int argc, char **argv)

@@ -35,11 +35,12 @@ static void describe(struct member *member)
 
 static void verify(const struct member *member, int number)
 {
-	live_check(getpid() == member->pid && getppid() == member->parent, "member %d: pid %d, parent %d, not %d and %d",
-		   number, getpid(), getppid(), member->pid, member->parent);
+	live_check(getpid() == member->pid && getppid() == member->parent,
+		   "member %d: pid %d, parent %d, not %d and %d", number, getpid(), getppid(), member->pid,
+		   member->parent);
 	live_check(getpgrp() == member->group && getsid(0) == member->session,
-		   "member %d: group %d, session %d, not %d and %d", number, getpgrp(), getsid(0), member->group,
-		   member->session);
+		   "member %d: group %d, session %d, not %d and %d", number, getpgrp(), getsid(0),
+		   member->group, member->session);
 }
 
 static void live_as(int number)
@@ -161,9 +162,11 @@ static void verify_zombies(void)
 {
 	int status;
 
-	live_check(waitpid(zombies[0], &status, 0) == zombies[0] && WIFEXITED(status) && WEXITSTATUS(status) == 42,
+	live_check(waitpid(zombies[0], &status, 0) == zombies[0] && WIFEXITED(status) &&
+			   WEXITSTATUS(status) == 42,
 		   "the first zombie: wait status 0x%x", status);
-	live_check(waitpid(zombies[1], &status, 0) == zombies[1] && WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM,
+	live_check(waitpid(zombies[1], &status, 0) == zombies[1] && WIFSIGNALED(status) &&
+			   WTERMSIG(status) == SIGTERM,
 		   "the second zombie: wait status 0x%x", status);
 }
 

@@ -114,9 +114,10 @@ def already_traced(cell, dumper, _restorer):
 
 
 def dump_into_nowhere(cell, dumper, _restorer):
+	"""The directory's parent is missing too: nothing is made, and the error names it."""
 	cell.start()
 	cell.wait_ready()
-	expect_error(dumper.dump(cell.root, cell.path("missing")), "missing")
+	expect_error(dumper.dump(cell.root, cell.path("missing", "images")), "missing")
 	if os.path.exists(cell.path("missing")):
 		raise Failure("the directory was made")
 	still_works(cell)

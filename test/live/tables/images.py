@@ -1,0 +1,51 @@
+"""images.py - the directory of images itself: its modes, and that other tools read it."""
+
+import os
+import shutil
+import stat
+import subprocess
+
+from harness.cell import Failure, Skip
+from harness.row import Row
+
+
+def dumped(cell, dumper):
+	cell.start()
+	cell.wait_ready()
+	images = cell.path("images")
+	cell.dump(dumper, images)
+	return images
+
+
+def private(cell, dumper, _restorer):
+	"""Images hold other people's memory: a directory made for them is 0700, every file 0600."""
+	images = dumped(cell, dumper)
+	modes = {path: stat.S_IMODE(os.stat(path).st_mode) for path in
+		 [images] + [os.path.join(images, name) for name in os.listdir(images)]}
+	wrong = [f"{path} has mode {mode:o}" for path, mode in modes.items() if mode & 0o077]
+	if wrong:
+		raise Failure("\n".join(wrong))
+
+
+def decoded_by_crit(cell, dumper, _restorer):
+	"""Debian's crit shows every image, and the tree, its descriptors and its memory."""
+	if not shutil.which("crit"):
+		raise Skip("crit is not installed")
+	os.mkdir(cell.path("images"))
+	images = dumped(cell, dumper)
+	commands = [["crit", "show", os.path.join(images, name)] for name in sorted(os.listdir(images))
+		    if name.endswith(".img") and not name.startswith("pages-")]
+	commands += [["crit", "x", images, what] for what in ("ps", "fds", "mems")]
+	for command in commands:
+		run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+				     text=True)
+		if run.returncode != 0:
+			raise Failure(f"{' '.join(command)}: {run.stdout[-1000:]}")
+
+
+ROWS = [
+	Row("images-private", "counter", run=private, modes=("ours", "peer"),
+	    peer_fails={"dump": "it makes no directory, and its images can be read by all"}),
+	Row("images-crit", "pipes", arguments=("anonymous",), run=decoded_by_crit, modes=("ours", "peer")),
+	Row("images-crit-shared", "memory_shared", run=decoded_by_crit, modes=("ours", "peer")),
+]
