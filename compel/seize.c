@@ -117,8 +117,10 @@ int wait_for_stop(pid_t tid, uint64_t deadline, int *status)
 	for (unsigned round = 0;; round++) {
 		siginfo_t info = {};
 
-		if (waitid(P_PID, tid, &info, WSTOPPED | __WALL | WNOHANG) < 0 && errno != EINTR)
+		if (waitid(P_PID, tid, &info, WSTOPPED | __WALL | WNOHANG) < 0 && errno != EINTR) {
+			is_dead(tid); /* a zombie is no child for who waits for stops only */
 			return -ESRCH;
+		}
 		if (info.si_pid == tid) {
 			*status = info.si_status << 8 | 0x7f;
 			return 0;
@@ -129,6 +131,15 @@ int wait_for_stop(pid_t tid, uint64_t deadline, int *status)
 			return is_dead(tid) ? -ESRCH : -ETIMEDOUT;
 		relax(round);
 	}
+}
+
+int trace_reap(struct traced_thread *thread, uint64_t deadline)
+{
+	int status, result = 0;
+
+	while (!result && !(result = wait_for_stop(thread->tid, deadline, &status)))
+		ptrace(PTRACE_CONT, thread->tid, 0, 0);
+	return result == -ESRCH ? 0 : result;
 }
 
 static void name_of(pid_t tid, char name[32])
@@ -173,7 +184,10 @@ int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp)
 	}
 	thread->is_seized = true;
 	settle_look_asleep(thread);
-	return ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 ? -errno : 0;
+	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0)
+		return 0;
+	trace_reap(thread, trace_deadline(RELEASE_PATIENCE)); /* it is ending, and we came too late not to be its tracer */
+	return -ESRCH;
 }
 
 int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers)
@@ -307,15 +321,6 @@ int trace_exit_kill(struct traced_thread *thread, bool on)
 		return fail(errno, "cannot set the options of thread %d", thread->tid);
 	thread->options = options;
 	return 0;
-}
-
-int trace_reap(struct traced_thread *thread, uint64_t deadline)
-{
-	int status, result = 0;
-
-	while (!result && !(result = wait_for_stop(thread->tid, deadline, &status)))
-		ptrace(PTRACE_CONT, thread->tid, 0, 0);
-	return result == -ESRCH ? 0 : result;
 }
 
 /*

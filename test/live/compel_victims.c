@@ -311,6 +311,10 @@ void count_with_vectors(struct tale *tale)
 {
 	for (long index = 1; index < 8; index++)
 		start_thread(spin_with_vectors, index);
+	for (long index = 1; index < 8; index++) {
+		while (!tale->ticks[index])
+			usleep(1000);
+	}
 	usleep(20000);
 	tale->is_ready = 1;
 	spin_with_vectors(NULL);
@@ -427,6 +431,8 @@ void do_everything(struct tale *tale)
 	start_thread(sleep_all_the_time, 3);
 	start_thread(look_at_oneself, 4);
 	start_thread(spin_with_vectors, 5);
+	while (!tale->ticks[1] || !tale->ticks[2] || !tale->ticks[3] || !tale->ticks[4] || !tale->ticks[5])
+		usleep(1000);
 	usleep(20000);
 	tale->is_ready = 1;
 	spin_with_vectors(NULL);
