@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "files/kind.h"
+#include "files/locks.h"
 #include "image/message.h"
 
 #ifndef F_GETOWNER_UIDS
@@ -51,7 +52,7 @@ static int look_at(struct task *task, int fd, struct seen_file *seen)
 	return proc_read_fdinfo(task->proc, fd, &seen->info);
 }
 
-static int list_descriptors(struct task *task, struct found **found, size_t *count)
+static int list_descriptors(struct snapshot *snapshot, struct task *task, struct found **found, size_t *count)
 {
 	int list = openat(task->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = 0;
 	struct dirent *entry;
@@ -71,6 +72,8 @@ static int list_descriptors(struct task *task, struct found **found, size_t *cou
 		added->task = task;
 		added->index = task->descriptor_count - 1;
 		result = look_at(task, descriptor->fd, &added->seen);
+		if (!result)
+			result = locks_note(snapshot, task, descriptor->fd, added->seen.info.rest);
 		descriptor->closes_on_exec = added->seen.info.flags & O_CLOEXEC;
 	}
 	closedir(directory);
@@ -223,7 +226,7 @@ int files_collect(struct snapshot *snapshot)
 	for_each_task(task, snapshot) {
 		if (result || task->state == TASK_DEAD || !is_first_of_table(snapshot, task))
 			continue;
-		result = list_descriptors(task, &found, &count);
+		result = list_descriptors(snapshot, task, &found, &count);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
@@ -233,6 +236,8 @@ int files_collect(struct snapshot *snapshot)
 	for_each_task(task, snapshot)
 		if (task->descriptor_count)
 			qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_numbers);
+	if (!result)
+		locks_collect(snapshot);
 	/* A refusal does not end the loop: all of them are told at once. */
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		/* Those known by a path only were described when they were added. */
@@ -312,5 +317,5 @@ int files_save(struct snapshot *snapshot)
 	for (size_t i = 0; !result && i < file_kind_count; i++)
 		if (file_kinds[i]->save_more)
 			result = file_kinds[i]->save_more(snapshot);
-	return result;
+	return result ?: locks_save(snapshot);
 }

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "files/kind.h"
+#include "files/locks.h"
 #include "image/image.h"
 
 static int compare_ids(const void *left, const void *right)
@@ -102,6 +103,8 @@ int files_load(struct snapshot *snapshot)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
+	if (!result)
+		result = locks_load(snapshot);
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		if (snapshot->files[i]->kind)
 			result = snapshot->files[i]->kind->check(snapshot, snapshot->files[i]);
@@ -158,9 +161,7 @@ void files_close(struct snapshot *snapshot)
 
 static bool is_wanted(const struct task *task, int fd)
 {
-	struct descriptor key = { .fd = fd };
-
-	return task->descriptor_count && bsearch(&key, task->descriptors, task->descriptor_count, sizeof(key), compare_numbers);
+	return task_find_descriptor(task, fd);
 }
 
 /* Moves a descriptor of ours to a number that the task does not want; the old one stays open. */

@@ -42,6 +42,18 @@ struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid)
 	return NULL;
 }
 
+static int compare_number(const void *key, const void *member)
+{
+	return *(const int *)key - ((const struct descriptor *)member)->fd;
+}
+
+struct descriptor *task_find_descriptor(const struct task *task, int fd)
+{
+	if (!task->descriptor_count)
+		return NULL;
+	return bsearch(&fd, task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_number);
+}
+
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id)
 {
 	struct file *file = allocate(sizeof(*file));
@@ -97,4 +109,5 @@ void snapshot_free(struct snapshot *snapshot)
 		free(snapshot->files[i]);
 	}
 	free(snapshot->files);
+	free(snapshot->locks);
 }

@@ -75,6 +75,15 @@ struct file {
 	bool needs_writable_mapping;
 };
 
+/* A lock on a file; saved as file_lock_entry. */
+struct file_lock {
+	struct task *task; /* holds it, through its descriptor */
+	int fd;
+	struct file *file;
+	uint32_t flag, type;
+	int64_t start, length; /* 0: to the end */
+};
+
 /* What the user allows, asks for, and wants checked; from the options. */
 struct policy {
 	bool shell_job, file_locks;
@@ -92,7 +101,9 @@ struct snapshot {
 	size_t file_count;
 	struct shared_memory *shared; /* memory/shared.h */
 	size_t shared_count;
-	struct pipes *pipes; /* files/pipe.c */
+	struct file_lock *locks; /* files/locks.h */
+	size_t lock_count;
+	struct held_pipes *pipes, *fifos; /* restore: files/pipe_content.h */
 };
 
 void snapshot_init(struct snapshot *snapshot);
@@ -100,6 +111,7 @@ void snapshot_free(struct snapshot *snapshot);
 /* A new task at the end of the list and among the children of `parent` (NULL: the root). */
 struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid);
 struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid);
+struct descriptor *task_find_descriptor(const struct task *task, int fd); /* NULL: it has none of that number */
 /* A new file with the next id and an empty entry. */
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id);
 struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id);

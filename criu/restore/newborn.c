@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "files/kind.h"
+#include "files/locks.h"
 #include "restore/restore.h"
 #include "task/part.h"
 
@@ -183,7 +184,7 @@ static int arrange_files(struct restore *restore, struct task *task)
 		return fail(errno, "no free descriptor");
 	result = files_arrange(task, kept, array_size(kept));
 	log_move(log);
-	return result;
+	return result ?: locks_take(&restore->snapshot, task);
 }
 
 /* ---- the way out ---- */

@@ -1,0 +1,222 @@
+/*
+ * locks.c - see locks.h. Dump reads them from fdinfo, which tells them per descriptor; restore takes them again, without waiting,
+ * in the newborn that held them.
+ *
+ * A task that waits for a lock needs nothing: its call begins again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "file-lock.pb-c.h"
+#include "files/kind.h"
+#include "files/locks.h"
+#include "image/message.h"
+
+#define ADVICE "--file-locks (-l), if nobody outside of the tree uses these locks"
+
+/* file_lock_entry.flag, and how fdinfo calls it. */
+enum { LOCK_POSIX = 1, LOCK_FLOCK = 2, LOCK_OFD = 4 };
+static const struct {
+	const char *name;
+	uint32_t flag;
+} families[] = {
+	{ "POSIX", LOCK_POSIX },
+	{ "FLOCK", LOCK_FLOCK },
+	{ "OFDLCK", LOCK_OFD },
+};
+
+static const char *name_of_family(uint32_t flag)
+{
+	for (size_t i = 0; i < array_size(families); i++)
+		if (families[i].flag == flag)
+			return families[i].name;
+	return NULL;
+}
+
+/* ---- dump ---- */
+
+/* "1: POSIX  ADVISORY  WRITE 4711 fe:00:10953813 0 99": number, family, its way, type, pid, file, first and last byte. */
+static int note(struct snapshot *snapshot, struct task *task, int fd, const char *text)
+{
+	struct file_lock lock = { .task = task, .fd = fd };
+	char family[16], way[16], type[16], last[32];
+
+	if (sscanf(text, " %*d: %15s %15s %15s %*d %*x:%*x:%*u %" SCNd64 " %31s", family, way, type,
+		   &lock.start, last) != 5)
+		return fail(EINVAL, "cannot understand the lock of file %d: %.*s", fd,
+			    (int)strcspn(text, "\n"), text);
+	if (!strcmp(family, "->"))
+		return 0; /* somebody waits for it */
+	for (size_t i = 0; i < array_size(families); i++)
+		if (!strcmp(family, families[i].name))
+			lock.flag = families[i].flag;
+	lock.type = strcmp(type, "WRITE") ? F_RDLCK : F_WRLCK;
+	if (!lock.flag || (strcmp(type, "WRITE") && strcmp(type, "READ")))
+		return refuse(
+			"process %d (%s): file %d has a lock that cannot be saved (%s %s): give up the lease first",
+			task->pid, task->name, fd, family, type);
+	lock.length = strcmp(last, "EOF") ? strtoll(last, NULL, 10) - lock.start + 1 : 0;
+	*grow(&snapshot->locks, &snapshot->lock_count) = lock;
+	return 0;
+}
+
+int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *fdinfo)
+{
+	int result = 0;
+
+	for (const char *line = fdinfo; line && !result; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (!strncmp(line, "lock:", 5))
+			result = note(snapshot, task, fd, line + 5);
+		if (result == -EOPNOTSUPP)
+			result = 0; /* it is told with the other refusals */
+	}
+	return result;
+}
+
+/* Told by several descriptors of one open file. The owner of a POSIX lock is the process, of others the open file. */
+static bool is_same(const struct file_lock *a, const struct file_lock *b)
+{
+	return a->file == b->file && a->flag == b->flag && a->start == b->start && a->length == b->length &&
+	       (a->flag != LOCK_POSIX || a->task == b->task);
+}
+
+static void forget_repeated(struct snapshot *snapshot)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < snapshot->lock_count; i++) {
+		bool is_known = false;
+
+		for (size_t j = 0; j < kept && !is_known; j++)
+			is_known = is_same(&snapshot->locks[i], &snapshot->locks[j]);
+		if (!is_known)
+			snapshot->locks[kept++] = snapshot->locks[i];
+	}
+	snapshot->lock_count = kept;
+}
+
+void locks_collect(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < snapshot->lock_count; i++) {
+		struct file_lock *lock = &snapshot->locks[i];
+
+		lock->file = task_find_descriptor(lock->task, lock->fd)->file;
+	}
+	forget_repeated(snapshot);
+	for (size_t i = 0; i < snapshot->lock_count && !snapshot->policy.file_locks; i++) {
+		const struct file_lock *lock = &snapshot->locks[i];
+
+		if (i && lock[-1].task == lock->task && lock[-1].file == lock->file)
+			continue; /* once a file */
+		refuse("process %d (%s): file %d (%s) has a lock (%s)", lock->task->pid, lock->task->name,
+		       lock->fd, lock->file->seen->link, name_of_family(lock->flag));
+		fail_advice(ADVICE);
+	}
+}
+
+int locks_save(struct snapshot *snapshot)
+{
+	struct image *image = NULL;
+	int result = 0;
+
+	if (snapshot->lock_count)
+		result = image_create(snapshot->images, &image, IMAGE_FILE_LOCKS, 0);
+	for (size_t i = 0; !result && i < snapshot->lock_count; i++) {
+		const struct file_lock *lock = &snapshot->locks[i];
+		FileLockEntry entry = FILE_LOCK_ENTRY__INIT;
+
+		entry.flag = lock->flag;
+		entry.type = lock->type;
+		entry.pid = lock->task->pid;
+		entry.fd = lock->fd;
+		entry.start = lock->start;
+		entry.len = lock->length;
+		result = image_write(image, &entry.base);
+	}
+	return image_close(image) ?: result;
+}
+
+/* ---- restore ---- */
+
+static int add_entry(struct snapshot *snapshot, const FileLockEntry *entry)
+{
+	struct file_lock *lock = grow(&snapshot->locks, &snapshot->lock_count);
+	const struct descriptor *descriptor;
+
+	lock->task = snapshot_find_task(snapshot, entry->pid);
+	descriptor = lock->task ? task_find_descriptor(lock->task, entry->fd) : NULL;
+	if (!descriptor)
+		return fail(EINVAL,
+			    "filelocks.img holds a lock of descriptor %d of process %d, which has none",
+			    entry->fd, entry->pid);
+	if (!name_of_family(entry->flag) || (entry->type != F_RDLCK && entry->type != F_WRLCK))
+		return fail(EINVAL,
+			    "filelocks.img holds a lock of a kind that is not supported (flag %u, type %u)",
+			    entry->flag, entry->type);
+	lock->fd = entry->fd;
+	lock->file = descriptor->file;
+	lock->flag = entry->flag;
+	lock->type = entry->type;
+	lock->start = entry->start;
+	lock->length = entry->len;
+	return 0;
+}
+
+int locks_load(struct snapshot *snapshot)
+{
+	FileLockEntry *entry;
+	struct image *image;
+	int result = image_open(snapshot->images, &image, IMAGE_FILE_LOCKS, 0);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	while ((result = image_read_as(image, file_lock_entry, &entry)) > 0) {
+		result = add_entry(snapshot, entry);
+		image_free(entry);
+		if (result)
+			break;
+	}
+	image_close(image);
+	if (!result && snapshot->lock_count && !snapshot->policy.file_locks) {
+		fail_advice(ADVICE);
+		return fail(0, "the processes hold locks on files");
+	}
+	return result;
+}
+
+static int take(const struct file_lock *lock)
+{
+	struct flock range = {
+		.l_type = lock->type, .l_whence = SEEK_SET, .l_start = lock->start, .l_len = lock->length
+	};
+
+	if (lock->flag == LOCK_FLOCK)
+		return flock(lock->fd, (lock->type == F_WRLCK ? LOCK_EX : LOCK_SH) | LOCK_NB);
+	return fcntl(lock->fd, lock->flag == LOCK_OFD ? F_OFD_SETLK : F_SETLK, &range);
+}
+
+int locks_take(const struct snapshot *snapshot, const struct task *task)
+{
+	for (size_t i = 0; i < snapshot->lock_count; i++) {
+		const struct file_lock *lock = &snapshot->locks[i];
+		const RegFileEntry *path = lock->file->entry->reg;
+
+		if (lock->task != task || take(lock) == 0)
+			continue;
+		if (errno == EAGAIN || errno == EACCES)
+			return fail(
+				0,
+				"file %d (%s) was locked by the process, and somebody else has locked it since",
+				lock->fd, path ? path->name : lock->file->kind->name);
+		return fail(errno, "cannot lock file %d (%s) again", lock->fd,
+			    path ? path->name : lock->file->kind->name);
+	}
+	return 0;
+}

@@ -1,0 +1,20 @@
+/*
+ * locks.h - locks on files that tasks of the tree hold: POSIX locks of a process, flock(2) and F_OFD_SETLK of an open file.
+ */
+#ifndef CRIU_FILES_LOCKS_H
+#define CRIU_FILES_LOCKS_H
+
+#include "model/snapshot.h"
+
+/* Dump: notes the locks that the text of a descriptor's fdinfo tells of. Refuses leases. */
+int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *fdinfo);
+/* Dump, when every descriptor has its file: each lock once. Without --file-locks they are refused. */
+void locks_collect(struct snapshot *snapshot);
+int locks_save(struct snapshot *snapshot);
+
+/* Restore: reads the locks, and asks for --file-locks if there are any. */
+int locks_load(struct snapshot *snapshot);
+/* In a newborn, when its descriptors are in place: closing one of a file would drop the process's POSIX locks on it. */
+int locks_take(const struct snapshot *snapshot, const struct task *task);
+
+#endif

@@ -1,0 +1,187 @@
+/*
+ * pipe_content.c - see pipe_content.h.
+ *
+ * Content is copied with tee(2), which takes nothing out and keeps the mark of a packet (O_DIRECT, pipe(2)): a read from our copy
+ * ends where a packet does, so that the borders are seen. A single packet alone looks like a stream.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "files/pipe_content.h"
+#include "image/message.h"
+#include "pipe-data.pb-c.h"
+
+/* ---- dump ---- */
+
+/* A descriptor of ours from which the pipe can be read, without being one of the ends that the task knows. */
+static int open_reader(const struct seen_file *seen)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", seen->task->pid, seen->fd);
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	return fd < 0 ? fail(errno, "cannot open %s of process %d for reading", seen->link, seen->task->pid) :
+			fd;
+}
+
+/* Takes our copy of the content out, piece by piece. */
+static int take_pieces(int copy, size_t size, char **content, PipeDataEntry *entry)
+{
+	size_t taken = 0;
+
+	*content = allocate(size);
+	while (taken < size) {
+		ssize_t length = read(copy, *content + taken, size - taken);
+
+		if (length <= 0)
+			return fail(length ? errno : ENODATA, "cannot read the copy of a pipe");
+		*grow(&entry->packets, &entry->n_packets) = length;
+		taken += length;
+	}
+	return 0;
+}
+
+/* All of the pipe's content: tee() fills a pipe of our own of the same capacity. */
+static int copy_content(int reader, unsigned capacity, char **content, PipeDataEntry *entry)
+{
+	autoclose int copy_out = -1, copy_in = -1;
+	int ends[2];
+	ssize_t got;
+
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+		return fail(errno, "cannot make a pipe");
+	copy_out = ends[0];
+	copy_in = ends[1];
+	if (fcntl(copy_in, F_SETPIPE_SZ, capacity) < 0)
+		return fail(errno, "cannot make a pipe of %u bytes", capacity);
+	got = tee(reader, copy_in, capacity, SPLICE_F_NONBLOCK);
+	if (got < 0 && errno != EAGAIN)
+		return fail(errno, "cannot copy the content of a pipe");
+	entry->bytes = max(got, (ssize_t)0);
+	return take_pieces(copy_out, entry->bytes, content, entry);
+}
+
+int pipe_content_save(struct image *image, const struct seen_file *seen, uint32_t id, bool is_of_packets)
+{
+	PipeDataEntry entry = PIPE_DATA_ENTRY__INIT;
+	autofree char *content = NULL;
+	autofree uint32_t *packets = NULL;
+	autoclose int reader = open_reader(seen);
+	int capacity, result;
+
+	if (reader < 0)
+		return reader;
+	capacity = fcntl(reader, F_GETPIPE_SZ);
+	if (capacity < 0)
+		return fail(errno, "cannot read the capacity of %s", seen->link);
+	entry.pipe_id = id;
+	message_set(&entry, size, capacity);
+	result = copy_content(reader, capacity, &content, &entry);
+	packets = entry.packets;
+	if (entry.n_packets == 1 && !is_of_packets)
+		entry.n_packets = 0;
+	return result ?: image_write(image, &entry.base) ?: image_write_bytes(image, content, entry.bytes);
+}
+
+/* ---- restore ---- */
+
+struct held_pipe *held_pipe_find(struct held_pipes **pipes, uint32_t id)
+{
+	struct held_pipe *added;
+
+	if (!*pipes)
+		*pipes = allocate(sizeof(**pipes));
+	for (size_t i = 0; i < (*pipes)->count; i++)
+		if ((*pipes)->items[i].id == id)
+			return &(*pipes)->items[i];
+	added = grow(&(*pipes)->items, &(*pipes)->count);
+	added->id = id;
+	added->ends[0] = added->ends[1] = -1;
+	return added;
+}
+
+static int load(struct image *image, const PipeDataEntry *entry, struct held_pipe *pipe)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < entry->n_packets; i++)
+		sum += entry->packets[i];
+	if (pipe->content)
+		return fail(EINVAL, "%s holds the content of pipe %u twice", image_name(image),
+			    entry->pipe_id);
+	if (entry->bytes > image_size(image) - image_position(image))
+		return fail(EINVAL, "%s is shorter than it says: pipe %u", image_name(image), entry->pipe_id);
+	if (entry->n_packets && sum != entry->bytes)
+		return fail(EINVAL, "%s: the packets of pipe %u are not its content", image_name(image),
+			    entry->pipe_id);
+	pipe->capacity = entry->size;
+	pipe->size = entry->bytes;
+	pipe->content = allocate(pipe->size);
+	pipe->packets = copy_bytes(entry->packets, entry->n_packets * sizeof(*entry->packets));
+	pipe->packet_count = entry->n_packets;
+	return image_read_bytes(image, pipe->content, pipe->size);
+}
+
+int held_pipes_load(struct image_store *images, enum image_kind kind, struct held_pipes **pipes)
+{
+	PipeDataEntry *entry;
+	struct image *image;
+	int result = image_open(images, &image, kind, 0);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	while ((result = image_read_as(image, pipe_data_entry, &entry)) > 0) {
+		result = load(image, entry, held_pipe_find(pipes, entry->pipe_id));
+		image_free(entry);
+		if (result)
+			break;
+	}
+	image_close(image);
+	return result;
+}
+
+int held_pipe_set_capacity(const struct held_pipe *pipe)
+{
+	if (pipe->capacity && fcntl(pipe->ends[0], F_SETPIPE_SZ, pipe->capacity) < 0)
+		return fail(errno, "cannot make a pipe of %u bytes", pipe->capacity);
+	return 0;
+}
+
+int held_pipe_fill(const struct held_pipe *pipe)
+{
+	size_t written = 0;
+	int result = 0;
+
+	if (pipe->packet_count && fcntl(pipe->ends[1], F_SETFL, O_NONBLOCK | O_DIRECT) < 0)
+		return fail(errno, "cannot make a pipe of packets");
+	for (size_t i = 0; !result && i < pipe->packet_count; i++) {
+		result = write_all(pipe->ends[1], pipe->content + written, pipe->packets[i]);
+		written += pipe->packets[i];
+	}
+	if (!result)
+		result = write_all(pipe->ends[1], pipe->content + written, pipe->size - written);
+	return result ? fail(-result, "cannot put back the %zu bytes that were in a pipe", pipe->size) : 0;
+}
+
+void held_pipes_close(struct held_pipes **pipes)
+{
+	for (size_t i = 0; *pipes && i < (*pipes)->count; i++) {
+		struct held_pipe *pipe = &(*pipes)->items[i];
+
+		for (int end = 0; end < 2; end++)
+			if (pipe->ends[end] >= 0)
+				close(pipe->ends[end]);
+		free(pipe->content);
+		free(pipe->packets);
+	}
+	if (*pipes)
+		free((*pipes)->items);
+	free(*pipes);
+	*pipes = NULL;
+}
