@@ -16,7 +16,7 @@
 #include "image/message.h"
 #include "task/part.h"
 
-#define ASK_SECUREBITS "ask for the securebits"
+#define ASK_SECUREBITS	 "ask for the securebits"
 #define CAPABILITY_WORDS 2
 
 static void store_capabilities(uint32_t **words, size_t *count, uint64_t set)
@@ -58,8 +58,8 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	if (status->no_new_privileges)
 		message_set(creds, no_new_privs, 1);
 	if (status->seccomp)
-		return refuse("process %d (%s): thread %d has a seccomp filter, which is not supported yet", task->pid,
-			      task->name, task->threads[thread]);
+		return refuse("process %d (%s): thread %d has a seccomp filter, which is not supported yet",
+			      task->pid, task->name, task->threads[thread]);
 	return 0;
 }
 
@@ -92,10 +92,11 @@ static int check(const struct task *task, size_t thread)
 	proc_status_free(&ours);
 	lacking = load_capabilities(core->creds->cap_prm, core->creds->n_cap_prm) & ~ours.permitted;
 	if (lacking)
-		return fail(EPERM, "thread %d had capabilities that criu does not have (mask %#llx)", task->threads[thread],
-			    (unsigned long long)lacking);
+		return fail(EPERM, "thread %d had capabilities that criu does not have (mask %#llx)",
+			    task->threads[thread], (unsigned long long)lacking);
 	if (core->seccomp_mode > 0 && core->has_seccomp_mode)
-		return fail(EINVAL, "thread %d had a seccomp filter, which is not supported yet", task->threads[thread]);
+		return fail(EINVAL, "thread %d had a seccomp filter, which is not supported yet",
+			    task->threads[thread]);
 	return 0;
 }
 
@@ -103,7 +104,8 @@ static void make_ids(const CredsEntry *creds, struct call_list *calls)
 {
 	uint64_t groups = calls_bytes(calls, creds->groups, creds->n_groups * sizeof(*creds->groups));
 
-	call(calls, "keep capabilities while ids change", SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
+	call(calls, "keep capabilities while ids change", SYS_prctl, PR_SET_SECUREBITS,
+	     SECBIT_NO_SETUID_FIXUP);
 	call(calls, "set supplementary groups", SYS_setgroups, creds->n_groups, groups);
 	call(calls, "set group ids", SYS_setresgid, creds->gid, creds->egid, creds->sgid);
 	if (creds->fsgid != creds->egid)
@@ -126,7 +128,8 @@ static void make_capabilities(const CredsEntry *creds, struct call_list *calls)
 	for (int capability = 0; capability < 64; capability++) {
 		/* Those the kernel does not know are not in our own bounding set either: PR_CAPBSET_READ says EINVAL. */
 		if (!(bounding >> capability & 1) && prctl(PR_CAPBSET_READ, capability) == 1)
-			call(calls, "drop a capability from the bounding set", SYS_prctl, PR_CAPBSET_DROP, capability);
+			call(calls, "drop a capability from the bounding set", SYS_prctl, PR_CAPBSET_DROP,
+			     capability);
 	}
 	call(calls, "set securebits", SYS_prctl, PR_SET_SECUREBITS, creds->secbits);
 	for (int word = 0; word < CAPABILITY_WORDS; word++) {
@@ -142,7 +145,8 @@ static void make_capabilities(const CredsEntry *creds, struct call_list *calls)
 	call(calls, "clear ambient capabilities", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL);
 	for (int capability = 0; capability < 64; capability++)
 		if (ambient >> capability & 1)
-			call(calls, "raise an ambient capability", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability);
+			call(calls, "raise an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
+			     PR_CAP_AMBIENT_RAISE, capability);
 }
 
 static void make(const struct task *task, size_t thread, struct call_list *calls)

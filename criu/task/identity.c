@@ -72,7 +72,8 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 
 static void ask(const struct task *task unused, size_t thread unused, struct call_list *calls)
 {
-	call(calls, ASK_TID_ADDRESS, SYS_prctl, PR_GET_TID_ADDRESS, calls_bytes(calls, NULL, sizeof(uint64_t)));
+	call(calls, ASK_TID_ADDRESS, SYS_prctl, PR_GET_TID_ADDRESS,
+	     calls_bytes(calls, NULL, sizeof(uint64_t)));
 	call(calls, ASK_PARENT_DEATH, SYS_prctl, PR_GET_PDEATHSIG, calls_bytes(calls, NULL, sizeof(int)));
 }
 
@@ -98,14 +99,19 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	const RseqEntry *rseq = core->thread_core->rseq_entry;
 	char name[16] = "";
 
-	snprintf(name, sizeof(name), "%.15s", core->thread_core->comm ?: core->tc ? core->tc->comm : task->name);
-	call(calls, "set the name of the thread", SYS_prctl, PR_SET_NAME, calls_bytes(calls, name, sizeof(name)));
+	snprintf(name, sizeof(name), "%.15s",
+		 core->thread_core->comm ?:
+			 core->tc	 ? core->tc->comm :
+					   task->name);
+	call(calls, "set the name of the thread", SYS_prctl, PR_SET_NAME,
+	     calls_bytes(calls, name, sizeof(name)));
 	call(calls, "set clear_child_tid", SYS_set_tid_address, arch_clear_tid(core));
 	if (core->thread_core->futex_rla_len)
 		call(calls, "set the robust futex list", SYS_set_robust_list, core->thread_core->futex_rla,
 		     core->thread_core->futex_rla_len);
 	if (rseq && rseq->rseq_abi_pointer)
-		call(calls, "register rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size, 0, rseq->signature);
+		call(calls, "register rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size, 0,
+		     rseq->signature);
 }
 
 const struct task_part part_identity = {

@@ -45,7 +45,8 @@ static int check(const struct task *task, size_t thread)
 		ours.rlim_max = entry->max; /* try it: whether we are allowed to is the kernel's word */
 		if (setrlimit(i, &ours) < 0) {
 			fail_advice("run criu with CAP_SYS_RESOURCE, or under a higher limit");
-			return fail(errno, "hard limit %zu (ulimit) cannot be raised to %llu", i, (unsigned long long)entry->max);
+			return fail(errno, "hard limit %zu (ulimit) cannot be raised to %llu", i,
+				    (unsigned long long)entry->max);
 		}
 	}
 	return 0;
@@ -58,7 +59,8 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	for (size_t i = 0; entries && i < entries->n_rlimits && i < RLIM_NLIMITS; i++) {
 		struct rlimit limit = { entries->rlimits[i]->cur, entries->rlimits[i]->max };
 
-		call(calls, "set a resource limit", SYS_prlimit64, 0, i, calls_bytes(calls, &limit, sizeof(limit)), 0);
+		call(calls, "set a resource limit", SYS_prlimit64, 0, i,
+		     calls_bytes(calls, &limit, sizeof(limit)), 0);
 	}
 }
 

@@ -74,7 +74,8 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 static int check(const struct task *task, size_t thread)
 {
 	if (!thread && task->mm->n_mm_saved_auxv > 64)
-		return fail(EINVAL, "the image holds %zu words of auxv, more than any kernel has", task->mm->n_mm_saved_auxv);
+		return fail(EINVAL, "the image holds %zu words of auxv, more than any kernel has",
+			    task->mm->n_mm_saved_auxv);
 	return 0;
 }
 

@@ -4,15 +4,17 @@
 #include "task/part.h"
 
 const struct task_part *const task_parts[] = {
-	&part_memory_layout,   /* first: names of areas and the executable, with all privileges */
-	&part_process,	       /* personality, subreaper, …: needs nothing */
-	&part_identity,	       /* name, thread ids, rseq: memory is there */
-	&part_scheduling,      /* needs CAP_SYS_NICE */
-	&part_signals,	       /* actions before anything can be pending */
-	&part_limits,	       /* after memory, which they would limit; needs no privilege but to raise */
-	&part_credentials,     /* drops privileges: nothing above would work after it */
+	&part_memory_layout, /* first: names of areas and the executable, with all privileges */
+	&part_process,	     /* personality, subreaper, …: needs nothing */
+	&part_identity,	     /* name, thread ids, rseq: memory is there */
+	&part_scheduling,    /* needs CAP_SYS_NICE */
+	&part_signals,	     /* actions before anything can be pending */
+	&part_posix_timers,  /* made here, with all privileges; dump: before what is in the queues is read */
+	&part_limits,	     /* after memory, which they would limit; needs no privilege but to raise */
+	&part_credentials,   /* drops privileges: nothing above would work after it */
 	&part_pending_signals, /* a thread may send itself anything; actions and masks stand */
 	&part_timers,	       /* last: they tick from here on */
+	&part_posix_timers_set,
 };
 
 const size_t task_part_count = array_size(task_parts);

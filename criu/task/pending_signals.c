@@ -1,14 +1,16 @@
 /*
  * pending_signals.c - signals that were sent and not yet taken, with their siginfo, for threads and for whole processes.
  *
- * PTRACE_PEEKSIGINFO (Linux 3.10) reads the queues without taking anything out. A thread may send itself any siginfo, even one
- * that looks like the kernel's (rt_sigqueueinfo(2)), so restore has each thread fill its own queue.
+ * PTRACE_PEEKSIGINFO (Linux 3.10) reads the queues without taking anything out. They are read after the timers, which go on while
+ * all else stands still: what goes off in between is in the queue, and not lost. A thread may send itself any siginfo, even
+ * one that looks like the kernel's (rt_sigqueueinfo(2)), so restore has each thread fill its own queue.
  */
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include "base/error.h"
 #include "image/message.h"
 #include "task/part.h"
@@ -18,7 +20,8 @@
 
 static int read_queue(pid_t tid, bool shared, SignalQueueEntry *queue)
 {
-	struct __ptrace_peeksiginfo_args request = { .flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0, .nr = BATCH };
+	struct __ptrace_peeksiginfo_args request = { .flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0,
+						     .nr = BATCH };
 	siginfo_t pending[BATCH];
 
 	for (;;) {
@@ -33,27 +36,73 @@ static int read_queue(pid_t tid, bool shared, SignalQueueEntry *queue)
 			entry->siginfo.len = SIGINFO_SIZE;
 			*grow(&queue->signals, &queue->n_signals) = entry;
 		}
-		if (got < BATCH)
+		if (!got)
 			return 0;
 		request.off += got;
 	}
 }
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+static int read_queues(const struct task *task, size_t thread)
 {
 	CoreEntry *core = task->cores[thread];
 	pid_t tid = task->threads[thread];
-	int result = 0;
+	int result;
 
 	core->thread_core->signals_p = message_new(SignalQueueEntry, signal_queue_entry);
-	if (facts->status.pending)
-		result = read_queue(tid, false, core->thread_core->signals_p);
-	if (!core->tc)
+	result = read_queue(tid, false, core->thread_core->signals_p);
+	if (result || !core->tc)
 		return result;
 	core->tc->signals_s = message_new(SignalQueueEntry, signal_queue_entry);
-	if (!result && facts->status.shared_pending)
-		result = read_queue(tid, true, core->tc->signals_s);
+	return read_queue(tid, true, core->tc->signals_s);
+}
+
+/* The thread that the parasite works in is not stopped; queues are told of a stopped thread only. */
+static int read_queues_of_running(const struct task *task, size_t thread)
+{
+	pid_t tid = task->threads[thread];
+	int status, result;
+
+	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 || waitpid(tid, &status, __WALL) < 0)
+		return fail(errno, "cannot stop thread %d", tid);
+	if (!WIFSTOPPED(status))
+		return fail(0, "thread %d was killed", tid);
+	result = read_queues(task, thread);
+	/* Unlike a trap (whose event stands above), a signal that it was about to take has to be handed on. */
+	if (ptrace(PTRACE_CONT, tid, 0, status >> 16 || WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status)) <
+	    0)
+		return fail(errno, "cannot resume thread %d", tid);
 	return result;
+}
+
+/* A SIGSTOP that came while we looked cannot be blocked, so it cannot be put back: the process is one that it has stopped. */
+static void take_stop_out(struct task *task, SignalQueueEntry *queue)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < queue->n_signals; i++) {
+		if (*(const int *)queue->signals[i]->siginfo.data != SIGSTOP) {
+			queue->signals[kept++] = queue->signals[i];
+			continue;
+		}
+		image_free(queue->signals[i]);
+		task->state = task->cores[0]->tc->task_state = TASK_STOPPED;
+		task->stop_signal = SIGSTOP;
+		message_set(task->cores[0]->tc, stop_signo, SIGSTOP);
+	}
+	queue->n_signals = kept;
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls unused)
+{
+	bool is_stopped = task->victim->threads[thread].is_parked;
+	int result = is_stopped ? read_queues(task, thread) : read_queues_of_running(task, thread);
+
+	if (result)
+		return result;
+	take_stop_out(task, task->cores[thread]->thread_core->signals_p);
+	if (!thread)
+		take_stop_out(task, task->cores[0]->tc->signals_s);
+	return 0;
 }
 
 static int check_queue(const SignalQueueEntry *queue)
@@ -66,6 +115,9 @@ static int check_queue(const SignalQueueEntry *queue)
 			memcpy(&signal, info->data, sizeof(signal));
 		if (signal < 1 || signal > 64)
 			return fail(EINVAL, "the image holds a pending signal that is none");
+		if (signal == SIGKILL || signal == SIGSTOP)
+			return fail(EINVAL, "the image holds a pending signal that cannot be blocked: %d",
+				    signal);
 	}
 	return 0;
 }
@@ -77,29 +129,37 @@ static int check(const struct task *task, size_t thread)
 	return result || thread ? result : check_queue(task->cores[0]->tc->signals_s);
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void put_back(const struct task *task, size_t thread, const SignalQueueEntry *queue, bool is_shared,
+		     struct call_list *calls)
 {
-	const SignalQueueEntry *own = task->cores[thread]->thread_core->signals_p;
-	const SignalQueueEntry *shared = thread ? NULL : task->cores[0]->tc->signals_s;
 	pid_t pid = task->threads[0], tid = task->threads[thread];
 
-	for (size_t i = 0; own && i < own->n_signals; i++) {
-		const int *signal = (const int *)own->signals[i]->siginfo.data;
+	for (size_t i = 0; queue && i < queue->n_signals; i++) {
+		const SiginfoEntry *entry = queue->signals[i];
+		int signal;
 
-		call(calls, "put back a pending signal of the thread", SYS_rt_tgsigqueueinfo, pid, tid, *signal,
-		     calls_bytes(calls, signal, SIGINFO_SIZE));
+		if (posix_timer_resends(task, entry))
+			continue;
+		memcpy(&signal, entry->siginfo.data, sizeof(signal));
+		if (is_shared)
+			call(calls, "put back a pending signal of the process", SYS_rt_sigqueueinfo, pid,
+			     signal, calls_bytes(calls, entry->siginfo.data, SIGINFO_SIZE));
+		else
+			call(calls, "put back a pending signal of the thread", SYS_rt_tgsigqueueinfo, pid,
+			     tid, signal, calls_bytes(calls, entry->siginfo.data, SIGINFO_SIZE));
 	}
-	for (size_t i = 0; shared && i < shared->n_signals; i++) {
-		const int *signal = (const int *)shared->signals[i]->siginfo.data;
+}
 
-		call(calls, "put back a pending signal of the process", SYS_rt_sigqueueinfo, pid, *signal,
-		     calls_bytes(calls, signal, SIGINFO_SIZE));
-	}
+static void make(const struct task *task, size_t thread, struct call_list *calls)
+{
+	put_back(task, thread, task->cores[thread]->thread_core->signals_p, false, calls);
+	if (!thread)
+		put_back(task, thread, task->cores[0]->tc->signals_s, true, calls);
 }
 
 const struct task_part part_pending_signals = {
 	.name = "pending signals",
-	.look = look,
+	.hear = hear,
 	.check = check,
 	.make = make,
 };

@@ -43,7 +43,8 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
 {
 	if (!thread)
-		call(calls, ASK_SUBREAPER, SYS_prctl, PR_GET_CHILD_SUBREAPER, calls_bytes(calls, NULL, sizeof(int)));
+		call(calls, ASK_SUBREAPER, SYS_prctl, PR_GET_CHILD_SUBREAPER,
+		     calls_bytes(calls, NULL, sizeof(int)));
 }
 
 static int hear(struct task *task, size_t thread, const struct call_list *calls)
@@ -68,10 +69,12 @@ static int check(const struct task *task, size_t thread)
 		return 0;
 	self = proc_open(getpid());
 	/* Lowering it needs CAP_SYS_RESOURCE (proc(5)). */
-	if (self >= 0 && proc_read_number(self, "oom_score_adj", 10, &ours) == 0 && core->oom_score_adj < ours &&
-	    prctl(PR_CAPBSET_READ, 24 /* CAP_SYS_RESOURCE */) != 1) {
-		fail_advice("run criu with CAP_SYS_RESOURCE, or with an oom_score_adj of %d or less", core->oom_score_adj);
-		return fail(EPERM, "oom_score_adj cannot be lowered from %lld to %d", ours, core->oom_score_adj);
+	if (self >= 0 && proc_read_number(self, "oom_score_adj", 10, &ours) == 0 &&
+	    core->oom_score_adj < ours && prctl(PR_CAPBSET_READ, 24 /* CAP_SYS_RESOURCE */) != 1) {
+		fail_advice("run criu with CAP_SYS_RESOURCE, or with an oom_score_adj of %d or less",
+			    core->oom_score_adj);
+		return fail(EPERM, "oom_score_adj cannot be lowered from %lld to %d", ours,
+			    core->oom_score_adj);
 	}
 	return 0;
 }

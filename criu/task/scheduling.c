@@ -24,8 +24,8 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	if (policy < 0 || sched_getparam(tid, &parameters) < 0)
 		return fail(errno, "cannot read how thread %d is scheduled", tid);
 	if ((policy & ~SCHED_RESET_ON_FORK) > SCHED_IDLE)
-		return refuse("process %d (%s): thread %d has scheduling policy %d, which is not supported", task->pid,
-			      task->name, tid, policy);
+		return refuse("process %d (%s): thread %d has scheduling policy %d, which is not supported",
+			      task->pid, task->name, tid, policy);
 	message_set(core, sched_policy, policy);
 	if (is_realtime(policy & ~SCHED_RESET_ON_FORK))
 		message_set(core, sched_prio, parameters.sched_priority);
@@ -44,7 +44,8 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 		call(calls, "set the scheduling policy", SYS_sched_setscheduler, 0, core->sched_policy,
 		     calls_bytes(calls, &parameters, sizeof(parameters)));
 	if (core->has_sched_nice)
-		call(calls, "set the nice value", SYS_setpriority, PRIO_PROCESS, 0, (uint64_t)core->sched_nice);
+		call(calls, "set the nice value", SYS_setpriority, PRIO_PROCESS, 0,
+		     (uint64_t)core->sched_nice);
 }
 
 const struct task_part part_scheduling = { .name = "scheduling", .look = look, .make = make };

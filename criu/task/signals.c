@@ -48,13 +48,15 @@ static int hear_actions(TaskCoreEntry *core, const struct call_list *calls)
 {
 	message_array(core, sigactions, ACTIONS);
 	core->n_sigactions = 0;
-	for (const struct remote_call *asked = calls_find(calls, ASK_ACTION); core->n_sigactions < ACTIONS; asked++) {
+	for (const struct remote_call *asked = calls_find(calls, ASK_ACTION); core->n_sigactions < ACTIONS;
+	     asked++) {
 		const struct kernel_action *action = calls_at(calls, asked->arguments[2]);
 		SaEntry *entry = message_new(SaEntry, sa_entry);
 
 		core->sigactions[core->n_sigactions++] = entry;
 		if (asked->result < 0)
-			return fail(-asked->result, "cannot ask for the action of signal %d", (int)asked->arguments[0]);
+			return fail(-asked->result, "cannot ask for the action of signal %d",
+				    (int)asked->arguments[0]);
 		entry->sigaction = action->handler;
 		entry->flags = action->flags;
 		entry->restorer = action->restorer;
@@ -82,8 +84,8 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 static int check(const struct task *task, size_t thread)
 {
 	if (!thread && task->cores[0]->tc->n_sigactions != ACTIONS)
-		return fail(EINVAL, "the image holds %zu signal actions instead of %d", task->cores[0]->tc->n_sigactions,
-			    ACTIONS);
+		return fail(EINVAL, "the image holds %zu signal actions instead of %d",
+			    task->cores[0]->tc->n_sigactions, ACTIONS);
 	return 0;
 }
 
@@ -97,7 +99,8 @@ static void make_actions(const TaskCoreEntry *core, struct call_list *calls)
 		entry = core->sigactions[i++];
 		call(calls, "set a signal's action", SYS_rt_sigaction, signal,
 		     calls_bytes(calls,
-				 &(struct kernel_action){ entry->sigaction, entry->flags, entry->restorer, entry->mask },
+				 &(struct kernel_action){ entry->sigaction, entry->flags, entry->restorer,
+							  entry->mask },
 				 sizeof(struct kernel_action)),
 		     0, sizeof(uint64_t));
 	}
@@ -114,7 +117,8 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 			.ss_flags = sas->ss_flags & ~SS_ONSTACK, /* which only tells that it was in use */
 		};
 
-		call(calls, "set the alternate stack", SYS_sigaltstack, calls_bytes(calls, &stack, sizeof(stack)), 0);
+		call(calls, "set the alternate stack", SYS_sigaltstack,
+		     calls_bytes(calls, &stack, sizeof(stack)), 0);
 	}
 	if (!thread)
 		make_actions(task->cores[0]->tc, calls);

@@ -1,11 +1,10 @@
 /*
- * timers.c - interval timers: setitimer(2) and alarm(2). POSIX timers (timer_create(2)) are refused.
+ * timers.c - interval timers: setitimer(2) and alarm(2). Those of timer_create(2): posix_timers.c.
  */
 #include <errno.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include "base/error.h"
-#include "base/io.h"
 #include "image/message.h"
 #include "task/part.h"
 
@@ -17,17 +16,6 @@ static const struct {
 	{ ITIMER_VIRTUAL, "ask for the timer of user time" },
 	{ ITIMER_PROF, "ask for the timer of CPU time" },
 };
-
-static int look(struct task *task, size_t thread, const struct thread_facts *facts)
-{
-	autofree char *text = NULL;
-
-	if (thread)
-		return 0;
-	if (read_text_at(facts->proc, "../../timers", &text) > 0)
-		return refuse("process %d (%s): POSIX timers (timer_create) are not supported yet", task->pid, task->name);
-	return 0;
-}
 
 static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
 {
@@ -43,7 +31,7 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 
 	if (thread)
 		return 0;
-	entries = task->cores[0]->tc->timers = message_new(TaskTimersEntry, task_timers_entry);
+	entries = task->cores[0]->tc->timers; /* made by posix_timers.c */
 	slots[0] = &entries->real;
 	slots[1] = &entries->virt;
 	slots[2] = &entries->prof;
@@ -65,9 +53,13 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 static int check(const struct task *task, size_t thread)
 {
 	const TaskTimersEntry *entries = thread ? NULL : task->cores[0]->tc->timers;
+	const ItimerEntry *values[] = { entries ? entries->real : NULL, entries ? entries->virt : NULL,
+					entries ? entries->prof : NULL };
 
-	if (entries && entries->n_posix)
-		return fail(EINVAL, "POSIX timers are not supported yet");
+	for (size_t i = 0; entries && i < array_size(values); i++)
+		if (values[i]->iusec >= 1000000 || values[i]->vusec >= 1000000 ||
+		    values[i]->isec > INT64_MAX || values[i]->vsec > INT64_MAX)
+			return fail(EINVAL, "the image holds an impossible interval timer");
 	return 0;
 }
 
@@ -95,7 +87,6 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 
 const struct task_part part_timers = {
 	.name = "timers",
-	.look = look,
 	.ask = ask,
 	.hear = hear,
 	.check = check,

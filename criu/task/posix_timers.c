@@ -1,0 +1,420 @@
+/*
+ * posix_timers.c - timers of timer_create(2): their ids, which programs keep, what they tell whom, and what is left of them.
+ *
+ * /proc/PID/timers (CONFIG_CHECKPOINT_RESTORE) says what a timer is, the process itself how much of it is left. Ids are given back by
+ * PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15); before, a process that never had a timer counts from 0, so that those in
+ * between are made and deleted. Timers are made while all privileges are there (a CLOCK_BOOTTIME_ALARM needs one), and set
+ * last of all: two parts.
+ *
+ * A signal of a timer that waits to be taken is part of the timer: a periodic one sends no second before the first is taken. So a
+ * periodic timer that has a signal waiting is set to a moment that has passed, one interval ago, and sends it itself.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "image/message.h"
+#include "task/part.h"
+
+#ifndef PR_TIMER_CREATE_RESTORE_IDS
+#define PR_TIMER_CREATE_RESTORE_IDS	77
+#define PR_TIMER_CREATE_RESTORE_IDS_GET 2
+#endif
+
+#define ASK_LEFT	"ask for what is left of a timer"
+#define ASK_OVERRUN	"ask for the overrun of a timer"
+#define ASK_OWNER	"ask whether a timer counts the thread's own time"
+#define SECOND		1000000000LL
+#define MOST_COUNTED_ID 100000 /* as far as we count where ids cannot be asked for: 13 MB of calls */
+
+/* The kernel's numbers for CPU clocks: ~pid << 3, a bit for a thread's own, and what is counted. */
+#define CLOCK_OF_THREAD 4
+#define CLOCK_COUNTS	3
+#define CLOCK_IS_FILE	3
+
+static int clock_of(const PosixTimerEntry *timer)
+{
+	return (int)timer->clock_id;
+}
+
+/* The time of "the thread that made it", which /proc does not name. */
+static bool counts_its_maker(const PosixTimerEntry *timer)
+{
+	return clock_of(timer) < 0 && clock_of(timer) >> 3 == ~0 && clock_of(timer) & CLOCK_OF_THREAD;
+}
+
+static bool has_thread(const struct task *task, pid_t tid)
+{
+	for (size_t i = 0; i < task->thread_count; i++)
+		if (task->threads[i] == tid)
+			return true;
+	return false;
+}
+
+/* ---- dump ---- */
+
+/* Four lines a timer: "ID: 7", "signal: 34/00007ffe12345678", "notify: signal/tid.4711", "ClockID: -6". */
+static int parse_timer(const char **text, PosixTimerEntry *timer)
+{
+	char notify[8], target[4];
+	unsigned long value;
+	int clock, length = 0, whom;
+
+	if (sscanf(*text, "ID: %u signal: %u/%lx notify: %7[a-z]/%3[a-z].%d ClockID: %d %n", &timer->it_id,
+		   &timer->si_signo, &value, notify, target, &whom, &clock, &length) != 7 ||
+	    !length)
+		return fail(EINVAL, "/proc/PID/timers says what is not understood: %.80s", *text);
+	*text += length;
+	timer->sival_ptr = value;
+	timer->clock_id = (uint32_t)clock;
+	timer->it_sigev_notify = !strcmp(notify, "none")   ? SIGEV_NONE :
+				 !strcmp(notify, "thread") ? SIGEV_THREAD :
+							     SIGEV_SIGNAL;
+	if (!strcmp(target, "tid")) {
+		timer->it_sigev_notify |= SIGEV_THREAD_ID;
+		message_set(timer, notify_thread_id, whom);
+	}
+	return 0;
+}
+
+static int look_at_timer(const struct task *task, PosixTimerEntry *timer)
+{
+	int clock = clock_of(timer);
+
+	if (clock < 0 && (clock & 7) == CLOCK_IS_FILE)
+		return refuse(
+			"process %d (%s): timer %u counts by a clock that is a device, which is not supported",
+			task->pid, task->name, timer->it_id);
+	if (clock < 0 && ~(clock >> 3) && ~(clock >> 3) != task->pid && !has_thread(task, ~(clock >> 3)))
+		return refuse(
+			"process %d (%s): timer %u counts the CPU time of %d, which is no thread of it (any more)",
+			task->pid, task->name, timer->it_id, ~(clock >> 3));
+	if (timer->has_notify_thread_id && !has_thread(task, timer->notify_thread_id)) {
+		log_info("process %d: timer %u wants to tell thread %d, which is gone: it will tell nobody",
+			 task->pid, timer->it_id, timer->notify_thread_id);
+		timer->has_notify_thread_id = false;
+		timer->it_sigev_notify = SIGEV_NONE;
+	}
+	return 0;
+}
+
+static int compare_ids(const void *left, const void *right)
+{
+	const PosixTimerEntry *a = *(PosixTimerEntry *const *)left, *b = *(PosixTimerEntry *const *)right;
+
+	return a->it_id < b->it_id ? -1 : a->it_id > b->it_id;
+}
+
+static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
+{
+	TaskTimersEntry *timers;
+	autofree char *text = NULL;
+	const char *at;
+	int result = 0;
+	ssize_t length;
+
+	if (thread)
+		return 0;
+	timers = task->cores[0]->tc->timers = message_new(TaskTimersEntry, task_timers_entry);
+	length = read_text_at(task->proc, "timers", &text);
+	if (length < 0)
+		return fail(-length, "cannot read /proc/%d/timers", task->pid);
+	for (at = text; !result && *at;) {
+		PosixTimerEntry *timer = message_new(PosixTimerEntry, posix_timer_entry);
+
+		*grow(&timers->posix, &timers->n_posix) = timer;
+		result = parse_timer(&at, timer) ?: look_at_timer(task, timer);
+		if (result == -EOPNOTSUPP)
+			result = 0; /* told with the other refusals */
+	}
+	if (timers->n_posix)
+		qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_ids);
+	return result;
+}
+
+static void ask_left(const char *question, const PosixTimerEntry *timer, struct call_list *calls)
+{
+	call(calls, question, SYS_timer_gettime, timer->it_id,
+	     calls_bytes(calls, NULL, sizeof(struct itimerspec)));
+}
+
+/* Of all threads' times only that of the thread that asks goes on: between two questions, the timer it owns has changed. */
+static void ask(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const TaskTimersEntry *timers = task->cores[0]->tc->timers;
+
+	for (size_t i = 0; i < timers->n_posix; i++) {
+		const PosixTimerEntry *timer = timers->posix[i];
+
+		if (thread && counts_its_maker(timer)) {
+			ask_left(ASK_OWNER, timer, calls);
+			ask_left(ASK_OWNER, timer, calls);
+		}
+		if (!thread)
+			ask_left(ASK_LEFT, timer, calls);
+	}
+	for (size_t i = 0; !thread && i < timers->n_posix; i++)
+		call(calls, ASK_OVERRUN, SYS_timer_getoverrun, timers->posix[i]->it_id);
+}
+
+static int hear_left(TaskTimersEntry *timers, const struct call_list *calls)
+{
+	const struct remote_call *left = calls_find(calls, ASK_LEFT),
+				 *overrun = calls_find(calls, ASK_OVERRUN);
+
+	for (size_t i = 0; i < timers->n_posix; i++) {
+		PosixTimerEntry *timer = timers->posix[i];
+		const struct itimerspec *value = calls_at(calls, left[i].arguments[1]);
+
+		if (left[i].result < 0 || overrun[i].result < 0)
+			return fail(-min(left[i].result, overrun[i].result), "cannot ask for timer %u",
+				    timer->it_id);
+		timer->overrun = overrun[i].result;
+		timer->isec = value->it_interval.tv_sec;
+		timer->insec = value->it_interval.tv_nsec;
+		timer->vsec = value->it_value.tv_sec;
+		timer->vnsec = value->it_value.tv_nsec;
+	}
+	return 0;
+}
+
+/* A clock that names the thread counts the same, and any thread can make a timer by it. */
+static void hear_owners(const struct task *task, size_t thread, const struct call_list *calls)
+{
+	TaskTimersEntry *timers = task->cores[0]->tc->timers;
+	const struct remote_call *asked = calls_find(calls, ASK_OWNER);
+
+	for (size_t i = 0; i < timers->n_posix; i++) {
+		PosixTimerEntry *timer = timers->posix[i];
+
+		if (!counts_its_maker(timer))
+			continue;
+		if (asked[0].result == 0 && asked[1].result == 0 &&
+		    memcmp(calls_at(calls, asked[0].arguments[1]), calls_at(calls, asked[1].arguments[1]),
+			   sizeof(struct itimerspec)))
+			timer->clock_id = (uint32_t)(~task->threads[thread] * 8 | (clock_of(timer) & 7));
+		asked += 2;
+	}
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls)
+{
+	if (!thread)
+		return hear_left(task->cores[0]->tc->timers, calls);
+	hear_owners(task, thread, calls);
+	return 0;
+}
+
+/* ---- restore: making them ---- */
+
+static bool can_ask_for_ids(void)
+{
+	return prctl(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0, 0) >= 0;
+}
+
+static int check_timer(const struct task *task, const PosixTimerEntry *timer)
+{
+	unsigned how = timer->it_sigev_notify;
+
+	if (timer->it_id > INT32_MAX || timer->insec >= SECOND || timer->vnsec >= SECOND ||
+	    timer->isec > INT64_MAX / SECOND || timer->vsec > INT64_MAX / SECOND)
+		return fail(EINVAL, "the image holds an impossible timer: %u", timer->it_id);
+	if (how != SIGEV_NONE && (timer->si_signo < 1 || timer->si_signo > 64))
+		return fail(EINVAL, "timer %u of the image sends signal %u, which is none", timer->it_id,
+			    timer->si_signo);
+	if (how & SIGEV_THREAD_ID &&
+	    (!timer->has_notify_thread_id || !has_thread(task, timer->notify_thread_id)))
+		return fail(EINVAL, "timer %u of the image tells thread %d, which there is not", timer->it_id,
+			    timer->notify_thread_id);
+	if (timer->it_id > MOST_COUNTED_ID && !can_ask_for_ids())
+		return fail(
+			0,
+			"timer id %u cannot be had again: this kernel has no PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15)",
+			timer->it_id);
+	return 0;
+}
+
+static int check(const struct task *task, size_t thread)
+{
+	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
+	int result = 0;
+
+	if (!timers || !timers->n_posix)
+		return 0;
+	qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_ids);
+	for (size_t i = 0; !result && i < timers->n_posix; i++) {
+		result = check_timer(task, timers->posix[i]);
+		if (i && timers->posix[i]->it_id == timers->posix[i - 1]->it_id)
+			result = fail(EINVAL, "the image holds timer %u twice", timers->posix[i]->it_id);
+	}
+	return result;
+}
+
+static void make_timer(const PosixTimerEntry *timer, struct call_list *calls)
+{
+	int id = timer->it_id;
+	struct sigevent event = {
+		.sigev_value.sival_ptr = (void *)(uintptr_t)timer->sival_ptr,
+		.sigev_signo = timer->si_signo,
+		.sigev_notify = timer->it_sigev_notify,
+	};
+	uint64_t there;
+
+	if (timer->has_notify_thread_id)
+		event._sigev_un._tid = timer->notify_thread_id;
+	there = calls_bytes(calls, &event, sizeof(event));
+	call(calls, "make a timer", SYS_timer_create, (uint64_t)clock_of(timer), there,
+	     calls_bytes(calls, &id, sizeof(id)));
+}
+
+/* From `next` on, each new timer takes the next number: up to the one that is wanted, they go again. */
+static void count_to(uint32_t wanted, uint32_t *next, struct call_list *calls)
+{
+	struct sigevent event = { .sigev_notify = SIGEV_NONE };
+
+	if (*next < wanted) {
+		uint64_t there = calls_bytes(calls, &event, sizeof(event)),
+			 id = calls_bytes(calls, NULL, sizeof(int));
+
+		for (; *next < wanted; ++*next) {
+			call(calls, "make a timer that goes again", SYS_timer_create, CLOCK_MONOTONIC, there,
+			     id);
+			call(calls, "delete a timer", SYS_timer_delete, *next);
+		}
+	}
+	++*next;
+}
+
+static void make(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
+	bool can_ask = can_ask_for_ids();
+	uint32_t next = 0;
+
+	if (!timers || !timers->n_posix)
+		return;
+	if (can_ask)
+		call(calls, "ask for ids of timers", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 1);
+	for (size_t i = 0; i < timers->n_posix; i++) {
+		if (!can_ask)
+			count_to(timers->posix[i]->it_id, &next, calls);
+		make_timer(timers->posix[i], calls);
+	}
+	if (can_ask)
+		call(calls, "take any id for a timer", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 0);
+}
+
+const struct task_part part_posix_timers = {
+	.name = "POSIX timers",
+	.look = look,
+	.ask = ask,
+	.hear = hear,
+	.check = check,
+	.make = make,
+};
+
+/* ---- setting them ---- */
+
+static bool is_sent_by(const SiginfoEntry *entry, const PosixTimerEntry *timer)
+{
+	siginfo_t info = { 0 };
+
+	memcpy(&info, entry->siginfo.data, min(entry->siginfo.len, sizeof(info)));
+	return info.si_code == SI_TIMER && (uint32_t)info.si_timerid == timer->it_id &&
+	       (unsigned)info.si_signo == timer->si_signo;
+}
+
+static bool queue_has_signal_of(const SignalQueueEntry *queue, const PosixTimerEntry *timer)
+{
+	for (size_t i = 0; queue && i < queue->n_signals; i++)
+		if (is_sent_by(queue->signals[i], timer))
+			return true;
+	return false;
+}
+
+static bool has_signal_waiting(const struct task *task, const PosixTimerEntry *timer)
+{
+	if (queue_has_signal_of(task->cores[0]->tc->signals_s, timer))
+		return true;
+	for (size_t i = 0; i < task->thread_count; i++)
+		if (queue_has_signal_of(task->cores[i]->thread_core->signals_p, timer))
+			return true;
+	return false;
+}
+
+/* By its clock, in nanoseconds: one interval before its next time. 0: it cannot be set back that far. */
+static int64_t last_time(const PosixTimerEntry *timer)
+{
+	int64_t interval = timer->isec * SECOND + timer->insec, left = timer->vsec * SECOND + timer->vnsec;
+	struct timespec now;
+
+	if (!interval || clock_of(timer) < 0 || clock_gettime(clock_of(timer), &now) < 0)
+		return 0;
+	return max(now.tv_sec * SECOND + now.tv_nsec - interval + left % interval, (int64_t)0);
+}
+
+bool posix_timer_resends(const struct task *task, const SiginfoEntry *entry)
+{
+	const TaskTimersEntry *timers = task->cores[0]->tc->timers;
+
+	for (size_t i = 0; timers && i < timers->n_posix; i++)
+		if (is_sent_by(entry, timers->posix[i]))
+			return last_time(timers->posix[i]) > 0;
+	return false;
+}
+
+/*
+ * When all threads have told what waits for them: a timer that is to go off once, and whose signal is there, has gone off in
+ * between, after it was asked.
+ */
+static int hear_signals(struct task *task, size_t thread, const struct call_list *calls unused)
+{
+	const TaskTimersEntry *timers = task->cores[0]->tc->timers;
+
+	for (size_t i = 0; thread + 1 == task->thread_count && i < timers->n_posix; i++) {
+		PosixTimerEntry *timer = timers->posix[i];
+
+		if (!timer->isec && !timer->insec && has_signal_waiting(task, timer))
+			timer->vsec = timer->vnsec = 0;
+		if (counts_its_maker(timer) && task->thread_count > 1 && (timer->vsec || timer->vnsec))
+			log_debug("process %d: timer %u counts the time of the leader", task->pid,
+				  timer->it_id);
+	}
+	return 0;
+}
+
+static void set_timer(const struct task *task, const PosixTimerEntry *timer, struct call_list *calls)
+{
+	struct itimerspec value = {
+		.it_interval = { timer->isec, timer->insec },
+		.it_value = { timer->vsec, timer->vnsec },
+	};
+	int64_t last = has_signal_waiting(task, timer) ? last_time(timer) : 0;
+
+	if (!last && !timer->vsec && !timer->vnsec)
+		return;
+	if (last)
+		value.it_value = (struct timespec){ last / SECOND, last % SECOND };
+	call(calls, "set a timer", SYS_timer_settime, timer->it_id, last ? TIMER_ABSTIME : 0,
+	     calls_bytes(calls, &value, sizeof(value)), 0);
+}
+
+static void set_timers(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
+
+	for (size_t i = 0; timers && i < timers->n_posix; i++)
+		set_timer(task, timers->posix[i], calls);
+}
+
+const struct task_part part_posix_timers_set = {
+	.name = "POSIX timers, set",
+	.hear = hear_signals,
+	.make = set_timers,
+};
