@@ -139,6 +139,23 @@ static void look_through(struct gadgets *gadgets, pid_t pid, const struct maps *
 	}
 }
 
+/* Of a program or library if there is one; else whatever is executable. */
+static uint64_t choose_loan(const struct maps *maps)
+{
+	uint64_t address = 0;
+
+	for (size_t index = 0; index < maps->count; index++) {
+		const struct map *map = &maps->maps[index];
+
+		if (map->executable && map->is_private && !map->is_special && (map->inode || !address)) {
+			address = map->start + 64;
+			if (map->inode)
+				break;
+		}
+	}
+	return address;
+}
+
 int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps)
 {
 	*gadgets = (struct gadgets){};
@@ -149,14 +166,11 @@ int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps)
 		look_through(gadgets, pid, maps, GLANCE, false);
 	if (is_enough(gadgets))
 		return 0;
-	for (size_t index = 0; index < maps->count; index++) {
-		const struct map *map = &maps->maps[index];
-
-		if (map->executable && map->is_private && !map->is_special && map->inode) {
-			*gadgets = (struct gadgets){ .borrowed = map->start + 64 };
-			log_info("process %d has no `syscall; ret`: some of its code is overwritten for the moment", pid);
-			return 0;
-		}
+	gadgets->borrowed = choose_loan(maps);
+	if (gadgets->borrowed) {
+		*gadgets = (struct gadgets){ .borrowed = gadgets->borrowed };
+		log_info("process %d has no `syscall; ret`: some of its code is overwritten for the moment", pid);
+		return 0;
 	}
 	return fail(ENOEXEC, "process %d has no code that a system call could be made with", pid);
 }

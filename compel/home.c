@@ -7,11 +7,39 @@
  *	in    memory, registers (now `ret` leads home), mask      out    mask, registers, memory
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "base/memory.h"
 #include "internal.h"
+
+/*
+ * A main thread's stack may end just below where it is: the kernel grows it for who reads through /proc/PID/mem, as it
+ * does for a signal.
+ */
+static bool grow_stack(pid_t pid, uint64_t address)
+{
+	char path[64], byte;
+	autoclose int fd = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && pread(fd, &byte, 1, (off_t)address) == 1;
+}
+
+/* What is on the stack where our bytes will be. */
+static bool read_below(const struct way_home *home, const struct victim *victim)
+{
+	struct iovec here = { home->saved, home->end - home->start }, there = { (void *)home->start, here.iov_len };
+
+	return process_vm_readv(victim->pid, &here, 1, &there, 1, 0) == (ssize_t)here.iov_len ||
+	       (grow_stack(victim->pid, home->start) &&
+		process_vm_readv(victim->pid, &here, 1, &there, 1, 0) == (ssize_t)here.iov_len);
+}
 
 int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
 		 const struct gadgets *gadgets)
@@ -27,12 +55,10 @@ int home_prepare(struct way_home *home, const struct victim *victim, struct trac
 	home->end = frame.entry + frame.size;
 	home->image = frame.bytes;
 	home->saved = allocate(home->end - home->start);
-	result = victim_read(victim, home->start, home->saved, home->end - home->start);
-	if (result < 0) {
-		home_free(home);
-		return fail_in(result, "thread %d: no room on its stack", thread->tid);
-	}
-	return 0;
+	if (read_below(home, victim))
+		return 0;
+	home_free(home);
+	return fail(ENOSPC, "there is no room on the stack of thread %d", thread->tid);
 }
 
 int home_write(const struct way_home *home, const struct victim *victim, const uint64_t *chain, size_t count,

@@ -447,6 +447,17 @@ static void traced_already(void)
 	end(pid);
 }
 
+/* The kernel grows it for us as it would for a signal, so that its mapping may differ. */
+static void little_stack(void)
+{
+	pid_t pid = start_victim(tale, have_little_stack);
+	int result = visit(pid);
+
+	result = result ?: visit(pid);
+	check(!result && goes_on(&tale->ticks[0]), "a stack without room", "%s", strerror(-result));
+	end(pid);
+}
+
 static void growing_threads(void)
 {
 	pid_t pid = start_victim(tale, grow_threads);
@@ -571,7 +582,7 @@ static void frozen_time(void)
 	struct victim victim;
 	uint64_t best = UINT64_MAX;
 
-	for (int round = 0; round < 20; round++) {
+	for (int round = 0; round < 100; round++) {
 		uint64_t start = microseconds();
 
 		for (size_t index = 0; index < array_size(calls); index++)
@@ -600,6 +611,8 @@ int main(int count_of_arguments, char **arguments)
 	visit_and_check("no descriptors left", have_no_descriptors, 5);
 	visit_and_check("no writable code (MDWE)", forbid_writable_code, 5);
 	visit_and_check("a seccomp filter", filter_calls, 5);
+	visit_and_check("no code to use", have_little_code, 5);
+	little_stack();
 	visit_and_check("threads, memory, a child", do_everything, 20);
 	growing_threads();
 	stopped_process();

@@ -11,12 +11,14 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/rseq.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
@@ -476,4 +478,50 @@ void handle_signals(struct tale *tale)
 {
 	signal(SIGUSR1, on_signal);
 	count(tale);
+}
+
+#define LONELY 0x200000000UL
+
+/* Three pages: code, stack, the tale. The code unmaps all else and counts. */
+void have_little_code(struct tale *tale)
+{
+	extern const char lonely_code[], lonely_code_end[];
+
+	mmap((void *)LONELY, 2 * 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	memcpy((void *)LONELY, lonely_code, (size_t)(lonely_code_end - lonely_code));
+	mprotect((void *)LONELY, 4096, PROT_READ | PROT_EXEC);
+	mremap(tale, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)(LONELY + 2 * 4096));
+	tale = (struct tale *)(LONELY + 2 * 4096);
+	/* Or the kernel would write to memory that is gone. */
+	syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+	__asm__ volatile("mov %[stack], %%rsp\n jmp *%[code]" : : [stack] "r"(LONELY + 2 * 4096), [code] "r"(LONELY),
+			 "b"(&tale->ticks[0]), "r"(&tale->is_ready), "d"(&tale->is_ready));
+	__builtin_unreachable();
+}
+
+__asm__(".text\n"
+	"lonely_code:\n"
+	"	mov %rdx, %r12\n"
+	"	xor %edi, %edi\n mov $0x200000000, %rsi\n mov $11, %eax\n syscall\n"
+	"	mov $0x200003000, %rdi\n mov $0x7ffdffffc000, %rsi\n mov $11, %eax\n syscall\n"
+	"	movl $1, (%r12)\n"
+	"1:	incq (%rbx)\n jmp 1b\n"
+	"	.skip 128, 0x90\n"
+	"lonely_code_end:\n");
+
+/* Moves the stack pointer to just above the lowest page that the kernel has given the stack so far. */
+void have_little_stack(struct tale *tale)
+{
+	char line[256];
+	unsigned long start = 0;
+	FILE *maps = fopen("/proc/self/maps", "r");
+
+	while (maps && fgets(line, sizeof(line), maps)) {
+		if (strstr(line, "[stack]"))
+			start = strtoul(line, NULL, 16);
+	}
+	tale->is_ready = 1;
+	__asm__ volatile("mov %[stack], %%rsp\n 1: incq (%[ticks])\n jmp 1b"
+			 : : [stack] "r"(start + 256), [ticks] "r"(&tale->ticks[0]) : "memory");
+	__builtin_unreachable();
 }

@@ -48,6 +48,8 @@ void do_everything(struct tale *tale);	/* threads of all sorts, 64 MiB, an alter
 void have_no_descriptors(struct tale *tale);
 void forbid_writable_code(struct tale *tale);
 void filter_calls(struct tale *tale); /* seccomp kills it for almost anything */
+void have_little_code(struct tale *tale);    /* no libc, no vdso, no stack: nothing mapped but a loop */
+void have_little_stack(struct tale *tale);   /* the stack pointer near the end of what is mapped */
 void handle_signals(struct tale *tale);
 
 #endif

@@ -10,17 +10,22 @@
  * A thread that is released by ptrace gets the kernel's own treatment for the first two. One that finds its way home by
  * itself, or is restored, has none: trace_settle_context() makes the call again, with the remaining time where it can be
  * told: rem of nanosleep, or by the scheduler's clock, which knows when the thread went to sleep.
+ *
+ * A limit: should the tracer be killed in the microseconds between its interrupt and settle_arrival(), the thread sees the
+ * EINTR, as it would after SIGSTOP and SIGCONT.
  */
 #include <errno.h>
-#include <linux/futex.h>
+#include <inttypes.h>
 #include <linux/rseq.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "base/memory.h"
 #include "../../internal.h"
@@ -76,19 +81,52 @@ static bool read_scheduled(pid_t tid, uint64_t *when)
 	return true;
 }
 
-/* /proc/TID/syscall is cheap, and says "running" for most. Our own time is brought up to date by yielding. */
+/* The CPU that a thread ran on last: the 39th word of its `stat`, the 37th behind the name. */
+static int read_processor(pid_t tid)
+{
+	autofree char *text = NULL;
+	const char *word;
+
+	if (read_proc(tid, "stat", &text) < 0 || !(word = strrchr(text, ')')))
+		return -1;
+	for (int index = 0; index < 37 && word; index++)
+		word = strchr(word + 1, ' ');
+	return word ? (int)strtol(word, NULL, 10) : -1;
+}
+
+/* The same clock now. Each CPU has its own (less the time stolen from it), so that we have to go there to read it. */
+static bool read_clock_of(int processor, uint64_t *when)
+{
+	cpu_set_t before, there;
+	bool is_known;
+
+	CPU_ZERO(&there);
+	CPU_SET(processor, &there);
+	if (sched_getaffinity(0, sizeof(before), &before) || sched_setaffinity(0, sizeof(there), &there))
+		return false;
+	sched_yield(); /* brings our own time up to date */
+	is_known = read_scheduled(gettid(), when);
+	sched_setaffinity(0, sizeof(before), &before);
+	return is_known;
+}
+
+/* /proc/TID/syscall is cheap, and says "running" for most, or another call. */
 void settle_look_asleep(struct traced_thread *thread)
 {
 	autofree char *call = NULL;
-	uint64_t then, now;
+	uint64_t then, now, arguments[4] = {};
+	long number;
+	int processor;
 
-	if (read_proc(thread->tid, "syscall", &call) < 0 || call[0] == 'r' || call[0] == '-' ||
-	    !has_millisecond_timeout(strtol(call, NULL, 10)))
+	if (read_proc(thread->tid, "syscall", &call) < 0 ||
+	    sscanf(call, "%ld %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64, &number, &arguments[0], &arguments[1],
+		   &arguments[2], &arguments[3]) != 5)
 		return;
-	if (!read_scheduled(thread->tid, &then))
+	if (!has_millisecond_timeout(number) || (int32_t)arguments[number == SYS_poll ? 2 : 3] <= 0)
 		return;
-	sched_yield();
-	if (!read_scheduled(gettid(), &now) || now < then)
+	processor = read_processor(thread->tid);
+	if (processor < 0 || processor >= CPU_SETSIZE || !read_scheduled(thread->tid, &then) || !then ||
+	    !read_clock_of(processor, &now) || now < then)
 		return;
 	thread->asleep = now - then;
 	thread->asleep_is_known = true;
