@@ -57,6 +57,11 @@ static bool has_thread(const struct task *task, pid_t tid)
 	return false;
 }
 
+static bool tells_the_dead(const struct task *task, const PosixTimerEntry *timer)
+{
+	return timer->it_sigev_notify & SIGEV_THREAD_ID && !has_thread(task, timer->notify_thread_id);
+}
+
 /* ---- dump ---- */
 
 /* Four lines a timer: "ID: 7", "signal: 34/00007ffe12345678", "notify: signal/tid.4711", "ClockID: -6". */
@@ -95,11 +100,11 @@ static int look_at_timer(const struct task *task, PosixTimerEntry *timer)
 		return refuse(
 			"process %d (%s): timer %u counts the CPU time of %d, which is no thread of it (any more)",
 			task->pid, task->name, timer->it_id, ~(clock >> 3));
-	if (timer->has_notify_thread_id && !has_thread(task, timer->notify_thread_id)) {
+	if (tells_the_dead(task, timer)) {
 		log_info("process %d: timer %u wants to tell thread %d, which is gone: it will tell nobody",
 			 task->pid, timer->it_id, timer->notify_thread_id);
 		timer->has_notify_thread_id = false;
-		timer->it_sigev_notify = SIGEV_NONE;
+		timer->it_sigev_notify = SIGEV_NONE; /* criu 4.2 saves it as it is, and cannot restore it */
 	}
 	return 0;
 }
@@ -218,7 +223,7 @@ static bool can_ask_for_ids(void)
 	return prctl(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0, 0) >= 0;
 }
 
-static int check_timer(const struct task *task, const PosixTimerEntry *timer)
+static int check_timer(const PosixTimerEntry *timer)
 {
 	unsigned how = timer->it_sigev_notify;
 
@@ -228,10 +233,6 @@ static int check_timer(const struct task *task, const PosixTimerEntry *timer)
 	if (how != SIGEV_NONE && (timer->si_signo < 1 || timer->si_signo > 64))
 		return fail(EINVAL, "timer %u of the image sends signal %u, which is none", timer->it_id,
 			    timer->si_signo);
-	if (how & SIGEV_THREAD_ID &&
-	    (!timer->has_notify_thread_id || !has_thread(task, timer->notify_thread_id)))
-		return fail(EINVAL, "timer %u of the image tells thread %d, which there is not", timer->it_id,
-			    timer->notify_thread_id);
 	if (timer->it_id > MOST_COUNTED_ID && !can_ask_for_ids())
 		return fail(
 			0,
@@ -249,24 +250,24 @@ static int check(const struct task *task, size_t thread)
 		return 0;
 	qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_ids);
 	for (size_t i = 0; !result && i < timers->n_posix; i++) {
-		result = check_timer(task, timers->posix[i]);
+		result = check_timer(timers->posix[i]);
 		if (i && timers->posix[i]->it_id == timers->posix[i - 1]->it_id)
 			result = fail(EINVAL, "the image holds timer %u twice", timers->posix[i]->it_id);
 	}
 	return result;
 }
 
-static void make_timer(const PosixTimerEntry *timer, struct call_list *calls)
+static void make_timer(const struct task *task, const PosixTimerEntry *timer, struct call_list *calls)
 {
 	int id = timer->it_id;
 	struct sigevent event = {
 		.sigev_value.sival_ptr = (void *)(uintptr_t)timer->sival_ptr,
 		.sigev_signo = timer->si_signo,
-		.sigev_notify = timer->it_sigev_notify,
+		.sigev_notify = tells_the_dead(task, timer) ? SIGEV_NONE : (int)timer->it_sigev_notify,
 	};
 	uint64_t there;
 
-	if (timer->has_notify_thread_id)
+	if (event.sigev_notify & SIGEV_THREAD_ID)
 		event._sigev_un._tid = timer->notify_thread_id;
 	there = calls_bytes(calls, &event, sizeof(event));
 	call(calls, "make a timer", SYS_timer_create, (uint64_t)clock_of(timer), there,
@@ -304,7 +305,7 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	for (size_t i = 0; i < timers->n_posix; i++) {
 		if (!can_ask)
 			count_to(timers->posix[i]->it_id, &next, calls);
-		make_timer(timers->posix[i], calls);
+		make_timer(task, timers->posix[i], calls);
 	}
 	if (can_ask)
 		call(calls, "take any id for a timer", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 0);
@@ -382,9 +383,6 @@ static int hear_signals(struct task *task, size_t thread, const struct call_list
 
 		if (!timer->isec && !timer->insec && has_signal_waiting(task, timer))
 			timer->vsec = timer->vnsec = 0;
-		if (counts_its_maker(timer) && task->thread_count > 1 && (timer->vsec || timer->vnsec))
-			log_debug("process %d: timer %u counts the time of the leader", task->pid,
-				  timer->it_id);
 	}
 	return 0;
 }

@@ -35,6 +35,9 @@ ROWS = [
 	Row("signals-stopped-child", "stopped", has_stopped_task=True, without={
 		"leave-stopped": "SIGCONT for the tree would wake the stopped child too"}),
 	Row("timers", "timers", unprivileged=True),
+	Row("timers-posix", "timers_posix", pause=0.4, unprivileged=True, peer_fails={
+		"dump": "it does not save whose CPU time a timer counts",
+		"restore": "a blocked timer sends its signal twice"}),
 	*[Row("interrupted-" + call.replace("_", "-"), "interrupted", arguments=(call,)) for call in INTERRUPTED],
 	*[Row("interrupted-" + call.replace("_", "-"), "interrupted", arguments=(call,), peer_fails={
 		"dump": "it stores the call as interrupted: EINTR after the restore"}) for call in INTERRUPTED_BY_PEER],
