@@ -66,50 +66,126 @@ def check_no_helpers(cell, before):
 
 
 def time_of_dump(cell, dumper):
-	images = cell.new_images("whole")
-	run = dumper.dump(cell.root, images, ["-R"])
-	if run.failed:
-		raise Failure(f"an undisturbed dump failed: {run.describe()}")
-	shutil.rmtree(images)
-	return run.seconds
+	"""The shortest of three: signals must come while it runs."""
+	seconds = []
+	for number in range(3):
+		images = cell.new_images(f"whole{number}")
+		run = dumper.dump(cell.root, images, ["-R"])
+		if run.failed:
+			raise Failure(f"an undisturbed dump failed: {run.describe()}")
+		seconds.append(run.seconds)
+		shutil.rmtree(images)
+	return min(seconds)
 
 
-def kill_one(cell, dumper, delay):
-	"""Starts a dump and kills it after `delay`. True: it was still running."""
-	images = cell.new_images("killed")
+def start_and_signal(cell, command, delay, signo):
+	"""Runs criu and sends it a signal after `delay`. Returns its exit code, negative if the signal ended it."""
 	with open(os.devnull) as nothing, open(cell.path("killed.out"), "w") as output:
-		process = subprocess.Popen([dumper.path, "dump", "-R", "-t", str(cell.root), "-D", images, "-o", "dump.log"],
-					   stdin=nothing, stdout=output, stderr=output, start_new_session=True)
+		process = subprocess.Popen(command, stdin=nothing, stdout=output, stderr=output, start_new_session=True)
 		time.sleep(delay)
-		process.send_signal(signal.SIGKILL)
-		process.wait()
-	shutil.rmtree(images)
-	return process.returncode == -signal.SIGKILL
+		process.send_signal(signo)
+		try:
+			return process.wait(5)
+		except subprocess.TimeoutExpired:
+			process.kill()
+			process.wait()
+			raise Failure(f"criu did not end within 5 s of signal {signo}")
 
 
-def kill_dumps(cell, dumper, _restorer):
-	chance = random.Random(cell.settings.seed)
+def moments(cell, whole, rounds):
+	chance = random.Random(f"{cell.settings.seed} {cell.row.name}")
+	return [chance.uniform(0, whole * 1.05) for _ in range(rounds)]
+
+
+def where(number, delay, whole):
+	return f"round {number + 1}, signalled after {delay * 1000:.1f} ms of {whole * 1000:.0f}"
+
+
+def signal_dumps(cell, dumper, signo, rounds):
+	"""The tree must not notice; a dump that did not succeed leaves no directory that looks complete."""
 	cell.start()
 	cell.wait_ready()
 	time.sleep(0.1)
 	before = {pid: look(pid) for pid in system.tree(cell.root)}
 	whole = time_of_dump(cell, dumper)
 	hits = 0
-	for number in range(cell.settings.kills):
-		delay = chance.uniform(0, whole * 1.05)
-		hits += kill_one(cell, dumper, delay)
+	for number, delay in enumerate(moments(cell, whole, rounds)):
+		images = cell.new_images("killed")
+		command = [dumper.path, "dump", "-R", "-t", str(cell.root), "-D", images, "-o", "dump.log"]
 		try:
+			code = start_and_signal(cell, command, delay, signo)
 			check_no_helpers(cell, before)
 			check_untouched(cell, before)
 		except Failure as failure:
-			raise Failure(f"round {number + 1}, killed after {delay * 1000:.1f} ms of {whole * 1000:.0f}: {failure}")
+			raise Failure(f"{where(number, delay, whole)}: {failure}")
+		hits += code != 0
+		if code > 0 and os.path.exists(os.path.join(images, "inventory.img")):
+			raise Failure(f"{where(number, delay, whole)}: exit code {code}, but there is an inventory.img")
+		shutil.rmtree(images)
 	cell.finish()
-	if hits < cell.settings.kills // 3:
-		raise Failure(f"only {hits} of {cell.settings.kills} dumps were still running when they were killed")
+	check_hits(hits, rounds)
 
+
+def check_hits(hits, rounds):
+	if hits < rounds // 3:
+		raise Failure(f"only {hits} of {rounds} runs were still going on when the signal came")
+
+
+def kill_dumps(cell, dumper, _restorer):
+	signal_dumps(cell, dumper, signal.SIGKILL, cell.settings.kills)
+
+
+def terminate_dumps(cell, dumper, _restorer):
+	signal_dumps(cell, dumper, signal.SIGTERM, cell.settings.kills // 3)
+
+
+def kill_restores(cell, dumper, restorer):
+	"""The half-made tasks die with criu; if it was done already, the whole tree is there."""
+	cell.start()
+	cell.wait_ready()
+	size = len(system.tree(cell.root))
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	seconds = []
+	for _ in range(3):
+		seconds.append(cell.restore(restorer, images).seconds)
+		cell.kill_tree()
+	whole = min(seconds)
+	command = [restorer.path, "restore", "-d", "-D", images, "-o", "restore.log"]
+	hits, rounds = 0, cell.settings.kills
+	for number, delay in enumerate(moments(cell, whole, rounds)):
+		hits += start_and_signal(cell, command, delay, signal.SIGKILL) != 0
+		try:
+			check_all_or_nothing(cell, size)
+		except Failure as failure:
+			raise Failure(f"{where(number, delay, whole)}: {failure}")
+	cell.restore(restorer, images)
+	cell.finish()
+	check_hits(hits, rounds)
+
+
+def check_all_or_nothing(cell, size):
+	def left():
+		cell.reap()
+		return system.descendants(os.getpid())
+	system.wait_until(lambda: not left() or os.path.exists(f"/proc/{cell.root}") and len(left()) == size, 1)
+	pids = left()
+	if not pids:
+		return
+	if len(pids) != size:
+		raise Failure("left behind: " + "; ".join(map(system.describe_task, pids)))
+	time.sleep(0.02)  # half-made tasks may be as many: they die at once
+	if left():
+		check_untouched(cell, {pid: look(pid) for pid in pids})
+		cell.kill_tree()
+
+
+PEER_FAILS = {"dump": "a killed dump leaves its code in the threads"}
 
 ROWS = [
-	Row("killed-dumps", "busy", run=kill_dumps, modes=("ours", "peer"), timeout=600,
-	    peer_fails={"dump": "a killed dump leaves its code in the threads"}),
+	Row("killed-dumps", "busy", run=kill_dumps, modes=("ours", "peer"), timeout=600, peer_fails=PEER_FAILS),
+	Row("killed-restores", "busy", run=kill_restores, modes=("ours", "peer"), timeout=600,
+	    peer_fails={"restore": "half-made tasks survive it"}),
+	Row("terminated-dumps", "busy", run=terminate_dumps, modes=("ours", "peer"), timeout=600, peer_fails=PEER_FAILS),
 	Row("busy", "busy"),
 ]

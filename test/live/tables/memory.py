@@ -1,0 +1,92 @@
+"""memory.py - memory in odd shapes: another kernel's vdso, heaps that grew apart, names, thousands of mappings, corners."""
+
+import os
+import struct
+
+from harness.cell import Failure
+from harness.row import Row
+
+PAGE = 4096
+NEW_KERNEL = {"dump": "it does not save it", "restore": "it does not restore it"}
+
+#A vdso of another kernel : this kernel's own, disfigured in the images
+
+def read_vdso():
+	"""The bytes of this kernel's vdso, as every process has it."""
+	with open("/proc/self/maps") as maps:
+		start, end = next([int(part, 16) for part in line.split()[0].split("-")] for line in maps if "[vdso]" in line)
+	with open("/proc/self/mem", "rb") as memory:
+		memory.seek(start)
+		return memory.read(end - start)
+
+
+def functions(vdso):
+	"""Offsets of the functions in an ELF file of one segment, by name."""
+	offset, entry_size, count = struct.unpack_from("<Q14xHH", vdso, 32)
+	found = {}
+	for i in range(count):
+		kind, _, start, _, _, size, _, _ = struct.unpack_from("<IIQQQQQQ", vdso, offset + i * entry_size)
+		if kind != 2:  # PT_DYNAMIC
+			continue
+		tags = dict(struct.unpack_from("<QQ", vdso, start + at) for at in range(0, size, 16))
+		symbols, names = tags[6], tags[5]
+		for at in range(symbols, names - 23, 24):
+			name, info, _, section, value, _ = struct.unpack_from("<IBBHQQ", vdso, at)
+			if info & 15 == 2 and section:
+				found[vdso[names + name:vdso.index(0, names + name)].decode()] = value
+	return found
+
+
+def disfigure(vdso):
+	"""Another build id, and functions that end the process: what is not redirected is noticed."""
+	changed = bytearray(vdso)
+	note = vdso.index(b"GNU\0") + 4
+	changed[note] ^= 0xff
+	for value in functions(vdso).values():
+		changed[value:value + 16] = b"\xcc" * 16
+	return bytes(changed)
+
+
+def replace_vdso(images):
+	old, count = read_vdso(), 0
+	new = disfigure(old)
+	for name in os.listdir(images):
+		if not name.startswith("pages-"):
+			continue
+		path = os.path.join(images, name)
+		with open(path, "rb") as file:
+			content = file.read()
+		at = content.find(old)
+		if at >= 0:
+			with open(path, "r+b") as file:
+				file.seek(at)
+				file.write(new)
+			count += 1
+	if not count:
+		raise Failure("the images hold no vdso")
+
+
+def other_kernel(cell, dumper, restorer):
+	"""From the other kernel, then dumped and restored again on this one, by now without any difference."""
+	cell.start()
+	cell.wait_ready()
+	for number in range(3):
+		cell.pause()
+		images = cell.new_images(f"images{number}")
+		cell.dump(dumper, images)
+		if number < 2:  # the second one: the vdso that was parked is of another kernel, too
+			replace_vdso(images)
+		cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
+BOTH_WAYS = ("ours", "peer-to-ours")
+
+ROWS = [
+	Row("memory-vdso", "vdso", unprivileged=True),
+	Row("memory-vdso-none", "vdso", arguments=("none",), peer_fails={"restore": "it maps one all the same"}),
+	Row("memory-vdso-other-kernel", "vdso", run=other_kernel, modes=BOTH_WAYS),
+	Row("memory-vdso-other-kernel-tree", "tree", run=other_kernel, modes=("ours",)),
+	Row("memory-cow-grown", "cow_grown", peer_fails={"restore": "nothing of a heap that changed its size is shared"}),
+]
