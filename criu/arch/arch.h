@@ -26,6 +26,15 @@ int arch_load_registers(const CoreEntry *core, struct thread_context *context);
 uint64_t arch_clear_tid(const CoreEntry *core);
 void arch_set_clear_tid(CoreEntry *core, uint64_t address);
 
+/*
+ * What to write over the function `name` ("clock_gettime") of a vdso that is of another kernel: code that goes on at `target`
+ * (this kernel's function; 0: there is none), or makes the plain system call. Its size is returned.
+ */
+#define ARCH_VDSO_CODE 32
+size_t arch_vdso_code(unsigned char code[ARCH_VDSO_CODE], const char *name, uint64_t target);
+/* Where a thread goes on. */
+uint64_t arch_instruction(const CoreEntry *core);
+
 /* Jumps to `address` with the stack pointer at `stack` (the end of a stack, 16-byte aligned). */
 void arch_jump(uint64_t address, uint64_t stack) does_not_return;
 

@@ -207,7 +207,7 @@ static void add_span(uint64_t (**spans)[2], size_t *count, uint64_t start, uint6
 static int find_refuge(struct restore *restore)
 {
 	autofree uint64_t(*spans)[2] = NULL;
-	uint64_t needed = REGION_ROOM, at = REFUGE_SEARCH_FROM, largest = 0;
+	uint64_t needed = REGION_ROOM + REFUGE_GAP + VDSO_ROOM, at = REFUGE_SEARCH_FROM, largest = 0;
 	struct vmas own = { 0 };
 	struct task *task;
 	size_t count = 0;

@@ -14,6 +14,8 @@
 #define REGION_ROOM 0x40000000ULL /* at the start of the refuge, for the restorer: 1 GiB of addresses, little of it used */
 #define REFUGE_GAP 0x200000 /* between mappings that wait in the refuge: more than the kernel's stack guard gap */
 
+#define VDSO_ROOM 0x200000 /* … behind it, for the vdso */
+
 /* Newborns wait for each other: criu opens a stage when all have come to the end of the one before. */
 enum stage {
 	STAGE_BIRTH,  /* tasks are born, have their memory, and lead their sessions and groups */
@@ -25,6 +27,8 @@ enum stage {
 /* The kernel's own pieces of an address space: [vvar], [vvar_vclock] (Linux 6.13), [vdso], neighbours in this order. */
 struct vdso {
 	uint64_t start, vdso, end; /* all of it; where [vdso] begins. 0: there is none */
+	uint64_t pieces[8];	   /* where each begins */
+	size_t piece_count;
 };
 
 /* What a restore knows of a task while it is being made: task->newborn. */
@@ -33,7 +37,10 @@ struct newborn {
 	pid_t initial_session; /* the one it has to be born into; 0: any */
 	pid_t stand_in;	       /* group whose dead leader it has to bring forth; 0: none */
 	uint64_t refuge_used;  /* from refuge_start on: mappings that wait there for their place */
-	struct vdso vdso;	   /* where this kernel has put it in the newborn; the task's own is in task->vmas */
+	struct vdso vdso;      /* where this kernel has put it in the newborn */
+	uint64_t vdso_park;    /* where it waits while criu is unmapped */
+	uint64_t vdso_place;   /* where it goes; 0: nowhere, the task has none */
+	uint64_t old_vdso;     /* that of another kernel, now ordinary memory; 0: it is this one's */
 	struct call_list space;
 	struct call_list *self; /* one a thread */
 	uint64_t region;
@@ -50,7 +57,7 @@ struct restore {
 	uint64_t pages_restored;      /* shared memory: by criu itself */
 	uint64_t *newborn_pages;	   /* behind the board: private memory, by the newborns */
 	uint64_t refuge_start, refuge_end; /* addresses that no mapping of any task will have */
-	bool has_spawned, is_running;
+	bool has_spawned, all_are_born, is_running;
 	uint64_t began, forked;
 };
 

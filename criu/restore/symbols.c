@@ -59,7 +59,8 @@ static bool read_headers(struct file *file)
 	    header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_phentsize != sizeof(program))
 		return false;
 	for (uint64_t i = 0; i < header.e_phnum; i++) {
-		if (header.e_phoff > file->size || !read_at(file, header.e_phoff + i * sizeof(program), &program, sizeof(program)))
+		if (header.e_phoff > file->size ||
+		    !read_at(file, header.e_phoff + i * sizeof(program), &program, sizeof(program)))
 			return false;
 		if (program.p_type == PT_DYNAMIC)
 			dynamic = program;
@@ -69,7 +70,8 @@ static bool read_headers(struct file *file)
 		}
 	}
 	for (uint64_t at = 0; has_segment && at < dynamic.p_filesz; at += sizeof(entry)) {
-		if (dynamic.p_offset > file->size || !read_at(file, dynamic.p_offset + at, &entry, sizeof(entry)))
+		if (dynamic.p_offset > file->size ||
+		    !read_at(file, dynamic.p_offset + at, &entry, sizeof(entry)))
 			return false;
 		if (entry.d_tag == DT_NULL)
 			break;
@@ -118,7 +120,8 @@ static bool count_symbols(const struct file *file, uint64_t *count)
 
 static bool has_name(const struct file *file, uint64_t name)
 {
-	return file->names < file->size && file->names_size <= file->size - file->names && name < file->names_size &&
+	return file->names < file->size && file->names_size <= file->size - file->names &&
+	       name < file->names_size &&
 	       memchr(file->bytes + file->names + name, '\0', file->names_size - name);
 }
 
@@ -127,7 +130,8 @@ static bool add_symbols(const struct file *file, uint64_t count, struct symbols 
 	Elf64_Sym symbol;
 
 	for (uint64_t i = 0; i < count; i++) {
-		if (file->symbols > file->size || !read_at(file, file->symbols + i * sizeof(symbol), &symbol, sizeof(symbol)))
+		if (file->symbols > file->size ||
+		    !read_at(file, file->symbols + i * sizeof(symbol), &symbol, sizeof(symbol)))
 			return false;
 		if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_shndx == SHN_UNDEF)
 			continue;

@@ -11,9 +11,9 @@
 
 #include "live.h"
 
-#define MIB (1UL << 20)
+#define MIB    (1UL << 20)
 #define COMMON (64 * MIB)
-#define STACK (MIB / 2)
+#define STACK  (MIB / 2)
 
 static char *heap;
 static size_t heap_size;
@@ -25,8 +25,10 @@ static void verify_heap(void)
 
 	live_compare(heap, common, 1, is_child ? "the child's heap" : "the parent's heap");
 	if (heap_size > COMMON)
-		live_compare(heap + COMMON, heap_size - COMMON, is_child ? 2 : 3, "what the heap has grown by");
-	live_check((char *)sbrk(0) == heap + heap_size, "the heap ends at %p, not at %p", sbrk(0), (void *)(heap + heap_size));
+		live_compare(heap + COMMON, heap_size - COMMON, is_child ? 2 : 3,
+			     "what the heap has grown by");
+	live_check((char *)sbrk(0) == heap + heap_size, "the heap ends at %p, not at %p", sbrk(0),
+		   (void *)(heap + heap_size));
 }
 
 static void resize_heap(long by)
@@ -46,7 +48,8 @@ static unsigned long shared_with_others(const char *start, const char *end)
 
 	while (fgets(line, sizeof(line), smaps)) {
 		sscanf(line, "%lx-%lx ", &from, &to);
-		if (to > (unsigned long)start && from < (unsigned long)end && sscanf(line, "Shared_%*[^:]: %lu", &value) == 1)
+		if (to > (unsigned long)start && from < (unsigned long)end &&
+		    sscanf(line, "Shared_%*[^:]: %lu", &value) == 1)
 			sum += value;
 	}
 	fclose(smaps);
@@ -57,7 +60,8 @@ static void verify_sharing(void)
 {
 	unsigned long shared = shared_with_others(heap, heap + COMMON), expected = COMMON / 1024 / 2;
 
-	live_check(shared >= expected * 95 / 100, "only %lu KiB of the heap are shared, of %lu", shared, expected);
+	live_check(shared >= expected * 95 / 100, "only %lu KiB of the heap are shared, of %lu", shared,
+		   expected);
 }
 
 static void live_on(void)
@@ -107,6 +111,7 @@ static void bear_and_shrink(void)
 int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
+	free(malloc(64 << 10)); /* room for libc below ours */
 	heap = (char *)(((unsigned long)sbrk(0) + 4095) & ~4095UL);
 	live_check(brk(heap + COMMON) == 0, "brk: %m");
 	heap_size = COMMON;

@@ -56,7 +56,8 @@ static void check_clock(clockid_t clock, double slack)
 	clock_gettime(clock, &quick);
 	syscall(SYS_clock_gettime, clock, &after);
 	live_check(seconds(&quick) >= seconds(&before) - slack && seconds(&quick) <= seconds(&after) + slack,
-		   "clock %d says %.6f between %.6f and %.6f", clock, seconds(&quick), seconds(&before), seconds(&after));
+		   "clock %d says %.6f between %.6f and %.6f", clock, seconds(&quick), seconds(&before),
+		   seconds(&after));
 }
 
 static void verify(void)
@@ -70,11 +71,14 @@ static void verify(void)
 	check_clock(CLOCK_BOOTTIME, 0);
 	check_clock(CLOCK_MONOTONIC_COARSE, 0.02);
 	check_clock(CLOCK_PROCESS_CPUTIME_ID, 0);
-	live_check(clock_getres(CLOCK_MONOTONIC, &resolution) == 0 && resolution.tv_sec == 0, "clock_getres: %m");
+	live_check(clock_getres(CLOCK_MONOTONIC, &resolution) == 0 && resolution.tv_sec == 0,
+		   "clock_getres: %m");
 	gettimeofday(&day, NULL);
 	syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
-	live_check(now.tv_sec - day.tv_sec <= 1, "gettimeofday says %ld, the system call %ld", day.tv_sec, now.tv_sec);
-	live_check(now.tv_sec - time(NULL) <= 1 && now.tv_sec >= time(NULL) - 1, "time() says something else");
+	live_check(now.tv_sec - day.tv_sec <= 1, "gettimeofday says %ld, the system call %ld", day.tv_sec,
+		   now.tv_sec);
+	live_check(now.tv_sec - time(NULL) <= 1 && now.tv_sec >= time(NULL) - 1,
+		   "time() says something else");
 	if (vdso_time)
 		live_check(vdso_time(NULL) - now.tv_sec <= 1, "the vdso's time() says something else");
 	if (vdso_getcpu)

@@ -1,0 +1,139 @@
+/*
+ * inherit.c - what a newborn goes on with of its parent's memory.
+ *
+ * fork() gave it all of the parent's mappings, filled. Where a mapping of its own is the continuation of one of those (the same
+ * kind of memory at the same address), the pages of the two stay shared as far as they are equal (fill.c). A heap or a stack that
+ * has grown or shrunk since the fork shares what both have:
+ *
+ *	parent      |=========|  |====|
+ *	child    |---------|     |-------|     its mapping becomes | new | inherited |   | inherited | new |
+ *	kept        |======|     |====|        the rest of the parent's is unmapped
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "restore/space.h"
+
+/* Parts of the parent's mappings, by address, ascending. */
+struct kept {
+	struct part {
+		uint64_t start, end;
+	} * items;
+	size_t count;
+};
+
+/* Can pages of `theirs` become pages of `ours`, at the same address? */
+static bool is_continued(const struct vma *theirs, const struct vma *ours)
+{
+	const uint32_t kinds = VMA_ANON_PRIVATE | VMA_FILE_PRIVATE;
+
+	return is_mapped_by_us(theirs) && vma_is_private(theirs) &&
+	       !((theirs->status ^ ours->status) & kinds) &&
+	       !((theirs->flags ^ ours->flags) & (MAP_GROWSDOWN | MAP_NORESERVE)) &&
+	       (ours->status & VMA_ANON_PRIVATE ||
+		(theirs->object == ours->object &&
+		 theirs->offset - theirs->start == ours->offset - ours->start));
+}
+
+/* The part [start, end) of `vma` as a mapping of its own; `ancestor`: the parent's that it is part of, or NULL. */
+static void add_part(struct vmas *parts, const struct vma *vma, uint64_t start, uint64_t end,
+		     const struct vma *ancestor)
+{
+	struct vma *part;
+
+	if (start >= end)
+		return;
+	part = grow(&parts->items, &parts->count);
+	*part = *vma;
+	part->start = part->place = start;
+	part->end = end;
+	if (vma->status & VMA_FILE_PRIVATE)
+		part->offset += start - vma->start;
+	if (ancestor) {
+		part->is_inherited = true;
+		part->place = ancestor->place + (start - ancestor->start);
+	}
+}
+
+/* Cuts `vma` where it begins or ceases to be inherited. `*next`: the first of theirs that does not end before it. */
+static void cut(const struct vma *vma, const struct vmas *theirs, size_t *next, struct vmas *parts,
+		struct kept *kept)
+{
+	uint64_t cursor = vma->start;
+
+	while (*next < theirs->count && !(theirs->items[*next].status & VMA_GUARD_RANGE) &&
+	       theirs->items[*next].end <= vma->start)
+		(*next)++;
+	for (size_t i = *next; i < theirs->count && theirs->items[i].start < vma->end; i++) {
+		const struct vma *other = &theirs->items[i];
+		uint64_t start = max(other->start, vma->start), end = min(other->end, vma->end);
+
+		if (other->status & VMA_GUARD_RANGE)
+			break; /* they stand last */
+		if (!is_continued(other, vma))
+			continue;
+		add_part(parts, vma, cursor, start, NULL);
+		add_part(parts, vma, start, end, other);
+		*grow(&kept->items, &kept->count) = (struct part){ start, end };
+		cursor = end;
+	}
+	add_part(parts, vma, cursor, vma->end, NULL);
+}
+
+static int unmap(const struct vma *theirs, uint64_t start, uint64_t end)
+{
+	if (start < end && munmap(at(theirs->place + (start - theirs->start)), end - start) < 0)
+		return fail(errno, "cannot unmap what the parent had at %#llx", (unsigned long long)start);
+	return 0;
+}
+
+static int unmap_rest(const struct vmas *theirs, const struct kept *kept)
+{
+	size_t next = 0;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < theirs->count; i++) {
+		const struct vma *other = &theirs->items[i];
+		uint64_t cursor = other->start;
+
+		if (!is_mapped_by_us(other))
+			continue;
+		for (; !result && next < kept->count && kept->items[next].start < other->end; next++) {
+			result = unmap(other, cursor, kept->items[next].start);
+			cursor = kept->items[next].end;
+		}
+		result = result ?: unmap(other, cursor, other->end);
+	}
+	return result;
+}
+
+int space_inherit(struct task *task)
+{
+	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ? &task->parent->vmas :
+										       NULL;
+	struct vmas parts = { 0 };
+	struct kept kept = { 0 };
+	size_t next = 0;
+	int result;
+
+	if (!theirs)
+		return 0;
+	for (size_t i = 0; i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+
+		if (is_mapped_by_us(vma) && vma_is_private(vma))
+			cut(vma, theirs, &next, &parts, &kept);
+		else
+			*grow(&parts.items, &parts.count) = *vma;
+	}
+	free(task->vmas.items);
+	task->vmas = parts;
+	result = unmap_rest(theirs, &kept);
+	task->newborn->refuge_used = task->parent->newborn->refuge_used;
+	log_debug("process %d inherits %zu mappings or parts of them", task->pid, kept.count);
+	free(kept.items);
+	return result;
+}

@@ -1,0 +1,40 @@
+/*
+ * space.h - the rooms of a task's memory in the making, all used by space.c, in the newborn, in this order.
+ */
+#ifndef CRIU_RESTORE_SPACE_H
+#define CRIU_RESTORE_SPACE_H
+
+#include "restore/restore.h"
+
+static inline void *at(uint64_t address)
+{
+	return (void *)(uintptr_t)address;
+}
+
+static inline bool is_kernels(const struct vma *vma)
+{
+	return vma->status & (VMA_VSYSCALL | VMA_VVAR | VMA_VDSO);
+}
+
+static inline bool is_mapped_by_us(const struct vma *vma)
+{
+	return !is_kernels(vma) && !(vma->status & VMA_GUARD_RANGE);
+}
+
+/*
+ * vdso.c. Looks whether the task's vdso is this kernel's; if not, it becomes ordinary memory in task->vmas, and when that is
+ * filled, vdso_redirect() makes its functions lead into this kernel's.
+ */
+int vdso_look(const struct restore *restore, struct task *task);
+int vdso_redirect(const struct task *task);
+/* Moves this kernel's vdso to where it waits while criu is unmapped; and from there to its place. */
+void vdso_plan_parking(const struct task *task, struct call_list *calls);
+void vdso_plan_return(const struct task *task, struct call_list *calls);
+
+/* inherit.c. Keeps what the task goes on with of its parent's mappings, unmaps the rest; marks it in task->vmas. */
+int space_inherit(struct task *task);
+
+/* fill.c. Puts the pages of the images into private memory; adds their number to *pages. */
+int space_fill(const struct task *task, uint64_t *pages);
+
+#endif
