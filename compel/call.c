@@ -69,8 +69,8 @@ static bool is_interrupted(long result)
 	return (result <= -512 && result >= -514) || result == -516;
 }
 
-int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number, const uint64_t arguments[6],
-		  long *result)
+int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number,
+		  const uint64_t arguments[6], long *result)
 {
 	struct user_regs_struct registers;
 	int failed = get_registers(thread, &registers);

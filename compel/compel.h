@@ -32,19 +32,21 @@ struct thread_context {
 struct traced_thread {
 	pid_t tid;
 	bool is_seized;
-	bool is_parked;	      /* in PTRACE_EVENT_STOP: the state between two operations */
-	bool was_stopped;     /* it was in a group stop (SIGSTOP, …) when we came */
-	int stop_signal;      /* then: by which signal */
-	struct thread_context context; /* as it was when we came, syscall restart not yet applied; set by trace_wait() */
+	bool is_parked;	  /* in PTRACE_EVENT_STOP: the state between two operations */
+	bool was_stopped; /* it was in a group stop (SIGSTOP, …) when we came */
+	int stop_signal;  /* then: by which signal */
+	struct thread_context
+		context; /* as it was when we came, syscall restart not yet applied; set by trace_wait() */
 
-	unsigned options;	/* PTRACE_O_* that are set */
-	bool asleep_is_known;	/* when we came it waited in a call that does not tell its remaining time … */
-	uint64_t asleep;	/* … since so many nanoseconds */
+	unsigned options;     /* PTRACE_O_* that are set */
+	bool asleep_is_known; /* when we came it waited in a call that does not tell its remaining time … */
+	uint64_t asleep;      /* … since so many nanoseconds */
 };
 
 /* `deadline` is CLOCK_MONOTONIC in nanoseconds. -ESRCH: the thread is gone (not recorded); -ETIMEDOUT: recorded. */
-int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp); /* PTRACE_SEIZE + INTERRUPT; does not wait */
-int trace_wait(struct traced_thread *thread, uint64_t deadline);		   /* … until it is parked; reads `context` */
+int trace_seize(struct traced_thread *thread, pid_t tid,
+		bool suspend_seccomp);				 /* PTRACE_SEIZE + INTERRUPT; does not wait */
+int trace_wait(struct traced_thread *thread, uint64_t deadline); /* … until it is parked; reads `context` */
 int trace_get_context(const struct traced_thread *thread, struct thread_context *context);
 int trace_set_context(const struct traced_thread *thread, const struct thread_context *context);
 void trace_free_context(struct thread_context *context);
@@ -52,11 +54,12 @@ void trace_free_context(struct thread_context *context);
  * One system call in a parked thread, at a `syscall` instruction at `ip` with stack pointer `sp`; the caller answers for what
  * happens there if we die. Other registers than the ABI's are kept. Leaves the thread parked; *result is rax.
  */
-int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number, const uint64_t arguments[6],
-		  long *result);
-int trace_exit_kill(struct traced_thread *thread, bool on); /* PTRACE_O_EXITKILL: for tasks that must die with us */
-int trace_release(struct traced_thread *thread);	     /* PTRACE_DETACH; a group stop goes on */
-uint64_t trace_deadline(double seconds);		     /* from now */
+int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number,
+		  const uint64_t arguments[6], long *result);
+int trace_exit_kill(struct traced_thread *thread,
+		    bool on);			 /* PTRACE_O_EXITKILL: for tasks that must die with us */
+int trace_release(struct traced_thread *thread); /* PTRACE_DETACH; a group stop goes on */
+uint64_t trace_deadline(double seconds);	 /* from now */
 
 /*
  * The registers a thread must be started with to go on as if never interrupted, where there is no kernel restart block to
@@ -93,7 +96,10 @@ struct remote_call {
 	long result; /* -errno, or what the call returned */
 };
 
-/* Puts the parasite in: a mapping of ours, a socket between us, the leader (or a better suited thread) in our code. */
+/*
+ * Puts the parasite in: a mapping of ours, a socket between us, the leader (or a better suited thread) in our code. While
+ * it is in, a child that criu forks must not keep the socket (exec closes it): its closing tells the parasite of our death.
+ */
 int victim_infect(struct victim *victim);
 /* A piece of our mapping in the victim for arguments and results of calls: its address there, and its size (>= 64 KiB). */
 uint64_t victim_scratch(const struct victim *victim, size_t *size);
@@ -101,7 +107,8 @@ uint64_t victim_scratch(const struct victim *victim, size_t *size);
 int victim_call(struct victim *victim, struct remote_call *calls, size_t count);
 /* The same in thread `index`, by ptrace, for what only a thread can tell of itself. Scratch may be used. */
 int victim_call_thread(struct victim *victim, size_t index, struct remote_call *calls, size_t count);
-int victim_read(const struct victim *victim, uint64_t address, void *buffer, size_t size);	  /* process_vm_readv */
+int victim_read(const struct victim *victim, uint64_t address, void *buffer,
+		size_t size); /* process_vm_readv */
 int victim_write(const struct victim *victim, uint64_t address, const void *buffer, size_t size);
 /* Takes everything of ours out again; threads are parked with the context they came with. */
 int victim_cure(struct victim *victim);

@@ -72,7 +72,8 @@ static int check_architecture(const struct traced_thread *thread)
 
 	if (registers->cs == CS_64_BIT && !is_x32)
 		return 0;
-	return fail(EOPNOTSUPP, "thread %d runs %s code, which is not supported", thread->tid, is_x32 ? "x32" : "32-bit");
+	return fail(EOPNOTSUPP, "thread %d runs %s code, which is not supported", thread->tid,
+		    is_x32 ? "x32" : "32-bit");
 }
 
 static int wait_for_all(struct victim *victim, size_t first, uint64_t deadline)

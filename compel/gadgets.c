@@ -71,10 +71,14 @@ static void search(struct findings *found, pid_t pid, const struct map *map, uin
 			found->looked_at = end;
 			return;
 		}
-		look_for(chunk, got, code_of_syscall_return, sizeof(code_of_syscall_return), found->looked_at, &found->syscall_return);
-		look_for(chunk, got, code_of_pop_return, sizeof(code_of_pop_return), found->looked_at, &found->pop_return);
-		look_for(chunk, got, code_of_sigreturn, sizeof(code_of_sigreturn), found->looked_at, &found->sigreturn);
-		look_for(chunk, got, code_of_sigreturn_long, sizeof(code_of_sigreturn_long), found->looked_at, &found->sigreturn);
+		look_for(chunk, got, code_of_syscall_return, sizeof(code_of_syscall_return), found->looked_at,
+			 &found->syscall_return);
+		look_for(chunk, got, code_of_pop_return, sizeof(code_of_pop_return), found->looked_at,
+			 &found->pop_return);
+		look_for(chunk, got, code_of_sigreturn, sizeof(code_of_sigreturn), found->looked_at,
+			 &found->sigreturn);
+		look_for(chunk, got, code_of_sigreturn_long, sizeof(code_of_sigreturn_long), found->looked_at,
+			 &found->sigreturn);
 		found->looked_at += (size_t)got < CHUNK ? (size_t)got : CHUNK - LONGEST;
 	}
 }
@@ -85,8 +89,8 @@ static struct findings *remember(const struct map *map)
 
 	for (size_t index = 0; index < known.count; index++) {
 		found = &known.items[index];
-		if (found->device == map->device && found->inode == map->inode && found->offset == map->offset &&
-		    found->size == map->end - map->start)
+		if (found->device == map->device && found->inode == map->inode &&
+		    found->offset == map->offset && found->size == map->end - map->start)
 			return found;
 	}
 	found = grow(&known.items, &known.count);
@@ -99,7 +103,8 @@ static bool is_there(pid_t pid, uint64_t address, const unsigned char *piece, si
 	unsigned char bytes[LONGEST];
 	struct iovec here = { bytes, length }, there = { (void *)address, length };
 
-	return process_vm_readv(pid, &here, 1, &there, 1, 0) == (ssize_t)length && !memcmp(bytes, piece, length);
+	return process_vm_readv(pid, &here, 1, &there, 1, 0) == (ssize_t)length &&
+	       !memcmp(bytes, piece, length);
 }
 
 /* Takes over what is still missing and really is in this victim. */
@@ -111,7 +116,8 @@ static void take(struct gadgets *gadgets, pid_t pid, uint64_t start, const struc
 	    is_there(pid, address, code_of_syscall_return, sizeof(code_of_syscall_return)))
 		gadgets->syscall_return = address;
 	address = start + found->pop_return - 1;
-	if (!gadgets->pop_return && found->pop_return && is_there(pid, address, code_of_pop_return, sizeof(code_of_pop_return)))
+	if (!gadgets->pop_return && found->pop_return &&
+	    is_there(pid, address, code_of_pop_return, sizeof(code_of_pop_return)))
 		gadgets->pop_return = address;
 	address = start + found->sigreturn - 1;
 	if (!gadgets->sigreturn && found->sigreturn &&
@@ -125,7 +131,8 @@ static bool is_enough(const struct gadgets *gadgets)
 	return gadgets->syscall_return && (gadgets->sigreturn || gadgets->pop_return);
 }
 
-static void look_through(struct gadgets *gadgets, pid_t pid, const struct maps *maps, uint64_t limit, bool in_files)
+static void look_through(struct gadgets *gadgets, pid_t pid, const struct maps *maps, uint64_t limit,
+			 bool in_files)
 {
 	for (size_t index = 0; index < maps->count && !is_enough(gadgets); index++) {
 		const struct map *map = &maps->maps[index];
@@ -169,7 +176,8 @@ int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps)
 	gadgets->borrowed = choose_loan(maps);
 	if (gadgets->borrowed) {
 		*gadgets = (struct gadgets){ .borrowed = gadgets->borrowed };
-		log_info("process %d has no `syscall; ret`: some of its code is overwritten for the moment", pid);
+		log_info("process %d has no `syscall; ret`: some of its code is overwritten for the moment",
+			 pid);
 		return 0;
 	}
 	return fail(ENOEXEC, "process %d has no code that a system call could be made with", pid);
@@ -189,7 +197,8 @@ int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size)
 
 int gadgets_lend(struct gadgets *gadgets, pid_t pid)
 {
-	struct iovec here = { gadgets->saved, sizeof(loan) }, there = { (void *)gadgets->borrowed, sizeof(loan) };
+	struct iovec here = { gadgets->saved, sizeof(loan) },
+		     there = { (void *)gadgets->borrowed, sizeof(loan) };
 	int result;
 
 	if (!gadgets->borrowed)

@@ -34,7 +34,8 @@ static bool grow_stack(pid_t pid, uint64_t address)
 /* What is on the stack where our bytes will be. */
 static bool read_below(const struct way_home *home, const struct victim *victim)
 {
-	struct iovec here = { home->saved, home->end - home->start }, there = { (void *)home->start, here.iov_len };
+	struct iovec here = { home->saved, home->end - home->start },
+		     there = { (void *)home->start, here.iov_len };
 
 	return process_vm_readv(victim->pid, &here, 1, &there, 1, 0) == (ssize_t)here.iov_len ||
 	       (grow_stack(victim->pid, home->start) &&

@@ -59,7 +59,8 @@ static int check_seccomp(const struct victim *victim)
 		autofree char *status = NULL;
 		uint64_t mode = 0;
 
-		if (thread->options & PTRACE_O_SUSPEND_SECCOMP || read_proc(thread->tid, "status", &status) < 0 ||
+		if (thread->options & PTRACE_O_SUSPEND_SECCOMP ||
+		    read_proc(thread->tid, "status", &status) < 0 ||
 		    !find_number(status, "\nSeccomp:", 10, &mode) || !mode)
 			continue;
 		fail(EPERM, "thread %d has a seccomp filter, and it cannot be suspended", thread->tid);
@@ -108,10 +109,14 @@ static int map_region(struct victim *victim, int protection, long *value)
 	const struct gadgets *gadgets = &infection->gadgets;
 	/* munmap() takes the two arguments that mmap() left in their registers. */
 	const uint64_t chain[] = { gadgets->pop_return, SYS_munmap, gadgets->syscall_return };
-	const uint64_t arguments[6] = { infection->region, PARASITE_SIZE, (uint64_t)protection,
-					MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, (uint64_t)-1, 0 };
+	const uint64_t arguments[6] = {
+		infection->region,    PARASITE_SIZE,
+		(uint64_t)protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		(uint64_t)-1,	      0
+	};
 
-	return call_from_stack(victim, chain, gadgets->pop_return ? array_size(chain) : 0, SYS_mmap, arguments, value);
+	return call_from_stack(victim, chain, gadgets->pop_return ? array_size(chain) : 0, SYS_mmap,
+			       arguments, value);
 }
 
 /* One call in the region, by ptrace. */
@@ -119,22 +124,24 @@ int call_in_region(struct victim *victim, long number, const uint64_t arguments[
 {
 	uint64_t region = victim->infection->region;
 
-	return trace_syscall(borrowed_thread(victim), region + blob()->call, region + PARASITE_CALLS, number, arguments,
-			     value);
+	return trace_syscall(borrowed_thread(victim), region + blob()->call, region + PARASITE_CALLS, number,
+			     arguments, value);
 }
 
 static int write_state(const struct victim *victim)
 {
 	const struct infection *infection = victim->infection;
-	struct parasite_state state = { .sockets = { -1, -1 }, .home_stack = infection->home.entry,
+	struct parasite_state state = { .sockets = { -1, -1 },
+					.home_stack = infection->home.entry,
 					.home_size = infection->home.end - infection->home.entry };
 	int result;
 
 	if (!infection->gadgets.borrowed)
 		state.syscall_return = infection->gadgets.syscall_return;
 	result = force_write(victim->pid, infection->region + PARASITE_STATE, &state, sizeof(state));
-	return result < 0 ? result : force_write(victim->pid, infection->region + PARASITE_HOME,
-						 infection->home.image, state.home_size);
+	return result < 0 ? result :
+			    force_write(victim->pid, infection->region + PARASITE_HOME, infection->home.image,
+					state.home_size);
 }
 
 /*
@@ -144,9 +151,11 @@ static int write_state(const struct victim *victim)
 static int fill_region(struct victim *victim, bool is_writable)
 {
 	uint64_t region = victim->infection->region;
-	const uint64_t protect[6] = { region + PARASITE_STATE, PARASITE_SIZE - PARASITE_STATE, PROT_READ | PROT_WRITE };
+	const uint64_t protect[6] = { region + PARASITE_STATE, PARASITE_SIZE - PARASITE_STATE,
+				      PROT_READ | PROT_WRITE };
 	long value = 0;
-	int result = force_write(victim->pid, region, parasite_blob_start, parasite_blob_end - parasite_blob_start);
+	int result = force_write(victim->pid, region, parasite_blob_start,
+				 parasite_blob_end - parasite_blob_start);
 
 	if (!result)
 		result = write_state(victim);
@@ -184,12 +193,14 @@ static int enter_region(struct victim *victim)
 		result = map_region(victim, PROT_READ | PROT_EXEC, &value);
 	}
 	if (!result && (uint64_t)value != infection->region)
-		result = fail(value < 0 ? (int)-value : EEXIST, "process %d: cannot map memory for the parasite", victim->pid);
+		result = fail(value < 0 ? (int)-value : EEXIST,
+			      "process %d: cannot map memory for the parasite", victim->pid);
 	if (result < 0)
 		goto go_home;
 	result = fill_region(victim, is_writable);
 	if (!result)
-		result = set_place(thread, infection->region + blob()->bail, infection->region + PARASITE_CALLS);
+		result = set_place(thread, infection->region + blob()->bail,
+				   infection->region + PARASITE_CALLS);
 	if (result < 0) {
 		leave_region(victim);
 		return result;

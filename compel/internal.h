@@ -60,7 +60,8 @@ int call_finish(struct traced_thread *thread, long *result);
 struct map {
 	uint64_t start, end, offset, inode;
 	unsigned device;
-	bool readable, writable, executable, is_private, is_stack, is_special; /* special: [vsyscall], [vvar] */
+	bool readable, writable, executable, is_private, is_stack,
+		is_special; /* special: [vsyscall], [vvar] */
 };
 struct maps {
 	struct map *maps;
@@ -79,7 +80,7 @@ struct gadgets {
 	uint64_t syscall_return; /* syscall; ret */
 	uint64_t sigreturn;	 /* mov $15,%eax; syscall. 0: made of the other two */
 	uint64_t pop_return;	 /* pop %rax; ret */
-	uint64_t borrowed;	 /* nothing found: this piece of code can be overwritten for the moment. Else 0 */
+	uint64_t borrowed; /* nothing found: this piece of code can be overwritten for the moment. Else 0 */
 	unsigned char saved[16]; /* then: what belongs there */
 };
 

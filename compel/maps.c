@@ -22,8 +22,8 @@ static bool parse_map(const char *line, struct map *map)
 	int name = 0;
 
 	*map = (struct map){};
-	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &map->start, &map->end, flags,
-		   &map->offset, &major, &minor, &map->inode, &name) < 7)
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &map->start,
+		   &map->end, flags, &map->offset, &major, &minor, &map->inode, &name) < 7)
 		return false;
 	map->device = makedev(major, minor);
 	map->readable = flags[0] == 'r';
@@ -32,7 +32,8 @@ static bool parse_map(const char *line, struct map *map)
 	map->is_private = flags[3] == 'p';
 	if (name) {
 		map->is_stack = !strncmp(line + name, "[stack]", 7);
-		map->is_special = !strncmp(line + name, "[vsyscall]", 10) || !strncmp(line + name, "[vvar", 5);
+		map->is_special = !strncmp(line + name, "[vsyscall]", 10) ||
+				  !strncmp(line + name, "[vvar", 5);
 	}
 	return true;
 }
@@ -77,7 +78,8 @@ uint64_t maps_find_hole(const struct maps *maps, uint64_t size)
 	uint64_t best = 0, best_size = 0, end = LOWEST_HOLE;
 
 	for (size_t index = 0; index <= maps->count; index++) {
-		uint64_t start = index < maps->count ? min(maps->maps[index].start, HIGHEST_HOLE) : HIGHEST_HOLE;
+		uint64_t start = index < maps->count ? min(maps->maps[index].start, HIGHEST_HOLE) :
+						       HIGHEST_HOLE;
 
 		if (start > end && start - end > best_size) {
 			best_size = start - end;

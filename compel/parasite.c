@@ -89,12 +89,14 @@ static int close_remote(struct victim *victim, int which)
 
 	if (infection->sockets[which] < 0)
 		return 0;
-	prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS, SYS_close, arguments);
+	prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS,
+		     SYS_close, arguments);
 	result = set_registers(thread, &registers);
 	if (!result)
 		result = call_enter(thread);
 	if (!result)
-		result = victim_write(victim, sockets_address(victim) + which * sizeof(none), &none, sizeof(none));
+		result = victim_write(victim, sockets_address(victim) + which * sizeof(none), &none,
+				      sizeof(none));
 	if (!result)
 		result = call_finish(thread, &value);
 	infection->sockets[which] = -1;
@@ -112,7 +114,8 @@ static int make_sockets(struct victim *victim)
 	if (result < 0)
 		return result;
 	if (value < 0) {
-		log_info("process %d: no socket: %s; calls are made by ptrace", victim->pid, strerror((int)-value));
+		log_info("process %d: no socket: %s; calls are made by ptrace", victim->pid,
+			 strerror((int)-value));
 		return 0;
 	}
 	result = victim_read(victim, sockets_address(victim), infection->sockets, sizeof(infection->sockets));
@@ -121,7 +124,8 @@ static int make_sockets(struct victim *victim)
 	infection->socket = take_socket(victim);
 	if (infection->socket >= 0)
 		return 1;
-	log_info("process %d: cannot take a socket from it: %s; calls are made by ptrace", victim->pid, strerror(errno));
+	log_info("process %d: cannot take a socket from it: %s; calls are made by ptrace", victim->pid,
+		 strerror(errno));
 	result = close_remote(victim, 1);
 	return result < 0 ? result : close_remote(victim, 0);
 }
@@ -155,7 +159,8 @@ int parasite_disconnect(struct victim *victim)
 	if (infection->is_serving) {
 		result = trace_park(borrowed_thread(victim), trace_deadline(CALL_SECONDS));
 		if (result < 0)
-			return fail(-result, "the parasite in thread %d does not stop", borrowed_thread(victim)->tid);
+			return fail(-result, "the parasite in thread %d does not stop",
+				    borrowed_thread(victim)->tid);
 		infection->is_serving = false;
 	}
 	for (int which = 0; which < 2 && !result; which++)
@@ -220,7 +225,8 @@ int victim_call(struct victim *victim, struct remote_call *calls, size_t count)
 		return result;
 	}
 	for (size_t index = 0; index < count && !result; index++)
-		result = call_in_region(victim, calls[index].number, calls[index].arguments, &calls[index].result);
+		result = call_in_region(victim, calls[index].number, calls[index].arguments,
+					&calls[index].result);
 	return result;
 }
 
@@ -236,7 +242,8 @@ static int call_on_stack(struct victim *victim, struct traced_thread *thread, co
 	if (!result && set_signal_mask(thread, ALL_SIGNALS) < 0)
 		result = fail(errno, "cannot block the signals of thread %d", thread->tid);
 	for (size_t index = 0; index < count && !result; index++)
-		result = trace_syscall(thread, ip, sp, calls[index].number, calls[index].arguments, &calls[index].result);
+		result = trace_syscall(thread, ip, sp, calls[index].number, calls[index].arguments,
+				       &calls[index].result);
 	return result;
 }
 

@@ -186,7 +186,9 @@ int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp)
 	settle_look_asleep(thread);
 	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0)
 		return 0;
-	trace_reap(thread, trace_deadline(RELEASE_PATIENCE)); /* it is ending, and we came too late not to be its tracer */
+	trace_reap(thread,
+		   trace_deadline(
+			   RELEASE_PATIENCE)); /* it is ending, and we came too late not to be its tracer */
 	return -ESRCH;
 }
 
@@ -230,7 +232,9 @@ int trace_get_context(const struct traced_thread *thread, struct thread_context 
 		result = -errno;
 	if (!result)
 		result = get_extended(thread, context);
-	return result < 0 && result != -ESRCH ? fail(-result, "cannot read the registers of thread %d", thread->tid) : result;
+	return result < 0 && result != -ESRCH ?
+		       fail(-result, "cannot read the registers of thread %d", thread->tid) :
+		       result;
 }
 
 int trace_set_context(const struct traced_thread *thread, const struct thread_context *context)
@@ -263,7 +267,8 @@ static int timed_out(const struct traced_thread *thread)
 	name_of(thread->tid, name);
 	if (read_proc(thread->tid, "status", &status) > 0)
 		state = strstr(status, "\nState:\t");
-	return fail(ETIMEDOUT, "thread %d (%s) does not stop: its state is %c", thread->tid, name, state ? state[8] : '?');
+	return fail(ETIMEDOUT, "thread %d (%s) does not stop: its state is %c", thread->tid, name,
+		    state ? state[8] : '?');
 }
 
 /*
@@ -335,7 +340,8 @@ int trace_release(struct traced_thread *thread)
 		if (errno != ESRCH)
 			result = fail(errno, "cannot let go of thread %d", thread->tid);
 		else if (trace_reap(thread, trace_deadline(RELEASE_PATIENCE)) < 0)
-			log_warning("thread %d still has not stopped; it goes on when criu ends", thread->tid);
+			log_warning("thread %d still has not stopped; it goes on when criu ends",
+				    thread->tid);
 	}
 	trace_free_context(&thread->context);
 	thread->is_seized = thread->is_parked = false;

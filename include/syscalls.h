@@ -20,40 +20,40 @@
 #endif
 
 /* SYSTEM_CALL_N(name, types of the N arguments) makes `static inline long sys_name(…)`. */
-#define SYSTEM_CALL_0(name)                                               \
-	static inline long sys_##name(void)                               \
-	{                                                                 \
-		return system_call(SYS_##name, 0, 0, 0, 0, 0, 0);         \
+#define SYSTEM_CALL_0(name)                                       \
+	static inline long sys_##name(void)                       \
+	{                                                         \
+		return system_call(SYS_##name, 0, 0, 0, 0, 0, 0); \
 	}
-#define SYSTEM_CALL_1(name, ta)                                           \
-	static inline long sys_##name(ta a)                               \
-	{                                                                 \
-		return system_call(SYS_##name, (long)a, 0, 0, 0, 0, 0);   \
+#define SYSTEM_CALL_1(name, ta)                                         \
+	static inline long sys_##name(ta a)                             \
+	{                                                               \
+		return system_call(SYS_##name, (long)a, 0, 0, 0, 0, 0); \
 	}
-#define SYSTEM_CALL_2(name, ta, tb)                                             \
-	static inline long sys_##name(ta a, tb b)                               \
-	{                                                                       \
-		return system_call(SYS_##name, (long)a, (long)b, 0, 0, 0, 0);   \
+#define SYSTEM_CALL_2(name, ta, tb)                                           \
+	static inline long sys_##name(ta a, tb b)                             \
+	{                                                                     \
+		return system_call(SYS_##name, (long)a, (long)b, 0, 0, 0, 0); \
 	}
-#define SYSTEM_CALL_3(name, ta, tb, tc)                                               \
-	static inline long sys_##name(ta a, tb b, tc c)                               \
-	{                                                                             \
-		return system_call(SYS_##name, (long)a, (long)b, (long)c, 0, 0, 0);   \
+#define SYSTEM_CALL_3(name, ta, tb, tc)                                             \
+	static inline long sys_##name(ta a, tb b, tc c)                             \
+	{                                                                           \
+		return system_call(SYS_##name, (long)a, (long)b, (long)c, 0, 0, 0); \
 	}
-#define SYSTEM_CALL_4(name, ta, tb, tc, td)                                                 \
-	static inline long sys_##name(ta a, tb b, tc c, td d)                               \
-	{                                                                                   \
-		return system_call(SYS_##name, (long)a, (long)b, (long)c, (long)d, 0, 0);   \
+#define SYSTEM_CALL_4(name, ta, tb, tc, td)                                               \
+	static inline long sys_##name(ta a, tb b, tc c, td d)                             \
+	{                                                                                 \
+		return system_call(SYS_##name, (long)a, (long)b, (long)c, (long)d, 0, 0); \
 	}
-#define SYSTEM_CALL_5(name, ta, tb, tc, td, te)                                                   \
-	static inline long sys_##name(ta a, tb b, tc c, td d, te e)                               \
-	{                                                                                         \
-		return system_call(SYS_##name, (long)a, (long)b, (long)c, (long)d, (long)e, 0);   \
+#define SYSTEM_CALL_5(name, ta, tb, tc, td, te)                                                 \
+	static inline long sys_##name(ta a, tb b, tc c, td d, te e)                             \
+	{                                                                                       \
+		return system_call(SYS_##name, (long)a, (long)b, (long)c, (long)d, (long)e, 0); \
 	}
-#define SYSTEM_CALL_6(name, ta, tb, tc, td, te, tf)                                                     \
-	static inline long sys_##name(ta a, tb b, tc c, td d, te e, tf f)                               \
-	{                                                                                               \
-		return system_call(SYS_##name, (long)a, (long)b, (long)c, (long)d, (long)e, (long)f);   \
+#define SYSTEM_CALL_6(name, ta, tb, tc, td, te, tf)                                                   \
+	static inline long sys_##name(ta a, tb b, tc c, td d, te e, tf f)                             \
+	{                                                                                             \
+		return system_call(SYS_##name, (long)a, (long)b, (long)c, (long)d, (long)e, (long)f); \
 	}
 
 /* clang-format off: a table */
@@ -83,8 +83,10 @@ SYSTEM_CALL_3(shmat, int, const void *, int)
 SYSTEM_CALL_1(shmdt, const void *)
 SYSTEM_CALL_3(shmget, int, size_t, int)
 SYSTEM_CALL_3(shmctl, int, int, void *)
-SYSTEM_CALL_6(process_vm_readv, pid_t, const void *, unsigned long, const void *, unsigned long, unsigned long)
-SYSTEM_CALL_6(process_vm_writev, pid_t, const void *, unsigned long, const void *, unsigned long, unsigned long)
+SYSTEM_CALL_6(process_vm_readv, pid_t, const void *, unsigned long, const void *, unsigned long,
+	      unsigned long)
+SYSTEM_CALL_6(process_vm_writev, pid_t, const void *, unsigned long, const void *, unsigned long,
+	      unsigned long)
 
 /* files */
 SYSTEM_CALL_4(openat, int, const char *, int, unsigned)
@@ -141,7 +143,8 @@ SYSTEM_CALL_0(getpid)
 SYSTEM_CALL_0(gettid)
 SYSTEM_CALL_0(getppid)
 SYSTEM_CALL_0(fork)
-SYSTEM_CALL_5(clone, unsigned long, void *, int *, int *, unsigned long) /* the order of arguments is x86-64's */
+SYSTEM_CALL_5(clone, unsigned long, void *, int *, int *,
+	      unsigned long) /* the order of arguments is x86-64's */
 SYSTEM_CALL_2(clone3, void *, size_t)
 SYSTEM_CALL_1(exit, int)
 SYSTEM_CALL_1(exit_group, int)

@@ -80,7 +80,8 @@ static void append(char **text, const char *more)
 	*text = both;
 }
 
-static void list(char **text, pid_t pid, const char *name, void (*add)(char **text, pid_t pid, const char *entry))
+static void list(char **text, pid_t pid, const char *name,
+		 void (*add)(char **text, pid_t pid, const char *entry))
 {
 	autofree char *path = format_text("/proc/%d/%s", pid, name);
 	struct dirent **entries;
@@ -108,7 +109,8 @@ static void add_file(char **text, pid_t pid, const char *entry)
 /* Per thread: what is blocked. */
 static void add_mask(char **text, pid_t pid, const char *entry)
 {
-	autofree char *path = format_text("/proc/%d/task/%s/status", pid, entry), *status = NULL, *line = NULL;
+	autofree char *path = format_text("/proc/%d/task/%s/status", pid, entry), *status = NULL,
+		      *line = NULL;
 	char *blocked;
 
 	if (read_text_at(AT_FDCWD, path, &status) < 0 || !(blocked = strstr(status, "SigBlk:")))
@@ -143,11 +145,12 @@ static const char *differs(pid_t pid, const struct look *before)
 	struct look now = look_at(pid);
 	const char *what = strcmp(now.maps, before->maps)   ? "its mappings" :
 			   strcmp(now.files, before->files) ? "its descriptors" :
-			   strcmp(now.masks, before->masks) ? "its signal masks" : NULL;
+			   strcmp(now.masks, before->masks) ? "its signal masks" :
+							      NULL;
 
 	if (what && getenv("VERBOSE"))
-		printf("before:\n%s%s%snow:\n%s%s%s", before->maps, before->files, before->masks, now.maps, now.files,
-		       now.masks);
+		printf("before:\n%s%s%snow:\n%s%s%s", before->maps, before->files, before->masks, now.maps,
+		       now.files, now.masks);
 	free_look(&now);
 	return what;
 }
@@ -189,7 +192,9 @@ static int first_error(int one, int other)
 static int question(struct victim *victim)
 {
 	uint64_t scratch = victim_scratch(victim, NULL);
-	struct remote_call calls[] = { { SYS_getpid, {}, 0 }, { SYS_gettid, {}, 0 }, { SYS_getcwd, { scratch, 4096 }, 0 } };
+	struct remote_call calls[] = { { SYS_getpid, {}, 0 },
+				       { SYS_gettid, {}, 0 },
+				       { SYS_getcwd, { scratch, 4096 }, 0 } };
 	char directory[4096], own[4096];
 	int result = victim_call(victim, calls, array_size(calls));
 
@@ -206,7 +211,8 @@ static int question(struct victim *victim)
 		if (result < 0)
 			return result;
 		if (calls[0].result != victim->threads[index].tid)
-			return fail(EINVAL, "gettid() is %ld in thread %d", calls[0].result, victim->threads[index].tid);
+			return fail(EINVAL, "gettid() is %ld in thread %d", calls[0].result,
+				    victim->threads[index].tid);
 	}
 	return 0;
 }
@@ -261,16 +267,18 @@ static void check_blocking(const struct blocking_call *call, const char *how, lo
 
 	while (!tale->is_done && microseconds() < limit)
 		usleep(1000);
-	check(tale->is_done && tale->result == call->result && (call->result >= 0 || tale->error == call->error) &&
+	check(tale->is_done && tale->result == call->result &&
+		      (call->result >= 0 || tale->error == call->error) &&
 		      tale->milliseconds >= call->milliseconds - 3 && tale->milliseconds <= longest,
-	      name, "result %ld (%s) after %ld ms", tale->result, tale->result < 0 ? strerror((int)tale->error) : "",
-	      tale->milliseconds);
+	      name, "result %ld (%s) after %ld ms", tale->result,
+	      tale->result < 0 ? strerror((int)tale->error) : "", tale->milliseconds);
 }
 
 /* Ends `pid` too. The call was disturbed after 150 ms. */
 static void end_blocking(pid_t pid, const struct blocking_call *call, const char *how, bool is_orphaned)
 {
-	bool begins_again = call->begins_again == ALWAYS || (is_orphaned && call->begins_again == WHEN_ORPHANED);
+	bool begins_again = call->begins_again == ALWAYS ||
+			    (is_orphaned && call->begins_again == WHEN_ORPHANED);
 
 	usleep(250000);
 	if (call->signal)
@@ -292,7 +300,7 @@ static void visit_blocking(const struct blocking_call *call)
 /* Somebody else infects it and is killed there. */
 static void orphan_blocking(const struct blocking_call *call)
 {
-	pid_t pid = start_blocking(tale, call), tracer;
+	pid_t pid = start_blocking(tale, call), tracer = 0;
 	struct look before = look_at(pid);
 	const char *different;
 	struct victim victim;
@@ -301,7 +309,8 @@ static void orphan_blocking(const struct blocking_call *call)
 
 	usleep(150000);
 	if (pipe(ready) || !(tracer = fork())) {
-		if (!victim_freeze(&victim, pid, trace_deadline(5)) && !victim_infect(&victim) && !question(&victim))
+		if (!victim_freeze(&victim, pid, trace_deadline(5)) && !victim_infect(&victim) &&
+		    !question(&victim))
 			byte = 'x';
 		if (write(ready[1], &byte, 1))
 			pause();
@@ -343,7 +352,8 @@ static void stopped_process(void)
 	result = victim_thaw(&victim);
 	wait_for_state(pid, 'T');
 	usleep(20000);
-	check(!result && state_of(pid) == 'T', "… stays stopped", "result %d, state %c", result, state_of(pid));
+	check(!result && state_of(pid) == 'T', "… stays stopped", "result %d, state %c", result,
+	      state_of(pid));
 	kill(pid, SIGCONT);
 	check(goes_on(&tale->ticks[0]), "… and goes on when told", "it does not");
 	victim_free(&victim);
@@ -362,7 +372,8 @@ static void thaw_stopped(void)
 	wait_for_state(pid, 'T');
 	before = tale->ticks[3];
 	usleep(20000);
-	check(!result && state_of(pid) == 'T' && before == tale->ticks[3], "left stopped", "result %d", result);
+	check(!result && state_of(pid) == 'T' && before == tale->ticks[3], "left stopped", "result %d",
+	      result);
 	kill(pid, SIGCONT);
 	check(goes_on(&tale->ticks[3]) && !tale->wrong_registers, "… and goes on when told", "it does not");
 	victim_free(&victim);
@@ -385,7 +396,8 @@ static void signals_while_frozen(void)
 	wait_for_state(pid, 'T');
 	check(!result && state_of(pid) == 'T', "SIGSTOP is obeyed afterwards", "state %c", state_of(pid));
 	kill(pid, SIGCONT);
-	check(goes_on(&tale->ticks[0]) && tale->signals == 1, "a handler runs afterwards, once", "%d times", tale->signals);
+	check(goes_on(&tale->ticks[0]) && tale->signals == 1, "a handler runs afterwards, once", "%d times",
+	      tale->signals);
 	victim_free(&victim);
 
 	result = victim_freeze(&victim, pid, trace_deadline(5));
@@ -408,7 +420,8 @@ static void killed_while_infected(void)
 
 	result = result ?: victim_infect(&victim);
 	kill(pid, SIGKILL);
-	check(!result && victim_call(&victim, &call, 1) < 0, "a killed process is an error", "result %d", result);
+	check(!result && victim_call(&victim, &call, 1) < 0, "a killed process is an error", "result %d",
+	      result);
 	failure_clear();
 	victim_thaw(&victim);
 	failure_clear();
@@ -425,7 +438,7 @@ static void killed_while_infected(void)
 
 static void traced_already(void)
 {
-	pid_t pid = start_victim(tale, count), debugger;
+	pid_t pid = start_victim(tale, count), debugger = 0;
 	struct victim victim;
 	char report[1024];
 	int ready[2];
@@ -437,7 +450,8 @@ static void traced_already(void)
 	}
 	if (read(ready[0], report, 1) != 1)
 		abort();
-	check(victim_freeze(&victim, pid, trace_deadline(1)) == -EBUSY, "a traced process is refused", "it is not");
+	check(victim_freeze(&victim, pid, trace_deadline(1)) == -EBUSY, "a traced process is refused",
+	      "it is not");
 	failure_report(report, sizeof(report), "", NULL);
 	check(strstr(report, "compel_test") != NULL, "… and the tracer is named", "%s", report);
 	failure_clear();
@@ -525,7 +539,8 @@ static const char *went_wrong(pid_t pid, const struct look *before)
 
 	for (int attempt = 0; attempt < 100; attempt++) { /* the way home takes a moment */
 		different = state_of(pid) == 'T' || state_of(pid) == 't' ? "it is stopped" :
-			    status_number(pid, "TracerPid:") ? "it is traced" : differs(pid, before);
+			    status_number(pid, "TracerPid:")		 ? "it is traced" :
+									   differs(pid, before);
 		if (!different)
 			return NULL;
 		usleep(1000);
@@ -541,7 +556,8 @@ static const char *tale_is_bad(void)
 	}
 	return tale->wrong_registers ? "vector registers" :
 	       tale->wrong_calls     ? "a call failed" :
-	       tale->wrong_stack     ? "a stack, a mask or an alternate stack" : NULL;
+	       tale->wrong_stack     ? "a stack, a mask or an alternate stack" :
+				       NULL;
 }
 
 static void kill_the_tracer(int times)
@@ -561,10 +577,14 @@ static void kill_the_tracer(int times)
 		waitpid(tracer, &status, 0);
 		if (!WIFSIGNALED(status))
 			wrong = "the tracer failed";
-		wrong = wrong ?: went_wrong(pid, &before) ?: went_wrong(child, &child_before) ?: tale_is_bad();
+		wrong = wrong					 ?:
+				went_wrong(pid, &before)	 ?:
+				went_wrong(child, &child_before) ?:
+								   tale_is_bad();
 	}
-	check(!wrong, "the tracer is killed", "after %d times: %s (call %ld: %s; registers %ld, calls %ld, stack %ld)", done,
-	      wrong, tale->wrong_call, strerror((int)tale->wrong_error), tale->wrong_registers, tale->wrong_calls,
+	check(!wrong, "the tracer is killed",
+	      "after %d times: %s (call %ld: %s; registers %ld, calls %ld, stack %ld)", done, wrong,
+	      tale->wrong_call, strerror((int)tale->wrong_error), tale->wrong_registers, tale->wrong_calls,
 	      tale->wrong_stack);
 	free_look(&before);
 	free_look(&child_before);
@@ -588,7 +608,8 @@ static void frozen_time(void)
 		for (size_t index = 0; index < array_size(calls); index++)
 			calls[index] = (struct remote_call){ SYS_getppid, {}, 0 };
 		if (victim_freeze(&victim, pid, trace_deadline(5)) || victim_infect(&victim) ||
-		    victim_call(&victim, calls, array_size(calls)) || victim_cure(&victim) || victim_thaw(&victim))
+		    victim_call(&victim, calls, array_size(calls)) || victim_cure(&victim) ||
+		    victim_thaw(&victim))
 			break;
 		best = min(best, microseconds() - start);
 		victim_free(&victim);

@@ -154,7 +154,8 @@ static long receive_with_timeout(int milliseconds)
 	int pair[2];
 	char byte;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) || setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time)))
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) ||
+	    setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time)))
 		return -2;
 	return recv(pair[0], &byte, 1, 0);
 }
@@ -270,26 +271,28 @@ static bool vectors_stay(uint64_t value, long rounds)
 {
 	uint64_t different;
 
-	__asm__ volatile("vmovq %[value], %%xmm0\n vpbroadcastq %%xmm0, %%ymm0\n"
-			 ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n vmovdqa %%ymm0, %%ymm\\n\n .endr\n"
-			 "1: dec %[rounds]\n jnz 1b\n"
-			 ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
-			 " vpxor %%ymm0, %%ymm\\n, %%ymm\\n\n .endr\n"
-			 ".irp n, 2,3,4,5,6,7,8,9,10,11,12,13,14,15\n vpor %%ymm\\n, %%ymm1, %%ymm1\n .endr\n"
-			 "vmovq %[value], %%xmm2\n vpbroadcastq %%xmm2, %%ymm2\n vpxor %%ymm0, %%ymm2, %%ymm2\n"
-			 "vpor %%ymm2, %%ymm1, %%ymm1\n vextracti128 $1, %%ymm1, %%xmm2\n vpor %%xmm1, %%xmm2, %%xmm1\n"
-			 "vpsrldq $8, %%xmm1, %%xmm2\n vpor %%xmm1, %%xmm2, %%xmm1\n vmovq %%xmm1, %[different]\n vzeroupper\n"
-			 : [different] "=&r"(different), [rounds] "+r"(rounds)
-			 : [value] "r"(value)
-			 : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
-			   "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+	__asm__ volatile(
+		"vmovq %[value], %%xmm0\n vpbroadcastq %%xmm0, %%ymm0\n"
+		".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n vmovdqa %%ymm0, %%ymm\\n\n .endr\n"
+		"1: dec %[rounds]\n jnz 1b\n"
+		".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+		" vpxor %%ymm0, %%ymm\\n, %%ymm\\n\n .endr\n"
+		".irp n, 2,3,4,5,6,7,8,9,10,11,12,13,14,15\n vpor %%ymm\\n, %%ymm1, %%ymm1\n .endr\n"
+		"vmovq %[value], %%xmm2\n vpbroadcastq %%xmm2, %%ymm2\n vpxor %%ymm0, %%ymm2, %%ymm2\n"
+		"vpor %%ymm2, %%ymm1, %%ymm1\n vextracti128 $1, %%ymm1, %%xmm2\n vpor %%xmm1, %%xmm2, %%xmm1\n"
+		"vpsrldq $8, %%xmm1, %%xmm2\n vpor %%xmm1, %%xmm2, %%xmm1\n vmovq %%xmm1, %[different]\n vzeroupper\n"
+		: [different] "=&r"(different), [rounds] "+r"(rounds)
+		: [value] "r"(value)
+		: "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
+		  "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 	return !different;
 }
 
 static void *spin_with_vectors(void *argument)
 {
 	long index = (long)argument;
-	char stack[64 * 1024]; /* so that there is always room, and to see whether somebody writes where we live */
+	char stack[64 *
+		   1024]; /* so that there is always room, and to see whether somebody writes where we live */
 
 	memset(stack, (int)index, sizeof(stack));
 	for (;;) {
@@ -377,7 +380,8 @@ static void *wait_in_futex(void *argument)
 		struct timespec time = { 0, 2000000 };
 
 		errno = 0;
-		check(syscall(SYS_futex, &word, FUTEX_WAIT, 0, &time, NULL, 0) == -1 && errno == ETIMEDOUT, SYS_futex);
+		check(syscall(SYS_futex, &word, FUTEX_WAIT, 0, &time, NULL, 0) == -1 && errno == ETIMEDOUT,
+		      SYS_futex);
 	}
 	return NULL;
 }
@@ -407,7 +411,8 @@ static void *look_at_oneself(void *argument)
 	for (;; story->ticks[(long)argument]++) {
 		sigaltstack(NULL, &now);
 		pthread_sigmask(SIG_SETMASK, NULL, &seen);
-		if (now.ss_sp != memory || now.ss_size != sizeof(memory) || now.ss_flags || memcmp(&mask, &seen, 8))
+		if (now.ss_sp != memory || now.ss_size != sizeof(memory) || now.ss_flags ||
+		    memcmp(&mask, &seen, 8))
 			story->wrong_stack++;
 	}
 	return NULL;
@@ -487,15 +492,19 @@ void have_little_code(struct tale *tale)
 {
 	extern const char lonely_code[], lonely_code_end[];
 
-	mmap((void *)LONELY, 2 * 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	mmap((void *)LONELY, 2 * 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	memcpy((void *)LONELY, lonely_code, (size_t)(lonely_code_end - lonely_code));
 	mprotect((void *)LONELY, 4096, PROT_READ | PROT_EXEC);
 	mremap(tale, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)(LONELY + 2 * 4096));
 	tale = (struct tale *)(LONELY + 2 * 4096);
 	/* Or the kernel would write to memory that is gone. */
-	syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
-	__asm__ volatile("mov %[stack], %%rsp\n jmp *%[code]" : : [stack] "r"(LONELY + 2 * 4096), [code] "r"(LONELY),
-			 "b"(&tale->ticks[0]), "r"(&tale->is_ready), "d"(&tale->is_ready));
+	syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, RSEQ_FLAG_UNREGISTER,
+		RSEQ_SIG);
+	__asm__ volatile("mov %[stack], %%rsp\n jmp *%[code]"
+			 :
+			 : [stack] "r"(LONELY + 2 * 4096), [code] "r"(LONELY), "b"(&tale->ticks[0]),
+			   "r"(&tale->is_ready), "d"(&tale->is_ready));
 	__builtin_unreachable();
 }
 
@@ -522,6 +531,8 @@ void have_little_stack(struct tale *tale)
 	}
 	tale->is_ready = 1;
 	__asm__ volatile("mov %[stack], %%rsp\n 1: incq (%[ticks])\n jmp 1b"
-			 : : [stack] "r"(start + 256), [ticks] "r"(&tale->ticks[0]) : "memory");
+			 :
+			 : [stack] "r"(start + 256), [ticks] "r"(&tale->ticks[0])
+			 : "memory");
 	__builtin_unreachable();
 }

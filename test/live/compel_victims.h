@@ -16,8 +16,9 @@ struct tale {
 	volatile long wrong_registers;	   /* a vector register changed under way */
 	volatile long wrong_calls;	   /* a call ended as it should not have; the last one … */
 	volatile long wrong_call, wrong_error;
-	volatile long interrupted; /* epoll_wait() ended with EINTR: when a tracer dies before it could hide its interrupt */
-	volatile long wrong_stack;	   /* memory, mask or alternate signal stack changed */
+	volatile long
+		interrupted; /* epoll_wait() ended with EINTR: when a tracer dies before it could hide its interrupt */
+	volatile long wrong_stack; /* memory, mask or alternate signal stack changed */
 	volatile int is_ready;
 	volatile int is_done;
 	volatile long result, error, milliseconds; /* of a victim that makes one call */
@@ -32,8 +33,12 @@ struct blocking_call {
 	long result;
 	int error;
 	int milliseconds; /* that it takes */
-	enum { NEVER, WHEN_ORPHANED, ALWAYS } begins_again; /* its timeout cannot be shortened: then it takes longer */
-	int signal;					    /* sent by the test at its end; 0: none */
+	enum {
+		NEVER,
+		WHEN_ORPHANED,
+		ALWAYS
+	} begins_again; /* its timeout cannot be shortened: then it takes longer */
+	int signal;	/* sent by the test at its end; 0: none */
 };
 extern const struct blocking_call blocking_calls[];
 extern const int blocking_call_count;
@@ -41,15 +46,16 @@ extern const int blocking_call_count;
 pid_t start_victim(struct tale *tale, void (*run)(struct tale *tale)); /* returns when it is ready */
 pid_t start_blocking(struct tale *tale, const struct blocking_call *call);
 
-void count(struct tale *tale);		/* one thread that counts */
+void count(struct tale *tale);		    /* one thread that counts */
 void count_with_vectors(struct tale *tale); /* eight threads whose vector registers must stay as they are */
-void grow_threads(struct tale *tale);	/* makes threads all the time */
-void do_everything(struct tale *tale);	/* threads of all sorts, 64 MiB, an alternate stack; and a child that counts */
+void grow_threads(struct tale *tale);	    /* makes threads all the time */
+void do_everything(
+	struct tale *tale); /* threads of all sorts, 64 MiB, an alternate stack; and a child that counts */
 void have_no_descriptors(struct tale *tale);
 void forbid_writable_code(struct tale *tale);
-void filter_calls(struct tale *tale); /* seccomp kills it for almost anything */
-void have_little_code(struct tale *tale);    /* no libc, no vdso, no stack: nothing mapped but a loop */
-void have_little_stack(struct tale *tale);   /* the stack pointer near the end of what is mapped */
+void filter_calls(struct tale *tale);	   /* seccomp kills it for almost anything */
+void have_little_code(struct tale *tale);  /* no libc, no vdso, no stack: nothing mapped but a loop */
+void have_little_stack(struct tale *tale); /* the stack pointer near the end of what is mapped */
 void handle_signals(struct tale *tale);
 
 #endif

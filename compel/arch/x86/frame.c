@@ -19,7 +19,8 @@
 #define UC_FP_XSTATE	     1
 #define UC_SIGCONTEXT_SS     2
 #define UC_STRICT_RESTORE_SS 4
-#define INVALID_ALTSTACK     7 /* refused by do_sigaltstack(), which rt_sigreturn ignores: the stack stays as it is */
+#define INVALID_ALTSTACK \
+	7 /* refused by do_sigaltstack(), which rt_sigreturn ignores: the stack stays as it is */
 
 /* As in the kernel's asm/ucontext.h; glibc's is longer. */
 struct kernel_ucontext {
@@ -52,7 +53,8 @@ static size_t extended_in_use(const struct thread_context *context, uint64_t *fe
 
 	*features = supported & 3;
 	for (unsigned bit = 2; bit < 63; bit++) {
-		if (!(in_use & supported >> bit << bit & 1ULL << bit) || !__get_cpuid_count(0xd, bit, &size, &offset, &c, &d))
+		if (!(in_use & supported >> bit << bit & 1ULL << bit) ||
+		    !__get_cpuid_count(0xd, bit, &size, &offset, &c, &d))
 			continue;
 		total = max(total, (size_t)offset + size);
 		*features |= 1ULL << bit;
@@ -73,8 +75,10 @@ static void fill_registers(struct sigcontext *to, const struct user_regs_struct 
 
 static void fill_extended(char *to, const struct thread_context *context, size_t size, uint64_t features)
 {
-	struct _fpx_sw_bytes words = { .magic1 = FP_XSTATE_MAGIC1, .extended_size = (uint32_t)size + FP_XSTATE_MAGIC2_SIZE,
-				       .xstate_bv = features, .xstate_size = (uint32_t)size };
+	struct _fpx_sw_bytes words = { .magic1 = FP_XSTATE_MAGIC1,
+				       .extended_size = (uint32_t)size + FP_XSTATE_MAGIC2_SIZE,
+				       .xstate_bv = features,
+				       .xstate_size = (uint32_t)size };
 	uint32_t magic = FP_XSTATE_MAGIC2;
 
 	memcpy(to, context->extended, size);

@@ -45,9 +45,11 @@ static bool has_millisecond_timeout(long number)
 static bool minds_a_stop(long number)
 {
 	static const short numbers[] = {
-		SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_semop,	SYS_semtimedop, SYS_rt_sigtimedwait,
-		SYS_io_getevents, SYS_io_pgetevents, SYS_read, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg,
-		SYS_accept, SYS_accept4, SYS_connect, SYS_write, SYS_writev, SYS_sendto, SYS_sendmsg,
+		SYS_epoll_wait,	     SYS_epoll_pwait,  SYS_epoll_pwait2,  SYS_semop,  SYS_semtimedop,
+		SYS_rt_sigtimedwait, SYS_io_getevents, SYS_io_pgetevents, SYS_read,   SYS_readv,
+		SYS_recvfrom,	     SYS_recvmsg,      SYS_recvmmsg,	  SYS_accept, SYS_accept4,
+		SYS_connect,	     SYS_write,	       SYS_writev,	  SYS_sendto, SYS_sendmsg,
+		SYS_io_uring_enter,
 	};
 
 	for (size_t index = 0; index < array_size(numbers); index++) {
@@ -73,7 +75,8 @@ static bool read_scheduled(pid_t tid, uint64_t *when)
 	const char *line;
 	char *end;
 
-	if (read_proc(tid, "sched", &text) < 0 || !(line = strstr(text, "se.exec_start")) || !(line = strchr(line, ':')))
+	if (read_proc(tid, "sched", &text) < 0 || !(line = strstr(text, "se.exec_start")) ||
+	    !(line = strchr(line, ':')))
 		return false;
 	*when = strtoull(line + 1, &end, 10) * 1000000;
 	if (*end == '.')
@@ -119,8 +122,8 @@ void settle_look_asleep(struct traced_thread *thread)
 	int processor;
 
 	if (read_proc(thread->tid, "syscall", &call) < 0 ||
-	    sscanf(call, "%ld %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64, &number, &arguments[0], &arguments[1],
-		   &arguments[2], &arguments[3]) != 5)
+	    sscanf(call, "%ld %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64, &number, &arguments[0],
+		   &arguments[1], &arguments[2], &arguments[3]) != 5)
 		return;
 	if (!has_millisecond_timeout(number) || (int32_t)arguments[number == SYS_poll ? 2 : 3] <= 0)
 		return;
@@ -143,7 +146,8 @@ static void shorten_timeout(const struct traced_thread *thread, unsigned long lo
 
 /* ---- the call again ---- */
 
-static bool stands_behind_syscall(const struct traced_thread *thread, const struct user_regs_struct *registers)
+static bool stands_behind_syscall(const struct traced_thread *thread,
+				  const struct user_regs_struct *registers)
 {
 	unsigned char bytes[2];
 
@@ -161,7 +165,8 @@ static void make_again(struct user_regs_struct *registers, long number)
  * A call that was restarted once is restart_syscall() for the kernel. Which one it was before stands in the program:
  * `mov $NUMBER,%eax` shortly in front of the `syscall`. -1: cannot be told.
  */
-static long number_before_restart(const struct traced_thread *thread, const struct user_regs_struct *registers)
+static long number_before_restart(const struct traced_thread *thread,
+				  const struct user_regs_struct *registers)
 {
 	static const int candidates[] = { SYS_nanosleep, SYS_clock_nanosleep, SYS_poll, SYS_futex };
 	unsigned char code[26];
@@ -180,7 +185,8 @@ static long number_before_restart(const struct traced_thread *thread, const stru
 }
 
 /* nanosleep() has written the remaining time to `rem` already, if there is one. */
-static void make_again_with_rest(struct traced_thread *thread, struct user_regs_struct *registers, long number)
+static void make_again_with_rest(struct traced_thread *thread, struct user_regs_struct *registers,
+				 long number)
 {
 	if (number == SYS_restart_syscall)
 		number = number_before_restart(thread, registers);
@@ -210,8 +216,8 @@ static void abort_sequence(struct traced_thread *thread, struct user_regs_struct
 	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread->tid, sizeof(configuration), &configuration) <= 0 ||
 	    !configuration.rseq_abi_pointer)
 		return;
-	if (!read_memory(thread->tid, configuration.rseq_abi_pointer + offsetof(struct rseq, rseq_cs), &address,
-			 sizeof(address)) ||
+	if (!read_memory(thread->tid, configuration.rseq_abi_pointer + offsetof(struct rseq, rseq_cs),
+			 &address, sizeof(address)) ||
 	    !address || !read_memory(thread->tid, address, &section, sizeof(section)))
 		return;
 	if (registers->rip - section.start_ip < section.post_commit_offset)
@@ -237,8 +243,8 @@ static void hide_interruption(struct traced_thread *thread, struct user_regs_str
 {
 	long number = (long)registers->orig_rax;
 
-	if ((long)registers->rax != -EINTR || !minds_a_stop(number) || !stands_behind_syscall(thread, registers) ||
-	    signal_is_pending(thread->tid))
+	if ((long)registers->rax != -EINTR || !minds_a_stop(number) ||
+	    !stands_behind_syscall(thread, registers) || signal_is_pending(thread->tid))
 		return;
 	if (has_millisecond_timeout(number))
 		shorten_timeout(thread, &registers->r10);

@@ -30,7 +30,8 @@ static void make_call(struct remote_call *call)
 {
 	const uint64_t *a = call->arguments;
 
-	call->result = system_call(call->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3], (long)a[4], (long)a[5]);
+	call->result = system_call(call->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3], (long)a[4],
+				   (long)a[5]);
 }
 
 /* One message is one list of calls; the answer is the same list with results. */
@@ -41,7 +42,8 @@ void serve(char *region)
 
 	close_socket(&state->sockets[1]);
 	for (;;) {
-		long size = sys_recvfrom(state->sockets[0], calls, PARASITE_SCRATCH - PARASITE_CALLS, 0, NULL, NULL);
+		long size = sys_recvfrom(state->sockets[0], calls, PARASITE_SCRATCH - PARASITE_CALLS, 0, NULL,
+					 NULL);
 
 		if (size == -4) /* EINTR */
 			continue;
