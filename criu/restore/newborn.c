@@ -182,7 +182,7 @@ static int arrange_files(struct restore *restore, struct task *task)
 	task->exe_fd = fcntl(exe->fd, F_DUPFD_CLOEXEC, 0);
 	if (task->exe_fd < 0)
 		return fail(errno, "no free descriptor");
-	result = files_arrange(task, kept, array_size(kept));
+	result = files_settle(&restore->snapshot, task) ?: files_arrange(task, kept, array_size(kept));
 	log_move(log);
 	return result ?: locks_take(&restore->snapshot, task);
 }
@@ -324,7 +324,7 @@ static int become_alone(struct restore *restore, struct task *task)
 
 static int settle(struct restore *restore, struct task *task)
 {
-	return join_group(restore, task) ?: files_set_owners(task);
+	return join_group(restore, task) ?: files_set_owners(&restore->snapshot, task);
 }
 
 static int collect_stand_in(const struct task *task)

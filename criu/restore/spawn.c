@@ -180,6 +180,7 @@ int restore_spawn(void *context)
 	struct restore *restore = context;
 	size_t stand_ins = 0;
 	struct task *task;
+	int result;
 	pid_t pid;
 
 	restore->board = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -190,12 +191,14 @@ int restore_spawn(void *context)
 		stand_ins += task->newborn->stand_in > 0;
 	/* Orphans of a restore that fails come to us, so that none is left. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	restore->has_spawned = true;
 	pid = spawn_task(restore, restore->snapshot.root, restore->options->restore_sibling);
 	if (pid < 0)
 		return pid;
+	restore->has_spawned = true;
 	restore->forked = monotonic_time();
-	return board_wait_for(restore, restore->snapshot.task_count + stand_ins, false);
+	result = board_wait_for(restore, restore->snapshot.task_count + stand_ins, false);
+	restore->all_are_born = !result;
+	return result;
 }
 
 /* ---- stages ---- */
@@ -248,6 +251,22 @@ int restore_rebuild(void *context)
 
 /* ---- undo ---- */
 
+/* Once all are born, every pid of the images is one of ours; before, some may be those of strangers. */
+static void kill_tree(const struct restore *restore)
+{
+	const struct task *task;
+	int status;
+
+	if (restore->all_are_born) {
+		for_each_task(task, &restore->snapshot)
+			kill(task->pid, SIGKILL);
+		return;
+	}
+	/* Each dies with its parent (PR_SET_PDEATHSIG). The root is ours to wait for, unless it is our sibling. */
+	if (restore->options->restore_sibling || waitpid(restore->snapshot.root->pid, &status, WNOHANG | __WALL) == 0)
+		kill(restore->snapshot.root->pid, SIGKILL);
+}
+
 void restore_kill(void *context)
 {
 	struct restore *restore = context;
@@ -256,15 +275,8 @@ void restore_kill(void *context)
 	if (!restore->has_spawned || restore->is_running)
 		return;
 	restore->board->failed = 1;
-	/* Each dies with its parent (PR_SET_PDEATHSIG), whoever is left comes to us: this ends when there is nobody. */
-	if (restore->options->restore_sibling) {
-		kill(restore->snapshot.root->pid, SIGKILL);
-	} else {
-		int root = restore->snapshot.root->pid;
-
-		if (waitpid(root, &status, WNOHANG | __WALL) == 0)
-			kill(root, SIGKILL);
-	}
+	kill_tree(restore);
+	/* Orphans come to us: this ends when there is nobody left. */
 	for (;;) {
 		pid_t gone = waitpid(-1, &status, __WALL);
 
