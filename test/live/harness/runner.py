@@ -28,6 +28,7 @@ class Runner:
 		self.base = tempfile.mkdtemp(prefix="criu-live.", dir=settings.directory)
 		os.chmod(self.base, 0o755)
 		self.workers = []
+		signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the workers are stopped
 		self.counts = {"pass": 0, "FAIL": 0, "skip": 0}
 		system.become_subreaper()
 
@@ -115,6 +116,7 @@ class Runner:
 def worker_main(test, settings, directory, pipe):
 	"""Never returns."""
 	try:
+		signal.signal(signal.SIGTERM, signal.SIG_DFL)
 		system.become_subreaper()
 		system.private_namespaces([ROOT, settings.criu, settings.peer, directory])
 		report = run_cell(test, settings, directory)
@@ -137,6 +139,8 @@ def run_cell(test, settings, directory):
 		result, problems = "skip", [str(reason)]
 	except Failure as failure:
 		result, problems = "FAIL", [str(failure)]
+	except Exception:
+		result, problems = "FAIL", ["the harness itself: " + traceback.format_exc()]
 	left = what_is_left(before, directory)
 	return ("FAIL" if left else result, "\n".join(problems + left))
 

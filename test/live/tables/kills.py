@@ -168,7 +168,7 @@ def check_all_or_nothing(cell, size):
 	def left():
 		cell.reap()
 		return system.descendants(os.getpid())
-	system.wait_until(lambda: not left() or os.path.exists(f"/proc/{cell.root}") and len(left()) == size, 1)
+	system.wait_until(lambda: not left() or os.path.exists(f"/proc/{cell.root}") and len(left()) == size, 5)
 	pids = left()
 	if not pids:
 		return
