@@ -67,6 +67,8 @@ def reason_to_skip(row, mode, settings):
 def main(tables, description):
 	settings = parse(description)
 	settings.peer = settings.peer if settings.peer is not None else find_peer()
+	if not settings.list and not os.access(settings.criu, os.X_OK):
+		raise SystemExit(f"{settings.criu} cannot be run; `make` builds it")
 	tests = list(choose(tables, settings))
 	if settings.list:
 		for test in tests:
