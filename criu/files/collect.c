@@ -89,8 +89,9 @@ static int order(uint64_t a, uint64_t b)
 static int compare_found(const void *left, const void *right)
 {
 	const struct found *a = left, *b = right;
-	int by_key = order(a->seen.stat.st_dev, b->seen.stat.st_dev) ?: order(a->seen.stat.st_ino, b->seen.stat.st_ino) ?:
-		     order(a->seen.info.position, b->seen.info.position);
+	int by_key = order(a->seen.stat.st_dev, b->seen.stat.st_dev)	     ?:
+			     order(a->seen.stat.st_ino, b->seen.stat.st_ino) ?:
+			     order(a->seen.info.position, b->seen.info.position);
 	long by_kernel;
 
 	if (by_key)
@@ -184,8 +185,8 @@ static int describe(struct snapshot *snapshot, struct file *file)
 		if (file_kinds[i]->recognizes(seen))
 			file->kind = file_kinds[i];
 	if (!file->kind)
-		return refuse("process %d (%s): file %d (%s) is of a kind that is not supported yet", seen->task->pid,
-			      seen->task->name, seen->fd, seen->link);
+		return refuse("process %d (%s): file %d (%s) is of a kind that is not supported yet",
+			      seen->task->pid, seen->task->name, seen->fd, seen->link);
 	owner = message_new(FownEntry, fown_entry);
 	result = read_owner(seen, owner);
 	if (result) {
@@ -205,9 +206,8 @@ static bool is_first_of_table(const struct snapshot *snapshot, const struct task
 {
 	struct task *other;
 
-	for_each_task(other, snapshot)
-		if (other->ids && other->ids->files_id == task->ids->files_id)
-			return other == task;
+	for_each_task(other, snapshot) if (other->ids &&
+					   other->ids->files_id == task->ids->files_id) return other == task;
 	return true;
 }
 
@@ -223,7 +223,8 @@ int files_collect(struct snapshot *snapshot)
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, snapshot) {
+	for_each_task(task, snapshot)
+	{
 		if (result || task->state == TASK_DEAD || !is_first_of_table(snapshot, task))
 			continue;
 		result = list_descriptors(snapshot, task, &found, &count);
@@ -233,9 +234,8 @@ int files_collect(struct snapshot *snapshot)
 	if (!result)
 		name_files(snapshot, found, count);
 	free(found);
-	for_each_task(task, snapshot)
-		if (task->descriptor_count)
-			qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_numbers);
+	for_each_task(task, snapshot) if (task->descriptor_count)
+		qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_numbers);
 	if (!result)
 		locks_collect(snapshot);
 	/* A refusal does not end the loop: all of them are told at once. */
@@ -244,7 +244,8 @@ int files_collect(struct snapshot *snapshot)
 		int described = snapshot->files[i]->kind ? 0 : describe(snapshot, snapshot->files[i]);
 
 		if (described && described != -EOPNOTSUPP)
-			result = fail_in(described, "process %d (%s): file %d", snapshot->files[i]->seen->task->pid,
+			result = fail_in(described, "process %d (%s): file %d",
+					 snapshot->files[i]->seen->task->pid,
 					 snapshot->files[i]->seen->task->name, snapshot->files[i]->seen->fd);
 	}
 	return result;
@@ -266,8 +267,9 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	for (size_t i = snapshot->file_count; i-- > 0;) {
 		const struct seen_file *other = snapshot->files[i]->seen;
 
-		if (other->fd >= 0 || other->stat.st_dev != seen.stat.st_dev || other->stat.st_ino != seen.stat.st_ino ||
-		    other->info.flags != seen.info.flags || strcmp(other->link, seen.link))
+		if (other->fd >= 0 || other->stat.st_dev != seen.stat.st_dev ||
+		    other->stat.st_ino != seen.stat.st_ino || other->info.flags != seen.info.flags ||
+		    strcmp(other->link, seen.link))
 			continue;
 		*id = snapshot->files[i]->id;
 		free(seen.link);
@@ -278,6 +280,21 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	*id = file->id;
 	result = describe(snapshot, file);
 	return result == -EOPNOTSUPP ? 0 : result; /* it is told with the other refusals */
+}
+
+int files_add_path_of(struct snapshot *snapshot, const struct file *file, FownEntry *owner, uint32_t *id)
+{
+	struct file *path = snapshot_add_file(snapshot, snapshot->file_count + 1);
+
+	path->seen = copy_bytes(file->seen, sizeof(*file->seen));
+	path->seen->fd = -1;
+	path->seen->link = copy_text(file->seen->link);
+	path->seen->info.rest = NULL;
+	path->kind = &file_kind_regular;
+	path->entry = message_new(FileEntry, file_entry);
+	path->entry->type = path->kind->type;
+	path->entry->id = *id = path->id;
+	return path->kind->describe(snapshot, path, owner);
 }
 
 static int save_descriptors(struct snapshot *snapshot, const struct task *task)
@@ -311,9 +328,9 @@ int files_save(struct snapshot *snapshot)
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		result = image_write(image, &snapshot->files[i]->entry->base);
 	result = image_close(image) ?: result;
-	for_each_task(task, snapshot)
-		if (!result && task->state != TASK_DEAD && is_first_of_table(snapshot, task))
-			result = save_descriptors(snapshot, task);
+	for_each_task(task,
+		      snapshot) if (!result && task->state != TASK_DEAD && is_first_of_table(snapshot, task))
+		result = save_descriptors(snapshot, task);
 	for (size_t i = 0; !result && i < file_kind_count; i++)
 		if (file_kinds[i]->save_more)
 			result = file_kinds[i]->save_more(snapshot);

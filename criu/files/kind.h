@@ -24,23 +24,37 @@ struct file_kind {
 	/* Dump, once for all files of the kind, after all were described: what lies beside files.img. May be NULL. */
 	int (*save_more)(struct snapshot *snapshot);
 
+	/*
+	 * Restore. The id of the regular file that says where this one lies, and is neither checked nor opened for itself. NULL,
+	 * or 0: none.
+	 */
+	uint32_t (*path)(const struct file *file);
 	/* Restore. Checks the message and that it can be made here; changes nothing. */
 	int (*check)(struct snapshot *snapshot, struct file *file);
 	/* Restore, once for all files of the kind, before the first is opened. May be NULL. */
 	int (*load_more)(struct snapshot *snapshot);
 	/* Restore. Makes the open file description and returns a descriptor of it, close-on-exec. */
 	int (*open)(struct snapshot *snapshot, struct file *file);
+	/*
+	 * Restore, in each newborn, while all files are still open and none has its number yet: what has to be done by the
+	 * process itself. May be NULL.
+	 */
+	int (*settle)(struct snapshot *snapshot, struct task *task);
 	/* Restore, once, when every newborn has what it needs: closes and frees what load_more() and open() kept. May be NULL. */
 	void (*close_more)(struct snapshot *snapshot);
-	/* The owner that files of this kind carry; NULL: none. */
+	/* The owner that files of this kind carry. NULL: none, or that of the path. */
 	const FownEntry *(*owner)(const struct file *file);
 };
 
 extern const struct file_kind *const file_kinds[];
 extern const size_t file_kind_count;
-extern const struct file_kind file_kind_regular, file_kind_pipe;
+extern const struct file_kind file_kind_regular, file_kind_pipe, file_kind_fifo, file_kind_eventfd,
+	file_kind_timerfd, file_kind_signalfd, file_kind_epoll;
 
 const struct file_kind *file_kind_of(FdTypes type);
+
+/* The regular file that says where `file` lies, by file_kind.path; NULL: none, which only files_load() finds. */
+struct file *file_path(const struct snapshot *snapshot, const struct file *file);
 
 /* ---- restore, all kinds ---- */
 
@@ -49,9 +63,11 @@ int files_load(struct snapshot *snapshot);
 /* Opens every file that a task needs, in this process: newborns inherit them. */
 int files_open(struct snapshot *snapshot);
 void files_close(struct snapshot *snapshot);
+/* In a newborn, before files_arrange(): settle() of all kinds. */
+int files_settle(struct snapshot *snapshot, struct task *task);
 /* In a newborn: its descriptor table, exactly; `kept` are numbers of ours that stay open, wherever they have to move. */
 int files_arrange(struct task *task, int **kept, size_t kept_count);
 /* In a newborn, when all tasks exist: owners and signals of descriptors. */
-int files_set_owners(struct task *task);
+int files_set_owners(const struct snapshot *snapshot, struct task *task);
 
 #endif

@@ -27,10 +27,18 @@ static bool is_stateless_device(dev_t device)
 	       (number == 3 || number == 5 || number == 7 || number == 8 || number == 9);
 }
 
+/* A file of another kind that has a path, which is told as a file of ours (files_add_path()); or that was opened with O_PATH. */
+static bool is_only_path(const struct seen_file *seen)
+{
+	return (seen->fd < 0 || seen->info.flags & O_PATH) && S_ISFIFO(seen->stat.st_mode);
+}
+
 static bool recognizes(const struct seen_file *seen)
 {
 	if (seen->link[0] != '/')
 		return false;
+	if (is_only_path(seen))
+		return true;
 	return S_ISREG(seen->stat.st_mode) || S_ISDIR(seen->stat.st_mode) ||
 	       (S_ISCHR(seen->stat.st_mode) && is_stateless_device(seen->stat.st_rdev));
 }

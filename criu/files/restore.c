@@ -56,10 +56,12 @@ static int add_descriptor(struct snapshot *snapshot, struct task *task, const Fd
 	descriptor->closes_on_exec = entry->flags & FD_CLOEXEC;
 	descriptor->file = snapshot_find_file(snapshot, entry->id);
 	if (!descriptor->file || descriptor->file->entry->type != entry->type)
-		return fail(EINVAL, "fdinfo-%u.img: descriptor %u leads to file %u, which files.img does not hold",
+		return fail(EINVAL,
+			    "fdinfo-%u.img: descriptor %u leads to file %u, which files.img does not hold",
 			    task->ids->files_id, entry->fd, entry->id);
 	if (!descriptor->file->kind)
-		return fail(EINVAL, "descriptor %u is of a kind that is not supported yet (type %d)", entry->fd, entry->type);
+		return fail(EINVAL, "descriptor %u is of a kind that is not supported yet (type %d)",
+			    entry->fd, entry->type);
 	return 0;
 }
 
@@ -75,7 +77,8 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 	int result = image_open(snapshot->images, &image, IMAGE_FDINFO, task->ids->files_id);
 
 	if (result)
-		return result == -ENOENT ? fail(ENOENT, "fdinfo-%u.img is missing", task->ids->files_id) : result;
+		return result == -ENOENT ? fail(ENOENT, "fdinfo-%u.img is missing", task->ids->files_id) :
+					   result;
 	while ((result = image_read_as(image, fdinfo_entry, &entry)) > 0) {
 		result = add_descriptor(snapshot, task, entry);
 		image_free(entry);
@@ -92,21 +95,45 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 	return result;
 }
 
+struct file *file_path(const struct snapshot *snapshot, const struct file *file)
+{
+	uint32_t id = file->kind->path ? file->kind->path(file) : 0;
+
+	return id ? snapshot_find_file(snapshot, id) : NULL;
+}
+
+/* Files that are there to tell where another lies. */
+static int find_paths(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		const struct file *file = snapshot->files[i];
+		uint32_t id = file->kind && file->kind->path ? file->kind->path(file) : 0;
+		struct file *path = id ? snapshot_find_file(snapshot, id) : NULL;
+
+		if (!id)
+			continue;
+		if (!path || !path->entry->reg || path->entry->reg->name[0] != '/')
+			return fail(EINVAL, "files.img does not hold the path of file %u", file->id);
+		path->is_only_path = true;
+	}
+	return 0;
+}
+
 int files_load(struct snapshot *snapshot)
 {
 	struct task *task;
 	int result = load_files(snapshot);
 
-	for_each_task(task, snapshot) {
+	for_each_task(task, snapshot)
+	{
 		if (!result && task->state != TASK_DEAD)
 			result = load_descriptors(snapshot, task);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	if (!result)
-		result = locks_load(snapshot);
+	result = result ?: locks_load(snapshot) ?: find_paths(snapshot);
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
-		if (snapshot->files[i]->kind)
+		if (snapshot->files[i]->kind && !snapshot->files[i]->is_only_path)
 			result = snapshot->files[i]->kind->check(snapshot, snapshot->files[i]);
 	return result;
 }
@@ -138,7 +165,7 @@ int files_open(struct snapshot *snapshot)
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];
 
-		if (!file->kind)
+		if (!file->kind || file->is_only_path)
 			continue; /* nobody's descriptor: checked when it was loaded */
 		file->fd = file->kind->open(snapshot, file);
 		result = file->fd < 0 ? file->fd : open_for_mapping(file);
@@ -186,6 +213,16 @@ static int move_away(const struct task *task, int *fd)
 	}
 }
 
+int files_settle(struct snapshot *snapshot, struct task *task)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < file_kind_count; i++)
+		if (file_kinds[i]->settle)
+			result = file_kinds[i]->settle(snapshot, task);
+	return result;
+}
+
 int files_arrange(struct task *task, int **kept, size_t kept_count)
 {
 	int highest = STDERR_FILENO;
@@ -203,7 +240,8 @@ int files_arrange(struct task *task, int **kept, size_t kept_count)
 	for (size_t i = 0; i < task->descriptor_count; i++) {
 		const struct descriptor *descriptor = &task->descriptors[i];
 
-		if (dup3(descriptor->file->fd, descriptor->fd, descriptor->closes_on_exec ? O_CLOEXEC : 0) < 0)
+		if (dup3(descriptor->file->fd, descriptor->fd, descriptor->closes_on_exec ? O_CLOEXEC : 0) <
+		    0)
 			return fail(errno, "cannot put file %d in its place", descriptor->fd);
 		highest = max(highest, descriptor->fd);
 	}
@@ -233,7 +271,8 @@ static int set_owner(const struct file *file, const FownEntry *owner)
 	if (!owner->pid)
 		return 0;
 	/* The kernel notes on whose behalf it will send the signal: raw calls, that change this thread only. */
-	if (getresuid(&ids[0], &ids[1], &ids[2]) < 0 || syscall(SYS_setresuid, owner->uid, owner->euid, -1) < 0)
+	if (getresuid(&ids[0], &ids[1], &ids[2]) < 0 ||
+	    syscall(SYS_setresuid, owner->uid, owner->euid, -1) < 0)
 		return fail(errno, "cannot act as user %u", owner->uid);
 	if (fcntl(file->fd, F_SETOWN_EX, &holder) < 0)
 		result = fail(errno, "cannot make %d the owner of file %u", owner->pid, file->id);
@@ -242,14 +281,22 @@ static int set_owner(const struct file *file, const FownEntry *owner)
 	return result;
 }
 
-int files_set_owners(struct task *task)
+static const FownEntry *owner_of(const struct snapshot *snapshot, const struct file *file)
+{
+	if (file->kind->owner)
+		return file->kind->owner(file);
+	file = file_path(snapshot, file);
+	return file ? file->entry->reg->fown : NULL;
+}
+
+int files_set_owners(const struct snapshot *snapshot, struct task *task)
 {
 	int result = 0;
 
 	/* Descriptors of one file lead to the same owner: setting it again changes nothing. */
 	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
 		const struct file *file = task->descriptors[i].file;
-		const FownEntry *owner = file->kind->owner ? file->kind->owner(file) : NULL;
+		const FownEntry *owner = owner_of(snapshot, file);
 
 		if (owner && (owner->pid || owner->signum))
 			result = set_owner(file, owner);

@@ -9,7 +9,8 @@
 #include "model/snapshot.h"
 
 struct seen_file {
-	struct task *task; /* the first that has it; its descriptor, or -1: mapped, executed, or somebody's directory */
+	struct task *
+		task; /* the first that has it; its descriptor, or -1: mapped, executed, or somebody's directory */
 	int fd;
 	struct stat stat;
 	char *link; /* where /proc/PID/fd/FD points: a path, or "pipe:[123]" */
@@ -28,6 +29,12 @@ int files_collect(struct snapshot *snapshot);
  * ("exe", "cwd", "root", "map_files/…"). `flags` is how it has to be opened on restore. Equal ones get one id.
  */
 int files_add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id);
+
+/*
+ * For a file of another kind that has a path: a regular file that says where it lies, with its flags and its owner (which becomes
+ * the regular file's), as the format wants it. Its id goes into the kind's message.
+ */
+int files_add_path_of(struct snapshot *snapshot, const struct file *file, FownEntry *owner, uint32_t *id);
 
 /* A descriptor of ours for the task's open file description, -errno recorded. The caller closes it. */
 int files_borrow(const struct seen_file *seen);

@@ -68,6 +68,7 @@ struct file {
 	uint32_t id;
 	const struct file_kind *kind;
 	FileEntry *entry;
+	bool is_only_path;	/* restore: it says where a file of another kind lies */
 	struct seen_file *seen; /* dump only: files/seen.h */
 	/* restore: open in every newborn until it has taken what it needs; -1 */
 	int fd;

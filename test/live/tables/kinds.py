@@ -1,12 +1,67 @@
 """kinds.py - kinds of open files beside plain ones: events, timers, epoll, named pipes, locks, terminals."""
 
+import fcntl
+import os
+
+from harness.cell import Failure
 from harness.row import Row
 
 NO_SEMAPHORE = {"dump": "it drops EFD_SEMAPHORE", "restore": "it drops EFD_SEMAPHORE"}
 TRUNCATED = {"restore": "it keeps 32 bits of the counter"}
 NOT_THE_MOMENT = {"dump": "it saves what was left, not the moment", "restore": "it takes what was left, not the moment"}
+UNCOUNTED = {"dump": "it loses what a periodic timer has not told yet"}
 RENUMBERED = {"dump": "it renumbers what was added under a closed descriptor", "restore": "it does not know the number"}
+NO_PACKETS = {"dump": "it refuses pipes of packets", "restore": "it refuses pipes of packets"}
+HUNG_UP = {"dump": "it does not look", "restore": "every reader is told that all writers have gone"}
+LOCKS = {"dump_options": ("--file-locks",), "restore_options": ("--file-locks",)}
 AWAKE = {"restore": "targets that have fired once are awake again"}
+
+
+def dumped(cell, dumper, options=()):
+	cell.start()
+	cell.wait_ready()
+	cell.pause()
+	images = cell.new_images()
+	cell.dump(dumper, images, options)
+	return images
+
+
+def kept_outside(cell, dumper, restorer):
+	"""The harness has the named pipe open all the time: what was in it is there once."""
+	os.mkfifo(cell.path("fifo"))
+	keeper = os.open(cell.path("fifo"), os.O_RDWR | os.O_NONBLOCK)
+	images = dumped(cell, dumper)
+	cell.restore(restorer, images)
+	cell.finish()
+	os.close(keeper)
+
+
+def refused_restore(cell, restorer, images, options, words):
+	run = restorer.restore(images, options)
+	cell.reap()
+	if not run.failed:
+		raise Failure("it was restored")
+	if words not in run.error:
+		raise Failure(f"the error does not say {words}: {run.describe()}")
+
+
+def lock_taken(cell, dumper, restorer):
+	"""Somebody takes a lock while the process is away: an error that names the file; then it is free again."""
+	images = dumped(cell, dumper)
+	with open(cell.path("locked"), "r+") as file:
+		fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 50)
+		refused_restore(cell, restorer, images, ("--file-locks",), "locked")
+		fcntl.lockf(file, fcntl.LOCK_UN)
+	cell.restore(restorer, images)
+	cell.finish()
+
+
+def not_asked_for(cell, dumper, restorer):
+	images = dumped(cell, dumper, ("--file-locks",))
+	refused_restore(cell, restorer, images, (), "--file-locks")
+	cell.restore(restorer, images, ("--file-locks",))
+	cell.finish()
+
 
 ROWS = [
 	Row("eventfd", "events", arguments=("eventfd",), unprivileged=True),
@@ -14,6 +69,7 @@ ROWS = [
 	Row("eventfd-semaphore", "events", arguments=("semaphore",), peer_fails=NO_SEMAPHORE),
 	Row("signalfd", "events", arguments=("signalfd",), unprivileged=True),
 	Row("timerfd", "events", arguments=("timerfd",), unprivileged=True),
+	Row("timerfd-unread", "events", arguments=("timerfd_unread",), peer_fails=UNCOUNTED),
 	Row("timerfd-real", "events", arguments=("timerfd_real",), peer_fails=NOT_THE_MOMENT),
 
 	Row("epoll", "epoll", arguments=("plain",), unprivileged=True),
@@ -23,4 +79,15 @@ ROWS = [
 	Row("epoll-nested", "epoll", arguments=("nested",)),
 	Row("epoll-shared", "epoll", arguments=("shared",)),
 	Row("epoll-signals", "epoll", arguments=("signals",)),
+
+	Row("fifo", "fifos", arguments=("ends",), changes_files=True, unprivileged=True),
+	Row("fifo-packets", "fifos", arguments=("packets",), changes_files=True, peer_fails=NO_PACKETS),
+	Row("fifo-hang-up", "fifos", arguments=("hang_up",), peer_fails=HUNG_UP),
+	Row("fifo-kept", "fifos", arguments=("kept",), run=kept_outside, modes=("ours", "peer-to-ours", "peer"),
+	    peer_fails={"restore": "it puts the content back twice"}),
+
+	Row("locks-family", "locks_family", unprivileged=True, **LOCKS,
+	    peer_fails={"dump": "it does not see a child's lock through a descriptor of its parent"}),
+	Row("locks-taken", "locks", arguments=("posix",), run=lock_taken, modes=("ours",), **LOCKS),
+	Row("locks-not-asked-for", "locks", arguments=("flock",), run=not_asked_for, modes=("ours",)),
 ]

@@ -1,0 +1,242 @@
+/*
+ * epoll.c - epoll(7), with what it watches.
+ *
+ * The kernel knows a target as an open file and the number that it was added under, which may since have been closed or have become
+ * another file's: kcmp(2) tells which file it is. Restore adds the targets in the first newborn that has the epoll, before
+ * descriptors are arranged: a signalfd is watched on behalf of the process that adds it, and while every file is still
+ * open each can be lent the number it needs.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "image/message.h"
+
+/* What is left of a target's events after it has fired, with EPOLLONESHOT: it sleeps until it is armed again. */
+#define HOW_TO_WATCH (EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE)
+
+static bool recognizes(const struct seen_file *seen)
+{
+	return !strcmp(seen->link, "anon_inode:[eventpoll]");
+}
+
+/* ---- dump ---- */
+
+static bool leads_to(const struct seen_file *epoll, const struct task *task, int fd,
+		     const struct kcmp_epoll_slot *target)
+{
+	return syscall(SYS_kcmp, task->pid, epoll->task->pid, KCMP_EPOLL_TFD, fd, target) == 0;
+}
+
+static bool holds(const struct task *task, const struct file *file)
+{
+	for (size_t i = 0; i < task->descriptor_count; i++)
+		if (task->descriptors[i].file == file)
+			return true;
+	return false;
+}
+
+/* The first task of the tree that has the file: restore adds the targets there, and so does criu 4.2. */
+static struct task *first_holder(const struct snapshot *snapshot, const struct file *file)
+{
+	struct task *task;
+
+	for_each_task(task, snapshot) if (holds(task, file)) return task;
+	return NULL;
+}
+
+/* Finds a descriptor of the holder that leads to the target: best the number that it was added under. */
+static int find_target(const struct snapshot *snapshot, const struct file *file,
+		       const struct kcmp_epoll_slot *target, EventpollTfdEntry *entry)
+{
+	const struct seen_file *seen = file->seen;
+	const struct task *holder = first_holder(snapshot, file);
+
+	if (task_find_descriptor(holder, target->tfd) && leads_to(seen, holder, target->tfd, target))
+		return 0;
+	for (size_t i = 0; i < holder->descriptor_count; i++) {
+		const struct descriptor *descriptor = &holder->descriptors[i];
+
+		if (descriptor->file->seen->stat.st_ino != entry->inode ||
+		    !leads_to(seen, holder, descriptor->fd, target))
+			continue;
+		message_set(entry, number, entry->tfd);
+		entry->tfd = descriptor->fd;
+		return 0;
+	}
+	return refuse(
+		"process %d (%s): file %d (epoll) watches a file that was added as %d and that the process has closed since",
+		seen->task->pid, seen->task->name, seen->fd, target->tfd);
+}
+
+/* "tfd:        3 events: c0000019 data:  123456789abcdef  pos:0 ino:110946 sdev:f" */
+static int describe_target(const struct snapshot *snapshot, struct file *file, const char *line,
+			   EventpollFileEntry *entry)
+{
+	EventpollTfdEntry *target = message_new(EventpollTfdEntry, eventpoll_tfd_entry);
+	struct kcmp_epoll_slot slot = { .efd = file->seen->fd };
+
+	*grow(&entry->tfd, &entry->n_tfd) = target;
+	target->has_dev = target->has_inode = target->has_pos = true;
+	if (sscanf(line, "tfd: %u events: %x data: %" SCNx64 " pos: %" SCNu64 " ino: %" SCNx64 " sdev: %x",
+		   &target->tfd, &target->events, &target->data, &target->pos, &target->inode,
+		   &target->dev) != 6)
+		return fail(EINVAL, "cannot understand the fdinfo of an epoll: %.*s",
+			    (int)strcspn(line, "\n"), line);
+	slot.tfd = target->tfd;
+	/* Several files may have been added under one number: which of them, in the kernel's order? */
+	for (size_t i = 0; i + 1 < entry->n_tfd; i++)
+		slot.toff += (entry->tfd[i]->has_number ? entry->tfd[i]->number : entry->tfd[i]->tfd) ==
+			     slot.tfd;
+	return find_target(snapshot, file, &slot, target);
+}
+
+static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
+{
+	EventpollFileEntry *entry = file->entry->epfd = message_new(EventpollFileEntry, eventpoll_file_entry);
+	int result = 0;
+
+	entry->id = file->id;
+	entry->flags = file->seen->info.flags & ~O_CLOEXEC;
+	entry->fown = owner;
+	for (const char *line = file->seen->info.rest; line && (!result || result == -EOPNOTSUPP);
+	     line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (!strncmp(line, "tfd:", 4))
+			result = describe_target(snapshot, file, line, entry);
+	}
+	return result;
+}
+
+/* ---- restore ---- */
+
+static int check(struct snapshot *snapshot, struct file *file)
+{
+	const EventpollFileEntry *entry = file->entry->epfd;
+	const struct task *holder = first_holder(snapshot, file);
+
+	if (!entry)
+		return fail(EINVAL, "file %u in files.img is an epoll but has no description", file->id);
+	for (size_t i = 0; holder && i < entry->n_tfd; i++)
+		if (entry->tfd[i]->tfd > INT32_MAX || entry->tfd[i]->number > INT32_MAX ||
+		    !task_find_descriptor(holder, entry->tfd[i]->tfd))
+			return fail(
+				EINVAL,
+				"file %u in files.img (epoll) watches descriptor %u of process %d, which has none",
+				file->id, entry->tfd[i]->tfd, holder->pid);
+	return 0;
+}
+
+static int open_epoll(struct snapshot *snapshot unused, struct file *file)
+{
+	int fd = epoll_create1(EPOLL_CLOEXEC);
+
+	if (fd < 0)
+		return fail(errno, "cannot make an epoll");
+	if (fcntl(fd, F_SETFL, file->entry->epfd->flags) < 0) {
+		close(fd);
+		return fail(errno, "cannot set the flags of an epoll (%#o)", file->entry->epfd->flags);
+	}
+	return fd;
+}
+
+/*
+ * One that has fired once and sleeps: made awake, it fires again if there is anything to tell, here instead of in the task. If
+ * there is nothing, it is left to wait for what can never be switched off (EPOLLERR, EPOLLHUP).
+ */
+static int put_to_sleep(int epoll, int number, struct epoll_event *event)
+{
+	struct epoll_event awake = *event, told;
+
+	awake.events |= EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP;
+	if (epoll_ctl(epoll, EPOLL_CTL_MOD, number, &awake) < 0)
+		return -1;
+	if (epoll_wait(epoll, &told, 1, 0) != 0)
+		return 0;
+	return epoll_ctl(epoll, EPOLL_CTL_MOD, number, event);
+}
+
+static int add_under(int epoll, int number, const EventpollTfdEntry *entry)
+{
+	struct epoll_event event = { .events = entry->events, .data.u64 = entry->data };
+
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, number, &event) < 0)
+		return -1;
+	return entry->events & ~HOW_TO_WATCH ? 0 : put_to_sleep(epoll, number, &event);
+}
+
+/* Lends the target the number that it was added under. */
+static int add(const struct file *file, const struct file *target, const EventpollTfdEntry *entry)
+{
+	int number = entry->has_number ? entry->number : entry->tfd, result;
+	autoclose int epoll = fcntl(file->fd, F_DUPFD_CLOEXEC, number + 1), watched = -1, in_the_way = -1;
+
+	if (epoll >= 0)
+		watched = fcntl(target->fd, F_DUPFD_CLOEXEC, number + 1);
+	if (watched >= 0)
+		in_the_way = fcntl(number, F_DUPFD_CLOEXEC, number + 1);
+	if (watched < 0 || (in_the_way < 0 && errno != EBADF) || dup3(watched, number, O_CLOEXEC) < 0)
+		return fail(errno, "cannot lend a file the descriptor %d", number);
+	result = add_under(epoll, number, entry);
+	if (result)
+		result = fail(errno, "cannot watch descriptor %d (%s)", number, target->kind->name);
+	if (in_the_way < 0)
+		close(number);
+	else if (dup3(in_the_way, number, O_CLOEXEC) < 0)
+		return fail(errno, "cannot take the descriptor %d back", number);
+	return result;
+}
+
+static int add_targets(const struct file *file, const struct task *task)
+{
+	const EventpollFileEntry *entry = file->entry->epfd;
+	int result = 0;
+
+	/* Sleepers first: epoll_wait() must not find anybody else's events. */
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t i = 0; !result && i < entry->n_tfd; i++)
+			if (!(entry->tfd[i]->events & ~HOW_TO_WATCH) == !pass)
+				result = add(file, task_find_descriptor(task, entry->tfd[i]->tfd)->file,
+					     entry->tfd[i]);
+	return result;
+}
+
+static int settle(struct snapshot *snapshot, struct task *task)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
+		const struct file *file = snapshot->files[i];
+
+		if (file->kind == &file_kind_epoll && first_holder(snapshot, file) == task)
+			result = add_targets(file, task);
+		if (result)
+			fail_in(result, "file %u (epoll)", file->id);
+	}
+	return result;
+}
+
+static const FownEntry *owner(const struct file *file)
+{
+	return file->entry->epfd->fown;
+}
+
+const struct file_kind file_kind_epoll = {
+	.name = "epoll",
+	.type = FD_TYPES__EVENTPOLL,
+	.recognizes = recognizes,
+	.describe = describe,
+	.check = check,
+	.open = open_epoll,
+	.settle = settle,
+	.owner = owner,
+};

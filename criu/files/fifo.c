@@ -1,0 +1,197 @@
+/*
+ * fifo.c - named pipes, with what is in them.
+ *
+ * Path, flags and owner are those of a regular file beside it. Restore opens the path again: whoever else has the pipe open is its
+ * other end as before. Content stands once a pipe in fifo-data.img (pipe_content.h); it is put back unless somebody outside
+ * of the tree has kept the pipe, and with it the content.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "files/pipe_content.h"
+#include "image/message.h"
+
+static bool recognizes(const struct seen_file *seen)
+{
+	return seen->link[0] == '/' && S_ISFIFO(seen->stat.st_mode) && seen->fd >= 0 &&
+	       !(seen->info.flags & O_PATH);
+}
+
+/* A reader that was there before any writer is not told that all writers have gone (POLLHUP), until there was one. */
+static int ask_for_hang_up(const struct seen_file *seen, FifoEntry *entry)
+{
+	autoclose int fd = files_borrow(seen);
+	struct pollfd asked = { .fd = fd };
+
+	if (fd < 0)
+		return fd;
+	if (poll(&asked, 1, 0) < 0)
+		return fail(errno, "cannot poll %s", seen->link);
+	if ((seen->info.flags & O_ACCMODE) == O_RDONLY && !(asked.revents & POLLHUP))
+		message_set(entry, awaits_writer, true);
+	return 0;
+}
+
+static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
+{
+	const struct seen_file *seen = file->seen;
+	FifoEntry *entry = file->entry->fifo = message_new(FifoEntry, fifo_entry);
+	int result;
+
+	entry->id = file->id;
+	entry->pipe_id = seen->stat.st_ino;
+	entry->has_regf_id = true;
+	result = files_add_path_of(snapshot, file, owner, &entry->regf_id);
+	return result ?: ask_for_hang_up(seen, entry);
+}
+
+static bool is_first_of_pipe(const struct snapshot *snapshot, size_t index)
+{
+	for (size_t i = 0; i < index; i++)
+		if (snapshot->files[i]->entry->fifo &&
+		    snapshot->files[i]->entry->fifo->pipe_id == snapshot->files[index]->entry->fifo->pipe_id)
+			return false;
+	return true;
+}
+
+static bool is_of_packets(const struct snapshot *snapshot, uint32_t id)
+{
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		const FifoEntry *entry = snapshot->files[i]->entry->fifo;
+
+		if (entry && entry->pipe_id == id && snapshot->files[i]->seen->info.flags & O_DIRECT)
+			return true;
+	}
+	return false;
+}
+
+static int save_contents(struct snapshot *snapshot)
+{
+	struct image *image = NULL;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
+		const FifoEntry *entry = snapshot->files[i]->entry->fifo;
+
+		if (!entry || !is_first_of_pipe(snapshot, i))
+			continue;
+		if (!image)
+			result = image_create(snapshot->images, &image, IMAGE_FIFO_DATA, 0);
+		if (!result)
+			result = pipe_content_save(image, snapshot->files[i]->seen, entry->pipe_id,
+						   is_of_packets(snapshot, entry->pipe_id));
+	}
+	return image_close(image) ?: result;
+}
+
+/* ---- restore ---- */
+
+static uint32_t path(const struct file *file)
+{
+	return file->entry->fifo ? file->entry->fifo->regf_id : 0;
+}
+
+static int check(struct snapshot *snapshot, struct file *file)
+{
+	struct file *where = file_path(snapshot, file);
+	struct stat found;
+
+	if (!where)
+		return fail(EINVAL, "file %u in files.img is a named pipe but has no path", file->id);
+	if (stat(where->entry->reg->name, &found) == 0 && !S_ISFIFO(found.st_mode))
+		return fail(EINVAL, "%s is no longer a named pipe", where->entry->reg->name);
+	return where->kind->check(snapshot, where);
+}
+
+static int load_contents(struct snapshot *snapshot)
+{
+	return held_pipes_load(snapshot->images, IMAGE_FIFO_DATA, &snapshot->fifos);
+}
+
+/* An end of ours, until files_close(): opening the other end then never waits, and the content stays. */
+static int hold(struct held_pipe *pipe, int end, const char *name)
+{
+	if (pipe->ends[end] < 0)
+		pipe->ends[end] = open(name, (end ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_CLOEXEC);
+	return pipe->ends[end] < 0 ? fail(errno, "cannot open the named pipe %s", name) : 0;
+}
+
+static int put_content_back(struct held_pipe *pipe, const char *name)
+{
+	int kept = 0, result = hold(pipe, 0, name);
+
+	if (result)
+		return result;
+	if (ioctl(pipe->ends[0], FIONREAD, &kept) < 0)
+		return fail(errno, "cannot look into the named pipe %s", name);
+	if (kept) {
+		log_info("%s was kept by somebody outside of the tree: its %d bytes stay as they are", name,
+			 kept);
+		return 0;
+	}
+	result = held_pipe_set_capacity(pipe);
+	if (result || !pipe->size)
+		return result;
+	return hold(pipe, 1, name) ?: held_pipe_fill(pipe);
+}
+
+static int where_only(const char *name, int flags)
+{
+	int fd = open(name, flags | O_CLOEXEC);
+
+	return fd < 0 ? fail(errno, "cannot open the named pipe %s as the process had it (flags %#o)", name,
+			     flags) :
+			fd;
+}
+
+static int open_fifo(struct snapshot *snapshot, struct file *file)
+{
+	const RegFileEntry *where = file_path(snapshot, file)->entry->reg;
+	struct held_pipe *pipe = held_pipe_find(&snapshot->fifos, file->entry->fifo->pipe_id);
+	int flags = where->flags & ~(O_CREAT | O_EXCL | O_TRUNC), result = 0, fd;
+
+	if (flags & O_PATH) /* criu 4.2 takes it for an end of the pipe */
+		return where_only(where->name, flags);
+	if (pipe->ends[0] < 0)
+		result = put_content_back(pipe, where->name);
+	if (!result && file->entry->fifo->awaits_writer && pipe->ends[1] >= 0)
+		close(steal_fd(&pipe->ends[1]));
+	else if (!result && !file->entry->fifo->awaits_writer)
+		result = hold(pipe, 1, where->name);
+	if (result)
+		return result;
+	/* Packets (O_DIRECT) are asked for by fcntl(): open() does not know them. */
+	fd = open(where->name, (flags & ~O_DIRECT) | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return fail(errno, "cannot open the named pipe %s as the process had it (flags %#o)",
+			    where->name, flags);
+	if (fcntl(fd, F_SETFL, flags) < 0) {
+		close(fd);
+		return fail(errno, "cannot set the flags of the named pipe %s (%#o)", where->name, flags);
+	}
+	return fd;
+}
+
+static void close_ends(struct snapshot *snapshot)
+{
+	held_pipes_close(&snapshot->fifos);
+}
+
+const struct file_kind file_kind_fifo = {
+	.name = "named pipe",
+	.type = FD_TYPES__FIFO,
+	.recognizes = recognizes,
+	.describe = describe,
+	.save_more = save_contents,
+	.path = path,
+	.check = check,
+	.load_more = load_contents,
+	.open = open_fifo,
+	.close_more = close_ends,
+};

@@ -1,0 +1,160 @@
+/*
+ * timerfd.c - timerfd(2): a timer, and how often it has expired unread.
+ *
+ * What is left runs on from where it was; a timer on a clock of real time that was set to a point in time (TFD_TIMER_ABSTIME) is
+ * set to it again, whether it has come meanwhile or not.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/ioctl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "image/message.h"
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t) /* Linux 3.17, under CONFIG_CHECKPOINT_RESTORE */
+#endif
+
+#define SECOND 1000000000ULL
+
+static bool recognizes(const struct seen_file *seen)
+{
+	return !strcmp(seen->link, "anon_inode:[timerfd]");
+}
+
+static bool is_of_real_time(const TimerfdEntry *entry)
+{
+	return entry->settime_flags & TFD_TIMER_ABSTIME &&
+	       (entry->clockid == CLOCK_REALTIME || entry->clockid == CLOCK_REALTIME_ALARM);
+}
+
+static int understand(const char *fdinfo, TimerfdEntry *entry)
+{
+	const char *line = strstr(fdinfo, "clockid:");
+
+	if (!line || sscanf(line,
+			    "clockid: %u ticks: %" SCNu64 " settime flags: %o it_value: (%" SCNu64
+			    ", %" SCNu64 ") it_interval: (%" SCNu64 ", %" SCNu64 ")",
+			    &entry->clockid, &entry->ticks, &entry->settime_flags, &entry->vsec,
+			    &entry->vnsec, &entry->isec, &entry->insec) != 7)
+		return fail(EINVAL, "cannot understand the fdinfo of a timerfd");
+	return 0;
+}
+
+/*
+ * Once it has expired, a periodic timer stands still until somebody looks at it: then the kernel counts what was missed. fdinfo does
+ * not look in this sense; timerfd_gettime() does, and takes nothing away.
+ */
+static int look_closely(const struct seen_file *seen, TimerfdEntry *entry)
+{
+	autoclose int fd = files_borrow(seen);
+	struct itimerspec left;
+	struct timespec now;
+	struct proc_fdinfo info;
+	int result;
+
+	if (fd < 0)
+		return fd;
+	if (timerfd_gettime(fd, &left) < 0)
+		return fail(errno, "cannot read the timer of file %d", seen->fd);
+	result = proc_read_fdinfo(seen->task->proc, seen->fd, &info);
+	if (result)
+		return result;
+	result = understand(info.rest, entry);
+	free(info.rest);
+	if (result || !is_of_real_time(entry) || !(entry->vsec || entry->vnsec))
+		return result;
+	clock_gettime(CLOCK_REALTIME, &now);
+	message_set(entry, expires_sec, now.tv_sec + entry->vsec + (now.tv_nsec + entry->vnsec) / SECOND);
+	message_set(entry, expires_nsec, (now.tv_nsec + entry->vnsec) % SECOND);
+	return 0;
+}
+
+static int describe(struct snapshot *snapshot unused, struct file *file, FownEntry *owner)
+{
+	TimerfdEntry *entry = file->entry->tfd = message_new(TimerfdEntry, timerfd_entry);
+
+	entry->id = file->id;
+	entry->flags = file->seen->info.flags & ~O_CLOEXEC;
+	entry->fown = owner;
+	return look_closely(file->seen, entry);
+}
+
+/* ---- restore ---- */
+
+static int check(struct snapshot *snapshot unused, struct file *file)
+{
+	const TimerfdEntry *entry = file->entry->tfd;
+
+	if (!entry || entry->vnsec >= SECOND || entry->insec >= SECOND || entry->expires_nsec >= SECOND)
+		return fail(EINVAL, "file %u in files.img is no possible timerfd", file->id);
+	return 0;
+}
+
+static int start(int fd, const TimerfdEntry *entry)
+{
+	struct itimerspec value = {
+		.it_interval = { .tv_sec = entry->isec, .tv_nsec = entry->insec },
+		.it_value = { .tv_sec = entry->vsec, .tv_nsec = entry->vnsec },
+	};
+	struct timespec *first = &value.it_value, now;
+
+	/* From criu 4.2, which does not look closely. */
+	if (entry->ticks && !first->tv_sec && !first->tv_nsec)
+		*first = value.it_interval;
+	if (!first->tv_sec && !first->tv_nsec)
+		return 0;
+	if (entry->has_expires_sec) {
+		first->tv_sec = entry->expires_sec;
+		first->tv_nsec = entry->expires_nsec;
+	} else if (entry->settime_flags & TFD_TIMER_ABSTIME) {
+		if (clock_gettime(entry->clockid, &now) < 0)
+			return fail(errno, "cannot read clock %u", entry->clockid);
+		first->tv_sec += now.tv_sec + (now.tv_nsec + first->tv_nsec) / SECOND;
+		first->tv_nsec = (now.tv_nsec + first->tv_nsec) % SECOND;
+	}
+	if (timerfd_settime(fd, entry->settime_flags, &value, NULL) < 0)
+		return fail(errno, "cannot start a timerfd");
+	return 0;
+}
+
+static int open_timerfd(struct snapshot *snapshot unused, struct file *file)
+{
+	const TimerfdEntry *entry = file->entry->tfd;
+	uint64_t ticks = entry->ticks;
+	int fd = timerfd_create(entry->clockid, TFD_CLOEXEC), result;
+
+	if (fd < 0)
+		return fail(errno, "cannot make a timerfd of clock %u", entry->clockid);
+	result = start(fd, entry);
+	if (!result && ticks && ioctl(fd, TFD_IOC_SET_TICKS, &ticks) < 0)
+		result = fail(errno, "cannot set the ticks of a timerfd");
+	if (!result && fcntl(fd, F_SETFL, entry->flags) < 0)
+		result = fail(errno, "cannot set the flags of a timerfd (%#o)", entry->flags);
+	if (result)
+		close(fd);
+	return result ?: fd;
+}
+
+static const FownEntry *owner(const struct file *file)
+{
+	return file->entry->tfd->fown;
+}
+
+const struct file_kind file_kind_timerfd = {
+	.name = "timerfd",
+	.type = FD_TYPES__TIMERFD,
+	.recognizes = recognizes,
+	.describe = describe,
+	.check = check,
+	.open = open_timerfd,
+	.owner = owner,
+};

@@ -1,0 +1,261 @@
+/*
+ * events.c - eventfd, signalfd and timerfd: counters, what waits in them, and what they do next.
+ *
+ * usage: events DIRECTORY eventfd|saturated|semaphore|signalfd|timerfd|timerfd_real|timerfd_unread
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "live.h"
+
+static int fds[8];
+static pid_t child;
+
+static bool is_readable(int fd)
+{
+	return poll(&(struct pollfd){ fd, POLLIN, 0 }, 1, 0) == 1;
+}
+
+static uint64_t take(int fd, const char *what)
+{
+	uint64_t value;
+
+	live_check(read(fd, &value, sizeof(value)) == sizeof(value), "%s: %m", what);
+	return value;
+}
+
+/* ---- eventfd ---- */
+
+static void use_shared(void)
+{
+	signal(SIGTERM, live_stop_child);
+	live_check(take(fds[4], "the child's eventfd") == 3, "the child read another number");
+	live_check(write(fds[5], &(uint64_t){ 9 }, 8) == 8, "write: %m");
+	for (;;)
+		pause();
+}
+
+static void set_up_eventfd(void)
+{
+	fds[0] = eventfd(0, EFD_NONBLOCK);
+	fds[1] = eventfd(UINT32_MAX, EFD_CLOEXEC | EFD_NONBLOCK);
+	fds[2] = eventfd(0, 0);
+	fds[3] = eventfd(7, EFD_NONBLOCK);
+	live_check(write(fds[2], &(uint64_t){ UINT32_MAX - 1ULL }, 8) == 8, "write: %m");
+	live_check(dup2(fds[3], 100) == 100 && fcntl(fds[3], F_SETFL, 0) == 0, "dup2: %m");
+	fds[4] = eventfd(0, 0);
+	fds[5] = eventfd(0, 0);
+	child = live_fork(use_shared);
+}
+
+static void verify_eventfd(void)
+{
+	uint64_t nothing;
+
+	live_check(!is_readable(fds[0]) && read(fds[0], &nothing, 8) < 0 && errno == EAGAIN,
+		   "the empty one is not");
+	live_check(fcntl(fds[1], F_GETFD) == FD_CLOEXEC && fcntl(fds[0], F_GETFD) == 0, "wrong FD_CLOEXEC");
+	live_check(take(fds[1], "a large one") == UINT32_MAX, "the counter has changed");
+	live_check(take(fds[2], "another") == UINT32_MAX - 1ULL, "the counter has changed");
+	live_check(take(100, "a dup'ed one") == 7, "the counter has changed");
+	live_check(fcntl(fds[3], F_SETFL, O_NONBLOCK) == 0 && fcntl(100, F_GETFL) & O_NONBLOCK,
+		   "no longer one file");
+	live_check(write(fds[4], &(uint64_t){ 3 }, 8) == 8, "write: %m");
+	live_check(take(fds[5], "what the child sends") == 9, "the child sent another number");
+	live_join(child);
+}
+
+/* Beyond what eventfd(2) itself can be told, and full: one more, and write(2) would wait. */
+static void set_up_saturated(void)
+{
+	fds[0] = eventfd(0, EFD_NONBLOCK);
+	live_check(write(fds[0], &(uint64_t){ UINT64_MAX - 1 }, 8) == 8, "write: %m");
+}
+
+static void verify_saturated(void)
+{
+	live_check(write(fds[0], &(uint64_t){ 1 }, 8) < 0 && errno == EAGAIN, "the full one is not");
+	live_check(poll(&(struct pollfd){ fds[0], POLLOUT, 0 }, 1, 0) == 0, "the full one can be written");
+	live_check(take(fds[0], "the full one") == UINT64_MAX - 1, "the counter has changed");
+}
+
+static void set_up_semaphore(void)
+{
+	fds[0] = eventfd(3, EFD_SEMAPHORE | EFD_NONBLOCK);
+}
+
+static void verify_semaphore(void)
+{
+	for (int i = 0; i < 3; i++)
+		live_check(take(fds[0], "the semaphore") == 1, "the semaphore gives more than one");
+	live_check(!is_readable(fds[0]), "the semaphore gives four");
+}
+
+/* ---- signalfd ---- */
+
+static void set_up_signalfd(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGRTMAX);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	fds[0] = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	sigdelset(&set, SIGUSR1);
+	fds[1] = signalfd(-1, &set, SFD_NONBLOCK);
+	live_check(fds[0] >= 0 && fds[1] >= 0, "signalfd: %m");
+	sigqueue(getpid(), SIGUSR1, (union sigval){ .sival_int = 5 });
+}
+
+static void verify_signalfd(void)
+{
+	struct signalfd_siginfo facts;
+
+	live_check(!is_readable(fds[1]), "the second one tells of a signal that it does not know");
+	live_check(read(fds[0], &facts, sizeof(facts)) == sizeof(facts), "the pending signal: %m");
+	live_check(facts.ssi_signo == SIGUSR1 && facts.ssi_int == 5, "it is signal %u with %d",
+		   facts.ssi_signo, facts.ssi_int);
+	live_check(read(fds[0], &facts, sizeof(facts)) < 0 && errno == EAGAIN, "one signal too many");
+	sigqueue(getpid(), SIGRTMAX, (union sigval){ .sival_int = 6 });
+	live_check(is_readable(fds[0]) && read(fds[1], &facts, sizeof(facts)) == sizeof(facts),
+		   "SIGRTMAX: %m");
+	live_check(facts.ssi_int == 6, "it came with %d", facts.ssi_int);
+}
+
+/* ---- timerfd ---- */
+
+static struct itimerspec timer(double first, double period)
+{
+	return (struct itimerspec){
+		.it_value = { (time_t)first, (long)((first - (time_t)first) * 1e9) },
+		.it_interval = { (time_t)period, (long)((period - (time_t)period) * 1e9) },
+	};
+}
+
+static void start(int index, clockid_t clock, int flags, int how, double first, double period)
+{
+	struct itimerspec value = timer(first, period);
+
+	fds[index] = timerfd_create(clock, flags);
+	live_check(fds[index] >= 0 && timerfd_settime(fds[index], how, &value, NULL) == 0, "timerfd: %m");
+}
+
+static double left(int index)
+{
+	struct itimerspec value;
+
+	live_check(timerfd_gettime(fds[index], &value) == 0, "timerfd_gettime: %m");
+	return value.it_value.tv_sec + value.it_value.tv_nsec / 1e9;
+}
+
+static double started;
+
+static void set_up_timerfd(void)
+{
+	struct timespec now;
+
+	started = live_now();
+	start(0, CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 0.001, 0); /* expired, not read */
+	start(2, CLOCK_BOOTTIME, TFD_CLOEXEC, 0, 1000, 0);
+	start(3, CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 0, 0); /* never started */
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	start(4, CLOCK_MONOTONIC, 0, TFD_TIMER_ABSTIME, now.tv_sec + 500.5, 3);
+	start(5, CLOCK_MONOTONIC, 0, 0, 0.001, 0.3);
+	take(fds[5], "the first tick");
+	live_sleep(0.05);
+}
+
+/* Time away does not count, for those who wait for an interval. */
+static void verify_timerfd(void)
+{
+	double away = live_downtime(), passed = live_now() - started - away;
+
+	live_check(take(fds[0], "the expired one") == 1 && !is_readable(fds[0]),
+		   "the expired one does not tell of one tick");
+	live_check(left(2) > 999 - passed - away && left(2) < 1000.3 - passed, "%.3f s are left, %.3f passed",
+		   left(2), passed);
+	live_check(left(3) == 0 && !is_readable(fds[3]), "what was never started runs");
+	live_check(left(4) > 499 - passed - away && left(4) < 501.8 - passed, "%.3f s are left", left(4));
+	take(fds[5], "one that was read");
+}
+
+/* Expires over and over, and is never read. */
+static void set_up_unread(void)
+{
+	started = live_now();
+	start(1, CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 0.01, 0.02);
+	live_sleep(0.05);
+}
+
+static void verify_unread(void)
+{
+	double away = live_downtime(), passed = live_now() - started - away;
+	uint64_t ticks;
+
+	ticks = take(fds[1], "the periodic one");
+	live_check(ticks >= passed / 0.02 - 3 && ticks <= (passed + away) / 0.02 + 3, "%lu ticks in %.3f s",
+		   (unsigned long)ticks, passed);
+	live_sleep(0.05);
+	live_check(take(fds[1], "the periodic one") >= 2, "it no longer ticks");
+}
+
+static void set_up_real(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	start(0, CLOCK_REALTIME, TFD_NONBLOCK, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, now.tv_sec + 1000,
+	      0);
+	start(1, CLOCK_REALTIME, TFD_NONBLOCK, TFD_TIMER_ABSTIME, now.tv_sec - 1000, 0);
+	started = now.tv_sec;
+}
+
+/* A point in time is the same one after a restore (by us; the harness lets the peer be late by the time away). */
+static void verify_real(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	double due = started + 1000 - now.tv_sec - now.tv_nsec / 1e9;
+	live_check(left(0) > due - 0.05 && left(0) < due + 0.05, "%.3f s are left, not %.3f", left(0), due);
+	live_check(take(fds[1], "what has passed") == 1, "what has passed did not tick once");
+}
+
+static const struct part {
+	const char *name;
+	void (*set_up)(void);
+	void (*verify)(void);
+} parts[] = {
+	{ "eventfd", set_up_eventfd, verify_eventfd },
+	{ "saturated", set_up_saturated, verify_saturated },
+	{ "semaphore", set_up_semaphore, verify_semaphore },
+	{ "signalfd", set_up_signalfd, verify_signalfd },
+	{ "timerfd", set_up_timerfd, verify_timerfd },
+	{ "timerfd_real", set_up_real, verify_real },
+	{ "timerfd_unread", set_up_unread, verify_unread },
+};
+
+int main(int argc, char **argv)
+{
+	const struct part *part = parts;
+
+	live_begin(argc, argv);
+	while (strcmp(part->name, argv[2]) != 0)
+		part++;
+	part->set_up();
+	live_ready();
+	live_wait_stop();
+	part->verify();
+	return live_finish();
+}

@@ -1,0 +1,119 @@
+/*
+ * locks_family.c - locks between relatives: an open file shared with a child, a POSIX lock of the child's own on it, a dup'ed
+ * descriptor, and somebody who waits for a lock while all are away.
+ *
+ * usage: locks_family DIRECTORY
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "live.h"
+
+static char path[4096];
+static int shared, told[2];
+static pid_t locker, waiter;
+
+static int lock(int fd, int how, short type, off_t start, off_t length)
+{
+	struct flock request = { .l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length };
+
+	return fcntl(fd, how, &request);
+}
+
+static void tell(void)
+{
+	live_check(write(told[1], "x", 1) == 1, "write: %m");
+}
+
+static void hear(void)
+{
+	char byte;
+	ssize_t got;
+
+	do
+		got = read(told[0], &byte, 1);
+	while (got < 0 && errno == EINTR);
+	live_check(got == 1, "read: %m");
+}
+
+/* Through the very descriptor that it has from its parent. */
+static void lock_in_child(void)
+{
+	signal(SIGTERM, live_stop_child);
+	live_check(lock(shared, F_SETLK, F_WRLCK, 100, 50) == 0, "the child's lock: %m");
+	tell();
+	for (;;)
+		pause();
+}
+
+static void wait_in_child(void)
+{
+	signal(SIGTERM, live_stop_child);
+	tell();
+	live_check(lock(shared, F_SETLKW, F_WRLCK, 0, 10) == 0, "the lock that it waits for: %m");
+	tell();
+	for (;;)
+		pause();
+}
+
+static pid_t owner(off_t start, short type)
+{
+	struct flock request = { .l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = 1 };
+
+	live_check(fcntl(shared, F_GETLK, &request) == 0, "F_GETLK: %m");
+	return request.l_type == F_UNLCK ? 0 : request.l_pid;
+}
+
+static void ask_as_stranger(void)
+{
+	int other = open(path, O_RDWR);
+
+	live_check(owner(5, F_RDLCK) == getppid(), "the parent's lock is held by %d", owner(5, F_RDLCK));
+	live_check(owner(60, F_WRLCK) == getppid() && owner(60, F_RDLCK) == 0,
+		   "the parent's lock is not one for reading");
+	live_check(owner(120, F_RDLCK) == locker, "the child's lock is held by %d, not %d",
+		   owner(120, F_RDLCK), locker);
+	live_check(owner(160, F_WRLCK) == 0, "a lock too many");
+	live_check(flock(other, LOCK_SH | LOCK_NB) == 0 && flock(other, LOCK_EX | LOCK_NB) < 0,
+		   "the shared flock is lost");
+}
+
+static void verify(void)
+{
+	int status;
+	pid_t pid = live_fork(ask_as_stranger);
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	live_check(status == 0, "the locks are not as they were (wait status 0x%x)", status);
+}
+
+int main(int argc, char **argv)
+{
+	live_begin(argc, argv);
+	live_path(path, sizeof(path), "locked");
+	shared = open(path, O_RDWR | O_CREAT, 0600);
+	live_check(shared >= 0 && pipe(told) == 0 && dup(shared) >= 0, "%s: %m", path);
+	live_check(lock(shared, F_SETLK, F_WRLCK, 0, 10) == 0 && lock(shared, F_SETLK, F_RDLCK, 50, 20) == 0,
+		   "lock: %m");
+	live_check(flock(shared, LOCK_SH) == 0, "flock: %m");
+	locker = live_fork(lock_in_child);
+	hear();
+	waiter = live_fork(wait_in_child);
+	hear();
+	verify();
+	live_ready();
+	live_wait_stop();
+	verify();
+	live_check(lock(shared, F_SETLK, F_UNLCK, 0, 10) == 0, "unlock: %m");
+	hear();
+	live_check(owner(5, F_RDLCK) == waiter, "who waited does not hold it");
+	live_join(waiter);
+	live_join(locker);
+	return live_finish();
+}
