@@ -183,9 +183,9 @@ def check_all_or_nothing(cell, size):
 PEER_FAILS = {"dump": "a killed dump leaves its code in the threads"}
 
 ROWS = [
-	Row("killed-dumps", "busy", run=kill_dumps, modes=("ours", "peer"), timeout=600, peer_fails=PEER_FAILS),
-	Row("killed-restores", "busy", run=kill_restores, modes=("ours", "peer"), timeout=600,
+	Row("killed-dumps", "busy", run=kill_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
+	Row("killed-restores", "busy", run=kill_restores, modes=("ours", "peer"), timeout=1800,
 	    peer_fails={"restore": "half-made tasks survive it"}),
-	Row("terminated-dumps", "busy", run=terminate_dumps, modes=("ours", "peer"), timeout=600, peer_fails=PEER_FAILS),
+	Row("terminated-dumps", "busy", run=terminate_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
 	Row("busy", "busy"),
 ]
