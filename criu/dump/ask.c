@@ -1,7 +1,7 @@
 /*
  * ask.c - goes into the tasks and asks what only they can tell: signal actions, timers, alternate stacks, …
  *
- * The leader's questions are one list for the parasite; other threads answer one by one, by ptrace.
+ * Questions to the thread that the parasite is in are one list; other threads answer one by one, by ptrace.
  */
 #include <errno.h>
 #include "base/error.h"
@@ -16,8 +16,7 @@ static int run_list(struct task *task, size_t thread, struct call_list *list)
 	int result = list->size ? victim_write(victim, list->base, list->bytes, list->size) : 0;
 
 	if (!result)
-		result = thread ? victim_call_thread(victim, thread, list->calls, list->count) :
-				  victim_call(victim, list->calls, list->count);
+		result = victim_call_thread(victim, thread, list->calls, list->count);
 	return result || !list->size ? result : victim_read(victim, list->base, list->bytes, list->size);
 }
 
@@ -31,7 +30,8 @@ static int ask_thread(struct task *task, size_t thread)
 	for (size_t i = 0; i < task_part_count; i++)
 		if (task_parts[i]->ask)
 			task_parts[i]->ask(task, thread, &list);
-	result = list.size > room ? fail(0, "the questions do not fit the parasite") : run_list(task, thread, &list);
+	result = list.size > room ? fail(0, "the questions do not fit the parasite") :
+				    run_list(task, thread, &list);
 	for (size_t i = 0; !result && i < task_part_count; i++)
 		if (task_parts[i]->hear)
 			result = task_parts[i]->hear(task, thread, &list);
@@ -44,7 +44,8 @@ int dump_ask(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
-	for_each_task(task, &dump->snapshot) {
+	for_each_task(task, &dump->snapshot)
+	{
 		int result = 0;
 
 		if (task->state == TASK_DEAD)
@@ -64,7 +65,6 @@ void dump_leave(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
-	for_each_task(task, &dump->snapshot)
-		if (task->victim && task->victim->infection)
-			victim_cure(task->victim);
+	for_each_task(task, &dump->snapshot) if (task->victim && task->victim->infection)
+		victim_cure(task->victim);
 }

@@ -151,6 +151,9 @@ static int set_proc_files(const TaskCoreEntry *core)
 	if (core->has_loginuid && proc_read_number(self, "loginuid", 10, &now) == 0 && now != core->loginuid &&
 	    write_number("/proc/self/loginuid", core->loginuid))
 		return -EPERM;
+	if (core->has_core_filter && proc_read_number(self, "coredump_filter", 16, &now) == 0 && now != core->core_filter &&
+	    write_number("/proc/self/coredump_filter", core->core_filter))
+		return -EPERM;
 	return 0;
 }
 

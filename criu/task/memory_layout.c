@@ -18,6 +18,12 @@
 #define ASK_BREAK    "ask for the end of the heap"
 #define ASK_DUMPABLE "ask whether it is dumpable"
 #define ASK_THP	     "ask whether huge pages are off"
+#define ASK_DENIAL   "ask whether memory may be written and executed"
+
+#ifndef PR_SET_MDWE /* Linux 6.3 */
+#define PR_SET_MDWE 65
+#define PR_GET_MDWE 66
+#endif
 
 static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
 {
@@ -59,15 +65,23 @@ static void ask(const struct task *task unused, size_t thread, struct call_list 
 	call(calls, ASK_BREAK, SYS_brk, 0);
 	call(calls, ASK_DUMPABLE, SYS_prctl, PR_GET_DUMPABLE);
 	call(calls, ASK_THP, SYS_prctl, PR_GET_THP_DISABLE);
+	call(calls, ASK_DENIAL, SYS_prctl, PR_GET_MDWE);
 }
 
 static int hear(struct task *task, size_t thread, const struct call_list *calls)
 {
+	TaskCoreEntry *core = task->cores[thread]->tc;
+	long thp = calls_result(calls, ASK_THP), denial = calls_result(calls, ASK_DENIAL);
+
 	if (thread)
 		return 0;
+	if (thp > 1)
+		message_set(core, thp_disable, thp);
+	if (denial > 0)
+		message_set(core, deny_write_exec, denial);
 	task->mm->mm_brk = calls_result(calls, ASK_BREAK);
 	message_set(task->mm, dumpable, calls_result(calls, ASK_DUMPABLE));
-	message_set(task->mm, thp_disabled, calls_result(calls, ASK_THP) > 0);
+	message_set(task->mm, thp_disabled, thp > 0);
 	return 0;
 }
 
@@ -81,6 +95,7 @@ static int check(const struct task *task, size_t thread)
 
 static void make(const struct task *task, size_t thread, struct call_list *calls)
 {
+	const TaskCoreEntry *core = task->cores[thread]->tc;
 	const MmEntry *mm = task->mm;
 	struct prctl_mm_map map;
 
@@ -104,8 +119,11 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	map.auxv = (void *)calls_bytes(calls, mm->mm_saved_auxv, map.auxv_size);
 	call(calls, "set the memory layout and the executable", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
 	     calls_bytes(calls, &map, sizeof(map)), sizeof(map));
-	if (mm->thp_disabled)
-		call(calls, "turn huge pages off", SYS_prctl, PR_SET_THP_DISABLE, 1);
+	if (mm->thp_disabled) /* the bits above the first are flags */
+		call(calls, "turn huge pages off", SYS_prctl, PR_SET_THP_DISABLE, 1, core->thp_disable & ~1u);
+	if (core->has_deny_write_exec) /* for good; what is mapped stays as it is */
+		call(calls, "deny memory that is written and executed", SYS_prctl, PR_SET_MDWE,
+		     core->deny_write_exec);
 }
 
 const struct task_part part_memory_layout = {

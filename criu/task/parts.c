@@ -8,6 +8,7 @@ const struct task_part *const task_parts[] = {
 	&part_process,	     /* personality, subreaper, …: needs nothing */
 	&part_identity,	     /* name, thread ids, rseq: memory is there */
 	&part_scheduling,    /* needs CAP_SYS_NICE */
+	&part_machine,	     /* needs privileges, too */
 	&part_signals,	     /* actions before anything can be pending */
 	&part_posix_timers,  /* made here, with all privileges; dump: before what is in the queues is read */
 	&part_limits,	     /* after memory, which they would limit; needs no privilege but to raise */

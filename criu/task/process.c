@@ -1,19 +1,46 @@
 /*
- * process.c - small properties of a whole process: personality, subreaper, oom_score_adj, loginuid, state.
+ * process.c - small properties of a whole process: personality, subreaper, membarrier, oom_score_adj, loginuid, what a core dump
+ * holds, state.
  *
- * oom_score_adj and loginuid are files of /proc, written on restore by the newborn before it leaves our code
+ * oom_score_adj, loginuid and coredump_filter are files of /proc, written on restore by the newborn before it leaves our code
  * (restore/newborn.c); here they are read and checked.
  */
 #include <errno.h>
+#include <linux/capability.h>
+#include <linux/membarrier.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 #include "base/error.h"
+#include "base/log.h"
 #include "image/message.h"
 #include "task/part.h"
 
-#define ASK_SUBREAPER "ask whether it is a child subreaper"
+#define ASK_SUBREAPER  "ask whether it is a child subreaper"
+#define ASK_MEMBARRIER "ask for its memory barriers"
+
+#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG /* Linux 6.4 */
+#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211
+#endif
+#define GET_REGISTRATIONS (1 << 9) /* MEMBARRIER_CMD_GET_REGISTRATIONS, Linux 6.3 */
+
+/* Wine and emulators have the kernel hand them their own system calls: ours would go there, too. */
+static int refuse_dispatch(const struct task *task, size_t thread)
+{
+	uint64_t dispatch[4] = { 0 }; /* mode, selector, offset, length */
+
+	if (ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, task->threads[thread], sizeof(dispatch),
+		   dispatch) < 0 ||
+	    !dispatch[0])
+		return 0; /* off, or a kernel that cannot tell */
+	return refuse(
+		"process %d (%s): thread %d dispatches its system calls (PR_SET_SYSCALL_USER_DISPATCH), which is not "
+		"supported",
+		task->pid, task->name, task->threads[thread]);
+}
 
 static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
 {
@@ -22,7 +49,7 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	long long number;
 
 	if (thread)
-		return 0;
+		return refuse_dispatch(task, thread);
 	if (proc_read_stat(task->proc, &stat))
 		return -EINVAL;
 	core->task_state = task->state;
@@ -37,46 +64,70 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 		message_set(core, oom_score_adj, number);
 	if (proc_read_number(task->proc, "loginuid", 10, &number) == 0)
 		message_set(core, loginuid, number);
-	return 0;
+	if (proc_read_number(task->proc, "coredump_filter", 16, &number) == 0)
+		message_set(core, core_filter, number);
+	return refuse_dispatch(task, thread);
 }
 
 static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
 {
-	if (!thread)
-		call(calls, ASK_SUBREAPER, SYS_prctl, PR_GET_CHILD_SUBREAPER,
-		     calls_bytes(calls, NULL, sizeof(int)));
+	if (thread)
+		return;
+	call(calls, ASK_SUBREAPER, SYS_prctl, PR_GET_CHILD_SUBREAPER, calls_bytes(calls, NULL, sizeof(int)));
+	call(calls, ASK_MEMBARRIER, SYS_membarrier, GET_REGISTRATIONS);
 }
 
 static int hear(struct task *task, size_t thread, const struct call_list *calls)
 {
 	const struct remote_call *asked = calls_find(calls, ASK_SUBREAPER);
+	long barriers = calls_result(calls, ASK_MEMBARRIER);
 
 	if (thread)
 		return 0;
+	if (barriers > 0)
+		message_set(task->cores[0]->tc, membarrier_registration_mask, barriers);
+	else if (barriers < 0)
+		log_info("process %d: this kernel does not tell its memory barriers (Linux 6.3)", task->pid);
 	if (asked->result < 0)
 		return fail(-asked->result, "cannot " ASK_SUBREAPER);
 	message_set(task->cores[0]->tc, child_subreaper, *(int *)calls_at(calls, asked->arguments[1]));
 	return 0;
 }
 
+/* Lowering it needs CAP_SYS_RESOURCE (proc(5)). */
+static int check_oom(const TaskCoreEntry *core)
+{
+	autoclose int self = proc_open(getpid());
+	struct proc_status status;
+	long long ours = 0;
+	bool may_lower;
+
+	if (!core->has_oom_score_adj || self < 0 || proc_read_number(self, "oom_score_adj", 10, &ours) < 0 ||
+	    core->oom_score_adj >= ours)
+		return 0;
+	if (proc_read_status(self, &status))
+		return -EINVAL;
+	may_lower = status.effective >> CAP_SYS_RESOURCE & 1;
+	proc_status_free(&status);
+	if (may_lower)
+		return 0;
+	fail_advice("run criu with CAP_SYS_RESOURCE, or with an oom_score_adj of %d or less",
+		    core->oom_score_adj);
+	return fail(EPERM, "oom_score_adj cannot be lowered from %lld to %d", ours, core->oom_score_adj);
+}
+
 static int check(const struct task *task, size_t thread)
 {
 	const TaskCoreEntry *core = task->cores[thread]->tc;
-	long long ours = 0;
-	autoclose int self = -1;
+	long commands;
 
-	if (thread || !core->has_oom_score_adj)
+	if (thread)
 		return 0;
-	self = proc_open(getpid());
-	/* Lowering it needs CAP_SYS_RESOURCE (proc(5)). */
-	if (self >= 0 && proc_read_number(self, "oom_score_adj", 10, &ours) == 0 &&
-	    core->oom_score_adj < ours && prctl(PR_CAPBSET_READ, 24 /* CAP_SYS_RESOURCE */) != 1) {
-		fail_advice("run criu with CAP_SYS_RESOURCE, or with an oom_score_adj of %d or less",
-			    core->oom_score_adj);
-		return fail(EPERM, "oom_score_adj cannot be lowered from %lld to %d", ours,
-			    core->oom_score_adj);
-	}
-	return 0;
+	commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+	if (core->membarrier_registration_mask & ~(commands < 0 ? 0u : (uint32_t)commands))
+		return fail(EINVAL, "this kernel does not know all of its memory barriers (membarrier %#x)",
+			    core->membarrier_registration_mask);
+	return check_oom(core);
 }
 
 static void make(const struct task *task, size_t thread, struct call_list *calls)
@@ -87,6 +138,9 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 		return;
 	call(calls, "set the personality", SYS_personality, core->personality);
 	call(calls, "set the child subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, core->child_subreaper);
+	for (int bit = 0; bit < 32; bit++)
+		if (core->membarrier_registration_mask >> bit & 1)
+			call(calls, "register for memory barriers", SYS_membarrier, 1u << bit);
 }
 
 const struct task_part part_process = {

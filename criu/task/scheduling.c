@@ -1,18 +1,121 @@
 /*
- * scheduling.c - policy, priority and nice value of a thread (sched(7)).
+ * scheduling.c - when and where a thread runs: policy, priority, nice value (sched(7)), CPUs, timer slack, priority of its input and
+ * output.
+ *
+ * A newborn has what criu itself has of these, so all of them are always set. A thread that may run on all CPUs of this machine is to
+ * run on all of the next one, too; CPUs that a thread is kept to, and that are not there, are told in the log.
  */
 #include <errno.h>
+#include <linux/ioprio.h>
 #include <sched.h>
+#include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include "base/error.h"
+#include "base/log.h"
 #include "image/message.h"
 #include "task/part.h"
+
+#define ASK_SLACK "ask for the timer slack"
+
+#define MOST_CPUS 8192 /* what Linux can be built for */
+
+struct cpus {
+	uint8_t bits[MOST_CPUS / 8];
+};
 
 static bool is_realtime(unsigned policy)
 {
 	return policy == SCHED_FIFO || policy == SCHED_RR;
 }
+
+/* ---- CPUs ---- */
+
+static int get_cpus(pid_t tid, struct cpus *cpus)
+{
+	memset(cpus, 0, sizeof(*cpus));
+	return syscall(SYS_sched_getaffinity, tid, sizeof(*cpus), cpus) < 0 ? -errno : 0;
+}
+
+/* Those that a thread of ours may run on: the kernel leaves out what is not there, or not in our cpuset. */
+static void restrict_cpus(struct cpus *cpus)
+{
+	struct cpus ours;
+	bool is_kept = !get_cpus(0, &ours);
+
+	if (syscall(SYS_sched_setaffinity, 0, sizeof(*cpus), cpus) < 0 || get_cpus(0, cpus))
+		memset(cpus, 0, sizeof(*cpus));
+	if (is_kept)
+		syscall(SYS_sched_setaffinity, 0, sizeof(ours), &ours);
+}
+
+static size_t length_of(const struct cpus *cpus)
+{
+	size_t length = sizeof(cpus->bits);
+
+	while (length && !cpus->bits[length - 1])
+		length--;
+	return length;
+}
+
+static int look_at_cpus(pid_t tid, ThreadCoreEntry *core)
+{
+	struct cpus theirs, all;
+	int result = get_cpus(tid, &theirs);
+
+	if (result)
+		return fail(-result, "cannot read the CPUs of thread %d", tid);
+	memset(&all, 0xff, sizeof(all));
+	restrict_cpus(&all);
+	core->has_cpu_affinity = true;
+	if (!memcmp(&theirs, &all, sizeof(all)))
+		return 0; /* empty: all there are */
+	core->cpu_affinity.len = length_of(&theirs);
+	core->cpu_affinity.data = copy_bytes(theirs.bits, core->cpu_affinity.len);
+	return 0;
+}
+
+/* What the thread is to run on here. */
+static void choose_cpus(const ThreadCoreEntry *core, struct cpus *cpus)
+{
+	memset(cpus, 0, sizeof(*cpus));
+	memcpy(cpus, core->cpu_affinity.data, min(core->cpu_affinity.len, sizeof(*cpus)));
+	restrict_cpus(cpus);
+	if (!length_of(cpus))
+		memset(cpus, 0xff, sizeof(*cpus));
+}
+
+static int check_cpus(const struct task *task, size_t thread)
+{
+	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
+	struct cpus cpus;
+
+	if (!core->has_cpu_affinity || !core->cpu_affinity.len)
+		return 0;
+	if (core->cpu_affinity.len > sizeof(cpus))
+		return fail(EINVAL, "the image names more CPUs than any machine has");
+	choose_cpus(core, &cpus);
+	if (memcmp(&cpus, core->cpu_affinity.data, core->cpu_affinity.len) ||
+	    length_of(&cpus) > core->cpu_affinity.len)
+		log_warning("thread %d of process %d was kept to CPUs that are not all here: it %s",
+			    task->threads[thread], task->pid,
+			    length_of(&cpus) == sizeof(cpus) ? "may run on all" : "has to do with fewer");
+	return 0;
+}
+
+static void make_cpus(const ThreadCoreEntry *core, struct call_list *calls)
+{
+	struct cpus cpus;
+
+	if (!core->has_cpu_affinity)
+		return;
+	choose_cpus(core, &cpus);
+	call(calls, "keep it to its CPUs", SYS_sched_setaffinity, 0, sizeof(cpus),
+	     calls_bytes(calls, &cpus, sizeof(cpus)));
+}
+
+/* ---- dump ---- */
 
 static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
 {
@@ -20,18 +123,47 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	pid_t tid = task->threads[thread];
 	int policy = sched_getscheduler(tid);
 	struct sched_param parameters;
+	long io_priority;
 
 	if (policy < 0 || sched_getparam(tid, &parameters) < 0)
 		return fail(errno, "cannot read how thread %d is scheduled", tid);
 	if ((policy & ~SCHED_RESET_ON_FORK) > SCHED_IDLE)
 		return refuse("process %d (%s): thread %d has scheduling policy %d, which is not supported",
-			      task->pid, task->name, tid, policy);
+			      task->pid, task->name, tid, policy & ~SCHED_RESET_ON_FORK);
 	message_set(core, sched_policy, policy);
 	if (is_realtime(policy & ~SCHED_RESET_ON_FORK))
 		message_set(core, sched_prio, parameters.sched_priority);
 	errno = 0;
 	message_set(core, sched_nice, getpriority(PRIO_PROCESS, tid));
-	return errno ? fail(errno, "cannot read the nice value of thread %d", tid) : 0;
+	if (errno)
+		return fail(errno, "cannot read the nice value of thread %d", tid);
+	io_priority = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid);
+	if (io_priority >= 0) /* a kernel without block devices has none */
+		message_set(core, io_priority, io_priority);
+	return look_at_cpus(tid, core);
+}
+
+static void ask(const struct task *task unused, size_t thread unused, struct call_list *calls)
+{
+	call(calls, ASK_SLACK, SYS_prctl, PR_GET_TIMERSLACK);
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls)
+{
+	message_set(task->cores[thread]->thread_core, timer_slack, calls_result(calls, ASK_SLACK));
+	return 0;
+}
+
+/* ---- restore ---- */
+
+static int check(const struct task *task, size_t thread)
+{
+	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
+
+	if (core->has_sched_policy && (core->sched_policy & ~SCHED_RESET_ON_FORK) > SCHED_IDLE)
+		return fail(EINVAL, "thread %d had scheduling policy %u, which is not supported",
+			    task->threads[thread], core->sched_policy & ~SCHED_RESET_ON_FORK);
+	return check_cpus(task, thread);
 }
 
 static void make(const struct task *task, size_t thread, struct call_list *calls)
@@ -39,7 +171,13 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	struct sched_param parameters = { .sched_priority = core->sched_prio };
 
-	/* A newborn has the policy and nice value of criu itself, so both are always set. */
+	make_cpus(core, calls);
+	/* A thread of real time has none (Linux 6.13), and 0 means whatever its parent had. */
+	if (core->has_timer_slack && core->timer_slack)
+		call(calls, "set the timer slack", SYS_prctl, PR_SET_TIMERSLACK, core->timer_slack);
+	if (core->has_io_priority)
+		call(calls, "set the priority of input and output", SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
+		     core->io_priority);
 	if (core->has_sched_policy)
 		call(calls, "set the scheduling policy", SYS_sched_setscheduler, 0, core->sched_policy,
 		     calls_bytes(calls, &parameters, sizeof(parameters)));
@@ -48,4 +186,11 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 		     (uint64_t)core->sched_nice);
 }
 
-const struct task_part part_scheduling = { .name = "scheduling", .look = look, .make = make };
+const struct task_part part_scheduling = {
+	.name = "scheduling",
+	.look = look,
+	.ask = ask,
+	.hear = hear,
+	.check = check,
+	.make = make,
+};

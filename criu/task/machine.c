@@ -1,0 +1,113 @@
+/*
+ * machine.c - what a thread has asked of the machine and the kernel for itself: how it dies of broken memory (PR_MCE_KILL), whether it
+ * may read the time stamp counter (PR_SET_TSC), that it writes back memory of others (PR_SET_IO_FLUSHER), which speculation
+ * it forgoes (PR_SET_SPECULATION_CTRL).
+ *
+ * A thread that never asked for anything, as nearly all, leaves no trace in the image.
+ */
+#include <errno.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include "base/error.h"
+#include "image/message.h"
+#include "task/part.h"
+
+#define ASK_MEMORY_FAILURE "ask how it dies of broken memory"
+#define ASK_TIME_STAMPS	   "ask whether it may read time stamps"
+#define ASK_SPECULATION	   "ask for speculation"
+
+#define SPECULATION_CONTROLS 3 /* PR_SPEC_STORE_BYPASS, _INDIRECT_BRANCH, _L1D_FLUSH */
+#define IO_FLUSHER	     (0x00080000 | 0x00100000) /* PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE: both, or it is none */
+
+static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+{
+	struct proc_stat stat;
+
+	if (proc_read_stat(facts->proc, &stat))
+		return -EINVAL;
+	if ((stat.flags & IO_FLUSHER) == IO_FLUSHER)
+		message_set(task->cores[thread]->thread_core, is_io_flusher, true);
+	return 0;
+}
+
+static void ask(const struct task *task unused, size_t thread unused, struct call_list *calls)
+{
+	call(calls, ASK_MEMORY_FAILURE, SYS_prctl, PR_MCE_KILL_GET);
+	call(calls, ASK_TIME_STAMPS, SYS_prctl, PR_GET_TSC, calls_bytes(calls, NULL, sizeof(int)));
+	for (int control = 0; control < SPECULATION_CONTROLS; control++)
+		call(calls, ASK_SPECULATION, SYS_prctl, PR_GET_SPECULATION_CTRL, control);
+}
+
+/* Only what the thread can have asked for: enabled is how all begin, and where it cannot be controlled nobody has. */
+static bool was_asked_for(long speculation)
+{
+	return speculation > 0 && speculation & PR_SPEC_PRCTL && !(speculation & PR_SPEC_ENABLE);
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls)
+{
+	ThreadCoreEntry *core = task->cores[thread]->thread_core;
+	const struct remote_call *time_stamps = calls_find(calls, ASK_TIME_STAMPS);
+	const struct remote_call *speculation = calls_find(calls, ASK_SPECULATION);
+	long memory_failure = calls_result(calls, ASK_MEMORY_FAILURE);
+
+	if (memory_failure >= 0 && memory_failure != PR_MCE_KILL_DEFAULT)
+		message_set(core, memory_failure, memory_failure);
+	if (time_stamps->result == 0 && *(int *)calls_at(calls, time_stamps->arguments[1]) == PR_TSC_SIGSEGV)
+		message_set(core, time_stamps, PR_TSC_SIGSEGV);
+	for (int control = 0; control < SPECULATION_CONTROLS; control++)
+		if (was_asked_for(speculation[control].result))
+			message_set(core, speculation,
+				    core->speculation | (uint32_t)(speculation[control].result & 0xff)
+								<< (8 * control));
+	return 0;
+}
+
+/* Bits of PR_GET_SPECULATION_CTRL, as the image has them. */
+static unsigned speculation_of(const ThreadCoreEntry *core, int control)
+{
+	return core->speculation >> (8 * control) & 0xff & ~(unsigned)PR_SPEC_PRCTL;
+}
+
+static int check(const struct task *task, size_t thread)
+{
+	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
+
+	for (int control = 0; control < SPECULATION_CONTROLS; control++) {
+		int ours = prctl(PR_GET_SPECULATION_CTRL, control, 0, 0, 0);
+
+		/* Not affected (0), or already as it wants: then there is nothing to set. */
+		if (speculation_of(core, control) && ours & PR_SPEC_ENABLE && !(ours & PR_SPEC_PRCTL))
+			return fail(0,
+				    "thread %d had speculation control %d, which this machine does not give",
+				    task->threads[thread], control);
+	}
+	return 0;
+}
+
+static void make(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
+
+	if (core->has_memory_failure)
+		call(calls, "set how it dies of broken memory", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET,
+		     core->memory_failure);
+	if (core->is_io_flusher)
+		call(calls, "make it an input and output flusher", SYS_prctl, PR_SET_IO_FLUSHER, 1);
+	for (int control = 0; control < SPECULATION_CONTROLS; control++)
+		if (speculation_of(core, control) &&
+		    prctl(PR_GET_SPECULATION_CTRL, control, 0, 0, 0) & PR_SPEC_PRCTL)
+			call(calls, "set speculation", SYS_prctl, PR_SET_SPECULATION_CTRL, control,
+			     speculation_of(core, control));
+	if (core->has_time_stamps)
+		call(calls, "forbid time stamps", SYS_prctl, PR_SET_TSC, core->time_stamps);
+}
+
+const struct task_part part_machine = {
+	.name = "machine",
+	.look = look,
+	.ask = ask,
+	.hear = hear,
+	.check = check,
+	.make = make,
+};
