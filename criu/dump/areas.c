@@ -45,6 +45,21 @@ static int refuse_area(const struct task *task, const struct vma *vma, const cha
 		      (unsigned long long)vma->start, vma->path, what);
 }
 
+/* A library is mapped in several pieces, one behind the other: the piece before often knows the file already. */
+static bool is_known_file(const struct task *task, struct vma *vma)
+{
+	for (const struct vma *other = vma; other > task->vmas.items;) {
+		other--;
+		if (other->device != vma->device || other->inode != vma->inode)
+			return false;
+		if (other->file_flags == vma->file_flags && !strcmp(other->path, vma->path)) {
+			vma->object = other->object;
+			return true;
+		}
+	}
+	return false;
+}
+
 static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 {
 	bool is_shared = vma->flags & MAP_SHARED;
@@ -55,6 +70,8 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 	/* A shared mapping that could be made writable needs its file open for writing. */
 	vma->status |= VMA_REGULAR | (is_shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE);
 	vma->file_flags = is_shared && vma->may_write ? O_RDWR : O_RDONLY;
+	if (is_known_file(task, vma))
+		return 0;
 	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start, (unsigned long long)vma->end);
 	result = files_add_path(&dump->snapshot, task, link, vma->file_flags, &id);
 	vma->object = id;

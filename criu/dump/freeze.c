@@ -114,6 +114,7 @@ static int freeze_task(struct task *task, uint64_t deadline)
 		/* It may have ended under our hands: then it is a zombie now, or gone. */
 		if (result != -ESRCH)
 			return result;
+		failure_clear();
 		result = read_identity(task);
 		return result || task->state == TASK_DEAD ? result : -ESRCH;
 	}

@@ -46,21 +46,35 @@ TaskKobjIdsEntry *dump_make_ids(uint32_t number)
 	return ids;
 }
 
-static int check_namespaces(const struct task *task)
+/* The inodes of a process's namespaces; 0 where this kernel has none of the kind. */
+static void read_namespaces(int proc, ino_t inodes[array_size(namespaces)])
 {
 	for (size_t i = 0; i < array_size(namespaces); i++) {
-		struct stat ours, theirs;
-		char path[64];
+		struct stat found;
+		char path[16];
 
 		snprintf(path, sizeof(path), "ns/%s", namespaces[i].name);
-		if (fstatat(task->proc, path, &theirs, 0) < 0)
-			continue; /* this kernel has no such namespaces */
-		snprintf(path, sizeof(path), "/proc/self/ns/%s", namespaces[i].name);
-		if (stat(path, &ours) < 0)
-			return fail(errno, "cannot read %s", path);
-		if (ours.st_ino != theirs.st_ino)
-			refuse("process %d (%s) is in another %s namespace than criu, which is not supported yet", task->pid,
-			       task->name, namespaces[i].name);
+		inodes[i] = fstatat(proc, path, &found, 0) < 0 ? 0 : found.st_ino;
+	}
+}
+
+static int check_namespaces(const struct dump *dump)
+{
+	ino_t ours[array_size(namespaces)], theirs[array_size(namespaces)];
+	autoclose int self = proc_open(getpid());
+	const struct task *task;
+
+	if (self < 0)
+		return fail(-self, "cannot open /proc/self");
+	read_namespaces(self, ours);
+	for_each_task(task, &dump->snapshot) {
+		if (task->state == TASK_DEAD)
+			continue;
+		read_namespaces(task->proc, theirs);
+		for (size_t i = 0; i < array_size(namespaces); i++)
+			if (ours[i] != theirs[i])
+				refuse("process %d (%s) is in another %s namespace than criu, which is not supported yet",
+				       task->pid, task->name, namespaces[i].name);
 	}
 	return 0;
 }
@@ -181,13 +195,12 @@ static int look_at_dead(struct task *task)
 
 static int look_at_task(struct dump *dump, struct task *task, uint32_t number)
 {
-	int result;
+	int result = 0;
 
 	if (task->state == TASK_DEAD)
 		return look_at_dead(task);
 	task->ids = dump_make_ids(number);
 	task->cores = allocate_array(task->thread_count, sizeof(*task->cores));
-	result = check_namespaces(task);
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = look_at_thread(task, i);
 	return result ?: dump_describe_areas(dump, task) ?: look_at_directories(dump, task);
@@ -220,8 +233,10 @@ int dump_look(void *context)
 	struct dump *dump = context;
 	struct task *task;
 	uint32_t number = 2; /* 1 is criu itself in inventory.img */
-	int result = 0;
+	int result = check_namespaces(dump);
 
+	if (result)
+		return result;
 	check_session(dump);
 	for_each_task(task, &dump->snapshot) {
 		result = look_at_task(dump, task, number++);

@@ -25,6 +25,7 @@ static int save_area(struct page_writer *writer, struct scanner *scanner, const 
 	} else {
 		result = scan_pages(scanner, vma->start, vma->end, is_file, &runs);
 	}
+	memory->has_relatives = vma->has_relatives;
 	if (!result)
 		result = page_writer_add(writer, &runs, flags, !is_file && !is_vdso, pages_of_task, memory);
 	page_runs_free(&runs);

@@ -39,7 +39,7 @@ static int make_last_calls(struct restore *restore, struct task *task)
 {
 	const ThreadCoreEntry *core = task->cores[0]->thread_core;
 	const struct restorer_header *header = (const struct restorer_header *)restorer_blob_start;
-	uint64_t region = restore->refuge_start, size = task->newborn->region_size;
+	uint64_t region = restore->refuge_start;
 	bool is_dumpable = !task->mm->has_dumpable || task->mm->dumpable;
 	const struct {
 		const char *purpose;
@@ -50,7 +50,6 @@ static int make_last_calls(struct restore *restore, struct task *task)
 		{ "set the parent death signal", SYS_prctl, { PR_SET_PDEATHSIG, core->has_pdeath_sig ? core->pdeath_sig : 0 } },
 		{ "unmap the restorer", SYS_munmap, { region, REGION_ROOM } },
 	};
-	(void)size;
 
 	for (size_t i = 0; i < array_size(last); i++) {
 		struct traced_thread *leader = &task->victim->threads[0];
@@ -112,6 +111,7 @@ int restore_release(void *context)
 	if (result)
 		return result;
 	restore->is_running = true;
+	guard_end(&restore->guard);
 	for_each_task(task, &restore->snapshot) {
 		if (!task->victim)
 			continue;

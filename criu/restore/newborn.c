@@ -45,7 +45,7 @@ static int bear_children(struct restore *restore, struct task *task, bool before
 	list_for_each(child, &task->children, sibling) {
 		pid_t wanted = child->newborn->initial_session;
 		bool is_early = task->session == task->pid && wanted && wanted != task->pid;
-		pid_t born = is_early == before_session ? spawn_task(restore, child, false) : 0;
+		pid_t born = is_early == before_session ? spawn_task(restore, child) : 0;
 
 		if (born < 0)
 			return born;
@@ -65,16 +65,12 @@ static int become_leader(const struct task *task)
 /* Brings forth the leader of a group that has lost it, who goes again when all members have joined. */
 static int bear_stand_in(struct restore *restore, struct task *task)
 {
-	struct task stand_in = { .pid = task->newborn->stand_in };
-	pid_t pid = stand_in.pid;
-	struct {
-		uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
-	} arguments = { .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1 };
+	pid_t pid = task->newborn->stand_in;
 	long born;
 
 	if (!pid)
 		return 0;
-	born = syscall(SYS_clone3, &arguments, sizeof(arguments));
+	born = clone_with_pid(pid, 0, NULL);
 	if (born < 0)
 		return fail(errno, "cannot make process %d, which once led a group", pid);
 	if (born)

@@ -47,6 +47,12 @@ struct newborn {
 	size_t region_size;
 };
 
+struct guard {
+	pid_t pid;    /* 0: none */
+	int ready[2]; /* a pipe to the root */
+	int life;     /* our end of the pipe to the guard */
+};
+
 struct restore {
 	const struct options *options;
 	struct snapshot snapshot;
@@ -59,6 +65,7 @@ struct restore {
 	uint64_t refuge_start, refuge_end; /* addresses that no mapping of any task will have */
 	bool has_spawned, all_are_born, is_running;
 	uint64_t began, forked;
+	struct guard guard;
 };
 
 /* load.c: reads everything; check.c: can all of it be made here? */
@@ -72,7 +79,13 @@ int restore_spawn(void *restore);
 void restore_kill(void *restore);
 int restore_settle(void *restore);
 int restore_rebuild(void *restore);
-pid_t spawn_task(struct restore *restore, struct task *task, bool as_sibling);
+pid_t spawn_task(struct restore *restore, struct task *task);
+long clone_with_pid(pid_t pid, uint64_t flags, int *pidfd); /* raw clone3(): 0 in the child */
+/* guard.c: kills the root if we die, where the kernel would not */
+int guard_prepare(struct guard *guard);
+int guard_begin(struct guard *guard, int root); /* a pidfd */
+void guard_await(struct guard *guard);		/* in the root: ends it if we have died */
+void guard_end(struct guard *guard);
 /* newborn.c: runs in the newborn */
 void newborn_main(struct restore *restore, struct task *task) does_not_return;
 /* space.c: a task's memory, in the newborn */

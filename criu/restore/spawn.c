@@ -133,7 +133,7 @@ static int board_wait_for(struct restore *restore, size_t count, bool all_are_bo
 static void die_with_parent(pid_t parent)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (parent && getppid() != parent)
+	if (getppid() != parent)
 		_exit(1);
 }
 
@@ -144,25 +144,50 @@ static int explain_birth(pid_t pid, int error)
 	return fail(error, "cannot make process %d%s", pid, error == EEXIST ? ": its pid is taken" : "");
 }
 
-pid_t spawn_task(struct restore *restore, struct task *task, bool as_sibling)
+long clone_with_pid(pid_t pid, uint64_t flags, int *pidfd)
 {
-	pid_t ourselves = getpid(), pid = task->pid;
 	struct clone_args arguments = {
-		.flags = as_sibling ? CLONE_PARENT : 0,
-		.exit_signal = as_sibling ? 0 : SIGCHLD,
+		.flags = flags,
+		.pidfd = (uintptr_t)pidfd,
+		.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
 		.set_tid = (uintptr_t)&pid,
 		.set_tid_size = 1,
 	};
-	long born;
 
-	born = syscall(SYS_clone3, &arguments, sizeof(arguments));
+	return syscall(SYS_clone3, &arguments, sizeof(arguments));
+}
+
+pid_t spawn_task(struct restore *restore, struct task *task)
+{
+	pid_t ourselves = getpid();
+	long born = clone_with_pid(task->pid, 0, NULL);
+
 	if (born < 0)
-		return explain_birth(pid, errno);
+		return explain_birth(task->pid, errno);
 	if (!born) {
-		die_with_parent(as_sibling ? 0 : ourselves);
+		die_with_parent(ourselves);
 		newborn_main(restore, task);
 	}
 	return born;
+}
+
+/* A root that is our sibling: our parent's child, as if that had forked it. */
+static pid_t spawn_sibling(struct restore *restore, struct task *task)
+{
+	autoclose int pidfd = -1;
+	long born;
+
+	if (guard_prepare(&restore->guard))
+		return -EMFILE;
+	born = clone_with_pid(task->pid, CLONE_PARENT | CLONE_PIDFD, &pidfd);
+	if (born < 0)
+		return explain_birth(task->pid, errno);
+	if (!born) {
+		guard_await(&restore->guard);
+		newborn_main(restore, task);
+	}
+	restore->has_spawned = true;
+	return guard_begin(&restore->guard, pidfd) ?: born;
 }
 
 static size_t living_tasks(const struct snapshot *snapshot)
@@ -191,7 +216,8 @@ int restore_spawn(void *context)
 		stand_ins += task->newborn->stand_in > 0;
 	/* Orphans of a restore that fails come to us, so that none is left. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	pid = spawn_task(restore, restore->snapshot.root, restore->options->restore_sibling);
+	pid = restore->options->restore_sibling ? spawn_sibling(restore, restore->snapshot.root) :
+						  spawn_task(restore, restore->snapshot.root);
 	if (pid < 0)
 		return pid;
 	restore->has_spawned = true;
@@ -272,6 +298,7 @@ void restore_kill(void *context)
 	struct restore *restore = context;
 	int status;
 
+	guard_end(&restore->guard);
 	if (!restore->has_spawned || restore->is_running)
 		return;
 	restore->board->failed = 1;
