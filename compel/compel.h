@@ -79,6 +79,11 @@ struct victim {
 	struct infection *infection; /* while infected: opaque */
 };
 
+/*
+ * Learns from a running process what infection will need to know: it saves a third of a millisecond while it is frozen. Fails in
+ * silence, and clears the failure record: to be called when nothing can have failed yet.
+ */
+void victim_look_ahead(pid_t pid);
 /* Freezes all threads, and those born meanwhile, until there are no new ones. On failure everything is thawed. */
 int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline);
 /* All threads run on (or stay in the group stop they were in). Undoes an infection first. */

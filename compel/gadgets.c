@@ -183,6 +183,17 @@ int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps)
 	return fail(ENOEXEC, "process %d has no code that a system call could be made with", pid);
 }
 
+void victim_look_ahead(pid_t pid)
+{
+	struct maps maps = {};
+	struct gadgets gadgets;
+
+	if (!maps_read(&maps, pid))
+		gadgets_find(&gadgets, pid, &maps);
+	maps_free(&maps);
+	failure_clear();
+}
+
 int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size)
 {
 	char path[64];

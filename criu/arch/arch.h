@@ -12,6 +12,9 @@
 
 extern const CoreEntry__March arch_image_type; /* core_entry.mtype of this machine */
 
+/* Learns what it needs to know of this machine: done by the others if need be, but slow, so better before anything is frozen. */
+void arch_prepare(void);
+
 /* The end of a task's part of the address space, as this kernel draws it. */
 uint64_t arch_task_size(void);
 

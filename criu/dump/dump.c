@@ -40,6 +40,7 @@ static int run_last_scripts(void *context)
 }
 
 static const struct step dump_steps[] = {
+	{ "look ahead", dump_look_ahead, NULL, false },		 /* whatever need not be done while they are frozen */
 	{ "begin the images", begin_images, NULL, false },		 /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	 /* finding and stopping are one act */

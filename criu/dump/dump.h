@@ -25,6 +25,7 @@ struct dump {
 };
 
 /* freeze.c */
+int dump_look_ahead(void *dump);
 int dump_freeze(void *dump);
 void dump_thaw(void *dump);
 int dump_release(void *dump);

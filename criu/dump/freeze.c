@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "arch/arch.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -60,6 +61,19 @@ static int check_root(pid_t pid)
 		return fail(0, "process %d is criu itself", pid);
 	if (is_our_ancestor(pid))
 		return fail(0, "process %d (%s) is an ancestor of criu, which would freeze itself with it", pid, stat.comm);
+	return 0;
+}
+
+/* Is there such a process? And what is slow, and can be known while it still runs. */
+int dump_look_ahead(void *context)
+{
+	struct dump *dump = context;
+	int result = check_root(dump->options->tree);
+
+	if (result)
+		return result;
+	arch_prepare();
+	victim_look_ahead(dump->options->tree);
 	return 0;
 }
 
@@ -190,10 +204,8 @@ int dump_freeze(void *context)
 	struct dump *dump = context;
 	uint64_t deadline = trace_deadline(dump->options->timeout);
 	struct task *task;
-	int result = check_root(dump->options->tree);
+	int result;
 
-	if (result)
-		return result;
 	dump->freeze_began = monotonic_time();
 	snapshot_add_task(&dump->snapshot, NULL, dump->options->tree);
 	do

@@ -51,17 +51,17 @@ static const struct component components[] = {
 
 #define KNOWN_COMPONENTS 0x2ffULL
 
-/* Offset of a component in the standard format; 0: this CPU has none. */
-static size_t component_offset(int bit)
-{
-	unsigned size, offset, c, d;
+/*
+ * How this machine lays out the area. CPUID is slow where a hypervisor answers it (20 us each here), and the answers never change: they
+ * are asked for once, by arch_prepare().
+ */
+static struct {
+	bool is_known;
+	uint64_t enabled;   /* XCR0: the components that the kernel has enabled */
+	size_t size;	    /* of the area with all of them */
+	size_t offsets[64]; /* of a component in the standard format; 0: this CPU has none */
+} machine;
 
-	if (!__get_cpuid_count(0xd, bit, &size, &offset, &c, &d) || !size)
-		return 0;
-	return offset;
-}
-
-/* XCR0: the components that the kernel has enabled. */
 static uint64_t enabled_components(void)
 {
 	unsigned a, b, c, d;
@@ -72,13 +72,25 @@ static uint64_t enabled_components(void)
 	return a | (uint64_t)d << 32;
 }
 
-static size_t area_size(void)
+void arch_prepare(void)
 {
-	unsigned a, enabled_size, c, d;
+	unsigned a, size, offset, c, d;
 
-	if (!__get_cpuid_count(0xd, 0, &a, &enabled_size, &c, &d))
-		return AREA_START;
-	return enabled_size;
+	if (machine.is_known)
+		return;
+	machine.is_known = true;
+	machine.enabled = enabled_components();
+	machine.size = AREA_START;
+	if (!__get_cpuid_max(0, NULL) || __get_cpuid_max(0, NULL) < 0xd)
+		return;
+	__cpuid_count(0xd, 0, a, size, c, d);
+	machine.size = size;
+	for (size_t i = 0; i < array_size(components); i++) {
+		if (!(machine.enabled >> components[i].bit & 1))
+			continue;
+		__cpuid_count(0xd, components[i].bit, size, offset, c, d);
+		machine.offsets[components[i].bit] = size ? offset : 0;
+	}
 }
 
 /* The names differ between the two, the order of neither means anything. */
@@ -109,15 +121,15 @@ static void load_general(const UserX86RegsEntry *entry, struct user_regs_struct 
 static UserX86XsaveEntry *save_components(const char *area, size_t size)
 {
 	UserX86XsaveEntry *xsave = message_new(UserX86XsaveEntry, user_x86_xsave_entry);
-	uint64_t enabled = enabled_components();
 
+	arch_prepare();
 	memcpy(&xsave->xstate_bv, area + HEADER_XSTATE_BV, sizeof(xsave->xstate_bv));
 	for (size_t i = 0; i < array_size(components); i++) {
 		const struct component *part = &components[i];
-		size_t offset = component_offset(part->bit);
+		size_t offset = machine.offsets[part->bit];
 		void *copy;
 
-		if (!(enabled >> part->bit & 1) || !offset || offset + part->size > size)
+		if (!offset || offset + part->size > size)
 			continue;
 		copy = copy_bytes(area + offset, part->size);
 		*(size_t *)((char *)xsave + part->count_offset) = part->size / part->member_size;
@@ -202,7 +214,7 @@ int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEnt
 
 static int load_components(const UserX86XsaveEntry *xsave, char *area, size_t size)
 {
-	uint64_t lacking = xsave->xstate_bv & ~enabled_components();
+	uint64_t lacking = xsave->xstate_bv & ~machine.enabled;
 
 	if (lacking)
 		return fail(EINVAL, "this CPU lacks register sets that the process used (XSAVE components %#llx)",
@@ -210,7 +222,7 @@ static int load_components(const UserX86XsaveEntry *xsave, char *area, size_t si
 	for (size_t i = 0; i < array_size(components); i++) {
 		const struct component *part = &components[i];
 		size_t count = *(const size_t *)((const char *)xsave + part->count_offset);
-		size_t offset = component_offset(part->bit);
+		size_t offset = machine.offsets[part->bit];
 
 		if (!(xsave->xstate_bv >> part->bit & 1))
 			continue;
@@ -231,7 +243,8 @@ static int load_extended(const UserX86FpregsEntry *entry, struct thread_context 
 
 	if (entry->n_st_space != 32 || entry->n_xmm_space != 64)
 		return fail(EINVAL, "the image holds a wrong number of x87 or SSE registers");
-	context->extended_size = area_size();
+	arch_prepare();
+	context->extended_size = machine.size;
 	legacy = context->extended = allocate(context->extended_size);
 	legacy->control = entry->cwd;
 	legacy->status = entry->swd;
