@@ -165,19 +165,17 @@ def kill_restores(cell, dumper, restorer):
 
 
 def check_all_or_nothing(cell, size):
+	"""Either the tasks die, or the restore was done already: then all of them are there, and work."""
 	def left():
 		cell.reap()
 		return system.descendants(os.getpid())
-	system.wait_until(lambda: not left() or os.path.exists(f"/proc/{cell.root}") and len(left()) == size, 5)
+	system.wait_until(lambda: not left(), 1)
 	pids = left()
-	if not pids:
-		return
-	if len(pids) != size:
-		raise Failure("left behind: " + "; ".join(map(system.describe_task, pids)))
-	time.sleep(0.02)  # half-made tasks may be as many: they die at once
-	if left():
+	if len(pids) == size and cell.root in pids and system.status(cell.root).get("Name") == cell.row.program:
 		check_untouched(cell, {pid: look(pid) for pid in pids})
 		cell.kill_tree()
+	elif not system.wait_until(lambda: not left(), 5):
+		raise Failure("left behind: " + "; ".join(map(system.describe_task, left())))
 
 
 PEER_FAILS = {"dump": "a killed dump leaves its code in the threads"}
