@@ -14,7 +14,9 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "compel.h"
+#include "kernel/calls.h"
 #include "restore/restore.h"
+#include "task/part.h"
 
 #define PATIENCE 10.0 /* seconds, for a thread to stop */
 
@@ -30,39 +32,42 @@ static int take_threads(struct task *task)
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = trace_seize(&victim->threads[i], task->threads[i], false);
 	for (size_t i = 0; !result && i < task->thread_count; i++)
-		result = trace_wait(&victim->threads[i], deadline) ?: trace_exit_kill(&victim->threads[i], true);
+		result = trace_wait(&victim->threads[i], deadline) ?:
+								     trace_exit_kill(&victim->threads[i], true);
 	return result == -ESRCH ? fail(0, "a thread died while it was being restored") : result;
 }
 
-/* What could not be done earlier: credentials have cleared the first two, and the restorer cannot unmap itself. */
+static int make_last_call(struct restore *restore, struct task *task, const struct call_list *calls,
+			  size_t index)
+{
+	const struct restorer_header *header = (const struct restorer_header *)restorer_blob_start;
+	struct traced_thread *leader = &task->victim->threads[0];
+	long answer;
+	int result = trace_syscall(leader, restore->refuge_start + header->syscall,
+				   leader->context.registers.rsp, calls->calls[index].number,
+				   calls->calls[index].arguments, &answer);
+
+	if (!result && answer < 0)
+		result = fail(-answer, "cannot %s", calls->purposes[index]);
+	return result;
+}
+
+/* What has to wait until all threads are what they were; and the restorer cannot unmap itself. */
 static int make_last_calls(struct restore *restore, struct task *task)
 {
-	const ThreadCoreEntry *core = task->cores[0]->thread_core;
-	const struct restorer_header *header = (const struct restorer_header *)restorer_blob_start;
-	uint64_t region = restore->refuge_start;
-	bool is_dumpable = !task->mm->has_dumpable || task->mm->dumpable;
-	const struct {
-		const char *purpose;
-		long number;
-		uint64_t arguments[6];
-	} last[] = {
-		{ "set dumpable", SYS_prctl, { PR_SET_DUMPABLE, is_dumpable } },
-		{ "set the parent death signal", SYS_prctl, { PR_SET_PDEATHSIG, core->has_pdeath_sig ? core->pdeath_sig : 0 } },
-		{ "unmap the restorer", SYS_munmap, { region, REGION_ROOM } },
-	};
+	struct call_list calls;
+	int result;
 
-	for (size_t i = 0; i < array_size(last); i++) {
-		struct traced_thread *leader = &task->victim->threads[0];
-		long answer;
-		int result = trace_syscall(leader, region + header->syscall, leader->context.registers.rsp, last[i].number,
-					   last[i].arguments, &answer);
-
-		if (result)
-			return result;
-		if (answer < 0)
-			return fail(-answer, "cannot %s", last[i].purpose);
-	}
-	return 0;
+	calls_init(&calls, restore->refuge_start + RESTORER_ARGUMENTS); /* nobody reads those any more */
+	for (size_t part = 0; part < task_part_count; part++)
+		if (task_parts[part]->finish)
+			task_parts[part]->finish(task, &calls);
+	call(&calls, "unmap the restorer", SYS_munmap, restore->refuge_start, REGION_ROOM);
+	result = victim_write(task->victim, calls.base, calls.bytes, calls.size);
+	for (size_t i = 0; !result && i < calls.count; i++)
+		result = make_last_call(restore, task, &calls, i);
+	calls_free(&calls);
+	return result;
 }
 
 static int give_registers(struct task *task, size_t index)
@@ -72,8 +77,8 @@ static int give_registers(struct task *task, size_t index)
 	int result = arch_load_registers(core, &context);
 
 	context.signal_mask = core->thread_core->has_blk_sigset ? core->thread_core->blk_sigset :
-			      core->tc			       ? core->tc->blk_sigset :
-								 0;
+			      core->tc				? core->tc->blk_sigset :
+								  0;
 	if (!result)
 		result = trace_set_context(&task->victim->threads[index], &context);
 	trace_free_context(&context);
@@ -86,7 +91,8 @@ int restore_hand_over(void *context)
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, &restore->snapshot) {
+	for_each_task(task, &restore->snapshot)
+	{
 		if (task->state == TASK_DEAD)
 			continue;
 		result = take_threads(task) ?: make_last_calls(restore, task);
@@ -105,14 +111,15 @@ int restore_release(void *context)
 	int result = 0;
 
 	/* First all lose the bond to our life, then all are let go: in between is no failure, only our own sudden death. */
-	for_each_task(task, &restore->snapshot)
-		for (size_t i = 0; task->victim && i < task->thread_count; i++)
-			result = trace_exit_kill(&task->victim->threads[i], false) ?: result;
+	for_each_task(task, &restore->snapshot) for (size_t i = 0; task->victim && i < task->thread_count;
+						     i++)
+		result = trace_exit_kill(&task->victim->threads[i], false) ?: result;
 	if (result)
 		return result;
 	restore->is_running = true;
 	guard_end(&restore->guard);
-	for_each_task(task, &restore->snapshot) {
+	for_each_task(task, &restore->snapshot)
+	{
 		if (!task->victim)
 			continue;
 		if (task->state == TASK_STOPPED || restore->options->leave_stopped)

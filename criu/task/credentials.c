@@ -2,8 +2,16 @@
  * credentials.c - who a thread is: user and group ids, capabilities, securebits, no_new_privs.
  *
  * Credentials belong to threads, not processes (credentials(7)). On restore every thread sets its own with raw system calls,
- * and the order matters: capabilities survive the change of uid through SECBIT_NO_SETUID_FIXUP, the bounding set and
- * securebits need CAP_SETPCAP, and capset() comes when nothing needs capabilities any more.
+ * and the order matters:
+ *	securebits	SECBIT_NO_SETUID_FIXUP: capabilities survive the change of ids
+ *	ids
+ *	capset()	inheritable ones alone; they may be more than the bounding set is going to hold
+ *	ambient		needs them inheritable and permitted; securebits may forbid to raise any
+ *	bounding set	needs CAP_SETPCAP, as do …
+ *	securebits	as they were, locks and all
+ *	capset()	all, when nothing needs capabilities any more
+ * Changed ids have cleared the signal that a thread wants when its parent dies, so that comes after them (the leader's
+ * is last of all: identity.c).
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -11,8 +19,10 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "image/message.h"
 #include "task/part.h"
 
@@ -83,6 +93,7 @@ static int check(const struct task *task, size_t thread)
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	struct proc_status ours;
 	autofree char *text = NULL;
+	const CredsEntry *creds;
 	uint64_t lacking;
 
 	if (!core || !core->creds)
@@ -90,10 +101,21 @@ static int check(const struct task *task, size_t thread)
 	if (read_text_at(-1, "/proc/self/status", &text) < 0 || proc_parse_status(text, &ours))
 		return fail(errno, "cannot read our own credentials");
 	proc_status_free(&ours);
-	lacking = load_capabilities(core->creds->cap_prm, core->creds->n_cap_prm) & ~ours.permitted;
+	creds = core->creds;
+	lacking = load_capabilities(creds->cap_prm, creds->n_cap_prm) & ~ours.permitted;
 	if (lacking)
 		return fail(EPERM, "thread %d had capabilities that criu does not have (mask %#llx)",
 			    task->threads[thread], (unsigned long long)lacking);
+	lacking = load_capabilities(creds->cap_inh, creds->n_cap_inh) & ~(ours.inheritable | ours.bounding);
+	if (lacking)
+		return fail(EPERM,
+			    "thread %d had inheritable capabilities that criu may not have (mask %#llx)",
+			    task->threads[thread], (unsigned long long)lacking);
+	lacking = load_capabilities(creds->cap_bnd, creds->n_cap_bnd) & ~ours.bounding;
+	if (lacking && !thread)
+		log_warning(
+			"thread %d will never be able to gain capabilities that criu cannot (bounding set, mask %#llx)",
+			task->threads[thread], (unsigned long long)lacking);
 	if (core->seccomp_mode > 0 && core->has_seccomp_mode)
 		return fail(EINVAL, "thread %d had a seccomp filter, which is not supported yet",
 			    task->threads[thread]);
@@ -115,33 +137,41 @@ static void make_ids(const CredsEntry *creds, struct call_list *calls)
 		call(calls, "set the file system's user id", SYS_setfsuid, creds->fsuid);
 }
 
-static void make_capabilities(const CredsEntry *creds, struct call_list *calls)
+struct capabilities {
+	uint64_t effective, permitted, inheritable;
+};
+
+static void set_capabilities(const struct capabilities *sets, struct call_list *calls)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[CAPABILITY_WORDS];
+	uint64_t there = calls_bytes(calls, &header, sizeof(header));
+
+	for (int word = 0; word < CAPABILITY_WORDS; word++)
+		data[word] = (struct __user_cap_data_struct){
+			.effective = sets->effective >> (32 * word),
+			.permitted = sets->permitted >> (32 * word),
+			.inheritable = sets->inheritable >> (32 * word),
+		};
+	call(calls, "set capabilities", SYS_capset, there, calls_bytes(calls, data, sizeof(data)));
+}
+
+/* What we may do ourselves, which is what a newborn begins with. */
+static struct capabilities our_capabilities(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[CAPABILITY_WORDS] = { 0 };
-	uint64_t bounding = load_capabilities(creds->cap_bnd, creds->n_cap_bnd);
-	uint64_t ambient = load_capabilities(creds->cap_amb, creds->n_cap_amb);
-	uint64_t sets[3] = { load_capabilities(creds->cap_eff, creds->n_cap_eff),
-			     load_capabilities(creds->cap_prm, creds->n_cap_prm),
-			     load_capabilities(creds->cap_inh, creds->n_cap_inh) };
 
-	for (int capability = 0; capability < 64; capability++) {
-		/* Those the kernel does not know are not in our own bounding set either: PR_CAPBSET_READ says EINVAL. */
-		if (!(bounding >> capability & 1) && prctl(PR_CAPBSET_READ, capability) == 1)
-			call(calls, "drop a capability from the bounding set", SYS_prctl, PR_CAPBSET_DROP,
-			     capability);
-	}
-	call(calls, "set securebits", SYS_prctl, PR_SET_SECUREBITS, creds->secbits);
-	for (int word = 0; word < CAPABILITY_WORDS; word++) {
-		data[word].effective = sets[0] >> (32 * word);
-		data[word].permitted = sets[1] >> (32 * word);
-		data[word].inheritable = sets[2] >> (32 * word);
-	}
-	{
-		uint64_t there = calls_bytes(calls, &header, sizeof(header));
+	syscall(SYS_capget, &header, data);
+	return (struct capabilities){
+		.effective = data[0].effective | (uint64_t)data[1].effective << 32,
+		.permitted = data[0].permitted | (uint64_t)data[1].permitted << 32,
+		.inheritable = data[0].inheritable | (uint64_t)data[1].inheritable << 32,
+	};
+}
 
-		call(calls, "set capabilities", SYS_capset, there, calls_bytes(calls, data, sizeof(data)));
-	}
+static void make_ambient(uint64_t ambient, struct call_list *calls)
+{
 	call(calls, "clear ambient capabilities", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL);
 	for (int capability = 0; capability < 64; capability++)
 		if (ambient >> capability & 1)
@@ -149,12 +179,41 @@ static void make_capabilities(const CredsEntry *creds, struct call_list *calls)
 			     PR_CAP_AMBIENT_RAISE, capability);
 }
 
+static void make_bounding(uint64_t bounding, struct call_list *calls)
+{
+	/* Those the kernel does not know are not in our own bounding set either: PR_CAPBSET_READ says EINVAL. */
+	for (int capability = 0; capability < 64; capability++)
+		if (!(bounding >> capability & 1) && prctl(PR_CAPBSET_READ, capability) == 1)
+			call(calls, "drop a capability from the bounding set", SYS_prctl, PR_CAPBSET_DROP,
+			     capability);
+}
+
+static void make_capabilities(const CredsEntry *creds, struct call_list *calls)
+{
+	struct capabilities first = our_capabilities();
+	const struct capabilities last = {
+		.effective = load_capabilities(creds->cap_eff, creds->n_cap_eff),
+		.permitted = load_capabilities(creds->cap_prm, creds->n_cap_prm),
+		.inheritable = load_capabilities(creds->cap_inh, creds->n_cap_inh),
+	};
+
+	first.inheritable = last.inheritable;
+	set_capabilities(&first, calls);
+	make_ambient(load_capabilities(creds->cap_amb, creds->n_cap_amb), calls);
+	make_bounding(load_capabilities(creds->cap_bnd, creds->n_cap_bnd), calls);
+	call(calls, "set securebits", SYS_prctl, PR_SET_SECUREBITS, creds->secbits);
+	set_capabilities(&last, calls);
+}
+
 static void make(const struct task *task, size_t thread, struct call_list *calls)
 {
-	const CredsEntry *creds = task->cores[thread]->thread_core->creds;
+	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
+	const CredsEntry *creds = core->creds;
 
 	make_ids(creds, calls);
 	make_capabilities(creds, calls);
+	if (thread && core->pdeath_sig)
+		call(calls, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, core->pdeath_sig);
 	if (creds->no_new_privs)
 		call(calls, "set no_new_privs", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
 }

@@ -114,10 +114,18 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 		     rseq->signature);
 }
 
+/* Until now it was our own: a newborn dies with criu. */
+static void finish(const struct task *task, struct call_list *calls)
+{
+	call(calls, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
+	     task->cores[0]->thread_core->pdeath_sig);
+}
+
 const struct task_part part_identity = {
 	.name = "identity",
 	.look = look,
 	.ask = ask,
 	.hear = hear,
 	.make = make,
+	.finish = finish,
 };

@@ -1,6 +1,9 @@
 /*
  * limits.c - resource limits (getrlimit(2)).
  *
+ * On restore they come after memory and files, which they would limit. That of pending signals comes when all threads have
+ * theirs: one may have more of them waiting than its limit would let it have today.
+ *
  * They are read from /proc/PID/limits: prlimit() on a task of another user needs CAP_SYS_RESOURCE, which containers and
  * many machines do not give to root.
  */
@@ -40,6 +43,8 @@ static int check(const struct task *task, size_t thread)
 		const RlimitEntry *entry = entries->rlimits[i];
 		struct rlimit ours;
 
+		if (entry->cur > entry->max)
+			return fail(EINVAL, "the image holds a resource limit above its own maximum: %zu", i);
 		if (getrlimit(i, &ours) < 0 || entry->max <= ours.rlim_max)
 			continue;
 		ours.rlim_max = entry->max; /* try it: whether we are allowed to is the kernel's word */
@@ -52,6 +57,12 @@ static int check(const struct task *task, size_t thread)
 	return 0;
 }
 
+static void set_limit(int resource, struct rlimit limit, struct call_list *calls)
+{
+	call(calls, "set a resource limit", SYS_prlimit64, 0, resource,
+	     calls_bytes(calls, &limit, sizeof(limit)), 0);
+}
+
 static void make(const struct task *task, size_t thread, struct call_list *calls)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
@@ -59,9 +70,27 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	for (size_t i = 0; entries && i < entries->n_rlimits && i < RLIM_NLIMITS; i++) {
 		struct rlimit limit = { entries->rlimits[i]->cur, entries->rlimits[i]->max };
 
-		call(calls, "set a resource limit", SYS_prlimit64, 0, i,
-		     calls_bytes(calls, &limit, sizeof(limit)), 0);
+		if (i == RLIMIT_SIGPENDING && getrlimit(RLIMIT_SIGPENDING, &limit) == 0)
+			limit.rlim_cur = limit.rlim_max; /* as high as we may, until finish() */
+		set_limit(i, limit, calls);
 	}
 }
 
-const struct task_part part_limits = { .name = "limits", .look = look, .check = check, .make = make };
+static void finish(const struct task *task, struct call_list *calls)
+{
+	const TaskRlimitsEntry *entries = task->cores[0]->tc->rlimits;
+
+	if (entries && entries->n_rlimits > RLIMIT_SIGPENDING) {
+		const RlimitEntry *entry = entries->rlimits[RLIMIT_SIGPENDING];
+
+		set_limit(RLIMIT_SIGPENDING, (struct rlimit){ entry->cur, entry->max }, calls);
+	}
+}
+
+const struct task_part part_limits = {
+	.name = "limits",
+	.look = look,
+	.check = check,
+	.make = make,
+	.finish = finish,
+};

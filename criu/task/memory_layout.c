@@ -126,6 +126,16 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 		     core->deny_write_exec);
 }
 
+/*
+ * A change of ids has cleared it. 2 is what a kernel with fs.suid_dumpable=2 gives, and nobody can ask for: 0 keeps as much from
+ * others.
+ */
+static void finish(const struct task *task, struct call_list *calls)
+{
+	call(calls, "set dumpable", SYS_prctl, PR_SET_DUMPABLE,
+	     !task->mm->has_dumpable || task->mm->dumpable == 1);
+}
+
 const struct task_part part_memory_layout = {
 	.name = "memory layout",
 	.look = look,
@@ -133,4 +143,5 @@ const struct task_part part_memory_layout = {
 	.hear = hear,
 	.check = check,
 	.make = make,
+	.finish = finish,
 };

@@ -29,6 +29,8 @@ struct task_part {
 	int (*check)(const struct task *task, size_t thread);
 	/* Restore: the calls with which the thread becomes what it was. They run in its final address space. */
 	void (*make)(const struct task *task, size_t thread, struct call_list *calls);
+	/* Restore, when all threads are what they were: the last calls, which the leader makes. A few bytes at most. */
+	void (*finish)(const struct task *task, struct call_list *calls);
 };
 
 extern const struct task_part *const task_parts[];

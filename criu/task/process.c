@@ -42,14 +42,20 @@ static int refuse_dispatch(const struct task *task, size_t thread)
 		task->pid, task->name, task->threads[thread]);
 }
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
+static int look(struct task *task, size_t thread, const struct thread_facts *facts)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	struct proc_stat stat;
 	long long number;
 
-	if (thread)
+	if (proc_read_number(facts->proc, "personality", 16, &number) < 0)
+		return fail(EACCES, "cannot read the personality");
+	if (thread) {
+		if (number != task->cores[0]->tc->personality)
+			message_set(task->cores[thread]->thread_core, personality, number);
 		return refuse_dispatch(task, thread);
+	}
+	core->personality = number;
 	if (proc_read_stat(task->proc, &stat))
 		return -EINVAL;
 	core->task_state = task->state;
@@ -57,9 +63,6 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	core->comm = copy_text(stat.comm);
 	if (task->state == TASK_STOPPED)
 		message_set(core, stop_signo, task->stop_signal);
-	if (proc_read_number(task->proc, "personality", 16, &number) < 0)
-		return fail(EACCES, "cannot read the personality");
-	core->personality = number;
 	if (proc_read_number(task->proc, "oom_score_adj", 10, &number) == 0)
 		message_set(core, oom_score_adj, number);
 	if (proc_read_number(task->proc, "loginuid", 10, &number) == 0)
@@ -132,11 +135,14 @@ static int check(const struct task *task, size_t thread)
 
 static void make(const struct task *task, size_t thread, struct call_list *calls)
 {
+	const ThreadCoreEntry *own = task->cores[thread]->thread_core;
 	const TaskCoreEntry *core = task->cores[thread]->tc;
 
+	/* Each thread has its own, nearly always the same; other threads than the leader exist by now. */
+	call(calls, "set the personality", SYS_personality,
+	     own->has_personality ? own->personality : task->cores[0]->tc->personality);
 	if (thread)
 		return;
-	call(calls, "set the personality", SYS_personality, core->personality);
 	call(calls, "set the child subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, core->child_subreaper);
 	for (int bit = 0; bit < 32; bit++)
 		if (core->membarrier_registration_mask >> bit & 1)

@@ -109,17 +109,14 @@ static void make_actions(const TaskCoreEntry *core, struct call_list *calls)
 static void make(const struct task *task, size_t thread, struct call_list *calls)
 {
 	const ThreadSasEntry *sas = task->cores[thread]->thread_core->sas;
+	stack_t stack = { .ss_flags = SS_DISABLE }; /* a newborn may have one of ours */
 
 	if (sas && !(sas->ss_flags & SS_DISABLE)) {
-		stack_t stack = {
-			.ss_sp = (void *)(uintptr_t)sas->ss_sp,
-			.ss_size = sas->ss_size,
-			.ss_flags = sas->ss_flags & ~SS_ONSTACK, /* which only tells that it was in use */
-		};
-
-		call(calls, "set the alternate stack", SYS_sigaltstack,
-		     calls_bytes(calls, &stack, sizeof(stack)), 0);
+		stack.ss_sp = (void *)(uintptr_t)sas->ss_sp;
+		stack.ss_size = sas->ss_size;
+		stack.ss_flags = sas->ss_flags & ~SS_ONSTACK; /* which only tells that it was in use */
 	}
+	call(calls, "set the alternate stack", SYS_sigaltstack, calls_bytes(calls, &stack, sizeof(stack)), 0);
 	if (!thread)
 		make_actions(task->cores[0]->tc, calls);
 }
