@@ -159,6 +159,19 @@ int dump_describe_areas(struct dump *dump, struct task *task)
 	return result ?: add_guards(task);
 }
 
+/* "[anon:NAME]" or "[anon_shmem:NAME]"; NULL: neither. */
+static char *given_name(const struct vma *vma)
+{
+	const char *name = strchr(vma->path ?: "", ':');
+	char *copy;
+
+	if (!name || strncmp(vma->path, "[anon", 5))
+		return NULL;
+	copy = copy_text(name + 1);
+	copy[strlen(copy) - 1] = '\0';
+	return copy;
+}
+
 static VmaEntry *area_entry(const struct vma *vma)
 {
 	VmaEntry *entry = message_new(VmaEntry, vma_entry);
@@ -175,6 +188,9 @@ static VmaEntry *area_entry(const struct vma *vma)
 		message_set(entry, madv, vma->advice);
 	if (vma->file_flags >= 0)
 		message_set(entry, fdflags, vma->file_flags);
+	entry->name = given_name(vma);
+	if (vma->has_huge_pages)
+		message_set(entry, huge_pages, true);
 	return entry;
 }
 

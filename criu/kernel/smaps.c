@@ -91,6 +91,10 @@ int proc_parse_smaps(char *text, struct vmas *vmas)
 			parse_vm_flags(line + 9, vma);
 		} else if (vma && !strncmp(line, "Rss:", 4)) {
 			vma->resident = strtoull(line + 4, NULL, 10) << 10;
+		} else if (vma && !strncmp(line, "AnonHugePages:", 14)) {
+			vma->has_huge_pages = strtoull(line + 14, NULL, 10) > 0;
+		} else if (vma && !strncmp(line, "Shared_", 7) && strchr(line, ':')) {
+			vma->has_relatives |= strtoull(strchr(line, ':') + 1, NULL, 10) > 0;
 		}
 	}
 	return 0;

@@ -4,6 +4,7 @@
 #ifndef CRIU_MEMORY_PAGES_H
 #define CRIU_MEMORY_PAGES_H
 
+#include <sys/uio.h>
 #include "image/image.h"
 #include "memory/runs.h"
 
@@ -21,8 +22,8 @@ struct page_statistics {
 };
 
 /* `kind` and `id` name the pagemap image; `pages_id` the pages image, unique in the directory. */
-int page_writer_open(struct page_writer **writer, struct image_store *store, enum image_kind kind, unsigned long id,
-		     uint32_t pages_id, struct page_statistics *statistics);
+int page_writer_open(struct page_writer **writer, struct image_store *store, enum image_kind kind,
+		     unsigned long id, uint32_t pages_id, struct page_statistics *statistics);
 
 /*
  * Where pages come from: fills `buffer` with the pages of `runs[0…count)`, one behind the other. 0 or -errno, recorded.
@@ -30,15 +31,16 @@ int page_writer_open(struct page_writer **writer, struct image_store *store, enu
 typedef int page_source(void *from, const struct page_run *runs, size_t count, char *buffer);
 
 /* Writes the pages of all runs. Pages of zeros are left out if `skips_zeros`. */
-int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags, bool skips_zeros,
-		    page_source *source, void *from);
+int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags,
+		    bool skips_zeros, page_source *source, void *from);
 /* Closes the images; also after an error. NULL is fine. */
 int page_writer_close(struct page_writer *writer);
 
 /* Sources: the memory of a frozen task (`from`: struct task_memory *), a file (`from`: its descriptor, as int *). */
 struct task_memory {
 	pid_t pid;
-	int mem; /* /proc/PID/mem, for what process_vm_readv() may not read (PROT_NONE); -1 until it is needed */
+	int mem; /* /proc/PID/mem, for what process_vm_readv() may not or should not read; -1 until it is needed */
+	bool has_relatives; /* what is to be read next is shared with others since a fork */
 };
 page_source pages_of_task, pages_of_file;
 
@@ -51,9 +53,12 @@ struct page_layer {
 };
 
 /* -ENOENT (not recorded): there is no such image. Checks order, overlap, and that the pages image is long enough. */
-int page_layer_open(struct page_layer *layer, struct image_store *store, enum image_kind kind, unsigned long id);
+int page_layer_open(struct page_layer *layer, struct image_store *store, enum image_kind kind,
+		    unsigned long id);
 void page_layer_close(struct page_layer *layer);
 /* Reads `count` pages from `offset` on. */
 int page_layer_read(const struct page_layer *layer, void *buffer, uint64_t count, uint64_t offset);
+/* The same, into several places (which are changed): `count` is theirs. */
+int page_layer_read_into(const struct page_layer *layer, struct iovec *places, int count, uint64_t offset);
 
 #endif

@@ -1,35 +1,33 @@
 /*
- * pages_write.c - writes page images: takes runs of pages from a source, a buffer at a time, drops pages of zeros, and appends
- * the rest to the pages image. The pagemap follows from what was really written.
+ * pages_write.c - writes page images: takes runs of pages from a source, a buffer at a time, drops pages of zeros, and streams
+ * the rest into the pages image. The pagemap follows from what was really written.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "image/message.h"
 #include "memory/pages.h"
+#include "memory/stream.h"
 #include "pagemap.pb-c.h"
 
-#define BUFFER_PAGES 256  /* 1 MiB: fits the cache of a CPU, so the copy to the page cache finds it there */
-#define MOST_RUNS    1024 /* in one call of the source; IOV_MAX */
+#define MOST_RUNS 1024 /* in one call of the source; IOV_MAX */
 
 struct page_writer {
 	struct image *pagemap, *pages;
 	struct page_run entry; /* not written yet; count 0: none */
 	unsigned flags;	       /* of that entry */
-	uint64_t offset;       /* end of the pages image */
 	struct page_statistics *statistics;
-	char *buffer; /* BUFFER_PAGES */
+	struct stream *stream; /* into the pages image */
 };
 
-int page_writer_open(struct page_writer **opened, struct image_store *store, enum image_kind kind, unsigned long id,
-		     uint32_t pages_id, struct page_statistics *statistics)
+int page_writer_open(struct page_writer **opened, struct image_store *store, enum image_kind kind,
+		     unsigned long id, uint32_t pages_id, struct page_statistics *statistics)
 {
 	struct page_writer *writer = allocate(sizeof(*writer));
 	PagemapHead head = PAGEMAP_HEAD__INIT;
@@ -37,13 +35,11 @@ int page_writer_open(struct page_writer **opened, struct image_store *store, enu
 
 	*opened = writer;
 	writer->statistics = statistics;
-	writer->buffer = mmap(NULL, BUFFER_PAGES * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (writer->buffer == MAP_FAILED)
-		result = fail(errno, "no memory for a buffer");
-	else
-		result = image_create(store, &writer->pagemap, kind, id);
+	result = image_create(store, &writer->pagemap, kind, id);
 	if (!result)
 		result = image_create(store, &writer->pages, IMAGE_PAGES, pages_id);
+	if (!result)
+		result = stream_open(&writer->stream, image_fd(writer->pages), image_name(writer->pages));
 	head.pages_id = pages_id;
 	return result ?: image_write(writer->pagemap, &head.base);
 }
@@ -82,66 +78,77 @@ static bool is_zero(const char *page)
 	return !page[0] && !memcmp(page, page + 1, PAGE_SIZE - 1);
 }
 
-/* `count` pages at `bytes` are to be written, without looking at them. */
-static int append(struct page_writer *writer, uint64_t start, const char *bytes, uint64_t count, unsigned flags)
+/*
+ * The pages of a run lie at `bytes`. Those that are to be written are moved to *place, which is at `bytes` or before, and *place
+ * behind them.
+ */
+static int take_run(struct page_writer *writer, const struct page_run *run, const char *bytes, unsigned flags,
+		    bool skips_zeros, char **place)
 {
-	int result;
-
-	if (!count)
-		return 0;
-	result = image_write_bytes(writer->pages, bytes, count * PAGE_SIZE);
-	if (result)
-		return result;
-	writer->offset += count * PAGE_SIZE;
-	writer->statistics->written += count;
-	return add_entry(writer, start, count, flags);
-}
-
-static int append_run(struct page_writer *writer, const struct page_run *run, const char *bytes, unsigned flags,
-		      bool skips_zeros)
-{
-	uint64_t first = 0; /* of the pages that wait to be written */
 	int result = 0;
 
-	for (uint64_t page = 0; skips_zeros && !result && page < run->count; page++) {
-		if (!is_zero(bytes + page * PAGE_SIZE))
-			continue;
-		result = append(writer, run->start + first * PAGE_SIZE, bytes + first * PAGE_SIZE, page - first, flags);
-		writer->statistics->zeros++;
-		first = page + 1;
+	for (uint64_t page = 0, end; !result && page < run->count; page = end) {
+		size_t size;
+
+		for (; skips_zeros && page < run->count && is_zero(bytes + page * PAGE_SIZE); page++)
+			writer->statistics->zeros++;
+		for (end = page; end < run->count && !(skips_zeros && is_zero(bytes + end * PAGE_SIZE));
+		     end++)
+			;
+		if (end == page)
+			break;
+		size = (end - page) * PAGE_SIZE;
+		if (*place != bytes + page * PAGE_SIZE)
+			memmove(*place, bytes + page * PAGE_SIZE, size);
+		*place += size;
+		writer->statistics->written += end - page;
+		result = add_entry(writer, run->start + page * PAGE_SIZE, end - page, flags);
 	}
-	return result ?: append(writer, run->start + first * PAGE_SIZE, bytes + first * PAGE_SIZE, run->count - first, flags);
+	return result;
 }
 
-int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags, bool skips_zeros,
-		    page_source *source, void *from)
+/* What is left of runs->items[*run] behind *done pages, and what follows, up to `room` pages. Their number is returned. */
+static uint64_t next_batch(const struct page_runs *runs, size_t *run, uint64_t *done, uint64_t room,
+			   struct page_run *batch, size_t *batched)
+{
+	uint64_t pages = 0;
+
+	for (*batched = 0; *run < runs->count && *batched < MOST_RUNS && pages < room;) {
+		const struct page_run *from = &runs->items[*run];
+		uint64_t take = min(from->count - *done, room - pages);
+
+		batch[(*batched)++] = (struct page_run){ .start = from->start + *done * PAGE_SIZE,
+							 .count = take };
+		pages += take;
+		*done += take;
+		if (*done == from->count) {
+			++*run;
+			*done = 0;
+		}
+	}
+	return pages;
+}
+
+int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags,
+		    bool skips_zeros, page_source *source, void *from)
 {
 	struct page_run batch[MOST_RUNS];
 	uint64_t done = 0; /* pages of runs->items[i] */
 	int result = 0;
 
 	for (size_t i = 0; !result && i < runs->count;) {
-		size_t batched = 0;
-		uint64_t pages = 0;
-		const char *bytes = writer->buffer;
+		size_t batched, room;
+		char *buffer = stream_buffer(writer->stream, &room), *bytes = buffer, *place = buffer;
 
-		while (i < runs->count && batched < MOST_RUNS && pages < BUFFER_PAGES) {
-			uint64_t take = min(runs->items[i].count - done, BUFFER_PAGES - pages);
-
-			batch[batched++] = (struct page_run){ .start = runs->items[i].start + done * PAGE_SIZE, .count = take };
-			pages += take;
-			done += take;
-			if (done == runs->items[i].count) {
-				i++;
-				done = 0;
-			}
-		}
-		writer->statistics->scanned += pages;
-		result = source(from, batch, batched, writer->buffer);
+		if (!buffer)
+			return -EIO;
+		writer->statistics->scanned += next_batch(runs, &i, &done, room / PAGE_SIZE, batch, &batched);
+		result = source(from, batch, batched, buffer);
 		for (size_t b = 0; !result && b < batched; b++) {
-			result = append_run(writer, &batch[b], bytes, flags, skips_zeros);
+			result = take_run(writer, &batch[b], bytes, flags, skips_zeros, &place);
 			bytes += batch[b].count * PAGE_SIZE;
 		}
+		result = result ?: stream_advance(writer->stream, place - buffer);
 	}
 	return result;
 }
@@ -152,11 +159,10 @@ int page_writer_close(struct page_writer *writer)
 
 	if (!writer)
 		return 0;
-	result = writer->pagemap ? flush_entry(writer) : 0;
+	result = stream_close(writer->stream);
+	result = (writer->pagemap ? flush_entry(writer) : 0) ?: result;
 	result = image_close(writer->pagemap) ?: result;
 	result = image_close(writer->pages) ?: result;
-	if (writer->buffer != MAP_FAILED)
-		munmap(writer->buffer, BUFFER_PAGES * PAGE_SIZE);
 	free(writer);
 	return result;
 }
@@ -168,13 +174,17 @@ int pages_of_file(void *from, const struct page_run *runs, size_t count, char *b
 		int result = read_all_at(*(int *)from, buffer, size, runs[i].start);
 
 		if (result)
-			return fail(-result, "cannot read shared memory at %#llx", (unsigned long long)runs[i].start);
+			return fail(-result, "cannot read shared memory at %#llx",
+				    (unsigned long long)runs[i].start);
 		buffer += size;
 	}
 	return 0;
 }
 
-/* What process_vm_readv() may not read, /proc/PID/mem may: it ignores the protection of mappings. */
+/*
+ * /proc/PID/mem. It ignores the protection of mappings, and it leaves pages shared that relatives share since a fork;
+ * process_vm_readv() pins what it reads, and since Linux 5.19 that gives each of them a copy of its own.
+ */
 static int read_by_file(struct task_memory *memory, const struct page_run *runs, size_t count, char *buffer)
 {
 	char path[32];
@@ -206,6 +216,8 @@ int pages_of_task(void *from, const struct page_run *runs, size_t count, char *b
 		there[i] = (struct iovec){ (void *)(uintptr_t)runs[i].start, runs[i].count * PAGE_SIZE };
 		here.iov_len += there[i].iov_len;
 	}
+	if (memory->has_relatives)
+		return read_by_file(memory, runs, count, buffer);
 	if (process_vm_readv(memory->pid, &here, 1, there, count, 0) == (ssize_t)here.iov_len)
 		return 0;
 	return read_by_file(memory, runs, count, buffer);

@@ -38,17 +38,20 @@ struct vma {
 	uint64_t advice;     /* bit n: madvise(n) is in force */
 	uint64_t object;     /* id of the file, or of the shared memory */
 	int file_flags;	     /* O_* the mapped file needs to be opened with; -1: no file */
+	bool has_huge_pages; /* transparent ones, of anonymous memory */
 
 	/* dump only */
 	dev_t device;
 	uint64_t inode;
-	uint64_t resident; /* bytes */
-	bool may_write;	   /* mprotect() could make it writable */
+	uint64_t resident;  /* bytes */
+	bool may_write;	    /* mprotect() could make it writable */
+	bool has_relatives; /* somebody else has some of its pages, too: since a fork, or as pages of a file */
 	char *path;	   /* as /proc/PID/smaps says it; owned */
 
 	/* restore only */
 	uint64_t place;	   /* where it is mapped until the task's address space is its own: `start` if that was free */
 	bool is_inherited; /* the parent's mapping, kept over fork(): equal pages stay shared */
+	const char *name;  /* PR_SET_VMA_ANON_NAME; NULL; the image record's */
 };
 
 struct vmas {

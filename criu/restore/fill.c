@@ -1,18 +1,44 @@
 /*
  * fill.c - puts the pages that the images hold into a newborn's private memory, before its children are born.
  *
- * New memory is read into straight away. Inherited memory is compared first, and only pages that differ are written: the others
- * stay shared with the parent.
+ * New memory is read into straight away, by two threads if there is much of it. Inherited memory is compared first, and only pages
+ * that differ are written: the others stay shared with the parent. Threads are gone before anything is forked.
+ *
+ * Measured, 2 GiB, Linux 6.18, two CPUs, seconds; populating is MADV_POPULATE_WRITE ahead of each read:
+ *
+ *	images in the page cache: one thread 1.27, populating 0.77; two threads 0.49, populating 0.42
+ *	… with huge pages (touch a page, MADV_COLLAPSE, which leaves no flag on the mapping): two threads 0.23
+ *	images on the disk: two threads 1.0; O_DIRECT 1.4 - 2.2
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include "base/error.h"
 #include "base/memory.h"
 #include "restore/space.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
 #define COMPARED_PAGES 64 /* at a time, of inherited memory */
+#define MOST_VECTORS   64
+#define CHUNK_SIZE     (1UL << 20)  /* one read */
+#define POPULATED_FROM (64UL << 10) /* smaller pieces are not worth another system call */
+#define AHEAD	       (16UL << 20) /* of the images on the disk are asked for while a chunk is read */
+#define HUGE_SIZE      (2UL << 20)
+#define MOST_WORKERS   2
+#define WORTH_A_WORKER 4096 /* pages */
+
+/* ---- inherited memory ---- */
 
 static int drop(const struct vma *vma, uint64_t start, uint64_t end)
 {
@@ -22,8 +48,8 @@ static int drop(const struct vma *vma, uint64_t start, uint64_t end)
 }
 
 /* Pages that the parent has, too: only those that differ are written, so the others stay shared. */
-static int fill_inherited(const struct page_layer *layer, char *place, uint64_t count, uint64_t offset,
-			  char *buffer)
+static int fill_compared(const struct page_layer *layer, char *place, uint64_t count, uint64_t offset,
+			 char *buffer)
 {
 	for (uint64_t done = 0, take; done < count; done += take) {
 		int result;
@@ -42,27 +68,201 @@ static int fill_inherited(const struct page_layer *layer, char *place, uint64_t 
 	return 0;
 }
 
-static int fill_area(const struct page_layer *layer, const struct vma *vma, char *buffer, uint64_t *pages)
+/* The part of a run that lies in a mapping. */
+struct piece {
+	uint64_t start, size;
+	uint64_t offset; /* in the pages image */
+};
+
+/* The first one from run *next on; false: there is none. */
+static bool next_piece(const struct page_runs *runs, const struct vma *vma, size_t *next, struct piece *piece)
 {
-	uint64_t filled = vma->start; /* inherited pages up to here are right */
+	const struct page_run *run = *next < runs->count ? &runs->items[*next] : NULL;
+
+	if (!run || run->start >= vma->end)
+		return false;
+	piece->start = max(run->start, vma->start);
+	piece->size = min(page_run_end(run), vma->end) - piece->start;
+	piece->offset = run->offset + (piece->start - run->start);
+	++*next;
+	return true;
+}
+
+static int fill_inherited(const struct page_layer *layer, const struct vma *vma, char *buffer)
+{
+	size_t next = page_runs_find(&layer->runs, vma->start);
+	uint64_t filled = vma->start; /* pages up to here are right */
+	struct piece piece;
 	int result = 0;
 
-	for (size_t i = page_runs_find(&layer->runs, vma->start);
-	     !result && i < layer->runs.count && layer->runs.items[i].start < vma->end; i++) {
-		const struct page_run *run = &layer->runs.items[i];
-		uint64_t start = max(run->start, vma->start), end = min(page_run_end(run), vma->end);
-		uint64_t count = (end - start) / PAGE_SIZE, offset = run->offset + (start - run->start);
-		char *place = at(vma->place + (start - vma->start));
-
-		if (vma->is_inherited)
-			result = drop(vma, filled, start) ?:
-							    fill_inherited(layer, place, count, offset, buffer);
-		else
-			result = page_layer_read(layer, place, count, offset);
-		filled = end;
-		*pages += count;
+	while (!result && next_piece(&layer->runs, vma, &next, &piece)) {
+		result = drop(vma, filled, piece.start) ?:
+				 fill_compared(layer, at(vma->place + (piece.start - vma->start)),
+					       piece.size / PAGE_SIZE, piece.offset, buffer);
+		filled = piece.start + piece.size;
 	}
-	return result || !vma->is_inherited ? result : drop(vma, filled, vma->end);
+	return result ?: drop(vma, filled, vma->end);
+}
+
+/* ---- new memory ---- */
+
+/* One of those who share the work: each walks over all of it, and does what falls to it. */
+struct worker {
+	const struct task *task;
+	size_t index, count;
+	int result;
+	pthread_t thread;
+
+	/* the next read: pieces that follow each other in the image */
+	struct iovec vectors[MOST_VECTORS];
+	int vector_count;
+	uint64_t offset, size;
+	size_t chunk; /* its number */
+};
+
+static void populate(const struct iovec *vector)
+{
+	/* Only speed depends on it. */
+	if (vector->iov_len >= POPULATED_FROM)
+		madvise(vector->iov_base, vector->iov_len, MADV_POPULATE_WRITE);
+}
+
+static int finish_chunk(struct worker *worker)
+{
+	const struct page_layer *layer = &worker->task->newborn->memory;
+	int result = 0;
+
+	if (worker->vector_count && worker->chunk++ % worker->count == worker->index) {
+		posix_fadvise(image_fd(layer->pages), worker->offset + AHEAD, CHUNK_SIZE,
+			      POSIX_FADV_WILLNEED);
+		for (int i = 0; i < worker->vector_count; i++)
+			populate(&worker->vectors[i]);
+		result = page_layer_read_into(layer, worker->vectors, worker->vector_count, worker->offset);
+	}
+	worker->vector_count = 0;
+	worker->size = 0;
+	return result;
+}
+
+static int add_piece(struct worker *worker, char *place, const struct piece *piece)
+{
+	for (uint64_t done = 0, take; done < piece->size; done += take) {
+		uint64_t offset = piece->offset + done;
+		bool is_full = worker->vector_count == MOST_VECTORS || worker->size == CHUNK_SIZE;
+		int result = is_full || worker->offset + worker->size != offset ? finish_chunk(worker) : 0;
+
+		if (result)
+			return result;
+		if (!worker->vector_count)
+			worker->offset = offset;
+		take = min(piece->size - done, CHUNK_SIZE - worker->size);
+		worker->vectors[worker->vector_count++] = (struct iovec){ place + done, take };
+		worker->size += take;
+	}
+	return 0;
+}
+
+static bool is_new(const struct vma *vma)
+{
+	return is_mapped_by_us(vma) && vma_is_private(vma) && !vma->is_inherited;
+}
+
+static void *read_pages(void *argument)
+{
+	struct worker *worker = argument;
+	const struct vmas *vmas = &worker->task->vmas;
+	const struct page_runs *runs = &worker->task->newborn->memory.runs;
+
+	for (size_t i = 0; i < vmas->count; i++) {
+		const struct vma *vma = &vmas->items[i];
+		size_t next = is_new(vma) ? page_runs_find(runs, vma->start) : runs->count;
+		struct piece piece;
+
+		while (!worker->result && next_piece(runs, vma, &next, &piece))
+			worker->result = add_piece(worker, at(vma->place + (piece.start - vma->start)),
+						   &piece);
+	}
+	worker->result = worker->result ?: finish_chunk(worker);
+	return NULL;
+}
+
+/* Is at least half of the block to be filled? */
+static bool is_well_filled(const struct page_runs *runs, uint64_t start)
+{
+	const struct vma block = { .start = start, .end = start + HUGE_SIZE };
+	size_t next = page_runs_find(runs, start);
+	struct piece piece;
+	uint64_t size = 0;
+
+	while (next_piece(runs, &block, &next, &piece))
+		size += piece.size;
+	return size >= HUGE_SIZE / 2;
+}
+
+/* Where there were huge pages there are huge pages again, if the kernel has some: without, nothing but speed is lost. */
+static void *make_huge(void *argument)
+{
+	struct worker *worker = argument;
+	const struct vmas *vmas = &worker->task->vmas;
+	size_t block = 0;
+
+	for (size_t i = 0; i < vmas->count; i++) {
+		const struct vma *vma = &vmas->items[i];
+
+		if (!vma->has_huge_pages || !is_new(vma))
+			continue;
+		for (uint64_t start = round_up(vma->start, HUGE_SIZE); start + HUGE_SIZE <= vma->end;
+		     start += HUGE_SIZE) {
+			volatile char *place = at(vma->place + (start - vma->start));
+
+			if (block++ % worker->count != worker->index || (uintptr_t)place % HUGE_SIZE ||
+			    !is_well_filled(&worker->task->newborn->memory.runs, start))
+				continue;
+			*place = 0;
+			madvise((void *)place, HUGE_SIZE, MADV_COLLAPSE);
+		}
+	}
+	return NULL;
+}
+
+static size_t workers_for(const struct task *task)
+{
+	cpu_set_t cpus;
+
+	if (page_runs_total(&task->newborn->memory.runs) < WORTH_A_WORKER ||
+	    sched_getaffinity(0, sizeof(cpus), &cpus) < 0)
+		return 1;
+	return min(CPU_COUNT(&cpus), MOST_WORKERS);
+}
+
+/* We are the first worker; if there is no thread for another, his part is done by us, afterwards. */
+static int share_work(const struct task *task, void *(*work)(void *))
+{
+	size_t count = workers_for(task), started = 1;
+	struct worker workers[MOST_WORKERS];
+	int result = 0;
+
+	for (size_t i = 0; i < count; i++)
+		workers[i] = (struct worker){ .task = task, .index = i, .count = count };
+	while (started < count && !pthread_create(&workers[started].thread, NULL, work, &workers[started]))
+		started++;
+	work(&workers[0]);
+	for (size_t i = 1; i < count; i++) {
+		if (i < started)
+			pthread_join(workers[i].thread, NULL);
+		else
+			work(&workers[i]);
+	}
+	for (size_t i = 0; i < count; i++)
+		result = result ?: workers[i].result;
+	return result;
+}
+
+/* ---- all ---- */
+
+static bool is_open(const struct vma *vma)
+{
+	return (vma->protection & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE);
 }
 
 static bool has_pages(const struct page_layer *layer, const struct vma *vma)
@@ -72,6 +272,12 @@ static bool has_pages(const struct page_layer *layer, const struct vma *vma)
 	return first < layer->runs.count && layer->runs.items[first].start < vma->end;
 }
 
+/* Pages are put into it, or taken out of it. */
+static bool is_touched(const struct page_layer *layer, const struct vma *vma)
+{
+	return is_mapped_by_us(vma) && vma_is_private(vma) && (vma->is_inherited || has_pages(layer, vma));
+}
+
 static int protect(const struct vma *vma, int protection)
 {
 	if (mprotect(at(vma->place), vma_length(vma), protection) < 0)
@@ -79,24 +285,52 @@ static int protect(const struct vma *vma, int protection)
 	return 0;
 }
 
-int space_fill(const struct task *task, uint64_t *pages)
+static int open_all(const struct task *task)
 {
 	const struct page_layer *layer = &task->newborn->memory;
-	autofree char *buffer = allocate(COMPARED_PAGES * PAGE_SIZE);
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
-		bool is_open = (vma->protection & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE);
 
-		if (!is_mapped_by_us(vma) || !vma_is_private(vma) ||
-		    (!vma->is_inherited && !has_pages(layer, vma)))
-			continue;
-		if (!is_open && has_pages(layer, vma))
+		if (is_touched(layer, vma) && has_pages(layer, vma) && (vma->is_inherited || !is_open(vma)))
 			result = protect(vma, PROT_READ | PROT_WRITE);
-		result = result ?: fill_area(layer, vma, buffer, pages);
-		if (!result && (!is_open || vma->is_inherited))
+	}
+	return result;
+}
+
+static int protect_all(const struct task *task)
+{
+	const struct page_layer *layer = &task->newborn->memory;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+
+		if (is_touched(layer, vma) && (vma->is_inherited || !is_open(vma)))
 			result = protect(vma, vma->protection);
 	}
 	return result;
+}
+
+int space_fill(const struct task *task, uint64_t *pages)
+{
+	const struct page_layer *layer = &task->newborn->memory;
+	autofree char *buffer = allocate(COMPARED_PAGES * PAGE_SIZE);
+	bool has_huge_pages = false;
+	int result = open_all(task);
+
+	for (size_t i = 0; !result && i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+
+		has_huge_pages |= vma->has_huge_pages;
+		if (vma->is_inherited)
+			result = fill_inherited(layer, vma, buffer);
+	}
+	if (!result && has_huge_pages)
+		result = share_work(task, make_huge);
+	if (!result && layer->pages)
+		result = share_work(task, read_pages);
+	*pages += page_runs_total(&layer->runs);
+	return result ?: protect_all(task);
 }

@@ -153,6 +153,8 @@ static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry
 		.object = entry->shmid,
 		.file_flags = entry->has_fdflags ? (int)entry->fdflags : -1,
 		.place = entry->start,
+		.name = entry->name,
+		.has_huge_pages = entry->huge_pages,
 	};
 	if (vma->start >= vma->end || (vma->start | vma->end | vma->offset) % PAGE_SIZE)
 		return fail(EINVAL, "mm-%d.img holds an impossible mapping at %#" PRIx64, task->pid, vma->start);

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "arch/arch.h"
@@ -25,6 +26,10 @@
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA	     0x53564d41 /* Linux 5.17 */
+#define PR_SET_VMA_ANON_NAME 0
 #endif
 #ifndef MLOCK_ONFAULT
 #define MLOCK_ONFAULT 1
@@ -80,14 +85,30 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 	return 0;
 }
 
+/* A name that the parent gave must go, too, if this task has none there. */
+static int name_area(const struct vma *vma)
+{
+	if (!vma->name && !vma->is_inherited)
+		return 0;
+	if (!prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, vma->place, vma_length(vma), vma->name) || !vma->name)
+		return 0;
+	if (errno != EINVAL)
+		return fail(errno, "cannot name the memory at %#llx", (unsigned long long)vma->start);
+	log_warning("this kernel keeps no names of memory: %s is lost", vma->name);
+	return 0;
+}
+
 int space_build(struct restore *restore, struct task *task)
 {
 	uint64_t pages = 0;
 	int result = vdso_look(restore, task) ?: space_inherit(task);
 
-	for (size_t i = 0; !result && i < task->vmas.count; i++)
-		if (is_mapped_by_us(&task->vmas.items[i]) && !task->vmas.items[i].is_inherited)
-			result = map_area(restore, task, &task->vmas.items[i]);
+	for (size_t i = 0; !result && i < task->vmas.count; i++) {
+		struct vma *vma = &task->vmas.items[i];
+
+		if (is_mapped_by_us(vma))
+			result = (vma->is_inherited ? 0 : map_area(restore, task, vma)) ?: name_area(vma);
+	}
 	result = result ?: space_fill(task, &pages) ?: vdso_redirect(task);
 	__atomic_fetch_add(restore->newborn_pages, pages, __ATOMIC_RELAXED);
 	return result;

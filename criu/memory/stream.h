@@ -1,0 +1,23 @@
+/*
+ * stream.h - a file that is written behind whoever fills it: from a ring of buffers, by threads of its own.
+ *
+ * What fits into one buffer is written when the stream is closed, through the page cache, and no thread is started. More than
+ * that goes to the disk past the page cache (O_DIRECT) where the file system can, and is on it when the stream is closed.
+ */
+#ifndef CRIU_MEMORY_STREAM_H
+#define CRIU_MEMORY_STREAM_H
+
+#include <stddef.h>
+
+struct stream;
+
+/* From the start of `fd`, which stays the caller's. 0 or -errno, recorded; `name` is for messages and stays valid. */
+int stream_open(struct stream **stream, int fd, const char *name);
+/* Where the next bytes go: page-aligned, *room of them, at least a page. Waits for a buffer. NULL: writing failed, recorded. */
+char *stream_buffer(struct stream *stream, size_t *room);
+/* So many bytes were put there: whole pages, at most the room. */
+int stream_advance(struct stream *stream, size_t size);
+/* Writes the rest, ends the threads. 0 or -errno, recorded. NULL is fine. */
+int stream_close(struct stream *stream);
+
+#endif
