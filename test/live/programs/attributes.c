@@ -2,11 +2,13 @@
  * attributes.c - what else belongs to a process: one group a row.
  *
  * usage: attributes DIRECTORY limits|personality|oom|name|self|death_signal|subreaper|thp|timer_slack|core_filter|
- *	  membarrier|scheduling|affinity
+ *	  membarrier|scheduling|affinity|io_priority|memory_failure|time_stamps|deny_write_exec|realtime|tight_limits|
+ *	  privileged_once
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <linux/membarrier.h>
 #include <sched.h>
@@ -14,9 +16,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -231,6 +235,118 @@ static void describe_affinity(char *text)
 	sprintf(text, "CPUs %d, the first: %d\n", CPU_COUNT(&set), CPU_ISSET(0, &set));
 }
 
+static void set_io_priority(void)
+{
+	live_check(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 6) == 0, "ioprio_set: %m");
+}
+
+static void describe_io_priority(char *text)
+{
+	sprintf(text, "priority of input and output %lx\n", syscall(SYS_ioprio_get, 1, 0));
+}
+
+static void set_memory_failure(void)
+{
+	live_check(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0) == 0, "PR_MCE_KILL: %m");
+}
+
+static void describe_memory_failure(char *text)
+{
+	sprintf(text, "killed of broken memory %d\n", prctl(PR_MCE_KILL_GET, 0, 0, 0, 0));
+}
+
+static void set_time_stamps(void)
+{
+	live_check(prctl(PR_SET_TSC, PR_TSC_SIGSEGV) == 0, "PR_SET_TSC: %m");
+}
+
+static void describe_time_stamps(char *text)
+{
+	int value;
+
+	prctl(PR_GET_TSC, &value);
+	sprintf(text, "time stamps %d\n", value);
+}
+
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE 65
+#define PR_GET_MDWE 66
+#endif
+
+static void set_deny_write_exec(void)
+{
+	if (prctl(PR_SET_MDWE, 1, 0, 0, 0) < 0)
+		live_skip("no PR_SET_MDWE");
+}
+
+static void describe_deny_write_exec(char *text)
+{
+	sprintf(text, "write and execute denied %d\n", prctl(PR_GET_MDWE, 0, 0, 0, 0));
+}
+
+static void set_realtime(void)
+{
+	struct sched_param parameters = { .sched_priority = 5 };
+
+	if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &parameters) < 0)
+		live_skip("no real time here: %m");
+}
+
+static void describe_realtime(char *text)
+{
+	struct sched_param parameters;
+
+	sched_getparam(0, &parameters);
+	sprintf(text, "policy %x priority %d\n", sched_getscheduler(0), parameters.sched_priority);
+}
+
+/* What it has is more than its limits let it have now. */
+static void set_tight_limits(void)
+{
+	static const struct {
+		int which;
+		rlim_t value;
+	} limits[] = {
+		{ RLIMIT_STACK, 16384 }, { RLIMIT_NOFILE, 5 },	 { RLIMIT_FSIZE, 4000 },
+		{ RLIMIT_NPROC, 1 },	 { RLIMIT_MEMLOCK, 0 },	 { RLIMIT_RTPRIO, 0 },
+		{ RLIMIT_NICE, 0 },	 { RLIMIT_MSGQUEUE, 0 }, { RLIMIT_CORE, 0 },
+	};
+	static char page[4096] __attribute__((aligned(4096)));
+
+	page[0] = 1;
+	live_check(dup2(0, 60) == 60, "dup2: %m");
+	live_check(mlock(page, sizeof(page)) == 0, "mlock: %m");
+	setpriority(PRIO_PROCESS, 0, -5);
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+		struct rlimit limit = { limits[i].value, limits[i].value };
+		live_check(setrlimit(limits[i].which, &limit) == 0, "setrlimit %d: %m", limits[i].which);
+	}
+}
+
+static void describe_tight_limits(char *text)
+{
+	describe_limits(text);
+	sprintf(text + strlen(text), "nice %d\n", getpriority(PRIO_PROCESS, 0));
+}
+
+/* An ordinary user's process that was more than one when it got its priority. */
+static void set_privileged_once(void)
+{
+	live_check(setpriority(PRIO_PROCESS, 0, -5) == 0, "setpriority: %m");
+	live_check(syscall(SYS_ioprio_set, 1, 0, 1 << 13 | 3) == 0, "ioprio_set: %m");
+	live_check(chmod(live_directory, 0777) == 0, "chmod: %m");
+	live_check(setgroups(0, NULL) == 0 && setresgid(65534, 65534, 65534) == 0 &&
+			   setresuid(65534, 65534, 65534) == 0,
+		   "setresuid: %m");
+	prctl(PR_SET_DUMPABLE, 1);
+}
+
+static void describe_privileged_once(char *text)
+{
+	sprintf(text, "user %d group %d nice %d, input and output %lx, dumpable %d\n", getuid(), getgid(),
+		getpriority(PRIO_PROCESS, 0), syscall(SYS_ioprio_get, 1, 0), prctl(PR_GET_DUMPABLE));
+}
+
 static const struct attribute {
 	const char *name;
 	void (*set)(void);
@@ -249,6 +365,13 @@ static const struct attribute {
 	{ "membarrier", set_membarrier, describe_membarrier },
 	{ "scheduling", set_scheduling, describe_scheduling },
 	{ "affinity", set_affinity, describe_affinity },
+	{ "io_priority", set_io_priority, describe_io_priority },
+	{ "memory_failure", set_memory_failure, describe_memory_failure },
+	{ "time_stamps", set_time_stamps, describe_time_stamps },
+	{ "deny_write_exec", set_deny_write_exec, describe_deny_write_exec },
+	{ "realtime", set_realtime, describe_realtime },
+	{ "tight_limits", set_tight_limits, describe_tight_limits },
+	{ "privileged_once", set_privileged_once, describe_privileged_once },
 };
 
 static const struct attribute *chosen;

@@ -1,7 +1,7 @@
 /*
  * credentials.c - who the process is: ids, groups, capabilities, secure bits, no_new_privs, dumpable.
  *
- * usage: credentials DIRECTORY ids|groups|capabilities|securebits|no_new_privs|dumpable|threads
+ * usage: credentials DIRECTORY ids|groups|capabilities|securebits|no_new_privs|dumpable|threads|locked|user
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -112,6 +112,16 @@ static void set_up_dumpable(void)
 /* The raw system call: libc's would change all threads. */
 static void *other_thread(void *nothing)
 {
+	gid_t groups[] = { 7, 8 };
+
+	live_check(prctl(PR_CAPBSET_DROP, CAP_SYS_BOOT) == 0, "PR_CAPBSET_DROP: %m");
+	live_check(prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NO_SETUID_FIXUP) == 0,
+		   "PR_SET_SECUREBITS: %m");
+	live_check(syscall(SYS_setgroups, 2, groups) == 0 && syscall(SYS_setresgid, 5, 6, 7) == 0 &&
+			   syscall(SYS_setresuid, 1000, 1001, 1002) == 0,
+		   "setresuid: %m");
+	prctl(PR_SET_DUMPABLE, 1);
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	set_capabilities(BIT(CAP_KILL), BIT(CAP_KILL) | BIT(CAP_CHOWN), 0);
 	describe(thread_before);
 	prepared = 1;
@@ -125,6 +135,40 @@ static void set_up_nothing(void)
 {
 }
 
+/*
+ * Capabilities that it could not have again in any order: inheritable ones beyond the bounding set, ambient ones that may
+ * not be raised any more, securebits that are locked.
+ */
+static void set_up_locked(void)
+{
+	unsigned permitted = BIT(CAP_CHOWN) | BIT(CAP_KILL) | BIT(CAP_SETPCAP);
+
+	set_capabilities(permitted, permitted, BIT(CAP_KILL) | BIT(CAP_NET_RAW));
+	live_check(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_KILL, 0, 0) == 0, "PR_CAP_AMBIENT: %m");
+	live_check(prctl(PR_CAPBSET_DROP, CAP_NET_RAW) == 0 && prctl(PR_CAPBSET_DROP, CAP_KILL) == 0,
+		   "PR_CAPBSET_DROP: %m");
+	live_check(prctl(PR_SET_SECUREBITS, SECURE_ALL_BITS | SECURE_ALL_LOCKS) == 0,
+		   "PR_SET_SECUREBITS: %m");
+	set_capabilities(0, BIT(CAP_KILL), BIT(CAP_KILL) | BIT(CAP_NET_RAW));
+}
+
+/* An ordinary user with an ambient capability, another identity for files, and SECBIT_KEEP_CAPS. */
+static void set_up_user(void)
+{
+	live_check(chmod(live_directory, 0777) == 0, "chmod: %m");
+	live_check(prctl(PR_SET_SECUREBITS, SECBIT_KEEP_CAPS | SECBIT_NO_SETUID_FIXUP) == 0,
+		   "PR_SET_SECUREBITS: %m");
+	live_check(setgroups(0, NULL) == 0, "setgroups: %m");
+	live_check(setresgid(1001, 1001, 1001) == 0 && setresuid(1000, 1000, 1000) == 0, "setresuid: %m");
+	setfsgid(3001);
+	setfsuid(3000);
+	set_capabilities(BIT(CAP_NET_BIND_SERVICE) | BIT(CAP_SETPCAP),
+			 BIT(CAP_NET_BIND_SERVICE) | BIT(CAP_SETPCAP), BIT(CAP_NET_BIND_SERVICE));
+	live_check(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE, 0, 0) == 0,
+		   "PR_CAP_AMBIENT: %m");
+	prctl(PR_SET_DUMPABLE, 1);
+}
+
 static const struct {
 	const char *name;
 	void (*set_up)(void);
@@ -136,6 +180,8 @@ static const struct {
 	{ "no_new_privs", set_up_no_new_privs },
 	{ "dumpable", set_up_dumpable },
 	{ "threads", set_up_nothing },
+	{ "locked", set_up_locked },
+	{ "user", set_up_user },
 };
 
 int main(int argc, char **argv)

@@ -2,7 +2,8 @@
  * threads.c - threads, each with what a thread can have of its own: thread-local memory, a name, a signal mask, an
  * alternative signal stack, a scheduling policy, a nice value, a robust mutex.
  *
- * usage: threads DIRECTORY COUNT [plain]: "plain" leaves all that away (for very many threads).
+ * usage: threads DIRECTORY COUNT [plain|each]: "plain" leaves all that away (for very many threads); "each" adds CPUs, timer
+ *	slack, priority of input and output, personality.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -36,7 +38,7 @@ struct worker {
 
 static struct worker workers[MOST];
 static int count;
-static bool plain;
+static bool plain, each;
 static atomic_int prepared;
 
 static void name_of(const struct worker *worker, char *name, size_t size)
@@ -78,6 +80,37 @@ static void set_up_policy(struct worker *worker)
 	setpriority(PRIO_PROCESS, 0, worker->nice);
 }
 
+/* No two neighbours the same; the format of others has no place for these. */
+static void set_up_place(const struct worker *worker)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(worker->number % sysconf(_SC_NPROCESSORS_ONLN), &cpus);
+	live_check(sched_setaffinity(0, sizeof(cpus), &cpus) == 0, "sched_setaffinity: %m");
+	prctl(PR_SET_TIMERSLACK, 60000 + worker->number);
+	live_check(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | worker->number % 8) == 0, "ioprio_set: %m");
+	personality(worker->number % 2 ? ADDR_NO_RANDOMIZE : 0);
+}
+
+static void verify_place(const struct worker *worker)
+{
+	long count = sysconf(_SC_NPROCESSORS_ONLN), slack = prctl(PR_GET_TIMERSLACK);
+	long io_priority = syscall(SYS_ioprio_get, 1, 0);
+	int now = personality(0xffffffff);
+	cpu_set_t cpus;
+
+	sched_getaffinity(0, sizeof(cpus), &cpus);
+	live_check(CPU_COUNT(&cpus) == 1 && CPU_ISSET(worker->number % count, &cpus), "thread %d: on %d CPUs",
+		   worker->number, CPU_COUNT(&cpus));
+	live_check(slack == (worker->policy == SCHED_RR ? 0 : 60000 + worker->number),
+		   "thread %d: timer slack %ld", worker->number, slack);
+	live_check(io_priority == (2 << 13 | worker->number % 8),
+		   "thread %d: priority of input and output %lx", worker->number, io_priority);
+	live_check(now == (worker->number % 2 ? ADDR_NO_RANDOMIZE : 0), "thread %d: personality %x",
+		   worker->number, now);
+}
+
 static void set_up(struct worker *worker)
 {
 	stack_t stack = { .ss_size = 64 << 10 };
@@ -90,6 +123,8 @@ static void set_up(struct worker *worker)
 	pthread_sigmask(SIG_SETMASK, &mask, NULL);
 	stack.ss_sp = worker->signal_stack = malloc(stack.ss_size);
 	live_check(sigaltstack(&stack, NULL) == 0, "sigaltstack: %m");
+	if (each)
+		set_up_place(worker);
 	set_up_policy(worker);
 	pthread_mutexattr_init(&attributes);
 	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
@@ -130,6 +165,8 @@ static void verify_attributes(const struct worker *worker)
 	live_check(robust_list() == worker->robust_list, "thread %d: robust list at %p", worker->number,
 		   robust_list());
 	verify_scheduling(worker);
+	if (each)
+		verify_place(worker);
 }
 
 static void verify(const struct worker *worker)
@@ -181,7 +218,8 @@ int main(int argc, char **argv)
 
 	live_begin(argc, argv);
 	count = atoi(argv[2]);
-	plain = argc > 3;
+	plain = argc > 3 && strcmp(argv[3], "plain") == 0;
+	each = argc > 3 && !plain;
 	for (int i = 0; i < count; i++) {
 		workers[i].number = i;
 		live_check(pthread_create(&threads[i], NULL, work, &workers[i]) == 0, "pthread_create: %m");

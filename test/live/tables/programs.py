@@ -8,6 +8,7 @@ INTERRUPTED = ("clock_nanosleep_until", "ppoll", "select", "pselect", "read", "f
 INTERRUPTED_BY_PEER = ("nanosleep", "clock_nanosleep", "poll", "epoll_wait", "sigtimedwait", "futex", "poll_forever",
 		       "epoll_wait_forever")
 
+NO_PLACE = {"dump": "its format has no place for it", "restore": "its format has no place for it"}
 ANOTHER_USER = {"dump": "another user's limits need CAP_SYS_RESOURCE"}
 
 ROWS = [
@@ -25,6 +26,7 @@ ROWS = [
 
 	Row("threads", "threads", arguments=("16",), unprivileged=True),
 	Row("threads-200", "threads", arguments=("200", "plain")),
+	Row("threads-200-each", "threads", arguments=("200", "each"), peer_fails=NO_PLACE),
 	Row("threads-rseq", "rseq"),
 	Row("fpu-x87", "fpu", arguments=("x87",)),
 	Row("fpu-sse", "fpu", arguments=("sse",)),
@@ -34,6 +36,8 @@ ROWS = [
 	Row("signals", "signals", unprivileged=True),
 	Row("signals-stopped-child", "stopped", has_stopped_task=True, without={
 		"leave-stopped": "SIGCONT for the tree would wake the stopped child too"}),
+	Row("signals-hard", "signals_hard", peer_fails={
+		"restore": "it lowers the limit before it puts back what is waiting"}),
 	Row("timers", "timers", unprivileged=True),
 	Row("timers-posix", "timers_posix", pause=0.4, unprivileged=True, peer_fails={
 		"dump": "it does not save whose CPU time a timer counts",
@@ -45,16 +49,22 @@ ROWS = [
 	Row("credentials-ids", "credentials", arguments=("ids",), peer_fails=ANOTHER_USER),
 	*[Row("credentials-" + kind.replace("_", "-"), "credentials", arguments=(kind,)) for kind in
 	  ("groups", "capabilities", "securebits", "no_new_privs", "dumpable", "threads")],
+	Row("credentials-locked", "credentials", arguments=("locked",), peer_fails={
+		"restore": "it cannot set capabilities in the order that this needs"}),
+	Row("credentials-user", "credentials", arguments=("user",), peer_fails=ANOTHER_USER),
 	Row("place", "place", arguments=("here",), unprivileged=True),
 	Row("place-chroot", "place", arguments=("chroot",)),
 	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,)) for kind in
-	  ("limits", "oom", "name", "self", "death_signal", "subreaper", "thp", "membarrier", "scheduling")],
+	  ("limits", "oom", "name", "self", "death_signal", "subreaper", "thp", "membarrier", "scheduling", "realtime")],
+	Row("attributes-tight-limits", "attributes", arguments=("tight_limits",), peer_fails={
+		"dump": "it needs descriptors and file sizes beyond the limits, and the process does not survive",
+		"restore": "what it writes as the process exceeds the limit of file sizes"}),
 	Row("attributes-personality", "attributes", arguments=("personality",),
 	    peer_fails={
 		"dump": "it stores the hexadecimal digits as a decimal number", "restore": "the personality is lost"}),
-	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), peer_fails={
-		"dump": "its format has no place for it", "restore": "its format has no place for it"}) for kind in
-	  ("timer_slack", "core_filter", "affinity")],
+	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), peer_fails=NO_PLACE) for kind in
+	  ("timer_slack", "core_filter", "affinity", "io_priority", "memory_failure", "time_stamps", "deny_write_exec",
+	   "privileged_once")],
 
 	Row("files", "files", changes_files=True, unprivileged=True),
 	Row("files-o-directory", "files", arguments=("O_DIRECTORY",), changes_files=True,
