@@ -144,8 +144,14 @@ static int explain_birth(pid_t pid, int error)
 	return fail(error, "cannot make process %d%s", pid, error == EEXIST ? ": its pid is taken" : "");
 }
 
+/*
+ * The child is born with all signals blocked: what somebody sends to it meanwhile waits for the task that it becomes. All but SIGCHLD,
+ * which is ignored as long as it is not blocked: those of zombies that die again must not come a second time.
+ */
 long clone_with_pid(pid_t pid, uint64_t flags, int *pidfd)
 {
+	sigset_t most, before;
+	long born;
 	struct clone_args arguments = {
 		.flags = flags,
 		.pidfd = (uintptr_t)pidfd,
@@ -154,7 +160,13 @@ long clone_with_pid(pid_t pid, uint64_t flags, int *pidfd)
 		.set_tid_size = 1,
 	};
 
-	return syscall(SYS_clone3, &arguments, sizeof(arguments));
+	sigfillset(&most);
+	sigdelset(&most, SIGCHLD);
+	sigprocmask(SIG_SETMASK, &most, &before);
+	born = syscall(SYS_clone3, &arguments, sizeof(arguments));
+	if (born)
+		sigprocmask(SIG_SETMASK, &before, NULL);
+	return born;
 }
 
 pid_t spawn_task(struct restore *restore, struct task *task)
@@ -214,6 +226,8 @@ int restore_spawn(void *context)
 	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
 	for_each_task(task, &restore->snapshot)
 		stand_ins += task->newborn->stand_in > 0;
+	/* Whoever started us may have ignored it, and with it the zombies of the tree. */
+	signal(SIGCHLD, SIG_DFL);
 	/* Orphans of a restore that fails come to us, so that none is left. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	pid = restore->options->restore_sibling ? spawn_sibling(restore, restore->snapshot.root) :
