@@ -58,6 +58,8 @@ int proc_parse_stat(const char *text, struct proc_stat *stat)
 	stat->parent = field[4];
 	stat->group = field[5];
 	stat->session = field[6];
+	stat->terminal = field[7];
+	stat->foreground = field[8];
 	stat->flags = field[9];
 	stat->start_time = field[22];
 	stat->start_code = field[26];

@@ -22,6 +22,8 @@ struct proc_stat {
 	char comm[64]; /* up to 15 bytes for a thread of user space */
 	char state;    /* R S D T t Z X I */
 	pid_t parent, group, session;
+	uint32_t terminal; /* that controls the session, as stat(2) says st_rdev; 0: none */
+	pid_t foreground;  /* group; -1: none */
 	unsigned flags; /* PF_* */
 	uint64_t start_code, end_code, start_stack, start_data, end_data, start_brk;
 	uint64_t arg_start, arg_end, env_start, env_end;

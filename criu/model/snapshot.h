@@ -104,6 +104,7 @@ struct snapshot {
 	size_t shared_count;
 	struct file_lock *locks; /* files/locks.h */
 	size_t lock_count;
+	struct terminals *terminals;	  /* files/terminal.h */
 	struct held_pipes *pipes, *fifos; /* restore: files/pipe_content.h */
 };
 

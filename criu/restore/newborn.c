@@ -25,6 +25,7 @@
 #include "base/memory.h"
 #include "files/kind.h"
 #include "files/locks.h"
+#include "files/terminal.h"
 #include "restore/restore.h"
 #include "task/part.h"
 
@@ -53,13 +54,13 @@ static int bear_children(struct restore *restore, struct task *task, bool before
 	return 0;
 }
 
-static int become_leader(const struct task *task)
+static int become_leader(struct restore *restore, const struct task *task)
 {
 	if (task->session == task->pid && setsid() < 0)
 		return fail(errno, "cannot begin a session");
 	if (task->group == task->pid && task->session != task->pid && setpgid(0, 0) < 0)
 		return fail(errno, "cannot begin a process group");
-	return 0;
+	return terminal_take_control(&restore->snapshot, task);
 }
 
 /* Brings forth the leader of a group that has lost it, who goes again when all members have joined. */
@@ -317,7 +318,7 @@ static does_not_return void enter_restorer(const struct newborn *newborn, size_t
 
 static int become_alone(struct restore *restore, struct task *task)
 {
-	return space_build(restore, task) ?: bear_children(restore, task, true) ?: become_leader(task) ?:
+	return space_build(restore, task) ?: bear_children(restore, task, true) ?: become_leader(restore, task) ?:
 	       bear_children(restore, task, false) ?: bear_stand_in(restore, task);
 }
 
@@ -349,7 +350,7 @@ void newborn_main(struct restore *restore, struct task *task)
 		give_up(restore);
 	log_debug("process %d (%s) is born", task->pid, task->name);
 	if (task->state == TASK_DEAD) {
-		if (bear_children(restore, task, true) || become_leader(task) || bear_children(restore, task, false))
+		if (bear_children(restore, task, true) || become_leader(restore, task) || bear_children(restore, task, false))
 			give_up(restore);
 		board_arrive(restore->board);
 		board_wait_for_stage(restore->board, STAGE_SETTLE);

@@ -18,6 +18,7 @@
 #include "base/time.h"
 #include "cli/commands.h"
 #include "files/kind.h"
+#include "files/terminal.h"
 #include "image/image.h"
 #include "image/message.h"
 #include "memory/shared.h"
@@ -70,6 +71,20 @@ static int write_pidfile(void *context)
 	return result ? fail(-result, "cannot write the pid file %s", name) : 0;
 }
 
+static int hand_over_terminal(void *context)
+{
+	struct restore *restore = context;
+
+	return terminals_hand_over(&restore->snapshot);
+}
+
+static void take_terminal_back(void *context)
+{
+	struct restore *restore = context;
+
+	terminals_take_back(&restore->snapshot);
+}
+
 static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
 	{ "check the images", restore_check, NULL, false },		    /* all of it, before any task exists */
@@ -80,6 +95,7 @@ static const struct step restore_steps[] = {
 	{ "rebuild the processes", restore_rebuild, NULL, false },	    /* each leaves our code */
 	{ "hand over the registers", restore_hand_over, NULL, false },
 	{ "run the scripts (post-restore)", run_restored_scripts, NULL, false },
+	{ "hand over the terminal", hand_over_terminal, take_terminal_back, false },
 	{ "write the pid file", write_pidfile, NULL, false }, /* whoever waits for it finds the process there */
 	{ "run the scripts (pre-resume)", run_resume_scripts, NULL, false },
 	{ "let the processes run", restore_release, NULL, true },	    /* cannot be undone */

@@ -1,0 +1,212 @@
+/*
+ * terminal_data.c - what waits in an inner terminal: written by the tree and not read from the master, typed and not read by the
+ * tree. See terminal.h.
+ *
+ * There is no way to look at it. Dump takes it out and at once puts it back, while everybody who could read it is frozen. For that the
+ * terminal is made to pass on what it gets as it is. An end of file (^D) that waits is taken for a NUL.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "files/terminal.h"
+#include "image/message.h"
+
+/* Input reaches the other end by way of a queue: who polls has it worked off. */
+static void settle_queue(int fd)
+{
+	poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 0);
+}
+
+/* All that can be read at once. */
+static int take(int fd, char **data, size_t *size)
+{
+	int waiting = 0, result;
+
+	settle_queue(fd);
+	if (ioctl(fd, FIONREAD, &waiting) < 0)
+		return -errno;
+	*data = allocate(waiting);
+	*size = waiting;
+	result = read_all(fd, *data, *size);
+	return result;
+}
+
+static int put_output(int slave, const struct kernel_termios *settings, const char *data, size_t size)
+{
+	struct kernel_termios plain = *settings;
+
+	plain.output = 0;
+	return ioctl(slave, TCSETS, &plain) < 0 ? -errno : write_all(slave, data, size);
+}
+
+/*
+ * Through the master. What ends a line still does; nothing else is done to what comes. Flow control stays as it is, because a change
+ * would be told to who reads from a master in packet mode; its characters cannot be in the data.
+ */
+static int put_input(int master, int slave, const struct kernel_termios *settings, const char *data,
+		     size_t size)
+{
+	static const int kept[] = { VEOL, VEOL2, VSTART, VSTOP };
+	struct kernel_termios plain = *settings;
+	int result;
+
+	plain.input &= IXON;
+	plain.output = 0;
+	plain.local &= ICANON | EXTPROC;
+	memset(plain.characters, 0, sizeof(plain.characters));
+	for (size_t i = 0; i < array_size(kept); i++)
+		plain.characters[kept[i]] = settings->characters[kept[i]];
+	if (ioctl(slave, TCSETS, &plain) < 0)
+		return -errno;
+	result = write_all(master, data, size);
+	settle_queue(slave);
+	return result;
+}
+
+/* ---- dump ---- */
+
+static int copy_output(int master, int slave, const struct kernel_termios *settings, char **data,
+		       size_t *size)
+{
+	int result = take(master, data, size);
+
+	return result || !*size ? result : put_output(slave, settings, *data, *size);
+}
+
+/* A line that is still being typed can be read only when lines do not count. */
+static int copy_input(int master, int slave, const struct kernel_termios *settings, char **data, size_t *size)
+{
+	struct kernel_termios plain = *settings;
+	int result;
+
+	plain.local &= ~ICANON;
+	if (settings->local & ICANON && ioctl(slave, TCSETS, &plain) < 0)
+		return -errno;
+	result = take(slave, data, size);
+	return result || !*size ? result : put_input(master, slave, settings, *data, *size);
+}
+
+static int save(struct snapshot *snapshot, struct image **image, uint32_t id, const char *data, size_t size)
+{
+	TtyDataEntry entry = TTY_DATA_ENTRY__INIT;
+	int result = 0;
+
+	if (!size)
+		return 0;
+	if (!*image)
+		result = image_create(snapshot->images, image, IMAGE_TTY_DATA, 0);
+	entry.tty_id = id;
+	entry.data.data = (uint8_t *)data;
+	entry.data.len = size;
+	return result ?: image_write(*image, &entry.base);
+}
+
+/* A file that leads to the slave (or to the master); the session's own /dev/tty does, too. */
+static const struct seen_file *find_seen(const struct snapshot *snapshot, const TtyInfoEntry *master,
+					 bool wants_master)
+{
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		const struct seen_file *seen = snapshot->files[i]->seen;
+		bool is_master = seen->stat.st_rdev == PTMX_DEVICE;
+
+		if (!snapshot->files[i]->entry->tty || is_master != wants_master)
+			continue;
+		if (is_master || terminal_is_slave(seen) ? terminal_index(seen) == master->pty->index :
+							   (uint32_t)seen->task->session == master->sid)
+			return seen;
+	}
+	return NULL;
+}
+
+static uint32_t slave_id(const struct snapshot *snapshot, const TtyInfoEntry *master)
+{
+	for (size_t i = 0; i < snapshot->terminals->count; i++) {
+		const TtyInfoEntry *info = snapshot->terminals->items[i];
+
+		if (info->pty && info->pty->index == master->pty->index && !terminal_is_master(info))
+			return info->id;
+	}
+	return master->id - 1; /* nobody has it open but as /dev/tty */
+}
+
+/* With nobody at the slave there is no way to put anything back. */
+static int check_empty(int master, const TtyInfoEntry *info)
+{
+	int waiting = 0;
+
+	settle_queue(master);
+	if (ioctl(master, FIONREAD, &waiting) < 0 || waiting)
+		return fail(0,
+			    "%d bytes wait in terminal %u, which only its master has open: read them first",
+			    waiting, info->pty->index);
+	return 0;
+}
+
+int terminal_save_data(struct snapshot *snapshot, struct image **image, const TtyInfoEntry *info)
+{
+	const struct seen_file *seen = find_seen(snapshot, info, false);
+	autoclose int master = files_borrow(find_seen(snapshot, info, true)),
+		      slave = seen ? files_borrow(seen) : -1;
+	autofree char *output = NULL, *input = NULL;
+	size_t output_size = 0, input_size = 0;
+	struct kernel_termios settings;
+	int result;
+
+	if (master < 0 || (seen && slave < 0))
+		return -EBADF;
+	if (!seen)
+		return check_empty(master, info);
+	if (ioctl(slave, TCGETS, &settings) < 0)
+		return fail(errno, "cannot read the settings of terminal %u", info->pty->index);
+	result = copy_output(master, slave, &settings, &output, &output_size) ?:
+			 copy_input(master, slave, &settings, &input, &input_size);
+	if (ioctl(slave, TCSETS, &settings) < 0)
+		result = -errno;
+	if (result)
+		return fail(-result, "cannot copy what waits in terminal %u", info->pty->index);
+	return save(snapshot, image, info->id, output, output_size) ?:
+		       save(snapshot, image, slave_id(snapshot, info), input, input_size);
+}
+
+/* ---- restore ---- */
+
+/* To the slave it was typed; any other terminal's is not ours. */
+static int load(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master,
+		const struct kernel_termios *settings, const TtyDataEntry *entry)
+{
+	const TtyInfoEntry *info = terminal_find(snapshot, entry->tty_id);
+	const char *data = (const char *)entry->data.data;
+	bool is_slave = info ? info->pty && !terminal_is_master(info) && info->pty->index == pair->index :
+			       entry->tty_id == master->id - 1;
+
+	if (entry->tty_id == master->id)
+		return put_output(pair->slave, settings, data, entry->data.len);
+	return is_slave ? put_input(pair->master, pair->slave, settings, data, entry->data.len) : 0;
+}
+
+int terminal_load_data(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master)
+{
+	struct kernel_termios settings;
+	TtyDataEntry *entry;
+	struct image *image;
+	int result = image_open(snapshot->images, &image, IMAGE_TTY_DATA, 0);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	if (!terminal_settings(master, &settings) && ioctl(pair->slave, TCGETS, &settings) < 0)
+		result = fail(errno, "cannot read the settings of terminal %u", pair->index);
+	while (!result && (result = image_read_as(image, tty_data_entry, &entry)) > 0) {
+		result = load(snapshot, pair, master, &settings, entry);
+		image_free(entry);
+		if (result)
+			result = fail(-result, "cannot put back what waited in terminal %u", pair->index);
+	}
+	image_close(image);
+	return result;
+}

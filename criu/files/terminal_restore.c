@@ -1,0 +1,419 @@
+/*
+ * terminal_restore.c - restore: terminals. See terminal.h.
+ *
+ * An inner terminal needs its number again, for its name is known to those who use it: /dev/ptmx is opened until the kernel
+ * gives that number. Whose session it controls is said right after setsid(), before there are children to inherit it; who is in the
+ * foreground, when all groups exist. The outer terminal is touched last, when nothing but criu's own death can go wrong.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "files/terminal.h"
+#include "image/image.h"
+
+static int load_terminals(struct snapshot *snapshot)
+{
+	struct terminals *terminals;
+	TtyInfoEntry *info;
+	struct image *image;
+	int result;
+
+	if (snapshot->terminals)
+		return 0;
+	terminals = snapshot->terminals = allocate(sizeof(*terminals));
+	terminals->ours = -1;
+	result = image_open(snapshot->images, &image, IMAGE_TTY_INFO, 0);
+	if (result)
+		return result == -ENOENT ? fail(ENOENT, "tty-info.img is missing") : result;
+	while ((result = image_read_as(image, tty_info_entry, &info)) > 0)
+		*grow(&terminals->items, &terminals->count) = info;
+	image_close(image);
+	return result;
+}
+
+static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
+{
+	if (info->type == TTY_TYPE__CTTY)
+		return snapshot_find_task(snapshot, info->sid);
+	return terminal_find_master(snapshot, info->pty->index);
+}
+
+/* The terminal that criu was started from: that of the first of its standard files that is one, or that of its session. */
+static int find_ours(struct terminals *terminals)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && terminals->ours < 0; fd++)
+		if (isatty(fd))
+			terminals->ours = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (terminals->ours < 0)
+		terminals->ours = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (terminals->ours < 0)
+		return fail(0, "the processes need a terminal, and criu itself has none");
+	return 0;
+}
+
+int terminal_check(struct snapshot *snapshot, struct file *file)
+{
+	const TtyFileEntry *entry = file->entry->tty;
+	const TtyInfoEntry *info;
+	int result = load_terminals(snapshot);
+
+	if (result)
+		return result;
+	info = entry ? terminal_find(snapshot, entry->tty_info_id) : NULL;
+	if (!info)
+		return fail(EINVAL, "file %u in files.img is a terminal but has no description", file->id);
+	if (info->type != TTY_TYPE__CTTY && (info->type != TTY_TYPE__PTY || !info->pty))
+		return fail(EINVAL, "file %u is a terminal of a kind that is not supported yet (%d)",
+			    file->id, info->type);
+	if (is_inner(snapshot, info))
+		return 0;
+	if (!snapshot->policy.shell_job) {
+		fail_advice("--shell-job (-j), to give the processes this terminal");
+		return fail(0, "the processes belong to a terminal that is not part of the images");
+	}
+	return snapshot->terminals->ours < 0 ? find_ours(snapshot->terminals) : 0;
+}
+
+/* ---- settings ---- */
+
+bool terminal_settings(const TtyInfoEntry *info, struct kernel_termios *settings)
+{
+	const TermiosEntry *entry = info->termios;
+
+	if (!entry || entry->n_c_cc * sizeof(*entry->c_cc) < CONTROL_CHARACTERS)
+		return false;
+	*settings = (struct kernel_termios){
+		.input = entry->c_iflag,
+		.output = entry->c_oflag,
+		.control = entry->c_cflag,
+		.local = entry->c_lflag,
+		.line = entry->c_line,
+	};
+	memcpy(settings->characters, entry->c_cc, CONTROL_CHARACTERS);
+	return true;
+}
+
+static int set_settings(int fd, const TtyInfoEntry *info)
+{
+	const WinsizeEntry *size = info->winsize;
+	struct winsize wanted = { 0 };
+	struct kernel_termios settings;
+
+	if (terminal_settings(info, &settings) && ioctl(fd, TCSETS, &settings) < 0)
+		return fail(errno, "cannot set a terminal as it was");
+	if (!size)
+		return 0;
+	wanted = (struct winsize){ size->ws_row, size->ws_col, size->ws_xpixel, size->ws_ypixel };
+	return ioctl(fd, TIOCSWINSZ, &wanted) < 0 ? fail(errno, "cannot set the size of a terminal") : 0;
+}
+
+/* ---- the outer terminal ---- */
+
+/* A group of the tree that was in the foreground of the outer terminal; 0: none. */
+static pid_t foreground_group(const struct snapshot *snapshot, const TtyInfoEntry *info)
+{
+	const struct task *task;
+
+	for_each_task(task, snapshot) if (info->pgrp && task->group == (pid_t)info->pgrp &&
+					  task->session == (pid_t)info->sid) return task->group ==
+				snapshot->root->group &&
+			!snapshot_find_task(snapshot, task->group) ?
+		0 :
+		task->group;
+	return 0;
+}
+
+/* Who changes a terminal from the background is stopped, unless the signal is blocked. */
+static void block_stop(sigset_t *old)
+{
+	sigset_t stop;
+
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTTOU);
+	sigprocmask(SIG_BLOCK, &stop, old);
+}
+
+static int change_ours(struct terminals *terminals, const TtyInfoEntry *outer, pid_t foreground)
+{
+	sigset_t old;
+	int result;
+
+	block_stop(&old);
+	terminals->is_changed = true;
+	result = set_settings(terminals->ours, outer);
+	if (!result && foreground && tcsetpgrp(terminals->ours, foreground) < 0)
+		result = fail(errno, "cannot put group %d into the foreground of the terminal", foreground);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return result;
+}
+
+int terminals_hand_over(struct snapshot *snapshot)
+{
+	struct terminals *terminals = snapshot->terminals;
+	const TtyInfoEntry *outer = NULL;
+	bool is_foreground;
+
+	for (size_t i = 0; terminals && terminals->ours >= 0 && i < terminals->count && !outer; i++)
+		if (!is_inner(snapshot, terminals->items[i]))
+			outer = terminals->items[i];
+	if (!outer)
+		return 0;
+	terminals->old_size = allocate(sizeof(*terminals->old_size));
+	if (ioctl(terminals->ours, TCGETS, &terminals->old_settings) < 0 ||
+	    ioctl(terminals->ours, TIOCGWINSZ, terminals->old_size) < 0)
+		return fail(errno, "cannot read the settings of the terminal");
+	terminals->old_foreground = tcgetpgrp(terminals->ours);
+	is_foreground = terminals->old_foreground == getpgrp();
+	return change_ours(terminals, outer, is_foreground ? foreground_group(snapshot, outer) : 0);
+}
+
+void terminals_take_back(struct snapshot *snapshot)
+{
+	struct terminals *terminals = snapshot->terminals;
+	sigset_t old;
+
+	if (!terminals || !terminals->is_changed)
+		return;
+	block_stop(&old);
+	if (terminals->old_foreground > 0)
+		tcsetpgrp(terminals->ours, terminals->old_foreground);
+	ioctl(terminals->ours, TIOCSWINSZ, terminals->old_size);
+	ioctl(terminals->ours, TCSETS, &terminals->old_settings);
+	terminals->is_changed = false;
+	sigprocmask(SIG_SETMASK, &old, NULL);
+}
+
+/* ---- inner terminals ---- */
+
+/* A master with this number: others that the kernel gives on the way are let go. */
+static int find_number(uint32_t index)
+{
+	autofree int *passed = NULL;
+	size_t count = 0;
+	int master;
+
+	for (;;) {
+		uint32_t got = UINT32_MAX;
+
+		master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+		if (master < 0 || ioctl(master, TIOCGPTN, &got) < 0) {
+			master = fail(errno, "cannot make terminal /dev/pts/%u", index);
+			break;
+		}
+		if (got == index)
+			break;
+		*grow(&passed, &count) = master;
+		if (got > index) {
+			master = fail(EEXIST, "terminal /dev/pts/%u is taken", index);
+			break;
+		}
+	}
+	for (size_t i = 0; i < count; i++)
+		close(passed[i]);
+	return master;
+}
+
+/* Who owns the slave's file, and what else was set with it. criu 4.2 tells it with a file that leads to the slave, if any. */
+static int dress_slave(const struct snapshot *snapshot, const TtyInfoEntry *master, const struct pair *pair)
+{
+	TtyInfoEntry slave = *master;
+
+	for (size_t i = 0; !master->has_slave_mode && i < snapshot->file_count; i++) {
+		const TtyFileEntry *entry = snapshot->files[i]->entry->tty;
+		const TtyInfoEntry *info = entry ? terminal_find(snapshot, entry->tty_info_id) : NULL;
+		const struct file *path = info && info->pty ? file_path(snapshot, snapshot->files[i]) : NULL;
+
+		if (!path || terminal_is_master(info) || info->pty->index != pair->index ||
+		    !path->entry->reg->has_mode)
+			continue;
+		slave.has_slave_mode = true;
+		slave.slave_uid = info->uid;
+		slave.slave_gid = info->gid;
+		slave.slave_mode = path->entry->reg->mode & 07777;
+	}
+	if (slave.has_slave_mode && (fchown(pair->slave, slave.slave_uid, slave.slave_gid) < 0 ||
+				     fchmod(pair->slave, slave.slave_mode) < 0))
+		return fail(errno, "cannot give terminal %u its owner", pair->index);
+	if (master->exclusive && ioctl(pair->slave, TIOCEXCL) < 0)
+		return fail(errno, "cannot make terminal %u exclusive", pair->index);
+	return 0;
+}
+
+static int make_pair(const struct snapshot *snapshot, const TtyInfoEntry *info, struct pair *pair)
+{
+	int zero = 0, packets = info->packet_mode, result;
+	autofree char *name = format_text("/dev/pts/%u", info->pty->index);
+
+	pair->index = info->pty->index;
+	pair->slave = -1;
+	pair->master = find_number(pair->index);
+	if (pair->master < 0)
+		return pair->master;
+	if (ioctl(pair->master, TIOCSPTLCK, &zero) < 0)
+		return fail(errno, "cannot unlock terminal %u", pair->index);
+	pair->slave = open(name, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	if (pair->slave < 0)
+		return fail(errno, "cannot open %s", name);
+	result = terminal_load_data(snapshot, pair, info) ?:
+			 set_settings(pair->slave, info)  ?:
+							    dress_slave(snapshot, info, pair);
+	/* Last: what is done to a terminal in packet mode is told to who reads from the master. */
+	if (!result && packets && ioctl(pair->master, TIOCPKT, &packets) < 0)
+		result = fail(errno, "cannot set the packet mode of terminal %u", pair->index);
+	return result;
+}
+
+static struct pair *find_pair(struct snapshot *snapshot, uint32_t index)
+{
+	struct terminals *terminals = snapshot->terminals;
+	struct pair *pair;
+
+	for (size_t i = 0; i < terminals->pair_count; i++)
+		if (terminals->pairs[i].index == index)
+			return &terminals->pairs[i];
+	pair = grow(&terminals->pairs, &terminals->pair_count);
+	return make_pair(snapshot, terminal_find_master(snapshot, index), pair) ? NULL : pair;
+}
+
+/* ---- files ---- */
+
+static int open_again(int fd, int flags)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	fd = open(path, flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	return fd < 0 ? fail(errno, "cannot open a terminal") : fd;
+}
+
+static int open_inner(struct snapshot *snapshot, const TtyInfoEntry *info, int flags)
+{
+	struct pair *pair;
+
+	/* Only the session itself can open its /dev/tty: until then, something that keeps the place. */
+	if (info->type == TTY_TYPE__CTTY)
+		return open("/dev/null", O_RDWR | O_CLOEXEC);
+	pair = find_pair(snapshot, info->pty->index);
+	if (!pair)
+		return -EINVAL;
+	return terminal_is_master(info) ? fcntl(pair->master, F_DUPFD_CLOEXEC, 0) :
+					  open_again(pair->slave, flags);
+}
+
+static int open_controlling(int flags)
+{
+	int fd = open("/dev/tty", flags | O_NONBLOCK | O_CLOEXEC);
+
+	return fd < 0 ? fail(errno, "cannot open /dev/tty") : fd;
+}
+
+int terminal_open(struct snapshot *snapshot, struct file *file)
+{
+	const TtyFileEntry *entry = file->entry->tty;
+	const TtyInfoEntry *info = terminal_find(snapshot, entry->tty_info_id);
+	int flags = entry->flags & ~(O_CREAT | O_EXCL | O_TRUNC), fd;
+
+	if (is_inner(snapshot, info))
+		fd = open_inner(snapshot, info, flags);
+	else
+		fd = info->type == TTY_TYPE__CTTY ? open_controlling(flags) :
+						    open_again(snapshot->terminals->ours, flags);
+	if (fd >= 0 && fcntl(fd, F_SETFL, flags) < 0) {
+		close(fd);
+		return fail(errno, "cannot set the flags of a terminal (%#o)", flags);
+	}
+	return fd;
+}
+
+/* ---- sessions ---- */
+
+static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, const struct task *task)
+{
+	for (size_t i = 0;
+	     snapshot->terminals && task->session == task->pid && i < snapshot->terminals->count; i++) {
+		const TtyInfoEntry *info = snapshot->terminals->items[i];
+
+		if (info->type == TTY_TYPE__PTY && info->sid == (uint32_t)task->pid &&
+		    is_inner(snapshot, info))
+			return info;
+	}
+	return NULL;
+}
+
+static int open_by_name(const TtyInfoEntry *info)
+{
+	autofree char *name = format_text("/dev/pts/%u", info->pty->index);
+	int fd = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+	return fd < 0 ? fail(errno, "cannot open %s", name) : fd;
+}
+
+int terminal_take_control(struct snapshot *snapshot, const struct task *task)
+{
+	const TtyInfoEntry *info = terminal_of_session(snapshot, task);
+	autoclose int fd = info ? open_by_name(info) : -1;
+
+	if (!info || fd < 0)
+		return fd < 0 && info ? fd : 0;
+	if (ioctl(fd, TIOCSCTTY, 0) < 0)
+		return fail(errno, "terminal %u cannot control the session", info->pty->index);
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		const TtyFileEntry *entry = snapshot->files[i]->entry->tty;
+		const TtyInfoEntry *other = entry ? terminal_find(snapshot, entry->tty_info_id) : NULL;
+		autoclose int own = -1;
+
+		if (!other || other->type != TTY_TYPE__CTTY || other->sid != info->sid)
+			continue;
+		own = open_controlling(entry->flags);
+		if (own < 0)
+			return own;
+		if (fcntl(own, F_SETFL, entry->flags) < 0 || dup3(own, snapshot->files[i]->fd, O_CLOEXEC) < 0)
+			return fail(errno, "cannot put /dev/tty in its place");
+	}
+	return 0;
+}
+
+int terminal_settle(struct snapshot *snapshot, struct task *task)
+{
+	const TtyInfoEntry *info = terminal_of_session(snapshot, task);
+	autoclose int fd = -1;
+	pid_t group = info ? info->pgrp : 0;
+
+	if (!group || group == task->group)
+		return 0;
+	fd = open_by_name(info);
+	if (fd < 0)
+		return fd;
+	/* The group may have ended by itself, and the terminal not been told. */
+	if (ioctl(fd, TIOCSPGRP, &group) < 0 && errno != ESRCH)
+		return fail(errno, "cannot put group %d into the foreground of terminal %u", group,
+			    info->pty->index);
+	return 0;
+}
+
+void terminals_close(struct snapshot *snapshot)
+{
+	struct terminals *terminals = snapshot->terminals;
+
+	if (!terminals)
+		return;
+	for (size_t i = 0; i < terminals->pair_count; i++) {
+		if (terminals->pairs[i].master >= 0)
+			close(terminals->pairs[i].master);
+		if (terminals->pairs[i].slave >= 0)
+			close(terminals->pairs[i].slave);
+	}
+	if (terminals->ours >= 0)
+		close(terminals->ours);
+	free(terminals->pairs);
+	free(terminals->old_size);
+	terminals_free(snapshot);
+}

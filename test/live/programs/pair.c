@@ -1,0 +1,185 @@
+/*
+ * pair.c - a terminal of which the tree has both ends: a parent that has the master, a session on the other end.
+ *
+ * usage: pair DIRECTORY plain|waiting|tty|foreground|packets|typed
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "live.h"
+
+static const char *kind;
+static struct termios settings;
+static char name[64];
+static int master, told[2];
+static pid_t session, other;
+
+static bool is(const char *wanted)
+{
+	return strcmp(kind, wanted) == 0;
+}
+
+/* Answers lines, through /dev/tty if it has that. */
+static void answer(void)
+{
+	int in = is("tty") ? open("/dev/tty", O_RDWR) : 0, number = 0;
+	char line[100];
+
+	if (is("tty"))
+		for (int fd = 0; fd < 3; fd++)
+			close(fd);
+	signal(SIGTERM, SIG_DFL);
+	live_check(write(told[1], "x", 1) == 1, "write: %m");
+	for (;;) {
+		ssize_t length = read(in, line, sizeof(line) - 1);
+
+		live_check(length > 0, "the session reads %zd: %m", length);
+		line[length] = '\0';
+		dprintf(in ? in : 1, "%d %s", ++number, line);
+	}
+}
+
+/* The leader waits in the background, as a shell does; a group of its own has the terminal. */
+static void lead(void)
+{
+	if (!is("foreground"))
+		answer();
+	signal(SIGTTOU, SIG_IGN);
+	other = fork();
+	setpgid(other, other);
+	if (!other) {
+		tcsetpgrp(0, getpid());
+		signal(SIGTTOU, SIG_DFL);
+		answer();
+	}
+	for (;;)
+		pause();
+}
+
+static void hear(void)
+{
+	char byte;
+	ssize_t got;
+
+	do
+		got = read(told[0], &byte, 1);
+	while (got < 0 && errno == EINTR);
+	live_check(got == 1, "read: %m");
+}
+
+static void expect(const char *text)
+{
+	char buffer[200];
+	size_t have = 0, wanted = strlen(text);
+
+	while (have < wanted) {
+		ssize_t got = read(master, buffer + have, sizeof(buffer) - have);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		live_check(got > 0, "the master reads %zd: %m", got);
+		have += got;
+	}
+	live_check(have == wanted && memcmp(buffer, text, wanted) == 0, "\"%.*s\" came, not \"%s\"",
+		   (int)have, buffer, text);
+}
+
+static void type(const char *text)
+{
+	live_check(write(master, text, strlen(text)) == (ssize_t)strlen(text), "write: %m");
+}
+
+static void set_up(void)
+{
+	struct winsize size = { .ws_row = 7, .ws_col = 70, .ws_xpixel = 700, .ws_ypixel = 77 };
+	int one = 1;
+
+	live_check(pipe(told) == 0, "pipe: %m");
+	cfmakeraw(&settings);
+	settings.c_lflag = ICANON;
+	settings.c_oflag = OPOST | ONLCR;
+	settings.c_cflag = CS8 | CREAD | B19200;
+	settings.c_cc[VEOF] = 4;
+	session = forkpty(&master, name, &settings, &size);
+	live_check(session >= 0, "forkpty: %m");
+	if (!session)
+		lead();
+	hear();
+	live_check(fchmodat(AT_FDCWD, name, 0640, 0) == 0 && chown(name, 65534, 5) == 0, "%s: %m", name);
+	type("one\n");
+	if (is("waiting"))
+		live_sleep(0.1);
+	else
+		expect("1 one\r\n");
+	if (is("packets"))
+		live_check(ioctl(master, TIOCPKT, &one) == 0, "TIOCPKT: %m");
+	if (is("typed"))
+		type("two in\\ one word"); /* and no end of line yet */
+}
+
+static void verify_settings(void)
+{
+	char path[64];
+	struct winsize size;
+	struct termios now, then = settings;
+	struct stat found;
+	int packets = 0;
+
+	live_check(ptsname_r(master, path, sizeof(path)) == 0 && strcmp(path, name) == 0,
+		   "it is %s, and was %s", path, name);
+	live_check(ioctl(master, TIOCGWINSZ, &size) == 0 && size.ws_row == 7 && size.ws_ypixel == 77,
+		   "another size");
+	live_check(tcgetattr(master, &now) == 0 && now.c_lflag == then.c_lflag &&
+			   now.c_oflag == then.c_oflag && now.c_iflag == then.c_iflag &&
+			   !memcmp(now.c_cc, then.c_cc, 19) && cfgetospeed(&now) == B19200,
+		   "other settings");
+	live_check(stat(name, &found) == 0 && found.st_uid == 65534 && found.st_gid == 5 &&
+			   (found.st_mode & 0777) == 0640,
+		   "%s has other rights", name);
+	live_check(ioctl(master, TIOCGPKT, &packets) == 0 && packets == is("packets"), "another packet mode");
+	live_check(tcgetsid(master) == session && (tcgetpgrp(master) == session) == !is("foreground"),
+		   "session %d, foreground %d of %d", tcgetsid(master), tcgetpgrp(master), session);
+}
+
+static void verify(void)
+{
+	verify_settings();
+	if (is("packets")) {
+		int zero = 0;
+		char byte;
+
+		type("two\n");
+		live_check(read(master, &byte, 1) == 1 && byte == TIOCPKT_DATA, "no packet mode");
+		live_sleep(0.1);
+		tcflush(master, TCIFLUSH);
+		ioctl(master, TIOCPKT, &zero);
+		return;
+	}
+	if (is("waiting"))
+		expect("1 one\r\n");
+	type(is("typed") ? " now\n" : "two\n");
+	expect(is("typed") ? "2 two in\\ one word now\r\n" : "2 two\r\n");
+}
+
+int main(int argc, char **argv)
+{
+	live_begin(argc, argv);
+	kind = argv[2];
+	set_up();
+	live_ready();
+	live_wait_stop();
+	verify();
+	kill(-tcgetpgrp(master), SIGKILL);
+	kill(session, SIGKILL);
+	return live_finish();
+}

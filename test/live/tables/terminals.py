@@ -1,0 +1,197 @@
+"""terminals.py - jobs of a shell (--shell-job), and terminals of which the tree has both ends."""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+import termios
+import time
+
+from harness import system
+from harness.cell import Failure
+from harness.row import Row
+
+MS_BIND, MNT_DETACH = 4096, 2
+
+
+@contextlib.contextmanager
+def own_terminals():
+	"""Numbers of terminals (/dev/pts/N) that nobody else takes, in the mount namespace of this test."""
+	system.checked(system.libc.mount(b"devpts", b"/dev/pts", b"devpts", 0, b"newinstance,ptmxmode=0666,mode=0620,gid=5"), "devpts")
+	system.checked(system.libc.mount(b"/dev/pts/ptmx", b"/dev/ptmx", None, MS_BIND, None), "/dev/ptmx")
+	try:
+		yield
+	finally:
+		for path in (b"/dev/ptmx", b"/dev/pts"):
+			system.checked(system.libc.umount2(path, MNT_DETACH), "umount")
+
+
+def with_own_terminals(course):
+	def run(cell, dumper, restorer):
+		with own_terminals():
+			course(cell, dumper, restorer)
+	return run
+
+
+def as_the_mode_says(cell, dumper, restorer):
+	cell.mode.run(cell, dumper, restorer)
+
+
+class Terminal:
+	"""A pty with a session on it, whose leader runs one command in the foreground, as a shell does, and then waits."""
+
+	def __init__(self, cell, rows, columns):
+		self.cell = cell
+		self.master, self.slave = os.openpty()
+		fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+		self.leader = 0
+
+	def size(self):
+		return struct.unpack("HHHH", fcntl.ioctl(self.slave, termios.TIOCGWINSZ, bytes(8)))[:2]
+
+	def run(self, name, command, own_group):
+		"""`name` gets the pid of the command, `name`.code its exit code."""
+		self.leader = os.fork()
+		if self.leader == 0:
+			try:
+				self.lead(name, command, own_group)
+			finally:
+				os._exit(1)
+
+	def lead(self, name, command, own_group):
+		os.setsid()
+		fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
+		for fd in range(3):
+			os.dup2(self.slave, fd)
+		os.closerange(3, 256)
+		signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+		pid = os.fork()
+		if pid == 0:
+			if own_group:
+				os.setpgid(0, 0)
+				os.tcsetpgrp(0, os.getpid())
+			signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+			os.execv(command[0], command)
+		self.note(name, pid)
+		_, status = os.waitpid(pid, 0)
+		self.note(name + ".code", os.waitstatus_to_exitcode(status))
+		while True:
+			signal.pause()
+
+	def note(self, name, number):
+		with open(self.cell.path(name + ".new"), "w") as file:
+			file.write(f"{number}\n")
+		os.rename(self.cell.path(name + ".new"), self.cell.path(name))
+
+	def number(self, name, seconds=10):
+		if not system.wait_until(lambda: os.path.exists(self.cell.path(name)), seconds):
+			raise Failure(f"{name} did not come")
+		return int(system.read_text(self.cell.path(name)))
+
+	def converse(self, line, answer):
+		os.write(self.master, line)
+		heard, end = b"", time.monotonic() + 5
+		while answer not in heard and time.monotonic() < end:
+			if select.select([self.master], [], [], 0.1)[0]:
+				heard += os.read(self.master, 1000)
+		if answer not in heard:
+			raise Failure(f"the terminal heard {heard!r}, not {answer!r}")
+
+	def close(self):
+		if self.leader:
+			os.kill(self.leader, signal.SIGKILL)
+			self.cell.wait_gone([self.leader])
+		os.close(self.master)
+		os.close(self.slave)
+
+
+def wait_ready(cell):
+	"""The job is the child of a leader, so its end is not seen by the harness."""
+	if not system.wait_until(lambda: os.path.exists(cell.path("ready")) or os.path.exists(cell.path("verdict")), 20):
+		raise Failure("the program was not ready in time")
+	if os.path.exists(cell.path("verdict")):
+		cell.judge()
+
+
+def restore_on(terminal, restorer, images, *options):
+	terminal.run("restore", [restorer.path, "restore", "-D", images, "-o", "restore.log", "-v4", "-d", *options], True)
+	return terminal.number("restore.code", 20)
+
+
+def log_of(images):
+	return system.read_tail(os.path.join(images, "restore.log"), 2000)
+
+
+def job(own_group):
+	def run(cell, dumper, restorer):
+		first, second = Terminal(cell, 33, 111), Terminal(cell, 20, 40)
+		try:
+			first.run("job", [cell.program(), cell.directory, *cell.row.arguments], own_group)
+			cell.root = first.number("job")
+			wait_ready(cell)
+			first.converse(b"one\n", b"1 one\r\n")
+			images = cell.new_images()
+			cell.dump(dumper, images, ["-j"])
+			first.number("job.code")
+			if restore_on(second, restorer, images, "-j") != 0:
+				raise Failure("not restored: " + log_of(images))
+			cell.exits.pop(cell.root, None)
+			cell.note_downtime()
+			second.converse(b"two\n", b"2 two\r\n")
+			second.converse(b"three\n", b"3 three\r\n")
+			cell.finish()
+		finally:
+			second.close()
+			first.close()
+	return run
+
+
+def job_refused(cell, dumper, restorer):
+	"""Without --shell-job neither is done, both say so, and the terminal of whoever tried is as it was."""
+	first, second = Terminal(cell, 33, 111), Terminal(cell, 20, 40)
+	try:
+		first.run("job", [cell.program(), cell.directory, *cell.row.arguments], True)
+		cell.root = first.number("job")
+		wait_ready(cell)
+		run = dumper.dump(cell.root, cell.new_images("refused"))
+		if not run.failed or "--shell-job" not in run.error or "terminal" not in run.error:
+			raise Failure(f"not refused: {run.describe()}")
+		first.converse(b"one\n", b"1 one\r\n")
+		images = cell.new_images()
+		cell.dump(dumper, images, ["-j"])
+		if restore_on(second, restorer, images) == 0:
+			raise Failure("restored without --shell-job")
+		if "--shell-job" not in log_of(images) + second_heard(second) or second.size() != (20, 40):
+			raise Failure("wrong words or another terminal: " + log_of(images))
+		run = restorer.restore(images, ("-j",))
+		if not run.failed or "terminal" not in run.error:
+			raise Failure(f"restored without a terminal: {run.describe()}")
+	finally:
+		second.close()
+		first.close()
+
+
+def second_heard(terminal):
+	ready = select.select([terminal.master], [], [], 0.2)[0]
+	return os.read(terminal.master, 4000).decode("utf-8", "replace") if ready else ""
+
+
+NO_DEV_TTY = {"dump": "it refuses /dev/tty"}
+PAIRS = {
+	"plain": {}, "foreground": {}, "packets": {},
+	"waiting": {"restore": "what waits comes with other line ends"},
+	"typed": {"dump": "it does not save what was typed"},
+	"tty": {"dump": "it refuses /dev/tty", "restore": "it does not know who owned the terminal"},
+}
+BOTH_WAYS = ("ours", "ours-to-peer", "peer-to-ours", "peer")
+
+ROWS = [
+	Row("shell-job", "terminal", arguments=("standard",), run=with_own_terminals(job(True)), modes=BOTH_WAYS),
+	Row("shell-job-same-group", "terminal", arguments=("standard",), run=with_own_terminals(job(False)), modes=BOTH_WAYS),
+	Row("shell-job-tty", "terminal", arguments=("tty",), run=with_own_terminals(job(True)), modes=BOTH_WAYS, peer_fails=NO_DEV_TTY),
+	Row("shell-job-refused", "terminal", arguments=("standard",), run=with_own_terminals(job_refused), modes=("ours",)),
+	*[Row("terminal-" + kind, "pair", arguments=(kind,), run=with_own_terminals(as_the_mode_says), peer_fails=fails)
+	  for kind, fails in PAIRS.items()],
+]
