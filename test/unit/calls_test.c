@@ -1,0 +1,90 @@
+/*
+ * calls_test.c - lists of calls for another process: where their bytes lie here and there, and how answers are found.
+ */
+#include "unit.h"
+#include <errno.h>
+#include <string.h>
+#include "base/memory.h"
+#include "kernel/calls.h"
+
+#define BASE 0x7000000000ULL
+
+static void calls_and_arguments(void **state unused)
+{
+	struct call_list list;
+
+	calls_init(&list, BASE);
+	assert_int_equal(call(&list, "one", 1, 10, 20), 0);
+	assert_int_equal(call(&list, "two", 2), 1);
+	assert_int_equal(call(&list, "three", 3, 1, 2, 3, 4, 5, 6), 2);
+	assert_int_equal(list.count, 3);
+	assert_int_equal(list.purpose_count, 3);
+	assert_int_equal(list.calls[0].arguments[1], 20);
+	assert_int_equal(list.calls[0].arguments[2], 0);
+	assert_int_equal(list.calls[2].arguments[5], 6);
+	calls_free(&list);
+	assert_int_equal(list.count, 0);
+	assert_null(list.calls);
+}
+
+static void bytes_are_aligned(void **state unused)
+{
+	struct call_list list;
+
+	calls_init(&list, BASE);
+	assert_int_equal(calls_bytes(&list, "abc", 3), BASE);
+	assert_int_equal(calls_bytes(&list, "defg", 4), BASE + 16);
+	assert_int_equal(calls_bytes(&list, NULL, 17), BASE + 32);
+	assert_int_equal(calls_bytes(&list, NULL, 0), BASE + 64);
+	assert_memory_equal(calls_at(&list, BASE), "abc\0\0\0\0\0\0\0\0\0\0\0\0\0defg", 20);
+	assert_memory_equal(calls_at(&list, BASE + 32), "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 17);
+	calls_free(&list);
+}
+
+/* What was there before the list grew is there after. */
+static void bytes_survive_growth(void **state unused)
+{
+	struct call_list list;
+	autofree char *large = allocate(100000);
+
+	memset(large, 'x', 100000);
+	calls_init(&list, BASE);
+	for (int i = 0; i < 2000; i++)
+		assert_int_equal(calls_bytes(&list, &i, sizeof(i)), BASE + 16 * i);
+	assert_int_equal(calls_bytes(&list, large, 100000), BASE + 32000);
+	for (int i = 0; i < 2000; i++)
+		assert_int_equal(*(int *)calls_at(&list, BASE + 16 * i), i);
+	assert_memory_equal(calls_at(&list, BASE + 32000), large, 100000);
+	assert_true(list.size <= list.room);
+	calls_free(&list);
+}
+
+static void answers(void **state unused)
+{
+	struct call_list list;
+
+	calls_init(&list, BASE);
+	assert_null(calls_find(&list, "nothing"));
+	assert_int_equal(calls_result(&list, "nothing"), -ENOSYS);
+	call(&list, "first", 1);
+	call(&list, "twice", 2, 7);
+	call(&list, "twice", 2, 8);
+	list.calls[0].result = -EPERM;
+	list.calls[1].result = 42;
+	assert_int_equal(calls_result(&list, "first"), -EPERM);
+	assert_int_equal(calls_result(&list, "twice"), 42);
+	assert_int_equal(calls_find(&list, "twice")[1].arguments[0], 8);
+	calls_free(&list);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(calls_and_arguments),
+		cmocka_unit_test(bytes_are_aligned),
+		cmocka_unit_test(bytes_survive_growth),
+		cmocka_unit_test(answers),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

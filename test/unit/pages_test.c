@@ -1,0 +1,383 @@
+/*
+ * pages_test.c - page images, through a store in memory: what is written is what was there, zeros are left out where that was
+ * asked for and nowhere else; what is read is checked, and every lie of an image is an error that names it.
+ */
+#include "unit.h"
+#include <errno.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "image/message.h"
+#include "memory/pages.h"
+#include "pagemap.pb-c.h"
+
+#define PAGES(number) ((uint64_t)(number)*PAGE_SIZE)
+#define ID	      4711
+#define PAGES_ID      7
+
+static int start_clean(void **state unused)
+{
+	failure_clear();
+	log_level = 0;
+	return 0;
+}
+
+static struct image_store *new_store(void)
+{
+	struct image_store *store;
+
+	assert_int_equal(image_store_open_memory(&store), 0);
+	return store;
+}
+
+/* ---- write ---- */
+
+/* Memory of which every page says its number, but for those that hold nothing. */
+struct memory {
+	bool (*is_zero)(uint64_t page);
+	int fails;
+	uint64_t asked; /* pages */
+};
+
+static void fill_page(const struct memory *memory, uint64_t page, char *bytes)
+{
+	memset(bytes, 0, PAGE_SIZE);
+	if (!memory->is_zero(page))
+		memcpy(bytes + PAGE_SIZE - sizeof(page), &page, sizeof(page));
+}
+
+static int from_memory(void *from, const struct page_run *runs, size_t count, char *buffer)
+{
+	struct memory *memory = from;
+
+	if (memory->fails)
+		return fail(memory->fails, "no such memory");
+	for (size_t i = 0; i < count; i++)
+		for (uint64_t page = 0; page < runs[i].count; page++, buffer += PAGE_SIZE, memory->asked++)
+			fill_page(memory, runs[i].start / PAGE_SIZE + page, buffer);
+	return 0;
+}
+
+static bool never(uint64_t page unused)
+{
+	return false;
+}
+
+static bool always(uint64_t page unused)
+{
+	return true;
+}
+
+/* 3 and 4 of each ten, and what stands at borders of ten */
+static bool sometimes(uint64_t page)
+{
+	return page % 10 == 3 || page % 10 == 4 || page % 100 == 0 || page % 100 == 99;
+}
+
+static struct page_statistics write_pages(struct image_store *store, struct memory *memory,
+					  const struct page_runs *runs, unsigned flags, bool skips_zeros,
+					  int expected)
+{
+	struct page_statistics statistics = { 0 };
+	struct page_writer *writer;
+
+	assert_int_equal(page_writer_open(&writer, store, IMAGE_PAGEMAP, ID, PAGES_ID, &statistics), 0);
+	assert_int_equal(page_writer_add(writer, runs, flags, skips_zeros, from_memory, memory), expected);
+	assert_int_equal(page_writer_close(writer), 0);
+	return statistics;
+}
+
+/* The image holds exactly those pages of the runs that it should, in as few entries as can be. */
+static void assert_pagemap(struct image_store *store, const struct memory *memory,
+			   const struct page_runs *runs, unsigned flags, bool skips_zeros)
+{
+	struct page_runs expected = { 0 };
+	struct image *image;
+	PagemapHead *head;
+	PagemapEntry *entry;
+	size_t index = 0;
+
+	for (size_t i = 0; i < runs->count; i++)
+		for (uint64_t page = 0, number; page < runs->items[i].count; page++) {
+			number = runs->items[i].start / PAGE_SIZE + page;
+			if (!skips_zeros || !memory->is_zero(number))
+				page_runs_add(&expected,
+					      &(struct page_run){ PAGES(number), 1, 0,
+								  PAGES(page_runs_total(&expected)) });
+		}
+	assert_int_equal(image_open(store, &image, IMAGE_PAGEMAP, ID), 0);
+	assert_int_equal(image_read_as(image, pagemap_head, &head), 1);
+	assert_int_equal(head->pages_id, PAGES_ID);
+	image_free(head);
+	while (image_read_as(image, pagemap_entry, &entry) == 1) {
+		assert_true(index < expected.count);
+		assert_int_equal(entry->vaddr, expected.items[index].start);
+		assert_true(entry->has_nr_pages);
+		assert_int_equal(entry->nr_pages, expected.items[index].count);
+		assert_int_equal(entry->compat_nr_pages, expected.items[index].count);
+		assert_int_equal(entry->flags, flags);
+		image_free(entry);
+		index++;
+	}
+	assert_int_equal(index, expected.count);
+	image_close(image);
+	page_runs_free(&expected);
+}
+
+/* Every page that the layer promises holds what was in memory. */
+static void assert_bytes(struct image_store *store, const struct memory *memory, uint64_t pages)
+{
+	autofree char *bytes = allocate(PAGE_SIZE), *expected = allocate(PAGE_SIZE);
+	struct page_layer layer;
+
+	assert_int_equal(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID), 0);
+	assert_int_equal(page_runs_total(&layer.runs), pages);
+	if (pages)
+		assert_int_equal(image_size(layer.pages), PAGES(pages));
+	for (size_t i = 0; i < layer.runs.count; i++)
+		for (uint64_t page = 0; page < layer.runs.items[i].count; page++) {
+			const struct page_run *run = &layer.runs.items[i];
+
+			assert_int_equal(page_layer_read(&layer, bytes, 1, run->offset + PAGES(page)), 0);
+			fill_page(memory, run->start / PAGE_SIZE + page, expected);
+			assert_memory_equal(bytes, expected, PAGE_SIZE);
+		}
+	page_layer_close(&layer);
+}
+
+static void add_run(struct page_runs *runs, uint64_t page, uint64_t count)
+{
+	*grow(&runs->items, &runs->count) = (struct page_run){ .start = PAGES(page), .count = count };
+}
+
+static void round_trip(struct memory memory, const struct page_runs *runs, bool skips_zeros)
+{
+	struct image_store *store = new_store();
+	struct page_statistics statistics = write_pages(store, &memory, runs, PAGES_PRESENT | PAGES_LAZY,
+							skips_zeros, 0);
+
+	assert_int_equal(statistics.scanned, page_runs_total(runs));
+	assert_int_equal(memory.asked, statistics.scanned);
+	assert_int_equal(statistics.written + statistics.zeros, statistics.scanned);
+	if (!skips_zeros)
+		assert_int_equal(statistics.zeros, 0);
+	assert_pagemap(store, &memory, runs, PAGES_PRESENT | PAGES_LAZY, skips_zeros);
+	assert_bytes(store, &memory, statistics.written);
+	image_store_close(store);
+}
+
+static void written(void **state unused)
+{
+	struct page_runs runs = { 0 };
+
+	round_trip((struct memory){ .is_zero = never }, &runs, true);
+	add_run(&runs, 16, 1);
+	add_run(&runs, 100, 250);
+	add_run(&runs, 350, 3); /* follows: one entry with the one before */
+	add_run(&runs, 0x7fffffff0, 15);
+	round_trip((struct memory){ .is_zero = never }, &runs, false);
+	round_trip((struct memory){ .is_zero = never }, &runs, true);
+	page_runs_free(&runs);
+}
+
+static void zeros(void **state unused)
+{
+	struct page_runs runs = { 0 };
+
+	add_run(&runs, 16, 1);
+	add_run(&runs, 99, 302);
+	add_run(&runs, 403, 1);
+	round_trip((struct memory){ .is_zero = sometimes }, &runs, true);
+	round_trip((struct memory){ .is_zero = sometimes }, &runs, false);
+	round_trip((struct memory){ .is_zero = always }, &runs, true);
+	round_trip((struct memory){ .is_zero = always }, &runs, false);
+	page_runs_free(&runs);
+}
+
+/* More than a buffer holds, in one run and in more runs than one call of the source takes. */
+static void borders(void **state unused)
+{
+	struct page_runs one = { 0 }, many = { 0 };
+
+	add_run(&one, 16, 5000);
+	round_trip((struct memory){ .is_zero = never }, &one, true);
+	round_trip((struct memory){ .is_zero = sometimes }, &one, true);
+	for (uint64_t i = 0; i < 2500; i++)
+		add_run(&many, 16 + 3 * i, 1 + i % 2);
+	round_trip((struct memory){ .is_zero = never }, &many, true);
+	round_trip((struct memory){ .is_zero = sometimes }, &many, true);
+	page_runs_free(&one);
+	page_runs_free(&many);
+}
+
+static void source_fails(void **state unused)
+{
+	struct memory memory = { .is_zero = never, .fails = EFAULT };
+	struct image_store *store = new_store();
+	struct page_runs runs = { 0 };
+
+	add_run(&runs, 1, 1);
+	write_pages(store, &memory, &runs, PAGES_PRESENT, true, -EFAULT);
+	assert_int_equal(failure_errno(), EFAULT);
+	page_runs_free(&runs);
+	image_store_close(store);
+}
+
+/* ---- read ---- */
+
+struct entry {
+	uint64_t address, count;
+	int flags;     /* -1: the image does not say */
+	int in_parent; /* -1: the same */
+};
+
+static struct image_store *store_with(const struct entry *entries, size_t count, size_t pages)
+{
+	struct image_store *store = new_store();
+	PagemapHead head = { .base = PROTOBUF_C_MESSAGE_INIT(&pagemap_head__descriptor),
+			     .pages_id = PAGES_ID };
+	char page[PAGE_SIZE];
+	struct image *image;
+
+	assert_int_equal(image_create(store, &image, IMAGE_PAGEMAP, ID), 0);
+	assert_int_equal(image_write(image, &head.base), 0);
+	for (size_t i = 0; i < count; i++) {
+		PagemapEntry entry = PAGEMAP_ENTRY__INIT;
+
+		entry.vaddr = entries[i].address;
+		message_set(&entry, nr_pages, entries[i].count);
+		if (entries[i].flags >= 0)
+			message_set(&entry, flags, entries[i].flags);
+		if (entries[i].in_parent >= 0)
+			message_set(&entry, in_parent, entries[i].in_parent);
+		assert_int_equal(image_write(image, &entry.base), 0);
+	}
+	assert_int_equal(image_close(image), 0);
+	assert_int_equal(image_create(store, &image, IMAGE_PAGES, PAGES_ID), 0);
+	for (size_t i = 0; i < pages; i++) {
+		memset(page, 'a' + i % 26, sizeof(page));
+		assert_int_equal(image_write_bytes(image, page, sizeof(page)), 0);
+	}
+	assert_int_equal(image_close(image), 0);
+	return store;
+}
+
+static void assert_refused(const struct entry *entries, size_t count, size_t pages, const char *name)
+{
+	struct image_store *store = store_with(entries, count, pages);
+	struct page_layer layer;
+	char report[4096];
+
+	assert_true(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID) < 0);
+	assert_null(layer.pages);
+	assert_int_equal(layer.runs.count, 0);
+	failure_report(report, sizeof(report), "test", NULL);
+	if (!strstr(report, name))
+		fail_msg("the report does not name %s:\n%s", name, report);
+	failure_clear();
+	image_store_close(store);
+}
+
+#define refused(pages, name, ...)                                                    \
+	do {                                                                         \
+		const struct entry entries_made[] = { __VA_ARGS__ };                 \
+		assert_refused(entries_made, array_size(entries_made), pages, name); \
+	} while (0)
+
+#define PAGEMAP "pagemap-4711.img"
+
+static void lies(void **state unused)
+{
+	const int present = PAGES_PRESENT;
+
+	refused(3, PAGEMAP, { PAGES(9), 1, present, -1 }, { PAGES(8), 1, present, -1 }); /* not sorted */
+	refused(3, PAGEMAP, { PAGES(8), 2, present, -1 }, { PAGES(9), 1, present, -1 }); /* overlap */
+	refused(3, PAGEMAP, { PAGES(8), 1, present, -1 }, { PAGES(8), 1, present, -1 }); /* twice */
+	refused(3, PAGEMAP, { PAGES(8), 0, present, -1 });				 /* none */
+	refused(3, PAGEMAP, { PAGES(8) + 1, 1, present, -1 });			/* no page begins there */
+	refused(3, PAGEMAP, { 0 - PAGES(1), 2, present, -1 });			/* beyond all addresses */
+	refused(3, PAGEMAP, { PAGES(1), UINT64_MAX / PAGE_SIZE, present, -1 }); /* … by far */
+	refused(3, PAGEMAP, { PAGES(1), UINT64_MAX, present, -1 });
+	refused(3, "pages-7.img", { PAGES(8), 4, present, -1 }); /* too short */
+	refused(3, "pages-7.img", { PAGES(8), 2, present, -1 }, { PAGES(20), 2, present, -1 });
+	refused(0, "pages-7.img", { PAGES(8), 1 << 30, present, -1 });
+}
+
+/* There is no parent here. */
+static void parents_that_are_not(void **state unused)
+{
+	refused(3, PAGEMAP, { PAGES(8), 1, PAGES_IN_PARENT, -1 });
+	refused(3, PAGEMAP, { PAGES(8), 1, -1, 1 });
+}
+
+static void assert_layer(const struct entry *entries, size_t count, uint64_t pages, size_t runs)
+{
+	struct image_store *store = store_with(entries, count, 3);
+	struct page_layer layer;
+
+	assert_int_equal(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID), 0);
+	assert_int_equal(page_runs_total(&layer.runs), pages);
+	assert_int_equal(layer.runs.count, runs);
+	page_layer_close(&layer);
+	image_store_close(store);
+}
+
+static void spellings(void **state unused)
+{
+	const struct entry old[] = { { PAGES(1), 1, -1, -1 },
+				     { PAGES(2), 1, -1, 0 },
+				     { PAGES(9), 1, PAGES_PRESENT, -1 } };
+	const struct entry none[] = { { PAGES(1), 1000, 0, -1 },
+				      { PAGES(5000), 1, PAGES_PRESENT | PAGES_LAZY, -1 } };
+
+	assert_layer(old, 3, 3, 2);
+	assert_layer(none, 2, 1, 1);
+	assert_layer(NULL, 0, 0, 0);
+}
+
+static void missing(void **state unused)
+{
+	struct image_store *store = new_store();
+	struct page_layer layer;
+
+	assert_int_equal(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID), -ENOENT);
+	assert_false(has_failed());
+	image_store_close(store);
+}
+
+static void several_places(void **state unused)
+{
+	const struct entry entry = { PAGES(8), 3, PAGES_PRESENT, -1 };
+	struct image_store *store = store_with(&entry, 1, 3);
+	static char pages[3][PAGE_SIZE];
+	struct iovec places[] = { { pages[2], PAGE_SIZE }, { pages[0], PAGE_SIZE }, { pages[1], PAGE_SIZE } };
+	struct page_layer layer;
+
+	assert_int_equal(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID), 0);
+	assert_int_equal(page_layer_read_into(&layer, places, 3, 0), 0);
+	assert_int_equal(pages[2][0], 'a');
+	assert_int_equal(pages[0][PAGE_SIZE - 1], 'b');
+	assert_int_equal(pages[1][17], 'c');
+	assert_true(page_layer_read(&layer, pages, 1, PAGES(3)) < 0);
+	page_layer_close(&layer);
+	image_store_close(store);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(written, start_clean),
+		cmocka_unit_test_setup(zeros, start_clean),
+		cmocka_unit_test_setup(borders, start_clean),
+		cmocka_unit_test_setup(source_fails, start_clean),
+		cmocka_unit_test_setup(lies, start_clean),
+		cmocka_unit_test_setup(parents_that_are_not, start_clean),
+		cmocka_unit_test_setup(spellings, start_clean),
+		cmocka_unit_test_setup(missing, start_clean),
+		cmocka_unit_test_setup(several_places, start_clean),
+	};
+
+	error_init();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,342 @@
+/*
+ * proc_test.c - the parsers of /proc's texts, with real ones and with hostile ones: a process may call itself and its files as it
+ * likes, and a kernel may leave lines out.
+ */
+#include "unit.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "kernel/proc.h"
+
+static int start_clean(void **state unused)
+{
+	failure_clear();
+	log_level = 0;
+	return 0;
+}
+
+/* ---- stat ---- */
+
+#define BEHIND_NAME                                                                                                 \
+	" S 20 30 40 34816 50 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 7 8 18446744073709551615 4194304 4198400 "    \
+	"140737488347136 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 6295568 6295584 6299648 140737488347800 140737488347810 " \
+	"140737488347820 140737488347830 256\n"
+
+static void assert_behind_name(const struct proc_stat *stat)
+{
+	assert_int_equal(stat->state, 'S');
+	assert_int_equal(stat->parent, 20);
+	assert_int_equal(stat->group, 30);
+	assert_int_equal(stat->session, 40);
+	assert_int_equal(stat->flags, 4194560);
+	assert_int_equal(stat->start_time, 123456);
+	assert_int_equal(stat->start_code, 4194304);
+	assert_int_equal(stat->end_code, 4198400);
+	assert_int_equal(stat->start_stack, 140737488347136);
+	assert_int_equal(stat->start_data, 6295568);
+	assert_int_equal(stat->end_data, 6295584);
+	assert_int_equal(stat->start_brk, 6299648);
+	assert_int_equal(stat->arg_start, 140737488347800);
+	assert_int_equal(stat->env_end, 140737488347830);
+	assert_int_equal(stat->exit_code, 256);
+}
+
+static void stat_names(void **state unused)
+{
+	static const char *const names[] = {
+		"bash", "", ")", "((", "a) R 1 2 3", "new\nline", "x) Z 0\n5 (y", "\xff\xfe\x01"
+	};
+
+	for (size_t i = 0; i < array_size(names); i++) {
+		autofree char *text = format_text("4711 (%s)" BEHIND_NAME, names[i]);
+		struct proc_stat stat;
+
+		assert_int_equal(proc_parse_stat(text, &stat), 0);
+		assert_int_equal(stat.pid, 4711);
+		assert_string_equal(stat.comm, names[i]);
+		assert_behind_name(&stat);
+	}
+}
+
+static void stat_hostile(void **state unused)
+{
+	char longest[64 + 1];
+	autofree char *text = NULL;
+	static const char *const texts[] = {
+		"",
+		"4711",
+		"4711 (a",
+		"4711 a)",
+		")(",
+		"4711 (a)",
+		"4711 (a)S 1",
+		"4711 (a) S",
+		"4711 (a) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 x 21 22"
+	};
+	struct proc_stat stat;
+
+	for (size_t i = 0; i < array_size(texts); i++) {
+		assert_int_equal(proc_parse_stat(texts[i], &stat), -EINVAL);
+		failure_clear();
+	}
+	memset(longest, 'a', 64);
+	longest[64] = '\0';
+	text = format_text("1 (%s)" BEHIND_NAME, longest);
+	assert_int_equal(proc_parse_stat(text, &stat), -EINVAL);
+}
+
+/* Numbers that no kernel writes: read as they can be, and nothing breaks. */
+static void stat_huge(void **state unused)
+{
+	struct proc_stat stat;
+
+	assert_int_equal(
+		proc_parse_stat(
+			"99999999999999999999 (a) S -1 99999999999999999999999 3 4 5 6 7 8 9 10 11 12 13 14 15 16 "
+			"17 18 19 20 21 22 23 24 25 26",
+			&stat),
+		0);
+	assert_int_equal(stat.parent, -1);
+}
+
+/* ---- status ---- */
+
+static const char status_text[] =
+	"Name:\tUid: 5\\n\nUmask:\t0027\nState:\tT (stopped)\nTgid:\t4711\nPid:\t4712\nPPid:\t1\n"
+	"TracerPid:\t99\nUid:\t1000\t1001\t1002\t1003\nGid:\t0\t1\t2\t4294967294\nFDSize:\t64\n"
+	"Groups:\t4 24 4294967294 \nThreads:\t3\nSigQ:\t1/2\nSigPnd:\t0000000000000001\n"
+	"ShdPnd:\t8000000000000000\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001000\n"
+	"SigCgt:\t0000000180004002\nCapInh:\t0000000000000020\nCapPrm:\t000001ffffffffff\n"
+	"CapEff:\t0000000000000400\nCapBnd:\t000001fffeffffff\nCapAmb:\t0000000000000020\n"
+	"NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+
+static void status_real(void **state unused)
+{
+	struct proc_status status;
+
+	assert_int_equal(proc_parse_status(status_text, &status), 0);
+	assert_int_equal(status.uid[0], 1000);
+	assert_int_equal(status.uid[3], 1003);
+	assert_int_equal(status.gid[3], 4294967294);
+	assert_int_equal(status.group_count, 3);
+	assert_int_equal(status.groups[0], 4);
+	assert_int_equal(status.groups[2], 4294967294);
+	assert_int_equal(status.umask, 027);
+	assert_int_equal(status.state, 'T');
+	assert_int_equal(status.group_leader, 4711);
+	assert_int_equal(status.tracer, 99);
+	assert_int_equal(status.threads, 3);
+	assert_int_equal(status.pending, 1);
+	assert_true(status.shared_pending == 1ULL << 63);
+	assert_true(status.blocked == ~0ULL);
+	assert_true(status.permitted == 0x1ffffffffffULL);
+	assert_true(status.bounding == 0x1fffeffffffULL);
+	assert_int_equal(status.inheritable, 0x20);
+	assert_int_equal(status.effective, 0x400);
+	assert_int_equal(status.ambient, 0x20);
+	assert_int_equal(status.no_new_privileges, 1);
+	assert_int_equal(status.seccomp, 2);
+	proc_status_free(&status);
+	assert_int_equal(status.group_count, 0);
+}
+
+static void status_with_little(void **state unused)
+{
+	struct proc_status status;
+
+	assert_int_equal(proc_parse_status("", &status), -EINVAL);
+	assert_int_equal(proc_parse_status("Uid:\t1\t2\t3\nGid:\t1\t2\t3\t4\n", &status), -EINVAL);
+	assert_int_equal(proc_parse_status("Uid:\t1\t2\t3\t4\n", &status), -EINVAL);
+	assert_int_equal(proc_parse_status("Uid:\t1\t2\t3\t4\nGid:\t1\t2\t3\t4\nGroups:\t", &status), 0);
+	assert_int_equal(status.group_count, 0);
+	assert_int_equal(status.state, '?');
+	assert_int_equal(status.permitted, 0);
+	proc_status_free(&status);
+}
+
+/* ---- limits ---- */
+
+static const char limits_text[] =
+	"Limit                     Soft Limit           Hard Limit           Units     \n"
+	"Max cpu time              unlimited            unlimited            seconds   \n"
+	"Max file size             1                    unlimited            bytes     \n"
+	"Max data size             2                    3                    bytes     \n"
+	"Max stack size            8388608              unlimited            bytes     \n"
+	"Max core file size        0                    0                    bytes     \n"
+	"Max resident set          unlimited            unlimited            bytes     \n"
+	"Max processes             100                  200                  processes \n"
+	"Max open files            1024                 1048576              files     \n"
+	"Max locked memory         8388608              8388608              bytes     \n"
+	"Max address space         18446744073709551614 unlimited            bytes     \n"
+	"Max file locks            unlimited            unlimited            locks     \n"
+	"Max pending signals       31                   32                   signals   \n"
+	"Max msgqueue size         819200               819200               bytes     \n"
+	"Max nice priority         0                    40                   \n"
+	"Max realtime priority     0                    99                   \n"
+	"Max realtime timeout      unlimited            unlimited            us        \n";
+
+static void limits_real(void **state unused)
+{
+	struct rlimit limits[RLIM_NLIMITS];
+
+	assert_int_equal(proc_parse_limits(limits_text, limits), 0);
+	assert_true(limits[RLIMIT_CPU].rlim_cur == RLIM_INFINITY &&
+		    limits[RLIMIT_CPU].rlim_max == RLIM_INFINITY);
+	assert_true(limits[RLIMIT_FSIZE].rlim_cur == 1 && limits[RLIMIT_FSIZE].rlim_max == RLIM_INFINITY);
+	assert_true(limits[RLIMIT_NPROC].rlim_cur == 100 && limits[RLIMIT_NPROC].rlim_max == 200);
+	assert_true(limits[RLIMIT_AS].rlim_cur == RLIM_INFINITY - 1);
+	assert_true(limits[RLIMIT_SIGPENDING].rlim_cur == 31 && limits[RLIMIT_SIGPENDING].rlim_max == 32);
+	assert_true(limits[RLIMIT_NICE].rlim_max == 40 && limits[RLIMIT_RTPRIO].rlim_max == 99);
+	assert_true(limits[RLIMIT_RTTIME].rlim_max == RLIM_INFINITY);
+}
+
+/* Each line in turn is missing, or has no numbers. */
+static void limits_without_a_line(void **state unused)
+{
+	struct rlimit limits[RLIM_NLIMITS];
+
+	for (const char *line = strchr(limits_text, '\n') + 1; *line; line = strchr(line, '\n') + 1) {
+		autofree char *text = copy_text(limits_text);
+		char *there = text + (line - limits_text), *next = strchr(there, '\n') + 1;
+
+		memset(there + 26, '?', next - there - 27);
+		assert_int_equal(proc_parse_limits(text, limits), -EINVAL);
+		failure_clear();
+		memmove(there, next, strlen(next) + 1);
+		assert_int_equal(proc_parse_limits(text, limits), -EINVAL);
+		failure_clear();
+	}
+}
+
+/* ---- smaps ---- */
+
+static void smaps_real(void **state unused)
+{
+	char text[] =
+		"00400000-00452000 r-xp 00001000 08:02 173521      /a b (deleted)\nSize:  328 kB\nRss:    316 kB\n"
+		"VmFlags: rd ex mr mw me dw \n"
+		"7ffc0000-7ffe1000 rw-s 00000000 00:01 18446744073709551615 \nRss: 0 kB\nVmFlags: rd wr gd lo dd ht zz\n"
+		"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0   [vsyscall]\nVmFlags: ex\n";
+	struct vmas vmas = { 0 };
+
+	assert_int_equal(proc_parse_smaps(text, &vmas), 0);
+	assert_int_equal(vmas.count, 3);
+	assert_int_equal(vmas.items[0].start, 0x400000);
+	assert_int_equal(vmas.items[0].offset, 0x1000);
+	assert_int_equal(vmas.items[0].inode, 173521);
+	assert_int_equal(vmas.items[0].protection, PROT_READ | PROT_EXEC);
+	assert_int_equal(vmas.items[0].flags, MAP_PRIVATE);
+	assert_int_equal(vmas.items[0].resident, 316 << 10);
+	assert_true(vmas.items[0].may_write);
+	assert_true(vmas.items[0].device == makedev(8, 2));
+	assert_string_equal(vmas.items[0].path, "/a b (deleted)");
+	assert_int_equal(vmas.items[1].flags, MAP_SHARED | MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB);
+	assert_true(vmas.items[1].advice == 1ULL << MADV_DONTDUMP);
+	assert_false(vmas.items[1].may_write);
+	assert_string_equal(vmas.items[1].path, "");
+	assert_true(vmas.items[2].start == 0xffffffffff600000);
+	assert_string_equal(vmas.items[2].path, "[vsyscall]");
+	vmas_free(&vmas);
+	assert_int_equal(vmas.count, 0);
+}
+
+static void smaps_hostile(void **state unused)
+{
+	static const char *const wrong[] = { "00400000-00400000 r-xp 0 08:02 1 /a\n",
+					     "00500000-00400000 r-xp 0 08:02 1 /a\n",
+					     "0-\n",
+					     "400000-500000\n",
+					     "deadbeef\n",
+					     "00400000-00500000 rwxp 0 08 1 /a\n" };
+	static const char *const harmless[] = { "",	"\n",	     "VmFlags: rd wr\nRss: 4 kB\n",
+						"Rss:", "VmFlags: ", "\n\n\n" };
+
+	for (size_t i = 0; i < array_size(wrong); i++) {
+		autofree char *text = copy_text(wrong[i]);
+		struct vmas vmas = { 0 };
+
+		assert_int_equal(proc_parse_smaps(text, &vmas), -EINVAL);
+		failure_clear();
+		vmas_free(&vmas);
+	}
+	for (size_t i = 0; i < array_size(harmless); i++) {
+		autofree char *text = copy_text(harmless[i]);
+		struct vmas vmas = { 0 };
+
+		assert_int_equal(proc_parse_smaps(text, &vmas), 0);
+		assert_int_equal(vmas.count, 0);
+	}
+}
+
+/* The last line has no end, its flags stop in the middle, its numbers have none. */
+static void smaps_torn(void **state unused)
+{
+	static const char *const ends[] = { "VmFlags: rd lo", "VmFlags: rd lo ", "VmFlags: rd lo d",
+					    "VmFlags: rd lo\nRss:" };
+
+	for (size_t i = 0; i < array_size(ends); i++) {
+		autofree char *text = format_text("1000-2000 rw-p 0 0:0 0\n%s", ends[i]);
+		struct vmas vmas = { 0 };
+
+		assert_int_equal(proc_parse_smaps(text, &vmas), 0);
+		assert_int_equal(vmas.count, 1);
+		assert_int_equal(vmas.items[0].flags, MAP_PRIVATE | MAP_LOCKED);
+		assert_int_equal(vmas.items[0].resident, 0);
+		vmas_free(&vmas);
+	}
+}
+
+/* ---- ourselves ---- */
+
+static void ourselves(void **state unused)
+{
+	autoclose int self = proc_open(getpid());
+	struct rlimit limits[RLIM_NLIMITS], now;
+	struct proc_status status;
+	struct proc_stat stat;
+	struct vmas vmas = { 0 };
+
+	assert_true(self >= 0);
+	assert_int_equal(proc_read_stat(self, &stat), 0);
+	assert_int_equal(stat.pid, getpid());
+	assert_int_equal(stat.parent, getppid());
+	assert_int_equal(stat.session, getsid(0));
+	assert_int_equal(proc_read_status(self, &status), 0);
+	assert_int_equal(status.uid[1], geteuid());
+	proc_status_free(&status);
+	assert_int_equal(proc_read_limits(self, limits), 0);
+	for (int i = 0; i < RLIM_NLIMITS; i++) {
+		getrlimit(i, &now);
+		assert_true(now.rlim_cur == limits[i].rlim_cur && now.rlim_max == limits[i].rlim_max);
+	}
+	assert_int_equal(proc_read_smaps(self, &vmas), 0);
+	assert_true(vmas.count > 3);
+	vmas_free(&vmas);
+	assert_true(proc_open(-1) < 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(stat_names, start_clean),
+		cmocka_unit_test_setup(stat_hostile, start_clean),
+		cmocka_unit_test_setup(stat_huge, start_clean),
+		cmocka_unit_test_setup(status_real, start_clean),
+		cmocka_unit_test_setup(status_with_little, start_clean),
+		cmocka_unit_test_setup(limits_real, start_clean),
+		cmocka_unit_test_setup(limits_without_a_line, start_clean),
+		cmocka_unit_test_setup(smaps_real, start_clean),
+		cmocka_unit_test_setup(smaps_hostile, start_clean),
+		cmocka_unit_test_setup(smaps_torn, start_clean),
+		cmocka_unit_test_setup(ourselves, start_clean),
+	};
+
+	error_init();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

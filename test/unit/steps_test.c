@@ -1,0 +1,117 @@
+/*
+ * steps_test.c - tables of steps: their order, what is undone and in which order, injected faults.
+ */
+#include "unit.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/steps.h"
+#include "compiler.h"
+
+/* What happened, a letter each: a b c were run, A B C undone. */
+struct course {
+	char text[32];
+	char fails; /* the step that does */
+};
+
+static int note(struct course *course, char letter)
+{
+	course->text[strlen(course->text)] = letter;
+	return course->fails == letter ? fail(EIO, "step %c", letter) : 0;
+}
+
+#define runs(letter)                              \
+	static int run_##letter(void *context)    \
+	{                                         \
+		return note(context, #letter[0]); \
+	}
+#define undoes(letter, capital)                  \
+	static void undo_##letter(void *context) \
+	{                                        \
+		note(context, #capital[0]);      \
+	}
+
+runs(a);
+runs(b);
+runs(c);
+runs(d);
+undoes(a, A);
+undoes(b, B);
+undoes(d, D);
+
+static const struct step steps[] = {
+	{ "a", run_a, undo_a, false },
+	{ "b", run_b, undo_b, false },
+	{ "c", run_c, NULL, false },
+	{ "d", run_d, undo_d, true },
+};
+
+static int start_clean(void **state unused)
+{
+	failure_clear();
+	unsetenv("CRIU_FAULT");
+	log_level = 0;
+	return 0;
+}
+
+static void assert_course(const char *fault, char fails, const char *expected, int result)
+{
+	struct course course = { .fails = fails };
+
+	failure_clear();
+	if (fault)
+		setenv("CRIU_FAULT", fault, 1);
+	assert_int_equal(steps_run("test", steps, array_size(steps), &course), result);
+	assert_string_equal(course.text, expected);
+	assert_int_equal(has_failed(), result != 0);
+	unsetenv("CRIU_FAULT");
+}
+
+static void all_well(void **state unused)
+{
+	assert_course(NULL, 0, "abcd", 0);
+	assert_int_equal(steps_run("test", steps, 0, NULL), 0);
+}
+
+/* The step that failed half-way is undone, too; the first reason counts. */
+static void failures(void **state unused)
+{
+	assert_course(NULL, 'a', "aA", -EIO);
+	assert_course(NULL, 'b', "abBA", -EIO);
+	assert_course(NULL, 'c', "abcBA", -EIO);
+	assert_course(NULL, 'd', "abcdDBA", -EIO);
+	assert_int_equal(failure_errno(), EIO);
+}
+
+/* After its work, but for a final step, which could not be undone. */
+static void faults(void **state unused)
+{
+	assert_course("test:1", 0, "aA", -EINVAL);
+	assert_course("test:2", 0, "abBA", -EINVAL);
+	assert_course("test:3", 0, "abcBA", -EINVAL);
+	assert_course("test:4", 0, "abcDBA", -EINVAL);
+}
+
+static void faults_elsewhere(void **state unused)
+{
+	static const char *const others[] = { "test:5", "test:0", "test", "tes:1", "testing:1",
+					      "dump:1", "",	  ":1",	  "test:x" };
+
+	for (size_t i = 0; i < array_size(others); i++)
+		assert_course(others[i], 0, "abcd", 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(all_well, start_clean),
+		cmocka_unit_test_setup(failures, start_clean),
+		cmocka_unit_test_setup(faults, start_clean),
+		cmocka_unit_test_setup(faults_elsewhere, start_clean),
+	};
+
+	error_init();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
