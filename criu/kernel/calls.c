@@ -34,8 +34,8 @@ uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size)
 {
 	size_t at = round_up(list->size, 16UL);
 
-	if (at + size > list->room) {
-		list->room = max(2 * list->room, round_up(at + size, PAGE_SIZE));
+	if (at + size >= list->room) {
+		list->room = max(2 * list->room, round_up(at + size + 1, PAGE_SIZE));
 		list->bytes = reallocate_array(list->bytes, list->room, 1);
 	}
 	memset(list->bytes + list->size, 0, at - list->size);

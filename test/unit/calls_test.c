@@ -41,6 +41,19 @@ static void bytes_are_aligned(void **state unused)
 	calls_free(&list);
 }
 
+/* The first bytes of all are none. */
+static void no_bytes(void **state unused)
+{
+	struct call_list list;
+
+	calls_init(&list, BASE);
+	assert_int_equal(calls_bytes(&list, NULL, 0), BASE);
+	assert_int_equal(calls_bytes(&list, "", 0), BASE);
+	assert_int_equal(calls_bytes(&list, "a", 1), BASE);
+	assert_non_null(calls_at(&list, BASE));
+	calls_free(&list);
+}
+
 /* What was there before the list grew is there after. */
 static void bytes_survive_growth(void **state unused)
 {
@@ -82,6 +95,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(calls_and_arguments),
 		cmocka_unit_test(bytes_are_aligned),
+		cmocka_unit_test(no_bytes),
 		cmocka_unit_test(bytes_survive_growth),
 		cmocka_unit_test(answers),
 	};
