@@ -41,6 +41,7 @@ struct traced_thread {
 	unsigned options;     /* PTRACE_O_* that are set */
 	bool asleep_is_known; /* when we came it waited in a call that does not tell its remaining time … */
 	uint64_t asleep;      /* … since so many nanoseconds */
+	uint64_t remaining;   /* set by trace_settle_context(): see trace_reenter_call(); ns, 0: unknown, or none */
 };
 
 /* `deadline` is CLOCK_MONOTONIC in nanoseconds. -ESRCH: the thread is gone (not recorded); -ETIMEDOUT: recorded. */
@@ -69,6 +70,13 @@ uint64_t trace_deadline(double seconds);	 /* from now */
  * critical section. `context` is changed in place; `pid`/`tid` name the (parked) thread it came from.
  */
 int trace_settle_context(struct traced_thread *thread, struct thread_context *context);
+/*
+ * The rest of what trace_settle_context() cannot say with registers: a relative timeout that stands in the task's memory
+ * (nanosleep, clock_nanosleep, futex). It leaves in thread->remaining what remained of it, if that is known. A parked thread that has
+ * those registers is put into that very call for that time, and is interrupted in it again: the kernel then holds the rest, as it
+ * did when the thread was dumped. If the call ends at once, the registers say so.
+ */
+int trace_reenter_call(struct traced_thread *thread, uint64_t remaining);
 
 /* ---- one process ---- */
 

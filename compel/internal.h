@@ -129,6 +129,12 @@ uint64_t stack_pointer(const struct traced_thread *thread);
 int settle_arrival(struct traced_thread *thread);
 /* Before it is interrupted: is it in a call that ends without telling its remaining time, and since when? */
 void settle_look_asleep(struct traced_thread *thread);
+bool settle_read(pid_t tid, uint64_t address, void *buffer, size_t size);
+
+/* arch/x86/reenter.c: the register that points to a relative timeout; NULL: this call has none in memory. */
+unsigned long long *timeout_in_memory(struct user_regs_struct *registers, long number);
+/* Of that, what remains: into thread->remaining, if it is known how long it has been asleep. */
+void settle_remaining(struct traced_thread *thread, struct user_regs_struct *registers, long number);
 
 /* ---- infect.c ---- */
 

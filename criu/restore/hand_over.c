@@ -81,6 +81,8 @@ static int give_registers(struct task *task, size_t index)
 								  0;
 	if (!result)
 		result = trace_set_context(&task->victim->threads[index], &context);
+	if (!result && core->thread_core->timeout_left)
+		result = trace_reenter_call(&task->victim->threads[index], core->thread_core->timeout_left);
 	trace_free_context(&context);
 	return result;
 }

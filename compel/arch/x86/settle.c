@@ -15,7 +15,6 @@
  * EINTR, as it would after SIGSTOP and SIGCONT.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <linux/rseq.h>
 #include <sched.h>
 #include <stdio.h>
@@ -35,7 +34,7 @@
 #define RESTARTNOHAND	   (-514)
 #define RESTART_WITH_BLOCK (-516)
 
-/* Timeouts in milliseconds stand in a register; those that are structures in memory cannot be shortened. */
+/* Timeouts in milliseconds stand in a register; for those that are structures in memory see reenter.c. */
 static bool has_millisecond_timeout(long number)
 {
 	return number == SYS_epoll_wait || number == SYS_epoll_pwait || number == SYS_poll;
@@ -59,7 +58,7 @@ static bool minds_a_stop(long number)
 	return false;
 }
 
-static bool read_memory(pid_t tid, uint64_t address, void *buffer, size_t size)
+bool settle_read(pid_t tid, uint64_t address, void *buffer, size_t size)
 {
 	struct iovec here = { buffer, size }, there = { (void *)address, size };
 
@@ -117,15 +116,18 @@ static bool read_clock_of(int processor, uint64_t *when)
 void settle_look_asleep(struct traced_thread *thread)
 {
 	autofree char *call = NULL;
-	uint64_t then, now, arguments[4] = {};
+	struct user_regs_struct arguments = {};
+	uint64_t then, now;
 	long number;
 	int processor;
 
 	if (read_proc(thread->tid, "syscall", &call) < 0 ||
-	    sscanf(call, "%ld %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64, &number, &arguments[0],
-		   &arguments[1], &arguments[2], &arguments[3]) != 5)
+	    sscanf(call, "%ld %llx %llx %llx %llx", &number, &arguments.rdi, &arguments.rsi, &arguments.rdx,
+		   &arguments.r10) != 5)
 		return;
-	if (!has_millisecond_timeout(number) || (int32_t)arguments[number == SYS_poll ? 2 : 3] <= 0)
+	if (!timeout_in_memory(&arguments, number) &&
+	    (!has_millisecond_timeout(number) ||
+	     (int32_t)(number == SYS_poll ? arguments.rdx : arguments.r10) <= 0))
 		return;
 	processor = read_processor(thread->tid);
 	if (processor < 0 || processor >= CPU_SETSIZE || !read_scheduled(thread->tid, &then) || !then ||
@@ -151,7 +153,7 @@ static bool stands_behind_syscall(const struct traced_thread *thread,
 {
 	unsigned char bytes[2];
 
-	return read_memory(thread->tid, registers->rip - 2, bytes, 2) && bytes[0] == 0x0f && bytes[1] == 0x05;
+	return settle_read(thread->tid, registers->rip - 2, bytes, 2) && bytes[0] == 0x0f && bytes[1] == 0x05;
 }
 
 static void make_again(struct user_regs_struct *registers, long number)
@@ -172,7 +174,7 @@ static long number_before_restart(const struct traced_thread *thread,
 	unsigned char code[26];
 	int32_t number;
 
-	if (!read_memory(thread->tid, registers->rip - 2 - sizeof(code), code, sizeof(code)))
+	if (!settle_read(thread->tid, registers->rip - 2 - sizeof(code), code, sizeof(code)))
 		return -1;
 	for (size_t at = sizeof(code) - 4; at-- > 1;) {
 		memcpy(&number, code + at, sizeof(number));
@@ -201,6 +203,8 @@ static void make_again_with_rest(struct traced_thread *thread, struct user_regs_
 		registers->rdx = registers->r10;
 	else if (number == SYS_poll)
 		shorten_timeout(thread, &registers->rdx);
+	else if (number == (long)registers->orig_rax)
+		settle_remaining(thread, registers, number);
 	make_again(registers, number);
 }
 
@@ -216,9 +220,9 @@ static void abort_sequence(struct traced_thread *thread, struct user_regs_struct
 	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread->tid, sizeof(configuration), &configuration) <= 0 ||
 	    !configuration.rseq_abi_pointer)
 		return;
-	if (!read_memory(thread->tid, configuration.rseq_abi_pointer + offsetof(struct rseq, rseq_cs),
+	if (!settle_read(thread->tid, configuration.rseq_abi_pointer + offsetof(struct rseq, rseq_cs),
 			 &address, sizeof(address)) ||
-	    !address || !read_memory(thread->tid, address, &section, sizeof(section)))
+	    !address || !settle_read(thread->tid, address, &section, sizeof(section)))
 		return;
 	if (registers->rip - section.start_ip < section.post_commit_offset)
 		registers->rip = section.abort_ip;
