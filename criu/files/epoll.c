@@ -55,12 +55,9 @@ static struct task *first_holder(const struct snapshot *snapshot, const struct f
 }
 
 /* Finds a descriptor of the holder that leads to the target: best the number that it was added under. */
-static int find_target(const struct snapshot *snapshot, const struct file *file,
+static int find_target(const struct task *holder, const struct seen_file *seen,
 		       const struct kcmp_epoll_slot *target, EventpollTfdEntry *entry)
 {
-	const struct seen_file *seen = file->seen;
-	const struct task *holder = first_holder(snapshot, file);
-
 	if (task_find_descriptor(holder, target->tfd) && leads_to(seen, holder, target->tfd, target))
 		return 0;
 	for (size_t i = 0; i < holder->descriptor_count; i++) {
@@ -79,7 +76,7 @@ static int find_target(const struct snapshot *snapshot, const struct file *file,
 }
 
 /* "tfd:        3 events: c0000019 data:  123456789abcdef  pos:0 ino:110946 sdev:f" */
-static int describe_target(const struct snapshot *snapshot, struct file *file, const char *line,
+static int describe_target(const struct task *holder, const struct file *file, const char *line,
 			   EventpollFileEntry *entry)
 {
 	EventpollTfdEntry *target = message_new(EventpollTfdEntry, eventpoll_tfd_entry);
@@ -97,12 +94,13 @@ static int describe_target(const struct snapshot *snapshot, struct file *file, c
 	for (size_t i = 0; i + 1 < entry->n_tfd; i++)
 		slot.toff += (entry->tfd[i]->has_number ? entry->tfd[i]->number : entry->tfd[i]->tfd) ==
 			     slot.tfd;
-	return find_target(snapshot, file, &slot, target);
+	return find_target(holder, file->seen, &slot, target);
 }
 
 static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
 {
 	EventpollFileEntry *entry = file->entry->epfd = message_new(EventpollFileEntry, eventpoll_file_entry);
+	const struct task *holder = first_holder(snapshot, file);
 	int result = 0;
 
 	entry->id = file->id;
@@ -112,7 +110,7 @@ static int describe(struct snapshot *snapshot, struct file *file, FownEntry *own
 	     line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (!strncmp(line, "tfd:", 4))
-			result = describe_target(snapshot, file, line, entry);
+			result = describe_target(holder, file, line, entry);
 	}
 	return result;
 }
@@ -127,7 +125,7 @@ static int check(struct snapshot *snapshot, struct file *file)
 	if (!entry)
 		return fail(EINVAL, "file %u in files.img is an epoll but has no description", file->id);
 	for (size_t i = 0; holder && i < entry->n_tfd; i++)
-		if (entry->tfd[i]->tfd > INT32_MAX || entry->tfd[i]->number > INT32_MAX ||
+		if (entry->tfd[i]->tfd >= INT32_MAX || entry->tfd[i]->number >= INT32_MAX ||
 		    !task_find_descriptor(holder, entry->tfd[i]->tfd))
 			return fail(
 				EINVAL,
@@ -174,17 +172,22 @@ static int add_under(int epoll, int number, const EventpollTfdEntry *entry)
 	return entry->events & ~HOW_TO_WATCH ? 0 : put_to_sleep(epoll, number, &event);
 }
 
+/* A second descriptor, anywhere but at `number`; -1 and errno. */
+static int copy_aside(int fd, int number)
+{
+	autoclose int there = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	return there == number ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : steal_fd(&there);
+}
+
 /* Lends the target the number that it was added under. */
 static int add(const struct file *file, const struct file *target, const EventpollTfdEntry *entry)
 {
 	int number = entry->has_number ? entry->number : entry->tfd, result;
-	autoclose int epoll = fcntl(file->fd, F_DUPFD_CLOEXEC, number + 1), watched = -1, in_the_way = -1;
+	autoclose int epoll = copy_aside(file->fd, number), watched = copy_aside(target->fd, number);
+	autoclose int in_the_way = copy_aside(number, number);
 
-	if (epoll >= 0)
-		watched = fcntl(target->fd, F_DUPFD_CLOEXEC, number + 1);
-	if (watched >= 0)
-		in_the_way = fcntl(number, F_DUPFD_CLOEXEC, number + 1);
-	if (watched < 0 || (in_the_way < 0 && errno != EBADF) || dup3(watched, number, O_CLOEXEC) < 0)
+	if (epoll < 0 || watched < 0 || dup3(watched, number, O_CLOEXEC) < 0)
 		return fail(errno, "cannot lend a file the descriptor %d", number);
 	result = add_under(epoll, number, entry);
 	if (result)
