@@ -1,8 +1,8 @@
 /*
- * stream.h - a file that is written behind whoever fills it: from a ring of buffers, by threads of its own.
+ * stream.h - a file that is written behind whoever fills it: from a ring of buffers, by a thread of its own.
  *
- * What fits into one buffer is written when the stream is closed, through the page cache, and no thread is started. More than
- * that goes to the disk past the page cache (O_DIRECT) where the file system can, and is on it when the stream is closed.
+ * What fits into one buffer is written when the stream is closed, and no thread is started. Writing to the disk begins behind
+ * each buffer; it is for the caller to sync.
  */
 #ifndef CRIU_MEMORY_STREAM_H
 #define CRIU_MEMORY_STREAM_H

@@ -1,0 +1,120 @@
+/*
+ * stream_test.c - a file that is written behind its producer holds what was put into it, whatever the sizes; a full disk is told.
+ */
+#include "unit.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <signal.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "memory/stream.h"
+
+static char content(size_t page, size_t round)
+{
+	return (char)(page * 7 + round);
+}
+
+/* Puts `pages` pages into the stream, at most `most` at a time. */
+static int put(struct stream *stream, size_t pages, size_t most)
+{
+	for (size_t page = 0; page < pages;) {
+		size_t room, take;
+		char *buffer = stream_buffer(stream, &room);
+
+		if (!buffer)
+			return -EIO;
+		take = min(min(room / PAGE_SIZE, most), pages - page);
+		assert_true(take > 0);
+		assert_int_equal((uintptr_t)buffer % PAGE_SIZE, 0);
+		for (size_t i = 0; i < take; i++)
+			memset(buffer + i * PAGE_SIZE, content(page + i, most), PAGE_SIZE);
+		if (stream_advance(stream, take * PAGE_SIZE))
+			return -EIO;
+		page += take;
+	}
+	return 0;
+}
+
+static void check(int fd, size_t pages, size_t most)
+{
+	struct stat found;
+
+	assert_int_equal(fstat(fd, &found), 0);
+	assert_int_equal(found.st_size, pages * PAGE_SIZE);
+	for (size_t page = 0; page < pages; page++) {
+		char bytes[PAGE_SIZE], expected[PAGE_SIZE];
+
+		memset(expected, content(page, most), PAGE_SIZE);
+		assert_int_equal(pread(fd, bytes, PAGE_SIZE, page * PAGE_SIZE), PAGE_SIZE);
+		assert_memory_equal(bytes, expected, PAGE_SIZE);
+	}
+}
+
+static void holds_what_was_put(void **state unused)
+{
+	static const size_t pages[] = { 0, 1, 63, 64, 65, 128, 511, 512, 513, 5000 },
+			    most[] = { 1, 3, 64, 1000 };
+
+	for (size_t i = 0; i < array_size(pages); i++)
+		for (size_t j = 0; j < array_size(most); j++) {
+			int fd = memfd_create("stream", MFD_CLOEXEC);
+			struct stream *stream;
+
+			assert_int_equal(stream_open(&stream, fd, "test"), 0);
+			assert_int_equal(put(stream, pages[i], most[j]), 0);
+			assert_int_equal(stream_close(stream), 0);
+			check(fd, pages[i], most[j]);
+			close(fd);
+		}
+}
+
+static void nothing_to_close(void **state unused)
+{
+	assert_int_equal(stream_close(NULL), 0);
+}
+
+/* A file that may not grow any more stands for a full disk. */
+static void tells_a_full_disk(void **state unused)
+{
+	static const size_t pages[] = { 30, 300, 3000 };
+	struct rlimit old, small;
+
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	small = (struct rlimit){ 20 * PAGE_SIZE, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	for (size_t i = 0; i < array_size(pages); i++) {
+		char path[] = "/tmp/stream_test.XXXXXX";
+		int fd = mkstemp(path), result;
+		struct stream *stream;
+
+		assert_true(fd >= 0);
+		unlink(path);
+		failure_clear();
+		assert_int_equal(stream_open(&stream, fd, "test"), 0);
+		result = put(stream, pages[i], 64);
+		result = stream_close(stream) ?: result;
+		assert_true(result < 0);
+		assert_int_equal(failure_errno(), EFBIG);
+		close(fd);
+	}
+	setrlimit(RLIMIT_FSIZE, &old);
+	failure_clear();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(holds_what_was_put),
+		cmocka_unit_test(nothing_to_close),
+		cmocka_unit_test(tells_a_full_disk),
+	};
+
+	error_init();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
