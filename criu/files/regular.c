@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -27,6 +28,12 @@ static bool is_stateless_device(dev_t device)
 	       (number == 3 || number == 5 || number == 7 || number == 8 || number == 9);
 }
 
+static bool is_openable(const struct stat *file)
+{
+	return S_ISREG(file->st_mode) || S_ISDIR(file->st_mode) ||
+	       (S_ISCHR(file->st_mode) && is_stateless_device(file->st_rdev));
+}
+
 /* A file of another kind that has a path, which is told as a file of ours (files_add_path()); or that was opened with O_PATH. */
 static bool is_only_path(const struct seen_file *seen)
 {
@@ -39,22 +46,38 @@ static bool recognizes(const struct seen_file *seen)
 		return false;
 	if (is_only_path(seen))
 		return true;
-	return S_ISREG(seen->stat.st_mode) || S_ISDIR(seen->stat.st_mode) ||
-	       (S_ISCHR(seen->stat.st_mode) && is_stateless_device(seen->stat.st_rdev));
+	return is_openable(&seen->stat);
 }
 
 static int refuse_file(const struct seen_file *seen, const char *why)
 {
 	if (seen->fd >= 0)
-		return refuse("process %d (%s): file %d (%s): %s", seen->task->pid, seen->task->name, seen->fd, seen->link, why);
+		return refuse("process %d (%s): file %d (%s): %s", seen->task->pid, seen->task->name,
+			      seen->fd, seen->link, why);
 	return refuse("process %d (%s): %s: %s", seen->task->pid, seen->task->name, seen->link, why);
 }
 
+/* A file of /proc about a process of the tree: restore opens files before there are processes. */
+static bool tells_of_the_tree(const struct snapshot *snapshot, const char *path)
+{
+	const struct task *task;
+	int pid;
+
+	if (sscanf(path, "/proc/%d", &pid) != 1)
+		return false;
+	for_each_task(task, snapshot) for (size_t i = 0; i < task->thread_count;
+					   i++) if (task->threads[i] == pid) return true;
+	return false;
+}
+
 /* Will restore find the same file under this path? */
-static int check_path(const struct seen_file *seen)
+static int check_path(const struct snapshot *snapshot, const struct seen_file *seen)
 {
 	struct stat found;
 
+	if (tells_of_the_tree(snapshot, seen->link))
+		return refuse_file(
+			seen, "files of /proc about a process that is dumped, too, are not supported yet");
 	if (!seen->stat.st_nlink)
 		return refuse_file(seen, "deleted files are not supported yet");
 	if (stat(seen->link, &found) < 0)
@@ -74,11 +97,11 @@ static void add_build_id(RegFileEntry *entry)
 		entry->build_id = copy_bytes(words, entry->n_build_id * sizeof(*words));
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file, FownEntry *owner)
+static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
 {
 	const struct seen_file *seen = file->seen;
 	RegFileEntry *entry = message_new(RegFileEntry, reg_file_entry);
-	int result = check_path(seen);
+	int result = check_path(snapshot, seen);
 
 	file->entry->reg = entry;
 	entry->id = file->id;
@@ -117,14 +140,19 @@ static int check(struct snapshot *snapshot, struct file *file)
 		return fail(EINVAL, "file %u in files.img has no absolute path: %s", file->id, entry->name);
 	if (stat(entry->name, &found) < 0)
 		return fail(errno, "%s, which the process had open, cannot be found", entry->name);
+	/* To open anything else may do something, or never end. */
+	if (!file->is_only_path && !(entry->flags & O_PATH) && !is_openable(&found))
+		return fail(EINVAL, "files.img: file %u, %s, is neither a regular file nor a directory",
+			    file->id, entry->name);
 	if (entry->has_mode && !policy->skips_mode_check && found.st_mode != entry->mode) {
-		fail_advice((found.st_mode ^ entry->mode) & S_IFMT ? "put back what was there" : "--skip-file-rwx-check");
-		return fail(EINVAL, "%s has mode %o now and had %o when the process was dumped", entry->name, found.st_mode,
-			    entry->mode);
+		fail_advice((found.st_mode ^ entry->mode) & S_IFMT ? "put back what was there" :
+								     "--skip-file-rwx-check");
+		return fail(EINVAL, "%s has mode %o now and had %o when the process was dumped", entry->name,
+			    found.st_mode, entry->mode);
 	}
 	if (entry->has_size && S_ISREG(found.st_mode) && (uint64_t)found.st_size != entry->size)
-		return fail(EINVAL, "%s has %lld bytes now and had %llu when the process was dumped", entry->name,
-			    (long long)found.st_size, (unsigned long long)entry->size);
+		return fail(EINVAL, "%s has %lld bytes now and had %llu when the process was dumped",
+			    entry->name, (long long)found.st_size, (unsigned long long)entry->size);
 	if (entry->n_build_id && !policy->validates_by_size) {
 		autoclose int fd = open(entry->name, O_RDONLY | O_CLOEXEC);
 
@@ -140,11 +168,13 @@ static int open_file(struct snapshot *snapshot unused, struct file *file)
 	int fd = open(entry->name, flags | O_CLOEXEC | O_NOCTTY);
 
 	if (fd < 0)
-		return fail(errno, "cannot open %s as the process had it (flags %#o)", entry->name, entry->flags);
+		return fail(errno, "cannot open %s as the process had it (flags %#o)", entry->name,
+			    entry->flags);
 	/* Opening may not take a reader's place: a position is set even for O_APPEND, which only writes where it wants. */
 	if (entry->pos && !(flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0 && errno != ESPIPE) {
 		close(fd);
-		return fail(errno, "cannot set the position in %s to %llu", entry->name, (unsigned long long)entry->pos);
+		return fail(errno, "cannot set the position in %s to %llu", entry->name,
+			    (unsigned long long)entry->pos);
 	}
 	return fd;
 }

@@ -112,26 +112,48 @@ static int find_paths(struct snapshot *snapshot)
 
 		if (!id)
 			continue;
-		if (!path || !path->entry->reg || path->entry->reg->name[0] != '/')
+		if (!path || path->kind != &file_kind_regular || !path->entry->reg ||
+		    path->entry->reg->name[0] != '/')
 			return fail(EINVAL, "files.img does not hold the path of file %u", file->id);
 		path->is_only_path = true;
 	}
 	return 0;
 }
 
-int files_load(struct snapshot *snapshot)
+/* Only now is it known which files are there for their path alone, and so are never opened. */
+static int check_descriptors(struct snapshot *snapshot unused, struct task *task)
+{
+	for (size_t i = 0; i < task->descriptor_count; i++)
+		if (task->descriptors[i].file->is_only_path)
+			return fail(EINVAL,
+				    "fdinfo-%u.img: descriptor %d leads to file %u, which is another's path",
+				    task->ids->files_id, task->descriptors[i].fd,
+				    task->descriptors[i].file->id);
+	return 0;
+}
+
+static int for_each_living(struct snapshot *snapshot, int (*act)(struct snapshot *, struct task *))
 {
 	struct task *task;
-	int result = load_files(snapshot);
 
 	for_each_task(task, snapshot)
 	{
-		if (!result && task->state != TASK_DEAD)
-			result = load_descriptors(snapshot, task);
+		int result = task->state == TASK_DEAD ? 0 : act(snapshot, task);
+
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	result = result ?: locks_load(snapshot) ?: find_paths(snapshot);
+	return 0;
+}
+
+int files_load(struct snapshot *snapshot)
+{
+	int result = load_files(snapshot)				 ?:
+			     for_each_living(snapshot, load_descriptors) ?:
+			     locks_load(snapshot)			 ?:
+			     find_paths(snapshot)			 ?:
+			     for_each_living(snapshot, check_descriptors);
+
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		if (snapshot->files[i]->kind && !snapshot->files[i]->is_only_path)
 			result = snapshot->files[i]->kind->check(snapshot, snapshot->files[i]);

@@ -8,18 +8,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "files/kind.h"
 #include "kernel/proc.h"
 #include "restore/restore.h"
 #include "task/part.h"
 
 #define REFUGE_SEARCH_FROM 0x10000000000ULL /* 1 TiB: programs, heaps and libraries lie higher or lower */
-#define ZOMBIE_PATIENCE	   3.0		    /* seconds; a busy pid 1 takes up to 1.7 s to collect what is its to collect */
+#define ZOMBIE_PATIENCE	   3.0 /* seconds; a busy pid 1 takes up to 1.7 s to collect what is its to collect */
 
 /* ---- pids ---- */
 
@@ -38,14 +41,16 @@ static int check_pid(pid_t pid)
 		}
 		proc_status_free(&status);
 		if (status.group_leader != pid)
-			return fail(0, "pid %d is taken by a thread of process %d (%s)", pid, status.group_leader, stat.comm);
+			return fail(0, "pid %d is taken by a thread of process %d (%s)", pid,
+				    status.group_leader, stat.comm);
 		if (stat.state != 'Z' && stat.state != 'X')
 			return fail(0, "pid %d is taken by a running process (%s)", pid, stat.comm);
 		if (waited * 0.001 > ZOMBIE_PATIENCE)
-			return fail(0, "pid %d is taken by a zombie (%s) that its parent %d does not collect", pid, stat.comm,
-				    stat.parent);
+			return fail(0, "pid %d is taken by a zombie (%s) that its parent %d does not collect",
+				    pid, stat.comm, stat.parent);
 		if (!waited)
-			log_info("pid %d is a zombie: waiting for process %d to collect it", pid, stat.parent);
+			log_info("pid %d is a zombie: waiting for process %d to collect it", pid,
+				 stat.parent);
 		usleep(1000);
 	}
 }
@@ -55,9 +60,8 @@ static int check_pids(const struct snapshot *snapshot)
 	const struct task *task;
 	int result = 0;
 
-	for_each_task(task, snapshot)
-		for (size_t i = 0; !result && i < task->thread_count; i++)
-			result = check_pid(task->threads[i]);
+	for_each_task(task, snapshot) for (size_t i = 0; !result && i < task->thread_count; i++)
+		result = check_pid(task->threads[i]);
 	return result;
 }
 
@@ -71,14 +75,15 @@ static int plan_session(struct task *task)
 
 	if (task->session != task->pid)
 		newborn->initial_session = task->session;
-	list_for_each(child, &task->children, sibling) {
+	list_for_each (child, &task->children, sibling) {
 		pid_t wanted = child->newborn->initial_session;
 
 		if (!wanted || wanted == task->session)
 			continue;
 		if (newborn->initial_session && newborn->initial_session != wanted)
-			return fail(EINVAL, "process %d has session %d, which its parent %d can never have had", child->pid, wanted,
-				    task->pid);
+			return fail(EINVAL,
+				    "process %d has session %d, which its parent %d can never have had",
+				    child->pid, wanted, task->pid);
 		newborn->initial_session = wanted;
 	}
 	return 0;
@@ -99,7 +104,8 @@ static int plan_sessions(struct restore *restore)
 	outer = snapshot->root->newborn->initial_session;
 	if (outer && !restore->options->shell_job) {
 		fail_advice("--shell-job (-j), to restore it in the session of this shell");
-		return fail(0, "process %d belonged to session %d, which is not part of the images", snapshot->root->pid, outer);
+		return fail(0, "process %d belonged to session %d, which is not part of the images",
+			    snapshot->root->pid, outer);
 	}
 	return 0;
 }
@@ -111,16 +117,19 @@ static int plan_groups(struct restore *restore)
 	const struct task *root = snapshot->root;
 	struct task *task;
 
-	for_each_task(task, snapshot) {
+	for_each_task(task, snapshot)
+	{
 		const struct task *other;
 		bool is_first = true;
 
 		if (snapshot_find_task(snapshot, task->group))
 			continue;
 		/* The group of the shell: with --shell-job, ours takes its place. */
-		if (task->group == root->group && task->session == root->session && root->session != root->pid)
+		if (task->group == root->group && task->session == root->session &&
+		    root->session != root->pid)
 			continue;
-		for_each_task(other, snapshot) {
+		for_each_task(other, snapshot)
+		{
 			if (other == task)
 				break;
 			is_first &= other->group != task->group;
@@ -128,8 +137,10 @@ static int plan_groups(struct restore *restore)
 		if (!is_first)
 			continue;
 		if (task->state == TASK_DEAD)
-			return fail(EINVAL, "process %d is a zombie in group %d, whose leader is gone: not supported yet", task->pid,
-				    task->group);
+			return fail(
+				EINVAL,
+				"process %d is a zombie in group %d, whose leader is gone: not supported yet",
+				task->pid, task->group);
 		if (check_pid(task->group))
 			return -EEXIST;
 		task->newborn->stand_in = task->group;
@@ -137,7 +148,51 @@ static int plan_groups(struct restore *restore)
 	return 0;
 }
 
+/* ---- files ---- */
+
+/* A file that the task needs without having it open: it must be one that is opened by its path. */
+static int check_file(const struct snapshot *snapshot, uint32_t id, const char *what,
+		      const struct file **found)
+{
+	const struct file *file = *found = snapshot_find_file(snapshot, id);
+
+	if (!file || file->kind != &file_kind_regular || file->is_only_path)
+		return fail(EINVAL, "files.img does not hold %s (file %u)", what, id);
+	return 0;
+}
+
+static int check_directory(const struct snapshot *snapshot, const struct task *task, uint32_t id,
+			   const char *what)
+{
+	const struct file *file;
+	struct stat found;
+	int result = check_file(snapshot, id, what, &file);
+
+	if (result)
+		return result;
+	if (stat(file->entry->reg->name, &found) < 0 || !S_ISDIR(found.st_mode))
+		return fail(ENOTDIR, "fs-%d.img: %s, %s", task->pid, what, file->entry->reg->name);
+	return 0;
+}
+
+static int check_files(const struct snapshot *snapshot, const struct task *task)
+{
+	const struct file *executable;
+
+	return check_file(snapshot, task->mm->exe_file_id, "its executable", &executable) ?:
+		       check_directory(snapshot, task, task->fs->root_id, "its root")	  ?:
+		       check_directory(snapshot, task, task->fs->cwd_id, "its working directory");
+}
+
 /* ---- memory ---- */
+
+/* With nothing to map from, it would be memory without a file. */
+static bool leads_nowhere(const struct snapshot *snapshot, const struct vma *vma)
+{
+	const struct file *file = snapshot_find_file(snapshot, vma->object);
+
+	return !file || !file->kind || file->is_only_path;
+}
 
 static int check_layout(const struct snapshot *snapshot, const struct task *task)
 {
@@ -149,16 +204,21 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 		if (vma->status & VMA_VSYSCALL)
 			continue;
 		if (vma->end > arch_task_size())
-			return fail(EINVAL, "mm-%d.img holds a mapping outside of user space: %#" PRIx64, task->pid, vma->start);
+			return fail(EINVAL, "mm-%d.img holds a mapping outside of user space: %#" PRIx64,
+				    task->pid, vma->start);
 		if (vma->status & VMA_GUARD_RANGE)
 			continue;
 		if (last && vma->start < last->end)
-			return fail(EINVAL, "mm-%d.img holds mappings that overlap at %#" PRIx64, task->pid, vma->start);
+			return fail(EINVAL, "mm-%d.img holds mappings that overlap at %#" PRIx64, task->pid,
+				    vma->start);
 		if (vma->status & (VMA_SYSV_IPC | VMA_SOCKET | VMA_AIO_RING | VMA_SHADOW_STACK | VMA_UPROBES))
-			return fail(EINVAL, "the mapping at %#" PRIx64 " is of a kind that is not supported yet (status %#x)",
+			return fail(EINVAL,
+				    "the mapping at %#" PRIx64
+				    " is of a kind that is not supported yet (status %#x)",
 				    vma->start, vma->status);
-		if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) && !snapshot_find_file(snapshot, vma->object))
-			return fail(EINVAL, "the mapping at %#" PRIx64 " leads to an unknown file", vma->start);
+		if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) && leads_nowhere(snapshot, vma))
+			return fail(EINVAL, "mm-%d.img: the mapping at %#" PRIx64 " leads to an unknown file",
+				    task->pid, vma->start);
 		last = vma;
 	}
 	return 0;
@@ -180,7 +240,9 @@ static int check_pages(const struct task *task)
 				area++;
 			vma = area < task->vmas.count ? &task->vmas.items[area] : NULL;
 			if (!vma || vma->start > at || !vma_is_private(vma))
-				return fail(EINVAL, "pagemap-%d.img holds a page at %#" PRIx64 ", where no memory of the process is",
+				return fail(EINVAL,
+					    "pagemap-%d.img holds a page at %#" PRIx64
+					    ", where no memory of the process is",
 					    task->pid, at);
 			at = vma->end;
 		}
@@ -219,7 +281,8 @@ static int find_refuge(struct restore *restore)
 	for (size_t i = 0; i < own.count; i++)
 		add_span(&spans, &count, own.items[i].start, own.items[i].end);
 	vmas_free(&own);
-	for_each_task(task, &restore->snapshot) {
+	for_each_task(task, &restore->snapshot)
+	{
 		uint64_t sum = 0;
 
 		for (size_t i = 0; i < task->vmas.count; i++) {
@@ -255,7 +318,34 @@ static int check_task(const struct snapshot *snapshot, const struct task *task)
 			if (task_parts[part]->check)
 				result = task_parts[part]->check(task, i);
 	}
-	return result ?: check_layout(snapshot, task) ?: check_pages(task);
+	return result ?: check_layout(snapshot, task) ?: check_pages(task) ?: check_files(snapshot, task);
+}
+
+/* A wait status that a process can bring about by ending: with an exit code, or by a signal that kills unless it is handled. */
+static bool is_possible_end(uint32_t status)
+{
+	const int harmless[] = { SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU };
+	int number = WTERMSIG(status);
+
+	for (size_t i = 0; i < array_size(harmless); i++)
+		if (number == harmless[i])
+			return false;
+	return number ? number <= SIGRTMAX && status <= 0xff : status <= 0xffff && !(status & 0x80);
+}
+
+static int check_dead(const struct task *task)
+{
+	uint32_t status = task->cores[0]->tc->exit_code;
+
+	if (!is_possible_end(status))
+		return fail(EINVAL, "core-%d.img is of a zombie that ended in an impossible way (%#x)",
+			    task->pid, status);
+	if (!list_is_empty(&task->children))
+		return fail(EINVAL, "pstree.img holds children of zombie %d", task->pid);
+	if (WCOREDUMP(status))
+		log_warning("zombie %d dumped core when it died: its parent will not be told that it did",
+			    task->pid);
+	return 0;
 }
 
 /* Descriptor tables, address spaces, … that tasks share without being threads. */
@@ -263,16 +353,20 @@ static int check_sharing(const struct snapshot *snapshot)
 {
 	const struct task *task, *other;
 
-	for_each_task(task, snapshot)
-		for_each_task(other, snapshot) {
-			if (other == task)
-				break;
-			if (task->ids && other->ids &&
-			    (task->ids->vm_id == other->ids->vm_id || task->ids->files_id == other->ids->files_id ||
-			     task->ids->fs_id == other->ids->fs_id || task->ids->sighand_id == other->ids->sighand_id))
-				return fail(EINVAL, "processes %d and %d share memory, files, directories or signal actions: not "
-						    "supported yet", task->pid, other->pid);
-		}
+	for_each_task(task, snapshot) for_each_task(other, snapshot)
+	{
+		if (other == task)
+			break;
+		if (task->ids && other->ids &&
+		    (task->ids->vm_id == other->ids->vm_id || task->ids->files_id == other->ids->files_id ||
+		     task->ids->fs_id == other->ids->fs_id ||
+		     task->ids->sighand_id == other->ids->sighand_id))
+			return fail(
+				EINVAL,
+				"processes %d and %d share memory, files, directories or signal actions: not "
+				"supported yet",
+				task->pid, other->pid);
+	}
 	return 0;
 }
 
@@ -282,11 +376,17 @@ int restore_check(void *context)
 	struct task *task;
 	int result = check_sharing(&restore->snapshot);
 
-	for_each_task(task, &restore->snapshot) {
-		if (!result && task->state != TASK_DEAD)
-			result = check_task(&restore->snapshot, task);
+	if (result)
+		return result;
+	for_each_task(task, &restore->snapshot)
+	{
+		result = task->state == TASK_DEAD ? check_dead(task) : check_task(&restore->snapshot, task);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	return result ?: plan_sessions(restore) ?: check_pids(&restore->snapshot) ?: plan_groups(restore) ?: find_refuge(restore);
+	return result				      ?:
+		       plan_sessions(restore)	      ?:
+		       check_pids(&restore->snapshot) ?:
+		       plan_groups(restore)	      ?:
+							find_refuge(restore);
 }

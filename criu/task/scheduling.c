@@ -80,7 +80,8 @@ static int look_at_cpus(pid_t tid, ThreadCoreEntry *core)
 static void choose_cpus(const ThreadCoreEntry *core, struct cpus *cpus)
 {
 	memset(cpus, 0, sizeof(*cpus));
-	memcpy(cpus, core->cpu_affinity.data, min(core->cpu_affinity.len, sizeof(*cpus)));
+	if (core->cpu_affinity.len)
+		memcpy(cpus, core->cpu_affinity.data, min(core->cpu_affinity.len, sizeof(*cpus)));
 	restrict_cpus(cpus);
 	if (!length_of(cpus))
 		memset(cpus, 0xff, sizeof(*cpus));

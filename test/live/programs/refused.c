@@ -2,7 +2,7 @@
  * refused.c - holds things that a plain dump must refuse, by name, all at once.
  *
  * usage: refused DIRECTORY THING...
- * THING: deleted | tcp | inotify | io_uring | userfaultfd | locked
+ * THING: deleted | tcp | inotify | io_uring | userfaultfd | locked | itself
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -65,6 +65,12 @@ static void uffd(void)
 		live_skip("this kernel has no userfaultfd");
 }
 
+/* What /proc tells about the process: there is no such file before the process is there again. */
+static void itself(void)
+{
+	live_check(open("/proc/self/status", O_RDONLY) >= 0, "/proc/self/status: %m");
+}
+
 static void locked(void)
 {
 	char path[4096];
@@ -79,6 +85,7 @@ static const struct {
 } things[] = {
 	{ "deleted", deleted }, { "tcp", tcp },		 { "inotify", inotify },
 	{ "io_uring", uring },	{ "userfaultfd", uffd }, { "locked", locked },
+	{ "itself", itself },
 };
 
 int main(int argc, char **argv)

@@ -14,6 +14,7 @@ NAMED = {
 	"io_uring": r"(?i)io_?uring",
 	"userfaultfd": r"(?i)userfault",
 	"locked": r"(?i)lock",
+	"itself": r"/proc/\d+/status",
 }
 
 
@@ -45,6 +46,7 @@ ROWS = [
 	row("io-uring", "io_uring", peer_fails={"dump": "its error does not name it"}),
 	row("userfaultfd", "userfaultfd"),
 	row("lock", "locked"),
+	row("itself", "itself", peer_fails={"dump": "it saves the path, and the restored process reads of itself again"}),
 	row("all-at-once", "deleted", "tcp", "io_uring", "userfaultfd",
 	    peer_fails={"dump": "it tells the first refusal only"}),
 ]
