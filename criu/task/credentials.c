@@ -111,6 +111,8 @@ static int check(const struct task *task, size_t thread)
 		return fail(EPERM,
 			    "thread %d had inheritable capabilities that criu may not have (mask %#llx)",
 			    task->threads[thread], (unsigned long long)lacking);
+	if (ours.no_new_privileges && !creds->no_new_privs && !thread)
+		log_warning("process %d: criu runs with no_new_privs, and so will it", task->pid);
 	lacking = load_capabilities(creds->cap_bnd, creds->n_cap_bnd) & ~ours.bounding;
 	if (lacking && !thread)
 		log_warning(

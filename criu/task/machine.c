@@ -92,6 +92,9 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	if (core->has_memory_failure)
 		call(calls, "set how it dies of broken memory", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET,
 		     core->memory_failure);
+	else if (prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) != PR_MCE_KILL_DEFAULT) /* criu's own, inherited */
+		call(calls, "forget how criu dies of broken memory", SYS_prctl, PR_MCE_KILL,
+		     PR_MCE_KILL_CLEAR);
 	if (core->is_io_flusher)
 		call(calls, "make it an input and output flusher", SYS_prctl, PR_SET_IO_FLUSHER, 1);
 	for (int control = 0; control < SPECULATION_CONTROLS; control++)

@@ -121,6 +121,9 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	     calls_bytes(calls, &map, sizeof(map)), sizeof(map));
 	if (mm->thp_disabled) /* the bits above the first are flags */
 		call(calls, "turn huge pages off", SYS_prctl, PR_SET_THP_DISABLE, 1, core->thp_disable & ~1u);
+	else if (mm->has_thp_disabled &&
+		 prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0) /* criu's own, inherited */
+		call(calls, "turn huge pages on", SYS_prctl, PR_SET_THP_DISABLE, 0);
 	if (core->has_deny_write_exec) /* for good; what is mapped stays as it is */
 		call(calls, "deny memory that is written and executed", SYS_prctl, PR_SET_MDWE,
 		     core->deny_write_exec);

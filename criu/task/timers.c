@@ -2,9 +2,11 @@
  * timers.c - interval timers: setitimer(2) and alarm(2). Those of timer_create(2): posix_timers.c.
  */
 #include <errno.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include "base/error.h"
+#include "compel.h"
 #include "image/message.h"
 #include "task/part.h"
 
@@ -22,6 +24,33 @@ static void ask(const struct task *task unused, size_t thread, struct call_list 
 	for (size_t i = 0; !thread && i < array_size(timers); i++)
 		call(calls, timers[i].question, SYS_getitimer, timers[i].which,
 		     calls_bytes(calls, NULL, sizeof(struct itimerval)));
+}
+
+static bool has_alarm_waiting(const SignalQueueEntry *queue)
+{
+	for (size_t i = 0; i < queue->n_signals; i++)
+		if (*(const int *)queue->signals[i]->siginfo.data == SIGALRM)
+			return true;
+	return false;
+}
+
+/*
+ * The timer of real time goes on while all else stands still. Here SIGALRM waits (pending_signals.c has looked): if the timer has run
+ * out by now, that signal stands for it, too, and it must not go off again.
+ */
+static int forget_spent_alarm(struct task *task, ItimerEntry *entry)
+{
+	uint64_t there = victim_scratch(task->victim, NULL);
+	struct remote_call again = { SYS_getitimer, { ITIMER_REAL, there }, 0 };
+	struct itimerval now;
+	int result;
+
+	if (entry->isec || entry->iusec || !has_alarm_waiting(task->cores[0]->tc->signals_s))
+		return 0;
+	result = victim_call(task->victim, &again, 1) ?: victim_read(task->victim, there, &now, sizeof(now));
+	if (!result && !now.it_value.tv_sec && !now.it_value.tv_usec)
+		entry->vsec = entry->vusec = 0;
+	return result;
 }
 
 static int hear(struct task *task, size_t thread, const struct call_list *calls)
@@ -47,7 +76,7 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 		entry->vsec = value->it_value.tv_sec;
 		entry->vusec = value->it_value.tv_usec;
 	}
-	return 0;
+	return forget_spent_alarm(task, entries->real);
 }
 
 static int check(const struct task *task, size_t thread)

@@ -23,7 +23,9 @@
 /* The kernel's own id, which libc may hide. */
 static int create(int clock, int how, int signo, pid_t tid)
 {
-	struct sigevent event = { .sigev_notify = how, .sigev_signo = signo, .sigev_value.sival_int = 1000 + signo };
+	struct sigevent event = { .sigev_notify = how,
+				  .sigev_signo = signo,
+				  .sigev_value.sival_int = 1000 + signo };
 	int id;
 
 	event._sigev_un._tid = tid;
@@ -33,7 +35,8 @@ static int create(int clock, int how, int signo, pid_t tid)
 
 static void set(int id, double first, double interval)
 {
-	struct itimerspec times = { { interval, (interval - (long)interval) * 1e9 }, { first, (first - (long)first) * 1e9 } };
+	struct itimerspec times = { { interval, (interval - (long)interval) * 1e9 },
+				    { first, (first - (long)first) * 1e9 } };
 
 	live_check(syscall(SYS_timer_settime, id, 0, &times, NULL) == 0, "timer_settime: %m");
 }
@@ -88,10 +91,12 @@ static void *work(void *argument)
 		live_sleep(0.005);
 	/* Its own timer goes on when it works, and only then. */
 	double before = left(self->own, NULL);
-	live_check(before > 95 + (self - workers) && before <= 100 + (self - workers), "own timer: %f s left", before);
+	live_check(before > 95 + (self - workers) && before <= 100 + (self - workers), "own timer: %f s left",
+		   before);
 	spend(0.05);
 	double after = left(self->own, NULL);
-	live_check(before - after > 0.04 && before - after < 0.5, "own timer: %f s, then %f s left", before, after);
+	live_check(before - after > 0.04 && before - after < 0.5, "own timer: %f s, then %f s left", before,
+		   after);
 	int came = self->came;
 	live_sleep(0.2);
 	live_check(self->came - came >= 4, "its timer came %d times in 0.2 s", self->came - came);
@@ -115,9 +120,12 @@ static void verify_waiting(int id)
 
 	sigemptyset(&set);
 	sigaddset(&set, WAITING);
-	live_check(sigtimedwait(&set, &facts, &now) == WAITING, "the signal of the blocked timer is lost: %m");
-	live_check(facts.si_code == SI_TIMER && facts.si_timerid == id && facts.si_value.sival_int == 1000 + WAITING,
-		   "its signal says code %d, timer %d, value %d", facts.si_code, facts.si_timerid, facts.si_value.sival_int);
+	live_check(sigtimedwait(&set, &facts, &now) == WAITING,
+		   "the signal of the blocked timer is lost: %m");
+	live_check(facts.si_code == SI_TIMER && facts.si_timerid == id &&
+			   facts.si_value.sival_int == 1000 + WAITING,
+		   "its signal says code %d, timer %d, value %d", facts.si_code, facts.si_timerid,
+		   facts.si_value.sival_int);
 	live_check(sigtimedwait(&set, &facts, &now) < 0, "the blocked timer sent two signals");
 	now.tv_sec = 1;
 	live_check(sigtimedwait(&set, &facts, &now) == WAITING, "the blocked timer does not go on: %m");
@@ -175,7 +183,8 @@ int main(int argc, char **argv)
 	live_check(left(idle, NULL) == 0 && left(once, NULL) == 0, "a timer that was not set goes");
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SPENT);
-	live_check(sigtimedwait(&blocked, NULL, &(struct timespec){ 0 }) == SPENT, "the signal of a timer that ran out: %m");
+	live_check(sigtimedwait(&blocked, NULL, &(struct timespec){ 0 }) == SPENT,
+		   "the signal of a timer that ran out: %m");
 	live_check(sigtimedwait(&blocked, NULL, &(struct timespec){ 0 }) < 0, "the timer ran out twice");
 	stop = 1;
 	for (int i = 0; i < WORKERS; i++)

@@ -39,6 +39,8 @@ ROWS = [
 	Row("signals-hard", "signals_hard", peer_fails={
 		"restore": "it lowers the limit before it puts back what is waiting"}),
 	Row("timers", "timers", unprivileged=True),
+	Row("timers-storm", "timers_storm", pause=0.1, unprivileged=True, peer_fails={
+		"dump": "it loses timers that go off while it dumps"}),
 	Row("timers-posix", "timers_posix", pause=0.4, unprivileged=True, peer_fails={
 		"dump": "it does not save whose CPU time a timer counts",
 		"restore": "a blocked timer sends its signal twice"}),
