@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import re
 
+from harness import system
 from harness.cell import Failure
 from harness.row import Row
 
@@ -63,6 +65,23 @@ def not_asked_for(cell, dumper, restorer):
 	cell.finish()
 
 
+UNSAVABLE = {"lease": "lease", "epoll": "epoll.*watches", "hung_up": "terminal that has gone",
+	     "foreign_session": "session is not part of the tree"}
+
+
+def refused(cell, dumper, _restorer):
+	"""Told by name; the tree goes on."""
+	cell.start()
+	cell.wait_ready()
+	run = dumper.dump(cell.root, cell.new_images(), cell.row.dump_options)
+	if not run.failed or not re.search(UNSAVABLE[cell.row.arguments[0]], run.error):
+		raise Failure(f"not refused by name: {run.describe()}")
+	cell.check_running()
+	cell.finish()
+	if cell.row.arguments[0] == "foreign_session":
+		system.wait_until(lambda: cell.reap() or not system.descendants(os.getpid()), 5)
+
+
 ROWS = [
 	Row("eventfd", "events", arguments=("eventfd",), unprivileged=True),
 	Row("eventfd-saturated", "events", arguments=("saturated",), peer_fails=TRUNCATED),
@@ -89,5 +108,7 @@ ROWS = [
 	Row("locks-family", "locks_family", unprivileged=True, **LOCKS,
 	    peer_fails={"dump": "it does not see a child's lock through a descriptor of its parent"}),
 	Row("locks-taken", "locks", arguments=("posix",), run=lock_taken, modes=("ours",), **LOCKS),
+	*[Row("unsavable-" + state.replace("_", "-"), "unsavable", arguments=(state,), run=refused, modes=("ours",),
+	      dump_options=("--file-locks",)) for state in UNSAVABLE],
 	Row("locks-not-asked-for", "locks", arguments=("flock",), run=not_asked_for, modes=("ours",)),
 ]

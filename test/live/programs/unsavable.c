@@ -1,0 +1,101 @@
+/*
+ * unsavable.c - holds something of a kind that can be saved, in a state in which it cannot.
+ *
+ * usage: unsavable DIRECTORY lease|epoll|hung_up|foreign_session
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pty.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <termios.h>
+#include <utmp.h>
+#include <unistd.h>
+
+#include "live.h"
+
+static int master, slave;
+static pid_t kept;
+
+static void lease(void)
+{
+	char path[4096];
+	int fd;
+
+	live_path(path, sizeof(path), "a-leased-file");
+	close(open(path, O_RDWR | O_CREAT, 0600));
+	fd = open(path, O_RDONLY);
+	live_check(fcntl(fd, F_SETLEASE, F_RDLCK) == 0, "F_SETLEASE: %m");
+}
+
+static int watched[2];
+
+static void keep_watched(void)
+{
+	signal(SIGTERM, SIG_DFL);
+	for (;;)
+		pause();
+}
+
+/* The parent has the epoll, the child the file that it watches, and nobody both. */
+static void epoll(void)
+{
+	int epoll;
+
+	live_check(pipe(watched) == 0, "pipe: %m");
+	kept = live_fork(keep_watched);
+	epoll = epoll_create1(0);
+	live_check(epoll_ctl(epoll, EPOLL_CTL_ADD, watched[0], &(struct epoll_event){ .events = EPOLLIN }) ==
+			   0,
+		   "epoll: %m");
+	close(watched[0]);
+	close(watched[1]);
+}
+
+static void hung_up(void)
+{
+	live_check(openpty(&master, &slave, NULL, NULL, NULL) == 0, "openpty: %m");
+	close(master);
+}
+
+/* A terminal of a session that is not in the tree: as of a terminal emulator without its shell. */
+static void foreign_session(void)
+{
+	live_check(openpty(&master, &slave, NULL, NULL, NULL) == 0, "openpty: %m");
+	if (fork() == 0) {
+		if (fork() == 0) {
+			close(master);
+			login_tty(slave);
+			live_sleep(3);
+		}
+		_exit(0);
+	}
+	close(slave);
+	live_sleep(0.2);
+	live_check(tcgetsid(master) > 0, "no session: %m");
+}
+
+static const struct {
+	const char *name;
+	void (*set_up)(void);
+} states[] = {
+	{ "lease", lease },
+	{ "epoll", epoll },
+	{ "hung_up", hung_up },
+	{ "foreign_session", foreign_session },
+};
+
+int main(int argc, char **argv)
+{
+	live_begin(argc, argv);
+	signal(SIGCHLD, SIG_IGN);
+	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+		if (strcmp(states[i].name, argv[2]) == 0)
+			states[i].set_up();
+	live_ready();
+	live_wait_stop();
+	if (kept)
+		kill(kept, SIGKILL);
+	return live_finish();
+}
