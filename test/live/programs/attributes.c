@@ -3,7 +3,7 @@
  *
  * usage: attributes DIRECTORY limits|personality|oom|name|self|death_signal|subreaper|thp|timer_slack|core_filter|
  *	  membarrier|scheduling|affinity|io_priority|memory_failure|time_stamps|deny_write_exec|realtime|tight_limits|
- *	  privileged_once
+ *	  privileged_once|read_implies_exec
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -347,6 +347,25 @@ static void describe_privileged_once(char *text)
 		getpriority(PRIO_PROCESS, 0), syscall(SYS_ioprio_get, 1, 0), prctl(PR_GET_DUMPABLE));
 }
 
+/* What is mapped to be read may be executed: seen on memory of the same life. */
+static void set_read_implies_exec(void)
+{
+	live_check(personality(READ_IMPLIES_EXEC | ADDR_COMPAT_LAYOUT) >= 0, "personality: %m");
+}
+
+static void describe_read_implies_exec(char *text)
+{
+	char *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t used = sprintf(text, "personality %x\n", personality(0xffffffff));
+	char maps[SIZE] = "", start[32], *line;
+
+	add_file(maps, 0, "/proc/self/maps");
+	snprintf(start, sizeof(start), "%lx-", (unsigned long)page);
+	line = strstr(maps, start);
+	sprintf(text + used, "a new page: %.4s\n", line ? strchr(line, ' ') + 1 : "?");
+	munmap(page, 4096);
+}
+
 static const struct attribute {
 	const char *name;
 	void (*set)(void);
@@ -371,6 +390,7 @@ static const struct attribute {
 	{ "deny_write_exec", set_deny_write_exec, describe_deny_write_exec },
 	{ "realtime", set_realtime, describe_realtime },
 	{ "tight_limits", set_tight_limits, describe_tight_limits },
+	{ "read_implies_exec", set_read_implies_exec, describe_read_implies_exec },
 	{ "privileged_once", set_privileged_once, describe_privileged_once },
 };
 

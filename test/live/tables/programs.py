@@ -61,9 +61,9 @@ ROWS = [
 	Row("attributes-tight-limits", "attributes", arguments=("tight_limits",), peer_fails={
 		"dump": "it needs descriptors and file sizes beyond the limits, and the process does not survive",
 		"restore": "what it writes as the process exceeds the limit of file sizes"}),
-	Row("attributes-personality", "attributes", arguments=("personality",),
-	    peer_fails={
-		"dump": "it stores the hexadecimal digits as a decimal number", "restore": "the personality is lost"}),
+	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), peer_fails={
+		"dump": "it stores the hexadecimal digits as a decimal number", "restore": "the personality is lost"}) for kind in
+	  ("personality", "read_implies_exec")],
 	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), peer_fails=NO_PLACE) for kind in
 	  ("timer_slack", "core_filter", "affinity", "io_priority", "memory_failure", "time_stamps", "deny_write_exec",
 	   "privileged_once")],
