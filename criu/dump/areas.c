@@ -72,7 +72,8 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 	vma->file_flags = is_shared && vma->may_write ? O_RDWR : O_RDONLY;
 	if (is_known_file(task, vma))
 		return 0;
-	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start, (unsigned long long)vma->end);
+	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start,
+		 (unsigned long long)vma->end);
 	result = files_add_path(&dump->snapshot, task, link, vma->file_flags, &id);
 	vma->object = id;
 	return result;
@@ -129,7 +130,8 @@ static int add_guards(struct task *task)
 		return result;
 	for (size_t i = 0; !result && i < count; i++)
 		if (vma_is_private(&task->vmas.items[i]))
-			result = scan_guards(scanner, task->vmas.items[i].start, task->vmas.items[i].end, &guards);
+			result = scan_guards(scanner, task->vmas.items[i].start, task->vmas.items[i].end,
+					     &guards);
 	for (size_t i = 0; !result && i < guards.count; i++)
 		*grow(&task->vmas.items, &task->vmas.count) = (struct vma){
 			.start = guards.items[i].start,
@@ -191,6 +193,8 @@ static VmaEntry *area_entry(const struct vma *vma)
 	entry->name = given_name(vma);
 	if (vma->has_huge_pages)
 		message_set(entry, huge_pages, true);
+	if (vma->locks_on_fault)
+		message_set(entry, on_fault, true);
 	return entry;
 }
 

@@ -19,8 +19,9 @@ static int parse_mapping(char *line, struct vma *vma)
 	char access[5];
 	int at = 0;
 
-	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &vma->start, &vma->end, access,
-		   &vma->offset, &major, &minor, &vma->inode, &at) != 7 || vma->start >= vma->end)
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &vma->start,
+		   &vma->end, access, &vma->offset, &major, &minor, &vma->inode, &at) != 7 ||
+	    vma->start >= vma->end)
 		return fail(EINVAL, "cannot understand /proc/PID/smaps: %.80s", line);
 	vma->device = makedev(major, minor);
 	vma->protection = (access[0] == 'r' ? PROT_READ : 0) | (access[1] == 'w' ? PROT_WRITE : 0) |
@@ -41,18 +42,10 @@ static const struct {
 	int advice; /* madvise() number, -1 */
 	uint32_t status;
 } vm_flags[] = {
-	{ "gd", MAP_GROWSDOWN, -1, 0 },
-	{ "lo", MAP_LOCKED, -1, 0 },
-	{ "nr", MAP_NORESERVE, -1, 0 },
-	{ "ht", MAP_HUGETLB, -1, 0 },
-	{ "sr", 0, MADV_SEQUENTIAL, 0 },
-	{ "rr", 0, MADV_RANDOM, 0 },
-	{ "dc", 0, MADV_DONTFORK, 0 },
-	{ "dd", 0, MADV_DONTDUMP, 0 },
-	{ "mg", 0, MADV_MERGEABLE, 0 },
-	{ "hg", 0, MADV_HUGEPAGE, 0 },
-	{ "nh", 0, MADV_NOHUGEPAGE, 0 },
-	{ "wf", 0, MADV_WIPEONFORK, 0 },
+	{ "gd", MAP_GROWSDOWN, -1, 0 },	   { "lo", MAP_LOCKED, -1, 0 },	    { "nr", MAP_NORESERVE, -1, 0 },
+	{ "ht", MAP_HUGETLB, -1, 0 },	   { "sr", 0, MADV_SEQUENTIAL, 0 }, { "rr", 0, MADV_RANDOM, 0 },
+	{ "dc", 0, MADV_DONTFORK, 0 },	   { "dd", 0, MADV_DONTDUMP, 0 },   { "mg", 0, MADV_MERGEABLE, 0 },
+	{ "hg", 0, MADV_HUGEPAGE, 0 },	   { "nh", 0, MADV_NOHUGEPAGE, 0 }, { "wf", 0, MADV_WIPEONFORK, 0 },
 	{ "ss", 0, -1, VMA_SHADOW_STACK },
 };
 
@@ -61,6 +54,8 @@ static void parse_vm_flags(const char *text, struct vma *vma)
 	for (; text[0] && text[1]; text += 3) {
 		if (text[0] == 'm' && text[1] == 'w')
 			vma->may_write = true;
+		if (text[0] == 'l' && text[1] == 'f')
+			vma->locks_on_fault = true;
 		for (size_t i = 0; i < array_size(vm_flags); i++)
 			if (text[0] == vm_flags[i].letters[0] && text[1] == vm_flags[i].letters[1]) {
 				vma->flags |= vm_flags[i].map_flags;

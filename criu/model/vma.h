@@ -31,7 +31,7 @@
 
 struct vma {
 	uint64_t start, end;
-	uint64_t offset; /* into the file, bytes */
+	uint64_t offset;     /* into the file, bytes */
 	uint32_t protection; /* PROT_* */
 	uint32_t flags;	     /* MAP_* */
 	uint32_t status;     /* VMA_* */
@@ -39,6 +39,7 @@ struct vma {
 	uint64_t object;     /* id of the file, or of the shared memory */
 	int file_flags;	     /* O_* the mapped file needs to be opened with; -1: no file */
 	bool has_huge_pages; /* transparent ones, of anonymous memory */
+	bool locks_on_fault; /* with MAP_LOCKED: only what is touched */
 
 	/* dump only */
 	dev_t device;
@@ -46,10 +47,10 @@ struct vma {
 	uint64_t resident;  /* bytes */
 	bool may_write;	    /* mprotect() could make it writable */
 	bool has_relatives; /* somebody else has some of its pages, too: since a fork, or as pages of a file */
-	char *path;	   /* as /proc/PID/smaps says it; owned */
+	char *path;	    /* as /proc/PID/smaps says it; owned */
 
 	/* restore only */
-	uint64_t place;	   /* where it is mapped until the task's address space is its own: `start` if that was free */
+	uint64_t place; /* where it is mapped until the task's address space is its own: `start` if that was free */
 	bool is_inherited; /* the parent's mapping, kept over fork(): equal pages stay shared */
 	const char *name;  /* PR_SET_VMA_ANON_NAME; NULL; the image record's */
 };
@@ -67,7 +68,8 @@ static inline uint64_t vma_length(const struct vma *vma)
 /* Memory whose pages belong to the task and are saved with it. */
 static inline bool vma_is_private(const struct vma *vma)
 {
-	return vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE) && !(vma->status & (VMA_VSYSCALL | VMA_VVAR));
+	return vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE) &&
+	       !(vma->status & (VMA_VSYSCALL | VMA_VVAR));
 }
 
 void vmas_free(struct vmas *vmas);

@@ -27,7 +27,8 @@ static int add_task(struct snapshot *snapshot, const PstreeEntry *entry)
 	if (snapshot_find_task(snapshot, entry->pid))
 		return fail(EINVAL, "pstree.img holds process %u twice", entry->pid);
 	if (entry->ppid && !parent)
-		return fail(EINVAL, "pstree.img holds process %u before its parent %u", entry->pid, entry->ppid);
+		return fail(EINVAL, "pstree.img holds process %u before its parent %u", entry->pid,
+			    entry->ppid);
 	if (!entry->ppid && snapshot->root)
 		return fail(EINVAL, "pstree.img holds two trees: %d and %u", snapshot->root->pid, entry->pid);
 	task = snapshot_add_task(snapshot, parent, entry->pid);
@@ -64,20 +65,23 @@ static int load_single(struct image_store *images, enum image_kind kind, unsigne
 {
 	int result = image_read_single(images, kind, id, message);
 
-	return result == -ENOENT ? fail(ENOENT, "an image of process %lu is missing (%s)", id, image_types[kind].name) : result;
+	return result == -ENOENT ?
+		       fail(ENOENT, "an image of process %lu is missing (%s)", id, image_types[kind].name) :
+		       result;
 }
 
 static int load_core(struct snapshot *snapshot, struct task *task, size_t index)
 {
 	/* The leader's tid stands first; a dead task has a core under its pid, whatever its list of threads says. */
-	int result = load_single(snapshot->images, IMAGE_CORE, index ? task->threads[index] : task->pid, &task->cores[index]);
+	int result = load_single(snapshot->images, IMAGE_CORE, index ? task->threads[index] : task->pid,
+				 &task->cores[index]);
 	const CoreEntry *core = task->cores[index];
 
 	if (result)
 		return result;
 	if (core->mtype != arch_image_type)
-		return fail(EINVAL, "core-%d.img is from another architecture (%d; this machine is %d)", task->threads[index],
-			    core->mtype, arch_image_type);
+		return fail(EINVAL, "core-%d.img is from another architecture (%d; this machine is %d)",
+			    task->threads[index], core->mtype, arch_image_type);
 	if (!index && !core->tc)
 		return fail(EINVAL, "core-%d.img does not say what kind of process it is", task->pid);
 	if (!index)
@@ -125,7 +129,8 @@ static int find_memfd(struct snapshot *snapshot, uint64_t file_id, struct vma *v
 	if (result)
 		return result == -ENOENT ? fail(ENOENT, "memfd.img is missing") : result;
 	while (!is_known && (result = image_read_as(image, memfd_inode_entry, &entry)) > 0) {
-		is_known = entry->inode_id == file->entry->memfd->inode_id && !strcmp(entry->name, "/dev/zero");
+		is_known = entry->inode_id == file->entry->memfd->inode_id &&
+			   !strcmp(entry->name, "/dev/zero");
 		if (is_known) {
 			vma->status = (vma->status & ~(VMA_MEMFD | VMA_FILE_SHARED)) | VMA_ANON_SHARED;
 			vma->flags |= MAP_ANONYMOUS;
@@ -155,9 +160,11 @@ static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry
 		.place = entry->start,
 		.name = entry->name,
 		.has_huge_pages = entry->huge_pages,
+		.locks_on_fault = entry->on_fault,
 	};
 	if (vma->start >= vma->end || (vma->start | vma->end | vma->offset) % PAGE_SIZE)
-		return fail(EINVAL, "mm-%d.img holds an impossible mapping at %#" PRIx64, task->pid, vma->start);
+		return fail(EINVAL, "mm-%d.img holds an impossible mapping at %#" PRIx64, task->pid,
+			    vma->start);
 	if (vma->status & VMA_MEMFD)
 		return find_memfd(snapshot, entry->shmid, vma) ?: shared_memory_note(snapshot, vma);
 	if (vma->status & VMA_FILE_SHARED && (vma->file_flags & O_ACCMODE) == O_RDWR) {
@@ -196,16 +203,17 @@ static int load_task(struct snapshot *snapshot, struct task *task)
 
 	if (result || task->state == TASK_DEAD)
 		return result;
-	result = load_single(snapshot->images, IMAGE_IDS, task->pid, &task->ids) ?:
-		 load_single(snapshot->images, IMAGE_MM, task->pid, &task->mm) ?:
-		 load_single(snapshot->images, IMAGE_FS, task->pid, &task->fs);
+	result = load_single(snapshot->images, IMAGE_IDS, task->pid, &task->ids)       ?:
+			 load_single(snapshot->images, IMAGE_MM, task->pid, &task->mm) ?:
+			 load_single(snapshot->images, IMAGE_FS, task->pid, &task->fs);
 	return result;
 }
 
 static int load_memory(struct snapshot *snapshot, struct task *task)
 {
 	int result = load_areas(snapshot, task) ?:
-		     page_layer_open(&task->newborn->memory, snapshot->images, IMAGE_PAGEMAP, task->pid);
+			     page_layer_open(&task->newborn->memory, snapshot->images, IMAGE_PAGEMAP,
+					     task->pid);
 
 	return result == -ENOENT ? fail(ENOENT, "pagemap-%d.img is missing", task->pid) : result;
 }
@@ -222,7 +230,8 @@ int restore_load(void *context)
 		return result;
 	image_free(inventory);
 	result = load_tree(snapshot);
-	for_each_task(task, snapshot) {
+	for_each_task(task, snapshot)
+	{
 		if (!result)
 			result = load_task(snapshot, task);
 		if (result)
@@ -230,7 +239,8 @@ int restore_load(void *context)
 		snapshot->thread_count += task->state == TASK_DEAD ? 0 : task->thread_count;
 	}
 	result = result ?: files_load(snapshot);
-	for_each_task(task, snapshot) {
+	for_each_task(task, snapshot)
+	{
 		if (!result && task->state != TASK_DEAD)
 			result = load_memory(snapshot, task);
 		if (result)

@@ -47,7 +47,9 @@ static int descriptor_of(struct restore *restore, const struct vma *vma)
 	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)) {
 		const struct file *file = snapshot_find_file(&restore->snapshot, vma->object);
 
-		return file ? (file->mapping_fd >= 0 && vma->status & VMA_FILE_SHARED ? file->mapping_fd : file->fd) : -EINVAL;
+		return file ? (file->mapping_fd >= 0 && vma->status & VMA_FILE_SHARED ? file->mapping_fd :
+											file->fd) :
+			      -EINVAL;
 	}
 	return -1;
 }
@@ -149,6 +151,14 @@ static void plan_unmap(struct call_list *calls, struct spans *kept)
 	}
 }
 
+/* mlock() makes all of it present, which fails for memory that nobody may touch: the kernel is not to try there. */
+static unsigned lock_flags(const struct vma *vma)
+{
+	return vma->locks_on_fault || !(vma->protection & (PROT_READ | PROT_WRITE | PROT_EXEC)) ?
+		       MLOCK_ONFAULT :
+		       0;
+}
+
 static void plan_advice(const struct vma *vma, struct call_list *calls)
 {
 	uint64_t length = vma_length(vma);
@@ -159,7 +169,7 @@ static void plan_advice(const struct vma *vma, struct call_list *calls)
 	if (vma->status & VMA_GUARD_RANGE)
 		call(calls, "install a guard region", SYS_madvise, vma->start, length, MADV_GUARD_INSTALL);
 	if (vma->flags & MAP_LOCKED)
-		call(calls, "lock memory", SYS_mlock2, vma->start, length, 0);
+		call(calls, "lock memory", SYS_mlock2, vma->start, length, lock_flags(vma));
 }
 
 static void plan_moves(const struct task *task, struct call_list *calls)
@@ -168,8 +178,8 @@ static void plan_moves(const struct task *task, struct call_list *calls)
 		const struct vma *vma = &task->vmas.items[i];
 
 		if (is_mapped_by_us(vma) && vma->place != vma->start)
-			call(calls, "move memory to its place", SYS_mremap, vma->place, vma_length(vma), vma_length(vma),
-			     MREMAP_MAYMOVE | MREMAP_FIXED, vma->start);
+			call(calls, "move memory to its place", SYS_mremap, vma->place, vma_length(vma),
+			     vma_length(vma), MREMAP_MAYMOVE | MREMAP_FIXED, vma->start);
 	}
 }
 
@@ -182,7 +192,8 @@ void space_plan(struct restore *restore, struct task *task, struct call_list *ca
 		keep(&kept, task->newborn->vdso_park, task->newborn->vdso_park + VDSO_ROOM);
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (is_mapped_by_us(&task->vmas.items[i]))
-			keep(&kept, task->vmas.items[i].place, task->vmas.items[i].place + vma_length(&task->vmas.items[i]));
+			keep(&kept, task->vmas.items[i].place,
+			     task->vmas.items[i].place + vma_length(&task->vmas.items[i]));
 	vdso_plan_parking(task, calls);
 	plan_unmap(calls, &kept);
 	plan_moves(task, calls);

@@ -1,9 +1,11 @@
 """memory.py - memory in odd shapes: another kernel's vdso, heaps that grew apart, names, thousands of mappings, corners."""
 
+import ctypes
 import os
 import struct
+import subprocess
 
-from harness.cell import Failure
+from harness.cell import ROOT, Failure
 from harness.row import Row
 
 PAGE = 4096
@@ -81,7 +83,50 @@ def other_kernel(cell, dumper, restorer):
 	cell.finish()
 
 
+def fixed_addresses(cell, dumper, restorer):
+	"""Without randomization the program's addresses are criu's own, when that runs without it too."""
+	command = ["setarch", "-R", cell.program(), cell.directory, *cell.row.arguments]
+	cell.start(command)
+	cell.wait_ready()
+	for number in range(2):
+		cell.pause()
+		images = cell.new_images(f"images{number}")
+		cell.dump(dumper, images)
+		without_randomization(cell.restore, restorer, images)
+	cell.pause()
+	cell.finish()
+
+
+def without_randomization(function, *arguments):
+	libc = ctypes.CDLL(None)
+	old = libc.personality(0xffffffff)
+	libc.personality(old | 0x0040000)  # ADDR_NO_RANDOMIZE: inherited by what we start
+	try:
+		function(*arguments)
+	finally:
+		libc.personality(old)
+
+
+def static(cell, dumper, restorer):
+	"""An executable without libc's shared parts, at the address that it was linked to: 0x400000."""
+	sources = os.path.join(ROOT, "test", "live", "programs")
+	program = cell.path("static")
+	subprocess.run(["cc", "-O1", "-static", "-no-pie", "-pthread", "-I", sources, "-o", program,
+			os.path.join(sources, "memory.c"), os.path.join(sources, "live.c")], check=True)
+	cell.start([program, cell.directory])
+	cell.wait_ready()
+	cell.pause()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
 BOTH_WAYS = ("ours", "peer-to-ours")
+THREE_WAYS = ("ours", "ours-to-peer", "peer-to-ours")
+LOST = {"dump": "its format has no place for it", "restore": "its format has no place for it"}
+CORNERS = ("first", "last", "reserved", "beyond_end", "cut_off", "dev_zero", "grows_down")
 
 ROWS = [
 	Row("memory-vdso", "vdso", unprivileged=True),
@@ -89,4 +134,13 @@ ROWS = [
 	Row("memory-vdso-other-kernel", "vdso", run=other_kernel, modes=BOTH_WAYS),
 	Row("memory-vdso-other-kernel-tree", "tree", run=other_kernel, modes=("ours",)),
 	Row("memory-cow-grown", "cow_grown", peer_fails={"restore": "nothing of a heap that changed its size is shared"}),
+	Row("memory-names", "anonymous_names", peer_fails=LOST),
+	Row("memory-huge-pages", "huge_pages", peer_fails=LOST),
+	Row("memory-many", "many_areas", arguments=("20000",), modes=THREE_WAYS),
+	*[Row("memory-corner-" + corner.replace("_", "-"), "corners", arguments=(corner,)) for corner in CORNERS],
+	Row("memory-corner-locked-future", "corners", arguments=("locked_future",), peer_fails=LOST),
+	Row("memory-corner-locked-on-fault", "corners", arguments=("locked_on_fault",), peer_fails=LOST),
+	Row("memory-fixed-addresses", "memory", run=fixed_addresses, modes=BOTH_WAYS),
+	Row("memory-fixed-addresses-tree", "cow_grown", run=fixed_addresses, modes=("ours",)),
+	Row("memory-static", run=static, modes=THREE_WAYS),
 ]

@@ -1,0 +1,69 @@
+/*
+ * memory_locks.c - mlockall(MCL_FUTURE): new memory of the process is locked as it is mapped. What is mapped already is locked, or not,
+ * mapping by mapping (restore/space.c).
+ *
+ * The kernel tells nobody. But the parasite's own memory is new memory, and msync(MS_INVALIDATE) refuses what is locked.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include "base/error.h"
+#include "image/message.h"
+#include "task/part.h"
+
+#define ASK_LOCKED "ask whether new memory is locked"
+
+static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+{
+	if (!thread)
+		call(calls, ASK_LOCKED, SYS_msync, round_down(calls->base, PAGE_SIZE), PAGE_SIZE,
+		     MS_INVALIDATE);
+}
+
+/* Only when it is first used? That stands in smaps, which is long. */
+static int look_closer(const struct task *task, uint64_t address, bool *on_fault)
+{
+	struct vmas vmas = { 0 };
+	int result = proc_read_smaps(task->proc, &vmas);
+
+	for (size_t i = 0; !result && i < vmas.count; i++)
+		if (vmas.items[i].start <= address && address < vmas.items[i].end)
+			*on_fault = vmas.items[i].locks_on_fault;
+	vmas_free(&vmas);
+	return result;
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls)
+{
+	bool on_fault = false;
+	int result;
+
+	if (thread || calls_result(calls, ASK_LOCKED) != -EBUSY)
+		return 0;
+	result = look_closer(task, calls->base, &on_fault);
+	message_set(task->mm, locks_future, MCL_FUTURE | (on_fault ? MCL_ONFAULT : 0));
+	return result;
+}
+
+static int check(const struct task *task, size_t thread)
+{
+	uint32_t flags = task->mm->locks_future;
+
+	if (!thread && flags && flags != MCL_FUTURE && flags != (MCL_FUTURE | MCL_ONFAULT))
+		return fail(EINVAL, "the image holds impossible flags of mlockall(): %#x", flags);
+	return 0;
+}
+
+static void make(const struct task *task, size_t thread, struct call_list *calls)
+{
+	if (!thread && task->mm->locks_future)
+		call(calls, "lock new memory", SYS_mlockall, task->mm->locks_future);
+}
+
+const struct task_part part_memory_locks = {
+	.name = "memory locks",
+	.ask = ask,
+	.hear = hear,
+	.check = check,
+	.make = make,
+};

@@ -1,0 +1,299 @@
+/*
+ * corners.c - mappings at the ends of the address space and of unusual kinds, one a run: the first addresses, the last ones, 64 GiB
+ * of nothing, a file that ends before its mapping, /dev/zero, memory that grows down, locked memory.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "live.h"
+
+#define PAGE 4096UL
+#define MIB  (1UL << 20)
+#define GIB  (1UL << 30)
+
+static char *memory;
+static sigjmp_buf fault;
+
+static void on_fault(int signo)
+{
+	siglongjmp(fault, signo);
+}
+
+/* The signal that reading there brings; 0: none. */
+static int fault_at(volatile char *address)
+{
+	struct sigaction action = { .sa_handler = on_fault };
+	int signo;
+
+	sigaction(SIGSEGV, &action, NULL);
+	sigaction(SIGBUS, &action, NULL);
+	signo = sigsetjmp(fault, 1);
+	if (!signo)
+		(void)*address;
+	signal(SIGSEGV, SIG_DFL);
+	signal(SIGBUS, SIG_DFL);
+	return signo;
+}
+
+/* Of the mapping at `address`: VmFlags, or another line of smaps. */
+static void smaps_line(const void *address, const char *wanted, char *line, size_t size)
+{
+	FILE *smaps = fopen("/proc/self/smaps", "re");
+	unsigned long from = 0, to = 0;
+
+	while (fgets(line, size, smaps)) {
+		sscanf(line, "%lx-%lx ", &from, &to);
+		if (from <= (unsigned long)address && (unsigned long)address < to &&
+		    strncmp(line, wanted, strlen(wanted)) == 0)
+			break;
+	}
+	fclose(smaps);
+}
+
+static bool has_flag(const void *address, const char *flag)
+{
+	char line[512], wanted[8];
+
+	smaps_line(address, "VmFlags:", line, sizeof(line));
+	snprintf(wanted, sizeof(wanted), " %s ", flag);
+	return strstr(line, wanted);
+}
+
+static void *map_at(unsigned long address, size_t size)
+{
+	void *mapped = mmap((void *)address, size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	live_check(mapped == (void *)address, "mmap at %lx: %m", address);
+	live_fill(mapped, size, address);
+	return mapped;
+}
+
+/* ---- the ends of the address space ---- */
+
+static void set_up_first(void)
+{
+	memory = map_at(0x10000, 2 * PAGE);
+}
+
+static void verify_first(void)
+{
+	live_compare(memory, 2 * PAGE, 0x10000, "the first addresses");
+}
+
+#define LAST \
+	0x7fffffffd000UL /* the last page of user space stays empty, and one before it is ours to leave */
+
+static void set_up_last(void)
+{
+	memory = map_at(LAST, PAGE);
+}
+
+static void verify_last(void)
+{
+	live_compare(memory, PAGE, LAST, "the last addresses");
+}
+
+/* ---- much of nothing ---- */
+
+static void set_up_reserved(void)
+{
+	memory = mmap(NULL, 64 * GIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	live_check(memory != MAP_FAILED, "mmap: %m");
+	mprotect(memory + 32 * GIB, MIB, PROT_READ | PROT_WRITE);
+	live_fill(memory + 32 * GIB, MIB, 1);
+}
+
+static void verify_reserved(void)
+{
+	live_compare(memory + 32 * GIB, MIB, 1, "the middle of the reservation");
+	live_check(fault_at(memory) == SIGSEGV && fault_at(memory + 64 * GIB - 1) == SIGSEGV,
+		   "the reservation can be read");
+	live_check(has_flag(memory, "nr"), "it is no longer MAP_NORESERVE");
+}
+
+/* ---- files ---- */
+
+static void set_up_beyond_end(void)
+{
+	char path[4096];
+
+	live_path(path, sizeof(path), "short");
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	live_check(fd >= 0 && write(fd, "short", 5) == 5, "%s: %m", path);
+	memory = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	live_check(memory != MAP_FAILED, "mmap: %m");
+	close(fd);
+}
+
+static void verify_beyond_end(void)
+{
+	live_check(memcmp(memory, "short", 6) == 0, "the file's page is not the file's");
+	live_check(fault_at(memory + PAGE) == SIGBUS && fault_at(memory + 4 * PAGE - 1) == SIGBUS,
+		   "behind the end of the file there is something");
+}
+
+/* A page was written while the file was long enough: it is the task's own, though the file has ended before it since. */
+static void set_up_cut_off(void)
+{
+	char path[4096];
+
+	live_path(path, sizeof(path), "cut");
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	live_check(fd >= 0 && ftruncate(fd, 4 * PAGE) == 0, "%s: %m", path);
+	memory = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	live_check(memory != MAP_FAILED, "mmap: %m");
+	live_fill(memory, PAGE, 3);
+	close(fd);
+}
+
+static void verify_cut_off(void)
+{
+	live_compare(memory, PAGE, 3, "the written page of a file");
+	live_check(memory[PAGE] == 0, "the page that nobody wrote is not the file's");
+}
+
+static char *shared_zero;
+
+static void set_up_dev_zero(void)
+{
+	int fd = open("/dev/zero", O_RDWR);
+
+	memory = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	shared_zero = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	live_check(memory != MAP_FAILED && shared_zero != MAP_FAILED, "mmap of /dev/zero: %m");
+	live_fill(memory + PAGE, PAGE, 4);
+	live_fill(shared_zero + PAGE, PAGE, 5);
+	close(fd);
+}
+
+static void verify_dev_zero(void)
+{
+	live_compare(memory + PAGE, PAGE, 4, "private /dev/zero");
+	live_compare(shared_zero + PAGE, PAGE, 5, "shared /dev/zero");
+	live_check(!memory[0] && !memory[3 * PAGE] && !shared_zero[0], "zeros are none");
+}
+
+/* ---- memory that grows down ---- */
+
+static void set_up_grows_down(void)
+{
+	char *room = mmap(NULL, 16 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	munmap(room, 16 * MIB);
+	memory = mmap(room + 12 * MIB, 4 * PAGE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED_NOREPLACE, -1, 0);
+	live_check(memory == room + 12 * MIB, "mmap: %m");
+	live_fill(memory, 4 * PAGE, 6);
+	/* The guard: growth ends before it. */
+	live_check(mmap(memory - 4 * MIB, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+			-1, 0) != MAP_FAILED,
+		   "mmap: %m");
+}
+
+static void verify_grows_down(void)
+{
+	static int depth;
+
+	live_compare(memory, 4 * PAGE, 6, "memory that grows down");
+	live_check(has_flag(memory, "gd"), "it does not grow down any more");
+	if (depth < 64) { /* a page further each time */
+		memory[-(long)(++depth * PAGE)] = 1;
+		live_check(memory[-(long)(depth * PAGE)] == 1, "it has not grown");
+	}
+	live_check(fault_at(memory - 4 * MIB) == SIGSEGV, "the guard can be read");
+}
+
+/* ---- locks ---- */
+
+static void set_up_locked_future(void)
+{
+	if (mlockall(MCL_FUTURE) < 0)
+		live_skip("mlockall: %m");
+	memory = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	live_fill(memory, 4 * PAGE, 7);
+	mprotect(memory + 4 * PAGE, 4 * PAGE, PROT_NONE);
+}
+
+static void verify_locked_future(void)
+{
+	char *fresh = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	live_compare(memory, 4 * PAGE, 7, "locked memory");
+	live_check(has_flag(memory, "lo") && has_flag(memory + 4 * PAGE, "lo"),
+		   "the memory is no longer locked");
+	live_check(has_flag(fresh, "lo"), "new memory is no longer locked");
+	munmap(fresh, PAGE);
+}
+
+static unsigned long resident(const void *address)
+{
+	char line[512];
+	unsigned long value = 0;
+
+	smaps_line(address, "Rss:", line, sizeof(line));
+	sscanf(line, "Rss: %lu", &value);
+	return value;
+}
+
+static void set_up_locked_on_fault(void)
+{
+	memory = mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	mprotect(memory + 64 * PAGE - PAGE, PAGE, PROT_NONE);
+	if (syscall(SYS_mlock2, memory, 32 * PAGE, 1 /* MLOCK_ONFAULT */) < 0)
+		live_skip("mlock2: %m");
+	live_fill(memory, 4 * PAGE, 8);
+}
+
+static void verify_locked_on_fault(void)
+{
+	live_compare(memory, 4 * PAGE, 8, "memory locked on fault");
+	live_check(has_flag(memory, "lo"), "the memory is no longer locked");
+	live_check(resident(memory) <= 16, "%lu KiB are resident, 16 were touched", resident(memory));
+}
+
+/* ---- ---- */
+
+static const struct {
+	const char *name;
+	void (*set_up)(void), (*verify)(void);
+} corners[] = {
+	{ "first", set_up_first, verify_first },
+	{ "last", set_up_last, verify_last },
+	{ "reserved", set_up_reserved, verify_reserved },
+	{ "beyond_end", set_up_beyond_end, verify_beyond_end },
+	{ "cut_off", set_up_cut_off, verify_cut_off },
+	{ "dev_zero", set_up_dev_zero, verify_dev_zero },
+	{ "grows_down", set_up_grows_down, verify_grows_down },
+	{ "locked_future", set_up_locked_future, verify_locked_future },
+	{ "locked_on_fault", set_up_locked_on_fault, verify_locked_on_fault },
+};
+
+int main(int argc, char **argv)
+{
+	int chosen = -1;
+
+	live_begin(argc, argv);
+	for (size_t i = 0; i < sizeof(corners) / sizeof(corners[0]); i++)
+		if (argc > 2 && strcmp(argv[2], corners[i].name) == 0)
+			chosen = i;
+	live_check(chosen >= 0, "no such corner");
+	corners[chosen].set_up();
+	corners[chosen].verify();
+	live_ready();
+	while (!live_stopping()) {
+		corners[chosen].verify();
+		live_sleep(0.01);
+	}
+	corners[chosen].verify();
+	return live_finish();
+}
