@@ -232,10 +232,6 @@ static int check_outer(const struct snapshot *snapshot, const struct seen_file *
 		fail_advice(ADVICE);
 		return refuse_terminal(seen, "is a terminal that leads out of the tree");
 	}
-	if (info->sid && snapshot_find_task(snapshot, info->sid))
-		return refuse_terminal(
-			seen,
-			"controls a session of the tree, but whoever reads and writes it is not part of the tree");
 	if (is_another_outer(snapshot, info))
 		return refuse_terminal(seen, "is the second terminal that leads out of the tree");
 	return 0;

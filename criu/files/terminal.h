@@ -71,7 +71,10 @@ int terminal_open(struct snapshot *snapshot, struct file *file);
 int terminal_settle(struct snapshot *snapshot, struct task *task);
 void terminals_close(struct snapshot *snapshot);
 
-/* In a newborn that has just begun its session, before it has children: its inner terminal controls the session again. */
+/*
+ * In a newborn that has just begun its session, before it has children: its terminal controls the session again. An outer one does
+ * if it controls nobody, as a new one that was given to criu for this.
+ */
 int terminal_take_control(struct snapshot *snapshot, const struct task *task);
 /* Restore, last: our terminal gets the settings, the size and the foreground group that the tree's had; and back. */
 int terminals_hand_over(struct snapshot *snapshot);

@@ -120,14 +120,18 @@ static int set_settings(int fd, const TtyInfoEntry *info)
 /* A group of the tree that was in the foreground of the outer terminal; 0: none. */
 static pid_t foreground_group(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
-	const struct task *task;
+	const struct task *root = snapshot->root, *task;
+	pid_t group = info->pgrp;
 
-	for_each_task(task, snapshot) if (info->pgrp && task->group == (pid_t)info->pgrp &&
-					  task->session == (pid_t)info->sid) return task->group ==
-				snapshot->root->group &&
-			!snapshot_find_task(snapshot, task->group) ?
-		0 :
-		task->group;
+	/* A session of the tree says it itself. The place of the shell's own group is taken by ours. */
+	if (!group || snapshot_find_task(snapshot, info->sid) ||
+	    (group == root->group && !snapshot_find_task(snapshot, group)))
+		return 0;
+	for_each_task(task, snapshot)
+	{
+		if (task->group == group && task->session == (pid_t)info->sid)
+			return group;
+	}
 	return 0;
 }
 
@@ -337,40 +341,38 @@ int terminal_open(struct snapshot *snapshot, struct file *file)
 
 static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, const struct task *task)
 {
-	for (size_t i = 0;
-	     snapshot->terminals && task->session == task->pid && i < snapshot->terminals->count; i++) {
-		const TtyInfoEntry *info = snapshot->terminals->items[i];
+	const struct terminals *terminals = snapshot->terminals;
+
+	for (size_t i = 0; terminals && task->session == task->pid && i < terminals->count; i++) {
+		const TtyInfoEntry *info = terminals->items[i];
 
 		if (info->type == TTY_TYPE__PTY && info->sid == (uint32_t)task->pid &&
-		    is_inner(snapshot, info))
+		    (is_inner(snapshot, info) || terminals->ours >= 0))
 			return info;
 	}
 	return NULL;
 }
 
-static int open_by_name(const TtyInfoEntry *info)
+static int open_slave(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
 	autofree char *name = format_text("/dev/pts/%u", info->pty->index);
-	int fd = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	int fd;
 
+	if (!is_inner(snapshot, info))
+		return fcntl(snapshot->terminals->ours, F_DUPFD_CLOEXEC, 0);
+	fd = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	return fd < 0 ? fail(errno, "cannot open %s", name) : fd;
 }
 
-int terminal_take_control(struct snapshot *snapshot, const struct task *task)
+/* The session's own /dev/tty, instead of what has kept its place. */
+static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 {
-	const TtyInfoEntry *info = terminal_of_session(snapshot, task);
-	autoclose int fd = info ? open_by_name(info) : -1;
-
-	if (!info || fd < 0)
-		return fd < 0 && info ? fd : 0;
-	if (ioctl(fd, TIOCSCTTY, 0) < 0)
-		return fail(errno, "terminal %u cannot control the session", info->pty->index);
 	for (size_t i = 0; i < snapshot->file_count; i++) {
 		const TtyFileEntry *entry = snapshot->files[i]->entry->tty;
 		const TtyInfoEntry *other = entry ? terminal_find(snapshot, entry->tty_info_id) : NULL;
 		autoclose int own = -1;
 
-		if (!other || other->type != TTY_TYPE__CTTY || other->sid != info->sid)
+		if (!other || other->type != TTY_TYPE__CTTY || other->sid != session)
 			continue;
 		own = open_controlling(entry->flags);
 		if (own < 0)
@@ -381,6 +383,23 @@ int terminal_take_control(struct snapshot *snapshot, const struct task *task)
 	return 0;
 }
 
+int terminal_take_control(struct snapshot *snapshot, const struct task *task)
+{
+	const TtyInfoEntry *info = terminal_of_session(snapshot, task);
+	autoclose int fd = info ? open_slave(snapshot, info) : -1;
+
+	if (!info || fd < 0)
+		return info ? fd : 0;
+	if (ioctl(fd, TIOCSCTTY, 0) < 0) {
+		if (is_inner(snapshot, info))
+			return fail(errno, "terminal %u cannot control the session", info->pty->index);
+		log_warning(
+			"session %d had a terminal to control it; this one controls the session of criu already: it has none now",
+			task->pid);
+	}
+	return open_controlling_files(snapshot, info->sid);
+}
+
 int terminal_settle(struct snapshot *snapshot, struct task *task)
 {
 	const TtyInfoEntry *info = terminal_of_session(snapshot, task);
@@ -389,11 +408,11 @@ int terminal_settle(struct snapshot *snapshot, struct task *task)
 
 	if (!group || group == task->group)
 		return 0;
-	fd = open_by_name(info);
+	fd = open_slave(snapshot, info);
 	if (fd < 0)
 		return fd;
-	/* The group may have ended by itself, and the terminal not been told. */
-	if (ioctl(fd, TIOCSPGRP, &group) < 0 && errno != ESRCH)
+	/* The group may have ended and the terminal not been told; an outer terminal may control another session. */
+	if (ioctl(fd, TIOCSPGRP, &group) < 0 && errno != ESRCH && is_inner(snapshot, info))
 		return fail(errno, "cannot put group %d into the foreground of terminal %u", group,
 			    info->pty->index);
 	return 0;

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import struct
+import subprocess
 import termios
 import time
 
@@ -60,12 +61,15 @@ class Terminal:
 			finally:
 				os._exit(1)
 
-	def lead(self, name, command, own_group):
+	def become_leader(self):
 		os.setsid()
 		fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
 		for fd in range(3):
 			os.dup2(self.slave, fd)
 		os.closerange(3, 256)
+
+	def lead(self, name, command, own_group):
+		self.become_leader()
 		signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 		pid = os.fork()
 		if pid == 0:
@@ -173,11 +177,37 @@ def job_refused(cell, dumper, restorer):
 		first.close()
 
 
+def leader(cell, dumper, restorer):
+	"""The job leads the session itself; criu is given a new terminal, which controls nobody yet."""
+	first, second = Terminal(cell, 33, 111), Terminal(cell, 20, 40)
+	try:
+		pid = os.fork()
+		if pid == 0:
+			first.become_leader()
+			os.execv(cell.program(), [cell.program(), cell.directory, *cell.row.arguments])
+		cell.root = pid
+		wait_ready(cell)
+		first.converse(b"one\n", b"1 one\r\n")
+		images = cell.new_images()
+		cell.dump(dumper, images, ["-j"])
+		command = [restorer.path, "restore", "-D", images, "-o", "restore.log", "-v4", "-d", "-j"]
+		if subprocess.run(command, stdin=second.slave, stdout=second.slave, stderr=second.slave).returncode != 0:
+			raise Failure("not restored: " + log_of(images))
+		cell.exits.pop(cell.root, None)
+		cell.note_downtime()
+		second.converse(b"two\n", b"2 two\r\n")
+		cell.finish()
+	finally:
+		second.close()
+		first.close()
+
+
 def second_heard(terminal):
 	ready = select.select([terminal.master], [], [], 0.2)[0]
 	return os.read(terminal.master, 4000).decode("utf-8", "replace") if ready else ""
 
 
+NO_LEADER = {"restore": "the session has no terminal that controls it"}
 NO_DEV_TTY = {"dump": "it refuses /dev/tty"}
 PAIRS = {
 	"plain": {}, "foreground": {}, "packets": {},
@@ -191,6 +221,8 @@ ROWS = [
 	Row("shell-job", "terminal", arguments=("standard",), run=with_own_terminals(job(True)), modes=BOTH_WAYS),
 	Row("shell-job-same-group", "terminal", arguments=("standard",), run=with_own_terminals(job(False)), modes=BOTH_WAYS),
 	Row("shell-job-tty", "terminal", arguments=("tty",), run=with_own_terminals(job(True)), modes=BOTH_WAYS, peer_fails=NO_DEV_TTY),
+	*[Row("shell-job-leader-" + kind, "terminal", arguments=(kind,), run=with_own_terminals(leader), modes=BOTH_WAYS,
+	      peer_fails=NO_LEADER) for kind in ("standard", "tty")],
 	Row("shell-job-refused", "terminal", arguments=("standard",), run=with_own_terminals(job_refused), modes=("ours",)),
 	*[Row("terminal-" + kind, "pair", arguments=(kind,), run=with_own_terminals(as_the_mode_says), peer_fails=fails)
 	  for kind, fails in PAIRS.items()],
