@@ -2,13 +2,15 @@
  * locks_family.c - locks between relatives: an open file shared with a child, a POSIX lock of the child's own on it, a dup'ed
  * descriptor, and somebody who waits for a lock while all are away.
  *
- * usage: locks_family DIRECTORY
+ * usage: locks_family DIRECTORY plain|mapped     (mapped: as databases do, it has mapped the file, too)
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,6 +101,10 @@ int main(int argc, char **argv)
 	live_path(path, sizeof(path), "locked");
 	shared = open(path, O_RDWR | O_CREAT, 0600);
 	live_check(shared >= 0 && pipe(told) == 0 && dup(shared) >= 0, "%s: %m", path);
+	if (strcmp(argv[2], "mapped") == 0)
+		live_check(ftruncate(shared, 4096) == 0 && mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+								MAP_SHARED, shared, 0) != MAP_FAILED,
+			   "mmap: %m");
 	live_check(lock(shared, F_SETLK, F_WRLCK, 0, 10) == 0 && lock(shared, F_SETLK, F_RDLCK, 50, 20) == 0,
 		   "lock: %m");
 	live_check(flock(shared, LOCK_SH) == 0, "flock: %m");

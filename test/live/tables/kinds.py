@@ -15,6 +15,8 @@ UNCOUNTED = {"dump": "it loses what a periodic timer has not told yet"}
 RENUMBERED = {"dump": "it renumbers what was added under a closed descriptor", "restore": "it does not know the number"}
 NO_PACKETS = {"dump": "it refuses pipes of packets", "restore": "it refuses pipes of packets"}
 HUNG_UP = {"dump": "it does not look", "restore": "every reader is told that all writers have gone"}
+CHILD_LOCKS = {"dump": "it does not see a child's lock through a descriptor of its parent"}
+DROPPED_LOCKS = {"restore": "it drops POSIX locks when it has mapped the file"}
 LOCKS = {"dump_options": ("--file-locks",), "restore_options": ("--file-locks",)}
 AWAKE = {"restore": "targets that have fired once are awake again"}
 
@@ -105,8 +107,8 @@ ROWS = [
 	Row("fifo-kept", "fifos", arguments=("kept",), run=kept_outside, modes=("ours", "peer-to-ours", "peer"),
 	    peer_fails={"restore": "it puts the content back twice"}),
 
-	Row("locks-family", "locks_family", unprivileged=True, **LOCKS,
-	    peer_fails={"dump": "it does not see a child's lock through a descriptor of its parent"}),
+	Row("locks-family", "locks_family", arguments=("plain",), unprivileged=True, peer_fails=CHILD_LOCKS, **LOCKS),
+	Row("locks-mapped", "locks_family", arguments=("mapped",), peer_fails=CHILD_LOCKS | DROPPED_LOCKS, **LOCKS),
 	Row("locks-taken", "locks", arguments=("posix",), run=lock_taken, modes=("ours",), **LOCKS),
 	*[Row("unsavable-" + state.replace("_", "-"), "unsavable", arguments=(state,), run=refused, modes=("ours",),
 	      dump_options=("--file-locks",)) for state in UNSAVABLE],
