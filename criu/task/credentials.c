@@ -17,6 +17,7 @@
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -124,6 +125,24 @@ static int check(const struct task *task, size_t thread)
 	return 0;
 }
 
+/* Who a newborn is anyway, because we are. Then nothing needs a privilege that we may not have. */
+static bool are_our_ids(const CredsEntry *creds)
+{
+	uid_t uid[3];
+	gid_t gid[3];
+	int count = getgroups(0, NULL);
+	autofree gid_t *groups = allocate_array(max(count, 1), sizeof(*groups));
+
+	if (getresuid(&uid[0], &uid[1], &uid[2]) < 0 || getresgid(&gid[0], &gid[1], &gid[2]) < 0 ||
+	    getgroups(count, groups) != count || (size_t)count != creds->n_groups)
+		return false;
+	/* An invalid id changes nothing, and tells what it is. */
+	return uid[0] == creds->uid && uid[1] == creds->euid && uid[2] == creds->suid &&
+	       gid[0] == creds->gid && gid[1] == creds->egid && gid[2] == creds->sgid &&
+	       (uid_t)setfsuid(-1) == creds->fsuid && (gid_t)setfsgid(-1) == creds->fsgid &&
+	       (!count || !memcmp(groups, creds->groups, count * sizeof(*groups)));
+}
+
 static void make_ids(const CredsEntry *creds, struct call_list *calls)
 {
 	uint64_t groups = calls_bytes(calls, creds->groups, creds->n_groups * sizeof(*creds->groups));
@@ -190,7 +209,8 @@ static void make_bounding(uint64_t bounding, struct call_list *calls)
 			     capability);
 }
 
-static void make_capabilities(const CredsEntry *creds, struct call_list *calls)
+/* `securebits` are in force by now. */
+static void make_capabilities(const CredsEntry *creds, unsigned securebits, struct call_list *calls)
 {
 	struct capabilities first = our_capabilities();
 	const struct capabilities last = {
@@ -199,11 +219,14 @@ static void make_capabilities(const CredsEntry *creds, struct call_list *calls)
 		.inheritable = load_capabilities(creds->cap_inh, creds->n_cap_inh),
 	};
 
-	first.inheritable = last.inheritable;
-	set_capabilities(&first, calls);
+	if (first.inheritable != last.inheritable) {
+		first.inheritable = last.inheritable;
+		set_capabilities(&first, calls);
+	}
 	make_ambient(load_capabilities(creds->cap_amb, creds->n_cap_amb), calls);
 	make_bounding(load_capabilities(creds->cap_bnd, creds->n_cap_bnd), calls);
-	call(calls, "set securebits", SYS_prctl, PR_SET_SECUREBITS, creds->secbits);
+	if (creds->secbits != securebits)
+		call(calls, "set securebits", SYS_prctl, PR_SET_SECUREBITS, creds->secbits);
 	set_capabilities(&last, calls);
 }
 
@@ -211,9 +234,13 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	const CredsEntry *creds = core->creds;
+	unsigned securebits = prctl(PR_GET_SECUREBITS);
 
-	make_ids(creds, calls);
-	make_capabilities(creds, calls);
+	if (!are_our_ids(creds)) {
+		make_ids(creds, calls);
+		securebits = SECBIT_NO_SETUID_FIXUP;
+	}
+	make_capabilities(creds, securebits, calls);
 	if (thread && core->pdeath_sig)
 		call(calls, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, core->pdeath_sig);
 	if (creds->no_new_privs)

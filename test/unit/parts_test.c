@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
 #include "image/message.h"
@@ -173,6 +174,31 @@ static void credentials_in_order(void **state unused)
 	free_task(task);
 }
 
+/* What a newborn is anyway needs no privilege to become. */
+static void credentials_of_our_own(void **state unused)
+{
+	struct task *task = new_task();
+	CredsEntry *creds = task->cores[0]->thread_core->creds;
+	struct call_list calls;
+
+	creds->uid = creds->euid = creds->suid = creds->fsuid = geteuid();
+	creds->gid = creds->egid = creds->sgid = creds->fsgid = getegid();
+	creds->n_groups = getgroups(0, NULL);
+	creds->groups = allocate_array(creds->n_groups + 1, sizeof(*creds->groups));
+	getgroups(creds->n_groups, creds->groups);
+	creds->secbits = prctl(PR_GET_SECUREBITS);
+	calls = make(&part_credentials, task, 0);
+	assert_int_equal(count_calls(&calls, SYS_setresuid), 0);
+	assert_int_equal(count_calls(&calls, SYS_setresgid), 0);
+	assert_int_equal(count_calls(&calls, SYS_setgroups), 0);
+	assert_int_equal(count_calls(&calls, SYS_capset), 1);
+	for (size_t i = 0; i < calls.count; i++)
+		assert_false(calls.calls[i].number == SYS_prctl &&
+			     calls.calls[i].arguments[0] == PR_SET_SECUREBITS);
+	calls_free(&calls);
+	free_task(task);
+}
+
 /* Its leader gets the signal last of all; other threads when their ids stand. */
 static void credentials_and_parents(void **state unused)
 {
@@ -181,6 +207,7 @@ static void credentials_and_parents(void **state unused)
 	size_t at = 0;
 
 	message_set(task->cores[1]->thread_core, pdeath_sig, SIGUSR1);
+	task->cores[1]->thread_core->creds->suid = geteuid() + 1;
 	calls = make(&part_credentials, task, 1);
 	while (calls.calls[at].number != SYS_setresuid)
 		at++;
@@ -565,6 +592,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(credentials_in_order, start_clean),
+		cmocka_unit_test_setup(credentials_of_our_own, start_clean),
 		cmocka_unit_test_setup(credentials_and_parents, start_clean),
 		cmocka_unit_test_setup(credentials_refused, start_clean),
 		cmocka_unit_test_setup(signal_actions, start_clean),
