@@ -11,24 +11,49 @@
 #include "memory/scan.h"
 #include "memory/shared.h"
 
-static int save_area(struct page_writer *writer, struct scanner *scanner, const struct vma *vma, struct task_memory *memory)
+#define WINDOW \
+	(1ULL  \
+	 << 30) /* of addresses, scanned at a time: the runs of pages in it fit into 4 MiB, however scattered they are */
+
+static int save_runs(struct page_writer *writer, const struct page_runs *runs, const struct vma *vma,
+		     struct task_memory *memory)
 {
-	bool is_file = vma->status & VMA_FILE_PRIVATE, is_vdso = vma->status & VMA_VDSO;
-	unsigned flags = PAGES_PRESENT | (is_file || is_vdso ? 0 : PAGES_LAZY);
+	bool is_anonymous = !(vma->status & (VMA_FILE_PRIVATE | VMA_VDSO));
+
+	memory->has_relatives = vma->has_relatives;
+	return page_writer_add(writer, runs, PAGES_PRESENT | (is_anonymous ? PAGES_LAZY : 0), is_anonymous,
+			       pages_of_task, memory);
+}
+
+/* The vdso's pages are the kernel's, but they tell restore which vdso the task's pointers lead into. */
+static int save_vdso(struct page_writer *writer, const struct vma *vma, struct task_memory *memory)
+{
 	struct page_runs runs = { 0 };
 	int result;
 
-	/* The vdso's pages are the kernel's, but they tell restore which vdso the task's pointers lead into. */
-	if (is_vdso) {
-		page_runs_add(&runs, &(struct page_run){ .start = vma->start, .count = vma_length(vma) / PAGE_SIZE });
-		result = 0;
-	} else {
-		result = scan_pages(scanner, vma->start, vma->end, is_file, &runs);
-	}
-	memory->has_relatives = vma->has_relatives;
-	if (!result)
-		result = page_writer_add(writer, &runs, flags, !is_file && !is_vdso, pages_of_task, memory);
+	page_runs_add(&runs, &(struct page_run){ .start = vma->start, .count = vma_length(vma) / PAGE_SIZE });
+	result = save_runs(writer, &runs, vma, memory);
 	page_runs_free(&runs);
+	return result;
+}
+
+static int save_area(struct page_writer *writer, struct scanner *scanner, const struct vma *vma,
+		     struct task_memory *memory)
+{
+	bool is_file = vma->status & VMA_FILE_PRIVATE;
+	int result = 0;
+
+	if (vma->status & VMA_VDSO)
+		return save_vdso(writer, vma, memory);
+	for (uint64_t start = vma->start, end; !result && start < vma->end; start = end) {
+		struct page_runs runs = { 0 };
+
+		end = vma->end - start > WINDOW ? start + WINDOW : vma->end;
+		result = scan_pages(scanner, start, end, is_file, &runs);
+		if (!result)
+			result = save_runs(writer, &runs, vma, memory);
+		page_runs_free(&runs);
+	}
 	return result;
 }
 
@@ -40,8 +65,8 @@ static int save_task(struct dump *dump, struct task *task)
 	int result = scanner_open(&scanner, task->proc);
 
 	if (!result)
-		result = page_writer_open(&writer, dump->snapshot.images, IMAGE_PAGEMAP, task->pid, dump->next_pages_id++,
-					  &dump->pages);
+		result = page_writer_open(&writer, dump->snapshot.images, IMAGE_PAGEMAP, task->pid,
+					  dump->next_pages_id++, &dump->pages);
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 
@@ -63,7 +88,8 @@ int dump_memory(void *context)
 	dump->memory_began = monotonic_time();
 	dump->next_pages_id = 1;
 	result = shared_memory_save(&dump->snapshot, &dump->next_pages_id, &dump->shared_pages);
-	for_each_task(task, &dump->snapshot) {
+	for_each_task(task, &dump->snapshot)
+	{
 		if (result || task->state == TASK_DEAD)
 			continue;
 		result = save_task(dump, task);
@@ -71,8 +97,8 @@ int dump_memory(void *context)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	dump->memory_ended = monotonic_time();
-	log_info("saved %llu pages of tasks and %llu of shared memory; %llu were zero", (unsigned long long)dump->pages.written,
-		 (unsigned long long)dump->shared_pages.written,
+	log_info("saved %llu pages of tasks and %llu of shared memory; %llu were zero",
+		 (unsigned long long)dump->pages.written, (unsigned long long)dump->shared_pages.written,
 		 (unsigned long long)(dump->pages.zeros + dump->shared_pages.zeros));
 	return result;
 }
