@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/error.h"
@@ -92,6 +93,8 @@ int main(int argc, char **argv)
 	int result;
 
 	error_init();
+	/* Whoever ignores it would lose the wait status of its children: of ours, and of restored zombies while they wait. */
+	signal(SIGCHLD, SIG_DFL);
 	result = options_parse(&options, argc, argv);
 	if (result < 0)
 		report_usage();

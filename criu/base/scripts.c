@@ -10,12 +10,14 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/scripts.h"
 
-static does_not_return void become_script(const struct scripts *scripts, const char *path, const char *action, pid_t root)
+static does_not_return void become_script(const struct scripts *scripts, const char *path, const char *action,
+					  pid_t root)
 {
 	char images[64], pid[16], absolute[PATH_MAX];
 
@@ -30,6 +32,7 @@ static does_not_return void become_script(const struct scripts *scripts, const c
 	if (!realpath(path, absolute) || fchdir(scripts->work) < 0)
 		_exit(127);
 	syscall(SYS_close_range, 3, ~0U, 0);
+	descriptors_limit(&scripts->descriptors);
 	execl(absolute, absolute, NULL);
 	_exit(127);
 }
@@ -37,7 +40,8 @@ static does_not_return void become_script(const struct scripts *scripts, const c
 static int explain(const char *path, const char *action, int status)
 {
 	if (WIFSIGNALED(status))
-		return fail(0, "action script %s was killed by signal %d at %s", path, WTERMSIG(status), action);
+		return fail(0, "action script %s was killed by signal %d at %s", path, WTERMSIG(status),
+			    action);
 	if (WEXITSTATUS(status) == 127)
 		return fail(0, "action script %s cannot be run", path);
 	return fail(0, "action script %s ended with status %d at %s", path, WEXITSTATUS(status), action);

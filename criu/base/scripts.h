@@ -9,12 +9,14 @@
 #define CRIU_BASE_SCRIPTS_H
 
 #include <stddef.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 struct scripts {
 	const char **paths;
 	size_t count;
-	int images, work; /* directories */
+	int images, work;	   /* directories */
+	struct rlimit descriptors; /* the limit that they get: base/descriptors.h */
 };
 
 /* Runs all of them, in order, until one does not exit with 0: that is a failure, recorded. `root` 0: not known yet. */

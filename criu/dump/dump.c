@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -40,18 +41,21 @@ static int run_last_scripts(void *context)
 }
 
 static const struct step dump_steps[] = {
-	{ "look ahead", dump_look_ahead, NULL, false },		 /* whatever need not be done while they are frozen */
-	{ "begin the images", begin_images, NULL, false },		 /* a full disk shows before anything is frozen */
+	{ "look ahead", dump_look_ahead, NULL, false }, /* whatever need not be done while they are frozen */
+	{ "begin the images", begin_images, NULL, false }, /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
-	{ "freeze the processes", dump_freeze, dump_thaw, false },	 /* finding and stopping are one act */
-	{ "look at the processes", dump_look, NULL, false },		 /* refuses, before anything is touched */
-	{ "ask the processes", dump_ask, dump_leave, false },		 /* the only step that goes into them */
-	{ "save the memory", dump_memory, NULL, false },		 /* most of the time: while all stands still */
-	{ "save processes and files", dump_save_tasks, NULL, false },	 /* after memory: pipes cannot change any more */
-	{ "let the processes run on", dump_release_early, NULL, false }, /* -R, -s: they need not wait for the disk */
-	{ "complete the images", dump_complete, dump_withdraw, false },		 /* on disk, then inventory.img: now it is a dump */
+	{ "freeze the processes", dump_freeze, dump_thaw, false }, /* finding and stopping are one act */
+	{ "look at the processes", dump_look, NULL, false },	   /* refuses, before anything is touched */
+	{ "ask the processes", dump_ask, dump_leave, false },	   /* the only step that goes into them */
+	{ "save the memory", dump_memory, NULL, false }, /* most of the time: while all stands still */
+	{ "save processes and files", dump_save_tasks, NULL,
+	  false }, /* after memory: pipes cannot change any more */
+	{ "let the processes run on", dump_release_early, NULL,
+	  false }, /* -R, -s: they need not wait for the disk */
+	{ "complete the images", dump_complete, dump_withdraw,
+	  false }, /* on disk, then inventory.img: now it is a dump */
 	{ "run the scripts (post-dump)", run_last_scripts, NULL, false }, /* they may still say no */
-	{ "let the processes go", dump_release, NULL, true },		 /* cannot be undone */
+	{ "let the processes go", dump_release, NULL, true },		  /* cannot be undone */
 };
 
 static int open_directories(struct dump *dump)
@@ -62,8 +66,9 @@ static int open_directories(struct dump *dump)
 
 	if (result)
 		return result;
-	dump->work_directory = options->work_dir ? open(options->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
-						   fcntl(image_store_directory(dump->snapshot.images), F_DUPFD_CLOEXEC, 0);
+	dump->work_directory =
+		options->work_dir ? open(options->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
+				    fcntl(image_store_directory(dump->snapshot.images), F_DUPFD_CLOEXEC, 0);
 	if (dump->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
 	dump->scripts = (struct scripts){
@@ -72,6 +77,7 @@ static int open_directories(struct dump *dump)
 		.images = image_store_directory(dump->snapshot.images),
 		.work = dump->work_directory,
 	};
+	descriptors_unlimit(&dump->scripts.descriptors);
 	return log_open(dump->work_directory, options->log_file);
 }
 

@@ -136,11 +136,9 @@ static int plan_groups(struct restore *restore)
 		}
 		if (!is_first)
 			continue;
-		if (task->state == TASK_DEAD)
-			return fail(
-				EINVAL,
-				"process %d is a zombie in group %d, whose leader is gone: not supported yet",
-				task->pid, task->group);
+		if (task->group <= 0)
+			return fail(EINVAL, "pstree.img holds process %d in an impossible group: %d",
+				    task->pid, task->group);
 		if (check_pid(task->group))
 			return -EEXIST;
 		task->newborn->stand_in = task->group;

@@ -43,7 +43,7 @@ static int bear_children(struct restore *restore, struct task *task, bool before
 {
 	struct task *child;
 
-	list_for_each(child, &task->children, sibling) {
+	list_for_each (child, &task->children, sibling) {
 		pid_t wanted = child->newborn->initial_session;
 		bool is_early = task->session == task->pid && wanted && wanted != task->pid;
 		pid_t born = is_early == before_session ? spawn_task(restore, child) : 0;
@@ -93,8 +93,8 @@ static int join_group(struct restore *restore, const struct task *task)
 	if (task->group == task->pid)
 		return 0;
 	/* The group of the shell that started the tree: it now is in the group of the one that restores it. */
-	if (task->group == root->group && root->group != root->pid && !snapshot_find_task(&restore->snapshot, task->group) &&
-	    root->session != root->pid)
+	if (task->group == root->group && root->group != root->pid &&
+	    !snapshot_find_task(&restore->snapshot, task->group) && root->session != root->pid)
 		return 0;
 	if (setpgid(0, task->group) < 0)
 		return fail(errno, "cannot join process group %d", task->group);
@@ -102,6 +102,13 @@ static int join_group(struct restore *restore, const struct task *task)
 }
 
 /* ---- the dead ---- */
+
+static int collect_stand_in(const struct task *task)
+{
+	if (task->newborn->stand_in && waitpid(task->newborn->stand_in, NULL, __WALL) < 0)
+		return fail(errno, "cannot collect process %d", task->newborn->stand_in);
+	return 0;
+}
 
 static does_not_return void die_again(struct restore *restore, const struct task *task)
 {
@@ -113,6 +120,8 @@ static does_not_return void die_again(struct restore *restore, const struct task
 		give_up(restore);
 	board_arrive(restore->board);
 	board_wait_for_stage(restore->board, STAGE_BURY);
+	if (collect_stand_in(task))
+		give_up(restore);
 	if (WIFSIGNALED(status)) {
 		sigset_t all;
 
@@ -142,14 +151,14 @@ static int set_proc_files(const TaskCoreEntry *core)
 	autoclose int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	long long now;
 
-	if (core->has_oom_score_adj && proc_read_number(self, "oom_score_adj", 10, &now) == 0 && now != core->oom_score_adj &&
-	    write_number("/proc/self/oom_score_adj", core->oom_score_adj))
+	if (core->has_oom_score_adj && proc_read_number(self, "oom_score_adj", 10, &now) == 0 &&
+	    now != core->oom_score_adj && write_number("/proc/self/oom_score_adj", core->oom_score_adj))
 		return -EPERM;
-	if (core->has_loginuid && proc_read_number(self, "loginuid", 10, &now) == 0 && now != core->loginuid &&
-	    write_number("/proc/self/loginuid", core->loginuid))
+	if (core->has_loginuid && proc_read_number(self, "loginuid", 10, &now) == 0 &&
+	    now != core->loginuid && write_number("/proc/self/loginuid", core->loginuid))
 		return -EPERM;
-	if (core->has_core_filter && proc_read_number(self, "coredump_filter", 16, &now) == 0 && now != core->core_filter &&
-	    write_number("/proc/self/coredump_filter", core->core_filter))
+	if (core->has_core_filter && proc_read_number(self, "coredump_filter", 16, &now) == 0 &&
+	    now != core->core_filter && write_number("/proc/self/coredump_filter", core->core_filter))
 		return -EPERM;
 	return 0;
 }
@@ -267,7 +276,8 @@ static int map_region(struct newborn *newborn, size_t size, struct restorer_boar
 		return fail(errno, "no memory for the restorer");
 	newborn->region_size = size;
 	memcpy(region, restorer_blob_start, restorer_blob_end - restorer_blob_start);
-	if (mremap(board, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, region + RESTORER_BOARD) == MAP_FAILED)
+	if (mremap(board, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, region + RESTORER_BOARD) ==
+	    MAP_FAILED)
 		return fail(errno, "cannot move the board into the region of the restorer");
 	return 0;
 }
@@ -293,6 +303,7 @@ static int build_region(struct restore *restore, struct task *task)
 		return result;
 	restore->board = (struct restorer_board *)(uintptr_t)(newborn->region + RESTORER_BOARD);
 	arguments = (struct restorer_arguments *)(uintptr_t)(newborn->region + RESTORER_ARGUMENTS);
+	arguments->parent = restore->options->restore_sibling && !task->parent ? 0 : getppid();
 	arguments->threads = threads;
 	arguments->thread_count = task->thread_count;
 	arguments->space_call_count = newborn->space.count;
@@ -318,8 +329,11 @@ static does_not_return void enter_restorer(const struct newborn *newborn, size_t
 
 static int become_alone(struct restore *restore, struct task *task)
 {
-	return space_build(restore, task) ?: bear_children(restore, task, true) ?: become_leader(restore, task) ?:
-	       bear_children(restore, task, false) ?: bear_stand_in(restore, task);
+	return space_build(restore, task)		   ?:
+		       bear_children(restore, task, true)  ?:
+		       become_leader(restore, task)	   ?:
+		       bear_children(restore, task, false) ?:
+							     bear_stand_in(restore, task);
 }
 
 static int settle(struct restore *restore, struct task *task)
@@ -327,18 +341,13 @@ static int settle(struct restore *restore, struct task *task)
 	return join_group(restore, task) ?: files_set_owners(&restore->snapshot, task);
 }
 
-static int collect_stand_in(const struct task *task)
-{
-	if (task->newborn->stand_in && waitpid(task->newborn->stand_in, NULL, __WALL) < 0)
-		return fail(errno, "cannot collect process %d", task->newborn->stand_in);
-	return 0;
-}
-
 static int prepare_to_leave(struct restore *restore, struct task *task)
 {
 	block_all_signals();
-	return set_proc_files(task->cores[0]->tc) ?: enter_directories(restore, task) ?: arrange_files(restore, task) ?:
-	       build_region(restore, task);
+	return set_proc_files(task->cores[0]->tc)	?:
+		       enter_directories(restore, task) ?:
+		       arrange_files(restore, task)	?:
+							  build_region(restore, task);
 }
 
 void newborn_main(struct restore *restore, struct task *task)
@@ -350,7 +359,8 @@ void newborn_main(struct restore *restore, struct task *task)
 		give_up(restore);
 	log_debug("process %d (%s) is born", task->pid, task->name);
 	if (task->state == TASK_DEAD) {
-		if (bear_children(restore, task, true) || become_leader(restore, task) || bear_children(restore, task, false))
+		if (bear_children(restore, task, true) || become_leader(restore, task) ||
+		    bear_children(restore, task, false) || bear_stand_in(restore, task))
 			give_up(restore);
 		board_arrive(restore->board);
 		board_wait_for_stage(restore->board, STAGE_SETTLE);

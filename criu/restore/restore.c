@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -29,7 +30,8 @@ int restore_open_files(void *context)
 {
 	struct restore *restore = context;
 
-	return files_open(&restore->snapshot) ?: shared_memory_make(&restore->snapshot, &restore->pages_restored);
+	return files_open(&restore->snapshot) ?:
+		       shared_memory_make(&restore->snapshot, &restore->pages_restored);
 }
 
 void restore_close_files(void *context)
@@ -41,13 +43,13 @@ void restore_close_files(void *context)
 }
 
 /* A script at a point of the restore; before "rebuild" nobody but us exists, after it all stand still. */
-#define script_step(name, action)                                                                   \
-	static int name(void *context)                                                              \
-	{                                                                                           \
-		struct restore *restore = context;                                                  \
-		pid_t root = restore->has_spawned ? restore->snapshot.root->pid : 0;                \
-                                                                                                    \
-		return scripts_run(&restore->scripts, action, root);                                \
+#define script_step(name, action)                                                    \
+	static int name(void *context)                                               \
+	{                                                                            \
+		struct restore *restore = context;                                   \
+		pid_t root = restore->has_spawned ? restore->snapshot.root->pid : 0; \
+                                                                                     \
+		return scripts_run(&restore->scripts, action, root);                 \
 	}
 script_step(run_first_scripts, "pre-restore");
 script_step(run_restored_scripts, "post-restore");
@@ -63,7 +65,8 @@ static int write_pidfile(void *context)
 
 	if (!name)
 		return 0;
-	fd = openat(restore->work_directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = openat(restore->work_directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+		    0600);
 	if (fd < 0)
 		return fail(errno, "cannot open the pid file %s", name);
 	snprintf(text, sizeof(text), "%d", restore->snapshot.root->pid);
@@ -87,18 +90,21 @@ static void take_terminal_back(void *context)
 
 static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
-	{ "check the images", restore_check, NULL, false },		    /* all of it, before any task exists */
+	{ "check the images", restore_check, NULL, false }, /* all of it, before any task exists */
 	{ "run the scripts (pre-restore)", run_first_scripts, NULL, false },
-	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by us: newborns inherit them */
+	{ "open the files", restore_open_files, restore_close_files,
+	  false }, /* once, by us: newborns inherit them */
 	{ "bring forth the processes", restore_spawn, restore_kill, false },
-	{ "settle the processes", restore_settle, NULL, false },	    /* now that all pids exist: groups, owners, the dead */
-	{ "rebuild the processes", restore_rebuild, NULL, false },	    /* each leaves our code */
+	{ "settle the processes", restore_settle, NULL,
+	  false }, /* now that all pids exist: groups, owners, the dead */
+	{ "rebuild the processes", restore_rebuild, NULL, false }, /* each leaves our code */
 	{ "hand over the registers", restore_hand_over, NULL, false },
 	{ "run the scripts (post-restore)", run_restored_scripts, NULL, false },
 	{ "hand over the terminal", hand_over_terminal, take_terminal_back, false },
-	{ "write the pid file", write_pidfile, NULL, false }, /* whoever waits for it finds the process there */
+	{ "write the pid file", write_pidfile, NULL,
+	  false }, /* whoever waits for it finds the process there */
 	{ "run the scripts (pre-resume)", run_resume_scripts, NULL, false },
-	{ "let the processes run", restore_release, NULL, true },	    /* cannot be undone */
+	{ "let the processes run", restore_release, NULL, true }, /* cannot be undone */
 };
 
 static int open_directories(struct restore *restore)
@@ -111,7 +117,8 @@ static int open_directories(struct restore *restore)
 		return result;
 	restore->work_directory = options->work_dir ?
 					  open(options->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
-					  fcntl(image_store_directory(restore->snapshot.images), F_DUPFD_CLOEXEC, 0);
+					  fcntl(image_store_directory(restore->snapshot.images),
+						F_DUPFD_CLOEXEC, 0);
 	if (restore->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
 	restore->scripts = (struct scripts){
@@ -120,6 +127,7 @@ static int open_directories(struct restore *restore)
 		.images = image_store_directory(restore->snapshot.images),
 		.work = restore->work_directory,
 	};
+	descriptors_unlimit(&restore->scripts.descriptors);
 	return log_open(restore->work_directory, options->log_file);
 }
 
@@ -137,16 +145,19 @@ static int save_statistics(struct restore *restore, uint64_t ended)
 	stats.restore_time = (ended - restore->began) / 1000;
 	message_set(&stats, pages_restored, restore->pages_restored + *restore->newborn_pages);
 	if (restore->options->display_stats)
-		printf("restore: %u us\nfirst process after: %u us\npages restored: %llu\n", stats.restore_time,
-		       stats.forking_time, (unsigned long long)stats.pages_restored);
+		printf("restore: %u us\nfirst process after: %u us\npages restored: %llu\n",
+		       stats.restore_time, stats.forking_time, (unsigned long long)stats.pages_restored);
 	result = image_write_single(work, IMAGE_STATS, 1, &entry.base);
 	image_store_close(work);
 	return result;
 }
 
 /* --exec-cmd: the command takes our place, and so becomes the parent of the tree. */
-static int become_command(const struct options *options)
+static int become_command(const struct restore *restore)
 {
+	const struct options *options = restore->options;
+
+	descriptors_limit(&restore->scripts.descriptors);
 	execvp(options->arguments[0], options->arguments);
 	return fail(errno, "cannot run %s; the processes run without it", options->arguments[0]);
 }
@@ -160,6 +171,19 @@ static int wait_for_root(const struct restore *restore)
 		if (errno != EINTR)
 			return fail(errno, "cannot wait for process %d", restore->snapshot.root->pid);
 	return 0;
+}
+
+/*
+ * A stopped job whose parent ends as the last one in its session that could wake it is hung up by the kernel (POSIX: an orphaned
+ * process group). To end as one who is not in the session does no such harm. A leader of a group cannot begin a session: it
+ * joins its parent's first.
+ */
+static void leave_session(const struct restore *restore)
+{
+	if (restore->snapshot.root->session == restore->snapshot.root->pid || setsid() >= 0)
+		return;
+	if (setpgid(0, getpgid(getppid())) < 0 || setsid() < 0)
+		log_warning("cannot leave the session: processes that are stopped will be hung up");
 }
 
 /* Whoever holds the other end of --status-fd learns that the tree runs. */
@@ -185,8 +209,13 @@ static int finish(struct restore *restore)
 	if (scripts_run(&restore->scripts, "post-resume", restore->snapshot.root->pid))
 		failure_clear();
 	if (options->exec_cmd)
-		return become_command(options);
-	return options->restore_detached || options->restore_sibling ? 0 : wait_for_root(restore);
+		return become_command(restore);
+	if (options->restore_sibling)
+		return 0;
+	if (!options->restore_detached)
+		return wait_for_root(restore);
+	leave_session(restore);
+	return 0;
 }
 
 int command_restore(const struct options *options)

@@ -56,11 +56,10 @@ static const char *purpose_of_failure(const struct restore *restore, const struc
 	const struct restorer_board *board = restore->board;
 	const struct task *task;
 
-	for_each_task(task, &restore->snapshot)
-		for (size_t i = 0; i < task->thread_count; i++)
-			if (task->threads[i] == board->failed_tid)
-				*whose = task;
-	return board->failed_list == RESTORER_THREADS	? "make a thread" :
+	for_each_task(task,
+		      &restore->snapshot) for (size_t i = 0; i < task->thread_count;
+					       i++) if (task->threads[i] == board->failed_tid) *whose = task;
+	return board->failed_list == RESTORER_THREADS	 ? "make a thread" :
 	       board->failed_list == RESTORER_LIST_SPACE ? "lay out its memory" :
 							   "make it what it was";
 }
@@ -72,7 +71,8 @@ static int report_failure(struct restore *restore)
 	const char *purpose;
 
 	if (!restore->board->failed_tid)
-		return has_failed() ? -failure_errno() : fail(0, "a process died while it was being restored");
+		return has_failed() ? -failure_errno() :
+				      fail(0, "a process died while it was being restored");
 	purpose = purpose_of_failure(restore, &task);
 	return fail(-restore->board->failed_result, "process %d (%s): cannot %s (call %d of thread %d)",
 		    task ? task->pid : restore->board->failed_tid, task ? task->name : "?", purpose,
@@ -84,7 +84,8 @@ static bool has_lost_somebody(const struct restore *restore)
 {
 	const struct task *task;
 
-	for_each_task(task, &restore->snapshot) {
+	for_each_task(task, &restore->snapshot)
+	{
 		struct proc_stat stat;
 		autoclose int proc = -1;
 
@@ -102,9 +103,9 @@ static void show_progress(const struct restore *restore)
 	const struct task *task;
 	uint64_t total = 0;
 
-	for_each_task(task, &restore->snapshot)
-		total += page_runs_total(&task->newborn->memory.runs);
-	progress_amount(__atomic_load_n(restore->newborn_pages, __ATOMIC_RELAXED) << PAGE_SHIFT, total << PAGE_SHIFT);
+	for_each_task(task, &restore->snapshot) total += page_runs_total(&task->newborn->memory.runs);
+	progress_amount(__atomic_load_n(restore->newborn_pages, __ATOMIC_RELAXED) << PAGE_SHIFT,
+			total << PAGE_SHIFT);
 }
 
 static int board_wait_for(struct restore *restore, size_t count, bool all_are_born)
@@ -120,9 +121,10 @@ static int board_wait_for(struct restore *restore, size_t count, bool all_are_bo
 		if (arrived >= count)
 			return 0;
 		show_progress(restore);
-		if (syscall(SYS_futex, &board->arrived, FUTEX_WAIT, arrived, &patience, NULL, 0) < 0 && errno == ETIMEDOUT &&
-		    !board->failed && (all_are_born ? has_lost_somebody(restore) :
-			    waitpid(restore->snapshot.root->pid, NULL, WNOHANG | __WALL) > 0))
+		if (syscall(SYS_futex, &board->arrived, FUTEX_WAIT, arrived, &patience, NULL, 0) < 0 &&
+		    errno == ETIMEDOUT && !board->failed &&
+		    (all_are_born ? has_lost_somebody(restore) :
+				    waitpid(restore->snapshot.root->pid, NULL, WNOHANG | __WALL) > 0))
 			return report_failure(restore);
 	}
 }
@@ -207,8 +209,7 @@ static size_t living_tasks(const struct snapshot *snapshot)
 	const struct task *task;
 	size_t count = 0;
 
-	for_each_task(task, snapshot)
-		count += task->state != TASK_DEAD;
+	for_each_task(task, snapshot) count += task->state != TASK_DEAD;
 	return count;
 }
 
@@ -224,8 +225,7 @@ int restore_spawn(void *context)
 	if (restore->board == MAP_FAILED)
 		return fail(errno, "no memory to share with newborns");
 	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
-	for_each_task(task, &restore->snapshot)
-		stand_ins += task->newborn->stand_in > 0;
+	for_each_task(task, &restore->snapshot) stand_ins += task->newborn->stand_in > 0;
 	/* Whoever started us may have ignored it, and with it the zombies of the tree. */
 	signal(SIGCHLD, SIG_DFL);
 	/* Orphans of a restore that fails come to us, so that none is left. */
@@ -248,7 +248,8 @@ static int wait_for_the_dead(struct restore *restore)
 {
 	const struct task *task;
 
-	for_each_task(task, &restore->snapshot) {
+	for_each_task(task, &restore->snapshot)
+	{
 		autoclose int proc = -1;
 		struct proc_stat stat = { 0 };
 
@@ -257,7 +258,8 @@ static int wait_for_the_dead(struct restore *restore)
 		proc = proc_open(task->pid);
 		while (stat.state != 'Z') {
 			if (proc < 0 || proc_read_stat(proc, &stat))
-				return fail(0, "zombie %d was collected while it was being restored", task->pid);
+				return fail(0, "zombie %d was collected while it was being restored",
+					    task->pid);
 			if (__atomic_load_n(&restore->board->failed, __ATOMIC_SEQ_CST))
 				return report_failure(restore);
 			if (stat.state != 'Z')
@@ -298,34 +300,44 @@ static void kill_tree(const struct restore *restore)
 	int status;
 
 	if (restore->all_are_born) {
-		for_each_task(task, &restore->snapshot)
-			kill(task->pid, SIGKILL);
+		for_each_task(task, &restore->snapshot) kill(task->pid, SIGKILL);
 		return;
 	}
 	/* Each dies with its parent (PR_SET_PDEATHSIG). The root is ours to wait for, unless it is our sibling. */
-	if (restore->options->restore_sibling || waitpid(restore->snapshot.root->pid, &status, WNOHANG | __WALL) == 0)
+	if (restore->options->restore_sibling ||
+	    waitpid(restore->snapshot.root->pid, &status, WNOHANG | __WALL) == 0)
 		kill(restore->snapshot.root->pid, SIGKILL);
+}
+
+static void collect(pid_t pid)
+{
+	pid_t gone;
+
+	do
+		gone = waitpid(pid, NULL, __WALL);
+	while (gone < 0 && errno == EINTR);
+	if (gone > 0)
+		log_debug("process %d is gone", gone);
 }
 
 void restore_kill(void *context)
 {
 	struct restore *restore = context;
-	int status;
+	struct task *task;
 
 	guard_end(&restore->guard);
 	if (!restore->has_spawned || restore->is_running)
 		return;
 	restore->board->failed = 1;
 	kill_tree(restore);
-	/* Orphans come to us: this ends when there is nobody left. */
-	for (;;) {
-		pid_t gone = waitpid(-1, &status, __WALL);
-
-		if (gone < 0 && errno == EINTR)
-			continue;
-		if (gone < 0)
-			break;
-		log_debug("process %d is gone", gone);
+	/* Orphans come to us when their parent has died, and parents stand first. We may have children that are none of these. */
+	for_each_task(task, &restore->snapshot)
+	{
+		for (size_t i = task->thread_count;
+		     i-- > 0;) /* threads, too, are ours to wait for, once we trace them */
+			collect(task->threads[i]);
+		if (task->newborn->stand_in)
+			collect(task->newborn->stand_in);
 	}
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
 }

@@ -7,6 +7,7 @@
  */
 #include <linux/futex.h>
 #include <linux/sched.h>
+#include <time.h>
 #include "restorer.h"
 #include "syscalls.h"
 
@@ -46,10 +47,27 @@ static void run_calls(char *region, int list, uint64_t calls, uint64_t count)
 		struct remote_call *made = (struct remote_call *)(region + calls) + i;
 		const uint64_t *a = made->arguments;
 
-		made->result = system_call(made->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3], (long)a[4],
-					   (long)a[5]);
+		made->result = system_call(made->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3],
+					   (long)a[4], (long)a[5]);
 		if (made->result < 0 && made->result >= -4095)
 			give_up(region, list, i, made->result);
+	}
+}
+
+/*
+ * Not to live on without criu is asked of the kernel at birth (PR_SET_PDEATHSIG), but it forgets that when a process changes its
+ * user. So the leader looks now and then who its parent is: the root's is criu, and who is left without a parent follows.
+ */
+static does_not_return void wait_for_criu(char *region, const struct restorer_thread *thread)
+{
+	struct restorer_arguments *arguments = (struct restorer_arguments *)(region + RESTORER_ARGUMENTS);
+	struct restorer_board *board = board_of(region);
+	const struct timespec now_and_then = { .tv_nsec = 200000000 };
+
+	for (;;) {
+		sys_futex(&board->never, FUTEX_WAIT, 0, &now_and_then, NULL, 0);
+		if (thread->tid == sys_getpid() && arguments->parent && sys_getppid() != arguments->parent)
+			sys_exit_group(1);
 	}
 }
 
@@ -60,8 +78,7 @@ void restore_thread(char *region, struct restorer_thread *thread)
 	run_calls(region, RESTORER_LIST_SELF, thread->calls, thread->call_count);
 	__atomic_fetch_add(&board->arrived, 1, __ATOMIC_SEQ_CST);
 	wake(&board->arrived);
-	for (;;)
-		sys_futex(&board->never, FUTEX_WAIT, 0, NULL, NULL, 0);
+	wait_for_criu(region, thread);
 }
 
 static void make_thread(char *region, struct restorer_thread *thread, int index)

@@ -1,7 +1,150 @@
-"""hard.py - what is easily forgotten: rare states of processes and files, and what surrounds criu itself."""
+"""hard.py - what is easily forgotten: rare states of processes and files, and of criu's own surroundings."""
 
+import os
+import random
+import signal
+import subprocess
+import time
+
+from harness import system
+from harness.cell import PROGRAMS, Failure
+from harness.criu import Criu
 from harness.row import Row
 
+
+def wrapped(cell, criu, name, script):
+	"""A criu that is run by a script: `{criu}` in it is the program, to be executed."""
+	path = cell.path(name)
+	with open(path, "w") as file:
+		file.write(script.replace("{criu}", f"'{criu.path}'"))
+	os.chmod(path, 0o755)
+	return Criu(path, cell.settings.peer)
+
+
+def there_and_back(cell, dumper, restorer):
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.check_running()
+	cell.finish()
+
+
+def signals_ignored(cell, dumper, restorer):
+	"""Whoever starts criu ignores SIGCHLD: zombies must become zombies all the same."""
+	script = ("#!/usr/bin/env python3\nimport os, signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+		  "criu = {criu}\nos.execv(criu, [criu] + sys.argv[1:])\n")
+	there_and_back(cell, wrapped(cell, dumper, "dumper", script), wrapped(cell, restorer, "restorer", script))
+
+
+def few_descriptors(cell, dumper, restorer):
+	"""The soft limit of whoever starts criu is not criu's."""
+	script = '#!/bin/sh\nulimit -Sn 16\nexec {criu} "$@"\n'
+	there_and_back(cell, wrapped(cell, dumper, "dumper", script), wrapped(cell, restorer, "restorer", script))
+
+
+def has_other_children(cell, dumper, restorer):
+	"""A restore that fails waits for what it has made, not for children that it was born with."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	pid = cell.path("sleeper.pid")
+	other = wrapped(cell, restorer, "restorer", f'#!/bin/sh\nsleep 60 >/dev/null 2>&1 &\necho $! > {pid}\nexec {{criu}} "$@"\n')
+	run = other.restore(images, timeout=10, environment={"CRIU_FAULT": "restore:8"})
+	os.kill(int(system.read_text(pid)), signal.SIGKILL)
+	if not run.failed or run.seconds > 5:
+		raise Failure(f"it should have failed, and soon: {run.describe()}")
+	cell.restore(restorer, images)
+	cell.finish()
+
+
+def in_session_of_its_own(cell, body):
+	"""Runs body() in a process that leads a session: our own would be one of those who can wake a stopped job of it."""
+	leader = os.fork()
+	if leader:
+		_, status = os.waitpid(leader, 0)
+		if status:
+			raise Failure(system.read_text(cell.path("session")) or f"wait status {status:#x}")
+		return
+	os.setsid()
+	try:
+		body()
+		os._exit(0)
+	except Exception as problem:
+		with open(cell.path("session"), "w") as file:
+			file.write(str(problem))
+		os._exit(1)
+
+
+def stopped_job(cell, dumper, restorer):
+	"""A job of criu's session that is left stopped is not hung up when criu, its parent, ends."""
+	def body():
+		with open(os.devnull) as nothing, open(cell.path("output"), "a") as output:
+			process = subprocess.Popen([os.path.join(PROGRAMS, cell.row.program), cell.directory], stdin=nothing,
+						   stdout=output, stderr=output, cwd=cell.directory, process_group=0)
+		cell.root, process.returncode = process.pid, 0
+		with open(cell.path("root"), "w") as file:
+			file.write(str(cell.root))
+		cell.wait_ready()
+		images = cell.new_images()
+		cell.dump(dumper, images, ["-j"])
+		cell.restore(restorer, images, ["-j", "-s"])
+		time.sleep(0.2)
+		state = system.thread_state(cell.root, cell.root)
+		if state != "T":
+			raise Failure(f"the job is not stopped: {state}")
+	in_session_of_its_own(cell, body)
+	cell.root = int(system.read_text(cell.path("root")))
+	os.kill(cell.root, signal.SIGCONT)
+	cell.pause()
+	cell.finish()
+
+
+def killed_for_others(cell, dumper, restorer):
+	"""criu is killed while it restores a process of another user: that forgets whose death would be its own."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	whole = cell.restore(restorer, images).seconds
+	cell.kill_tree()
+	chance, hits = random.Random(f"{cell.settings.seed} {cell.row.name}"), 0
+	for _ in range(cell.settings.kills // 2):
+		with open(os.devnull, "r+") as nothing:
+			process = subprocess.Popen([restorer.path, "restore", "-d", "-D", images, "-o", "restore.log"], stdin=nothing,
+						   stdout=nothing, stderr=nothing)
+		time.sleep(chance.uniform(whole * 0.2, whole * 1.05))
+		process.kill()
+		hits += process.wait() != 0
+		if process.returncode == 0:
+			cell.kill_tree()
+		def nobody():
+			cell.reap()
+			return not system.descendants(os.getpid())
+		if process.returncode and not system.wait_until(nobody, 3) and not is_whole(cell):
+			raise Failure("left behind: " + "; ".join(map(system.describe_task, system.descendants(os.getpid()))))
+		cell.kill_tree()
+	if not hits:
+		raise Failure("no restore was still going on when it was killed")
+	cell.restore(restorer, images)
+	cell.finish()
+
+
+def is_whole(cell):
+	"""criu had done it all when it was killed."""
+	return system.thread_state(cell.root, cell.root) in "RS" and system.status(cell.root).get("Name") == cell.row.program
+
+
+OURS = {"modes": ("ours",)}
 ROWS = [
 	Row("files-directory-read", "directory_read"),
+	Row("tree-zombie-alone-in-group", "orphan_group"),
+	Row("hard-child-signals-ignored", "tree", run=signals_ignored, **OURS),
+	Row("hard-few-descriptors", "tree", run=few_descriptors, **OURS),
+	Row("hard-other-children", "tree", run=has_other_children, **OURS),
+	Row("hard-stopped-job", "counter", run=stopped_job, **OURS),
+	Row("hard-killed-for-others", "credentials", arguments=("user",), run=killed_for_others, timeout=600, **OURS),
 ]
