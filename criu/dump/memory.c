@@ -45,6 +45,9 @@ static int save_area(struct page_writer *writer, struct scanner *scanner, const 
 
 	if (vma->status & VMA_VDSO)
 		return save_vdso(writer, vma, memory);
+	/* States of getrandom(): restored twice, they would give the same numbers twice. The task expects to find zeros. */
+	if (vma->flags & MAP_DROPPABLE)
+		return 0;
 	for (uint64_t start = vma->start, end; !result && start < vma->end; start = end) {
 		struct page_runs runs = { 0 };
 

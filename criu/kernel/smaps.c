@@ -54,6 +54,8 @@ static void parse_vm_flags(const char *text, struct vma *vma)
 	for (; text[0] && text[1]; text += 3) {
 		if (text[0] == 'm' && text[1] == 'w')
 			vma->may_write = true;
+		if (text[0] == 'd' && text[1] == 'p')
+			vma->flags = (vma->flags & ~MAP_PRIVATE) | MAP_DROPPABLE;
 		if (text[0] == 'l' && text[1] == 'f')
 			vma->locks_on_fault = true;
 		for (size_t i = 0; i < array_size(vm_flags); i++)

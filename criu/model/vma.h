@@ -29,6 +29,10 @@
 #define VMA_GUARD_RANGE	 (1u << 16)
 #define VMA_UPROBES	 (1u << 17)
 
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08 /* Linux 6.11: instead of MAP_PRIVATE; the kernel may take the pages at any time */
+#endif
+
 struct vma {
 	uint64_t start, end;
 	uint64_t offset;     /* into the file, bytes */

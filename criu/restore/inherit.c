@@ -32,7 +32,7 @@ static bool is_continued(const struct vma *theirs, const struct vma *ours)
 
 	return is_mapped_by_us(theirs) && vma_is_private(theirs) &&
 	       !((theirs->status ^ ours->status) & kinds) &&
-	       !((theirs->flags ^ ours->flags) & (MAP_GROWSDOWN | MAP_NORESERVE)) &&
+	       !((theirs->flags ^ ours->flags) & (MAP_GROWSDOWN | MAP_NORESERVE | MAP_DROPPABLE)) &&
 	       (ours->status & VMA_ANON_PRIVATE ||
 		(theirs->object == ours->object &&
 		 theirs->offset - theirs->start == ours->offset - ours->start));

@@ -70,8 +70,11 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 {
 	bool is_shared = vma->status & (VMA_ANON_SHARED | VMA_FILE_SHARED);
 	int fd = descriptor_of(restore, vma);
-	int flags = (is_shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED_NOREPLACE |
-		    (vma->flags & (MAP_GROWSDOWN | MAP_NORESERVE)) | (fd < 0 ? MAP_ANONYMOUS : 0);
+	int flags = (is_shared			? MAP_SHARED :
+		     vma->flags & MAP_DROPPABLE ? MAP_DROPPABLE :
+						  MAP_PRIVATE) |
+		    MAP_FIXED_NOREPLACE | (vma->flags & (MAP_GROWSDOWN | MAP_NORESERVE)) |
+		    (fd < 0 ? MAP_ANONYMOUS : 0);
 	void *mapped;
 
 	if (fd < -1)

@@ -261,6 +261,30 @@ static void verify_locked_on_fault(void)
 	live_check(resident(memory) <= 16, "%lu KiB are resident, 16 were touched", resident(memory));
 }
 
+/* ---- memory that the kernel may take (Linux 6.11) ---- */
+
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
+
+static void set_up_droppable(void)
+{
+	memory = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_DROPPABLE, -1, 0);
+	if (memory == MAP_FAILED)
+		live_skip("this kernel has no MAP_DROPPABLE");
+	live_fill(memory, 4 * PAGE, 9);
+}
+
+static void verify_droppable(void)
+{
+	static const char zeros[PAGE];
+
+	live_check(has_flag(memory, "dp"), "the memory is no longer droppable");
+	for (int page = 0; page < 4; page++)
+		if (memcmp(memory + page * PAGE, zeros, PAGE) != 0 && page == 0)
+			live_compare(memory, PAGE, 9, "droppable memory");
+}
+
 /* ---- ---- */
 
 static const struct {
@@ -275,6 +299,7 @@ static const struct {
 	{ "dev_zero", set_up_dev_zero, verify_dev_zero },
 	{ "grows_down", set_up_grows_down, verify_grows_down },
 	{ "locked_future", set_up_locked_future, verify_locked_future },
+	{ "droppable", set_up_droppable, verify_droppable },
 	{ "locked_on_fault", set_up_locked_on_fault, verify_locked_on_fault },
 };
 

@@ -138,6 +138,7 @@ ROWS = [
 	Row("memory-huge-pages", "huge_pages", peer_fails=LOST),
 	Row("memory-many", "many_areas", arguments=("20000",), modes=THREE_WAYS),
 	*[Row("memory-corner-" + corner.replace("_", "-"), "corners", arguments=(corner,)) for corner in CORNERS],
+	Row("memory-corner-droppable", "corners", arguments=("droppable",), peer_fails=LOST),
 	Row("memory-corner-locked-future", "corners", arguments=("locked_future",), peer_fails=LOST),
 	Row("memory-corner-locked-on-fault", "corners", arguments=("locked_on_fault",), peer_fails=LOST),
 	Row("memory-fixed-addresses", "memory", run=fixed_addresses, modes=BOTH_WAYS),
