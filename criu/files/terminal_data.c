@@ -17,32 +17,84 @@
 #include "files/terminal.h"
 #include "image/message.h"
 
+#define PIECE	 256
+#define PATIENCE 1000 /* milliseconds */
+
 /* Input reaches the other end by way of a queue: who polls has it worked off. */
 static void settle_queue(int fd)
 {
 	poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 0);
 }
 
-/* All that can be read at once. */
+/* All that can be read. What did not fit into the terminal itself comes after what is read. */
 static int take(int fd, char **data, size_t *size)
 {
-	int waiting = 0, result;
+	for (;;) {
+		int waiting = 0, result;
 
-	settle_queue(fd);
-	if (ioctl(fd, FIONREAD, &waiting) < 0)
+		settle_queue(fd);
+		if (ioctl(fd, FIONREAD, &waiting) < 0)
+			return -errno;
+		if (!waiting)
+			return 0;
+		*data = reallocate_array(*data, *size + waiting, 1);
+		result = read_all(fd, *data + *size, waiting);
+		if (result)
+			return result;
+		*size += waiting;
+	}
+}
+
+static bool has_room(int fd)
+{
+	struct pollfd asked = { .fd = fd, .events = POLLOUT };
+
+	return poll(&asked, 1, 0) > 0 && asked.revents & POLLOUT;
+}
+
+/*
+ * A write that finds no room sleeps until somebody reads, even if the queue is worked off meanwhile: so never more than fits. The
+ * kernel takes 256 bytes wherever it has room for any.
+ */
+static int put(int fd, int other, const char *data, size_t size)
+{
+	for (size_t at = 0; at < size; at += PIECE) {
+		int result;
+
+		for (int patience = 0; !has_room(fd); patience++) {
+			if (patience == PATIENCE)
+				return -EAGAIN;
+			settle_queue(other);
+			usleep(1000);
+		}
+		result = write_all(fd, data + at, size - at < PIECE ? size - at : PIECE);
+		if (result)
+			return result;
+	}
+	return 0;
+}
+
+/* Somebody may have stopped the output (^S). */
+static int put_stopped(int slave, int master, const char *data, size_t size)
+{
+	bool is_stopped = !has_room(slave);
+	int result;
+
+	if (is_stopped && ioctl(slave, TCXONC, TCOON) < 0)
 		return -errno;
-	*data = allocate(waiting);
-	*size = waiting;
-	result = read_all(fd, *data, *size);
+	result = put(slave, master, data, size);
+	if (is_stopped && ioctl(slave, TCXONC, TCOOFF) < 0)
+		return -errno;
 	return result;
 }
 
-static int put_output(int slave, const struct kernel_termios *settings, const char *data, size_t size)
+static int put_output(int master, int slave, const struct kernel_termios *settings, const char *data,
+		      size_t size)
 {
 	struct kernel_termios plain = *settings;
 
 	plain.output = 0;
-	return ioctl(slave, TCSETS, &plain) < 0 ? -errno : write_all(slave, data, size);
+	return ioctl(slave, TCSETS, &plain) < 0 ? -errno : put_stopped(slave, master, data, size);
 }
 
 /*
@@ -64,7 +116,7 @@ static int put_input(int master, int slave, const struct kernel_termios *setting
 		plain.characters[kept[i]] = settings->characters[kept[i]];
 	if (ioctl(slave, TCSETS, &plain) < 0)
 		return -errno;
-	result = write_all(master, data, size);
+	result = put(master, slave, data, size);
 	settle_queue(slave);
 	return result;
 }
@@ -76,7 +128,7 @@ static int copy_output(int master, int slave, const struct kernel_termios *setti
 {
 	int result = take(master, data, size);
 
-	return result || !*size ? result : put_output(slave, settings, *data, *size);
+	return result || !*size ? result : put_output(master, slave, settings, *data, *size);
 }
 
 /* A line that is still being typed can be read only when lines do not count. */
@@ -186,7 +238,7 @@ static int load(const struct snapshot *snapshot, const struct pair *pair, const 
 			       entry->tty_id == master->id - 1;
 
 	if (entry->tty_id == master->id)
-		return put_output(pair->slave, settings, data, entry->data.len);
+		return put_output(pair->master, pair->slave, settings, data, entry->data.len);
 	return is_slave ? put_input(pair->master, pair->slave, settings, data, entry->data.len) : 0;
 }
 

@@ -1,7 +1,7 @@
 /*
  * pair.c - a terminal of which the tree has both ends: a parent that has the master, a session on the other end.
  *
- * usage: pair DIRECTORY plain|waiting|tty|foreground|packets|typed
+ * usage: pair DIRECTORY plain|waiting|flood|stopped|tty|foreground|packets|typed
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,6 +18,8 @@
 
 #include "live.h"
 
+#define FLOOD 10000
+
 static const char *kind;
 static struct termios settings;
 static char name[64];
@@ -29,12 +31,24 @@ static bool is(const char *wanted)
 	return strcmp(kind, wanted) == 0;
 }
 
+/* More than a terminal itself holds. */
+static void flood(void)
+{
+	char text[FLOOD];
+
+	for (int i = 0; i < FLOOD; i++)
+		text[i] = 'a' + i / 16 % 26;
+	live_check(write(1, text, FLOOD) == FLOOD, "write: %m");
+}
+
 /* Answers lines, through /dev/tty if it has that. */
 static void answer(void)
 {
 	int in = is("tty") ? open("/dev/tty", O_RDWR) : 0, number = 0;
 	char line[100];
 
+	if (is("flood"))
+		flood();
 	if (is("tty"))
 		for (int fd = 0; fd < 3; fd++)
 			close(fd);
@@ -47,6 +61,20 @@ static void answer(void)
 		line[length] = '\0';
 		dprintf(in ? in : 1, "%d %s", ++number, line);
 	}
+}
+
+static void expect_flood(void)
+{
+	char text[FLOOD];
+
+	for (int have = 0; have < FLOOD;) {
+		ssize_t got = read(master, text + have, FLOOD - have);
+
+		live_check(got > 0 || errno == EINTR, "%d bytes of the flood came: %m", have);
+		have += got > 0 ? got : 0;
+	}
+	for (int i = 0; i < FLOOD; i++)
+		live_check(text[i] == 'a' + i / 16 % 26, "byte %d of the flood is %c", i, text[i]);
 }
 
 /* The leader waits in the background, as a shell does; a group of its own has the terminal. */
@@ -99,6 +127,16 @@ static void type(const char *text)
 	live_check(write(master, text, strlen(text)) == (ssize_t)strlen(text), "write: %m");
 }
 
+static int slave_of_master(void)
+{
+	static int slave = -1;
+
+	if (slave < 0)
+		slave = open(name, O_RDWR | O_NOCTTY);
+	live_check(slave >= 0, "%s: %m", name);
+	return slave;
+}
+
 static void set_up(void)
 {
 	struct winsize size = { .ws_row = 7, .ws_col = 70, .ws_xpixel = 700, .ws_ypixel = 77 };
@@ -116,11 +154,15 @@ static void set_up(void)
 		lead();
 	hear();
 	live_check(fchmodat(AT_FDCWD, name, 0640, 0) == 0 && chown(name, 65534, 5) == 0, "%s: %m", name);
+	if (is("flood"))
+		return;
 	type("one\n");
-	if (is("waiting"))
+	if (is("waiting") || is("stopped"))
 		live_sleep(0.1);
 	else
 		expect("1 one\r\n");
+	if (is("stopped"))
+		live_check(tcflow(slave_of_master(), TCOOFF) == 0, "tcflow: %m");
 	if (is("packets"))
 		live_check(ioctl(master, TIOCPKT, &one) == 0, "TIOCPKT: %m");
 	if (is("typed"))
@@ -165,7 +207,13 @@ static void verify(void)
 		ioctl(master, TIOCPKT, &zero);
 		return;
 	}
-	if (is("waiting"))
+	if (is("flood")) {
+		expect_flood();
+		type("one\n");
+	}
+	if (is("stopped"))
+		live_check(tcflow(slave_of_master(), TCOON) == 0, "tcflow: %m");
+	if (is("waiting") || is("flood") || is("stopped"))
 		expect("1 one\r\n");
 	type(is("typed") ? " now\n" : "two\n");
 	expect(is("typed") ? "2 two in\\ one word now\r\n" : "2 two\r\n");

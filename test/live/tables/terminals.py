@@ -212,6 +212,8 @@ NO_DEV_TTY = {"dump": "it refuses /dev/tty"}
 PAIRS = {
 	"plain": {}, "foreground": {}, "packets": {},
 	"waiting": {"restore": "what waits comes with other line ends"},
+	"flood": {"dump": "it saves what the terminal itself holds, 4 KiB"},
+	"stopped": {"restore": "what waits comes with other line ends"},
 	"typed": {"dump": "it does not save what was typed"},
 	"tty": {"dump": "it refuses /dev/tty", "restore": "it does not know who owned the terminal"},
 }
