@@ -41,6 +41,7 @@ struct traced_thread {
 	unsigned options;     /* PTRACE_O_* that are set */
 	bool asleep_is_known; /* when we came it waited in a call that does not tell its remaining time … */
 	uint64_t asleep;      /* … since so many nanoseconds */
+	long restarted;	      /* the call that it was restarting then, by its number; 0: none, or unknown */
 	uint64_t remaining;   /* set by trace_settle_context(): see trace_reenter_call(); ns, 0: unknown, or none */
 };
 

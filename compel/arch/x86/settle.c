@@ -112,6 +112,23 @@ static bool read_clock_of(int processor, uint64_t *when)
 	return is_known;
 }
 
+/*
+ * A call that was interrupted before is restart_syscall() for the kernel, with the arguments of the call it was. Where it waits tells a
+ * futex and a poll; what else has a restart block is a sleep, and the number of a clock is no address.
+ */
+static long look_for_restarted(pid_t tid, const struct user_regs_struct *arguments)
+{
+	autofree char *where = NULL;
+
+	if (read_proc(tid, "wchan", &where) < 0 || !*where || *where == '0')
+		return 0;
+	if (strstr(where, "futex"))
+		return SYS_futex;
+	if (strstr(where, "poll"))
+		return SYS_poll;
+	return (int64_t)arguments->rdi < 4096 ? SYS_clock_nanosleep : SYS_nanosleep;
+}
+
 /* /proc/TID/syscall is cheap, and says "running" for most, or another call. */
 void settle_look_asleep(struct traced_thread *thread)
 {
@@ -125,6 +142,8 @@ void settle_look_asleep(struct traced_thread *thread)
 	    sscanf(call, "%ld %llx %llx %llx %llx", &number, &arguments.rdi, &arguments.rsi, &arguments.rdx,
 		   &arguments.r10) != 5)
 		return;
+	if (number == SYS_restart_syscall)
+		thread->restarted = look_for_restarted(thread->tid, &arguments);
 	if (!timeout_in_memory(&arguments, number) &&
 	    (!has_millisecond_timeout(number) ||
 	     (int32_t)(number == SYS_poll ? arguments.rdx : arguments.r10) <= 0))
@@ -164,8 +183,8 @@ static void make_again(struct user_regs_struct *registers, long number)
 }
 
 /*
- * A call that was restarted once is restart_syscall() for the kernel. Which one it was before stands in the program:
- * `mov $NUMBER,%eax` shortly in front of the `syscall`. -1: cannot be told.
+ * Which call a restart_syscall() was before, if we did not see where it waited, stands in the program: `mov $NUMBER,%eax` shortly in front
+ * of the `syscall`. -1: cannot be told.
  */
 static long number_before_restart(const struct traced_thread *thread,
 				  const struct user_regs_struct *registers)
@@ -191,7 +210,7 @@ static void make_again_with_rest(struct traced_thread *thread, struct user_regs_
 				 long number)
 {
 	if (number == SYS_restart_syscall)
-		number = number_before_restart(thread, registers);
+		number = thread->restarted ?: number_before_restart(thread, registers);
 	if (number < 0) {
 		registers->rax = (uint64_t)-EINTR;
 		registers->orig_rax = ~0UL;

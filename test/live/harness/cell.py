@@ -35,6 +35,7 @@ class Cell:
 		self.user = None
 		self.root = 0
 		self.downtime = 0.0
+		self.times_away = 0
 		self.exits = {}
 
 	# Files of the test
@@ -179,9 +180,10 @@ class Cell:
 	def note_downtime(self):
 		"""Tells the program for how long it was away, all in all."""
 		self.downtime += time.monotonic() - self.away_since
+		self.times_away += 1
 		temporary = self.path("downtime.new")
 		with open(temporary, "w") as file:
-			file.write(f"{self.downtime:.3f}\n")
+			file.write(f"{self.downtime:.3f} {self.times_away}\n")
 		os.chmod(temporary, 0o644)
 		os.rename(temporary, self.path("downtime"))
 

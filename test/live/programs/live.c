@@ -133,19 +133,36 @@ double live_now(void)
 	return now.tv_sec + now.tv_nsec / 1e9;
 }
 
-double live_downtime(void)
+static void read_downtime(double *seconds, int *times)
 {
 	char path[4096];
-	double seconds = 0;
 
+	*seconds = *times = 0;
 	live_path(path, sizeof(path), "downtime");
 	FILE *file = fopen(path, "re");
 	if (!file)
-		return 0;
-	if (fscanf(file, "%lf", &seconds) != 1)
-		seconds = 0;
+		return;
+	if (fscanf(file, "%lf %d", seconds, times) != 2)
+		*seconds = *times = 0;
 	fclose(file);
+}
+
+double live_downtime(void)
+{
+	double seconds;
+	int times;
+
+	read_downtime(&seconds, &times);
 	return seconds;
+}
+
+int live_times_away(void)
+{
+	double seconds;
+	int times;
+
+	read_downtime(&seconds, &times);
+	return times;
 }
 
 void live_sleep(double seconds)

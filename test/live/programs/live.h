@@ -30,6 +30,7 @@ _Noreturn void live_stop_child(int signo); /* for children: exit 0 on SIGTERM */
 void live_path(char *buffer, size_t size, const char *name); /* DIRECTORY/name */
 double live_now(void);					     /* CLOCK_MONOTONIC, seconds */
 double live_downtime(void);	 /* seconds away so far, as the harness measured */
+int live_times_away(void);	 /* in so many dumps */
 void live_sleep(double seconds); /* whatever signals come */
 
 pid_t live_fork(void (*child)(void)); /* the child runs `child`, then exits with 0 */
