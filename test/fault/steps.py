@@ -98,6 +98,8 @@ ROWS = [
 	row("memory_shared"),
 	row("files"),
 	row("pipes", "anonymous"),
+	row("fifos", "ends"),
+	row("epoll", "nested"),
 	row("tree"),
 	row("locks", "flock", dump_options=("--file-locks",), restore_options=("--file-locks",)),
 ]
