@@ -48,6 +48,9 @@ struct traced_thread {
 /* `deadline` is CLOCK_MONOTONIC in nanoseconds. -ESRCH: the thread is gone (not recorded); -ETIMEDOUT: recorded. */
 int trace_seize(struct traced_thread *thread, pid_t tid,
 		bool suspend_seccomp);				 /* PTRACE_SEIZE + INTERRUPT; does not wait */
+/* For a task that must die with us long before it is to be stopped: PTRACE_SEIZE with PTRACE_O_EXITKILL, and no more. */
+int trace_guard(struct traced_thread *thread, pid_t tid);
+int trace_interrupt(struct traced_thread *thread); /* what trace_seize() would have done then */
 int trace_wait(struct traced_thread *thread, uint64_t deadline); /* … until it is parked; reads `context` */
 int trace_get_context(const struct traced_thread *thread, struct thread_context *context);
 int trace_set_context(const struct traced_thread *thread, const struct thread_context *context);

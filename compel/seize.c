@@ -184,12 +184,25 @@ int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp)
 	}
 	thread->is_seized = true;
 	settle_look_asleep(thread);
-	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0)
+	return trace_interrupt(thread);
+}
+
+int trace_interrupt(struct traced_thread *thread)
+{
+	if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) == 0)
 		return 0;
-	trace_reap(thread,
-		   trace_deadline(
-			   RELEASE_PATIENCE)); /* it is ending, and we came too late not to be its tracer */
+	/* It is ending, and we came too late not to be its tracer. */
+	trace_reap(thread, trace_deadline(RELEASE_PATIENCE));
 	return -ESRCH;
+}
+
+int trace_guard(struct traced_thread *thread, pid_t tid)
+{
+	*thread = (struct traced_thread){ .tid = tid, .options = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL };
+	if (ptrace(PTRACE_SEIZE, tid, 0, thread->options) < 0)
+		return seize_failed(tid, errno);
+	thread->is_seized = true;
+	return 0;
 }
 
 int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers)

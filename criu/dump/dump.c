@@ -51,7 +51,7 @@ static const struct step dump_steps[] = {
 	{ "save processes and files", dump_save_tasks, NULL,
 	  false }, /* after memory: pipes cannot change any more */
 	{ "let the processes run on", dump_release_early, NULL,
-	  false }, /* -R, -s: they need not wait for the disk */
+	  false }, /* -R: they need not wait for the disk */
 	{ "complete the images", dump_complete, dump_withdraw,
 	  false }, /* on disk, then inventory.img: now it is a dump */
 	{ "run the scripts (post-dump)", run_last_scripts, NULL, false }, /* they may still say no */

@@ -136,18 +136,6 @@ static int freeze_task(struct task *task, uint64_t deadline)
 	return read_identity(task);
 }
 
-static void forget_task(struct snapshot *snapshot, struct task *task)
-{
-	list_remove(&task->link);
-	list_remove(&task->sibling);
-	snapshot->task_count--;
-	if (task->proc >= 0)
-		close(task->proc);
-	if (task->pidfd >= 0)
-		close(task->pidfd);
-	free(task);
-}
-
 /* Adds the children of a frozen task that are not known yet; their number is returned. */
 static int find_children(struct dump *dump, struct task *parent)
 {
@@ -184,7 +172,7 @@ static int freeze_pass(struct dump *dump, uint64_t deadline)
 			}
 			result = freeze_task(task, deadline);
 			if (result == -ESRCH && task->parent) {
-				forget_task(&dump->snapshot, task);
+				snapshot_forget_task(&dump->snapshot, task);
 				continue;
 			}
 			if (result)
@@ -260,13 +248,16 @@ static int release(struct dump *dump)
 	return result;
 }
 
-/* A tree that is to go on need not wait until its images are on disk; but scripts find it frozen (post-dump). */
+/*
+ * A tree that is to run on need not wait until its images are on disk; but scripts find it frozen (post-dump), and one that is to be left
+ * stopped would stay so if the dump failed yet.
+ */
 int dump_release_early(void *context)
 {
 	struct dump *dump = context;
-	bool goes_on = dump->options->leave_running || dump->options->leave_stopped;
+	bool runs_on = dump->options->leave_running && !dump->options->leave_stopped;
 
-	return goes_on && !dump->scripts.count ? release(dump) : 0;
+	return runs_on && !dump->scripts.count ? release(dump) : 0;
 }
 
 int dump_release(void *context)

@@ -9,7 +9,7 @@
 #include "dump/dump.h"
 #include "files/seen.h"
 #include "image/message.h"
-#include "inventory.pb-c.h"
+#include "image/inventory.h"
 #include "pstree.pb-c.h"
 #include "stats.pb-c.h"
 
@@ -70,12 +70,9 @@ int dump_save_tasks(void *context)
 int dump_complete(void *context)
 {
 	struct dump *dump = context;
-	InventoryEntry *inventory = message_new(InventoryEntry, inventory_entry);
+	InventoryEntry *inventory = inventory_new();
 	int result;
 
-	inventory->img_version = 2;
-	message_set(inventory, fdinfo_per_id, true);
-	message_set(inventory, ns_per_id, true);
 	inventory->root_ids = dump_make_ids(1);
 	message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
 	message_set(inventory, lsmtype, LSMTYPE__NO_LSM);

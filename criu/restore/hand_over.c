@@ -20,20 +20,41 @@
 
 #define PATIENCE 10.0 /* seconds, for a thread to stop */
 
-static int take_threads(struct task *task)
+/* From now on the task dies with us whatever becomes of its parent death signal, which a change of user ids clears. */
+static int guard_task(struct task *task)
 {
 	struct victim *victim = task->victim = allocate(sizeof(*victim));
-	uint64_t deadline = trace_deadline(PATIENCE);
-	int result = 0;
+	int result;
 
 	victim->pid = task->pid;
 	victim->thread_count = task->thread_count;
 	victim->threads = allocate_array(task->thread_count, sizeof(*victim->threads));
+	result = trace_guard(&victim->threads[0], task->pid);
+	return result == -ESRCH ? fail(0, "process %d died while it was being restored", task->pid) : result;
+}
+
+int restore_guard(void *context)
+{
+	struct restore *restore = context;
+	struct task *task;
+	int result = 0;
+
+	for_each_task(task, &restore->snapshot)
+		if (!result && task->state != TASK_DEAD)
+			result = guard_task(task);
+	return result;
+}
+
+static int take_threads(struct task *task)
+{
+	struct traced_thread *threads = task->victim->threads;
+	uint64_t deadline = trace_deadline(PATIENCE);
+	int result = trace_interrupt(&threads[0]);
+
+	for (size_t i = 1; !result && i < task->thread_count; i++)
+		result = trace_seize(&threads[i], task->threads[i], false);
 	for (size_t i = 0; !result && i < task->thread_count; i++)
-		result = trace_seize(&victim->threads[i], task->threads[i], false);
-	for (size_t i = 0; !result && i < task->thread_count; i++)
-		result = trace_wait(&victim->threads[i], deadline) ?:
-								     trace_exit_kill(&victim->threads[i], true);
+		result = trace_wait(&threads[i], deadline) ?: trace_exit_kill(&threads[i], true);
 	return result == -ESRCH ? fail(0, "a thread died while it was being restored") : result;
 }
 

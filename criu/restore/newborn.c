@@ -191,7 +191,7 @@ static int arrange_files(struct restore *restore, struct task *task)
 	task->exe_fd = fcntl(exe->fd, F_DUPFD_CLOEXEC, 0);
 	if (task->exe_fd < 0)
 		return fail(errno, "no free descriptor");
-	result = files_settle(&restore->snapshot, task) ?: files_arrange(task, kept, array_size(kept));
+	result = files_settle(&restore->snapshot, task) ?: files_arrange(&restore->snapshot, task, kept, array_size(kept));
 	log_move(log);
 	return result ?: locks_take(&restore->snapshot, task);
 }
@@ -338,7 +338,10 @@ static int become_alone(struct restore *restore, struct task *task)
 
 static int settle(struct restore *restore, struct task *task)
 {
-	return join_group(restore, task) ?: files_set_owners(&restore->snapshot, task);
+	int result = join_group(restore, task) ?: files_set_owners(&restore->snapshot, task);
+
+	die_with_parent(restore, task);
+	return result;
 }
 
 static int prepare_to_leave(struct restore *restore, struct task *task)

@@ -65,6 +65,7 @@ struct restore {
 	uint64_t refuge_start, refuge_end; /* addresses that no mapping of any task will have */
 	bool has_spawned, all_are_born, is_running;
 	uint64_t began, forked;
+	pid_t criu; /* ourselves */
 	struct guard guard;
 };
 
@@ -80,6 +81,7 @@ void restore_kill(void *restore);
 int restore_settle(void *restore);
 int restore_rebuild(void *restore);
 pid_t spawn_task(struct restore *restore, struct task *task);
+void die_with_parent(const struct restore *restore, const struct task *task);
 long clone_with_pid(pid_t pid, uint64_t flags, int *pidfd); /* raw clone3(): 0 in the child */
 /* guard.c: kills the root if we die, where the kernel would not */
 int guard_prepare(struct guard *guard);
@@ -92,6 +94,7 @@ void newborn_main(struct restore *restore, struct task *task) does_not_return;
 int space_build(struct restore *restore, struct task *task);
 void space_plan(struct restore *restore, struct task *task, struct call_list *calls);
 /* hand_over.c: registers, and let go */
+int restore_guard(void *restore);
 int restore_hand_over(void *restore);
 int restore_release(void *restore);
 

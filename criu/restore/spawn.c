@@ -131,9 +131,16 @@ static int board_wait_for(struct restore *restore, size_t count, bool all_are_bo
 
 /* ---- birth ---- */
 
-/* In a newborn: without criu, or without its parent, it must not live. */
-static void die_with_parent(pid_t parent)
+/*
+ * In a newborn: without criu, or without its parent, it must not live. Said at birth, and again whenever it has acted as another user,
+ * because the kernel forgets it then.
+ */
+void die_with_parent(const struct restore *restore, const struct task *task)
 {
+	pid_t parent = task->parent ? task->parent->pid : restore->criu;
+
+	if (!task->parent && restore->options->restore_sibling)
+		return; /* that is what the guard is for */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
@@ -173,13 +180,12 @@ long clone_with_pid(pid_t pid, uint64_t flags, int *pidfd)
 
 pid_t spawn_task(struct restore *restore, struct task *task)
 {
-	pid_t ourselves = getpid();
 	long born = clone_with_pid(task->pid, 0, NULL);
 
 	if (born < 0)
 		return explain_birth(task->pid, errno);
 	if (!born) {
-		die_with_parent(ourselves);
+		die_with_parent(restore, task);
 		newborn_main(restore, task);
 	}
 	return born;
@@ -226,6 +232,7 @@ int restore_spawn(void *context)
 		return fail(errno, "no memory to share with newborns");
 	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
 	for_each_task(task, &restore->snapshot) stand_ins += task->newborn->stand_in > 0;
+	restore->criu = getpid();
 	/* Whoever started us may have ignored it, and with it the zombies of the tree. */
 	signal(SIGCHLD, SIG_DFL);
 	/* Orphans of a restore that fails come to us, so that none is left. */
