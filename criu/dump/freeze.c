@@ -60,7 +60,8 @@ static int check_root(pid_t pid)
 	if (pid == getpid())
 		return fail(0, "process %d is criu itself", pid);
 	if (is_our_ancestor(pid))
-		return fail(0, "process %d (%s) is an ancestor of criu, which would freeze itself with it", pid, stat.comm);
+		return fail(0, "process %d (%s) is an ancestor of criu, which would freeze itself with it",
+			    pid, stat.comm);
 	return 0;
 }
 
@@ -163,12 +164,14 @@ static int freeze_pass(struct dump *dump, uint64_t deadline)
 	struct task *task, *following;
 	int found = 0, result;
 
-	list_for_each_safe(task, following, &dump->snapshot.tasks, link) {
+	list_for_each_safe (task, following, &dump->snapshot.tasks, link) {
 		if (!task->victim && task->state != TASK_DEAD) {
 			if (monotonic_time() > deadline) {
 				fail_advice("a longer --timeout");
-				return fail(0, "the tree under process %d grows faster than it can be frozen (%zu processes)",
-					    dump->options->tree, dump->snapshot.task_count);
+				return fail(
+					0,
+					"the tree under process %d grows faster than it can be frozen (%zu processes)",
+					dump->options->tree, dump->snapshot.task_count);
 			}
 			result = freeze_task(task, deadline);
 			if (result == -ESRCH && task->parent) {
@@ -202,11 +205,11 @@ int dump_freeze(void *context)
 	dump->freeze_ended = monotonic_time();
 	if (result == -ESRCH)
 		return fail(0, "process %d has ended", dump->options->tree);
-	for_each_task(task, &dump->snapshot)
-		dump->snapshot.thread_count += task->thread_count;
+	for_each_task(task, &dump->snapshot) dump->snapshot.thread_count += task->thread_count;
 	if (!result)
 		log_info("froze %zu processes with %zu threads in %llu us", dump->snapshot.task_count,
-			 dump->snapshot.thread_count, (unsigned long long)(dump->freeze_ended - dump->freeze_began) / 1000);
+			 dump->snapshot.thread_count,
+			 (unsigned long long)(dump->freeze_ended - dump->freeze_began) / 1000);
 	return result;
 }
 
@@ -215,7 +218,8 @@ static int for_each_victim(struct dump *dump, int (*act)(struct victim *))
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, &dump->snapshot) {
+	for_each_task(task, &dump->snapshot)
+	{
 		if (!task->victim)
 			continue;
 		result = act(task->victim) ?: result;

@@ -236,8 +236,10 @@ int files_collect(struct snapshot *snapshot)
 	free(found);
 	for_each_task(task, snapshot) if (task->descriptor_count)
 		qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_numbers);
-	if (!result)
+	if (!result) {
+		snapshot_note_holders(snapshot);
 		locks_collect(snapshot);
+	}
 	/* A refusal does not end the loop: all of them are told at once. */
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		/* Those known by a path only were described when they were added. */

@@ -37,23 +37,6 @@ static bool leads_to(const struct seen_file *epoll, const struct task *task, int
 	return syscall(SYS_kcmp, task->pid, epoll->task->pid, KCMP_EPOLL_TFD, fd, target) == 0;
 }
 
-static bool holds(const struct task *task, const struct file *file)
-{
-	for (size_t i = 0; i < task->descriptor_count; i++)
-		if (task->descriptors[i].file == file)
-			return true;
-	return false;
-}
-
-/* The first task of the tree that has the file: restore adds the targets there, and so does criu 4.2. */
-static struct task *first_holder(const struct snapshot *snapshot, const struct file *file)
-{
-	struct task *task;
-
-	for_each_task(task, snapshot) if (holds(task, file)) return task;
-	return NULL;
-}
-
 /* Finds a descriptor of the holder that leads to the target: best the number that it was added under. */
 static int find_target(const struct task *holder, const struct seen_file *seen,
 		       const struct kcmp_epoll_slot *target, EventpollTfdEntry *entry)
@@ -97,10 +80,10 @@ static int describe_target(const struct task *holder, const struct file *file, c
 	return find_target(holder, file->seen, &slot, target);
 }
 
-static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
+static int describe(struct snapshot *snapshot unused, struct file *file, FownEntry *owner)
 {
 	EventpollFileEntry *entry = file->entry->epfd = message_new(EventpollFileEntry, eventpoll_file_entry);
-	const struct task *holder = first_holder(snapshot, file);
+	const struct task *holder = file->holder;
 	int result = 0;
 
 	entry->id = file->id;
@@ -117,10 +100,10 @@ static int describe(struct snapshot *snapshot, struct file *file, FownEntry *own
 
 /* ---- restore ---- */
 
-static int check(struct snapshot *snapshot, struct file *file)
+static int check(struct snapshot *snapshot unused, struct file *file)
 {
 	const EventpollFileEntry *entry = file->entry->epfd;
-	const struct task *holder = first_holder(snapshot, file);
+	const struct task *holder = file->holder;
 
 	if (!entry)
 		return fail(EINVAL, "file %u in files.img is an epoll but has no description", file->id);
@@ -220,7 +203,7 @@ static int settle(struct snapshot *snapshot, struct task *task)
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		const struct file *file = snapshot->files[i];
 
-		if (file->kind == &file_kind_epoll && first_holder(snapshot, file) == task)
+		if (file->kind == &file_kind_epoll && file->holder == task)
 			result = add_targets(file, task);
 		if (result)
 			fail_in(result, "file %u (epoll)", file->id);

@@ -51,43 +51,18 @@ static int describe(struct snapshot *snapshot, struct file *file, FownEntry *own
 	return result ?: ask_for_hang_up(seen, entry);
 }
 
-static bool is_first_of_pipe(const struct snapshot *snapshot, size_t index)
-{
-	for (size_t i = 0; i < index; i++)
-		if (snapshot->files[i]->entry->fifo &&
-		    snapshot->files[i]->entry->fifo->pipe_id == snapshot->files[index]->entry->fifo->pipe_id)
-			return false;
-	return true;
-}
-
-static bool is_of_packets(const struct snapshot *snapshot, uint32_t id)
-{
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const FifoEntry *entry = snapshot->files[i]->entry->fifo;
-
-		if (entry && entry->pipe_id == id && snapshot->files[i]->seen->info.flags & O_DIRECT)
-			return true;
-	}
-	return false;
-}
-
 static int save_contents(struct snapshot *snapshot)
 {
-	struct image *image = NULL;
-	int result = 0;
+	struct pipes_in_use pipes = { 0 };
+	int result;
 
-	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
-		const FifoEntry *entry = snapshot->files[i]->entry->fifo;
-
-		if (!entry || !is_first_of_pipe(snapshot, i))
-			continue;
-		if (!image)
-			result = image_create(snapshot->images, &image, IMAGE_FIFO_DATA, 0);
-		if (!result)
-			result = pipe_content_save(image, snapshot->files[i]->seen, entry->pipe_id,
-						   is_of_packets(snapshot, entry->pipe_id));
-	}
-	return image_close(image) ?: result;
+	for (size_t i = 0; i < snapshot->file_count; i++)
+		if (snapshot->files[i]->entry->fifo)
+			pipes_in_use_add(&pipes, snapshot->files[i]->entry->fifo->pipe_id,
+					 snapshot->files[i]);
+	result = pipes_in_use_save(&pipes, snapshot->images, IMAGE_FIFO_DATA);
+	pipes_in_use_free(&pipes);
+	return result;
 }
 
 /* ---- restore ---- */

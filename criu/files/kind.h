@@ -66,7 +66,7 @@ void files_close(struct snapshot *snapshot);
 /* In a newborn, before files_arrange(): settle() of all kinds. */
 int files_settle(struct snapshot *snapshot, struct task *task);
 /* In a newborn: its descriptor table, exactly; `kept` are numbers of ours that stay open, wherever they have to move. */
-int files_arrange(struct task *task, int **kept, size_t kept_count);
+int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept, size_t kept_count);
 /* In a newborn, when all tasks exist: owners and signals of descriptors. */
 int files_set_owners(const struct snapshot *snapshot, struct task *task);
 

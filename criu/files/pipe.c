@@ -34,66 +34,27 @@ static int describe(struct snapshot *snapshot unused, struct file *file, FownEnt
 	return 0;
 }
 
-/* Which ends of the pipe does the tree hold? Bit 0: one to read, bit 1: one to write. */
-static unsigned ends_held(const struct snapshot *snapshot, uint32_t id)
-{
-	unsigned held = 0;
-
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const PipeEntry *entry = snapshot->files[i]->entry->pipe;
-
-		if (entry && entry->pipe_id == id)
-			held |= (entry->flags & O_ACCMODE) == O_RDONLY ? 1 :
-				(entry->flags & O_ACCMODE) == O_WRONLY ? 2 :
-									 3;
-	}
-	return held;
-}
-
-static bool is_of_packets(const struct snapshot *snapshot, uint32_t id)
-{
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const PipeEntry *entry = snapshot->files[i]->entry->pipe;
-
-		if (entry && entry->pipe_id == id && entry->flags & O_DIRECT)
-			return true;
-	}
-	return false;
-}
-
-static bool is_first_of_pipe(const struct snapshot *snapshot, size_t index)
-{
-	for (size_t i = 0; i < index; i++)
-		if (snapshot->files[i]->entry->pipe &&
-		    snapshot->files[i]->entry->pipe->pipe_id == snapshot->files[index]->entry->pipe->pipe_id)
-			return false;
-	return true;
-}
-
 static int save_contents(struct snapshot *snapshot)
 {
-	struct image *image = NULL;
-	int result = 0;
+	struct pipes_in_use pipes = { 0 };
+	int result;
 
-	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
-		const struct file *file = snapshot->files[i];
-		const PipeEntry *entry = file->entry->pipe;
+	for (size_t i = 0; i < snapshot->file_count; i++)
+		if (snapshot->files[i]->entry->pipe)
+			pipes_in_use_add(&pipes, snapshot->files[i]->entry->pipe->pipe_id,
+					 snapshot->files[i]);
+	for (size_t i = 0; i < pipes.count; i++) {
+		const struct seen_file *seen = pipes.items[i].file->seen;
 
-		if (!entry || !is_first_of_pipe(snapshot, i))
-			continue;
-		if (ends_held(snapshot, entry->pipe_id) != 3)
+		if (pipes.items[i].ends != 3)
 			log_warning(
 				"nobody in the tree holds the other end of %s, file %d of process %d (%s): it will have none "
 				"after restore",
-				file->seen->link, file->seen->fd, file->seen->task->pid,
-				file->seen->task->name);
-		if (!image)
-			result = image_create(snapshot->images, &image, IMAGE_PIPES_DATA, 0);
-		if (!result)
-			result = pipe_content_save(image, file->seen, entry->pipe_id,
-						   is_of_packets(snapshot, entry->pipe_id));
+				seen->link, seen->fd, seen->task->pid, seen->task->name);
 	}
-	return image_close(image) ?: result;
+	result = pipes_in_use_save(&pipes, snapshot->images, IMAGE_PIPES_DATA);
+	pipes_in_use_free(&pipes);
+	return result;
 }
 
 /* ---- restore ---- */
@@ -117,26 +78,37 @@ static int make_pipe(struct held_pipe *pipe)
 	return held_pipe_set_capacity(pipe) ?: held_pipe_fill(pipe);
 }
 
+/*
+ * Our own end of the pipe becomes the first description that wants such an end: it is what pipe(2) makes, and no descriptor
+ * more than the tree had. For any other, the pipe is opened once more.
+ */
+static int take_end(struct held_pipe *pipe, int access)
+{
+	int end = access == O_WRONLY, fd;
+	char path[32];
+
+	if (access != O_RDWR && !pipe->is_given[end]) {
+		pipe->is_given[end] = true;
+		return pipe->ends[end];
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", pipe->ends[end]);
+	fd = open(path, access | O_NONBLOCK | O_CLOEXEC);
+	return fd < 0 ? fail(errno, "cannot open a pipe") : fd;
+}
+
 static int open_pipe(struct snapshot *snapshot, struct file *file)
 {
 	const PipeEntry *entry = file->entry->pipe;
 	struct held_pipe *pipe = held_pipe_find(&snapshot->pipes, entry->pipe_id);
-	int access = entry->flags & O_ACCMODE, result, fd;
-	char path[32];
+	int result = pipe->ends[0] < 0 ? make_pipe(pipe) : 0, fd;
 
-	if (pipe->ends[0] < 0) {
-		result = make_pipe(pipe);
-		if (result)
-			return result;
-	}
-	/* The ends of pipe2() stay ours until files_close(); a description of its own is opened for each that the tree had. */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", pipe->ends[access == O_WRONLY]);
-	fd = open(path, access | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return fail(errno, "cannot open a pipe");
-	if (fcntl(fd, F_SETFL, entry->flags) < 0) {
+	if (result)
+		return result;
+	fd = take_end(pipe, entry->flags & O_ACCMODE);
+	if (fd >= 0 && fcntl(fd, F_SETFL, entry->flags) < 0) {
+		fail(errno, "cannot set the flags of a pipe (%#o)", entry->flags);
 		close(fd);
-		return fail(errno, "cannot set the flags of a pipe (%#o)", entry->flags);
+		return -EINVAL;
 	}
 	return fd;
 }

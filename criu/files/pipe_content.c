@@ -67,8 +67,31 @@ static int copy_content(int reader, unsigned capacity, char **content, PipeDataE
 	return take_pieces(copy_out, entry->bytes, content, entry);
 }
 
-int pipe_content_save(struct image *image, const struct seen_file *seen, uint32_t id, bool is_of_packets)
+void pipes_in_use_add(struct pipes_in_use *pipes, uint32_t id, const struct file *file)
 {
+	static const unsigned ends[] = { [O_RDONLY] = 1, [O_WRONLY] = 2, [O_RDWR] = 3, [O_ACCMODE] = 0 };
+	size_t number = (uintptr_t)index_find(&pipes->by_id, id);
+	struct pipe_in_use *pipe;
+
+	if (!number) {
+		*grow(&pipes->items, &pipes->count) = (struct pipe_in_use){ .id = id, .file = file };
+		number = pipes->count;
+		index_set(&pipes->by_id, id, (void *)number);
+	}
+	pipe = &pipes->items[number - 1];
+	pipe->ends |= ends[file->seen->info.flags & O_ACCMODE];
+	pipe->is_of_packets |= (file->seen->info.flags & O_DIRECT) != 0;
+}
+
+void pipes_in_use_free(struct pipes_in_use *pipes)
+{
+	index_free(&pipes->by_id);
+	free(pipes->items);
+}
+
+static int save(struct image *image, const struct pipe_in_use *pipe)
+{
+	const struct seen_file *seen = pipe->file->seen;
 	PipeDataEntry entry = PIPE_DATA_ENTRY__INIT;
 	autofree char *content = NULL;
 	autofree uint32_t *packets = NULL;
@@ -80,13 +103,23 @@ int pipe_content_save(struct image *image, const struct seen_file *seen, uint32_
 	capacity = fcntl(reader, F_GETPIPE_SZ);
 	if (capacity < 0)
 		return fail(errno, "cannot read the capacity of %s", seen->link);
-	entry.pipe_id = id;
+	entry.pipe_id = pipe->id;
 	message_set(&entry, size, capacity);
 	result = copy_content(reader, capacity, &content, &entry);
 	packets = entry.packets;
-	if (entry.n_packets == 1 && !is_of_packets)
+	if (entry.n_packets == 1 && !pipe->is_of_packets)
 		entry.n_packets = 0;
 	return result ?: image_write(image, &entry.base) ?: image_write_bytes(image, content, entry.bytes);
+}
+
+int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *images, enum image_kind kind)
+{
+	struct image *image = NULL;
+	int result = pipes->count ? image_create(images, &image, kind, 0) : 0;
+
+	for (size_t i = 0; !result && i < pipes->count; i++)
+		result = save(image, &pipes->items[i]);
+	return image_close(image) ?: result;
 }
 
 /* ---- restore ---- */
@@ -94,15 +127,17 @@ int pipe_content_save(struct image *image, const struct seen_file *seen, uint32_
 struct held_pipe *held_pipe_find(struct held_pipes **pipes, uint32_t id)
 {
 	struct held_pipe *added;
+	size_t number;
 
 	if (!*pipes)
 		*pipes = allocate(sizeof(**pipes));
-	for (size_t i = 0; i < (*pipes)->count; i++)
-		if ((*pipes)->items[i].id == id)
-			return &(*pipes)->items[i];
+	number = (uintptr_t)index_find(&(*pipes)->by_id, id);
+	if (number)
+		return &(*pipes)->items[number - 1];
 	added = grow(&(*pipes)->items, &(*pipes)->count);
 	added->id = id;
 	added->ends[0] = added->ends[1] = -1;
+	index_set(&(*pipes)->by_id, id, (void *)(*pipes)->count);
 	return added;
 }
 
@@ -175,13 +210,15 @@ void held_pipes_close(struct held_pipes **pipes)
 		struct held_pipe *pipe = &(*pipes)->items[i];
 
 		for (int end = 0; end < 2; end++)
-			if (pipe->ends[end] >= 0)
+			if (pipe->ends[end] >= 0 && !pipe->is_given[end])
 				close(pipe->ends[end]);
 		free(pipe->content);
 		free(pipe->packets);
 	}
-	if (*pipes)
+	if (*pipes) {
+		index_free(&(*pipes)->by_id);
 		free((*pipes)->items);
+	}
 	free(*pipes);
 	*pipes = NULL;
 }

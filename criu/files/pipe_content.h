@@ -15,16 +15,35 @@ struct held_pipe {
 	size_t size;
 	uint32_t *packets; /* lengths that add up to `size`; none: a stream */
 	size_t packet_count;
-	int ends[2]; /* to read, to write; ours until files_close(); -1: not open */
+	int ends[2];	  /* to read, to write; -1: not open */
+	bool is_given[2]; /* it is one of the tree's own by now; if not, it is ours until files_close() */
 };
 
 struct held_pipes {
 	struct held_pipe *items;
 	size_t count;
+	struct index by_id; /* number of the item, from 1 on */
 };
 
-/* Dump: writes one pipe_data_entry and the bytes. `is_of_packets`: one who writes to it has O_DIRECT. */
-int pipe_content_save(struct image *image, const struct seen_file *seen, uint32_t id, bool is_of_packets);
+/* Dump: what the tree has open of a pipe. */
+struct pipe_in_use {
+	uint32_t id;
+	const struct file *file; /* the first */
+	unsigned ends;		 /* bit 0: one to read, bit 1: one to write */
+	bool is_of_packets;	 /* one has O_DIRECT */
+};
+
+struct pipes_in_use {
+	struct pipe_in_use *items;
+	size_t count;
+	struct index by_id; /* number of the item, from 1 on */
+};
+
+void pipes_in_use_add(struct pipes_in_use *pipes, uint32_t id, const struct file *file);
+void pipes_in_use_free(struct pipes_in_use *pipes);
+
+/* Dump: writes one pipe_data_entry and the bytes of each. No pipes, no image. */
+int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *images, enum image_kind kind);
 
 /* Restore: all that an image holds (IMAGE_PIPES_DATA, IMAGE_FIFO_DATA), if there is one. */
 int held_pipes_load(struct image_store *images, enum image_kind kind, struct held_pipes **pipes);

@@ -154,6 +154,8 @@ int files_load(struct snapshot *snapshot)
 			     find_paths(snapshot)			 ?:
 			     for_each_living(snapshot, check_descriptors);
 
+	if (!result)
+		snapshot_note_holders(snapshot);
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		if (snapshot->files[i]->kind && !snapshot->files[i]->is_only_path)
 			result = snapshot->files[i]->kind->check(snapshot, snapshot->files[i]);
@@ -208,33 +210,6 @@ void files_close(struct snapshot *snapshot)
 
 /* ---- in a newborn ---- */
 
-static bool is_wanted(const struct task *task, int fd)
-{
-	return task_find_descriptor(task, fd);
-}
-
-/* Moves a descriptor of ours to a number that the task does not want; the old one stays open. */
-static int move_away(const struct task *task, int *fd)
-{
-	int from = *fd, moved = from + 1;
-
-	while (is_wanted(task, moved))
-		moved++;
-	/* The lowest free number from `moved` on may be wanted after all: then go on behind it. */
-	for (;;) {
-		int got = fcntl(from, F_DUPFD_CLOEXEC, moved);
-
-		if (got < 0)
-			return fail(errno, "no free descriptor: the process used nearly all it may have");
-		if (!is_wanted(task, got)) {
-			*fd = got;
-			return 0;
-		}
-		close(got);
-		moved = got + 1;
-	}
-}
-
 int files_settle(struct snapshot *snapshot, struct task *task)
 {
 	int result = 0;
@@ -245,28 +220,115 @@ int files_settle(struct snapshot *snapshot, struct task *task)
 	return result;
 }
 
-int files_arrange(struct task *task, int **kept, size_t kept_count)
+/*
+ * Every file is open under a number of its own, and wanted under others. These are gone through from the lowest on: whoever stands
+ * there and is still needed moves aside, and what is needed no more is closed. So there are never many more descriptors
+ * than there will be in the end: a task may have nearly as many as its limit lets it have.
+ */
+struct table {
+	const struct task *task;
+	struct file **files; /* by the number that they are open under now */
+	size_t count;
+	int highest; /* that is wanted */
+};
+
+static bool is_wanted(const struct task *task, int fd)
 {
-	int highest = STDERR_FILENO;
+	return task_find_descriptor(task, fd);
+}
 
-	/* First everything that stands in somebody's place goes elsewhere; then each takes its place; then the rest is closed. */
-	for (size_t i = 0; i < kept_count; i++)
-		if (*kept[i] >= 0 && is_wanted(task, *kept[i]) && move_away(task, kept[i]))
-			return -EMFILE;
-	for (size_t i = 0; i < task->descriptor_count; i++) {
-		int *source = &task->descriptors[i].file->fd;
+static int no_room(void)
+{
+	return fail(errno, "no free descriptor: the process used nearly all it may have");
+}
 
-		if (is_wanted(task, *source) && move_away(task, source))
-			return -EMFILE;
+/* Moves what we keep of our own to a number that nobody wants; the old one stays open. */
+static int move_away(const struct table *table, int *fd)
+{
+	int from = *fd, moved = fcntl(from, F_DUPFD_CLOEXEC, table->highest + 1);
+
+	/* Behind all that are wanted the limit leaves no room? Then the lowest free number that is not wanted. */
+	for (int lowest = 0; moved < 0 || is_wanted(table->task, moved); lowest = moved + 1) {
+		if (moved >= 0)
+			close(moved);
+		moved = fcntl(from, F_DUPFD_CLOEXEC, lowest);
+		if (moved < 0)
+			return no_room();
 	}
-	for (size_t i = 0; i < task->descriptor_count; i++) {
-		const struct descriptor *descriptor = &task->descriptors[i];
+	*fd = moved;
+	return 0;
+}
 
-		if (dup3(descriptor->file->fd, descriptor->fd, descriptor->closes_on_exec ? O_CLOEXEC : 0) <
-		    0)
-			return fail(errno, "cannot put file %d in its place", descriptor->fd);
-		highest = max(highest, descriptor->fd);
+static void note_place(struct table *table, struct file *file)
+{
+	while (table->count <= (size_t)file->fd)
+		*grow(&table->files, &table->count) = NULL;
+	table->files[file->fd] = file;
+}
+
+/* Is the number where the file stands one of those that it is wanted under, so that it stays? */
+static bool is_at_home(const struct table *table, const struct file *file)
+{
+	const struct descriptor *descriptor = task_find_descriptor(table->task, file->fd);
+
+	return descriptor && descriptor->file == file;
+}
+
+static void find_places(struct table *table, const struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < snapshot->file_count; i++)
+		snapshot->files[i]->waiting = 0;
+	for (size_t i = 0; i < table->task->descriptor_count; i++) {
+		table->task->descriptors[i].file->waiting++;
+		table->highest = max(table->highest, table->task->descriptors[i].fd);
 	}
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		struct file *file = snapshot->files[i];
+
+		close_descriptor(&file->mapping_fd);
+		if (!file->waiting)
+			close_descriptor(&file->fd);
+		else
+			note_place(table, file);
+	}
+}
+
+static int move_aside(struct table *table, struct file *file)
+{
+	int aside = fcntl(file->fd, F_DUPFD_CLOEXEC, table->highest + 1);
+
+	if (aside < 0) /* it may have to move again, but the lower numbers are done */
+		aside = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
+	if (aside < 0)
+		return no_room();
+	table->files[file->fd] = NULL;
+	file->fd = aside;
+	note_place(table, file);
+	return 0;
+}
+
+static int put_in_place(struct table *table, const struct descriptor *descriptor)
+{
+	struct file *file = descriptor->file, *there = NULL;
+	int number = descriptor->fd, flags = descriptor->closes_on_exec ? O_CLOEXEC : 0, result;
+
+	if ((size_t)number < table->count)
+		there = table->files[number];
+	if (there && there != file && move_aside(table, there))
+		return -EMFILE;
+	result = number == file->fd ? fcntl(number, F_SETFD, descriptor->closes_on_exec ? FD_CLOEXEC : 0) :
+				      dup3(file->fd, number, flags);
+	if (result < 0)
+		return fail(errno, "cannot put file %d in its place", number);
+	if (!--file->waiting && !is_at_home(table, file)) {
+		table->files[file->fd] = NULL;
+		close_descriptor(&file->fd);
+	}
+	return 0;
+}
+
+static int close_rest(const struct task *task, int *const *kept, size_t kept_count, int highest)
+{
 	for (size_t i = 0; i < kept_count; i++)
 		highest = max(highest, *kept[i]);
 	for (int fd = 0; fd <= highest; fd++) {
@@ -280,6 +342,21 @@ int files_arrange(struct task *task, int **kept, size_t kept_count)
 	if (syscall(SYS_close_range, highest + 1, ~0U, 0) < 0)
 		return fail(errno, "cannot close the descriptors of criu itself");
 	return 0;
+}
+
+int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept, size_t kept_count)
+{
+	struct table table = { .task = task, .highest = STDERR_FILENO };
+	int result = 0;
+
+	find_places(&table, snapshot);
+	for (size_t i = 0; !result && i < kept_count; i++)
+		if (*kept[i] >= 0 && is_wanted(task, *kept[i]))
+			result = move_away(&table, kept[i]);
+	for (size_t i = 0; !result && i < task->descriptor_count; i++)
+		result = put_in_place(&table, &task->descriptors[i]);
+	free(table.files);
+	return result ?: close_rest(task, kept, kept_count, table.highest);
 }
 
 static int set_owner(const struct file *file, const FownEntry *owner)

@@ -13,6 +13,24 @@ void snapshot_init(struct snapshot *snapshot)
 	list_init(&snapshot->tasks);
 }
 
+static void task_free(struct task *task)
+{
+	for (size_t i = 0; task->cores && i < task->thread_count; i++)
+		image_free(task->cores[i]);
+	free(task->cores);
+	free(task->threads);
+	image_free(task->ids);
+	image_free(task->mm);
+	image_free(task->fs);
+	vmas_free(&task->vmas);
+	free(task->descriptors);
+	if (task->proc >= 0)
+		close(task->proc);
+	if (task->pidfd >= 0)
+		close(task->pidfd);
+	free(task);
+}
+
 struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid)
 {
 	struct task *task = allocate(sizeof(*task));
@@ -29,17 +47,22 @@ struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, p
 	else
 		snapshot->root = task;
 	snapshot->task_count++;
+	index_set(&snapshot->tasks_by_pid, pid, task);
 	return task;
+}
+
+void snapshot_forget_task(struct snapshot *snapshot, struct task *task)
+{
+	list_remove(&task->link);
+	list_remove(&task->sibling);
+	snapshot->task_count--;
+	index_remove(&snapshot->tasks_by_pid, task->pid);
+	task_free(task);
 }
 
 struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid)
 {
-	struct task *task;
-
-	for_each_task(task, snapshot)
-		if (task->pid == pid)
-			return task;
-	return NULL;
+	return index_find(&snapshot->tasks_by_pid, pid);
 }
 
 static int compare_number(const void *key, const void *member)
@@ -51,7 +74,8 @@ struct descriptor *task_find_descriptor(const struct task *task, int fd)
 {
 	if (!task->descriptor_count)
 		return NULL;
-	return bsearch(&fd, task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_number);
+	return bsearch(&fd, task->descriptors, task->descriptor_count, sizeof(*task->descriptors),
+		       compare_number);
 }
 
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id)
@@ -76,38 +100,31 @@ struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id)
 	struct file **found = NULL;
 
 	if (snapshot->file_count)
-		found = bsearch(&id, snapshot->files, snapshot->file_count, sizeof(*snapshot->files), compare_id);
+		found = bsearch(&id, snapshot->files, snapshot->file_count, sizeof(*snapshot->files),
+				compare_id);
 	return found ? *found : NULL;
 }
 
-static void task_free(struct task *task)
+void snapshot_note_holders(struct snapshot *snapshot)
 {
-	for (size_t i = 0; task->cores && i < task->thread_count; i++)
-		image_free(task->cores[i]);
-	free(task->cores);
-	free(task->threads);
-	image_free(task->ids);
-	image_free(task->mm);
-	image_free(task->fs);
-	vmas_free(&task->vmas);
-	free(task->descriptors);
-	if (task->proc >= 0)
-		close(task->proc);
-	if (task->pidfd >= 0)
-		close(task->pidfd);
-	free(task);
+	struct task *task;
+
+	for_each_task(task, snapshot) for (size_t i = 0; i < task->descriptor_count;
+					   i++) if (!task->descriptors[i].file->holder) task->descriptors[i]
+		.file->holder = task;
 }
 
 void snapshot_free(struct snapshot *snapshot)
 {
 	struct task *task, *following;
 
-	list_for_each_safe(task, following, &snapshot->tasks, link)
+	list_for_each_safe (task, following, &snapshot->tasks, link)
 		task_free(task);
 	for (size_t i = 0; i < snapshot->file_count; i++) {
 		image_free(snapshot->files[i]->entry);
 		free(snapshot->files[i]);
 	}
+	index_free(&snapshot->tasks_by_pid);
 	free(snapshot->files);
 	free(snapshot->locks);
 }

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include "base/index.h"
 #include "core.pb-c.h"
 #include "fdinfo.pb-c.h"
 #include "fs.pb-c.h"
@@ -68,10 +69,12 @@ struct file {
 	uint32_t id;
 	const struct file_kind *kind;
 	FileEntry *entry;
+	struct task *holder;	/* the first that has a descriptor of it; NULL: none */
 	bool is_only_path;	/* restore: it says where a file of another kind lies */
 	struct seen_file *seen; /* dump only: files/seen.h */
 	/* restore: open in every newborn until it has taken what it needs; -1 */
 	int fd;
+	size_t waiting; /* descriptors of a newborn that are still to be made of it */
 	int mapping_fd; /* for shared mappings that may become writable, if `fd` is not open for writing */
 	bool needs_writable_mapping;
 };
@@ -97,6 +100,7 @@ struct snapshot {
 	struct policy policy;
 	struct task *root;
 	struct list tasks; /* parents before children */
+	struct index tasks_by_pid;
 	size_t task_count, thread_count;
 	struct file **files; /* sorted by id, which begin at 1 */
 	size_t file_count;
@@ -112,12 +116,18 @@ void snapshot_init(struct snapshot *snapshot);
 void snapshot_free(struct snapshot *snapshot);
 /* A new task at the end of the list and among the children of `parent` (NULL: the root). */
 struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid);
+/* It has no children, and nothing of it has been looked at yet. */
+void snapshot_forget_task(struct snapshot *snapshot, struct task *task);
 struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid);
-struct descriptor *task_find_descriptor(const struct task *task, int fd); /* NULL: it has none of that number */
+struct descriptor *task_find_descriptor(const struct task *task,
+					int fd); /* NULL: it has none of that number */
 /* A new file with the next id and an empty entry. */
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id);
 struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id);
 
-#define for_each_task(task, snapshot) list_for_each(task, &(snapshot)->tasks, link)
+/* Sets file->holder, when all tasks have their descriptors. */
+void snapshot_note_holders(struct snapshot *snapshot);
+
+#define for_each_task(task, snapshot) list_for_each (task, &(snapshot)->tasks, link)
 
 #endif

@@ -191,7 +191,8 @@ static int arrange_files(struct restore *restore, struct task *task)
 	task->exe_fd = fcntl(exe->fd, F_DUPFD_CLOEXEC, 0);
 	if (task->exe_fd < 0)
 		return fail(errno, "no free descriptor");
-	result = files_settle(&restore->snapshot, task) ?: files_arrange(&restore->snapshot, task, kept, array_size(kept));
+	result = files_settle(&restore->snapshot, task) ?:
+			 files_arrange(&restore->snapshot, task, kept, array_size(kept));
 	log_move(log);
 	return result ?: locks_take(&restore->snapshot, task);
 }

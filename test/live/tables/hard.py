@@ -45,6 +45,12 @@ def few_descriptors(cell, dumper, restorer):
 	there_and_back(cell, wrapped(cell, dumper, "dumper", script), wrapped(cell, restorer, "restorer", script))
 
 
+def crowded(cell, dumper, restorer):
+	"""The process has nearly as many descriptors as criu may have."""
+	script = '#!/bin/sh\nulimit -n 4200\nexec {criu} "$@"\n'
+	there_and_back(cell, wrapped(cell, dumper, "dumper", script), wrapped(cell, restorer, "restorer", script))
+
+
 def has_other_children(cell, dumper, restorer):
 	"""A restore that fails waits for what it has made, not for children that it was born with."""
 	cell.start()
@@ -144,6 +150,7 @@ ROWS = [
 	Row("tree-zombie-alone-in-group", "orphan_group"),
 	Row("hard-child-signals-ignored", "tree", run=signals_ignored, **OURS),
 	Row("hard-few-descriptors", "tree", run=few_descriptors, **OURS),
+	Row("hard-crowded", "crowded", run=crowded, **OURS),
 	Row("hard-other-children", "tree", run=has_other_children, **OURS),
 	Row("hard-stopped-job", "counter", run=stopped_job, **OURS),
 	Row("hard-killed-for-others", "credentials", arguments=("user",), run=killed_for_others, timeout=600, **OURS),
