@@ -82,6 +82,19 @@ static int save_task(struct dump *dump, struct task *task)
 	return page_writer_close(writer) ?: result;
 }
 
+/* What smaps counts: also pages of files, which are not saved. */
+static uint64_t count_resident(const struct snapshot *snapshot)
+{
+	const struct task *task;
+	uint64_t bytes = 0;
+
+	for_each_task(task, snapshot)
+		for (size_t i = 0; i < task->vmas.count; i++)
+			if (task->vmas.items[i].status & VMA_ANON_PRIVATE)
+				bytes += task->vmas.items[i].resident;
+	return bytes >> PAGE_SHIFT;
+}
+
 int dump_memory(void *context)
 {
 	struct dump *dump = context;
@@ -90,6 +103,7 @@ int dump_memory(void *context)
 
 	dump->memory_began = monotonic_time();
 	dump->next_pages_id = 1;
+	dump->pages.expected = count_resident(&dump->snapshot);
 	result = shared_memory_save(&dump->snapshot, &dump->next_pages_id, &dump->shared_pages);
 	for_each_task(task, &dump->snapshot)
 	{

@@ -19,6 +19,7 @@ struct page_writer; /* a pagemap image and its pages image */
 
 struct page_statistics {
 	uint64_t scanned, written, zeros; /* pages */
+	uint64_t expected;		  /* at most so many will be scanned, for who watches; 0: unknown */
 };
 
 /* `kind` and `id` name the pagemap image; `pages_id` the pages image, unique in the directory. */
