@@ -42,15 +42,15 @@ struct traced_thread {
 	bool asleep_is_known; /* when we came it waited in a call that does not tell its remaining time … */
 	uint64_t asleep;      /* … since so many nanoseconds */
 	long restarted;	      /* the call that it was restarting then, by its number; 0: none, or unknown */
-	uint64_t remaining;   /* set by trace_settle_context(): see trace_reenter_call(); ns, 0: unknown, or none */
+	uint64_t remaining; /* set by trace_settle_context(): see trace_reenter_call(); ns, 0: unknown, or none */
 };
 
 /* `deadline` is CLOCK_MONOTONIC in nanoseconds. -ESRCH: the thread is gone (not recorded); -ETIMEDOUT: recorded. */
 int trace_seize(struct traced_thread *thread, pid_t tid,
-		bool suspend_seccomp);				 /* PTRACE_SEIZE + INTERRUPT; does not wait */
+		bool suspend_seccomp); /* PTRACE_SEIZE + INTERRUPT; does not wait */
 /* For a task that must die with us long before it is to be stopped: PTRACE_SEIZE with PTRACE_O_EXITKILL, and no more. */
 int trace_guard(struct traced_thread *thread, pid_t tid);
-int trace_interrupt(struct traced_thread *thread); /* what trace_seize() would have done then */
+int trace_interrupt(struct traced_thread *thread);		 /* what trace_seize() would have done then */
 int trace_wait(struct traced_thread *thread, uint64_t deadline); /* … until it is parked; reads `context` */
 int trace_get_context(const struct traced_thread *thread, struct thread_context *context);
 int trace_set_context(const struct traced_thread *thread, const struct thread_context *context);

@@ -11,24 +11,34 @@
 
 #define array_size(array) (sizeof(array) / sizeof((array)[0]))
 
-#define container_of(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
+#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 #define printf_like(text, first) __attribute__((__format__(__printf__, text, first)))
-#define must_check		   __attribute__((warn_unused_result))
-#define unused			   __attribute__((unused))
-#define does_not_return		   __attribute__((noreturn))
+#define must_check		 __attribute__((warn_unused_result))
+#define unused			 __attribute__((unused))
+#define does_not_return		 __attribute__((noreturn))
 
 /* clang-format off: these read as functions */
-#define min(a, b) ({ __typeof__(a) min_a = (a); __typeof__(b) min_b = (b); min_a < min_b ? min_a : min_b; })
-#define max(a, b) ({ __typeof__(a) max_a = (a); __typeof__(b) max_b = (b); max_a > max_b ? max_a : max_b; })
+#define min(a, b)                              \
+	({                                     \
+		__typeof__(a) min_a = (a);     \
+		__typeof__(b) min_b = (b);     \
+		min_a < min_b ? min_a : min_b; \
+	})
+#define max(a, b)                              \
+	({                                     \
+		__typeof__(a) max_a = (a);     \
+		__typeof__(b) max_b = (b);     \
+		max_a > max_b ? max_a : max_b; \
+	})
 /* clang-format on */
 
 /* `unit` is a power of two. */
-#define round_up(value, unit)	(((value) + (unit) - 1) & ~((__typeof__(value))(unit) - 1))
-#define round_down(value, unit) ((value) & ~((__typeof__(value))(unit) - 1))
+#define round_up(value, unit)	(((value) + (unit)-1) & ~((__typeof__(value))(unit)-1))
+#define round_down(value, unit) ((value) & ~((__typeof__(value))(unit)-1))
 
 /* Every architecture we know has images in pages of 4 KiB; a larger kernel page is a multiple of it. */
 #define PAGE_SHIFT 12
-#define PAGE_SIZE		(1UL << PAGE_SHIFT) /* token for token as <sys/user.h> has it */
+#define PAGE_SIZE  (1UL << PAGE_SHIFT) /* token for token as <sys/user.h> has it */
 
 #endif

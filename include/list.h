@@ -45,12 +45,12 @@ static inline void list_remove(struct list *link)
 
 #define list_entry(link, type, member) container_of(link, type, member)
 
-#define list_for_each(entry, head, member)                                                         \
+#define list_for_each(entry, head, member)                                                           \
 	for (entry = list_entry((head)->next, __typeof__(*entry), member); &entry->member != (head); \
 	     entry = list_entry(entry->member.next, __typeof__(*entry), member))
 
 /* As list_for_each(), for a body that may remove or free `entry`. */
-#define list_for_each_safe(entry, following, head, member)                        \
+#define list_for_each_safe(entry, following, head, member)                          \
 	for (entry = list_entry((head)->next, __typeof__(*entry), member),          \
 	    following = list_entry(entry->member.next, __typeof__(*entry), member); \
 	     &entry->member != (head);                                              \

@@ -39,7 +39,8 @@ static void draw(uint64_t done, uint64_t total)
 	progress.is_drawn = true;
 	dprintf(STDERR_FILENO, "\r\033[K%s: %s", progress.journey, progress.step ? progress.step : "begin");
 	if (total)
-		dprintf(STDERR_FILENO, ", %llu of %llu MiB", (unsigned long long)done >> 20, (unsigned long long)total >> 20);
+		dprintf(STDERR_FILENO, ", %llu of %llu MiB", (unsigned long long)done >> 20,
+			(unsigned long long)total >> 20);
 	else if (done)
 		dprintf(STDERR_FILENO, ", %llu MiB", (unsigned long long)done >> 20);
 }

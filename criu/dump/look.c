@@ -26,11 +26,14 @@ static const struct {
 	size_t has, id;
 	uint32_t number;
 } namespaces[] = {
-#define namespace(name, field, number) \
-	{ name, offsetof(TaskKobjIdsEntry, has_##field), offsetof(TaskKobjIdsEntry, field), number }
-	namespace("pid", pid_ns_id, 1),	    namespace("net", net_ns_id, 2),   namespace("ipc", ipc_ns_id, 3),
-	namespace("uts", uts_ns_id, 4),	    namespace("time", time_ns_id, 5), namespace("mnt", mnt_ns_id, 6),
-	namespace("user", user_ns_id, 7),   namespace("cgroup", cgroup_ns_id, 8),
+#define namespace(name, field, number)                                                                   \
+	{                                                                                                \
+		name, offsetof(TaskKobjIdsEntry, has_##field), offsetof(TaskKobjIdsEntry, field), number \
+	}
+	namespace("pid", pid_ns_id, 1),	  namespace("net", net_ns_id, 2),
+	namespace("ipc", ipc_ns_id, 3),	  namespace("uts", uts_ns_id, 4),
+	namespace("time", time_ns_id, 5), namespace("mnt", mnt_ns_id, 6),
+	namespace("user", user_ns_id, 7), namespace("cgroup", cgroup_ns_id, 8),
 #undef namespace
 };
 
@@ -67,7 +70,8 @@ static int check_namespaces(const struct dump *dump)
 	if (self < 0)
 		return fail(-self, "cannot open /proc/self");
 	read_namespaces(self, ours);
-	for_each_task(task, &dump->snapshot) {
+	for_each_task(task, &dump->snapshot)
+	{
 		if (task->state == TASK_DEAD)
 			continue;
 		read_namespaces(task->proc, theirs);
@@ -113,17 +117,16 @@ static int check_sharing(struct dump *dump)
 	struct task *task;
 	size_t count = 0;
 
-	for_each_task(task, &dump->snapshot)
-		if (task->state != TASK_DEAD)
-			tasks[count++] = task;
+	for_each_task(task, &dump->snapshot) if (task->state != TASK_DEAD) tasks[count++] = task;
 	for (size_t kind = 0; kind < array_size(shareable); kind++) {
 		struct sharing sharing = { .type = shareable[kind].type };
 
 		qsort_r(tasks, count, sizeof(*tasks), compare_tasks, &sharing);
 		for (size_t i = 1; i < count; i++)
 			if (!compare_tasks(&tasks[i - 1], &tasks[i], &sharing) && !sharing.error)
-				refuse("process %d (%s) shares its %s with process %d, which is not supported yet", tasks[i]->pid,
-				       tasks[i]->name, shareable[kind].name, tasks[i - 1]->pid);
+				refuse("process %d (%s) shares its %s with process %d, which is not supported yet",
+				       tasks[i]->pid, tasks[i]->name, shareable[kind].name,
+				       tasks[i - 1]->pid);
 		if (sharing.error)
 			return fail(sharing.error, "cannot compare processes with kcmp()");
 	}
@@ -147,7 +150,8 @@ static int look_at_thread(struct task *task, size_t index)
 	facts.proc = openat(task->proc, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (facts.proc < 0)
 		return fail(errno, "cannot open /proc/%d/%s", task->pid, path);
-	result = trace_settle_context((struct traced_thread *)thread, &settled) ?: proc_read_status(facts.proc, &facts.status);
+	result = trace_settle_context((struct traced_thread *)thread, &settled) ?:
+			 proc_read_status(facts.proc, &facts.status);
 	if (thread->remaining)
 		message_set(core->thread_core, timeout_left, thread->remaining);
 	result = result ?: arch_save_registers(thread->tid, &settled, core);
@@ -175,7 +179,7 @@ static int look_at_directories(struct dump *dump, struct task *task)
 	proc_status_free(&status);
 	message_set(fs, umask, status.umask);
 	return files_add_path(&dump->snapshot, task, "cwd", 0, &fs->cwd_id) ?:
-	       files_add_path(&dump->snapshot, task, "root", 0, &fs->root_id);
+		       files_add_path(&dump->snapshot, task, "root", 0, &fs->root_id);
 }
 
 static int look_at_dead(struct task *task)
@@ -214,18 +218,20 @@ static int check_session(const struct dump *dump)
 	const struct task *root = dump->snapshot.root;
 	const struct task *task;
 
-	for_each_task(task, &dump->snapshot) {
+	for_each_task(task, &dump->snapshot)
+	{
 		if (task->session == root->pid || snapshot_find_task(&dump->snapshot, task->session))
 			continue;
 		if (task->session == root->session && dump->options->shell_job)
 			continue;
 		if (task->session == root->session) {
 			fail_advice("--shell-job (-j), to restore it in the session of whoever restores it");
-			return refuse("process %d (%s): its session %d was not begun by a process of the tree", root->pid,
-				      root->name, root->session);
+			return refuse(
+				"process %d (%s): its session %d was not begun by a process of the tree",
+				root->pid, root->name, root->session);
 		}
-		refuse("process %d (%s): its session %d belongs to no process of the tree", task->pid, task->name,
-		       task->session);
+		refuse("process %d (%s): its session %d belongs to no process of the tree", task->pid,
+		       task->name, task->session);
 	}
 	return 0;
 }
@@ -240,7 +246,8 @@ int dump_look(void *context)
 	if (result)
 		return result;
 	check_session(dump);
-	for_each_task(task, &dump->snapshot) {
+	for_each_task(task, &dump->snapshot)
+	{
 		result = look_at_task(dump, task, number++);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);

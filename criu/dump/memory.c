@@ -88,10 +88,9 @@ static uint64_t count_resident(const struct snapshot *snapshot)
 	const struct task *task;
 	uint64_t bytes = 0;
 
-	for_each_task(task, snapshot)
-		for (size_t i = 0; i < task->vmas.count; i++)
-			if (task->vmas.items[i].status & VMA_ANON_PRIVATE)
-				bytes += task->vmas.items[i].resident;
+	for_each_task(task, snapshot) for (size_t i = 0; i < task->vmas.count;
+					   i++) if (task->vmas.items[i].status & VMA_ANON_PRIVATE)
+		bytes += task->vmas.items[i].resident;
 	return bytes >> PAGE_SHIFT;
 }
 

@@ -21,7 +21,8 @@ static int save_tree(struct snapshot *snapshot)
 
 	if (result)
 		return result;
-	for_each_task(task, snapshot) {
+	for_each_task(task, snapshot)
+	{
 		PstreeEntry entry = PSTREE_ENTRY__INIT;
 
 		entry.pid = task->pid;
@@ -47,9 +48,9 @@ static int save_task(struct snapshot *snapshot, struct task *task)
 	if (result || task->state == TASK_DEAD)
 		return result;
 	dump_area_entries(task);
-	return image_write_single(images, IMAGE_MM, task->pid, &task->mm->base) ?:
-	       image_write_single(images, IMAGE_IDS, task->pid, &task->ids->base) ?:
-	       image_write_single(images, IMAGE_FS, task->pid, &task->fs->base);
+	return image_write_single(images, IMAGE_MM, task->pid, &task->mm->base)		  ?:
+		       image_write_single(images, IMAGE_IDS, task->pid, &task->ids->base) ?:
+		       image_write_single(images, IMAGE_FS, task->pid, &task->fs->base);
 }
 
 int dump_save_tasks(void *context)
@@ -58,7 +59,8 @@ int dump_save_tasks(void *context)
 	struct task *task;
 	int result = save_tree(&dump->snapshot);
 
-	for_each_task(task, &dump->snapshot) {
+	for_each_task(task, &dump->snapshot)
+	{
 		if (!result)
 			result = save_task(&dump->snapshot, task);
 		if (result)
@@ -92,9 +94,10 @@ void dump_withdraw(void *context)
 
 static void display(const DumpStatsEntry *stats)
 {
-	printf("freezing: %u us\nfrozen: %u us\nsaving memory: %u us\n", stats->freezing_time, stats->frozen_time,
-	       stats->memdump_time);
-	printf("pages looked at: %llu\npages saved: %llu\n", (unsigned long long)(stats->pages_scanned + stats->shpages_scanned),
+	printf("freezing: %u us\nfrozen: %u us\nsaving memory: %u us\n", stats->freezing_time,
+	       stats->frozen_time, stats->memdump_time);
+	printf("pages looked at: %llu\npages saved: %llu\n",
+	       (unsigned long long)(stats->pages_scanned + stats->shpages_scanned),
 	       (unsigned long long)(stats->pages_written + stats->shpages_written));
 }
 

@@ -21,8 +21,8 @@ static size_t search_notes(const char *notes, size_t size, uint32_t words[BUILD_
 
 		if (content > size || note->n_descsz > size - content)
 			return 0;
-		if (note->n_type == NT_GNU_BUILD_ID && note->n_namesz == 4 && !memcmp(notes + name, "GNU", 4) &&
-		    note->n_descsz <= BUILD_ID_WORDS * sizeof(uint32_t)) {
+		if (note->n_type == NT_GNU_BUILD_ID && note->n_namesz == 4 &&
+		    !memcmp(notes + name, "GNU", 4) && note->n_descsz <= BUILD_ID_WORDS * sizeof(uint32_t)) {
 			memset(words, 0, BUILD_ID_WORDS * sizeof(uint32_t));
 			memcpy(words, notes + content, note->n_descsz);
 			return (note->n_descsz + 3) / 4;
@@ -39,9 +39,9 @@ size_t build_id_read(int fd, uint32_t words[BUILD_ID_WORDS])
 	Elf64_Ehdr header;
 	size_t found = 0;
 
-	if (pread(fd, &header, sizeof(header), 0) != sizeof(header) || memcmp(header.e_ident, ELFMAG, SELFMAG) ||
-	    header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_phentsize != sizeof(Elf64_Phdr) ||
-	    header.e_phnum > MOST_HEADERS)
+	if (pread(fd, &header, sizeof(header), 0) != sizeof(header) ||
+	    memcmp(header.e_ident, ELFMAG, SELFMAG) || header.e_ident[EI_CLASS] != ELFCLASS64 ||
+	    header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum > MOST_HEADERS)
 		return 0;
 	if (pread(fd, programs, header.e_phnum * sizeof(*programs), header.e_phoff) !=
 	    (ssize_t)(header.e_phnum * sizeof(*programs)))

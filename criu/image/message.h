@@ -8,25 +8,25 @@
 #include "image/image.h"
 
 /*	CoreEntry *core = message_new(CoreEntry, core_entry);	*/
-#define message_new(Type, type)                             \
-	({                                                  \
+#define message_new(Type, type)                              \
+	({                                                   \
 		Type *message_made = allocate(sizeof(Type)); \
-		type##__init(message_made);                 \
-		message_made;                               \
+		type##__init(message_made);                  \
+		message_made;                                \
 	})
 
 /*	message_set(core->tc, loginuid, 0);	an optional scalar	*/
-#define message_set(message, field, value)       \
-	do {                                     \
-		(message)->has_##field = true;   \
-		(message)->field = (value);      \
+#define message_set(message, field, value)     \
+	do {                                   \
+		(message)->has_##field = true; \
+		(message)->field = (value);    \
 	} while (0)
 
 /*	message_array(entry, cap_inh, 2);	a repeated scalar of a fixed count	*/
-#define message_array(message, field, count)                                                                   \
-	do {                                                                                                   \
-		(message)->n_##field = (count);                                                                \
-		(message)->field = allocate_array((count), sizeof(*(message)->field));                         \
+#define message_array(message, field, count)                                           \
+	do {                                                                           \
+		(message)->n_##field = (count);                                        \
+		(message)->field = allocate_array((count), sizeof(*(message)->field)); \
 	} while (0)
 
 #endif

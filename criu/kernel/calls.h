@@ -16,7 +16,8 @@
 struct call_list {
 	struct remote_call *calls;
 	size_t count;
-	const char **purposes; /* one a call: "set the name of the thread"; static texts, for the sentence of an error */
+	const char **
+		purposes; /* one a call: "set the name of the thread"; static texts, for the sentence of an error */
 	size_t purpose_count;
 	uint64_t base; /* where `bytes` will lie over there */
 	char *bytes;

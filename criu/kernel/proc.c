@@ -119,9 +119,11 @@ int proc_parse_status(const char *text, struct proc_status *status)
 	const char *uid = status_value(text, "Uid"), *gid = status_value(text, "Gid"), *state;
 
 	memset(status, 0, sizeof(*status));
-	if (!uid || sscanf(uid, "%u %u %u %u", &status->uid[0], &status->uid[1], &status->uid[2], &status->uid[3]) != 4)
+	if (!uid || sscanf(uid, "%u %u %u %u", &status->uid[0], &status->uid[1], &status->uid[2],
+			   &status->uid[3]) != 4)
 		return fail(EINVAL, "cannot understand the Uid line of /proc/PID/status");
-	if (!gid || sscanf(gid, "%u %u %u %u", &status->gid[0], &status->gid[1], &status->gid[2], &status->gid[3]) != 4)
+	if (!gid || sscanf(gid, "%u %u %u %u", &status->gid[0], &status->gid[1], &status->gid[2],
+			   &status->gid[3]) != 4)
 		return fail(EINVAL, "cannot understand the Gid line of /proc/PID/status");
 	state = status_value(text, "State");
 	status->state = state ? *state : '?';
@@ -165,14 +167,22 @@ static const struct {
 	const char *name;
 	int resource;
 } limit_names[] = {
-	{ "Max cpu time", RLIMIT_CPU },		   { "Max file size", RLIMIT_FSIZE },
-	{ "Max data size", RLIMIT_DATA },	   { "Max stack size", RLIMIT_STACK },
-	{ "Max core file size", RLIMIT_CORE },	   { "Max resident set", RLIMIT_RSS },
-	{ "Max processes", RLIMIT_NPROC },	   { "Max open files", RLIMIT_NOFILE },
-	{ "Max locked memory", RLIMIT_MEMLOCK },   { "Max address space", RLIMIT_AS },
-	{ "Max file locks", RLIMIT_LOCKS },	   { "Max pending signals", RLIMIT_SIGPENDING },
-	{ "Max msgqueue size", RLIMIT_MSGQUEUE },  { "Max nice priority", RLIMIT_NICE },
-	{ "Max realtime priority", RLIMIT_RTPRIO }, { "Max realtime timeout", RLIMIT_RTTIME },
+	{ "Max cpu time", RLIMIT_CPU },
+	{ "Max file size", RLIMIT_FSIZE },
+	{ "Max data size", RLIMIT_DATA },
+	{ "Max stack size", RLIMIT_STACK },
+	{ "Max core file size", RLIMIT_CORE },
+	{ "Max resident set", RLIMIT_RSS },
+	{ "Max processes", RLIMIT_NPROC },
+	{ "Max open files", RLIMIT_NOFILE },
+	{ "Max locked memory", RLIMIT_MEMLOCK },
+	{ "Max address space", RLIMIT_AS },
+	{ "Max file locks", RLIMIT_LOCKS },
+	{ "Max pending signals", RLIMIT_SIGPENDING },
+	{ "Max msgqueue size", RLIMIT_MSGQUEUE },
+	{ "Max nice priority", RLIMIT_NICE },
+	{ "Max realtime priority", RLIMIT_RTPRIO },
+	{ "Max realtime timeout", RLIMIT_RTTIME },
 };
 
 static const char *parse_limit(const char *text, rlim_t *limit)
@@ -196,7 +206,8 @@ int proc_parse_limits(const char *text, struct rlimit limits[RLIM_NLIMITS])
 
 		at = at ? parse_limit(at + strlen(limit_names[i].name), &limit->rlim_cur) : NULL;
 		if (!at || !parse_limit(at, &limit->rlim_max))
-			return fail(EINVAL, "cannot understand /proc/PID/limits: no '%s'", limit_names[i].name);
+			return fail(EINVAL, "cannot understand /proc/PID/limits: no '%s'",
+				    limit_names[i].name);
 	}
 	return 0;
 }
@@ -244,8 +255,10 @@ int proc_read_children(int proc, pid_t **ids, size_t *count)
 		snprintf(path, sizeof(path), "task/%d/children", threads[i]);
 		length = read_text_at(proc, path, &text);
 		if (length < 0) {
-			if (faccessat(proc, "stat", F_OK, 0) == 0 && length == -ENOENT && threads[i] == threads[0])
-				return fail(-length, "cannot list children: this kernel lacks CONFIG_PROC_CHILDREN");
+			if (faccessat(proc, "stat", F_OK, 0) == 0 && length == -ENOENT &&
+			    threads[i] == threads[0])
+				return fail(-length,
+					    "cannot list children: this kernel lacks CONFIG_PROC_CHILDREN");
 			continue; /* the thread has ended meanwhile */
 		}
 		for (at = text; *at; at = end + strspn(end, " \n")) {

@@ -24,7 +24,7 @@ struct proc_stat {
 	pid_t parent, group, session;
 	uint32_t terminal; /* that controls the session, as stat(2) says st_rdev; 0: none */
 	pid_t foreground;  /* group; -1: none */
-	unsigned flags; /* PF_* */
+	unsigned flags;	   /* PF_* */
 	uint64_t start_code, end_code, start_stack, start_data, end_data, start_brk;
 	uint64_t arg_start, arg_end, env_start, env_end;
 	uint64_t start_time; /* clock ticks since boot: with the pid, names a process for good */

@@ -144,7 +144,8 @@ int page_writer_add(struct page_writer *writer, const struct page_runs *runs, un
 		if (!buffer)
 			return -EIO;
 		writer->statistics->scanned += next_batch(runs, &i, &done, room / PAGE_SIZE, batch, &batched);
-		progress_amount(writer->statistics->scanned << PAGE_SHIFT, writer->statistics->expected << PAGE_SHIFT);
+		progress_amount(writer->statistics->scanned << PAGE_SHIFT,
+				writer->statistics->expected << PAGE_SHIFT);
 		result = source(from, batch, batched, buffer);
 		for (size_t b = 0; !result && b < batched; b++) {
 			result = take_run(writer, &batch[b], bytes, flags, skips_zeros, &place);

@@ -39,9 +39,8 @@ int restore_guard(void *context)
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, &restore->snapshot)
-		if (!result && task->state != TASK_DEAD)
-			result = guard_task(task);
+	for_each_task(task, &restore->snapshot) if (!result && task->state != TASK_DEAD)
+		result = guard_task(task);
 	return result;
 }
 

@@ -97,7 +97,7 @@ static const struct step restore_steps[] = {
 	{ "bring forth the processes", restore_spawn, restore_kill, false },
 	{ "settle the processes", restore_settle, NULL,
 	  false }, /* now that all pids exist: groups, owners, the dead */
-	{ "guard the processes", restore_guard, NULL, false },		    /* before they change user: see hand_over.c */
+	{ "guard the processes", restore_guard, NULL, false }, /* before they change user: see hand_over.c */
 	{ "rebuild the processes", restore_rebuild, NULL, false }, /* each leaves our code */
 	{ "hand over the registers", restore_hand_over, NULL, false },
 	{ "run the scripts (post-restore)", run_restored_scripts, NULL, false },

@@ -11,8 +11,10 @@
 #include "memory/pages.h"
 #include "model/snapshot.h"
 
-#define REGION_ROOM 0x40000000ULL /* at the start of the refuge, for the restorer: 1 GiB of addresses, little of it used */
-#define REFUGE_GAP 0x200000 /* between mappings that wait in the refuge: more than the kernel's stack guard gap */
+#define REGION_ROOM \
+	0x40000000ULL /* at the start of the refuge, for the restorer: 1 GiB of addresses, little of it used */
+#define REFUGE_GAP \
+	0x200000 /* between mappings that wait in the refuge: more than the kernel's stack guard gap */
 
 #define VDSO_ROOM 0x200000 /* … behind it, for the vdso */
 
@@ -60,7 +62,7 @@ struct restore {
 	struct scripts scripts;
 	struct restorer_board *board;
 	struct page_statistics pages;
-	uint64_t pages_restored;      /* shared memory: by criu itself */
+	uint64_t pages_restored;	   /* shared memory: by criu itself */
 	uint64_t *newborn_pages;	   /* behind the board: private memory, by the newborns */
 	uint64_t refuge_start, refuge_end; /* addresses that no mapping of any task will have */
 	bool has_spawned, all_are_born, is_running;

@@ -37,8 +37,8 @@ extern const struct task_part *const task_parts[];
 extern const size_t task_part_count;
 
 extern const struct task_part part_memory_layout, part_process, part_identity, part_scheduling, part_signals,
-	part_posix_timers, part_limits, part_credentials, part_pending_signals, part_timers, part_memory_locks,
-	part_posix_timers_set, part_machine;
+	part_posix_timers, part_limits, part_credentials, part_pending_signals, part_timers,
+	part_memory_locks, part_posix_timers_set, part_machine;
 
 /* posix_timers.c: does a timer, when it is set again, send this signal anew? Then nobody else puts it back. */
 bool posix_timer_resends(const struct task *task, const SiginfoEntry *entry);

@@ -33,7 +33,8 @@ void settle_remaining(struct traced_thread *thread, struct user_regs_struct *reg
 	struct timespec period;
 	uint64_t whole;
 
-	if (!address || !thread->asleep_is_known || !settle_read(thread->tid, *address, &period, sizeof(period)))
+	if (!address || !thread->asleep_is_known ||
+	    !settle_read(thread->tid, *address, &period, sizeof(period)))
 		return;
 	whole = period.tv_sec * NANOSECONDS + period.tv_nsec;
 	thread->remaining = whole > thread->asleep ? whole - thread->asleep : 1;

@@ -33,10 +33,10 @@ struct component {
 	size_t count_offset, array_offset, member_size;
 };
 
-#define component(bit, name, field, type, count)                                                                         \
-	{                                                                                                                \
-		bit, name, (count) * sizeof(type), offsetof(UserX86XsaveEntry, n_##field),                               \
-			offsetof(UserX86XsaveEntry, field), sizeof(type)                                                 \
+#define component(bit, name, field, type, count)                                           \
+	{                                                                                  \
+		bit, name, (count) * sizeof(type), offsetof(UserX86XsaveEntry, n_##field), \
+			offsetof(UserX86XsaveEntry, field), sizeof(type)                   \
 	}
 
 static const struct component components[] = {
@@ -94,11 +94,13 @@ void arch_prepare(void)
 }
 
 /* The names differ between the two, the order of neither means anything. */
-#define for_each_register(with)                                                                                       \
-	with(r15, r15) with(r14, r14) with(r13, r13) with(r12, r12) with(bp, rbp) with(bx, rbx) with(r11, r11)         \
-	with(r10, r10) with(r9, r9) with(r8, r8) with(ax, rax) with(cx, rcx) with(dx, rdx) with(si, rsi) with(di, rdi) \
-	with(orig_ax, orig_rax) with(ip, rip) with(cs, cs) with(flags, eflags) with(sp, rsp) with(ss, ss)              \
-	with(fs_base, fs_base) with(gs_base, gs_base) with(ds, ds) with(es, es) with(fs, fs) with(gs, gs)
+#define for_each_register(with)                                                                         \
+	with(r15, r15) with(r14, r14) with(r13, r13) with(r12, r12) with(bp, rbp) with(bx, rbx)         \
+		with(r11, r11) with(r10, r10) with(r9, r9) with(r8, r8) with(ax, rax) with(cx, rcx)     \
+			with(dx, rdx) with(si, rsi) with(di, rdi) with(orig_ax, orig_rax) with(ip, rip) \
+				with(cs, cs) with(flags, eflags) with(sp, rsp) with(ss, ss)             \
+					with(fs_base, fs_base) with(gs_base, gs_base) with(ds, ds)      \
+						with(es, es) with(fs, fs) with(gs, gs)
 
 static UserX86RegsEntry *save_general(const struct user_regs_struct *registers)
 {
@@ -217,7 +219,8 @@ static int load_components(const UserX86XsaveEntry *xsave, char *area, size_t si
 	uint64_t lacking = xsave->xstate_bv & ~machine.enabled;
 
 	if (lacking)
-		return fail(EINVAL, "this CPU lacks register sets that the process used (XSAVE components %#llx)",
+		return fail(EINVAL,
+			    "this CPU lacks register sets that the process used (XSAVE components %#llx)",
 			    (unsigned long long)lacking);
 	for (size_t i = 0; i < array_size(components); i++) {
 		const struct component *part = &components[i];

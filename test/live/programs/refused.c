@@ -83,9 +83,8 @@ static const struct {
 	const char *name;
 	void (*set_up)(void);
 } things[] = {
-	{ "deleted", deleted }, { "tcp", tcp },		 { "inotify", inotify },
-	{ "io_uring", uring },	{ "userfaultfd", uffd }, { "locked", locked },
-	{ "itself", itself },
+	{ "deleted", deleted },	 { "tcp", tcp },       { "inotify", inotify }, { "io_uring", uring },
+	{ "userfaultfd", uffd }, { "locked", locked }, { "itself", itself },
 };
 
 int main(int argc, char **argv)
