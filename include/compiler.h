@@ -18,24 +18,13 @@
 #define unused			 __attribute__((unused))
 #define does_not_return		 __attribute__((noreturn))
 
-/* clang-format off: these read as functions */
-#define min(a, b)                              \
-	({                                     \
-		__typeof__(a) min_a = (a);     \
-		__typeof__(b) min_b = (b);     \
-		min_a < min_b ? min_a : min_b; \
-	})
-#define max(a, b)                              \
-	({                                     \
-		__typeof__(a) max_a = (a);     \
-		__typeof__(b) max_b = (b);     \
-		max_a > max_b ? max_a : max_b; \
-	})
+/* These read as functions do; `unit` is a power of two. */
+/* clang-format off */
+#define min(a, b) ({ __typeof__(a) min_a = (a); __typeof__(b) min_b = (b); min_a < min_b ? min_a : min_b; })
+#define max(a, b) ({ __typeof__(a) max_a = (a); __typeof__(b) max_b = (b); max_a > max_b ? max_a : max_b; })
+#define round_up(value, unit)	(((value) + (unit) - 1) & ~((__typeof__(value))(unit) - 1))
+#define round_down(value, unit) ((value) & ~((__typeof__(value))(unit) - 1))
 /* clang-format on */
-
-/* `unit` is a power of two. */
-#define round_up(value, unit)	(((value) + (unit)-1) & ~((__typeof__(value))(unit)-1))
-#define round_down(value, unit) ((value) & ~((__typeof__(value))(unit)-1))
 
 /* Every architecture we know has images in pages of 4 KiB; a larger kernel page is a multiple of it. */
 #define PAGE_SHIFT 12
