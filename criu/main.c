@@ -95,6 +95,8 @@ int main(int argc, char **argv)
 	error_init();
 	/* Whoever ignores it would lose the wait status of its children: of ours, and of restored zombies while they wait. */
 	signal(SIGCHLD, SIG_DFL);
+	/* A limit of file sizes is an error like any other. */
+	signal(SIGXFSZ, SIG_IGN);
 	result = options_parse(&options, argc, argv);
 	if (result < 0)
 		report_usage();

@@ -33,6 +33,7 @@ static does_not_return void become_script(const struct scripts *scripts, const c
 		_exit(127);
 	syscall(SYS_close_range, 3, ~0U, 0);
 	descriptors_limit(&scripts->descriptors);
+	signal(SIGXFSZ, SIG_DFL);
 	execl(absolute, absolute, NULL);
 	_exit(127);
 }

@@ -22,6 +22,7 @@
 #include "kernel/proc.h"
 
 #define KERNEL_THREAD 0x00200000 /* PF_KTHREAD */
+#define EXIT_PATIENCE 0.5	 /* seconds, for all threads of a process to end */
 
 /* Is `pid` criu itself or one of the processes that wait for it? Freezing those would freeze us. */
 static bool is_our_ancestor(pid_t pid)
@@ -40,6 +41,32 @@ static bool is_our_ancestor(pid_t pid)
 	return false;
 }
 
+/*
+ * A process whose first thread has ended looks like a zombie while others live on. When it is the whole process that ends, the
+ * others are gone in a moment.
+ */
+static int check_zombie(int proc, pid_t pid, const char *name)
+{
+	uint64_t deadline = trace_deadline(EXIT_PATIENCE);
+
+	for (;;) {
+		struct proc_status status;
+		int result = proc_read_status(proc, &status);
+
+		if (result)
+			return result;
+		proc_status_free(&status);
+		if (status.threads <= 1)
+			return 0;
+		if (monotonic_time() > deadline)
+			return fail(
+				0,
+				"process %d (%s): its first thread has ended and %u others live on: not supported yet",
+				pid, name, status.threads - 1);
+		usleep(1000);
+	}
+}
+
 static int check_root(pid_t pid)
 {
 	autoclose int proc = proc_open(pid);
@@ -56,7 +83,8 @@ static int check_root(pid_t pid)
 	if (stat.flags & KERNEL_THREAD)
 		return fail(0, "process %d (%s) is a thread of the kernel", pid, stat.comm);
 	if (stat.state == 'Z' || stat.state == 'X')
-		return fail(0, "process %d (%s) has ended already: it is a zombie", pid, stat.comm);
+		return check_zombie(proc, pid, stat.comm) ?:
+			       fail(0, "process %d (%s) has ended already: it is a zombie", pid, stat.comm);
 	if (pid == getpid())
 		return fail(0, "process %d is criu itself", pid);
 	if (is_our_ancestor(pid))
@@ -89,6 +117,9 @@ static int read_identity(struct task *task)
 	task->session = stat.session;
 	memcpy(task->name, stat.comm, sizeof(task->name) - 1);
 	if (stat.state == 'Z' || stat.state == 'X') {
+		result = check_zombie(task->proc, task->pid, task->name);
+		if (result)
+			return result;
 		task->state = TASK_DEAD;
 		task->thread_count = 1;
 		task->threads = allocate(sizeof(*task->threads));
@@ -176,10 +207,11 @@ static int freeze_pass(struct dump *dump, uint64_t deadline)
 			result = freeze_task(task, deadline);
 			if (result == -ESRCH && task->parent) {
 				snapshot_forget_task(&dump->snapshot, task);
+				failure_clear(); /* that it is gone is none */
 				continue;
 			}
 			if (result)
-				return fail_in(result, "process %d", task->pid);
+				return result;
 		}
 		result = find_children(dump, task);
 		if (result < 0)

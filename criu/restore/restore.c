@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -159,6 +160,7 @@ static int become_command(const struct restore *restore)
 	const struct options *options = restore->options;
 
 	descriptors_limit(&restore->scripts.descriptors);
+	signal(SIGXFSZ, SIG_DFL);
 	execvp(options->arguments[0], options->arguments);
 	return fail(errno, "cannot run %s; the processes run without it", options->arguments[0]);
 }

@@ -67,6 +67,28 @@ def has_other_children(cell, dumper, restorer):
 	cell.finish()
 
 
+def leaderless(cell, dumper, _restorer):
+	"""A process whose first thread has ended looks like a zombie, but is none: refused."""
+	cell.start()
+	cell.wait_ready()
+	run = dumper.dump(cell.root, cell.new_images())
+	if not run.failed or "first thread has ended" not in run.error:
+		raise Failure(f"it was not refused: {run.describe()}")
+	cell.finish()
+
+
+def limited_files(cell, dumper, _restorer):
+	"""A limit of file sizes that is too low for the images is told, and the process goes on."""
+	cell.start()
+	cell.wait_ready()
+	script = '#!/bin/bash\nulimit -f 4\nexec {criu} "$@"\n'
+	run = wrapped(cell, dumper, "dumper", script).dump(cell.root, cell.new_images(), ["-v1"])
+	if not run.failed or "File too large" not in run.error:
+		raise Failure(f"it should have failed, with words: {run.describe()}")
+	cell.check_running()
+	cell.finish()
+
+
 def in_session_of_its_own(cell, body):
 	"""Runs body() in a process that leads a session: our own would be one of those who can wake a stopped job of it."""
 	leader = os.fork()
@@ -151,6 +173,8 @@ ROWS = [
 	Row("hard-child-signals-ignored", "tree", run=signals_ignored, **OURS),
 	Row("hard-few-descriptors", "tree", run=few_descriptors, **OURS),
 	Row("hard-crowded", "crowded", run=crowded, **OURS),
+	Row("hard-leaderless", "leaderless", run=leaderless, **OURS),
+	Row("hard-limited-files", "counter", run=limited_files, **OURS),
 	Row("hard-other-children", "tree", run=has_other_children, **OURS),
 	Row("hard-stopped-job", "counter", run=stopped_job, **OURS),
 	Row("hard-killed-for-others", "credentials", arguments=("user",), run=killed_for_others, timeout=600, **OURS),
