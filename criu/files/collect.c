@@ -85,13 +85,15 @@ static int order(uint64_t a, uint64_t b)
 	return a < b ? -1 : a > b;
 }
 
-/* Equal exactly for descriptors of one open file description. */
+/*
+ * Equal exactly for descriptors of one open file description. Their positions are no part of the key: somebody outside of the tree
+ * who shares the description may move it between two looks at it.
+ */
 static int compare_found(const void *left, const void *right)
 {
 	const struct found *a = left, *b = right;
-	int by_key = order(a->seen.stat.st_dev, b->seen.stat.st_dev)	     ?:
-			     order(a->seen.stat.st_ino, b->seen.stat.st_ino) ?:
-			     order(a->seen.info.position, b->seen.info.position);
+	int by_key = order(a->seen.stat.st_dev, b->seen.stat.st_dev) ?:
+			     order(a->seen.stat.st_ino, b->seen.stat.st_ino);
 	long by_kernel;
 
 	if (by_key)

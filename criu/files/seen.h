@@ -19,7 +19,7 @@ struct seen_file {
 
 /*
  * All descriptors of all tasks become files, one for each open file description, whoever shares it (DESIGN §5): a cheap key
- * (device, inode, position) sorts them, and kcmp(2) orders those whose keys are equal. Tables that tasks share are
+ * (device, inode) sorts them, and kcmp(2) orders those whose keys are equal. Tables that tasks share are
  * looked at once. Refuses what no kind knows.
  */
 int files_collect(struct snapshot *snapshot);
