@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <linux/kcmp.h>
 #include <stdlib.h>
@@ -196,6 +197,8 @@ static int look_at_dead(struct task *task)
 	tc->task_state = TASK_DEAD;
 	tc->exit_code = stat.exit_code;
 	tc->comm = copy_text(stat.comm);
+	if (stat.exit_signal != SIGCHLD)
+		message_set(tc, exit_signal, stat.exit_signal);
 	return 0;
 }
 

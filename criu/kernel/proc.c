@@ -65,6 +65,7 @@ int proc_parse_stat(const char *text, struct proc_stat *stat)
 	stat->start_code = field[26];
 	stat->end_code = field[27];
 	stat->start_stack = field[28];
+	stat->exit_signal = field[38];
 	stat->start_data = field[45];
 	stat->end_data = field[46];
 	stat->start_brk = field[47];

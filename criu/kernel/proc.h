@@ -28,6 +28,7 @@ struct proc_stat {
 	uint64_t start_code, end_code, start_stack, start_data, end_data, start_brk;
 	uint64_t arg_start, arg_end, env_start, env_end;
 	uint64_t start_time; /* clock ticks since boot: with the pid, names a process for good */
+	int exit_signal;     /* that its parent gets when it ends */
 	int exit_code;	     /* as wait(2) says it */
 };
 int proc_parse_stat(const char *text, struct proc_stat *stat);

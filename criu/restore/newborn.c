@@ -71,7 +71,7 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 
 	if (!pid)
 		return 0;
-	born = clone_with_pid(pid, 0, NULL);
+	born = clone_with_pid(pid, 0, SIGCHLD, NULL);
 	if (born < 0)
 		return fail(errno, "cannot make process %d, which once led a group", pid);
 	if (born)

@@ -84,7 +84,8 @@ int restore_settle(void *restore);
 int restore_rebuild(void *restore);
 pid_t spawn_task(struct restore *restore, struct task *task);
 void die_with_parent(const struct restore *restore, const struct task *task);
-long clone_with_pid(pid_t pid, uint64_t flags, int *pidfd); /* raw clone3(): 0 in the child */
+long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal,
+		    int *pidfd); /* raw clone3(): 0 in the child */
 /* guard.c: kills the root if we die, where the kernel would not */
 int guard_prepare(struct guard *guard);
 int guard_begin(struct guard *guard, int root); /* a pidfd */

@@ -157,14 +157,14 @@ static int explain_birth(pid_t pid, int error)
  * The child is born with all signals blocked: what somebody sends to it meanwhile waits for the task that it becomes. All but SIGCHLD,
  * which is ignored as long as it is not blocked: those of zombies that die again must not come a second time.
  */
-long clone_with_pid(pid_t pid, uint64_t flags, int *pidfd)
+long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int *pidfd)
 {
 	sigset_t most, before;
 	long born;
 	struct clone_args arguments = {
 		.flags = flags,
 		.pidfd = (uintptr_t)pidfd,
-		.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
+		.exit_signal = exit_signal,
 		.set_tid = (uintptr_t)&pid,
 		.set_tid_size = 1,
 	};
@@ -178,9 +178,19 @@ long clone_with_pid(pid_t pid, uint64_t flags, int *pidfd)
 	return born;
 }
 
+/* For whom waitpid() needs __WALL must need it again. A zombie has sent its signal long ago; the root's parent is another now. */
+static int exit_signal_of(const struct task *task)
+{
+	const TaskCoreEntry *core = task->cores[0]->tc;
+
+	if (!core->has_exit_signal || !task->parent)
+		return SIGCHLD;
+	return task->state == TASK_DEAD ? 0 : core->exit_signal;
+}
+
 pid_t spawn_task(struct restore *restore, struct task *task)
 {
-	long born = clone_with_pid(task->pid, 0, NULL);
+	long born = clone_with_pid(task->pid, 0, exit_signal_of(task), NULL);
 
 	if (born < 0)
 		return explain_birth(task->pid, errno);
@@ -199,7 +209,7 @@ static pid_t spawn_sibling(struct restore *restore, struct task *task)
 
 	if (guard_prepare(&restore->guard))
 		return -EMFILE;
-	born = clone_with_pid(task->pid, CLONE_PARENT | CLONE_PIDFD, &pidfd);
+	born = clone_with_pid(task->pid, CLONE_PARENT | CLONE_PIDFD, 0, &pidfd);
 	if (born < 0)
 		return explain_birth(task->pid, errno);
 	if (!born) {

@@ -61,6 +61,8 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	core->task_state = task->state;
 	core->flags = stat.flags;
 	core->comm = copy_text(stat.comm);
+	if (stat.exit_signal != SIGCHLD)
+		message_set(core, exit_signal, stat.exit_signal);
 	if (task->state == TASK_STOPPED)
 		message_set(core, stop_signo, task->stop_signal);
 	if (proc_read_number(task->proc, "oom_score_adj", 10, &number) == 0)
@@ -126,6 +128,9 @@ static int check(const struct task *task, size_t thread)
 
 	if (thread)
 		return 0;
+	if (core->exit_signal >= NSIG)
+		return fail(EINVAL, "core-%d.img holds an impossible signal: %u", task->pid,
+			    core->exit_signal);
 	commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 	if (core->membarrier_registration_mask & ~(commands < 0 ? 0u : (uint32_t)commands))
 		return fail(EINVAL, "this kernel does not know all of its memory barriers (membarrier %#x)",

@@ -171,6 +171,8 @@ ROWS = [
 	Row("files-directory-read", "directory_read"),
 	Row("files-moved-outside", "files_moved", changes_files=True, peer_fails={
 		"dump": "it takes descriptors with different positions for different open files"}),
+	Row("tree-exit-signal", "exit_signal", peer_fails={
+		"dump": "the signal is lost", "restore": "the signal is lost"}),
 	Row("tree-zombie-alone-in-group", "orphan_group"),
 	Row("hard-child-signals-ignored", "tree", run=signals_ignored, **OURS),
 	Row("hard-few-descriptors", "tree", run=few_descriptors, **OURS),
