@@ -51,32 +51,45 @@ static void board_open_stage(struct restorer_board *board, enum stage stage)
 	futex_wake(&board->stage);
 }
 
-static const char *purpose_of_failure(const struct restore *restore, const struct task **whose)
+static const struct task *find_by_thread(const struct restore *restore, pid_t tid)
 {
-	const struct restorer_board *board = restore->board;
 	const struct task *task;
 
-	for_each_task(task,
-		      &restore->snapshot) for (size_t i = 0; i < task->thread_count;
-					       i++) if (task->threads[i] == board->failed_tid) *whose = task;
-	return board->failed_list == RESTORER_THREADS	 ? "make a thread" :
-	       board->failed_list == RESTORER_LIST_SPACE ? "lay out its memory" :
-							   "make it what it was";
+	for_each_task(task, &restore->snapshot) for (size_t i = 0; i < task->thread_count;
+						     i++) if (task->threads[i] == tid) return task;
+	return NULL;
+}
+
+/* The restorer tells that it failed before it tells why; the result is the last of what it tells. */
+static bool has_restorer_failed(const struct restorer_board *board)
+{
+	for (int i = 0; i < 100 && board->failed && !__atomic_load_n(&board->failed_result, __ATOMIC_SEQ_CST);
+	     i++)
+		usleep(1000);
+	return board->failed_result;
 }
 
 /* Somebody gave up, or vanished: the first who has a cause to tell has told it. */
 static int report_failure(struct restore *restore)
 {
-	const struct task *task = NULL;
-	const char *purpose;
+	const struct restorer_board *board = restore->board;
+	const struct task *task;
 
-	if (!restore->board->failed_tid)
-		return has_failed() ? -failure_errno() :
-				      fail(0, "a process died while it was being restored");
-	purpose = purpose_of_failure(restore, &task);
-	return fail(-restore->board->failed_result, "process %d (%s): cannot %s (call %d of thread %d)",
-		    task ? task->pid : restore->board->failed_tid, task ? task->name : "?", purpose,
-		    restore->board->failed_index, restore->board->failed_tid);
+	if (has_failed())
+		return -failure_errno();
+	if (!has_restorer_failed(board))
+		return fail(0, "a process died while it was being restored");
+	task = find_by_thread(restore, board->failed_tid);
+	if (!task)
+		return fail(-board->failed_result, "thread %d failed", board->failed_tid);
+	if (board->failed_list == RESTORER_THREADS)
+		return fail(-board->failed_result, "process %d (%s): cannot make thread %d%s", task->pid,
+			    task->name, task->threads[board->failed_index],
+			    board->failed_result == -EEXIST ? ": its id is taken" : "");
+	return fail(-board->failed_result, "process %d (%s): cannot %s (call %d of thread %d)", task->pid,
+		    task->name,
+		    board->failed_list == RESTORER_LIST_SPACE ? "lay out its memory" : "make it what it was",
+		    board->failed_index, board->failed_tid);
 }
 
 /* Has a task that should still be there ended? */

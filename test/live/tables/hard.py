@@ -1,5 +1,6 @@
 """hard.py - what is easily forgotten: rare states of processes and files, and of criu's own surroundings."""
 
+import functools
 import os
 import random
 import signal
@@ -65,6 +66,33 @@ def has_other_children(cell, dumper, restorer):
 		raise Failure(f"it should have failed, and soon: {run.describe()}")
 	cell.restore(restorer, images)
 	cell.finish()
+
+
+def taken_late(cell, dumper, restorer, which):
+	"""A pid is taken when all pids have been looked at already: nothing is left of the restore, and the stranger lives."""
+	cell.start()
+	cell.wait_ready()
+	groups = {int(system.stat_fields(f"/proc/{pid}/stat")[2]) for pid in system.tree(cell.root)}
+	pid = {"child": system.tree(cell.root)[-1], "thread": system.threads(cell.root)[-1],
+	       "leader": max(groups - set(system.tree(cell.root)), default=0)}[which]
+	images, taker = cell.new_images(), cell.path("taker")
+	os.mkdir(taker)
+	cell.dump(dumper, images)
+	script = cell.path("script")
+	with open(script, "w") as file:
+		file.write(f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = pre-restore ] || exit 0\n'
+			   f"{PROGRAMS}/take_pid {taker} {pid} live >/dev/null 2>&1 &\n"
+			   f"while [ ! -e {taker}/taken ]; do sleep 0.01; done\n")
+	os.chmod(script, 0o755)
+	run = restorer.restore(images, ["--action-script", script], timeout=10)
+	cell.reap()
+	left = {task: system.status(task).get("Name") for task in system.descendants(os.getpid())}
+	for task in left:
+		os.kill(task, signal.SIGKILL)
+	if not run.failed or run.seconds > 5 or str(pid) not in run.error:
+		raise Failure(f"it should have failed, and soon, by the name of {pid}: {run.describe()}")
+	if left.get(pid) != "take_pid" or set(left.values()) != {"take_pid"}:
+		raise Failure(f"left are {left}; {pid} should be there, and nobody else")
 
 
 def leaderless(cell, dumper, _restorer):
@@ -177,6 +205,8 @@ ROWS = [
 	Row("hard-child-signals-ignored", "tree", run=signals_ignored, **OURS),
 	Row("hard-few-descriptors", "tree", run=few_descriptors, **OURS),
 	Row("hard-crowded", "crowded", run=crowded, **OURS),
+	*[Row(f"hard-taken-{which}", program, arguments=arguments, run=functools.partial(taken_late, which=which), **OURS)
+	  for which, program, arguments in (("child", "tree", ()), ("thread", "threads", ("4",)), ("leader", "tree", ()))],
 	Row("hard-leaderless", "leaderless", run=leaderless, **OURS),
 	Row("hard-limited-files", "counter", run=limited_files, **OURS),
 	Row("hard-other-children", "tree", run=has_other_children, **OURS),
