@@ -346,26 +346,34 @@ static int check_dead(const struct task *task)
 	return 0;
 }
 
-/* Descriptor tables, address spaces, … that tasks share without being threads. */
+static int check_alone(struct index *known, uint32_t id, const struct task *task, const char *what)
+{
+	const struct task *other = index_find(known, id);
+
+	if (other)
+		return fail(EINVAL, "processes %d and %d share their %s: not supported yet", other->pid,
+			    task->pid, what);
+	index_set(known, id, (void *)task);
+	return 0;
+}
+
+/* What tasks may share without being threads of one process. */
 static int check_sharing(const struct snapshot *snapshot)
 {
-	const struct task *task, *other;
+	struct index memory = { 0 }, files = { 0 }, directories = { 0 }, actions = { 0 };
+	const struct task *task;
+	int result = 0;
 
-	for_each_task(task, snapshot) for_each_task(other, snapshot)
-	{
-		if (other == task)
-			break;
-		if (task->ids && other->ids &&
-		    (task->ids->vm_id == other->ids->vm_id || task->ids->files_id == other->ids->files_id ||
-		     task->ids->fs_id == other->ids->fs_id ||
-		     task->ids->sighand_id == other->ids->sighand_id))
-			return fail(
-				EINVAL,
-				"processes %d and %d share memory, files, directories or signal actions: not "
-				"supported yet",
-				task->pid, other->pid);
-	}
-	return 0;
+	for_each_task(task, snapshot) if (!result && task->ids) result =
+		check_alone(&memory, task->ids->vm_id, task, "memory")				       ?:
+			check_alone(&files, task->ids->files_id, task, "table of open files")	       ?:
+			check_alone(&directories, task->ids->fs_id, task, "root, directory and umask") ?:
+			check_alone(&actions, task->ids->sighand_id, task, "signal actions");
+	index_free(&memory);
+	index_free(&files);
+	index_free(&directories);
+	index_free(&actions);
+	return result;
 }
 
 int restore_check(void *context)
