@@ -48,8 +48,8 @@ struct scanner {
 	};
 };
 
-static long scan(struct scanner *scanner, uint64_t start, uint64_t end, uint64_t inverted, uint64_t all_of, uint64_t any_of,
-		 uint64_t *walked)
+static long scan(struct scanner *scanner, uint64_t start, uint64_t end, uint64_t inverted, uint64_t all_of,
+		 uint64_t any_of, uint64_t *walked)
 {
 	struct scan_request request = {
 		.size = sizeof(request),
@@ -96,19 +96,20 @@ void scanner_close(struct scanner *scanner)
 static void add_range(struct page_runs *runs, uint64_t start, uint64_t end)
 {
 	/* Neighbours are joined: with offsets equal to addresses, what follows in memory follows in the image, too. */
-	page_runs_add(runs, &(struct page_run){ .start = start, .count = (end - start) / PAGE_SIZE, .offset = start });
+	page_runs_add(runs, &(struct page_run){
+				    .start = start, .count = (end - start) / PAGE_SIZE, .offset = start });
 }
 
-static int scan_by_ioctl(struct scanner *scanner, uint64_t start, uint64_t end, uint64_t unwanted, uint64_t wanted,
-			 struct page_runs *runs)
+static int scan_by_ioctl(struct scanner *scanner, uint64_t start, uint64_t end, uint64_t unwanted,
+			 uint64_t wanted, struct page_runs *runs)
 {
 	while (start < end) {
 		uint64_t walked;
 		long found = scan(scanner, start, end, unwanted, unwanted, wanted, &walked);
 
 		if (found < 0)
-			return fail(-found, "cannot scan the page tables from %#llx to %#llx", (unsigned long long)start,
-				    (unsigned long long)end);
+			return fail(-found, "cannot scan the page tables from %#llx to %#llx",
+				    (unsigned long long)start, (unsigned long long)end);
 		for (long i = 0; i < found; i++)
 			add_range(runs, scanner->ranges[i].start, scanner->ranges[i].end);
 		start = walked;
@@ -116,7 +117,8 @@ static int scan_by_ioctl(struct scanner *scanner, uint64_t start, uint64_t end, 
 	return 0;
 }
 
-static int scan_by_reading(struct scanner *scanner, uint64_t start, uint64_t end, bool is_file, struct page_runs *runs)
+static int scan_by_reading(struct scanner *scanner, uint64_t start, uint64_t end, bool is_file,
+			   struct page_runs *runs)
 {
 	while (start < end) {
 		size_t wanted = min((end - start) / PAGE_SIZE, (uint64_t)ENTRIES);

@@ -35,12 +35,15 @@ int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *
 
 	vma->object = vma->inode;
 	if (object)
-		return object->device == vma->device ? 0 :
-		       fail(0, "two kinds of shared memory have the same inode %llu", (unsigned long long)vma->inode);
+		return object->device == vma->device ?
+			       0 :
+			       fail(0, "two kinds of shared memory have the same inode %llu",
+				    (unsigned long long)vma->inode);
 	object = grow(&snapshot->shared, &snapshot->shared_count);
 	object->id = vma->inode;
 	object->device = vma->device;
-	snprintf(path, sizeof(path), "map_files/%llx-%llx", (unsigned long long)vma->start, (unsigned long long)vma->end);
+	snprintf(path, sizeof(path), "map_files/%llx-%llx", (unsigned long long)vma->start,
+		 (unsigned long long)vma->end);
 	object->fd = openat(task->proc, path, O_RDONLY | O_CLOEXEC);
 	if (object->fd < 0 || fstat(object->fd, &found) < 0)
 		return fail(errno, "cannot open shared memory at %#llx", (unsigned long long)vma->start);
@@ -58,7 +61,8 @@ static int find_data(int fd, uint64_t size, struct page_runs *runs)
 		if (end < 0)
 			return fail(errno, "cannot find the pages of shared memory");
 		page_runs_add(runs, &(struct page_run){ .start = start,
-							.count = round_up((uint64_t)end - start, PAGE_SIZE) / PAGE_SIZE,
+							.count = round_up((uint64_t)end - start, PAGE_SIZE) /
+								 PAGE_SIZE,
 							.offset = start });
 	}
 	return 0;
@@ -72,7 +76,8 @@ static int save_one(struct snapshot *snapshot, struct shared_memory *object, uin
 	int result = find_data(object->fd, object->size, &runs);
 
 	if (!result)
-		result = page_writer_open(&writer, snapshot->images, IMAGE_SHMEM_PAGEMAP, object->id, pages_id, statistics);
+		result = page_writer_open(&writer, snapshot->images, IMAGE_SHMEM_PAGEMAP, object->id,
+					  pages_id, statistics);
 	if (!result)
 		result = page_writer_add(writer, &runs, PAGES_PRESENT, true, pages_of_file, &object->fd);
 	page_runs_free(&runs);
@@ -123,7 +128,8 @@ static int fill(const struct shared_memory *object, const struct page_layer *lay
 			result = page_layer_read(layer, buffer, take, run->offset + done * PAGE_SIZE);
 			if (result)
 				return result;
-			result = write_all_at(object->fd, buffer, take * PAGE_SIZE, run->start + done * PAGE_SIZE);
+			result = write_all_at(object->fd, buffer, take * PAGE_SIZE,
+					      run->start + done * PAGE_SIZE);
 			if (result)
 				return fail(-result, "cannot fill shared memory");
 		}
@@ -135,13 +141,16 @@ static int fill(const struct shared_memory *object, const struct page_layer *lay
 /* A mapping of ours makes the object, and its link in map_files a descriptor of it that outlives the mapping. */
 static int make_object(struct shared_memory *object)
 {
-	void *mapping = mmap(NULL, object->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *mapping = mmap(NULL, object->size, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uintptr_t start = (uintptr_t)mapping;
 	char path[80];
 
 	if (mapping == MAP_FAILED)
-		return fail(errno, "cannot make %llu bytes of shared memory", (unsigned long long)object->size);
-	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start, start + round_up(object->size, PAGE_SIZE));
+		return fail(errno, "cannot make %llu bytes of shared memory",
+			    (unsigned long long)object->size);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start,
+		 start + round_up(object->size, PAGE_SIZE));
 	object->fd = open(path, O_RDWR | O_CLOEXEC);
 	munmap(mapping, object->size);
 	return object->fd < 0 ? fail(errno, "cannot open %s", path) : 0;
