@@ -304,7 +304,6 @@ static int build_region(struct restore *restore, struct task *task)
 		return result;
 	restore->board = (struct restorer_board *)(uintptr_t)(newborn->region + RESTORER_BOARD);
 	arguments = (struct restorer_arguments *)(uintptr_t)(newborn->region + RESTORER_ARGUMENTS);
-	arguments->parent = restore->options->restore_sibling && !task->parent ? 0 : getppid();
 	arguments->threads = threads;
 	arguments->thread_count = task->thread_count;
 	arguments->space_call_count = newborn->space.count;

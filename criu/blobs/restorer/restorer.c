@@ -7,7 +7,6 @@
  */
 #include <linux/futex.h>
 #include <linux/sched.h>
-#include <time.h>
 #include "restorer.h"
 #include "syscalls.h"
 
@@ -54,23 +53,6 @@ static void run_calls(char *region, int list, uint64_t calls, uint64_t count)
 	}
 }
 
-/*
- * Not to live on without criu is asked of the kernel at birth (PR_SET_PDEATHSIG), but it forgets that when a process changes its
- * user. So the leader looks now and then who its parent is: the root's is criu, and who is left without a parent follows.
- */
-static does_not_return void wait_for_criu(char *region, const struct restorer_thread *thread)
-{
-	struct restorer_arguments *arguments = (struct restorer_arguments *)(region + RESTORER_ARGUMENTS);
-	struct restorer_board *board = board_of(region);
-	const struct timespec now_and_then = { .tv_nsec = 200000000 };
-
-	for (;;) {
-		sys_futex(&board->never, FUTEX_WAIT, 0, &now_and_then, NULL, 0);
-		if (thread->tid == sys_getpid() && arguments->parent && sys_getppid() != arguments->parent)
-			sys_exit_group(1);
-	}
-}
-
 void restore_thread(char *region, struct restorer_thread *thread)
 {
 	struct restorer_board *board = board_of(region);
@@ -78,7 +60,8 @@ void restore_thread(char *region, struct restorer_thread *thread)
 	run_calls(region, RESTORER_LIST_SELF, thread->calls, thread->call_count);
 	__atomic_fetch_add(&board->arrived, 1, __ATOMIC_SEQ_CST);
 	wake(&board->arrived);
-	wait_for_criu(region, thread);
+	for (;;)
+		sys_futex(&board->never, FUTEX_WAIT, 0, NULL, NULL, 0);
 }
 
 static void make_thread(char *region, struct restorer_thread *thread, int index)

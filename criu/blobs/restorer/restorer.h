@@ -45,7 +45,6 @@ struct restorer_thread {
 struct restorer_arguments {
 	uint64_t space_calls, space_call_count;
 	uint64_t threads, thread_count; /* struct restorer_thread[]; [0] is the leader */
-	int32_t parent;			/* who dies if criu does; 0: somebody else looks after that */
 };
 
 /* At offset 0 of the blob. */
