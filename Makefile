@@ -174,7 +174,7 @@ check-live: all $(LIVE)
 	test/live/run --criu $(abspath $(BUILD)/criu)
 
 bench: all
-	bench/run --criu $(abspath $(BUILD)/criu)
+	bench/run $(abspath $(BUILD)/criu)
 
 lint:
 	scripts/lint

@@ -40,23 +40,23 @@ static int run_last_scripts(void *context)
 	return scripts_run(&dump->scripts, "post-dump", dump->options->tree);
 }
 
+/* clang-format off */
 static const struct step dump_steps[] = {
-	{ "look ahead", dump_look_ahead, NULL, false }, /* whatever need not be done while they are frozen */
-	{ "begin the images", begin_images, NULL, false }, /* a full disk shows before anything is frozen */
+	{ "look ahead", dump_look_ahead, NULL, false },			  /* whatever need not be done while they are frozen */
+	{ "begin the images", begin_images, NULL, false },		  /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
-	{ "freeze the processes", dump_freeze, dump_thaw, false }, /* finding and stopping are one act */
-	{ "look at the processes", dump_look, NULL, false },	   /* refuses, before anything is touched */
-	{ "ask the processes", dump_ask, dump_leave, false },	   /* the only step that goes into them */
-	{ "save the memory", dump_memory, NULL, false }, /* most of the time: while all stands still */
-	{ "save processes and files", dump_save_tasks, NULL,
-	  false }, /* after memory: pipes cannot change any more */
-	{ "let the processes run on", dump_release_early, NULL,
-	  false }, /* -R: they need not wait for the disk */
-	{ "complete the images", dump_complete, dump_withdraw,
-	  false }, /* on disk, then inventory.img: now it is a dump */
+	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
+	{ "look at the processes", dump_look, NULL, false },		  /* refuses, before anything is touched */
+	{ "ask the processes", dump_ask, dump_leave, false },		  /* the only step that goes into them */
+	{ "save the memory", dump_memory, NULL, false },		  /* most of the time: while all stands still */
+	{ "save the files", dump_save_files, NULL, false },		  /* reads what is in pipes: while all stands still */
+	{ "let the processes run on", dump_release_early, NULL, false },  /* -R: they need not wait for the rest, nor the disk */
+	{ "save the processes", dump_save_tasks, NULL, false },
+	{ "complete the images", dump_complete, dump_withdraw, false },	  /* on disk, then inventory.img: now it is a dump */
 	{ "run the scripts (post-dump)", run_last_scripts, NULL, false }, /* they may still say no */
 	{ "let the processes go", dump_release, NULL, true },		  /* cannot be undone */
 };
+/* clang-format on */
 
 static int open_directories(struct dump *dump)
 {

@@ -43,6 +43,7 @@ void dump_leave(void *dump);
 /* memory.c */
 int dump_memory(void *dump);
 /* save.c */
+int dump_save_files(void *dump);
 int dump_save_tasks(void *dump);
 int dump_complete(void *dump);
 void dump_withdraw(void *dump);

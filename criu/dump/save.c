@@ -53,6 +53,15 @@ static int save_task(struct snapshot *snapshot, struct task *task)
 		       image_write_single(images, IMAGE_FS, task->pid, &task->fs->base);
 }
 
+/* Pipes and terminals are read for this: while everybody stands still. */
+int dump_save_files(void *context)
+{
+	struct dump *dump = context;
+
+	return files_save(&dump->snapshot);
+}
+
+/* All of it is known by now: nobody has to stand still for it. */
 int dump_save_tasks(void *context)
 {
 	struct dump *dump = context;
@@ -66,7 +75,7 @@ int dump_save_tasks(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	return result ?: files_save(&dump->snapshot);
+	return result;
 }
 
 int dump_complete(void *context)

@@ -255,11 +255,8 @@ int image_close(struct image *image)
 
 	if (!image)
 		return 0;
-	if (image->is_written) {
+	if (image->is_written)
 		result = image_flush(image);
-		/* A hint: the write begins now, and image_store_commit() waits for it. */
-		sync_file_range(image->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-	}
 	free_image(image);
 	return result;
 }

@@ -4,8 +4,8 @@
  * The order in which a dump becomes complete (DESIGN: a directory of images is complete or is visibly not):
  *
  *	begin    inventory.img of an earlier dump is removed, and the removal is on disk
- *	         images are created; writing them out starts when each is closed
- *	commit   inventory.img.new is written; every file is synced; the directory is synced
+ *	         images are created
+ *	commit   inventory.img.new is written; writing out starts for every file, then each is synced; the directory is synced
  *	         inventory.img.new becomes inventory.img; the directory is synced
  *
  * Why a sync for each file: measured on ext4 (virtio disk), 14 images of 3 KB and an empty pages image,
@@ -16,7 +16,7 @@
  *	syncfs(), then rename                                                          1.0 ms
  *	the last two while somebody else has 400 MB unwritten on the same disk   2.4 | 124 ms
  *
- * Started early, the writes have left before the first fsync() asks for them, and its one journal commit
+ * Started together, the writes have left before the first fsync() asks for them, and its one journal commit
  * serves all files. syncfs() would make a frozen tree wait for the rest of the machine.
  */
 #include <errno.h>
@@ -150,6 +150,8 @@ static int sync_created(struct image_store *store)
 {
 	int result;
 
+	for (size_t i = 0; i < store->created_count; i++)
+		store->ops->begin_sync(store, store->created[i]);
 	for (size_t i = 0; i < store->created_count; i++) {
 		result = store->ops->sync_file(store, store->created[i]);
 		if (result < 0)

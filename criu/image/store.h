@@ -15,6 +15,8 @@ struct image_store_ops {
 	int (*open_write)(struct image_store *store, const char *name);
 	int (*remove)(struct image_store *store, const char *name);
 	int (*rename)(struct image_store *store, const char *from, const char *to);
+	void (*begin_sync)(struct image_store *store,
+			   const char *name); /* of several files before the first is synced */
 	int (*sync_file)(struct image_store *store, const char *name);
 	int (*sync_names)(struct image_store *store); /* what was made, removed and renamed */
 	void (*close)(struct image_store *store);     /* what the store has of its own */

@@ -52,6 +52,15 @@ static int rename_file(struct image_store *store, const char *from, const char *
 	return renameat(store->directory, from, store->directory, to) < 0 ? -errno : 0;
 }
 
+/* A hint: if it fails, the sync tells. */
+static void begin_sync(struct image_store *store, const char *name)
+{
+	autoclose int fd = open_read(store, name);
+
+	if (fd >= 0)
+		sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 /* Of a failed write the first one who asks is told, even by a new descriptor (Linux 4.16). */
 static int sync_file(struct image_store *store, const char *name)
 {
@@ -78,6 +87,7 @@ const struct image_store_ops directory_store_ops = {
 	.open_write = open_write,
 	.remove = remove_file,
 	.rename = rename_file,
+	.begin_sync = begin_sync,
 	.sync_file = sync_file,
 	.sync_names = sync_names,
 	.close = close_directory,

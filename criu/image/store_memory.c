@@ -78,6 +78,10 @@ static int rename_file(struct image_store *store, const char *from, const char *
 	return 0;
 }
 
+static void begin_sync(struct image_store *store unused, const char *name unused)
+{
+}
+
 static int sync_file(struct image_store *store, const char *name)
 {
 	return find_file(store, name) ? 0 : -ENOENT;
@@ -100,6 +104,7 @@ const struct image_store_ops memory_store_ops = {
 	.open_write = open_write,
 	.remove = remove_file,
 	.rename = rename_file,
+	.begin_sync = begin_sync,
 	.sync_file = sync_file,
 	.sync_names = sync_names,
 	.close = close_files,

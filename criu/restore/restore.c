@@ -89,25 +89,24 @@ static void take_terminal_back(void *context)
 	terminals_take_back(&restore->snapshot);
 }
 
+/* clang-format off */
 static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
-	{ "check the images", restore_check, NULL, false }, /* all of it, before any task exists */
+	{ "check the images", restore_check, NULL, false },		      /* all of it, before any task exists */
 	{ "run the scripts (pre-restore)", run_first_scripts, NULL, false },
-	{ "open the files", restore_open_files, restore_close_files,
-	  false }, /* once, by us: newborns inherit them */
+	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by us: newborns inherit them */
 	{ "bring forth the processes", restore_spawn, restore_kill, false },
-	{ "settle the processes", restore_settle, NULL,
-	  false }, /* now that all pids exist: groups, owners, the dead */
-	{ "guard the processes", restore_guard, NULL, false }, /* before they change user: see hand_over.c */
-	{ "rebuild the processes", restore_rebuild, NULL, false }, /* each leaves our code */
+	{ "settle the processes", restore_settle, NULL, false },	      /* all pids exist: groups, owners, the dead */
+	{ "guard the processes", restore_guard, NULL, false },		      /* before they change user: see hand_over.c */
+	{ "rebuild the processes", restore_rebuild, NULL, false },	      /* each leaves our code */
 	{ "hand over the registers", restore_hand_over, NULL, false },
 	{ "run the scripts (post-restore)", run_restored_scripts, NULL, false },
 	{ "hand over the terminal", hand_over_terminal, take_terminal_back, false },
-	{ "write the pid file", write_pidfile, NULL,
-	  false }, /* whoever waits for it finds the process there */
+	{ "write the pid file", write_pidfile, NULL, false },		      /* whoever waits for it finds the process there */
 	{ "run the scripts (pre-resume)", run_resume_scripts, NULL, false },
-	{ "let the processes run", restore_release, NULL, true }, /* cannot be undone */
+	{ "let the processes run", restore_release, NULL, true },	      /* cannot be undone */
 };
+/* clang-format on */
 
 static int open_directories(struct restore *restore)
 {
