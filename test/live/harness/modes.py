@@ -4,6 +4,7 @@
 `undisturbed` show that the tests themselves are right; they run when they are asked for.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -77,13 +78,19 @@ def leave_stopped(cell, dumper, restorer):
 	check_stopped(cell)
 	if cell.row.changes_files:
 		save_files(cell)
-	for pid in system.tree(cell.root):
-		os.kill(pid, signal.SIGCONT)
+	go_on(cell)
 	cell.pause()
 	cell.finish()
 	if cell.row.changes_files:
 		put_back_files(cell)
 	restore_again(cell, restorer, images)
+
+
+def go_on(cell):
+	"""SIGCONT to all; a zombie may be collected meanwhile, by a parent that goes on already."""
+	for pid in system.tree(cell.root):
+		with contextlib.suppress(ProcessLookupError):
+			os.kill(pid, signal.SIGCONT)
 
 
 def restore_again(cell, restorer, images):

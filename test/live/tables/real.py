@@ -109,8 +109,7 @@ def leave(cell, job, dumper, restorer, started, moment):
 	cell.dump(dumper, images, ["-s"])
 	modes.check_stopped(cell)
 	modes.save_files(cell)
-	for pid in system.tree(cell.root):
-		os.kill(pid, signal.SIGCONT)
+	modes.go_on(cell)
 	end(cell)
 	check_result(cell, job)
 	modes.put_back_files(cell)
