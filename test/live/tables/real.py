@@ -9,7 +9,6 @@ import filecmp
 import os
 import random
 import shutil
-import signal
 import time
 import zlib
 
