@@ -20,7 +20,6 @@ static inline int first_failure(int one, int other)
 
 #define CALL_SECONDS 30.0 /* a system call that we make in somebody takes longer only on a sick machine */
 
-uint64_t clock_now(void); /* CLOCK_MONOTONIC, nanoseconds */
 /*
  * Waits for the next stop of a thread; its wait status. -ESRCH: the thread is dead, and was reaped unless it is our own
  * child; -ETIMEDOUT. Nothing recorded.

@@ -15,12 +15,12 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/time.h"
 #include "internal.h"
 
 #ifndef PTRACE_EVENT_STOP
@@ -33,17 +33,9 @@
 #define XSAVE_LARGEST	 (64 * 1024)
 #define RELEASE_PATIENCE 0.5 /* seconds */
 
-uint64_t clock_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ULL + now.tv_nsec;
-}
-
 uint64_t trace_deadline(double seconds)
 {
-	return clock_now() + (uint64_t)(seconds * 1e9);
+	return monotonic_time() + (uint64_t)(seconds * 1e9);
 }
 
 ssize_t read_proc(pid_t tid, const char *name, char **text)
@@ -127,7 +119,7 @@ int wait_for_stop(pid_t tid, uint64_t deadline, int *status)
 		}
 		if (round % 64 == 63 && is_dead(tid))
 			return -ESRCH;
-		if (clock_now() > deadline)
+		if (monotonic_time() > deadline)
 			return is_dead(tid) ? -ESRCH : -ETIMEDOUT;
 		relax(round);
 	}

@@ -213,11 +213,6 @@ static bool is_first_of_table(const struct snapshot *snapshot, const struct task
 	return true;
 }
 
-static int compare_numbers(const void *left, const void *right)
-{
-	return ((const struct descriptor *)left)->fd - ((const struct descriptor *)right)->fd;
-}
-
 int files_collect(struct snapshot *snapshot)
 {
 	struct found *found = NULL;
@@ -236,8 +231,7 @@ int files_collect(struct snapshot *snapshot)
 	if (!result)
 		name_files(snapshot, found, count);
 	free(found);
-	for_each_task(task, snapshot) if (task->descriptor_count)
-		qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_numbers);
+	for_each_task(task, snapshot) task_sort_descriptors(task);
 	if (!result) {
 		snapshot_note_holders(snapshot);
 		locks_collect(snapshot);

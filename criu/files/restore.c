@@ -65,11 +65,6 @@ static int add_descriptor(struct snapshot *snapshot, struct task *task, const Fd
 	return 0;
 }
 
-static int compare_numbers(const void *left, const void *right)
-{
-	return ((const struct descriptor *)left)->fd - ((const struct descriptor *)right)->fd;
-}
-
 static int load_descriptors(struct snapshot *snapshot, struct task *task)
 {
 	struct image *image;
@@ -86,8 +81,7 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 			break;
 	}
 	image_close(image);
-	if (task->descriptor_count)
-		qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors), compare_numbers);
+	task_sort_descriptors(task);
 	for (size_t i = 1; !result && i < task->descriptor_count; i++)
 		if (task->descriptors[i].fd == task->descriptors[i - 1].fd)
 			result = fail(EINVAL, "fdinfo-%u.img holds descriptor %d twice", task->ids->files_id,

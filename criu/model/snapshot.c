@@ -78,6 +78,18 @@ struct descriptor *task_find_descriptor(const struct task *task, int fd)
 		       compare_number);
 }
 
+static int compare_descriptors(const void *left, const void *right)
+{
+	return ((const struct descriptor *)left)->fd - ((const struct descriptor *)right)->fd;
+}
+
+void task_sort_descriptors(struct task *task)
+{
+	if (task->descriptor_count)
+		qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors),
+		      compare_descriptors);
+}
+
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id)
 {
 	struct file *file = allocate(sizeof(*file));

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/spans.h"
 #include "files/kind.h"
 #include "kernel/proc.h"
 #include "restore/restore.h"
@@ -248,52 +249,37 @@ static int check_pages(const struct task *task)
 	return 0;
 }
 
-static int compare_spans(const void *left, const void *right)
-{
-	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
-
-	return a < b ? -1 : a > b;
-}
-
-static void add_span(uint64_t (**spans)[2], size_t *count, uint64_t start, uint64_t end)
-{
-	uint64_t(*span)[2] = grow(spans, count);
-
-	(*span)[0] = start;
-	(*span)[1] = end;
-}
-
 /* Addresses that are free in every task to come and in criu itself, for whatever has to wait for its place. */
 static int find_refuge(struct restore *restore)
 {
-	autofree uint64_t(*spans)[2] = NULL;
+	struct spans spans = { 0 };
 	uint64_t needed = REGION_ROOM + REFUGE_GAP + VDSO_ROOM, at = REFUGE_SEARCH_FROM, largest = 0;
 	struct vmas own = { 0 };
 	struct task *task;
-	size_t count = 0;
 	autoclose int self = proc_open(getpid());
 	int result = self < 0 ? fail(-self, "cannot open /proc/self") : proc_read_maps(self, &own);
 
 	if (result)
 		return result;
 	for (size_t i = 0; i < own.count; i++)
-		add_span(&spans, &count, own.items[i].start, own.items[i].end);
+		spans_add(&spans, own.items[i].start, own.items[i].end);
 	vmas_free(&own);
 	for_each_task(task, &restore->snapshot)
 	{
 		uint64_t sum = 0;
 
 		for (size_t i = 0; i < task->vmas.count; i++) {
-			add_span(&spans, &count, task->vmas.items[i].start, task->vmas.items[i].end);
+			spans_add(&spans, task->vmas.items[i].start, task->vmas.items[i].end);
 			sum += vma_length(&task->vmas.items[i]) + REFUGE_GAP;
 		}
 		largest = max(largest, sum);
 	}
 	/* A child's mappings may wait beside those that it inherits from its parent, which wait there, too. */
 	needed += 2 * largest;
-	qsort(spans, count, sizeof(*spans), compare_spans);
-	for (size_t i = 0; i < count && spans[i][0] < at + needed; i++)
-		at = max(at, round_up(spans[i][1], REGION_ROOM));
+	spans_sort(&spans);
+	for (size_t i = 0; i < spans.count && spans.items[i].start < at + needed; i++)
+		at = max(at, round_up(spans.items[i].end, REGION_ROOM));
+	spans_free(&spans);
 	if (at + needed > arch_task_size())
 		return fail(ENOMEM, "no free addresses for the restorer");
 	restore->refuge_start = at;

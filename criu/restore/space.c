@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/spans.h"
 #include "kernel/proc.h"
 #include "memory/shared.h"
 #include "restore/space.h"
@@ -121,36 +122,16 @@ int space_build(struct restore *restore, struct task *task)
 
 /* ---- the calls ---- */
 
-struct spans {
-	uint64_t (*items)[2];
-	size_t count;
-};
-
-static void keep(struct spans *spans, uint64_t start, uint64_t end)
-{
-	uint64_t(*span)[2] = grow(&spans->items, &spans->count);
-
-	(*span)[0] = start;
-	(*span)[1] = end;
-}
-
-static int compare_spans(const void *left, const void *right)
-{
-	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
-
-	return a < b ? -1 : a > b;
-}
-
 static void plan_unmap(struct call_list *calls, struct spans *kept)
 {
 	uint64_t from = 0;
 
-	qsort(kept->items, kept->count, sizeof(*kept->items), compare_spans);
-	keep(kept, arch_task_size(), arch_task_size());
+	spans_sort(kept);
+	spans_add(kept, arch_task_size(), arch_task_size());
 	for (size_t i = 0; i < kept->count; i++) {
-		if (kept->items[i][0] > from)
-			call(calls, "unmap criu", SYS_munmap, from, kept->items[i][0] - from);
-		from = max(from, kept->items[i][1]);
+		if (kept->items[i].start > from)
+			call(calls, "unmap criu", SYS_munmap, from, kept->items[i].start - from);
+		from = max(from, kept->items[i].end);
 	}
 }
 
@@ -190,13 +171,13 @@ void space_plan(struct restore *restore, struct task *task, struct call_list *ca
 {
 	struct spans kept = { 0 };
 
-	keep(&kept, restore->refuge_start, restore->refuge_start + REGION_ROOM);
+	spans_add(&kept, restore->refuge_start, restore->refuge_start + REGION_ROOM);
 	if (task->newborn->vdso_place)
-		keep(&kept, task->newborn->vdso_park, task->newborn->vdso_park + VDSO_ROOM);
+		spans_add(&kept, task->newborn->vdso_park, task->newborn->vdso_park + VDSO_ROOM);
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (is_mapped_by_us(&task->vmas.items[i]))
-			keep(&kept, task->vmas.items[i].place,
-			     task->vmas.items[i].place + vma_length(&task->vmas.items[i]));
+			spans_add(&kept, task->vmas.items[i].place,
+				  task->vmas.items[i].place + vma_length(&task->vmas.items[i]));
 	vdso_plan_parking(task, calls);
 	plan_unmap(calls, &kept);
 	plan_moves(task, calls);
@@ -204,5 +185,5 @@ void space_plan(struct restore *restore, struct task *task, struct call_list *ca
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (!is_kernels(&task->vmas.items[i]))
 			plan_advice(&task->vmas.items[i], calls);
-	free(kept.items);
+	spans_free(&kept);
 }
