@@ -63,6 +63,10 @@ const char *image_store_name(const struct image_store *store);
 
 struct image; /* opaque */
 
+#define IMAGE_NAME_SIZE 64
+/* As the catalog calls it; `name` is returned. */
+const char *image_file_name(char name[IMAGE_NAME_SIZE], enum image_kind kind, unsigned long id);
+
 /* image_open() returns -ENOENT but does not record it: many images are optional. Other errors are recorded. */
 int image_open(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id);
 int image_create(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id);

@@ -2,14 +2,26 @@
  * inventory.c - the mark of a complete dump, and which layout its images have.
  */
 #include <errno.h>
+#include <sys/random.h>
 #include <time.h>
 #include "base/error.h"
+#include "base/time.h"
 #include "image/inventory.h"
 #include "image/message.h"
 
 /* 1: images without the common first word. 2: with it. */
 #define OLDEST_VERSION 1
 #define OUR_VERSION    2
+
+/* Never 0, which stands for none. Without the kernel's random numbers, the clock tells snapshots apart. */
+static uint64_t new_snapshot_id(void)
+{
+	uint64_t id;
+
+	if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+		id = monotonic_time() ^ (uint64_t)time(NULL) << 32;
+	return id ?: 1;
+}
 
 InventoryEntry *inventory_new(void)
 {
@@ -19,41 +31,59 @@ InventoryEntry *inventory_new(void)
 	message_set(inventory, fdinfo_per_id, true);
 	message_set(inventory, ns_per_id, true);
 	message_set(inventory, dump_time, time(NULL));
+	message_set(inventory, snapshot_id, new_snapshot_id());
 	inventory->made_by = copy_text("criu " CRIU_VERSION);
 	return inventory;
 }
 
-static int check(const char *directory, const InventoryEntry *inventory)
+static int check_version(const char *directory, const InventoryEntry *inventory)
 {
 	const char *maker = inventory->made_by ? inventory->made_by : "a criu that does not say its version";
 
-	if (inventory->img_version < OLDEST_VERSION || inventory->img_version > OUR_VERSION)
-		return fail(
-			0,
-			"%s/inventory.img: the images have format %u, made by %s; this criu reads %d to %d",
-			directory, inventory->img_version, maker, OLDEST_VERSION, OUR_VERSION);
-	if (!inventory->fdinfo_per_id || !inventory->ns_per_id)
-		return fail(0, "%s/inventory.img: an old layout (%s by pid) that this criu does not read",
-			    directory, inventory->fdinfo_per_id ? "namespaces" : "descriptors");
-	return 0;
+	if (inventory->img_version >= OLDEST_VERSION && inventory->img_version <= OUR_VERSION)
+		return 0;
+	return fail(0, "%s/inventory.img: the images have format %u, made by %s; this criu reads %d to %d",
+		    directory, inventory->img_version, maker, OLDEST_VERSION, OUR_VERSION);
 }
 
-int inventory_read(struct image_store *store, InventoryEntry **inventory)
+static int check_layout(const char *directory, const InventoryEntry *inventory)
 {
+	if (inventory->fdinfo_per_id && inventory->ns_per_id)
+		return 0;
+	return fail(0, "%s/inventory.img: an old layout (%s by pid) that this criu does not read", directory,
+		    inventory->fdinfo_per_id ? "namespaces" : "descriptors");
+}
+
+static int read_inventory(struct image_store *store, InventoryEntry **inventory, bool has_layout)
+{
+	const char *directory = image_store_name(store);
 	int result = image_read_single(store, IMAGE_INVENTORY, 0, (ProtobufCMessage **)inventory);
 
-	if (result == -ENOENT) {
-		fail(0,
-		     "%s is not a complete image directory: it has no inventory.img "
-		     "(the dump was interrupted or is still going on)",
-		     image_store_name(store));
-		return -ENOENT;
-	}
-	if (result == 0)
-		result = check(image_store_name(store), *inventory);
+	if (result < 0)
+		return result;
+	result = check_version(directory, *inventory);
+	if (!result && has_layout)
+		result = check_layout(directory, *inventory);
 	if (result < 0) {
 		image_free(*inventory);
 		*inventory = NULL;
 	}
 	return result;
+}
+
+int inventory_read(struct image_store *store, InventoryEntry **inventory)
+{
+	int result = read_inventory(store, inventory, true);
+
+	if (result == -ENOENT)
+		fail(0,
+		     "%s is not a complete image directory: it has no inventory.img "
+		     "(the dump was interrupted or is still going on)",
+		     image_store_name(store));
+	return result;
+}
+
+int inventory_read_memory(struct image_store *store, InventoryEntry **inventory)
+{
+	return read_inventory(store, inventory, false);
 }

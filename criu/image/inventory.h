@@ -19,4 +19,7 @@ InventoryEntry *inventory_new(void);
  */
 int inventory_read(struct image_store *store, InventoryEntry **inventory) must_check;
 
+/* For who wants nothing but the pages: any layout of the rest is right. -ENOENT (not recorded): there is none. */
+int inventory_read_memory(struct image_store *store, InventoryEntry **inventory) must_check;
+
 #endif

@@ -26,7 +26,7 @@
 struct image {
 	struct image_store *store;
 	const struct image_type *type;
-	char name[64];
+	char name[IMAGE_NAME_SIZE];
 	int fd;
 	bool is_written;
 	unsigned record_count; /* read or written so far */
@@ -128,12 +128,14 @@ static int append(struct image *image, size_t size, unsigned char **place)
 
 /* --- Opening and closing -------------------------------------------------------------------------------- */
 
-static const char *image_file_name(char *name, size_t size, const struct image_type *type, unsigned long id)
+const char *image_file_name(char name[IMAGE_NAME_SIZE], enum image_kind kind, unsigned long id)
 {
-	if (strstr(type->pattern, "%s"))
-		snprintf(name, size, type->pattern, id ? "restore" : "dump");
+	const char *pattern = image_types[kind].pattern;
+
+	if (strstr(pattern, "%s"))
+		snprintf(name, IMAGE_NAME_SIZE, pattern, id ? "restore" : "dump");
 	else
-		snprintf(name, size, type->pattern, id);
+		snprintf(name, IMAGE_NAME_SIZE, pattern, id);
 	return name;
 }
 
@@ -181,9 +183,9 @@ static int check_header(struct image *image)
 
 int image_open(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id)
 {
-	char name[64];
+	char name[IMAGE_NAME_SIZE];
 	struct stat status;
-	int fd = store->ops->open_read(store, image_file_name(name, sizeof(name), &image_types[kind], id));
+	int fd = store->ops->open_read(store, image_file_name(name, kind, id));
 	int result;
 
 	*image = NULL;
@@ -242,11 +244,10 @@ int image_create_as(struct image_store *store, struct image **image, enum image_
 
 int image_create(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id)
 {
-	char name[64];
+	char name[IMAGE_NAME_SIZE];
 
 	assert(kind != IMAGE_INVENTORY); /* image_store_commit() makes it */
-	return image_create_as(store, image, kind,
-			       image_file_name(name, sizeof(name), &image_types[kind], id));
+	return image_create_as(store, image, kind, image_file_name(name, kind, id));
 }
 
 int image_close(struct image *image)

@@ -1,10 +1,9 @@
 /*
- * pages.h - page images: pagemap-*.img (which pages) and pages-*.img (their bytes), written and read.
+ * pages.h - page images: pagemap-*.img (which pages) and pages-*.img (their bytes), written. They are read through stack.h.
  */
 #ifndef CRIU_MEMORY_PAGES_H
 #define CRIU_MEMORY_PAGES_H
 
-#include <sys/uio.h>
 #include "image/image.h"
 #include "memory/runs.h"
 
@@ -12,8 +11,6 @@
 #define PAGES_IN_PARENT 1
 #define PAGES_LAZY	2 /* may be restored on demand: anonymous memory of one task */
 #define PAGES_PRESENT	4
-
-/* ---- write ---- */
 
 struct page_writer; /* a pagemap image and its pages image */
 
@@ -44,22 +41,5 @@ struct task_memory {
 	bool has_relatives; /* what is to be read next is shared with others since a fork */
 };
 page_source pages_of_task, pages_of_file;
-
-/* ---- read ---- */
-
-/* The pages that a pagemap image promises, and the pages image, open: to be closed by the caller. */
-struct page_layer {
-	struct page_runs runs;
-	struct image *pages; /* NULL: no pages */
-};
-
-/* -ENOENT (not recorded): there is no such image. Checks order, overlap, and that the pages image is long enough. */
-int page_layer_open(struct page_layer *layer, struct image_store *store, enum image_kind kind,
-		    unsigned long id);
-void page_layer_close(struct page_layer *layer);
-/* Reads `count` pages from `offset` on. */
-int page_layer_read(const struct page_layer *layer, void *buffer, uint64_t count, uint64_t offset);
-/* The same, into several places (which are changed): `count` is theirs. */
-int page_layer_read_into(const struct page_layer *layer, struct iovec *places, int count, uint64_t offset);
 
 #endif

@@ -10,7 +10,7 @@ void page_runs_add(struct page_runs *runs, const struct page_run *run)
 	struct page_run *last = runs->count ? &runs->items[runs->count - 1] : NULL;
 
 	if (last && page_run_end(last) == run->start && last->layer == run->layer &&
-	    last->offset + last->count * PAGE_SIZE == run->offset)
+	    last->flags == run->flags && last->offset + last->count * PAGE_SIZE == run->offset)
 		last->count += run->count;
 	else
 		*grow(&runs->items, &runs->count) = *run;

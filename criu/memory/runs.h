@@ -14,6 +14,7 @@ struct page_run {
 	uint64_t count;	 /* pages */
 	uint32_t layer;	 /* which directory of a chain has them; 0: this one */
 	uint64_t offset; /* in its pages image, bytes */
+	uint32_t flags;	 /* of a pagemap entry: PAGES_LAZY */
 };
 
 struct page_runs {
@@ -26,7 +27,7 @@ static inline uint64_t page_run_end(const struct page_run *run)
 	return run->start + run->count * PAGE_SIZE;
 }
 
-/* Appends pages behind the last run; joins them with it if they follow it, in memory and in the image. */
+/* Appends pages behind the last run; joins them with it if they follow it, in memory and in the image, and are of its kind. */
 void page_runs_add(struct page_runs *runs, const struct page_run *run);
 void page_runs_free(struct page_runs *runs);
 /* The first run that ends behind `address`; runs->count if there is none. */

@@ -111,12 +111,12 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 	return 0;
 }
 
-static int fill(const struct shared_memory *object, const struct page_layer *layer, uint64_t *pages)
+static int fill(const struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
 {
 	autofree char *buffer = allocate(BUFFER_PAGES * PAGE_SIZE);
 
-	for (size_t i = 0; i < layer->runs.count; i++) {
-		const struct page_run *run = &layer->runs.items[i];
+	for (size_t i = 0; i < stack->by_layer.count; i++) {
+		const struct page_run *run = &stack->by_layer.items[i];
 
 		if (page_run_end(run) > round_up(object->size, PAGE_SIZE))
 			return fail(EINVAL, "the images hold pages behind the end of shared memory %llu",
@@ -125,7 +125,8 @@ static int fill(const struct shared_memory *object, const struct page_layer *lay
 			int result;
 
 			take = min(run->count - done, (uint64_t)BUFFER_PAGES);
-			result = page_layer_read(layer, buffer, take, run->offset + done * PAGE_SIZE);
+			result = page_stack_read(stack, run->layer, buffer, take,
+						 run->offset + done * PAGE_SIZE);
 			if (result)
 				return result;
 			result = write_all_at(object->fd, buffer, take * PAGE_SIZE,
@@ -156,20 +157,21 @@ static int make_object(struct shared_memory *object)
 	return object->fd < 0 ? fail(errno, "cannot open %s", path) : 0;
 }
 
-int shared_memory_make(struct snapshot *snapshot, uint64_t *pages)
+int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint64_t *pages)
 {
 	int result = 0;
 
 	for (size_t i = 0; !result && i < snapshot->shared_count; i++) {
 		struct shared_memory *object = &snapshot->shared[i];
-		struct page_layer layer;
+		struct page_stack stack;
 
-		result = page_layer_open(&layer, snapshot->images, IMAGE_SHMEM_PAGEMAP, object->id);
+		result = page_stack_open(&stack, chain, IMAGE_SHMEM_PAGEMAP, object->id);
 		if (result && result != -ENOENT)
 			break;
-		result = make_object(object) ?: fill(object, &layer, pages);
-		page_layer_close(&layer);
+		result = make_object(object) ?: fill(object, &stack, pages);
+		page_stack_close(&stack);
 	}
+	page_chain_rest(chain);
 	return result;
 }
 

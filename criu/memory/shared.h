@@ -6,6 +6,7 @@
 #define CRIU_MEMORY_SHARED_H
 
 #include "memory/pages.h"
+#include "memory/stack.h"
 #include "model/snapshot.h"
 
 struct shared_memory {
@@ -23,7 +24,7 @@ int shared_memory_save(struct snapshot *snapshot, uint32_t *next_pages_id,
 /* Restore. A mapping from an image: notes the object and the size it needs. */
 int shared_memory_note(struct snapshot *snapshot, const struct vma *vma);
 /* Restore. Makes and fills all objects; newborns inherit their descriptors. */
-int shared_memory_make(struct snapshot *snapshot, uint64_t *pages);
+int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint64_t *pages);
 void shared_memory_close(struct snapshot *snapshot);
 struct shared_memory *shared_memory_find(struct snapshot *snapshot, uint64_t id);
 

@@ -47,27 +47,6 @@ static int drop(const struct vma *vma, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Pages that the parent has, too: only those that differ are written, so the others stay shared. */
-static int fill_compared(const struct page_layer *layer, char *place, uint64_t count, uint64_t offset,
-			 char *buffer)
-{
-	for (uint64_t done = 0, take; done < count; done += take) {
-		int result;
-
-		take = min(count - done, (uint64_t)COMPARED_PAGES);
-		result = page_layer_read(layer, buffer, take, offset + done * PAGE_SIZE);
-		if (result)
-			return result;
-		for (uint64_t page = 0; page < take; page++) {
-			char *ours = place + (done + page) * PAGE_SIZE, *theirs = buffer + page * PAGE_SIZE;
-
-			if (memcmp(ours, theirs, PAGE_SIZE))
-				memcpy(ours, theirs, PAGE_SIZE);
-		}
-	}
-	return 0;
-}
-
 /* The part of a run that lies in a mapping. */
 struct piece {
 	uint64_t start, size;
@@ -88,20 +67,54 @@ static bool next_piece(const struct page_runs *runs, const struct vma *vma, size
 	return true;
 }
 
-static int fill_inherited(const struct page_layer *layer, const struct vma *vma, char *buffer)
+/* What the parent has and the images do not. */
+static int drop_others(const struct page_runs *runs, const struct vma *vma)
 {
-	size_t next = page_runs_find(&layer->runs, vma->start);
-	uint64_t filled = vma->start; /* pages up to here are right */
+	size_t next = page_runs_find(runs, vma->start);
+	uint64_t right = vma->start; /* pages up to here are */
 	struct piece piece;
 	int result = 0;
 
-	while (!result && next_piece(&layer->runs, vma, &next, &piece)) {
-		result = drop(vma, filled, piece.start) ?:
-				 fill_compared(layer, at(vma->place + (piece.start - vma->start)),
-					       piece.size / PAGE_SIZE, piece.offset, buffer);
-		filled = piece.start + piece.size;
+	while (!result && next_piece(runs, vma, &next, &piece)) {
+		result = drop(vma, right, piece.start);
+		right = piece.start + piece.size;
 	}
-	return result ?: drop(vma, filled, vma->end);
+	return result ?: drop(vma, right, vma->end);
+}
+
+/* Pages that the parent has, too: only those that differ are written, so the others stay shared. */
+static int fill_compared(const struct page_stack *stack, size_t layer, const struct vma *vma,
+			 const struct piece *piece, char *buffer)
+{
+	char *place = at(vma->place + (piece->start - vma->start));
+
+	for (uint64_t done = 0, take; done < piece->size; done += take) {
+		int result;
+
+		take = min(piece->size - done, COMPARED_PAGES * PAGE_SIZE);
+		result = page_stack_read(stack, layer, buffer, take / PAGE_SIZE, piece->offset + done);
+		if (result)
+			return result;
+		for (uint64_t page = 0; page < take; page += PAGE_SIZE)
+			if (memcmp(place + done + page, buffer + page, PAGE_SIZE))
+				memcpy(place + done + page, buffer + page, PAGE_SIZE);
+	}
+	return 0;
+}
+
+static int fill_inherited(const struct page_stack *stack, const struct vma *vma, char *buffer)
+{
+	int result = drop_others(&stack->runs, vma);
+
+	for (size_t layer = 0; !result && layer < stack->layer_count; layer++) {
+		struct page_runs runs = page_stack_layer(stack, layer);
+		size_t next = page_runs_find(&runs, vma->start);
+		struct piece piece;
+
+		while (!result && next_piece(&runs, vma, &next, &piece))
+			result = fill_compared(stack, layer, vma, &piece, buffer);
+	}
+	return result;
 }
 
 /* ---- new memory ---- */
@@ -113,9 +126,10 @@ struct worker {
 	int result;
 	pthread_t thread;
 
-	/* the next read: pieces that follow each other in the image */
+	/* the next read: pieces that follow each other in an image */
 	struct iovec vectors[MOST_VECTORS];
 	int vector_count;
+	size_t layer;
 	uint64_t offset, size;
 	size_t chunk; /* its number */
 };
@@ -129,15 +143,15 @@ static void populate(const struct iovec *vector)
 
 static int finish_chunk(struct worker *worker)
 {
-	const struct page_layer *layer = &worker->task->newborn->memory;
+	const struct page_stack *stack = &worker->task->newborn->memory;
 	int result = 0;
 
 	if (worker->vector_count && worker->chunk++ % worker->count == worker->index) {
-		posix_fadvise(image_fd(layer->pages), worker->offset + AHEAD, CHUNK_SIZE,
-			      POSIX_FADV_WILLNEED);
+		page_stack_ahead(stack, worker->layer, worker->offset + AHEAD, CHUNK_SIZE);
 		for (int i = 0; i < worker->vector_count; i++)
 			populate(&worker->vectors[i]);
-		result = page_layer_read_into(layer, worker->vectors, worker->vector_count, worker->offset);
+		result = page_stack_read_into(stack, worker->layer, worker->vectors, worker->vector_count,
+					      worker->offset);
 	}
 	worker->vector_count = 0;
 	worker->size = 0;
@@ -167,22 +181,30 @@ static bool is_new(const struct vma *vma)
 	return is_mapped_by_us(vma) && vma_is_private(vma) && !vma->is_inherited;
 }
 
-static void *read_pages(void *argument)
+static int read_layer(struct worker *worker)
 {
-	struct worker *worker = argument;
 	const struct vmas *vmas = &worker->task->vmas;
-	const struct page_runs *runs = &worker->task->newborn->memory.runs;
+	struct page_runs runs = page_stack_layer(&worker->task->newborn->memory, worker->layer);
+	int result = 0;
 
 	for (size_t i = 0; i < vmas->count; i++) {
 		const struct vma *vma = &vmas->items[i];
-		size_t next = is_new(vma) ? page_runs_find(runs, vma->start) : runs->count;
+		size_t next = is_new(vma) ? page_runs_find(&runs, vma->start) : runs.count;
 		struct piece piece;
 
-		while (!worker->result && next_piece(runs, vma, &next, &piece))
-			worker->result = add_piece(worker, at(vma->place + (piece.start - vma->start)),
-						   &piece);
+		while (!result && next_piece(&runs, vma, &next, &piece))
+			result = add_piece(worker, at(vma->place + (piece.start - vma->start)), &piece);
 	}
-	worker->result = worker->result ?: finish_chunk(worker);
+	return result ?: finish_chunk(worker);
+}
+
+/* Layer by layer: what is seen of an old one are single pages, which follow each other in its image. */
+static void *read_pages(void *argument)
+{
+	struct worker *worker = argument;
+
+	for (; !worker->result && worker->layer < worker->task->newborn->memory.layer_count; worker->layer++)
+		worker->result = read_layer(worker);
 	return NULL;
 }
 
@@ -265,17 +287,17 @@ static bool is_open(const struct vma *vma)
 	return (vma->protection & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE);
 }
 
-static bool has_pages(const struct page_layer *layer, const struct vma *vma)
+static bool has_pages(const struct page_stack *stack, const struct vma *vma)
 {
-	size_t first = page_runs_find(&layer->runs, vma->start);
+	size_t first = page_runs_find(&stack->runs, vma->start);
 
-	return first < layer->runs.count && layer->runs.items[first].start < vma->end;
+	return first < stack->runs.count && stack->runs.items[first].start < vma->end;
 }
 
 /* Pages are put into it, or taken out of it. */
-static bool is_touched(const struct page_layer *layer, const struct vma *vma)
+static bool is_touched(const struct page_stack *stack, const struct vma *vma)
 {
-	return is_mapped_by_us(vma) && vma_is_private(vma) && (vma->is_inherited || has_pages(layer, vma));
+	return is_mapped_by_us(vma) && vma_is_private(vma) && (vma->is_inherited || has_pages(stack, vma));
 }
 
 static int protect(const struct vma *vma, int protection)
@@ -287,13 +309,13 @@ static int protect(const struct vma *vma, int protection)
 
 static int open_all(const struct task *task)
 {
-	const struct page_layer *layer = &task->newborn->memory;
+	const struct page_stack *stack = &task->newborn->memory;
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 
-		if (is_touched(layer, vma) && has_pages(layer, vma) && (vma->is_inherited || !is_open(vma)))
+		if (is_touched(stack, vma) && has_pages(stack, vma) && (vma->is_inherited || !is_open(vma)))
 			result = protect(vma, PROT_READ | PROT_WRITE);
 	}
 	return result;
@@ -301,13 +323,13 @@ static int open_all(const struct task *task)
 
 static int protect_all(const struct task *task)
 {
-	const struct page_layer *layer = &task->newborn->memory;
+	const struct page_stack *stack = &task->newborn->memory;
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 
-		if (is_touched(layer, vma) && (vma->is_inherited || !is_open(vma)))
+		if (is_touched(stack, vma) && (vma->is_inherited || !is_open(vma)))
 			result = protect(vma, vma->protection);
 	}
 	return result;
@@ -315,7 +337,7 @@ static int protect_all(const struct task *task)
 
 int space_fill(const struct task *task, uint64_t *pages)
 {
-	const struct page_layer *layer = &task->newborn->memory;
+	const struct page_stack *stack = &task->newborn->memory;
 	autofree char *buffer = allocate(COMPARED_PAGES * PAGE_SIZE);
 	bool has_huge_pages = false;
 	int result = open_all(task);
@@ -325,12 +347,13 @@ int space_fill(const struct task *task, uint64_t *pages)
 
 		has_huge_pages |= vma->has_huge_pages;
 		if (vma->is_inherited)
-			result = fill_inherited(layer, vma, buffer);
+			result = fill_inherited(stack, vma, buffer);
 	}
 	if (!result && has_huge_pages)
 		result = share_work(task, make_huge);
-	if (!result && layer->pages)
+	if (!result && stack->runs.count)
 		result = share_work(task, read_pages);
-	*pages += page_runs_total(&layer->runs);
+	*pages += page_runs_total(&stack->runs);
+	page_chain_rest(stack->chain);
 	return result ?: protect_all(task);
 }

@@ -209,10 +209,10 @@ static int load_task(struct snapshot *snapshot, struct task *task)
 	return result;
 }
 
-static int load_memory(struct snapshot *snapshot, struct task *task)
+static int load_memory(struct restore *restore, struct task *task)
 {
-	int result = load_areas(snapshot, task) ?:
-			     page_layer_open(&task->newborn->memory, snapshot->images, IMAGE_PAGEMAP,
+	int result = load_areas(&restore->snapshot, task) ?:
+			     page_stack_open(&task->newborn->memory, restore->chain, IMAGE_PAGEMAP,
 					     task->pid);
 
 	return result == -ENOENT ? fail(ENOENT, "pagemap-%d.img is missing", task->pid) : result;
@@ -229,7 +229,7 @@ int restore_load(void *context)
 	if (result)
 		return result;
 	image_free(inventory);
-	result = load_tree(snapshot);
+	result = page_chain_open(&restore->chain, snapshot->images) ?: load_tree(snapshot);
 	for_each_task(task, snapshot)
 	{
 		if (!result)
@@ -242,7 +242,7 @@ int restore_load(void *context)
 	for_each_task(task, snapshot)
 	{
 		if (!result && task->state != TASK_DEAD)
-			result = load_memory(snapshot, task);
+			result = load_memory(restore, task);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}

@@ -32,7 +32,7 @@ int restore_open_files(void *context)
 	struct restore *restore = context;
 
 	return files_open(&restore->snapshot) ?:
-		       shared_memory_make(&restore->snapshot, &restore->pages_restored);
+		       shared_memory_make(&restore->snapshot, restore->chain, &restore->pages_restored);
 }
 
 void restore_close_files(void *context)
@@ -238,6 +238,7 @@ int command_restore(const struct options *options)
 	restore_close_files(&restore);
 	if (!result)
 		result = finish(&restore);
+	page_chain_close(restore.chain);
 	image_store_close(restore.snapshot.images);
 	if (restore.work_directory >= 0)
 		close(restore.work_directory);

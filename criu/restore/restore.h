@@ -9,6 +9,7 @@
 #include "cli/options.h"
 #include "kernel/calls.h"
 #include "memory/pages.h"
+#include "memory/stack.h"
 #include "model/snapshot.h"
 
 #define REGION_ROOM \
@@ -35,7 +36,7 @@ struct vdso {
 
 /* What a restore knows of a task while it is being made: task->newborn. */
 struct newborn {
-	struct page_layer memory;
+	struct page_stack memory;
 	pid_t initial_session; /* the one it has to be born into; 0: any */
 	pid_t stand_in;	       /* group whose dead leader it has to bring forth; 0: none */
 	uint64_t refuge_used;  /* from refuge_start on: mappings that wait there for their place */
@@ -58,6 +59,7 @@ struct guard {
 struct restore {
 	const struct options *options;
 	struct snapshot snapshot;
+	struct page_chain *chain; /* snapshot.images and the snapshots that it builds on */
 	int work_directory;
 	struct scripts scripts;
 	struct restorer_board *board;

@@ -73,21 +73,20 @@ static void find_theirs(const struct task *task, struct vdso *theirs)
 static int compare(const struct task *task, const struct vdso *ours, const struct vdso *theirs,
 		   bool *are_equal)
 {
-	const struct page_layer *layer = &task->newborn->memory;
+	const struct page_stack *stack = &task->newborn->memory;
 	uint64_t size = ours->end - ours->vdso;
-	size_t run = page_runs_find(&layer->runs, theirs->vdso);
+	size_t found = page_runs_find(&stack->runs, theirs->vdso);
+	const struct page_run *run = found < stack->runs.count ? &stack->runs.items[found] : NULL;
 	autofree char *saved = allocate(size);
 	int result;
 
 	*are_equal = ours->vdso && theirs->end - theirs->vdso == size &&
-		     theirs->vdso - theirs->start == ours->vdso - ours->start && run < layer->runs.count &&
-		     layer->runs.items[run].start <= theirs->vdso &&
-		     page_run_end(&layer->runs.items[run]) >= theirs->end;
+		     theirs->vdso - theirs->start == ours->vdso - ours->start && run &&
+		     run->start <= theirs->vdso && page_run_end(run) >= theirs->end;
 	if (!*are_equal)
 		return 0;
-	result = page_layer_read(layer, saved, size / PAGE_SIZE,
-				 layer->runs.items[run].offset +
-					 (theirs->vdso - layer->runs.items[run].start));
+	result = page_stack_read(stack, run->layer, saved, size / PAGE_SIZE,
+				 run->offset + (theirs->vdso - run->start));
 	*are_equal = !result && !memcmp(saved, at(ours->vdso), size);
 	return result;
 }

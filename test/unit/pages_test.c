@@ -1,6 +1,6 @@
 /*
- * pages_test.c - page images, through a store in memory: what is written is what was there, zeros are left out where that was
- * asked for and nowhere else; what is read is checked, and every lie of an image is an error that names it.
+ * pages_test.c - page images, written into a store in memory: what is written is what was there, zeros are left out where that
+ * was asked for and nowhere else.
  */
 #include "unit.h"
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "image/message.h"
 #include "memory/pages.h"
+#include "memory/stack.h"
 #include "pagemap.pb-c.h"
 
 #define PAGES(number) ((uint64_t)(number)*PAGE_SIZE)
@@ -30,8 +31,6 @@ static struct image_store *new_store(void)
 	assert_int_equal(image_store_open_memory(&store), 0);
 	return store;
 }
-
-/* ---- write ---- */
 
 /* Memory of which every page says its number, but for those that hold nothing. */
 struct memory {
@@ -104,7 +103,7 @@ static void assert_pagemap(struct image_store *store, const struct memory *memor
 			if (!skips_zeros || !memory->is_zero(number))
 				page_runs_add(&expected,
 					      &(struct page_run){ PAGES(number), 1, 0,
-								  PAGES(page_runs_total(&expected)) });
+								  PAGES(page_runs_total(&expected)), 0 });
 		}
 	assert_int_equal(image_open(store, &image, IMAGE_PAGEMAP, ID), 0);
 	assert_int_equal(image_read_as(image, pagemap_head, &head), 1);
@@ -125,25 +124,28 @@ static void assert_pagemap(struct image_store *store, const struct memory *memor
 	page_runs_free(&expected);
 }
 
-/* Every page that the layer promises holds what was in memory. */
+/* Every page that the images promise holds what was in memory. */
 static void assert_bytes(struct image_store *store, const struct memory *memory, uint64_t pages)
 {
 	autofree char *bytes = allocate(PAGE_SIZE), *expected = allocate(PAGE_SIZE);
-	struct page_layer layer;
+	struct page_chain *chain;
+	struct page_stack stack;
 
-	assert_int_equal(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID), 0);
-	assert_int_equal(page_runs_total(&layer.runs), pages);
-	if (pages)
-		assert_int_equal(image_size(layer.pages), PAGES(pages));
-	for (size_t i = 0; i < layer.runs.count; i++)
-		for (uint64_t page = 0; page < layer.runs.items[i].count; page++) {
-			const struct page_run *run = &layer.runs.items[i];
+	assert_int_equal(page_chain_open(&chain, store), 0);
+	assert_int_equal(page_stack_open(&stack, chain, IMAGE_PAGEMAP, ID), 0);
+	assert_int_equal(page_runs_total(&stack.runs), pages);
+	for (size_t i = 0; i < stack.runs.count; i++)
+		for (uint64_t page = 0; page < stack.runs.items[i].count; page++) {
+			const struct page_run *run = &stack.runs.items[i];
 
-			assert_int_equal(page_layer_read(&layer, bytes, 1, run->offset + PAGES(page)), 0);
+			assert_int_equal(page_stack_read(&stack, 0, bytes, 1, run->offset + PAGES(page)), 0);
 			fill_page(memory, run->start / PAGE_SIZE + page, expected);
 			assert_memory_equal(bytes, expected, PAGE_SIZE);
 		}
-	page_layer_close(&layer);
+	assert_true(page_stack_read(&stack, 0, bytes, 1, PAGES(pages)) < 0);
+	failure_clear();
+	page_stack_close(&stack);
+	page_chain_close(chain);
 }
 
 static void add_run(struct page_runs *runs, uint64_t page, uint64_t count)
@@ -224,146 +226,6 @@ static void source_fails(void **state unused)
 	image_store_close(store);
 }
 
-/* ---- read ---- */
-
-struct entry {
-	uint64_t address, count;
-	int flags;     /* -1: the image does not say */
-	int in_parent; /* -1: the same */
-};
-
-static struct image_store *store_with(const struct entry *entries, size_t count, size_t pages)
-{
-	struct image_store *store = new_store();
-	PagemapHead head = { .base = PROTOBUF_C_MESSAGE_INIT(&pagemap_head__descriptor),
-			     .pages_id = PAGES_ID };
-	char page[PAGE_SIZE];
-	struct image *image;
-
-	assert_int_equal(image_create(store, &image, IMAGE_PAGEMAP, ID), 0);
-	assert_int_equal(image_write(image, &head.base), 0);
-	for (size_t i = 0; i < count; i++) {
-		PagemapEntry entry = PAGEMAP_ENTRY__INIT;
-
-		entry.vaddr = entries[i].address;
-		message_set(&entry, nr_pages, entries[i].count);
-		if (entries[i].flags >= 0)
-			message_set(&entry, flags, entries[i].flags);
-		if (entries[i].in_parent >= 0)
-			message_set(&entry, in_parent, entries[i].in_parent);
-		assert_int_equal(image_write(image, &entry.base), 0);
-	}
-	assert_int_equal(image_close(image), 0);
-	assert_int_equal(image_create(store, &image, IMAGE_PAGES, PAGES_ID), 0);
-	for (size_t i = 0; i < pages; i++) {
-		memset(page, 'a' + i % 26, sizeof(page));
-		assert_int_equal(image_write_bytes(image, page, sizeof(page)), 0);
-	}
-	assert_int_equal(image_close(image), 0);
-	return store;
-}
-
-static void assert_refused(const struct entry *entries, size_t count, size_t pages, const char *name)
-{
-	struct image_store *store = store_with(entries, count, pages);
-	struct page_layer layer;
-	char report[4096];
-
-	assert_true(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID) < 0);
-	assert_null(layer.pages);
-	assert_int_equal(layer.runs.count, 0);
-	failure_report(report, sizeof(report), "test", NULL);
-	if (!strstr(report, name))
-		fail_msg("the report does not name %s:\n%s", name, report);
-	failure_clear();
-	image_store_close(store);
-}
-
-#define refused(pages, name, ...)                                                    \
-	do {                                                                         \
-		const struct entry entries_made[] = { __VA_ARGS__ };                 \
-		assert_refused(entries_made, array_size(entries_made), pages, name); \
-	} while (0)
-
-#define PAGEMAP "pagemap-4711.img"
-
-static void lies(void **state unused)
-{
-	const int present = PAGES_PRESENT;
-
-	refused(3, PAGEMAP, { PAGES(9), 1, present, -1 }, { PAGES(8), 1, present, -1 }); /* not sorted */
-	refused(3, PAGEMAP, { PAGES(8), 2, present, -1 }, { PAGES(9), 1, present, -1 }); /* overlap */
-	refused(3, PAGEMAP, { PAGES(8), 1, present, -1 }, { PAGES(8), 1, present, -1 }); /* twice */
-	refused(3, PAGEMAP, { PAGES(8), 0, present, -1 });				 /* none */
-	refused(3, PAGEMAP, { PAGES(8) + 1, 1, present, -1 });			/* no page begins there */
-	refused(3, PAGEMAP, { 0 - PAGES(1), 2, present, -1 });			/* beyond all addresses */
-	refused(3, PAGEMAP, { PAGES(1), UINT64_MAX / PAGE_SIZE, present, -1 }); /* … by far */
-	refused(3, PAGEMAP, { PAGES(1), UINT64_MAX, present, -1 });
-	refused(3, "pages-7.img", { PAGES(8), 4, present, -1 }); /* too short */
-	refused(3, "pages-7.img", { PAGES(8), 2, present, -1 }, { PAGES(20), 2, present, -1 });
-	refused(0, "pages-7.img", { PAGES(8), 1 << 30, present, -1 });
-}
-
-/* There is no parent here. */
-static void parents_that_are_not(void **state unused)
-{
-	refused(3, PAGEMAP, { PAGES(8), 1, PAGES_IN_PARENT, -1 });
-	refused(3, PAGEMAP, { PAGES(8), 1, -1, 1 });
-}
-
-static void assert_layer(const struct entry *entries, size_t count, uint64_t pages, size_t runs)
-{
-	struct image_store *store = store_with(entries, count, 3);
-	struct page_layer layer;
-
-	assert_int_equal(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID), 0);
-	assert_int_equal(page_runs_total(&layer.runs), pages);
-	assert_int_equal(layer.runs.count, runs);
-	page_layer_close(&layer);
-	image_store_close(store);
-}
-
-static void spellings(void **state unused)
-{
-	const struct entry old[] = { { PAGES(1), 1, -1, -1 },
-				     { PAGES(2), 1, -1, 0 },
-				     { PAGES(9), 1, PAGES_PRESENT, -1 } };
-	const struct entry none[] = { { PAGES(1), 1000, 0, -1 },
-				      { PAGES(5000), 1, PAGES_PRESENT | PAGES_LAZY, -1 } };
-
-	assert_layer(old, 3, 3, 2);
-	assert_layer(none, 2, 1, 1);
-	assert_layer(NULL, 0, 0, 0);
-}
-
-static void missing(void **state unused)
-{
-	struct image_store *store = new_store();
-	struct page_layer layer;
-
-	assert_int_equal(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID), -ENOENT);
-	assert_false(has_failed());
-	image_store_close(store);
-}
-
-static void several_places(void **state unused)
-{
-	const struct entry entry = { PAGES(8), 3, PAGES_PRESENT, -1 };
-	struct image_store *store = store_with(&entry, 1, 3);
-	static char pages[3][PAGE_SIZE];
-	struct iovec places[] = { { pages[2], PAGE_SIZE }, { pages[0], PAGE_SIZE }, { pages[1], PAGE_SIZE } };
-	struct page_layer layer;
-
-	assert_int_equal(page_layer_open(&layer, store, IMAGE_PAGEMAP, ID), 0);
-	assert_int_equal(page_layer_read_into(&layer, places, 3, 0), 0);
-	assert_int_equal(pages[2][0], 'a');
-	assert_int_equal(pages[0][PAGE_SIZE - 1], 'b');
-	assert_int_equal(pages[1][17], 'c');
-	assert_true(page_layer_read(&layer, pages, 1, PAGES(3)) < 0);
-	page_layer_close(&layer);
-	image_store_close(store);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -371,11 +233,6 @@ int main(void)
 		cmocka_unit_test_setup(zeros, start_clean),
 		cmocka_unit_test_setup(borders, start_clean),
 		cmocka_unit_test_setup(source_fails, start_clean),
-		cmocka_unit_test_setup(lies, start_clean),
-		cmocka_unit_test_setup(parents_that_are_not, start_clean),
-		cmocka_unit_test_setup(spellings, start_clean),
-		cmocka_unit_test_setup(missing, start_clean),
-		cmocka_unit_test_setup(several_places, start_clean),
 	};
 
 	error_init();

@@ -1,0 +1,310 @@
+/*
+ * chain.c - follows `parent` from directory to directory, checks that the snapshots belong together, and keeps a few of their
+ * pages images open for readers. See chain.h.
+ *
+ * `parent` is the user's own symbolic link, and leads wherever it leads; what is found there is opened beneath that directory's
+ * descriptor, like all images.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "image/inventory.h"
+#include "memory/chain.h"
+
+#define PARENT_NAME "parent"
+#define MOST_OPEN   16 /* pages images at a time, however long the chain and however many the tasks */
+
+struct snapshot_layer {
+	struct image_store *store;
+	dev_t device;
+	ino_t inode;
+	uint64_t snapshot, parent; /* what names it and the one that it builds on; 0: nothing */
+	bool has_freed;		   /* pages, … */
+	uint64_t freed_for;	   /* … which this snapshot replaces; 0: one without a name */
+};
+
+struct open_pages {
+	size_t layer;
+	uint32_t id;
+	struct image *image; /* NULL: a free place */
+	unsigned readers;
+	uint64_t used; /* when, in reads */
+};
+
+struct page_chain {
+	struct snapshot_layer *layers;
+	size_t count;
+
+	/* pages images that are open; threads take turns */
+	pthread_mutex_t lock;
+	pthread_cond_t is_free; /* somebody has finished reading */
+	struct open_pages open[MOST_OPEN];
+	uint64_t reads;
+};
+
+/* ---- the directories ---- */
+
+/* The newest may still be in the making; a parent is complete, or nothing may build on it. */
+static int read_identity(struct page_chain *chain, struct snapshot_layer *layer)
+{
+	const char *name = image_store_name(layer->store);
+	InventoryEntry *inventory;
+	int result = inventory_read_memory(layer->store, &inventory);
+
+	if (result == -ENOENT && layer == chain->layers)
+		return 0;
+	if (result == -ENOENT)
+		return fail(0, "%s, the parent of %s, is no complete snapshot: it has no inventory.img", name,
+			    image_store_name(layer[-1].store));
+	if (result)
+		return result;
+	layer->snapshot = inventory->snapshot_id;
+	layer->parent = inventory->parent_id;
+	layer->has_freed = inventory->has_freed_for;
+	layer->freed_for = inventory->freed_for;
+	image_free(inventory);
+	return 0;
+}
+
+static int check_layer(const struct page_chain *chain, const struct snapshot_layer *layer)
+{
+	const struct snapshot_layer *child = layer - 1;
+	bool is_expected = !layer->has_freed;
+
+	for (const struct snapshot_layer *other = chain->layers; other < layer; other++) {
+		if (other->device == layer->device && other->inode == layer->inode)
+			return fail(ELOOP, "the parent of %s is %s, which builds on it",
+				    image_store_name(child->store), image_store_name(other->store));
+		is_expected |= !layer->freed_for || other->snapshot == layer->freed_for;
+	}
+	if (layer > chain->layers && child->parent && layer->snapshot && child->parent != layer->snapshot)
+		return fail(0, "%s, the parent of %s, is not the snapshot that it was made after",
+			    image_store_name(layer->store), image_store_name(child->store));
+	if (!is_expected)
+		return fail(
+			0,
+			"%s has freed pages (criu dedup) that a later snapshot replaces: it gives its pages to that "
+			"snapshot only, and to those that build on it",
+			image_store_name(layer->store));
+	return 0;
+}
+
+static int add_layer(struct page_chain *chain, struct image_store *store)
+{
+	struct snapshot_layer *layer = grow(&chain->layers, &chain->count);
+	struct stat status;
+	int directory = image_store_directory(store);
+
+	layer->store = store;
+	if (directory >= 0) {
+		if (fstat(directory, &status) < 0)
+			return fail(errno, "cannot look at %s", image_store_name(store));
+		layer->device = status.st_dev;
+		layer->inode = status.st_ino;
+	}
+	return read_identity(chain, layer) ?: check_layer(chain, layer);
+}
+
+static int cannot_follow(const struct image_store *store, int error)
+{
+	autofree char *target = NULL;
+
+	if (read_link_at(image_store_directory(store), PARENT_NAME, &target) < 0)
+		return fail(error, "cannot open %s/" PARENT_NAME, image_store_name(store));
+	if (error == ENOENT)
+		return fail(0, "the parent of %s is missing: there is no %s%s%s", image_store_name(store),
+			    *target == '/' ? "" : image_store_name(store), *target == '/' ? "" : "/", target);
+	return fail(error, "cannot open %s, the parent of %s", target, image_store_name(store));
+}
+
+/* 1: the last layer had a parent, which is the last one now. */
+static int follow_parent(struct page_chain *chain)
+{
+	struct image_store *last = chain->layers[chain->count - 1].store, *store;
+	autoclose int directory = -1;
+	struct stat status;
+	int result;
+
+	if (image_store_directory(last) < 0 ||
+	    (fstatat(image_store_directory(last), PARENT_NAME, &status, AT_SYMLINK_NOFOLLOW) < 0 &&
+	     errno == ENOENT))
+		return 0;
+	directory = openat(image_store_directory(last), PARENT_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (directory < 0)
+		return cannot_follow(last, errno);
+	result = image_store_open_fd(&store, directory, false) ?: add_layer(chain, store);
+	return result ?: 1;
+}
+
+int page_chain_open(struct page_chain **opened, struct image_store *newest)
+{
+	struct page_chain *chain = allocate(sizeof(*chain));
+	int result;
+
+	pthread_mutex_init(&chain->lock, NULL);
+	pthread_cond_init(&chain->is_free, NULL);
+	for (result = add_layer(chain, newest) ?: 1; result > 0;)
+		result = follow_parent(chain);
+	*opened = chain;
+	if (result)
+		page_chain_close(steal_pointer(opened));
+	return result;
+}
+
+void page_chain_close(struct page_chain *chain)
+{
+	if (!chain)
+		return;
+	page_chain_rest(chain);
+	for (size_t i = 1; i < chain->count; i++)
+		image_store_close(chain->layers[i].store);
+	free(chain->layers);
+	pthread_cond_destroy(&chain->is_free);
+	pthread_mutex_destroy(&chain->lock);
+	free(chain);
+}
+
+size_t page_chain_length(const struct page_chain *chain)
+{
+	return chain->count;
+}
+
+struct image_store *page_chain_store(const struct page_chain *chain, size_t layer)
+{
+	return chain->layers[layer].store;
+}
+
+uint64_t page_chain_snapshot(const struct page_chain *chain, size_t layer)
+{
+	return chain->layers[layer].snapshot;
+}
+
+/* ---- their pages ---- */
+
+static struct open_pages *find_open(struct page_chain *chain, size_t layer, uint32_t id)
+{
+	for (size_t i = 0; i < MOST_OPEN; i++)
+		if (chain->open[i].image && chain->open[i].layer == layer && chain->open[i].id == id)
+			return &chain->open[i];
+	return NULL;
+}
+
+/* The place that was used the longest time ago, of those that nobody reads from; NULL: there is none now. */
+static struct open_pages *find_place(struct page_chain *chain)
+{
+	struct open_pages *place = NULL;
+
+	for (size_t i = 0; i < MOST_OPEN; i++)
+		if (!chain->open[i].readers && (!place || chain->open[i].used < place->used))
+			place = &chain->open[i];
+	return place;
+}
+
+static int open_pages(struct page_chain *chain, struct open_pages *place, size_t layer, uint32_t id)
+{
+	struct image_store *store = chain->layers[layer].store;
+	char name[IMAGE_NAME_SIZE];
+	int result;
+
+	image_close(place->image);
+	*place = (struct open_pages){ .layer = layer, .id = id };
+	result = image_open(store, &place->image, IMAGE_PAGES, id);
+	if (result == -ENOENT)
+		return fail(0, "%s/%s is missing", image_store_name(store),
+			    image_file_name(name, IMAGE_PAGES, id));
+	return result;
+}
+
+/* Open, and so until it is given back; NULL: it cannot be opened, *result says why. */
+static struct open_pages *take(struct page_chain *chain, size_t layer, uint32_t id, int *result)
+{
+	struct open_pages *taken;
+
+	*result = 0;
+	pthread_mutex_lock(&chain->lock);
+	while (!(taken = find_open(chain, layer, id))) {
+		struct open_pages *place = find_place(chain);
+
+		if (place)
+			*result = open_pages(chain, place, layer, id);
+		else
+			pthread_cond_wait(&chain->is_free, &chain->lock);
+		if (*result)
+			break;
+	}
+	if (taken) {
+		taken->readers++;
+		taken->used = ++chain->reads;
+	}
+	pthread_mutex_unlock(&chain->lock);
+	return taken;
+}
+
+static void give_back(struct page_chain *chain, struct open_pages *taken)
+{
+	pthread_mutex_lock(&chain->lock);
+	if (!--taken->readers)
+		pthread_cond_signal(&chain->is_free);
+	pthread_mutex_unlock(&chain->lock);
+}
+
+static int read_into(const struct image_store *store, const struct image *image, struct iovec *places,
+		     int count, uint64_t offset)
+{
+	while (count) {
+		ssize_t got = preadv(image_fd(image), places, count, offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return fail(got ? errno : ENODATA, "cannot read %s/%s", image_store_name(store),
+				    image_name(image));
+		offset += got;
+		for (; count && (size_t)got >= places->iov_len; places++, count--)
+			got -= places->iov_len;
+		if (count) {
+			places->iov_base = (char *)places->iov_base + got;
+			places->iov_len -= got;
+		}
+	}
+	return 0;
+}
+
+int page_chain_read(struct page_chain *chain, size_t layer, uint32_t pages_id, struct iovec *places,
+		    int count, uint64_t offset)
+{
+	int result;
+	struct open_pages *taken = take(chain, layer, pages_id, &result);
+
+	if (!taken)
+		return result;
+	result = read_into(chain->layers[layer].store, taken->image, places, count, offset);
+	give_back(chain, taken);
+	return result;
+}
+
+void page_chain_ahead(struct page_chain *chain, size_t layer, uint32_t pages_id, uint64_t offset,
+		      uint64_t size)
+{
+	struct open_pages *open;
+
+	pthread_mutex_lock(&chain->lock);
+	open = find_open(chain, layer, pages_id);
+	if (open)
+		posix_fadvise(image_fd(open->image), offset, size, POSIX_FADV_WILLNEED);
+	pthread_mutex_unlock(&chain->lock);
+}
+
+void page_chain_rest(struct page_chain *chain)
+{
+	for (size_t i = 0; i < MOST_OPEN; i++)
+		image_close(chain->open[i].image);
+	memset(chain->open, 0, sizeof(chain->open));
+}

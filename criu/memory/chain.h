@@ -1,0 +1,34 @@
+/*
+ * chain.h - a chain of snapshots: a directory of images, the one that its `parent` leads to, and so on. Found and checked once;
+ * opens their pages images when somebody reads them.
+ */
+#ifndef CRIU_MEMORY_CHAIN_H
+#define CRIU_MEMORY_CHAIN_H
+
+#include <sys/uio.h>
+#include "image/image.h"
+
+struct page_chain; /* opaque */
+
+/*
+ * `newest` stays the caller's and outlives the chain; its images need not be complete. 0 or -errno, recorded: a parent that is
+ * missing, not complete, of another tree, in the chain already, or that has given pages away (criu dedup).
+ */
+int page_chain_open(struct page_chain **chain, struct image_store *newest) must_check;
+void page_chain_close(struct page_chain *chain); /* NULL is fine */
+/* Layers count from the newest, 0. */
+size_t page_chain_length(const struct page_chain *chain);
+struct image_store *page_chain_store(const struct page_chain *chain, size_t layer);
+/* What names the snapshot; 0: nothing does. */
+uint64_t page_chain_snapshot(const struct page_chain *chain, size_t layer);
+
+/* Reads bytes of pages-ID.img of a layer into several places (which are changed). Threads may do so at the same time. */
+int page_chain_read(struct page_chain *chain, size_t layer, uint32_t pages_id, struct iovec *places,
+		    int count, uint64_t offset) must_check;
+/* They will be wanted soon. */
+void page_chain_ahead(struct page_chain *chain, size_t layer, uint32_t pages_id, uint64_t offset,
+		      uint64_t size);
+/* Closes the pages images that reading has left open. */
+void page_chain_rest(struct page_chain *chain);
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * pagemap.c - reads a pagemap image: both spellings of its flags, and every lie that it can tell by itself. See pagemap.h.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "memory/pagemap.h"
+#include "pagemap.pb-c.h"
+
+/* Older images say with `in_parent` what newer ones say with `flags`. */
+static unsigned flags_of(const PagemapEntry *entry)
+{
+	unsigned flags = entry->flags & (PAGES_IN_PARENT | PAGES_LAZY | PAGES_PRESENT);
+
+	if (!entry->has_flags)
+		return entry->has_in_parent && entry->in_parent ? PAGES_IN_PARENT : PAGES_PRESENT;
+	/* Whoever has the pages does not need its parent's. */
+	return flags & PAGES_PRESENT ? flags & ~PAGES_IN_PARENT : flags;
+}
+
+static int add_entry(struct pagemap *pagemap, const char *name, const PagemapEntry *from)
+{
+	const struct pagemap_entry *last = pagemap->count ? &pagemap->entries[pagemap->count - 1] : NULL;
+	uint64_t count = from->has_nr_pages ? from->nr_pages : from->compat_nr_pages;
+	struct pagemap_entry entry = { from->vaddr, count, flags_of(from), pagemap->size };
+
+	if (!count || entry.start % PAGE_SIZE || count > (UINT64_MAX - entry.start) / PAGE_SIZE)
+		return fail(EINVAL, "%s holds an impossible range: %" PRIu64 " pages at %#" PRIx64, name,
+			    count, entry.start);
+	if (last && entry.start < last->start + last->count * PAGE_SIZE)
+		return fail(EINVAL, "%s is not sorted: %#" PRIx64 " comes after %#" PRIx64, name, entry.start,
+			    last->start);
+	if (!(entry.flags & (PAGES_PRESENT | PAGES_IN_PARENT)))
+		return 0;
+	if (entry.flags & PAGES_PRESENT) {
+		if (count > (INT64_MAX - pagemap->size) / PAGE_SIZE)
+			return fail(EINVAL, "%s promises more pages than a file can hold", name);
+		pagemap->size += count * PAGE_SIZE;
+	}
+	*grow(&pagemap->entries, &pagemap->count) = entry;
+	return 0;
+}
+
+static int read_entries(struct pagemap *pagemap, const char *directory, struct image *image)
+{
+	autofree char *name = format_text("%s/%s", directory, image_name(image));
+	PagemapHead *head = NULL;
+	PagemapEntry *entry;
+	int result = image_read_as(image, pagemap_head, &head);
+
+	if (result <= 0)
+		return result ?: fail(EINVAL, "%s is empty", name);
+	pagemap->pages_id = head->pages_id;
+	image_free(head);
+	while ((result = image_read_as(image, pagemap_entry, &entry)) > 0) {
+		result = add_entry(pagemap, name, entry);
+		image_free(entry);
+		if (result)
+			return result;
+	}
+	return result;
+}
+
+int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_kind kind, unsigned long id)
+{
+	struct image *image;
+	int result;
+
+	*pagemap = (struct pagemap){ 0 };
+	result = image_open(store, &image, kind, id);
+	if (result)
+		return result;
+	result = read_entries(pagemap, image_store_name(store), image);
+	image_close(image);
+	return result;
+}
+
+void pagemap_free(struct pagemap *pagemap)
+{
+	free(pagemap->entries);
+	*pagemap = (struct pagemap){ 0 };
+}

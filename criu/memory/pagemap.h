@@ -1,0 +1,28 @@
+/*
+ * pagemap.h - one pagemap image, read and checked: which pages of a task, or of shared memory, one snapshot holds, and which it
+ * leaves to its parent. What a whole chain holds is told by stack.h.
+ */
+#ifndef CRIU_MEMORY_PAGEMAP_H
+#define CRIU_MEMORY_PAGEMAP_H
+
+#include "image/image.h"
+#include "memory/pages.h"
+
+struct pagemap_entry {
+	uint64_t start, count; /* bytes, pages */
+	unsigned flags;	       /* either PAGES_PRESENT or PAGES_IN_PARENT; perhaps PAGES_LAZY */
+	uint64_t offset;       /* present: in the pages image, bytes */
+};
+
+struct pagemap {
+	uint32_t pages_id;	       /* pages-N.img */
+	struct pagemap_entry *entries; /* sorted, disjoint, none is empty */
+	size_t count;
+	uint64_t size; /* what it promises to be in the pages image, bytes */
+};
+
+/* -ENOENT (not recorded): there is no such image. To be freed in any case. */
+int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_kind kind, unsigned long id);
+void pagemap_free(struct pagemap *pagemap);
+
+#endif

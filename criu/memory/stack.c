@@ -1,0 +1,222 @@
+/*
+ * stack.c - which layer of a chain has which page: one walk from the newest to the oldest. See stack.h.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "memory/pagemap.h"
+#include "memory/stack.h"
+
+/* Which images of each layer a walk reads. */
+struct walk {
+	struct page_stack *stack;
+	enum image_kind kind;
+	unsigned long id;
+	struct page_runs wanted; /* what no layer up to now has, and the next must; `offset` is the address */
+};
+
+static void want(struct page_runs *wanted, uint64_t start, uint64_t count)
+{
+	page_runs_add(wanted, &(struct page_run){ .start = start, .count = count, .offset = start });
+}
+
+/* ---- errors ---- */
+
+static struct image_store *store_of(const struct walk *walk, size_t layer)
+{
+	return page_chain_store(walk->stack->chain, layer);
+}
+
+/* "DIR/pagemap-1.img leaves the page at 0x1000 to its parent": whoever reads it can look there. */
+static int fail_absent(const struct walk *walk, size_t layer, uint64_t address)
+{
+	char name[IMAGE_NAME_SIZE];
+
+	image_file_name(name, walk->kind, walk->id);
+	if (layer == page_chain_length(walk->stack->chain))
+		return fail(EINVAL,
+			    "%s/%s leaves the page at %#" PRIx64
+			    " to a parent snapshot, and there is no `parent` beside it",
+			    image_store_name(store_of(walk, layer - 1)), name, address);
+	return fail(EINVAL, "%s/%s leaves the page at %#" PRIx64 " to its parent, and %s has no such page",
+		    image_store_name(store_of(walk, layer - 1)), name, address,
+		    image_store_name(store_of(walk, layer)));
+}
+
+/* ---- one layer ---- */
+
+static bool has_runs(const struct page_stack *stack, size_t layer)
+{
+	return page_stack_layer(stack, layer).count != 0;
+}
+
+static int check_pages(const struct walk *walk, size_t layer, const struct pagemap *pagemap)
+{
+	struct image_store *store = store_of(walk, layer);
+	char pages[IMAGE_NAME_SIZE], name[IMAGE_NAME_SIZE];
+	struct image *image;
+	int result = image_open(store, &image, IMAGE_PAGES, pagemap->pages_id);
+
+	image_file_name(pages, IMAGE_PAGES, pagemap->pages_id);
+	image_file_name(name, walk->kind, walk->id);
+	if (result == -ENOENT)
+		return fail(0, "%s/%s, which %s refers to, is missing", image_store_name(store), pages, name);
+	if (!result && image_size(image) < pagemap->size)
+		result = fail(EINVAL,
+			      "%s/%s is too short: it has %" PRIu64 " bytes, and %s promises %" PRIu64,
+			      image_store_name(store), pages, image_size(image), name, pagemap->size);
+	image_close(image);
+	return result;
+}
+
+/* Takes what is wanted from [*at…end) and lies in one entry; *at is behind it then. */
+static void take_piece(struct page_stack *stack, const struct pagemap_entry *entry, size_t layer,
+		       uint64_t *at, uint64_t end, struct page_runs *wanted)
+{
+	struct page_run piece = {
+		.start = *at,
+		.layer = layer,
+		.offset = entry->offset + (*at - entry->start),
+		.flags = entry->flags & PAGES_LAZY,
+	};
+
+	*at = min(end, entry->start + entry->count * PAGE_SIZE);
+	piece.count = (*at - piece.start) / PAGE_SIZE;
+	if (entry->flags & PAGES_PRESENT)
+		page_runs_add(&stack->by_layer, &piece);
+	else
+		want(wanted, piece.start, piece.count);
+}
+
+/* Both are sorted: they are gone through side by side. What is the parent's is wanted from then on. */
+static int take_wanted(struct walk *walk, size_t layer, const struct pagemap *pagemap)
+{
+	const struct pagemap_entry *entry = pagemap->entries, *end = entry + pagemap->count;
+	struct page_runs wanted = walk->wanted;
+	int result = 0;
+
+	walk->wanted = (struct page_runs){ 0 };
+	for (size_t i = 0; !result && i < wanted.count; i++) {
+		uint64_t at = wanted.items[i].start;
+
+		while (at < page_run_end(&wanted.items[i])) {
+			while (entry < end && entry->start + entry->count * PAGE_SIZE <= at)
+				entry++;
+			if (entry == end || entry->start > at) {
+				result = fail_absent(walk, layer, at);
+				break;
+			}
+			take_piece(walk->stack, entry, layer, &at, page_run_end(&wanted.items[i]),
+				   &walk->wanted);
+		}
+	}
+	page_runs_free(&wanted);
+	return result;
+}
+
+static int take_layer(struct walk *walk, size_t layer)
+{
+	struct page_stack *stack = walk->stack;
+	struct pagemap pagemap;
+	int result;
+
+	if (layer == page_chain_length(stack->chain))
+		return fail_absent(walk, layer, walk->wanted.items[0].start);
+	result = pagemap_read(&pagemap, store_of(walk, layer), walk->kind, walk->id);
+	if (result == -ENOENT && layer)
+		result = fail_absent(walk, layer, walk->wanted.items[0].start);
+	for (size_t i = 0; !result && !layer && i < pagemap.count; i++)
+		want(&walk->wanted, pagemap.entries[i].start, pagemap.entries[i].count);
+	if (!result) {
+		*grow(&stack->layers, &stack->layer_count) =
+			(struct stack_layer){ .pages_id = pagemap.pages_id, .first = stack->by_layer.count };
+		result = take_wanted(walk, layer, &pagemap);
+	}
+	if (!result && has_runs(stack, layer))
+		result = check_pages(walk, layer, &pagemap);
+	pagemap_free(&pagemap);
+	return result;
+}
+
+/* ---- all of them ---- */
+
+static int compare_runs(const void *left, const void *right)
+{
+	const struct page_run *a = left, *b = right;
+
+	return a->start < b->start ? -1 : a->start > b->start;
+}
+
+/* Nearly always there is but one layer, or but one that has pages: then both orders are one. */
+static void sort_runs(struct page_stack *stack)
+{
+	const struct page_runs *from = &stack->by_layer;
+	size_t layers = 0;
+
+	for (size_t i = 0; i < stack->layer_count; i++)
+		layers += has_runs(stack, i);
+	stack->runs = *from;
+	if (layers < 2)
+		return;
+	stack->runs.items = allocate_array(from->count, sizeof(*from->items));
+	memcpy(stack->runs.items, from->items, from->count * sizeof(*from->items));
+	qsort(stack->runs.items, from->count, sizeof(*from->items), compare_runs);
+}
+
+int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum image_kind kind,
+		    unsigned long id)
+{
+	struct walk walk = { .stack = stack, .kind = kind, .id = id };
+	int result;
+
+	*stack = (struct page_stack){ .chain = chain };
+	result = take_layer(&walk, 0);
+	for (size_t layer = 1; !result && walk.wanted.count; layer++)
+		result = take_layer(&walk, layer);
+	page_runs_free(&walk.wanted);
+	if (result)
+		page_stack_close(stack);
+	else
+		sort_runs(stack);
+	return result;
+}
+
+void page_stack_close(struct page_stack *stack)
+{
+	if (stack->runs.items != stack->by_layer.items)
+		page_runs_free(&stack->runs);
+	page_runs_free(&stack->by_layer);
+	free(stack->layers);
+	*stack = (struct page_stack){ .chain = stack->chain };
+}
+
+struct page_runs page_stack_layer(const struct page_stack *stack, size_t layer)
+{
+	size_t first, end;
+
+	if (layer >= stack->layer_count)
+		return (struct page_runs){ 0 };
+	first = stack->layers[layer].first;
+	end = layer + 1 < stack->layer_count ? stack->layers[layer + 1].first : stack->by_layer.count;
+	return (struct page_runs){ stack->by_layer.items + first, end - first };
+}
+
+int page_stack_read(const struct page_stack *stack, size_t layer, void *buffer, uint64_t count,
+		    uint64_t offset)
+{
+	return page_stack_read_into(stack, layer, &(struct iovec){ buffer, count * PAGE_SIZE }, 1, offset);
+}
+
+int page_stack_read_into(const struct page_stack *stack, size_t layer, struct iovec *places, int count,
+			 uint64_t offset)
+{
+	return page_chain_read(stack->chain, layer, stack->layers[layer].pages_id, places, count, offset);
+}
+
+void page_stack_ahead(const struct page_stack *stack, size_t layer, uint64_t offset, uint64_t size)
+{
+	page_chain_ahead(stack->chain, layer, stack->layers[layer].pages_id, offset, size);
+}

@@ -1,0 +1,49 @@
+/*
+ * stack.h - the memory of one task, or one shared memory, as a whole chain of snapshots holds it.
+ *
+ * A snapshot's pagemap says of a page that it is here, or that it is the parent's; a page that is in no entry is nobody's, whatever
+ * the parent has:
+ *
+ *	first, 1      03:3         0B:6               18:4          03 04 05 0B…10 18 19 1A 1B are here
+ *	second, 0     03:2:P 05:1  0B:4:P 0F:3   17:2     19:3:P    05 0F 10 11 17 18 are here
+ *	              ----------------------------------------------
+ *	the stack     03:2@1 05:1@0 0B:4@1 0F:3@0 17:2@0 19:3@1
+ *
+ * All layers are gone through once, from the newest to the oldest, with what is still wanted: the work is in proportion to their
+ * entries. What is promised and nowhere is an error then, before anything is made of it.
+ */
+#ifndef CRIU_MEMORY_STACK_H
+#define CRIU_MEMORY_STACK_H
+
+#include "memory/chain.h"
+#include "memory/runs.h"
+
+struct page_stack {
+	struct page_runs runs;	   /* by address: sorted, disjoint, final; with layer and offset */
+	struct page_runs by_layer; /* the same, by layer and then by address: as they lie on the disk */
+	struct page_chain *chain;  /* not ours */
+	struct stack_layer {
+		uint32_t pages_id;
+		size_t first; /* of its runs, in by_layer */
+	} * layers;	      /* those that were looked at: older ones have nothing that is seen */
+	size_t layer_count;
+};
+
+/* -ENOENT (not recorded): the newest layer has no such image. To be closed in any case. */
+int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum image_kind kind,
+		    unsigned long id) must_check;
+void page_stack_close(struct page_stack *stack);
+
+/* The runs of one layer; nothing to be freed. In this order reading is fast: the same image, onwards. */
+struct page_runs page_stack_layer(const struct page_stack *stack, size_t layer);
+
+/* Reads `count` pages of a layer from `offset` on. */
+int page_stack_read(const struct page_stack *stack, size_t layer, void *buffer, uint64_t count,
+		    uint64_t offset) must_check;
+/* The same, into several places (which are changed): `count` is theirs. */
+int page_stack_read_into(const struct page_stack *stack, size_t layer, struct iovec *places, int count,
+			 uint64_t offset) must_check;
+/* What a reader will come to soon. */
+void page_stack_ahead(const struct page_stack *stack, size_t layer, uint64_t offset, uint64_t size);
+
+#endif

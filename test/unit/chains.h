@@ -1,0 +1,143 @@
+/*
+ * chains.h - for unit tests of chains: snapshots of nothing but memory, in directories 0, 1, 2 … of images.h's own. Every page of
+ * every layer says whose it is and which.
+ */
+#ifndef TEST_UNIT_CHAINS_H
+#define TEST_UNIT_CHAINS_H
+
+#include "images.h"
+#include "memory/pagemap.h"
+#include "memory/stack.h"
+#include "pagemap.pb-c.h"
+
+#define PAGES(number) ((uint64_t)(number)*PAGE_SIZE)
+#define ID	      4711
+
+struct entry {
+	uint64_t page, count;
+	unsigned flags;
+};
+#define HERE   PAGES_PRESENT
+#define PARENT PAGES_IN_PARENT
+
+static inline char *layer_path(unsigned layer)
+{
+	return format_text("%s/%u", directory, layer);
+}
+
+static inline struct image_store *layer_open(unsigned layer, bool for_writing)
+{
+	autofree char *path = layer_path(layer);
+	struct image_store *store;
+
+	assert_int_equal(image_store_open_directory(&store, path, for_writing), 0);
+	return store;
+}
+
+static inline void set_parent(unsigned layer, const char *target)
+{
+	autofree char *link = format_text("%s/%u/parent", directory, layer);
+
+	unlink(link);
+	assert_int_equal(symlink(target, link), 0);
+}
+
+static inline void fill_page(char *page, unsigned layer, uint64_t number)
+{
+	memset(page, 'a' + layer % 26, PAGE_SIZE);
+	snprintf(page, PAGE_SIZE, "layer %u page %lu", layer, (unsigned long)number);
+}
+
+static inline void write_pagemap(struct image_store *store, unsigned layer, const struct entry *entries,
+				 size_t count, uint32_t pages_id)
+{
+	PagemapHead head = PAGEMAP_HEAD__INIT;
+	struct image *pagemap, *pages;
+	char page[PAGE_SIZE];
+
+	head.pages_id = pages_id;
+	assert_int_equal(image_create(store, &pagemap, IMAGE_PAGEMAP, ID), 0);
+	assert_int_equal(image_create(store, &pages, IMAGE_PAGES, pages_id), 0);
+	assert_int_equal(image_write(pagemap, &head.base), 0);
+	for (size_t i = 0; i < count; i++) {
+		PagemapEntry entry = PAGEMAP_ENTRY__INIT;
+
+		entry.vaddr = PAGES(entries[i].page);
+		message_set(&entry, nr_pages, entries[i].count);
+		message_set(&entry, flags, entries[i].flags);
+		assert_int_equal(image_write(pagemap, &entry.base), 0);
+		for (uint64_t p = 0; entries[i].flags & HERE && p < entries[i].count; p++) {
+			fill_page(page, layer, entries[i].page + p);
+			assert_int_equal(image_write_bytes(pages, page, sizeof(page)), 0);
+		}
+	}
+	assert_int_equal(image_close(pagemap), 0);
+	assert_int_equal(image_close(pages), 0);
+}
+
+/* Layers count as in a chain: 0 is the newest. Its parent is the next one, if `has_parent`. Its snapshot_id is its number + 1. */
+static inline void make_layer(unsigned layer, bool has_parent, const struct entry *entries, size_t count)
+{
+	struct image_store *store = layer_open(layer, true);
+	InventoryEntry *inventory = inventory_new();
+	autofree char *target = format_text("../%u", layer + 1);
+
+	message_set(inventory, snapshot_id, layer + 1);
+	if (has_parent) {
+		message_set(inventory, parent_id, layer + 2);
+		set_parent(layer, target);
+	}
+	write_pagemap(store, layer, entries, count, 1 + layer % 3);
+	assert_int_equal(image_store_commit(store, &inventory->base), 0);
+	image_free(inventory);
+	image_store_close(store);
+}
+
+#define layer(number, has_parent, ...)                                                  \
+	do {                                                                            \
+		const struct entry entries_made[] = { __VA_ARGS__ };                    \
+		make_layer(number, has_parent, entries_made, array_size(entries_made)); \
+	} while (0)
+
+struct opened {
+	struct image_store *store;
+	struct page_chain *chain;
+	struct page_stack stack;
+};
+
+static inline struct opened open_stack(unsigned layer)
+{
+	struct opened opened = { .store = layer_open(layer, false) };
+
+	assert_int_equal(page_chain_open(&opened.chain, opened.store), 0);
+	assert_int_equal(page_stack_open(&opened.stack, opened.chain, IMAGE_PAGEMAP, ID), 0);
+	return opened;
+}
+
+static inline void close_stack(struct opened *opened)
+{
+	page_stack_close(&opened->stack);
+	page_chain_close(opened->chain);
+	image_store_close(opened->store);
+}
+
+static inline void assert_page(const struct page_stack *stack, const struct page_run *run, uint64_t page)
+{
+	char expected[PAGE_SIZE], found[PAGE_SIZE];
+	uint64_t offset = run->offset + (PAGES(page) - run->start);
+
+	fill_page(expected, run->layer, page);
+	assert_int_equal(page_stack_read(stack, run->layer, found, 1, offset), 0);
+	assert_string_equal(found, expected);
+	assert_memory_equal(found, expected, PAGE_SIZE);
+}
+
+/* Each page of the runs is what its layer has written. */
+static inline void assert_pages(const struct page_stack *stack, const struct page_runs *runs)
+{
+	for (size_t i = 0; i < runs->count; i++)
+		for (uint64_t page = 0; page < runs->items[i].count; page++)
+			assert_page(stack, &runs->items[i], runs->items[i].start / PAGE_SIZE + page);
+}
+
+#endif
