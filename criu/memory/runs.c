@@ -45,3 +45,49 @@ uint64_t page_runs_total(const struct page_runs *runs)
 		total += runs->items[i].count;
 	return total;
 }
+
+static void add_planned(struct page_runs *plan, uint64_t start, uint64_t end, uint32_t layer)
+{
+	if (start < end)
+		page_runs_add(plan, &(struct page_run){ .start = start,
+							.count = (end - start) / PAGE_SIZE,
+							.layer = layer,
+							.offset = start });
+}
+
+static void plan_unchanged(const struct page_run *run, const struct page_runs *parent, size_t *next,
+			   struct page_runs *plan)
+{
+	uint64_t cursor = run->start, end = page_run_end(run);
+
+	while (*next < parent->count && page_run_end(&parent->items[*next]) <= cursor)
+		++*next;
+	for (size_t i = *next; i < parent->count && parent->items[i].start < end; i++) {
+		uint64_t from = max(parent->items[i].start, cursor);
+		uint64_t to = min(page_run_end(&parent->items[i]), end);
+
+		add_planned(plan, cursor, from, 0);
+		add_planned(plan, from, to, 1);
+		cursor = to;
+	}
+	add_planned(plan, cursor, end, 0);
+}
+
+void page_runs_plan(const struct page_runs *changed, const struct page_runs *unchanged,
+		    const struct page_runs *parent, struct page_runs *plan)
+{
+	size_t next_changed = 0,
+	       next = unchanged->count ? page_runs_find(parent, unchanged->items[0].start) : 0;
+
+	for (size_t i = 0; i < unchanged->count || next_changed < changed->count;) {
+		const struct page_run *run = &changed->items[next_changed];
+
+		if (next_changed < changed->count &&
+		    (i == unchanged->count || run->start < unchanged->items[i].start)) {
+			add_planned(plan, run->start, page_run_end(run), 0);
+			next_changed++;
+		} else {
+			plan_unchanged(&unchanged->items[i++], parent, &next, plan);
+		}
+	}
+}

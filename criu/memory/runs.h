@@ -34,4 +34,12 @@ void page_runs_free(struct page_runs *runs);
 size_t page_runs_find(const struct page_runs *runs, uint64_t address);
 uint64_t page_runs_total(const struct page_runs *runs); /* pages */
 
+/*
+ * What a snapshot with a parent is made of, in ascending order: in layer 0 what is to be saved, in layer 1 what the parent has.
+ * `changed` and `unchanged` are what the task has; they do not overlap. What is unchanged and not the parent's is saved: a promise
+ * is only made where the parent keeps it.
+ */
+void page_runs_plan(const struct page_runs *changed, const struct page_runs *unchanged,
+		    const struct page_runs *parent, struct page_runs *plan);
+
 #endif

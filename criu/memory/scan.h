@@ -1,5 +1,5 @@
 /*
- * scan.h - which pages of a mapping hold something of the task's own.
+ * scan.h - which pages of a mapping hold something of the task's own, and which of those the kernel has not seen written.
  */
 #ifndef CRIU_MEMORY_SCAN_H
 #define CRIU_MEMORY_SCAN_H
@@ -12,11 +12,46 @@ struct scanner; /* for one task */
 int scanner_open(struct scanner **scanner, int proc);
 void scanner_close(struct scanner *scanner);
 
+/* What the kernel has noted about pages, to be asked for. */
+enum page_note {
+	NOTE_NOTHING,	 /* is asked: every page counts as changed */
+	NOTE_SOFT_DIRTY, /* soft-dirty bits, cleared through clear_refs */
+	NOTE_WRITTEN,	 /* userfaultfd's asynchronous write protection (Linux 6.7): see written.c */
+};
+
 /*
- * Adds the ranges of [start, end) that were written by the task (present or swapped, not the zero page; in a file mapping: not
- * the file's own pages) to *runs; `offset` of the runs means nothing. 0 or -errno, recorded.
+ * Which page frames a task had at some addresses, some in each 2 MiB. mremap() moves whole page tables of 4 KiB pages, and
+ * does not mark them soft-dirty (seen on Linux 6.1, 6.12 and 7.2): what is clean may be somebody else's clean page. Where
+ * one of the frames is still in its place, and clean, no table was moved.
  */
-int scan_pages(struct scanner *scanner, uint64_t start, uint64_t end, bool is_file, struct page_runs *runs);
+struct frames {
+	struct frame {
+		uint64_t address, place;
+	} * items; /* sorted */
+	size_t count;
+};
+
+struct scan {
+	uint64_t start, end;
+	bool is_file; /* a private mapping of a file: pages that are still the file's are not the task's */
+	enum page_note note;
+	const struct frames *known; /* for soft-dirty: when the note was begun */
+	struct frames *noted;	    /* of now, for the next; NULL: not wanted */
+};
+
+/*
+ * Adds the ranges that were written by the task (present or swapped, not the zero page; in a file mapping: not the file's own
+ * pages) to *changed, or, if the note says for certain that they were not written since it was begun, to *unchanged. `offset` of
+ * the runs means nothing. 0 or -errno, recorded.
+ */
+int scan_pages(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
+	       struct page_runs *unchanged);
+
+/*
+ * From now on (Linux 6.7) the task's own pages of [start, end) are write-protected, and so noted when they are written. A page of the
+ * file itself is left alone: when the kernel drops it, it would leave a marker that looks like a page of the task's.
+ */
+int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_file);
 
 /* The guard regions (madvise(MADV_GUARD_INSTALL), Linux 6.13) of [start, end). Kernels before 6.15 do not tell: none. */
 int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct page_runs *runs);

@@ -1,6 +1,9 @@
 /*
  * runs_test.c - page runs: what is joined and what is not, finding, the borders of both.
  */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include "unit.h"
 #include "memory/runs.h"
 
@@ -71,13 +74,122 @@ static void highest(void **state unused)
 	page_runs_free(&runs);
 }
 
+/* As "03:2:P 05:1": pages in hex, how many, and P if the parent has them. */
+static char *text_of(const struct page_runs *runs)
+{
+	static char text[512];
+
+	*text = '\0';
+	for (size_t i = 0; i < runs->count; i++)
+		sprintf(text + strlen(text), "%s%02X:%d%s", i ? " " : "",
+			(unsigned)(runs->items[i].start / PAGE_SIZE), (int)runs->items[i].count,
+			runs->items[i].layer ? ":P" : "");
+	return text;
+}
+
+static void assert_plan(struct page_runs *changed, struct page_runs *unchanged, struct page_runs *parent,
+			const char *expected)
+{
+	struct page_runs plan = { 0 };
+
+	page_runs_plan(changed, unchanged, parent, &plan);
+	assert_string_equal(text_of(&plan), expected);
+	page_runs_free(&plan);
+	page_runs_free(changed);
+	page_runs_free(unchanged);
+	page_runs_free(parent);
+}
+
+static void add_at(struct page_runs *runs, uint64_t page, uint64_t count)
+{
+	add(runs, page, count, 0, page);
+}
+
+/* The drawing of the design: '=' unchanged, '+' new or written. */
+static void plan_drawn(void **state unused)
+{
+	struct page_runs changed = { 0 }, unchanged = { 0 }, parent = { 0 };
+
+	add_at(&parent, 0x03, 3);
+	add_at(&parent, 0x0b, 6);
+	add_at(&parent, 0x18, 4);
+	add_at(&unchanged, 0x03, 2);
+	add_at(&changed, 0x05, 1);
+	add_at(&unchanged, 0x0b, 4);
+	add_at(&changed, 0x0f, 3);
+	add_at(&changed, 0x17, 2);
+	add_at(&unchanged, 0x19, 3);
+	assert_plan(&changed, &unchanged, &parent, "03:2:P 05:1 0B:4:P 0F:3 17:2 19:3:P");
+}
+
+/* Without a parent all is saved. */
+static void plan_first(void **state unused)
+{
+	struct page_runs changed = { 0 }, unchanged = { 0 }, parent = { 0 };
+
+	add_at(&changed, 0x03, 3);
+	add_at(&changed, 0x0b, 6);
+	add_at(&unchanged, 0x18, 4);
+	assert_plan(&changed, &unchanged, &parent, "03:3 0B:6 18:4");
+}
+
+/* No promise is made that the parent cannot keep: a page of zeros was not saved there, another was dropped before. */
+static void plan_no_promise(void **state unused)
+{
+	struct page_runs changed = { 0 }, unchanged = { 0 }, parent = { 0 };
+
+	add_at(&parent, 2, 2);
+	add_at(&parent, 6, 1);
+	add_at(&parent, 9, 20);
+	add_at(&unchanged, 1, 10);
+	add_at(&changed, 11, 1);
+	add_at(&unchanged, 12, 1);
+	add_at(&unchanged, 40, 1);
+	assert_plan(&changed, &unchanged, &parent, "01:1 02:2:P 04:2 06:1:P 07:2 09:2:P 0B:1 0C:1:P 28:1");
+}
+
+/* Any two sets of pages, against a list of what each page is. */
+static void plan_any(void **state unused)
+{
+	enum { NOTHING, CHANGED, UNCHANGED };
+
+	srand(7);
+	for (int round = 0; round < 2000; round++) {
+		struct page_runs changed = { 0 }, unchanged = { 0 }, parent = { 0 }, plan = { 0 };
+		int what[40], expected[40], found[40] = { 0 };
+		bool has[40];
+
+		for (int page = 0; page < 40; page++) {
+			what[page] = page && rand() % 3 ? what[page - 1] : rand() % 3;
+			has[page] = page && rand() % 3 ? has[page - 1] : rand() % 2;
+			if (what[page] == CHANGED)
+				add_at(&changed, page, 1);
+			if (what[page] == UNCHANGED)
+				add_at(&unchanged, page, 1);
+			if (has[page])
+				add_at(&parent, page, 1);
+			expected[page] = !what[page] ? 0 : what[page] == UNCHANGED && has[page] ? 2 : 1;
+		}
+		page_runs_plan(&changed, &unchanged, &parent, &plan);
+		for (size_t i = 0; i < plan.count; i++) {
+			assert_true(!i || plan.items[i].start >= page_run_end(&plan.items[i - 1]));
+			for (uint64_t page = 0; page < plan.items[i].count; page++)
+				found[plan.items[i].start / PAGE_SIZE + page] = plan.items[i].layer + 1;
+		}
+		assert_memory_equal(found, expected, sizeof(found));
+		page_runs_free(&changed);
+		page_runs_free(&unchanged);
+		page_runs_free(&parent);
+		page_runs_free(&plan);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(joined),
-		cmocka_unit_test(kept_apart),
-		cmocka_unit_test(find),
-		cmocka_unit_test(highest),
+		cmocka_unit_test(joined),	   cmocka_unit_test(kept_apart), cmocka_unit_test(find),
+		cmocka_unit_test(highest),	   cmocka_unit_test(plan_drawn), cmocka_unit_test(plan_first),
+		cmocka_unit_test(plan_no_promise), cmocka_unit_test(plan_any),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
