@@ -132,6 +132,7 @@ static int write_state(const struct victim *victim)
 {
 	const struct infection *infection = victim->infection;
 	struct parasite_state state = { .sockets = { -1, -1 },
+					.userfaultfd = -1,
 					.home_stack = infection->home.entry,
 					.home_size = infection->home.end - infection->home.entry };
 	int result;

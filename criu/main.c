@@ -18,7 +18,7 @@ static const struct command {
 	int (*run)(const struct options *options);
 	bool opens_log; /* itself: in the directory of the images, which a dump has to make first */
 } commands[] = {
-#define COMMAND(name, function, bit, arguments, help) { name, function, bit & (DUMP | RESTORE) },
+#define COMMAND(name, function, bit, arguments, help) { name, function, bit & (DUMP | PRE_DUMP | RESTORE) },
 #include "cli/options.def"
 };
 
@@ -67,7 +67,7 @@ static char *headline_of(const struct options *options)
 	autofree char *path = format_text("/proc/%d/comm", options->tree);
 	autofree char *name = NULL;
 
-	if (strcmp(options->command, "dump"))
+	if (strcmp(options->command, "dump") && strcmp(options->command, "pre-dump"))
 		return format_text("%s failed", options->command);
 	if (read_text_at(AT_FDCWD, path, &name) <= 0)
 		return format_text("cannot dump process %d", options->tree);

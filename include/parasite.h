@@ -43,6 +43,7 @@ struct parasite_state {
 	uint64_t home_stack;	 /* where the way home belongs on the thread's stack … */
 	uint64_t home_size;	 /* … and its size; it lies at PARASITE_HOME until then */
 	uint64_t syscall_return; /* `syscall; ret` in the task's own code; 0: there is none */
+	int32_t userfaultfd;	 /* made by a call and not closed by one yet; -1: none */
 };
 
 #endif

@@ -6,9 +6,10 @@
 
 #include "cli/options.h"
 
-int command_dump(const struct options *options);    /* criu/dump/dump.c */
-int command_restore(const struct options *options); /* criu/restore/restore.c */
-int command_check(const struct options *options);   /* criu/cli/check.c */
-int command_show(const struct options *options);    /* criu/cli/show.c */
+int command_dump(const struct options *options);     /* criu/dump/dump.c */
+int command_pre_dump(const struct options *options); /* criu/dump/dump.c */
+int command_restore(const struct options *options);  /* criu/restore/restore.c */
+int command_check(const struct options *options);    /* criu/cli/check.c */
+int command_show(const struct options *options);     /* criu/cli/show.c */
 
 #endif

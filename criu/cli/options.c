@@ -362,6 +362,9 @@ static int apply(struct options *options, const struct setting *setting)
 	case TEXT:
 		*(const char **)field = setting->argument;
 		return 0;
+	case OPTIONAL:
+		*(const char **)field = setting->argument ?: "";
+		return 0;
 	case TEXTS:
 		apply_texts(options, setting);
 		return 0;
@@ -430,9 +433,10 @@ static int check_command(const struct options *options)
 static int check_combination(const struct options *options)
 {
 	bool restores = !strcmp(options->command, "restore");
+	bool dumps = !strcmp(options->command, "dump") || !strcmp(options->command, "pre-dump");
 
-	if (!strcmp(options->command, "dump") && !options->tree)
-		return fail(0, "dump needs to know which process: --tree PID");
+	if (dumps && !options->tree)
+		return fail(0, "%s needs to know which process: --tree PID", options->command);
 	if (restores && options->restore_sibling && !options->restore_detached)
 		return fail(0, "--restore-sibling makes sense only with --restore-detached");
 	if (restores && options->exec_cmd && !options->argument_count)

@@ -18,10 +18,11 @@ struct options {
 	size_t argument_count;
 
 	/* Which processes, where */
-	pid_t tree;		/* -t; 0: not given */
-	const char *images_dir; /* -D; NULL: the current directory */
-	const char *work_dir;	/* -W; NULL: the images directory */
-	const char *prev_images_dir;
+	pid_t tree;		     /* -t; 0: not given */
+	const char *images_dir;	     /* -D; NULL: the current directory */
+	const char *work_dir;	     /* -W; NULL: the images directory */
+	const char *prev_images_dir; /* relative to images_dir; NULL: none */
+	const char *track_mem;	     /* NULL: not; "": by the best there is; or the name of a tracker */
 	const char *pidfile;
 	int status_fd; /* -1: none */
 

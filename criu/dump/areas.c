@@ -39,8 +39,12 @@ static const struct {
 	{ "socket:", 0, "mappings of sockets" },
 };
 
-static int refuse_area(const struct task *task, const struct vma *vma, const char *what)
+/* A pre-dump takes what it can: the dump that follows will tell. */
+static int refuse_area(const struct dump *dump, const struct task *task, const struct vma *vma,
+		       const char *what)
 {
+	if (dump->is_pre_dump)
+		return 0;
 	return refuse("process %d (%s): memory at %#llx (%s): %s: not supported yet", task->pid, task->name,
 		      (unsigned long long)vma->start, vma->path, what);
 }
@@ -70,6 +74,8 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 	/* A shared mapping that could be made writable needs its file open for writing. */
 	vma->status |= VMA_REGULAR | (is_shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE);
 	vma->file_flags = is_shared && vma->may_write ? O_RDWR : O_RDONLY;
+	if (dump->is_pre_dump)
+		return 0;
 	if (is_known_file(task, vma))
 		return 0;
 	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start,
@@ -82,14 +88,14 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 {
 	if (vma->flags & MAP_HUGETLB)
-		return refuse_area(task, vma, "huge pages (MAP_HUGETLB)");
+		return refuse_area(dump, task, vma, "huge pages (MAP_HUGETLB)");
 	if (vma->status & VMA_SHADOW_STACK)
-		return refuse_area(task, vma, "shadow stacks");
+		return refuse_area(dump, task, vma, "shadow stacks");
 	for (size_t i = 0; i < array_size(special); i++) {
 		if (strncmp(vma->path, special[i].prefix, strlen(special[i].prefix)))
 			continue;
 		if (special[i].refusal)
-			return refuse_area(task, vma, special[i].refusal);
+			return refuse_area(dump, task, vma, special[i].refusal);
 		vma->status |= special[i].status;
 		vma->flags |= MAP_ANONYMOUS;
 		return vma->status & VMA_ANON_SHARED ? shared_memory_add(&dump->snapshot, task, vma) : 0;
@@ -97,7 +103,7 @@ static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 	if (vma->path[0])
 		return describe_file(dump, task, vma);
 	if (vma->flags & MAP_SHARED)
-		return refuse_area(task, vma, "shared memory without a name");
+		return refuse_area(dump, task, vma, "shared memory without a name");
 	vma->status |= VMA_REGULAR | VMA_ANON_PRIVATE;
 	vma->flags |= MAP_ANONYMOUS;
 	return 0;
@@ -146,12 +152,10 @@ static int add_guards(struct task *task)
 
 int dump_describe_areas(struct dump *dump, struct task *task)
 {
-	uint32_t id;
-	int result = files_add_path(&dump->snapshot, task, "exe", 0, &id);
+	int result = proc_read_smaps(task->proc, &task->vmas);
 
-	if (!result)
-		result = proc_read_smaps(task->proc, &task->vmas);
-	task->mm->exe_file_id = id;
+	if (!result && !dump->is_pre_dump)
+		result = files_add_path(&dump->snapshot, task, "exe", 0, &task->mm->exe_file_id);
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		result = describe_area(dump, task, &task->vmas.items[i]);
 		if (result == -EOPNOTSUPP)

@@ -1,5 +1,5 @@
 /*
- * dump.c - `criu dump`: takes a tree of processes away, or a picture of it. The steps and their order; the work is in the
+ * dump.c - `criu dump`: takes a tree of processes away, or a picture of it; `criu pre-dump`: a picture of its memory. The steps and their order; the work is in the
  * files named in dump.h.
  *
  * Invariant: until the last step a dump can be undone, and if criu dies the kernel undoes it (compel.h).
@@ -19,11 +19,42 @@
 #include "image/image.h"
 #include "memory/shared.h"
 
+/* Before the images of an earlier dump are given up: the previous snapshot may turn out to be none. */
+static int open_previous(void *context)
+{
+	struct dump *dump = context;
+	const struct options *options = dump->options;
+	const struct tracking_request request = {
+		.previous = options->prev_images_dir,
+		.tracker = options->track_mem	     ?:
+				   dump->is_pre_dump ? "" :
+						       NULL,
+		.runs_on = dump->is_pre_dump || options->leave_running || options->leave_stopped,
+	};
+
+	return tracking_open(&dump->tracking, dump->snapshot.images, &request);
+}
+
 static int begin_images(void *context)
 {
 	struct dump *dump = context;
 
-	return image_store_begin(dump->snapshot.images);
+	return image_store_begin(dump->snapshot.images) ?:
+		       image_store_link_parent(dump->snapshot.images, dump->options->prev_images_dir);
+}
+
+static int save_tracking(void *context)
+{
+	struct dump *dump = context;
+
+	return tracking_save(&dump->tracking);
+}
+
+static void withdraw_tracking(void *context)
+{
+	struct dump *dump = context;
+
+	tracking_withdraw(&dump->tracking);
 }
 
 static int run_first_scripts(void *context)
@@ -43,6 +74,7 @@ static int run_last_scripts(void *context)
 /* clang-format off */
 static const struct step dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false },			  /* whatever need not be done while they are frozen */
+	{ "open the previous snapshot", open_previous, NULL, false },
 	{ "begin the images", begin_images, NULL, false },		  /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
@@ -52,9 +84,24 @@ static const struct step dump_steps[] = {
 	{ "save the files", dump_save_files, NULL, false },		  /* reads what is in pipes: while all stands still */
 	{ "let the processes run on", dump_release_early, NULL, false },  /* -R: they need not wait for the rest, nor the disk */
 	{ "save the processes", dump_save_tasks, NULL, false },
+	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
 	{ "complete the images", dump_complete, dump_withdraw, false },	  /* on disk, then inventory.img: now it is a dump */
 	{ "run the scripts (post-dump)", run_last_scripts, NULL, false }, /* they may still say no */
 	{ "let the processes go", dump_release, NULL, true },		  /* cannot be undone */
+};
+
+/* In as far as it is the memory: the processes run on while it is written. */
+static const struct step pre_dump_steps[] = {
+	{ "look ahead", dump_look_ahead, NULL, false },
+	{ "open the previous snapshot", open_previous, NULL, false },
+	{ "begin the images", begin_images, NULL, false },
+	{ "freeze the processes", dump_freeze, dump_thaw, false },
+	{ "look at the memory", pre_dump_look, NULL, false },
+	{ "note which pages there are", pre_dump_scan, pre_dump_forget, false },
+	{ "let the processes run on", dump_release, NULL, false },	  /* what was begun is given up again with our descriptors */
+	{ "save the memory", pre_dump_save, NULL, false },
+	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
+	{ "complete the images", dump_complete, dump_withdraw, false },
 };
 /* clang-format on */
 
@@ -90,9 +137,9 @@ static void free_files(struct snapshot *snapshot)
 		}
 }
 
-int command_dump(const struct options *options)
+static int run(const struct options *options, bool is_pre_dump)
 {
-	struct dump dump = { .options = options, .work_directory = -1 };
+	struct dump dump = { .options = options, .work_directory = -1, .is_pre_dump = is_pre_dump };
 	int result;
 
 	snapshot_init(&dump.snapshot);
@@ -103,10 +150,17 @@ int command_dump(const struct options *options)
 		.leave_stopped = options->leave_stopped,
 	};
 	result = open_directories(&dump);
-	if (!result)
+	if (!result && is_pre_dump)
+		result = steps_run("pre-dump", pre_dump_steps, array_size(pre_dump_steps), &dump);
+	else if (!result)
 		result = steps_run("dump", dump_steps, array_size(dump_steps), &dump);
+	/* The snapshot stands: from here on its keeper is not to end with us. */
+	if (!result)
+		result = tracking_confirm(&dump.tracking);
 	if (!result)
 		result = dump_save_statistics(&dump);
+	pre_dump_forget(&dump);
+	tracking_close(&dump.tracking);
 	shared_memory_close(&dump.snapshot);
 	free_files(&dump.snapshot);
 	image_store_close(dump.snapshot.images);
@@ -114,4 +168,14 @@ int command_dump(const struct options *options)
 	if (dump.work_directory >= 0)
 		close(dump.work_directory);
 	return result;
+}
+
+int command_dump(const struct options *options)
+{
+	return run(options, false);
+}
+
+int command_pre_dump(const struct options *options)
+{
+	return run(options, true);
 }

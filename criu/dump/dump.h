@@ -5,9 +5,10 @@
 #define CRIU_DUMP_DUMP_H
 
 #include "base/scripts.h"
+#include "base/steps.h"
 #include "base/time.h"
 #include "cli/options.h"
-#include "memory/pages.h"
+#include "memory/tracker.h"
 #include "model/snapshot.h"
 
 /* The set of cgroups that criu itself is in (inventory.img: root_cg_set): where tasks are put back without --manage-cgroups. */
@@ -18,7 +19,11 @@ struct dump {
 	struct snapshot snapshot;
 	int work_directory;
 	struct scripts scripts;
+	struct tracking tracking;
 	struct page_statistics pages, shared_pages;
+	bool is_pre_dump;	       /* memory only, and the tree runs on */
+	struct pre_dumped *pre_dumped; /* pre_dump.c: one a task */
+	size_t pre_dumped_count;
 	uint32_t next_pages_id;
 	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
@@ -42,6 +47,16 @@ int dump_ask(void *dump);
 void dump_leave(void *dump);
 /* memory.c */
 int dump_memory(void *dump);
+int dump_shared_memory(struct dump *dump);
+int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer);
+/* Writes what a scan has found of a mapping; both lists are used up. */
+int dump_area_pages(struct page_writer *writer, struct tracked *tracked, const struct vma *vma,
+		    struct page_runs *changed, struct page_runs *unchanged);
+/* pre_dump.c: in two parts, while the tasks are frozen and after */
+int pre_dump_look(void *dump);
+int pre_dump_scan(void *dump);
+void pre_dump_forget(void *dump);
+int pre_dump_save(void *dump);
 /* save.c */
 int dump_save_files(void *dump);
 int dump_save_tasks(void *dump);

@@ -115,6 +115,7 @@ static int read_identity(struct task *task)
 		return result;
 	task->group = stat.group;
 	task->session = stat.session;
+	task->start_time = stat.start_time;
 	memcpy(task->name, stat.comm, sizeof(task->name) - 1);
 	if (stat.state == 'Z' || stat.state == 'X') {
 		result = check_zombie(task->proc, task->pid, task->name);
@@ -275,13 +276,19 @@ void dump_thaw(void *context)
 static int release(struct dump *dump)
 {
 	const struct options *options = dump->options;
-	int result = for_each_victim(dump, options->leave_stopped ? victim_thaw_stopped :
-					   options->leave_running ? victim_thaw :
-								    victim_kill);
+	int result = for_each_victim(
+		dump, dump->is_pre_dump || (options->leave_running && !options->leave_stopped) ? victim_thaw :
+		      options->leave_stopped ? victim_thaw_stopped :
+					       victim_kill);
 
 	dump->released = true;
 	dump->thawed = monotonic_time();
 	return result;
+}
+
+static bool dump_tree_runs_on(const struct dump *dump)
+{
+	return dump->options->leave_running && !dump->options->leave_stopped;
 }
 
 /*
@@ -291,9 +298,7 @@ static int release(struct dump *dump)
 int dump_release_early(void *context)
 {
 	struct dump *dump = context;
-	bool runs_on = dump->options->leave_running && !dump->options->leave_stopped;
-
-	return runs_on && !dump->scripts.count ? release(dump) : 0;
+	return dump_tree_runs_on(dump) && !dump->scripts.count ? release(dump) : 0;
 }
 
 int dump_release(void *context)

@@ -1,5 +1,6 @@
 /*
- * memory.c - saves the pages of all tasks: private memory by task, shared anonymous memory once.
+ * memory.c - saves the pages of all tasks: private memory by task, shared anonymous memory once. What the parent snapshot has
+ * is left to it.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -7,21 +8,19 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "dump/dump.h"
-#include "memory/pages.h"
-#include "memory/scan.h"
 #include "memory/shared.h"
 
 #define WINDOW \
 	(1ULL  \
 	 << 30) /* of addresses, scanned at a time: the runs of pages in it fit into 4 MiB, however scattered they are */
 
-static int save_runs(struct page_writer *writer, const struct page_runs *runs, const struct vma *vma,
+static int save_runs(struct page_writer *writer, const struct page_runs *plan, const struct vma *vma,
 		     struct task_memory *memory)
 {
 	bool is_anonymous = !(vma->status & (VMA_FILE_PRIVATE | VMA_VDSO));
 
 	memory->has_relatives = vma->has_relatives;
-	return page_writer_add(writer, runs, PAGES_PRESENT | (is_anonymous ? PAGES_LAZY : 0), is_anonymous,
+	return page_writer_add(writer, plan, PAGES_PRESENT | (is_anonymous ? PAGES_LAZY : 0), is_anonymous,
 			       pages_of_task, memory);
 }
 
@@ -37,48 +36,68 @@ static int save_vdso(struct page_writer *writer, const struct vma *vma, struct t
 	return result;
 }
 
-static int save_area(struct page_writer *writer, struct scanner *scanner, const struct vma *vma,
-		     struct task_memory *memory)
+int dump_area_pages(struct page_writer *writer, struct tracked *tracked, const struct vma *vma,
+		    struct page_runs *changed, struct page_runs *unchanged)
 {
-	bool is_file = vma->status & VMA_FILE_PRIVATE;
+	struct page_runs plan = { 0 };
+	int result = tracked_plan(tracked, vma, changed, unchanged, &plan);
+
+	if (!result)
+		result = save_runs(writer, &plan, vma, &tracked->memory);
+	page_runs_free(&plan);
+	return result;
+}
+
+static int save_area(struct dump *dump, struct page_writer *writer, struct tracked *tracked,
+		     const struct vma *vma)
+{
 	int result = 0;
 
 	if (vma->status & VMA_VDSO)
-		return save_vdso(writer, vma, memory);
+		return save_vdso(writer, vma, &tracked->memory);
 	/* States of getrandom(): restored twice, they would give the same numbers twice. The task expects to find zeros. */
 	if (vma->flags & MAP_DROPPABLE)
 		return 0;
 	for (uint64_t start = vma->start, end; !result && start < vma->end; start = end) {
-		struct page_runs runs = { 0 };
+		struct page_runs changed = { 0 }, unchanged = { 0 };
 
 		end = vma->end - start > WINDOW ? start + WINDOW : vma->end;
-		result = scan_pages(scanner, start, end, is_file, &runs);
+		result = tracked_scan(&dump->tracking, tracked, vma, start, end, &changed, &unchanged);
 		if (!result)
-			result = save_runs(writer, &runs, vma, memory);
-		page_runs_free(&runs);
+			result = dump_area_pages(writer, tracked, vma, &changed, &unchanged);
+		page_runs_free(&changed);
+		page_runs_free(&unchanged);
 	}
 	return result;
 }
 
+int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer)
+{
+	struct page_hashing hashing;
+
+	return page_writer_open(writer, dump->snapshot.images, IMAGE_PAGEMAP, task->pid,
+				dump->next_pages_id++, tracking_hashing(&dump->tracking, false, &hashing),
+				&dump->pages);
+}
+
 static int save_task(struct dump *dump, struct task *task)
 {
-	struct task_memory memory = { .pid = task->pid, .mem = -1 };
 	struct page_writer *writer = NULL;
-	struct scanner *scanner = NULL;
-	int result = scanner_open(&scanner, task->proc);
+	struct tracked tracked;
+	int result = tracked_open(&tracked, &dump->tracking, task);
 
 	if (!result)
-		result = page_writer_open(&writer, dump->snapshot.images, IMAGE_PAGEMAP, task->pid,
-					  dump->next_pages_id++, &dump->pages);
+		result = dump_open_writer(dump, task, &writer);
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 
 		if (vma_is_private(vma))
-			result = save_area(writer, scanner, vma, &memory);
+			result = save_area(dump, writer, &tracked, vma);
 	}
-	scanner_close(scanner);
-	if (memory.mem >= 0)
-		close(memory.mem);
+	/* All of its pages have been read: what is written from here on is for the next snapshot. */
+	if (!result)
+		result = tracked_begin(&dump->tracking, &tracked);
+	tracked_close(&tracked);
 	return page_writer_close(writer) ?: result;
 }
 
@@ -94,6 +113,12 @@ static uint64_t count_resident(const struct snapshot *snapshot)
 	return bytes >> PAGE_SHIFT;
 }
 
+int dump_shared_memory(struct dump *dump)
+{
+	return shared_memory_save(&dump->snapshot, &dump->tracking, &dump->next_pages_id,
+				  &dump->shared_pages);
+}
+
 int dump_memory(void *context)
 {
 	struct dump *dump = context;
@@ -103,7 +128,7 @@ int dump_memory(void *context)
 	dump->memory_began = monotonic_time();
 	dump->next_pages_id = 1;
 	dump->pages.expected = count_resident(&dump->snapshot);
-	result = shared_memory_save(&dump->snapshot, &dump->next_pages_id, &dump->shared_pages);
+	result = dump_shared_memory(dump);
 	for_each_task(task, &dump->snapshot)
 	{
 		if (result || task->state == TASK_DEAD)
@@ -113,8 +138,9 @@ int dump_memory(void *context)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	dump->memory_ended = monotonic_time();
-	log_info("saved %llu pages of tasks and %llu of shared memory; %llu were zero",
+	log_info("saved %llu pages of tasks and %llu of shared memory; %llu were zero, %llu unchanged",
 		 (unsigned long long)dump->pages.written, (unsigned long long)dump->shared_pages.written,
-		 (unsigned long long)(dump->pages.zeros + dump->shared_pages.zeros));
+		 (unsigned long long)(dump->pages.zeros + dump->shared_pages.zeros),
+		 (unsigned long long)(dump->pages.unchanged + dump->shared_pages.unchanged));
 	return result;
 }

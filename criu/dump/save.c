@@ -82,8 +82,12 @@ int dump_complete(void *context)
 {
 	struct dump *dump = context;
 	InventoryEntry *inventory = inventory_new();
+	const struct tracking *tracking = &dump->tracking;
 	int result;
 
+	message_set(inventory, snapshot_id, tracking->snapshot);
+	if (tracking->chain && page_chain_snapshot(tracking->chain, 0))
+		message_set(inventory, parent_id, page_chain_snapshot(tracking->chain, 0));
 	inventory->root_ids = dump_make_ids(1);
 	message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
 	message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
@@ -105,9 +109,14 @@ static void display(const DumpStatsEntry *stats)
 {
 	printf("freezing: %u us\nfrozen: %u us\nsaving memory: %u us\n", stats->freezing_time,
 	       stats->frozen_time, stats->memdump_time);
-	printf("pages looked at: %llu\npages saved: %llu\n",
+	printf("pages looked at: %llu\npages saved: %llu\npages left to the parent: %llu\n",
 	       (unsigned long long)(stats->pages_scanned + stats->shpages_scanned),
-	       (unsigned long long)(stats->pages_written + stats->shpages_written));
+	       (unsigned long long)(stats->pages_written + stats->shpages_written),
+	       (unsigned long long)(stats->pages_skipped_parent + stats->shpages_skipped_parent));
+	if (stats->compared_by)
+		printf("compared with the parent by: %s\n", stats->compared_by);
+	if (stats->tracker)
+		printf("tracked from now on by: %s (%s)\n", stats->tracker, stats->tracker_reason);
 }
 
 static uint32_t microseconds(uint64_t from, uint64_t to)
@@ -130,8 +139,16 @@ int dump_save_statistics(struct dump *dump)
 	stats.memdump_time = stats.memwrite_time = microseconds(dump->memory_began, dump->memory_ended);
 	stats.pages_scanned = dump->pages.scanned;
 	stats.pages_written = dump->pages.written;
+	stats.pages_skipped_parent = dump->pages.unchanged;
 	message_set(&stats, shpages_scanned, dump->shared_pages.scanned);
 	message_set(&stats, shpages_written, dump->shared_pages.written);
+	message_set(&stats, shpages_skipped_parent, dump->shared_pages.unchanged);
+	if (dump->tracking.begins) {
+		stats.tracker = (char *)dump->tracking.begins->name;
+		stats.tracker_reason = (char *)dump->tracking.reason;
+	}
+	if (dump->tracking.looks)
+		stats.compared_by = (char *)dump->tracking.looks->name;
 	if (dump->options->display_stats)
 		display(&stats);
 	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);

@@ -22,6 +22,7 @@
 #include "seccomp.pb-c.h"
 #include "stats.pb-c.h"
 #include "timens.pb-c.h"
+#include "tracking.pb-c.h"
 #include "tty.pb-c.h"
 #include "utsns.pb-c.h"
 
@@ -60,6 +61,8 @@ const struct image_type image_types[IMAGE_KINDS] = {
 	[IMAGE_UTSNS]         = common("UTSNS", "utsns-%lu.img", 0x54473203, utsns_entry),
 	[IMAGE_TIMENS]        = common("TIMENS", "timens-%lu.img", 0x43114433, timens_entry),
 	[IMAGE_CPUINFO]       = common("CPUINFO", "cpuinfo.img", 0x61404013, cpuinfo_entry),
+	[IMAGE_TRACKING]      = common("TRACKING", "tracking.img", 0x4b415254, tracking_entry), /* ours */
+	[IMAGE_HASHES]        = common("HASHES", "hashes-%lu.img", 0x48534148, page_hashes_entry), /* ours */
 	/* In the work directory, so a store of its own. */
 	[IMAGE_STATS]         = { "STATS", "stats-%s", 0x57093306, HEADER_SERVICE,
 				  &stats_entry__descriptor, NULL },

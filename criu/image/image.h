@@ -43,7 +43,9 @@ enum image_kind {
 	IMAGE_UTSNS,
 	IMAGE_TIMENS,
 	IMAGE_CPUINFO,
-	IMAGE_STATS, /* stats-dump (id 0) and stats-restore (id 1) */
+	IMAGE_TRACKING,
+	IMAGE_HASHES, /* a record, then 16 bytes a page */
+	IMAGE_STATS,  /* stats-dump (id 0) and stats-restore (id 1) */
 	IMAGE_KINDS
 };
 
@@ -117,6 +119,8 @@ int image_write_single(struct image_store *store, enum image_kind kind, unsigned
  * by then.
  */
 int image_store_begin(struct image_store *store) must_check;
+/* The snapshot builds on the one in `target`, relative to its own directory; NULL: on none. */
+int image_store_link_parent(struct image_store *store, const char *target) must_check;
 int image_store_commit(struct image_store *store, const ProtobufCMessage *inventory) must_check;
 
 /* The catalog, for `criu show` and for tests. */

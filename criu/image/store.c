@@ -23,6 +23,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
@@ -30,6 +31,7 @@
 
 #define INVENTORY_NAME	   "inventory.img"
 #define INVENTORY_NEW_NAME INVENTORY_NAME ".new"
+#define PARENT_NAME	   "parent" /* a symbolic link to the directory of the parent snapshot */
 
 static struct image_store *new_store(const struct image_store_ops *ops, char *name, int directory)
 {
@@ -143,7 +145,26 @@ int image_store_begin(struct image_store *store)
 	if (removed < 0)
 		return removed;
 	removed = remove_if_there(store, INVENTORY_NEW_NAME);
+	/* What an earlier snapshot noted here is of no use any more; who waits for it (keeper.h) is to see it go. */
+	if (removed >= 0)
+		removed = remove_if_there(store, image_types[IMAGE_TRACKING].pattern);
 	return min(removed, 0);
+}
+
+int image_store_link_parent(struct image_store *store, const char *target)
+{
+	/* Whatever stands under that name and is no link is not ours to remove. */
+	struct stat status;
+
+	if (store->directory < 0)
+		return 0;
+	if (fstatat(store->directory, PARENT_NAME, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    (!S_ISLNK(status.st_mode) || unlinkat(store->directory, PARENT_NAME, 0) < 0))
+		return fail(S_ISLNK(status.st_mode) ? errno : EEXIST, "cannot remove the old %s/" PARENT_NAME,
+			    store->name);
+	if (target && symlinkat(target, store->directory, PARENT_NAME) < 0)
+		return fail(errno, "cannot make the link %s/" PARENT_NAME, store->name);
+	return 0;
 }
 
 static int sync_created(struct image_store *store)

@@ -16,30 +16,45 @@ struct page_writer; /* a pagemap image and its pages image */
 
 struct page_statistics {
 	uint64_t scanned, written, zeros; /* pages */
+	uint64_t unchanged;		  /* … since the parent, which has them */
 	uint64_t expected;		  /* at most so many will be scanned, for who watches; 0: unknown */
 };
 
-/* `kind` and `id` name the pagemap image; `pages_id` the pages image, unique in the directory. */
+/* Hashes of what is written are kept, for the next snapshot to compare with: hashes.h. */
+struct page_hashing {
+	uint64_t seed;
+	uint64_t snapshot; /* the id of the one that is being made */
+};
+
+/* `kind` and `id` name the pagemap image; `pages_id` the pages image, unique in the directory. `hashing` NULL: no hashes. */
 int page_writer_open(struct page_writer **writer, struct image_store *store, enum image_kind kind,
-		     unsigned long id, uint32_t pages_id, struct page_statistics *statistics);
+		     unsigned long id, uint32_t pages_id, const struct page_hashing *hashing,
+		     struct page_statistics *statistics);
 
 /*
- * Where pages come from: fills `buffer` with the pages of `runs[0…count)`, one behind the other. 0 or -errno, recorded.
+ * Where pages come from: fills `buffer` with the pages of `runs[0…count)`, one behind the other. 0 or -errno, recorded. Where
+ * pages have vanished meanwhile, it may make a run shorter; its place in the buffer stays as long as it was.
  */
-typedef int page_source(void *from, const struct page_run *runs, size_t count, char *buffer);
+typedef int page_source(void *from, struct page_run *runs, size_t count, char *buffer);
 
-/* Writes the pages of all runs. Pages of zeros are left out if `skips_zeros`. */
+/*
+ * Writes the pages of the runs of layer 0; those of others are left to the parent. Pages of zeros are left out if `skips_zeros`.
+ */
 int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags,
 		    bool skips_zeros, page_source *source, void *from);
 /* Closes the images; also after an error. NULL is fine. */
 int page_writer_close(struct page_writer *writer);
 
-/* Sources: the memory of a frozen task (`from`: struct task_memory *), a file (`from`: its descriptor, as int *). */
+/* Sources: the memory of a task (`from`: struct task_memory *), a file (`from`: its descriptor, as int *). */
 struct task_memory {
 	pid_t pid;
-	int mem; /* /proc/PID/mem, for what process_vm_readv() may not or should not read; -1 until it is needed */
+	int pidfd;
+	int mem;	    /* /proc/PID/mem, for what process_vm_readv() may not or should not read; -1 */
 	bool has_relatives; /* what is to be read next is shared with others since a fork */
+	bool is_running;    /* pages may vanish, and the task with them */
 };
+int task_memory_open(struct task_memory *memory, pid_t pid, int pidfd, int proc); /* 0 or -errno, recorded */
+void task_memory_close(struct task_memory *memory);
 page_source pages_of_task, pages_of_file;
 
 #endif

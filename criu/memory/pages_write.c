@@ -3,32 +3,31 @@
  * the rest into the pages image. The pagemap follows from what was really written.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include "base/error.h"
-#include "base/io.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "image/message.h"
+#include "memory/hashes.h"
 #include "memory/pages.h"
 #include "memory/stream.h"
 #include "pagemap.pb-c.h"
 
-#define MOST_RUNS 1024 /* in one call of the source; IOV_MAX */
+#define MOST_RUNS 1024 /* in one call of the source; no more than IOV_MAX */
 
 struct page_writer {
 	struct image *pagemap, *pages;
 	struct page_run entry; /* not written yet; count 0: none */
 	unsigned flags;	       /* of that entry */
 	struct page_statistics *statistics;
-	struct stream *stream; /* into the pages image */
+	struct stream *stream;	    /* into the pages image */
+	struct hash_writer *hashes; /* NULL: none are kept */
 };
 
 int page_writer_open(struct page_writer **opened, struct image_store *store, enum image_kind kind,
-		     unsigned long id, uint32_t pages_id, struct page_statistics *statistics)
+		     unsigned long id, uint32_t pages_id, const struct page_hashing *hashing,
+		     struct page_statistics *statistics)
 {
 	struct page_writer *writer = allocate(sizeof(*writer));
 	PagemapHead head = PAGEMAP_HEAD__INIT;
@@ -41,6 +40,8 @@ int page_writer_open(struct page_writer **opened, struct image_store *store, enu
 		result = image_create(store, &writer->pages, IMAGE_PAGES, pages_id);
 	if (!result)
 		result = stream_open(&writer->stream, image_fd(writer->pages), image_name(writer->pages));
+	if (!result && hashing)
+		result = hash_writer_open(&writer->hashes, store, pages_id, hashing->seed, hashing->snapshot);
 	head.pages_id = pages_id;
 	return result ?: image_write(writer->pagemap, &head.base);
 }
@@ -54,6 +55,8 @@ static int flush_entry(struct page_writer *writer)
 	entry.vaddr = writer->entry.start;
 	entry.compat_nr_pages = min(writer->entry.count, (uint64_t)UINT32_MAX);
 	message_set(&entry, flags, writer->flags);
+	if (writer->flags & PAGES_IN_PARENT)
+		message_set(&entry, in_parent, true);
 	message_set(&entry, nr_pages, writer->entry.count);
 	writer->entry.count = 0;
 	return image_write(writer->pagemap, &entry.base);
@@ -101,20 +104,26 @@ static int take_run(struct page_writer *writer, const struct page_run *run, cons
 		size = (end - page) * PAGE_SIZE;
 		if (*place != bytes + page * PAGE_SIZE)
 			memmove(*place, bytes + page * PAGE_SIZE, size);
+		if (writer->hashes)
+			result = hash_writer_add(writer->hashes, *place, end - page);
 		*place += size;
 		writer->statistics->written += end - page;
-		result = add_entry(writer, run->start + page * PAGE_SIZE, end - page, flags);
+		result = result ?: add_entry(writer, run->start + page * PAGE_SIZE, end - page, flags);
 	}
 	return result;
 }
 
-/* What is left of runs->items[*run] behind *done pages, and what follows, up to `room` pages. Their number is returned. */
+/*
+ * What is left of runs->items[*run] behind *done pages, and what follows in the same layer, up to `room` pages. Their number is
+ * returned.
+ */
 static uint64_t next_batch(const struct page_runs *runs, size_t *run, uint64_t *done, uint64_t room,
 			   struct page_run *batch, size_t *batched)
 {
 	uint64_t pages = 0;
 
-	for (*batched = 0; *run < runs->count && *batched < MOST_RUNS && pages < room;) {
+	for (*batched = 0;
+	     *run < runs->count && !runs->items[*run].layer && *batched < MOST_RUNS && pages < room;) {
 		const struct page_run *from = &runs->items[*run];
 		uint64_t take = min(from->count - *done, room - pages);
 
@@ -130,28 +139,50 @@ static uint64_t next_batch(const struct page_runs *runs, size_t *run, uint64_t *
 	return pages;
 }
 
+/* The source is asked for `batch`, and may give less of each run than its room in the buffer. */
+static int write_batch(struct page_writer *writer, struct page_run *batch, size_t batched, char *buffer,
+		       unsigned flags, bool skips_zeros, page_source *source, void *from)
+{
+	uint64_t asked[MOST_RUNS];
+	char *bytes = buffer, *place = buffer;
+	int result;
+
+	for (size_t i = 0; i < batched; i++)
+		asked[i] = batch[i].count;
+	result = source(from, batch, batched, buffer);
+	for (size_t i = 0; !result && i < batched; i++) {
+		result = take_run(writer, &batch[i], bytes, flags, skips_zeros, &place);
+		bytes += asked[i] * PAGE_SIZE;
+	}
+	return result ?: stream_advance(writer->stream, place - buffer);
+}
+
 int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags,
 		    bool skips_zeros, page_source *source, void *from)
 {
+	struct page_statistics *statistics = writer->statistics;
 	struct page_run batch[MOST_RUNS];
 	uint64_t done = 0; /* pages of runs->items[i] */
 	int result = 0;
 
 	for (size_t i = 0; !result && i < runs->count;) {
 		size_t batched, room;
-		char *buffer = stream_buffer(writer->stream, &room), *bytes = buffer, *place = buffer;
+		char *buffer;
 
+		if (runs->items[i].layer) {
+			statistics->scanned += runs->items[i].count;
+			statistics->unchanged += runs->items[i].count;
+			result = add_entry(writer, runs->items[i].start, runs->items[i].count,
+					   PAGES_IN_PARENT);
+			i++;
+			continue;
+		}
+		buffer = stream_buffer(writer->stream, &room);
 		if (!buffer)
 			return -EIO;
-		writer->statistics->scanned += next_batch(runs, &i, &done, room / PAGE_SIZE, batch, &batched);
-		progress_amount(writer->statistics->scanned << PAGE_SHIFT,
-				writer->statistics->expected << PAGE_SHIFT);
-		result = source(from, batch, batched, buffer);
-		for (size_t b = 0; !result && b < batched; b++) {
-			result = take_run(writer, &batch[b], bytes, flags, skips_zeros, &place);
-			bytes += batch[b].count * PAGE_SIZE;
-		}
-		result = result ?: stream_advance(writer->stream, place - buffer);
+		statistics->scanned += next_batch(runs, &i, &done, room / PAGE_SIZE, batch, &batched);
+		progress_amount(statistics->scanned << PAGE_SHIFT, statistics->expected << PAGE_SHIFT);
+		result = write_batch(writer, batch, batched, buffer, flags, skips_zeros, source, from);
 	}
 	return result;
 }
@@ -166,62 +197,7 @@ int page_writer_close(struct page_writer *writer)
 	result = (writer->pagemap ? flush_entry(writer) : 0) ?: result;
 	result = image_close(writer->pagemap) ?: result;
 	result = image_close(writer->pages) ?: result;
+	result = hash_writer_close(writer->hashes) ?: result;
 	free(writer);
 	return result;
-}
-
-int pages_of_file(void *from, const struct page_run *runs, size_t count, char *buffer)
-{
-	for (size_t i = 0; i < count; i++) {
-		size_t size = runs[i].count * PAGE_SIZE;
-		int result = read_all_at(*(int *)from, buffer, size, runs[i].start);
-
-		if (result)
-			return fail(-result, "cannot read shared memory at %#llx",
-				    (unsigned long long)runs[i].start);
-		buffer += size;
-	}
-	return 0;
-}
-
-/*
- * /proc/PID/mem. It ignores the protection of mappings, and it leaves pages shared that relatives share since a fork;
- * process_vm_readv() pins what it reads, and since Linux 5.19 that gives each of them a copy of its own.
- */
-static int read_by_file(struct task_memory *memory, const struct page_run *runs, size_t count, char *buffer)
-{
-	char path[32];
-
-	if (memory->mem < 0) {
-		snprintf(path, sizeof(path), "/proc/%d/mem", memory->pid);
-		memory->mem = open(path, O_RDONLY | O_CLOEXEC);
-	}
-	if (memory->mem < 0)
-		return fail(errno, "cannot open /proc/%d/mem", memory->pid);
-	for (size_t i = 0; i < count; i++) {
-		size_t size = runs[i].count * PAGE_SIZE;
-		int result = read_all_at(memory->mem, buffer, size, runs[i].start);
-
-		if (result)
-			return fail(-result, "cannot read the memory of process %d at %#llx", memory->pid,
-				    (unsigned long long)runs[i].start);
-		buffer += size;
-	}
-	return 0;
-}
-
-int pages_of_task(void *from, const struct page_run *runs, size_t count, char *buffer)
-{
-	struct task_memory *memory = from;
-	struct iovec here = { buffer, 0 }, there[MOST_RUNS];
-
-	for (size_t i = 0; i < count; i++) {
-		there[i] = (struct iovec){ (void *)(uintptr_t)runs[i].start, runs[i].count * PAGE_SIZE };
-		here.iov_len += there[i].iov_len;
-	}
-	if (memory->has_relatives)
-		return read_by_file(memory, runs, count, buffer);
-	if (process_vm_readv(memory->pid, &here, 1, there, count, 0) == (ssize_t)here.iov_len)
-		return 0;
-	return read_by_file(memory, runs, count, buffer);
 }

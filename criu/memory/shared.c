@@ -68,28 +68,33 @@ static int find_data(int fd, uint64_t size, struct page_runs *runs)
 	return 0;
 }
 
-static int save_one(struct snapshot *snapshot, struct shared_memory *object, uint32_t pages_id,
-		    struct page_statistics *statistics)
+static int save_one(struct snapshot *snapshot, const struct tracking *tracking, struct shared_memory *object,
+		    uint32_t pages_id, struct page_statistics *statistics)
 {
-	struct page_runs runs = { 0 };
+	struct page_runs runs = { 0 }, plan = { 0 };
 	struct page_writer *writer = NULL;
+	struct page_hashing hashing;
 	int result = find_data(object->fd, object->size, &runs);
 
 	if (!result)
 		result = page_writer_open(&writer, snapshot->images, IMAGE_SHMEM_PAGEMAP, object->id,
-					  pages_id, statistics);
+					  pages_id, tracking_hashing(tracking, true, &hashing), statistics);
 	if (!result)
-		result = page_writer_add(writer, &runs, PAGES_PRESENT, true, pages_of_file, &object->fd);
+		result = tracking_plan_shared(tracking, object->id, pages_of_file, &object->fd, &runs, &plan);
+	if (!result)
+		result = page_writer_add(writer, &plan, PAGES_PRESENT, true, pages_of_file, &object->fd);
 	page_runs_free(&runs);
+	page_runs_free(&plan);
 	return page_writer_close(writer) ?: result;
 }
 
-int shared_memory_save(struct snapshot *snapshot, uint32_t *next_pages_id, struct page_statistics *statistics)
+int shared_memory_save(struct snapshot *snapshot, const struct tracking *tracking, uint32_t *next_pages_id,
+		       struct page_statistics *statistics)
 {
 	int result = 0;
 
 	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
-		result = save_one(snapshot, &snapshot->shared[i], (*next_pages_id)++, statistics);
+		result = save_one(snapshot, tracking, &snapshot->shared[i], (*next_pages_id)++, statistics);
 	return result;
 }
 

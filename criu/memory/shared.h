@@ -6,7 +6,7 @@
 #define CRIU_MEMORY_SHARED_H
 
 #include "memory/pages.h"
-#include "memory/stack.h"
+#include "memory/tracker.h"
 #include "model/snapshot.h"
 
 struct shared_memory {
@@ -18,8 +18,8 @@ struct shared_memory {
 
 /* Dump. Sets vma->object; a mapping of an object that is not known yet adds it. */
 int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma);
-/* Dump. Writes all of it: pagemap-shmem-ID.img. */
-int shared_memory_save(struct snapshot *snapshot, uint32_t *next_pages_id,
+/* Dump. Writes what the parent snapshot does not have: pagemap-shmem-ID.img. */
+int shared_memory_save(struct snapshot *snapshot, const struct tracking *tracking, uint32_t *next_pages_id,
 		       struct page_statistics *statistics);
 /* Restore. A mapping from an image: notes the object and the size it needs. */
 int shared_memory_note(struct snapshot *snapshot, const struct vma *vma);

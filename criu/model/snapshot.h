@@ -43,7 +43,8 @@ struct task {
 	size_t thread_count;
 	enum task_state state;
 	int stop_signal;
-	char name[16]; /* comm of the leader */
+	uint64_t start_time; /* dump: clock ticks since boot; with the pid, names the process for good */
+	char name[16];	     /* comm of the leader */
 
 	/* what it is; a dead task has but cores[0] */
 	CoreEntry **cores; /* one a thread; [0] carries tc */

@@ -64,6 +64,7 @@ static void a_dump_is_complete_or_visibly_not(void **state unused)
 	autofree char *old = format_text("%s/inventory.img", directory), *new = format_text("%s.new", old);
 	InventoryEntry *inventory;
 
+	assert_int_equal(image_store_begin(store), 0);
 	round_trip_inventory(store);
 	assert_int_equal(access(old, F_OK), 0);
 	assert_int_equal(access(new, F_OK), -1);
@@ -123,6 +124,7 @@ static void a_store_by_descriptor(void **state unused)
 	assert_int_equal(image_store_open_fd(&store, fd, true), 0);
 	assert_true(image_store_directory(store) >= 0 && image_store_directory(store) != fd);
 	assert_string_equal(image_store_name(store), directory);
+	assert_int_equal(image_store_begin(store), 0);
 	round_trip_inventory(store);
 	image_store_close(store);
 }

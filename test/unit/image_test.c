@@ -42,6 +42,7 @@ static void round_trip(struct image_store *store, enum image_kind kind, unsigned
 
 static void round_trip_everything(struct image_store *store)
 {
+	assert_int_equal(image_store_begin(store), 0);
 	for (enum image_kind kind = 0; kind < IMAGE_KINDS; kind++)
 		if (kind != IMAGE_INVENTORY && image_types[kind].descriptor)
 			round_trip(store, kind, kind);
@@ -181,6 +182,8 @@ static const struct fact {
 	{ IMAGE_UTSNS, 11, "utsns-11.img", { 0x54564319, 0x54473203 } },
 	{ IMAGE_TIMENS, 0, "timens-0.img", { 0x54564319, 0x43114433 } },
 	{ IMAGE_CPUINFO, 0, "cpuinfo.img", { 0x54564319, 0x61404013 } },
+	{ IMAGE_TRACKING, 0, "tracking.img", { 0x54564319, 0x4b415254 } },
+	{ IMAGE_HASHES, 3, "hashes-3.img", { 0x54564319, 0x48534148 } },
 	{ IMAGE_STATS, 0, "stats-dump", { 0x55105940, 0x57093306 } },
 	{ IMAGE_STATS, 1, "stats-restore", { 0x55105940, 0x57093306 } },
 };
@@ -240,6 +243,7 @@ static void inventory_is_bare(void **state unused)
 	unsigned char bytes[256];
 	uint32_t words[2];
 
+	assert_int_equal(image_store_begin(store), 0);
 	round_trip_inventory(store);
 	size_t size = get_file("inventory.img", bytes, sizeof(bytes));
 	memcpy(words, bytes, sizeof(words));

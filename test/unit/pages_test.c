@@ -46,7 +46,7 @@ static void fill_page(const struct memory *memory, uint64_t page, char *bytes)
 		memcpy(bytes + PAGE_SIZE - sizeof(page), &page, sizeof(page));
 }
 
-static int from_memory(void *from, const struct page_run *runs, size_t count, char *buffer)
+static int from_memory(void *from, struct page_run *runs, size_t count, char *buffer)
 {
 	struct memory *memory = from;
 
@@ -81,7 +81,7 @@ static struct page_statistics write_pages(struct image_store *store, struct memo
 	struct page_statistics statistics = { 0 };
 	struct page_writer *writer;
 
-	assert_int_equal(page_writer_open(&writer, store, IMAGE_PAGEMAP, ID, PAGES_ID, &statistics), 0);
+	assert_int_equal(page_writer_open(&writer, store, IMAGE_PAGEMAP, ID, PAGES_ID, NULL, &statistics), 0);
 	assert_int_equal(page_writer_add(writer, runs, flags, skips_zeros, from_memory, memory), expected);
 	assert_int_equal(page_writer_close(writer), 0);
 	return statistics;

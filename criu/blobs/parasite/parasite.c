@@ -17,7 +17,7 @@ static struct parasite_state *state_of(char *region)
 	return (struct parasite_state *)(region + PARASITE_STATE);
 }
 
-static void close_socket(int32_t *fd)
+static void close_descriptor(int32_t *fd)
 {
 	int closing = *fd;
 
@@ -26,12 +26,22 @@ static void close_socket(int32_t *fd)
 		sys_close(closing);
 }
 
-static void make_call(struct remote_call *call)
+/* The one kind of descriptor that criu lets a task make for it: it must not stay if criu dies before it has it closed. */
+static void note_userfaultfd(struct parasite_state *state, const struct remote_call *call)
+{
+	if (call->number == SYS_userfaultfd && call->result >= 0)
+		state->userfaultfd = (int32_t)call->result;
+	if (call->number == SYS_close && (int32_t)call->arguments[0] == state->userfaultfd)
+		state->userfaultfd = -1;
+}
+
+static void make_call(struct parasite_state *state, struct remote_call *call)
 {
 	const uint64_t *a = call->arguments;
 
 	call->result = system_call(call->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3], (long)a[4],
 				   (long)a[5]);
+	note_userfaultfd(state, call);
 }
 
 /* One message is one list of calls; the answer is the same list with results. */
@@ -40,7 +50,7 @@ void serve(char *region)
 	struct parasite_state *state = state_of(region);
 	struct remote_call *calls = (struct remote_call *)(region + PARASITE_CALLS);
 
-	close_socket(&state->sockets[1]);
+	close_descriptor(&state->sockets[1]);
 	for (;;) {
 		long size = sys_recvfrom(state->sockets[0], calls, PARASITE_SCRATCH - PARASITE_CALLS, 0, NULL,
 					 NULL);
@@ -50,7 +60,7 @@ void serve(char *region)
 		if (size <= 0)
 			return;
 		for (size_t index = 0; index < size / sizeof(*calls); index++)
-			make_call(&calls[index]);
+			make_call(state, &calls[index]);
 		sys_sendto(state->sockets[0], calls, size, MSG_NOSIGNAL, NULL, 0);
 	}
 }
@@ -62,8 +72,9 @@ void pack_up(char *region)
 	volatile char *to = (volatile char *)state->home_stack;
 	const char *from = region + PARASITE_HOME;
 
-	close_socket(&state->sockets[0]);
-	close_socket(&state->sockets[1]);
+	close_descriptor(&state->sockets[0]);
+	close_descriptor(&state->sockets[1]);
+	close_descriptor(&state->userfaultfd);
 	for (uint64_t index = 0; index < state->home_size; index++)
 		to[index] = from[index];
 }

@@ -1,0 +1,133 @@
+/*
+ * pre_dump.c - the memory of a pre-dump. While the tasks are frozen it is only noted which pages they have, and begun to note which
+ * are written. Then they run on, and the pages are read meanwhile.
+ *
+ * So a page may be read while it is written, or not be there any more. Neither does harm: nobody restores a pre-dump, and the next
+ * snapshot leaves to it only pages that were not written since the tasks ran on; those were read as they were.
+ */
+#include <stdlib.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "dump/dump.h"
+
+struct area_pages {
+	const struct vma *vma;
+	struct page_runs changed, unchanged;
+};
+
+struct pre_dumped {
+	struct tracked tracked;
+	struct area_pages *areas;
+	size_t count;
+};
+
+int pre_dump_look(void *context)
+{
+	struct dump *dump = context;
+	struct task *task;
+	int result = 0;
+
+	for_each_task(task, &dump->snapshot)
+	{
+		if (!result && task->state != TASK_DEAD)
+			result = dump_describe_areas(dump, task);
+		if (result)
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	return 0;
+}
+
+static bool is_wanted(const struct vma *vma)
+{
+	return vma_is_private(vma) && !(vma->status & VMA_VDSO) && !(vma->flags & MAP_DROPPABLE);
+}
+
+static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
+{
+	int result = tracked_open(&pre_dumped->tracked, &dump->tracking, task);
+
+	for (size_t i = 0; !result && i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+		struct area_pages *area;
+
+		if (!is_wanted(vma))
+			continue;
+		area = grow(&pre_dumped->areas, &pre_dumped->count);
+		area->vma = vma;
+		result = tracked_scan(&dump->tracking, &pre_dumped->tracked, vma, vma->start, vma->end,
+				      &area->changed, &area->unchanged);
+	}
+	return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
+}
+
+int pre_dump_scan(void *context)
+{
+	struct dump *dump = context;
+	struct task *task;
+
+	dump->pre_dumped = allocate_array(dump->snapshot.task_count, sizeof(*dump->pre_dumped));
+	for_each_task(task, &dump->snapshot)
+	{
+		int result = 0;
+
+		if (task->state != TASK_DEAD)
+			result = scan_task(dump, &dump->pre_dumped[dump->pre_dumped_count++], task);
+		if (result)
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	return 0;
+}
+
+static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
+{
+	struct page_writer *writer;
+	int result = dump_open_writer(dump, pre_dumped->tracked.task, &writer);
+
+	pre_dumped->tracked.memory.is_running = true;
+	for (size_t i = 0; !result && i < pre_dumped->count; i++) {
+		struct area_pages *area = &pre_dumped->areas[i];
+
+		result = dump_area_pages(writer, &pre_dumped->tracked, area->vma, &area->changed,
+					 &area->unchanged);
+	}
+	return page_writer_close(writer) ?: result;
+}
+
+int pre_dump_save(void *context)
+{
+	struct dump *dump = context;
+	int result;
+
+	dump->memory_began = monotonic_time();
+	dump->next_pages_id = 1;
+	result = dump_shared_memory(dump);
+	for (size_t i = 0; !result && i < dump->pre_dumped_count; i++) {
+		const struct task *task = dump->pre_dumped[i].tracked.task;
+
+		result = save_task(dump, &dump->pre_dumped[i]);
+		if (result)
+			fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	dump->memory_ended = monotonic_time();
+	return result;
+}
+
+void pre_dump_forget(void *context)
+{
+	struct dump *dump = context;
+
+	for (size_t i = 0; i < dump->pre_dumped_count; i++) {
+		struct pre_dumped *pre_dumped = &dump->pre_dumped[i];
+
+		for (size_t a = 0; a < pre_dumped->count; a++) {
+			page_runs_free(&pre_dumped->areas[a].changed);
+			page_runs_free(&pre_dumped->areas[a].unchanged);
+		}
+		free(pre_dumped->areas);
+		tracked_close(&pre_dumped->tracked);
+	}
+	free(dump->pre_dumped);
+	dump->pre_dumped = NULL;
+	dump->pre_dumped_count = 0;
+}

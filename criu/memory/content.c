@@ -1,0 +1,223 @@
+/*
+ * content.c - compares memory with what the parent snapshot has, by hashes. See content.h.
+ *
+ * The work is cut into pieces: pages that lie one behind the other in memory and in one image of the parent. Threads take one
+ * piece after the other: read it, hash it, read the parent's hashes (or bytes), note which pages are equal.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "memory/content.h"
+
+#define PIECE_PAGES    64 /* 256 KiB: stays in the CPU's cache between reading and hashing */
+#define MOST_WORKERS   4
+#define WORTH_A_WORKER 1024 /* pages */
+
+struct piece {
+	uint64_t start, count;
+	uint64_t first;	 /* its number among the own pages */
+	uint32_t layer;	 /* where the parent has them … */
+	uint64_t offset; /* … in the pages image, bytes */
+};
+
+struct comparison {
+	const struct content *content;
+	page_source *source;
+	void *from;
+	struct piece *pieces;
+	size_t piece_count;
+	bool *is_equal; /* one an own page */
+	atomic_size_t next;
+	atomic_int error; /* -errno */
+};
+
+int content_open(struct content *content, struct page_chain *chain, enum image_kind kind, unsigned long id,
+		 uint64_t seed)
+{
+	int result = page_stack_open(&content->stack, chain, kind, id);
+
+	if (result)
+		return result;
+	content->seed = seed;
+	content->hashes = allocate_array(content->stack.layer_count, sizeof(*content->hashes));
+	for (size_t i = 0; i < content->stack.layer_count; i++) {
+		result = page_hashes_open(&content->hashes[i], page_chain_store(chain, i),
+					  content->stack.layers[i].pages_id, seed,
+					  page_chain_snapshot(chain, i));
+		if (result && result != -ENOENT)
+			return result;
+	}
+	return 0;
+}
+
+void content_close(struct content *content)
+{
+	for (size_t i = 0; content->hashes && i < content->stack.layer_count; i++)
+		page_hashes_close(&content->hashes[i]);
+	free(content->hashes);
+	page_stack_close(&content->stack);
+	*content = (struct content){ 0 };
+}
+
+/* ---- the pieces ---- */
+
+static void add_pieces(struct comparison *comparison, uint64_t start, uint64_t end, uint64_t first,
+		       const struct page_run *run)
+{
+	for (uint64_t at = start, count; at < end; at += count * PAGE_SIZE) {
+		count = min((end - at) / PAGE_SIZE, (uint64_t)PIECE_PAGES);
+		*grow(&comparison->pieces, &comparison->piece_count) = (struct piece){
+			.start = at,
+			.count = count,
+			.first = first + (at - start) / PAGE_SIZE,
+			.layer = run->layer,
+			.offset = run->offset + (at - run->start),
+		};
+	}
+}
+
+/* Pages that the parent does not have are in no piece: they have changed. */
+static void cut(struct comparison *comparison, const struct page_runs *own)
+{
+	const struct page_runs *theirs = &comparison->content->stack.runs;
+	size_t next = own->count ? page_runs_find(theirs, own->items[0].start) : 0;
+	uint64_t first = 0;
+
+	for (size_t i = 0; i < own->count; i++) {
+		const struct page_run *run = &own->items[i];
+		uint64_t end = page_run_end(run);
+
+		while (next < theirs->count && page_run_end(&theirs->items[next]) <= run->start)
+			next++;
+		for (size_t t = next; t < theirs->count && theirs->items[t].start < end; t++) {
+			uint64_t from = max(theirs->items[t].start, run->start);
+
+			add_pieces(comparison, from, min(page_run_end(&theirs->items[t]), end),
+				   first + (from - run->start) / PAGE_SIZE, &theirs->items[t]);
+		}
+		first += run->count;
+	}
+}
+
+/* ---- the threads ---- */
+
+static bool compare_hashes(struct comparison *comparison, const struct piece *piece, const char *pages)
+{
+	const struct content *content = comparison->content;
+	struct page_hash theirs[PIECE_PAGES];
+
+	if (page_hashes_read(&content->hashes[piece->layer], piece->offset / PAGE_SIZE, piece->count, theirs))
+		return false;
+	for (uint64_t i = 0; i < piece->count; i++) {
+		struct page_hash ours = page_hash(pages + i * PAGE_SIZE, content->seed);
+
+		comparison->is_equal[piece->first + i] = !memcmp(&ours, &theirs[i], sizeof(ours));
+	}
+	return true;
+}
+
+static int compare_bytes(struct comparison *comparison, const struct piece *piece, const char *pages,
+			 char *buffer)
+{
+	int result = page_stack_read(&comparison->content->stack, piece->layer, buffer, piece->count,
+				     piece->offset);
+
+	for (uint64_t i = 0; !result && i < piece->count; i++)
+		comparison->is_equal[piece->first + i] = !memcmp(pages + i * PAGE_SIZE,
+								 buffer + i * PAGE_SIZE, PAGE_SIZE);
+	return result;
+}
+
+static int compare_piece(struct comparison *comparison, const struct piece *piece, char *pages, char *buffer)
+{
+	struct page_run run = { .start = piece->start, .count = piece->count };
+	struct piece found = *piece;
+	int result = comparison->source(comparison->from, &run, 1, pages);
+
+	found.count = run.count; /* what has vanished meanwhile is not compared */
+	if (result || compare_hashes(comparison, &found, pages))
+		return result;
+	return compare_bytes(comparison, &found, pages, buffer);
+}
+
+static void *compare_pieces(void *argument)
+{
+	struct comparison *comparison = argument;
+	autofree char *pages = allocate(PIECE_PAGES * PAGE_SIZE);
+	autofree char *buffer = allocate(PIECE_PAGES * PAGE_SIZE);
+
+	for (size_t i; (i = atomic_fetch_add(&comparison->next, 1)) < comparison->piece_count;) {
+		int result = atomic_load(&comparison->error) ?:
+				     compare_piece(comparison, &comparison->pieces[i], pages, buffer);
+
+		if (result) {
+			atomic_store(&comparison->error, result);
+			break;
+		}
+	}
+	return NULL;
+}
+
+static size_t helpers_for(uint64_t pages)
+{
+	cpu_set_t cpus;
+
+	if (pages < WORTH_A_WORKER || sched_getaffinity(0, sizeof(cpus), &cpus) < 0)
+		return 0;
+	return min(CPU_COUNT(&cpus), MOST_WORKERS) - 1;
+}
+
+/* We work, too. Signals are for the thread that drives the dump. */
+static int share_work(struct comparison *comparison, uint64_t pages)
+{
+	pthread_t helpers[MOST_WORKERS];
+	size_t wanted = helpers_for(pages), started = 0;
+	sigset_t all, old;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	while (started < wanted && !pthread_create(&helpers[started], NULL, compare_pieces, comparison))
+		started++;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	compare_pieces(comparison);
+	for (size_t i = 0; i < started; i++)
+		pthread_join(helpers[i], NULL);
+	return atomic_load(&comparison->error);
+}
+
+static void sort_out(const struct comparison *comparison, const struct page_runs *own,
+		     struct page_runs *changed, struct page_runs *unchanged)
+{
+	uint64_t number = 0;
+
+	for (size_t i = 0; i < own->count; i++)
+		for (uint64_t page = 0; page < own->items[i].count; page++, number++) {
+			uint64_t start = own->items[i].start + page * PAGE_SIZE;
+
+			page_runs_add(comparison->is_equal[number] ? unchanged : changed,
+				      &(struct page_run){ .start = start, .count = 1, .offset = start });
+		}
+}
+
+int content_compare(const struct content *content, const struct page_runs *own, page_source *source,
+		    void *from, struct page_runs *changed, struct page_runs *unchanged)
+{
+	struct comparison comparison = { .content = content, .source = source, .from = from };
+	uint64_t pages = page_runs_total(own);
+	int result;
+
+	comparison.is_equal = allocate_array(pages, sizeof(*comparison.is_equal));
+	cut(&comparison, own);
+	result = share_work(&comparison, pages);
+	if (!result)
+		sort_out(&comparison, own, changed, unchanged);
+	free(comparison.pieces);
+	free(comparison.is_equal);
+	return result;
+}

@@ -1,0 +1,217 @@
+/*
+ * keeper.c - holds userfaultfds between two snapshots. See keeper.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "kernel/proc.h"
+#include "memory/keeper.h"
+
+#define KEEPER_NAME "criu-keeper" /* what ps shows */
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* ---- the keeper itself ---- */
+
+/* The next snapshot cannot find us when tracking.img is gone, or its directory. */
+static bool is_forgotten(int watch)
+{
+	char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+	ssize_t size;
+
+	while ((size = read(watch, events, sizeof(events))) > 0)
+		for (char *at = events; at < events + size;) {
+			const struct inotify_event *event = (void *)at;
+
+			if (event->mask & (IN_DELETE_SELF | IN_IGNORED | IN_UNMOUNT) ||
+			    (event->mask & IN_DELETE && event->len && !strcmp(event->name, "tracking.img")))
+				return true;
+			at += sizeof(*event) + event->len;
+		}
+	return false;
+}
+
+/* Closes what belongs to processes that have ended; the number of the others is returned. */
+static size_t drop_ended(struct pollfd *polled, int *userfaultfds, size_t count)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (polled[i].fd >= 0 && polled[i].revents) {
+			close_fd(&userfaultfds[i]);
+			close_fd(&polled[i].fd);
+		}
+		left += polled[i].fd >= 0;
+	}
+	return left;
+}
+
+static void keep(const struct kept *kept, size_t count, int watch)
+{
+	struct pollfd *polled = allocate_array(count + 1, sizeof(*polled));
+	int *userfaultfds = allocate_array(count, sizeof(*userfaultfds));
+
+	for (size_t i = 0; i < count; i++) {
+		polled[i] = (struct pollfd){ kept[i].pidfd, POLLIN, 0 };
+		userfaultfds[i] = kept[i].userfaultfd;
+	}
+	polled[count] = (struct pollfd){ watch, POLLIN, 0 };
+	do
+		if (poll(polled, count + 1, -1) < 0 && errno != EINTR)
+			break;
+	while (drop_ended(polled, userfaultfds, count) && !is_forgotten(watch));
+	_exit(0);
+}
+
+static bool is_kept(const struct kept *kept, size_t count, int fd)
+{
+	for (size_t i = 0; i < count; i++)
+		if (fd == kept[i].userfaultfd || fd == kept[i].pidfd)
+			return true;
+	return false;
+}
+
+/* Nobody is to wait for us: not at the end of a pipe, not for a terminal, not to unmount a directory. */
+static void let_go_of_all(const struct kept *kept, size_t count, int watch, int confirm)
+{
+	int null = open("/dev/null", O_RDWR);
+	int highest = watch > confirm ? watch : confirm;
+
+	for (size_t i = 0; i < count; i++)
+		highest = max(highest, max(kept[i].userfaultfd, kept[i].pidfd));
+	for (int fd = 0; fd < 3; fd++)
+		if (!is_kept(kept, count, fd))
+			dup2(null, fd);
+	for (int fd = 3; fd <= highest; fd++)
+		if (fd != watch && fd != confirm && !is_kept(kept, count, fd))
+			close(fd);
+	syscall(SYS_close_range, highest + 1, ~0u, 0);
+	if (chdir("/") < 0)
+		_exit(1);
+}
+
+static void keeper_main(const struct kept *kept, size_t count, int watch, int confirm)
+{
+	sigset_t none;
+	char byte;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	setsid();
+	prctl(PR_SET_NAME, KEEPER_NAME);
+	let_go_of_all(kept, count, watch, confirm);
+	if (read(confirm, &byte, 1) != 1)
+		_exit(0);
+	close(confirm);
+	keep(kept, count, watch);
+}
+
+/* ---- whoever has one ---- */
+
+static int watch_directory(int directory)
+{
+	autofree char *path = format_text("/proc/self/fd/%d", directory);
+	autoclose int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+
+	if (watch < 0 || inotify_add_watch(watch, path, IN_DELETE | IN_DELETE_SELF | IN_ONLYDIR) < 0)
+		return fail(errno, "cannot watch the images directory");
+	return steal_fd(&watch);
+}
+
+static int learn_start(struct keeper *keeper)
+{
+	autoclose int proc = proc_open(keeper->pid);
+	struct proc_stat stat;
+
+	if (proc < 0 || proc_read_stat(proc, &stat))
+		return fail(ESRCH, "the keeper has ended at once");
+	keeper->started = stat.start_time;
+	return 0;
+}
+
+int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, int directory)
+{
+	autoclose int watch = watch_directory(directory);
+	int pipe[2];
+	int result;
+
+	*keeper = (struct keeper){ .pidfd = -1, .confirm = -1 };
+	if (watch < 0)
+		return watch;
+	if (pipe2(pipe, O_CLOEXEC) < 0)
+		return fail(errno, "cannot make a pipe");
+	keeper->pid = fork();
+	if (!keeper->pid)
+		keeper_main(kept, count, watch, pipe[0]);
+	close(pipe[0]);
+	keeper->confirm = pipe[1];
+	if (keeper->pid < 0) {
+		close_fd(&keeper->confirm);
+		keeper->pid = 0;
+		return fail(errno, "cannot start a keeper");
+	}
+	keeper->pidfd = syscall(SYS_pidfd_open, keeper->pid, 0);
+	result = keeper->pidfd < 0 ? fail(errno, "cannot open the keeper") : learn_start(keeper);
+	if (result)
+		keeper_end(keeper);
+	return result;
+}
+
+int keeper_confirm(struct keeper *keeper)
+{
+	if (write(keeper->confirm, "", 1) != 1)
+		return fail(errno, "the keeper is gone");
+	return 0;
+}
+
+int keeper_find(struct keeper *keeper, pid_t pid, uint64_t started)
+{
+	autoclose int proc = proc_open(pid);
+	struct proc_stat stat;
+
+	*keeper = (struct keeper){ .pid = pid, .started = started, .confirm = -1 };
+	keeper->pidfd = syscall(SYS_pidfd_open, pid, 0);
+	/* In this order: what is found under the pid now is what the descriptor is of. */
+	if (keeper->pidfd >= 0 && proc >= 0 && !proc_read_stat(proc, &stat) && stat.start_time == started &&
+	    !strcmp(stat.comm, KEEPER_NAME) && stat.state != 'Z')
+		return 0;
+	failure_clear();
+	keeper_forget(keeper);
+	return -ESRCH;
+}
+
+int keeper_take(const struct keeper *keeper, int fd)
+{
+	int taken = syscall(SYS_pidfd_getfd, keeper->pidfd, fd, 0);
+
+	return taken < 0 ? -errno : taken;
+}
+
+void keeper_end(struct keeper *keeper)
+{
+	if (keeper->pid && keeper->pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, keeper->pidfd, SIGKILL, NULL, 0);
+	keeper_forget(keeper);
+}
+
+void keeper_forget(struct keeper *keeper)
+{
+	if (!keeper->pid)
+		return;
+	close_fd(&keeper->pidfd);
+	close_fd(&keeper->confirm);
+	*keeper = (struct keeper){ .pidfd = -1, .confirm = -1 };
+}

@@ -1,0 +1,97 @@
+/*
+ * sources.c - where pages come from when they are saved: a task, stopped or running, or a file. See pages.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "memory/pages.h"
+
+int pages_of_file(void *from, struct page_run *runs, size_t count, char *buffer)
+{
+	for (size_t i = 0; i < count; i++) {
+		size_t size = runs[i].count * PAGE_SIZE;
+		int result = read_all_at(*(int *)from, buffer, size, runs[i].start);
+
+		if (result)
+			return fail(-result, "cannot read shared memory at %#llx",
+				    (unsigned long long)runs[i].start);
+		buffer += size;
+	}
+	return 0;
+}
+
+int task_memory_open(struct task_memory *memory, pid_t pid, int pidfd, int proc)
+{
+	*memory = (struct task_memory){ .pid = pid, .pidfd = pidfd };
+	memory->mem = openat(proc, "mem", O_RDONLY | O_CLOEXEC);
+	return memory->mem < 0 ? fail(errno, "cannot open /proc/%d/mem", pid) : 0;
+}
+
+void task_memory_close(struct task_memory *memory)
+{
+	if (memory->mem >= 0)
+		close(memory->mem);
+	memory->mem = -1;
+}
+
+/* How much of it there is, up to the first page that cannot be read. */
+static uint64_t read_what_is_left(const struct task_memory *memory, const struct page_run *run, char *buffer)
+{
+	uint64_t page = 0;
+
+	while (page < run->count &&
+	       !read_all_at(memory->mem, buffer + page * PAGE_SIZE, PAGE_SIZE, run->start + page * PAGE_SIZE))
+		page++;
+	return page;
+}
+
+/*
+ * /proc/PID/mem. It ignores the protection of mappings, and it leaves pages shared that relatives share since a fork;
+ * process_vm_readv() pins what it reads, and since Linux 5.19 that gives each of them a copy of its own.
+ */
+static int read_by_file(const struct task_memory *memory, struct page_run *runs, size_t count, char *buffer)
+{
+	for (size_t i = 0; i < count; i++) {
+		size_t size = runs[i].count * PAGE_SIZE;
+		int result = read_all_at(memory->mem, buffer, size, runs[i].start);
+
+		if (result && !memory->is_running)
+			return fail(-result, "cannot read the memory of process %d at %#llx", memory->pid,
+				    (unsigned long long)runs[i].start);
+		if (result)
+			runs[i].count = read_what_is_left(memory, &runs[i], buffer);
+		buffer += size;
+	}
+	return 0;
+}
+
+/* A pid belongs to somebody else only after its process has ended: who has not ended yet was not mistaken before. */
+static bool has_ended(const struct task_memory *memory)
+{
+	struct pollfd process = { .fd = memory->pidfd, .events = POLLIN };
+
+	return memory->is_running && poll(&process, 1, 0) != 0;
+}
+
+int pages_of_task(void *from, struct page_run *runs, size_t count, char *buffer)
+{
+	struct task_memory *memory = from;
+	struct iovec here = { buffer, 0 }, there[IOV_MAX];
+
+	there[0] = here;
+	for (size_t i = 0; i < count; i++) {
+		there[i] = (struct iovec){ (void *)(uintptr_t)runs[i].start, runs[i].count * PAGE_SIZE };
+		here.iov_len += there[i].iov_len;
+	}
+	if (!memory->has_relatives &&
+	    process_vm_readv(memory->pid, &here, 1, there, count, 0) == (ssize_t)here.iov_len &&
+	    !has_ended(memory))
+		return 0;
+	return read_by_file(memory, runs, count, buffer);
+}

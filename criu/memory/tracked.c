@@ -1,0 +1,148 @@
+/*
+ * tracked.c - one task, or one shared memory, of a snapshot in a chain: what it has, what of it the parent has. See tracker.h.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "memory/pagemap.h"
+#include "memory/tracker.h"
+
+/* All that a pagemap names can be had from that snapshot, here or in its parents: it was checked when it was made. */
+static int read_coverage(struct page_runs *runs, struct image_store *parent, pid_t pid)
+{
+	struct pagemap pagemap;
+	int result = pagemap_read(&pagemap, parent, IMAGE_PAGEMAP, pid);
+
+	for (size_t i = 0; !result && i < pagemap.count; i++)
+		page_runs_add(runs, &(struct page_run){ .start = pagemap.entries[i].start,
+							.count = pagemap.entries[i].count,
+							.offset = pagemap.entries[i].start });
+	pagemap_free(&pagemap);
+	return result == -ENOENT ? 0 : result;
+}
+
+/* What nobody has noted is compared. */
+static int look_back(struct tracked *tracked, struct tracking *tracking)
+{
+	const struct tracker *looks = tracking->looks;
+	int result = read_coverage(&tracked->parent, tracking->parent, tracked->task->pid);
+
+	if (result)
+		return result;
+	tracked->is_trusted = looks->resumes && looks->resumes(tracking, tracked);
+	if (!tracked->is_trusted)
+		result = content_open(&tracked->content, tracking->chain, IMAGE_PAGEMAP, tracked->task->pid,
+				      tracking->seed);
+	return result == -ENOENT ? 0 : result;
+}
+
+int tracked_open(struct tracked *tracked, struct tracking *tracking, struct task *task)
+{
+	int result;
+
+	*tracked = (struct tracked){ .task = task, .userfaultfd = -1, .memory.mem = -1 };
+	result = scanner_open(&tracked->scanner, task->proc) ?:
+			 task_memory_open(&tracked->memory, task->pid, task->pidfd, task->proc);
+	return result || !tracking->looks ? result : look_back(tracked, tracking);
+}
+
+void tracked_close(struct tracked *tracked)
+{
+	scanner_close(tracked->scanner);
+	task_memory_close(&tracked->memory);
+	page_runs_free(&tracked->parent);
+	free(tracked->known.items);
+	free(tracked->noted.items);
+	content_close(&tracked->content);
+	if (tracked->userfaultfd >= 0)
+		close(tracked->userfaultfd);
+	*tracked = (struct tracked){ .userfaultfd = -1, .memory.mem = -1 };
+}
+
+static void append(struct page_runs *runs, const struct page_runs *more)
+{
+	for (size_t i = 0; i < more->count; i++)
+		page_runs_add(runs, &more->items[i]);
+}
+
+int tracked_scan(const struct tracking *tracking, struct tracked *tracked, const struct vma *vma,
+		 uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged)
+{
+	struct scan scan = {
+		.start = start,
+		.end = end,
+		.is_file = vma->status & VMA_FILE_PRIVATE,
+		.known = &tracked->known,
+	};
+	struct page_runs written = { 0 }, clean = { 0 };
+	int result;
+
+	if (tracked->is_trusted && tracker_can_note(vma))
+		scan.note = tracking->looks->note;
+	if (tracking->begins == &tracker_soft_dirty && tracker_soft_dirty.vouches(tracked, vma))
+		scan.noted = &tracked->noted;
+	result = scan_pages(tracked->scanner, &scan, &written, &clean);
+	/* Only asked about what there is: to vouch for a mapping may cost a system call. */
+	if (!result && clean.count && !tracking->looks->vouches(tracked, vma)) {
+		page_runs_free(&written);
+		page_runs_free(&clean);
+		scan.note = NOTE_NOTHING;
+		scan.noted = NULL;
+		result = scan_pages(tracked->scanner, &scan, &written, &clean);
+	}
+	append(changed, &written);
+	append(unchanged, &clean);
+	page_runs_free(&written);
+	page_runs_free(&clean);
+	return result;
+}
+
+static int compare(const struct content *content, page_source *source, void *from, struct page_runs *changed,
+		   struct page_runs *unchanged)
+{
+	struct page_runs own = *changed;
+	int result;
+
+	*changed = (struct page_runs){ 0 };
+	result = content_compare(content, &own, source, from, changed, unchanged);
+	page_runs_free(&own);
+	return result;
+}
+
+int tracked_plan(struct tracked *tracked, const struct vma *vma, struct page_runs *changed,
+		 struct page_runs *unchanged, struct page_runs *plan)
+{
+	int result = 0;
+
+	tracked->memory.has_relatives = vma->has_relatives;
+	if (tracked->content.hashes)
+		result = compare(&tracked->content, pages_of_task, &tracked->memory, changed, unchanged);
+	if (!result)
+		page_runs_plan(changed, unchanged, &tracked->parent, plan);
+	page_runs_free(changed);
+	page_runs_free(unchanged);
+	return result;
+}
+
+int tracking_plan_shared(const struct tracking *tracking, unsigned long id, page_source *source, void *from,
+			 struct page_runs *own, struct page_runs *plan)
+{
+	struct page_runs unchanged = { 0 };
+	struct content content = { 0 };
+	int result = 0;
+
+	if (tracking->chain)
+		result = content_open(&content, tracking->chain, IMAGE_SHMEM_PAGEMAP, id, tracking->seed);
+	if (result == -ENOENT)
+		result = 0;
+	if (!result && content.hashes)
+		result = compare(&content, source, from, own, &unchanged);
+	if (!result)
+		page_runs_plan(own, &unchanged, &content.stack.runs, plan);
+	page_runs_free(own);
+	page_runs_free(&unchanged);
+	content_close(&content);
+	return result;
+}

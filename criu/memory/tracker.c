@@ -1,0 +1,366 @@
+/*
+ * tracker.c - chooses who finds out what has changed since the parent snapshot and who notes it from now on, and leaves
+ * tracking.img for the next snapshot. See tracker.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "image/message.h"
+#include "kernel/probe.h"
+#include "memory/pagemap.h"
+#include "memory/tracker.h"
+
+/* Hashes are kept by the writer of pages, and compared by content.c. */
+const struct tracker tracker_content = { .name = "content", .number = 3, .note = NOTE_NOTHING };
+
+/* The best one first. */
+static const struct tracker *const trackers[] = { &tracker_written, &tracker_soft_dirty, &tracker_content };
+
+const struct tracker *tracker_find(const char *name)
+{
+	for (size_t i = 0; i < array_size(trackers); i++)
+		if (!strcmp(trackers[i]->name, name))
+			return trackers[i];
+	return NULL;
+}
+
+static const struct tracker *find_number(uint32_t number)
+{
+	for (size_t i = 0; i < array_size(trackers); i++)
+		if (trackers[i]->number == number)
+			return trackers[i];
+	return NULL;
+}
+
+static bool works(const struct tracker *tracker)
+{
+	return !tracker->probe || probe_run(probe_find(tracker->probe));
+}
+
+bool tracker_can_note(const struct vma *vma)
+{
+	return vma_is_private(vma) && !(vma->status & VMA_VDSO) &&
+	       !(vma->flags & (MAP_HUGETLB | MAP_DROPPABLE));
+}
+
+/* ---- the parent ---- */
+
+/* A snapshot that builds on itself would be no snapshot at all. */
+static int check_loop(const struct tracking *tracking)
+{
+	struct stat ours, theirs;
+
+	if (fstat(image_store_directory(tracking->images), &ours) < 0)
+		return fail(errno, "cannot look at %s", image_store_name(tracking->images));
+	for (size_t i = 0; i < page_chain_length(tracking->chain); i++) {
+		struct image_store *store = page_chain_store(tracking->chain, i);
+
+		if (!fstat(image_store_directory(store), &theirs) && ours.st_dev == theirs.st_dev &&
+		    ours.st_ino == theirs.st_ino)
+			return fail(ELOOP, "%s builds on %s: that cannot be written anew as its child",
+				    image_store_name(tracking->parent), image_store_name(store));
+	}
+	return 0;
+}
+
+static int open_parent(struct tracking *tracking, const char *previous)
+{
+	autoclose int directory = openat(image_store_directory(tracking->images), previous,
+					 O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (directory < 0) {
+		fail_advice("a directory relative to that of the images (-D)");
+		return fail(errno, "cannot open the previous snapshot %s/%s",
+			    image_store_name(tracking->images), previous);
+	}
+	return image_store_open_fd(&tracking->parent, directory, false)	   ?:
+		       page_chain_open(&tracking->chain, tracking->parent) ?:
+									     check_loop(tracking);
+}
+
+/* tracking.img is believed if it is of this very snapshot, and, but for hashes, of this boot. */
+static bool is_current(const struct tracking *tracking, const struct tracker *tracker)
+{
+	const TrackingEntry *noted = tracking->noted;
+
+	if (!noted->snapshot_id || noted->snapshot_id != page_chain_snapshot(tracking->chain, 0))
+		return false;
+	return tracker == &tracker_content || (noted->boot_id && !strcmp(noted->boot_id, tracking->boot_id));
+}
+
+static void forget_noted(struct tracking *tracking)
+{
+	image_free(tracking->noted);
+	tracking->noted = NULL;
+}
+
+static int read_noted(struct tracking *tracking)
+{
+	int result = image_read_single(tracking->parent, IMAGE_TRACKING, 0,
+				       (ProtobufCMessage **)&tracking->noted);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	tracking->looks = find_number(tracking->noted->method);
+	if (!tracking->looks || !is_current(tracking, tracking->looks)) {
+		log_info("what %s noted is of another snapshot, or of another boot of this machine",
+			 image_store_name(tracking->parent));
+		tracking->looks = NULL;
+		forget_noted(tracking);
+	}
+	return 0;
+}
+
+static void take_userfaultfds(struct tracking *tracking)
+{
+	const TrackingEntry *noted = tracking->noted;
+
+	if (!noted->has_keeper || keeper_find(&tracking->holder, noted->keeper, noted->keeper_started)) {
+		log_info("the keeper of %s has ended: what it noted is lost",
+			 image_store_name(tracking->parent));
+		return;
+	}
+	tracking->taken = allocate_array(noted->n_tasks, sizeof(*tracking->taken));
+	for (size_t i = 0; i < noted->n_tasks; i++) {
+		bool has_one = noted->tasks[i]->has_userfaultfd;
+
+		tracking->taken[i] = has_one ? keeper_take(&tracking->holder, noted->tasks[i]->userfaultfd) :
+					       -1;
+	}
+}
+
+/* Who can say what has changed since the parent? */
+static int look_at_parent(struct tracking *tracking)
+{
+	int result = read_noted(tracking);
+
+	if (result)
+		return result;
+	if (tracking->looks == &tracker_written)
+		take_userfaultfds(tracking);
+	/* Nobody noted anything: what there is can be compared, also with the images of another criu. */
+	if (!tracking->noted)
+		tracking->looks = &tracker_content;
+	log_info("what has changed since %s is told by: %s", image_store_name(tracking->parent),
+		 tracking->looks->name);
+	return 0;
+}
+
+ssize_t tracking_find_noted(const struct tracking *tracking, const struct task *task)
+{
+	const TrackingEntry *noted = tracking->noted;
+
+	for (size_t i = 0; noted && i < noted->n_tasks; i++)
+		if ((pid_t)noted->tasks[i]->pid == task->pid)
+			return noted->tasks[i]->started == task->start_time ? (ssize_t)i : -1;
+	return -1;
+}
+
+/* ---- the choice ---- */
+
+static int choose_named(struct tracking *tracking, const char *name)
+{
+	const struct tracker *tracker = tracker_find(name);
+
+	if (!tracker)
+		return fail(EINVAL, "there is no tracker of memory called %s", name);
+	if (!works(tracker)) {
+		fail_advice("--track-mem, which takes the best that works");
+		return fail(0, "memory cannot be tracked by %s: %s", name, probe_find(tracker->probe)->no);
+	}
+	tracking->begins = tracker;
+	tracking->reason = "asked for";
+	return 0;
+}
+
+static void choose_best(struct tracking *tracking)
+{
+	tracking->reason = "the best that works here";
+	for (size_t i = 0; !tracking->begins; i++)
+		if (works(trackers[i]))
+			tracking->begins = trackers[i];
+	if (tracking->begins == tracking->looks)
+		tracking->reason = "the best that works here, and the parent's";
+}
+
+static int choose(struct tracking *tracking, const struct tracking_request *request)
+{
+	int result = 0;
+
+	if (!request->tracker)
+		return 0;
+	if (*request->tracker && strcmp(request->tracker, "auto"))
+		result = choose_named(tracking, request->tracker);
+	else if (request->runs_on)
+		choose_best(tracking);
+	if (!request->runs_on && tracking->begins != &tracker_content) {
+		tracking->begins = NULL;
+		log_info("memory is not tracked: the processes end with this dump");
+	}
+	if (tracking->begins)
+		log_info("memory is tracked by %s: %s", tracking->begins->name, tracking->reason);
+	return result;
+}
+
+static int random_number(uint64_t *number)
+{
+	/* So few bytes come in one piece (getrandom(2)). */
+	if (getrandom(number, sizeof(*number), 0) != sizeof(*number))
+		return fail(errno, "no random numbers");
+	return 0;
+}
+
+static void read_boot_id(struct tracking *tracking)
+{
+	autofree char *text = NULL;
+
+	if (read_text_at(AT_FDCWD, "/proc/sys/kernel/random/boot_id", &text) > 0)
+		strncat(tracking->boot_id, text, strcspn(text, "\n") < 63 ? strcspn(text, "\n") : 63);
+}
+
+int tracking_open(struct tracking *tracking, struct image_store *images,
+		  const struct tracking_request *request)
+{
+	int result;
+
+	*tracking = (struct tracking){ .images = images };
+	read_boot_id(tracking);
+	result = random_number(&tracking->snapshot) ?: random_number(&tracking->seed);
+	if (!result && request->previous)
+		result = open_parent(tracking, request->previous) ?: look_at_parent(tracking);
+	if (!result && tracking->noted)
+		tracking->seed = tracking->noted->hash_seed;
+	return result ?: choose(tracking, request);
+}
+
+void tracking_close(struct tracking *tracking)
+{
+	for (size_t i = 0; tracking->taken && i < tracking->noted->n_tasks; i++)
+		if (tracking->taken[i] >= 0)
+			close(tracking->taken[i]);
+	for (size_t i = 0; i < tracking->kept_count; i++) {
+		close(tracking->kept[i].userfaultfd);
+		close(tracking->kept[i].pidfd);
+	}
+	free(tracking->taken);
+	free(tracking->kept);
+	keeper_forget(&tracking->holder);
+	keeper_forget(&tracking->keeper);
+	image_free(tracking->noted);
+	image_free(tracking->entry);
+	page_chain_close(tracking->chain);
+	image_store_close(tracking->parent);
+	*tracking = (struct tracking){ 0 };
+}
+
+const struct page_hashing *tracking_hashing(const struct tracking *tracking, bool is_shared,
+					    struct page_hashing *hashing)
+{
+	if (!tracking->begins || (!is_shared && tracking->begins != &tracker_content))
+		return NULL;
+	*hashing = (struct page_hashing){ tracking->seed, tracking->snapshot };
+	return hashing;
+}
+
+/* ---- what is left for the next snapshot ---- */
+
+void tracking_keep(struct tracking *tracking, struct tracked *tracked)
+{
+	struct kept *kept = grow(&tracking->kept, &tracking->kept_count);
+
+	kept->pidfd = fcntl(tracked->task->pidfd, F_DUPFD_CLOEXEC, 3);
+	kept->userfaultfd = steal_fd(&tracked->userfaultfd);
+}
+
+static TrackingEntry *entry_of(struct tracking *tracking)
+{
+	TrackingEntry *entry = tracking->entry;
+
+	if (!entry) {
+		entry = tracking->entry = message_new(TrackingEntry, tracking_entry);
+		entry->method = tracking->begins->number;
+		entry->snapshot_id = tracking->snapshot;
+		entry->hash_seed = tracking->seed;
+		entry->boot_id = copy_text(tracking->boot_id);
+	}
+	return entry;
+}
+
+static void note_task(struct tracking *tracking, const struct tracked *tracked, int userfaultfd)
+{
+	TrackingEntry *entry = entry_of(tracking);
+	TrackedTask *task = message_new(TrackedTask, tracked_task);
+
+	task->pid = tracked->task->pid;
+	task->started = tracked->task->start_time;
+	if (userfaultfd >= 0)
+		message_set(task, userfaultfd, userfaultfd);
+	for (size_t i = 0; i < tracked->noted.count; i++) {
+		*grow(&task->addresses, &task->n_addresses) = tracked->noted.items[i].address;
+		*grow(&task->places, &task->n_places) = tracked->noted.items[i].place;
+	}
+	*grow(&entry->tasks, &entry->n_tasks) = task;
+}
+
+int tracked_begin(struct tracking *tracking, struct tracked *tracked)
+{
+	const struct tracker *tracker = tracking->begins;
+	size_t kept = tracking->kept_count;
+	const char *why = NULL;
+	int result = 0;
+
+	if (!tracker)
+		return 0;
+	/* From here on the parent's note is used up: nobody is to find it and believe it. */
+	keeper_end(&tracking->holder);
+	if (tracker->begin)
+		result = tracker->begin(tracking, tracked, &why);
+	if (!result) {
+		note_task(tracking, tracked,
+			  tracking->kept_count > kept ? tracking->kept[kept].userfaultfd : -1);
+		return 0;
+	}
+	failure_clear();
+	log_warning("process %d: %s (%s): its next snapshot will be a full one", tracked->task->pid, why,
+		    strerror(-result));
+	return 0;
+}
+
+int tracking_save(struct tracking *tracking)
+{
+	TrackingEntry *entry;
+	int result = 0;
+
+	if (!tracking->begins)
+		return 0;
+	entry = entry_of(tracking);
+	if (tracking->kept_count)
+		result = keeper_start(&tracking->keeper, tracking->kept, tracking->kept_count,
+				      image_store_directory(tracking->images));
+	if (result)
+		return result;
+	if (tracking->kept_count) {
+		message_set(entry, keeper, tracking->keeper.pid);
+		message_set(entry, keeper_started, tracking->keeper.started);
+	}
+	return image_write_single(tracking->images, IMAGE_TRACKING, 0, &entry->base);
+}
+
+int tracking_confirm(struct tracking *tracking)
+{
+	return tracking->keeper.pid ? keeper_confirm(&tracking->keeper) : 0;
+}
+
+void tracking_withdraw(struct tracking *tracking)
+{
+	keeper_end(&tracking->keeper);
+}

@@ -1,0 +1,144 @@
+/*
+ * written.c - tracks memory by asynchronous write protection (Linux 6.7): mappings are registered with a userfaultfd of the task's
+ * own memory, their pages are write-protected with PAGEMAP_SCAN, and on a write the kernel lifts the protection by itself
+ * and lets the writer go on. Then a page that is not protected was written.
+ *
+ * What the kernel does with the protection (tried out on Linux 6.18):
+ *
+ *	munmap() + mmap(), mremap() to another place, exec, fork    the mapping is not registered any more
+ *	MADV_DONTNEED, then written, or read                        the new page is not protected
+ *	a page of zeros becomes a page of its own                   not protected
+ *	KSM merges it                                               not protected
+ *	swapped out and in                                          stays protected
+ *	a huge page is written                                      it is split; what was not written stays protected
+ *	the last descriptor of the userfaultfd is closed            no mapping is registered any more
+ *
+ * A mapping has one userfaultfd at a time. To register it again with the same one changes nothing, with another one it fails: so
+ * we know whose protection it is that we see.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "compel.h"
+#include "memory/tracker.h"
+
+/* Newer than the headers of Debian 12 */
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+/* Nobody handles faults of ours, so what would be asked for by FEATURE_EVENT_* is not: the kernel drops the registration instead. */
+static int set_up(int fd)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED };
+
+	return ioctl(fd, UFFDIO_API, &api) < 0 ? -errno : 0;
+}
+
+static bool register_mapping(int fd, const struct vma *vma)
+{
+	struct uffdio_register mapping = { .range = { vma->start, vma_length(vma) },
+					   .mode = UFFDIO_REGISTER_MODE_WP };
+
+	return ioctl(fd, UFFDIO_REGISTER, &mapping) == 0;
+}
+
+static bool resumes(struct tracking *tracking, struct tracked *tracked)
+{
+	ssize_t noted = tracking_find_noted(tracking, tracked->task);
+
+	if (noted >= 0 && tracking->taken)
+		tracked->userfaultfd = steal_fd(&tracking->taken[noted]);
+	return tracked->userfaultfd >= 0;
+}
+
+/* Asked only where pages are protected: that they are by us. */
+static bool vouches(const struct tracked *tracked, const struct vma *vma)
+{
+	return register_mapping(tracked->userfaultfd, vma);
+}
+
+/* It must be made in the task itself, whose memory it is of; the task's own descriptor of it is closed at once. */
+static int make_userfaultfd(struct tracked *tracked)
+{
+	struct victim *victim = tracked->task->victim;
+	struct remote_call make = { .number = SYS_userfaultfd,
+				    .arguments = { O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY } };
+	struct remote_call unmake = { .number = SYS_close };
+	bool was_infected = victim->infection;
+	int fd, result = was_infected ? 0 : victim_infect(victim);
+
+	result = result ?: victim_call(victim, &make, 1);
+	if (result)
+		return result;
+	fd = make.result < 0 ? make.result : syscall(SYS_pidfd_getfd, tracked->task->pidfd, make.result, 0);
+	if (fd < 0 && make.result >= 0)
+		fd = -errno;
+	unmake.arguments[0] = make.result;
+	if (make.result >= 0)
+		result = victim_call(victim, &unmake, 1);
+	if (!was_infected)
+		result = victim_cure(victim) ?: result;
+	if (!result && fd >= 0)
+		result = set_up(fd);
+	if (result && fd >= 0)
+		close(fd);
+	return result ?: fd;
+}
+
+static int protect(const struct tracked *tracked)
+{
+	const struct vmas *vmas = &tracked->task->vmas;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < vmas->count; i++) {
+		const struct vma *vma = &vmas->items[i];
+
+		/* Where it cannot be registered (somebody else's userfaultfd is there), all will count as changed. */
+		if (tracker_can_note(vma) && register_mapping(tracked->userfaultfd, vma))
+			result = scan_protect(tracked->scanner, vma->start, vma->end,
+					      vma->status & VMA_FILE_PRIVATE);
+	}
+	return result;
+}
+
+static int begin(struct tracking *tracking, struct tracked *tracked, const char **why)
+{
+	int result;
+
+	*why = "no userfaultfd can be made in it";
+	if (tracked->userfaultfd < 0) {
+		tracked->userfaultfd = make_userfaultfd(tracked);
+		if (tracked->userfaultfd < 0)
+			return tracked->userfaultfd;
+	}
+	*why = "its pages cannot be write-protected";
+	result = protect(tracked);
+	if (result)
+		return result;
+	tracking_keep(tracking, tracked);
+	return 0;
+}
+
+const struct tracker tracker_written = {
+	.name = "written",
+	.number = 2,
+	.note = NOTE_WRITTEN,
+	.probe = "written",
+	.resumes = resumes,
+	.vouches = vouches,
+	.begin = begin,
+};
