@@ -50,7 +50,7 @@ int dump_memory(void *dump);
 int dump_shared_memory(struct dump *dump);
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer);
 /* Writes what a scan has found of a mapping; both lists are used up. */
-int dump_area_pages(struct page_writer *writer, struct tracked *tracked, const struct vma *vma,
+int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked, const struct vma *vma,
 		    struct page_runs *changed, struct page_runs *unchanged);
 /* pre_dump.c: in two parts, while the tasks are frozen and after */
 int pre_dump_look(void *dump);

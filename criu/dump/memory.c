@@ -14,36 +14,36 @@
 	(1ULL  \
 	 << 30) /* of addresses, scanned at a time: the runs of pages in it fit into 4 MiB, however scattered they are */
 
-static int save_runs(struct page_writer *writer, const struct page_runs *plan, const struct vma *vma,
-		     struct task_memory *memory)
+static int save_runs(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
+		     const struct vma *vma, struct task_memory *memory)
 {
 	bool is_anonymous = !(vma->status & (VMA_FILE_PRIVATE | VMA_VDSO));
 
 	memory->has_relatives = vma->has_relatives;
-	return page_writer_add(writer, plan, PAGES_PRESENT | (is_anonymous ? PAGES_LAZY : 0), is_anonymous,
-			       pages_of_task, memory);
+	return page_writer_add(writer, plan, PAGES_PRESENT | (is_anonymous ? PAGES_LAZY : 0),
+			       is_anonymous && tracking_skips_zeros(&dump->tracking), pages_of_task, memory);
 }
 
 /* The vdso's pages are the kernel's, but they tell restore which vdso the task's pointers lead into. */
-static int save_vdso(struct page_writer *writer, const struct vma *vma, struct task_memory *memory)
+static int save_vdso(const struct dump *dump, struct page_writer *writer, const struct vma *vma, struct task_memory *memory)
 {
 	struct page_runs runs = { 0 };
 	int result;
 
 	page_runs_add(&runs, &(struct page_run){ .start = vma->start, .count = vma_length(vma) / PAGE_SIZE });
-	result = save_runs(writer, &runs, vma, memory);
+	result = save_runs(dump, writer, &runs, vma, memory);
 	page_runs_free(&runs);
 	return result;
 }
 
-int dump_area_pages(struct page_writer *writer, struct tracked *tracked, const struct vma *vma,
+int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked, const struct vma *vma,
 		    struct page_runs *changed, struct page_runs *unchanged)
 {
 	struct page_runs plan = { 0 };
 	int result = tracked_plan(tracked, vma, changed, unchanged, &plan);
 
 	if (!result)
-		result = save_runs(writer, &plan, vma, &tracked->memory);
+		result = save_runs(dump, writer, &plan, vma, &tracked->memory);
 	page_runs_free(&plan);
 	return result;
 }
@@ -54,7 +54,7 @@ static int save_area(struct dump *dump, struct page_writer *writer, struct track
 	int result = 0;
 
 	if (vma->status & VMA_VDSO)
-		return save_vdso(writer, vma, &tracked->memory);
+		return save_vdso(dump, writer, vma, &tracked->memory);
 	/* States of getrandom(): restored twice, they would give the same numbers twice. The task expects to find zeros. */
 	if (vma->flags & MAP_DROPPABLE)
 		return 0;
@@ -64,7 +64,7 @@ static int save_area(struct dump *dump, struct page_writer *writer, struct track
 		end = vma->end - start > WINDOW ? start + WINDOW : vma->end;
 		result = tracked_scan(&dump->tracking, tracked, vma, start, end, &changed, &unchanged);
 		if (!result)
-			result = dump_area_pages(writer, tracked, vma, &changed, &unchanged);
+			result = dump_area_pages(dump, writer, tracked, vma, &changed, &unchanged);
 		page_runs_free(&changed);
 		page_runs_free(&unchanged);
 	}

@@ -88,7 +88,7 @@ static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
 	for (size_t i = 0; !result && i < pre_dumped->count; i++) {
 		struct area_pages *area = &pre_dumped->areas[i];
 
-		result = dump_area_pages(writer, &pre_dumped->tracked, area->vma, &area->changed,
+		result = dump_area_pages(dump, writer, &pre_dumped->tracked, area->vma, &area->changed,
 					 &area->unchanged);
 	}
 	return page_writer_close(writer) ?: result;

@@ -53,7 +53,11 @@ struct scan_range {
 	((e) & ((1ULL << 55) - 1))  /* 0 without CAP_SYS_ADMIN; of a swapped page: where it is */
 #define FRAME_IS_ZEROS (1ULL << 24) /* in /proc/kpageflags */
 
-#define RANGES	1024
+/*
+ * For more than 512 the kernel fills the array in several goes, and when the last one reaches the end, it leaves walk_end where an
+ * earlier one stopped (Linux 6.18: do_pagemap_scan() sets it only then).
+ */
+#define RANGES	512
 #define ENTRIES 4096
 
 #define TABLE_PAGES	512 /* of a page table: 2 MiB */

@@ -82,7 +82,8 @@ static int save_one(struct snapshot *snapshot, const struct tracking *tracking, 
 	if (!result)
 		result = tracking_plan_shared(tracking, object->id, pages_of_file, &object->fd, &runs, &plan);
 	if (!result)
-		result = page_writer_add(writer, &plan, PAGES_PRESENT, true, pages_of_file, &object->fd);
+		result = page_writer_add(writer, &plan, PAGES_PRESENT, tracking_skips_zeros(tracking),
+					 pages_of_file, &object->fd);
 	page_runs_free(&runs);
 	page_runs_free(&plan);
 	return page_writer_close(writer) ?: result;

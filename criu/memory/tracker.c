@@ -262,6 +262,11 @@ void tracking_close(struct tracking *tracking)
 	*tracking = (struct tracking){ 0 };
 }
 
+bool tracking_skips_zeros(const struct tracking *tracking)
+{
+	return tracking->begins != &tracker_soft_dirty;
+}
+
 const struct page_hashing *tracking_hashing(const struct tracking *tracking, bool is_shared,
 					    struct page_hashing *hashing)
 {

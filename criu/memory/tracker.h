@@ -75,6 +75,11 @@ void tracking_close(struct tracking *tracking);
 int tracking_save(struct tracking *tracking);
 int tracking_confirm(struct tracking *tracking);   /* the snapshot is complete … */
 void tracking_withdraw(struct tracking *tracking); /* … or is not */
+/*
+ * Pages of zeros need no place in an image, but where another criu may go on with the chain (it knows soft-dirty bits): it
+ * leaves every clean page to the parent, and looks for it there.
+ */
+bool tracking_skips_zeros(const struct tracking *tracking);
 /* How to hash what is saved of tasks, or of shared memory; NULL: not at all. */
 const struct page_hashing *tracking_hashing(const struct tracking *tracking, bool is_shared,
 					    struct page_hashing *hashing);
