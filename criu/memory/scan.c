@@ -172,20 +172,30 @@ static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struc
 	return 0;
 }
 
+/* We want to be told what is found, for else the kernel protects all that is there and leaves markers where nothing is (Linux 6.18). */
 int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_file)
 {
 	uint64_t unwanted = is_file ? CATEGORY_FILE : 0;
-	struct scan_request request = {
-		.flags = SCAN_PROTECTS | SCAN_CHECKS,
-		.start = start,
-		.end = end,
-		.inverted = unwanted,
-		.all_of = CATEGORY_WRITTEN | unwanted,
-		.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
-	};
-	long found = ask_kernel(scanner, &request);
 
-	return found < 0 ? report(&request, found) : 0;
+	while (start < end) {
+		struct scan_request request = {
+			.flags = SCAN_PROTECTS | SCAN_CHECKS,
+			.start = start,
+			.end = end,
+			.ranges = (uintptr_t)scanner->ranges,
+			.range_count = RANGES,
+			.inverted = unwanted,
+			.all_of = CATEGORY_WRITTEN | unwanted,
+			.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+			.returned = CATEGORY_PRESENT,
+		};
+		long found = ask_kernel(scanner, &request);
+
+		if (found < 0)
+			return report(&request, found);
+		start = request.walk_end;
+	}
+	return 0;
 }
 
 int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct page_runs *runs)

@@ -139,6 +139,13 @@ class Cell:
 			self.wait_gone(before)
 		return run
 
+	def pre_dump(self, criu, images, options=(), **how):
+		run = criu.pre_dump(self.root, images, options, **how)
+		if run.failed:
+			raise Failure(f"pre-dump by {criu} failed: {run.describe()}\n{self.after_failed_dump()}")
+		self.check_running()
+		return run
+
 	def after_failed_dump(self):
 		try:
 			self.check_running()

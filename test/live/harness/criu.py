@@ -61,5 +61,8 @@ class Criu:
 	def dump(self, pid, images, options=(), **how):
 		return self.run("dump", images, ["-t", pid, *options], log="dump.log", **how)
 
+	def pre_dump(self, pid, images, options=(), **how):
+		return self.run("pre-dump", images, ["-t", pid, *options], log="pre-dump.log", **how)
+
 	def restore(self, images, options=(), **how):
 		return self.run("restore", images, ["-d", *options], log="restore.log", **how)

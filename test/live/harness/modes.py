@@ -68,6 +68,37 @@ def leave_running(cell, dumper, restorer):
 		restore_again(cell, restorer, images)
 
 
+def chained(cell, dumper, restorer):
+	"""A pre-dump, a snapshot while it runs, and the dump: the last holds only what was written since."""
+	cell.start()
+	cell.wait_ready()
+	cell.pause()
+	cell.pre_dump(dumper, cell.new_images("images1"))
+	cell.pause()
+	cell.dump(dumper, cell.new_images("images2"), ["-R", "--track-mem", "--prev-images-dir", "../images1"])
+	cell.check_running()
+	cell.pause()
+	images = cell.new_images("images3")
+	cell.dump(dumper, images, ["--prev-images-dir", "../images2"])
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
+def chained_by_content(cell, dumper, restorer):
+	"""Dumped and restored three times, each dump on top of the one before: processes come and go, content stays."""
+	cell.start()
+	cell.wait_ready()
+	for number in range(3):
+		cell.pause()
+		images = cell.new_images(f"images{number}")
+		parent = ["--prev-images-dir", f"../images{number - 1}"] if number else []
+		cell.dump(dumper, images, ["--track-mem=content", *parent])
+		cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
 def leave_stopped(cell, dumper, restorer):
 	"""All threads stand in T until SIGCONT; files are copied meanwhile, so that the images can be restored too."""
 	cell.start()
@@ -114,7 +145,7 @@ def check_stopped(cell):
 			raise Failure(f"thread {tid} of {pid} is still traced")
 
 
-NOT_FILES = ("images", "saved")  # of the harness, not of the program
+NOT_FILES = ("images", "images1", "images2", "images3", "saved")  # of the harness, not of the program
 
 
 def save_files(cell):
@@ -157,6 +188,9 @@ MODES = [
 	Mode("leave-running", leave_running, "ours", "ours"),
 	Mode("leave-stopped", leave_stopped, "ours", "ours"),
 	Mode("five-times", five_times, "ours", "ours"),
+	Mode("chain", chained, "ours", "ours"),
+	Mode("chain-to-peer", chained, "ours", "peer"),
+	Mode("chain-content", chained_by_content, "ours", "ours"),
 	Mode("unprivileged", unprivileged, "ours", "ours"),
 	Mode("peer", dump_and_restore, "peer", "peer"),
 	Mode("undisturbed", undisturbed, "ours", "ours"),
