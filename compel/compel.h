@@ -114,6 +114,13 @@ struct remote_call {
 };
 
 /*
+ * No number of the kernel's, but for victim_call() while the parasite serves (-ENOSYS: it does not): how many requests are in
+ * flight in an AIO ring? Arguments: its address, its slots, and how many of them the kernel fills at most. How it is told, and
+ * why the ring is afterwards as it was: criu/blobs/parasite/ring.c. The thread that works there must not have a seccomp filter.
+ */
+#define CALL_COUNT_REQUESTS (-1L)
+
+/*
  * Puts the parasite in: a mapping of ours, a socket between us, the leader (or a better suited thread) in our code. While
  * it is in, a child that criu forks must not keep the socket (exec closes it): its closing tells the parasite of our death.
  */

@@ -175,6 +175,7 @@ SYSTEM_CALL_0(sched_yield)
 SYSTEM_CALL_3(sched_setscheduler, pid_t, int, const void *)
 SYSTEM_CALL_3(sched_setattr, pid_t, void *, unsigned)
 SYSTEM_CALL_3(sched_setaffinity, pid_t, unsigned, const void *)
+SYSTEM_CALL_3(sched_getaffinity, pid_t, unsigned, void *)
 SYSTEM_CALL_3(setpriority, int, int, int)
 SYSTEM_CALL_3(ioprio_set, int, int, int)
 

@@ -31,7 +31,6 @@ static const struct {
 	{ "[uprobes]", 0, "uprobes" },
 	{ "/dev/zero (deleted)", VMA_REGULAR | VMA_ANON_SHARED, NULL },
 	{ "[anon_shmem:", VMA_REGULAR | VMA_ANON_SHARED, NULL },
-	{ "/[aio]", 0, "AIO rings (io_setup)" },
 	{ "/SYSV", 0, "System V shared memory" },
 	{ "/memfd:", 0, "mapped memfds" },
 	{ "/anon_hugepage", 0, "anonymous huge pages (MAP_HUGETLB)" },
@@ -91,6 +90,8 @@ static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 		return refuse_area(dump, task, vma, "huge pages (MAP_HUGETLB)");
 	if (vma->status & VMA_SHADOW_STACK)
 		return refuse_area(dump, task, vma, "shadow stacks");
+	if (!strncmp(vma->path, "/[aio]", 6))
+		return dump_describe_ring(dump, task, vma);
 	for (size_t i = 0; i < array_size(special); i++) {
 		if (strncmp(vma->path, special[i].prefix, strlen(special[i].prefix)))
 			continue;
@@ -209,4 +210,5 @@ void dump_area_entries(struct task *task)
 	message_array(mm, vmas, task->vmas.count);
 	for (size_t i = 0; i < task->vmas.count; i++)
 		mm->vmas[i] = area_entry(&task->vmas.items[i]);
+	dump_ring_entries(task);
 }

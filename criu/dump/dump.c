@@ -80,6 +80,7 @@ static const struct step dump_steps[] = {
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
 	{ "look at the processes", dump_look, NULL, false },		  /* refuses, before anything is touched */
 	{ "ask the processes", dump_ask, dump_leave, false },		  /* the only step that goes into them */
+	{ "settle the AIO rings", dump_settle_rings, NULL, false },	  /* before memory: what is in flight is written to it */
 	{ "save the memory", dump_memory, NULL, false },		  /* most of the time: while all stands still */
 	{ "save the files", dump_save_files, NULL, false },		  /* reads what is in pipes: while all stands still */
 	{ "let the processes run on", dump_release_early, NULL, false },  /* -R: they need not wait for the rest, nor the disk */
@@ -162,6 +163,7 @@ static int run(const struct options *options, bool is_pre_dump)
 	pre_dump_forget(&dump);
 	tracking_close(&dump.tracking);
 	shared_memory_close(&dump.snapshot);
+	aio_lengths_free(&dump.ring_lengths);
 	free_files(&dump.snapshot);
 	image_store_close(dump.snapshot.images);
 	snapshot_free(&dump.snapshot);

@@ -8,6 +8,7 @@
 #include "base/steps.h"
 #include "base/time.h"
 #include "cli/options.h"
+#include "memory/aio.h"
 #include "memory/tracker.h"
 #include "model/snapshot.h"
 
@@ -25,6 +26,8 @@ struct dump {
 	struct pre_dumped *pre_dumped; /* pre_dump.c: one a task */
 	size_t pre_dumped_count;
 	uint32_t next_pages_id;
+	struct aio_lengths
+		ring_lengths; /* rings.c; freed when the tasks run again, or are gone: it takes a while */
 	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
 };
@@ -45,13 +48,17 @@ void dump_area_entries(struct task *task); /* into task->mm */
 /* ask.c: what only the tasks themselves can tell */
 int dump_ask(void *dump);
 void dump_leave(void *dump);
+/* rings.c: AIO rings */
+int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma);
+int dump_settle_rings(void *dump);
+void dump_ring_entries(struct task *task);
 /* memory.c */
 int dump_memory(void *dump);
 int dump_shared_memory(struct dump *dump);
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer);
 /* Writes what a scan has found of a mapping; both lists are used up. */
-int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked, const struct vma *vma,
-		    struct page_runs *changed, struct page_runs *unchanged);
+int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked,
+		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged);
 /* pre_dump.c: in two parts, while the tasks are frozen and after */
 int pre_dump_look(void *dump);
 int pre_dump_scan(void *dump);

@@ -17,15 +17,15 @@
 static int save_runs(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		     const struct vma *vma, struct task_memory *memory)
 {
-	bool is_anonymous = !(vma->status & (VMA_FILE_PRIVATE | VMA_VDSO));
+	bool is_anonymous = vma->status & VMA_ANON_PRIVATE && !(vma->status & VMA_VDSO);
 
 	memory->has_relatives = vma->has_relatives;
 	return page_writer_add(writer, plan, PAGES_PRESENT | (is_anonymous ? PAGES_LAZY : 0),
 			       is_anonymous && tracking_skips_zeros(&dump->tracking), pages_of_task, memory);
 }
 
-/* The vdso's pages are the kernel's, but they tell restore which vdso the task's pointers lead into. */
-static int save_vdso(const struct dump *dump, struct page_writer *writer, const struct vma *vma, struct task_memory *memory)
+static int save_whole(const struct dump *dump, struct page_writer *writer, const struct vma *vma,
+		      struct task_memory *memory)
 {
 	struct page_runs runs = { 0 };
 	int result;
@@ -36,8 +36,8 @@ static int save_vdso(const struct dump *dump, struct page_writer *writer, const 
 	return result;
 }
 
-int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked, const struct vma *vma,
-		    struct page_runs *changed, struct page_runs *unchanged)
+int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked,
+		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged)
 {
 	struct page_runs plan = { 0 };
 	int result = tracked_plan(tracked, vma, changed, unchanged, &plan);
@@ -53,8 +53,8 @@ static int save_area(struct dump *dump, struct page_writer *writer, struct track
 {
 	int result = 0;
 
-	if (vma->status & VMA_VDSO)
-		return save_vdso(dump, writer, vma, &tracked->memory);
+	if (vma_is_saved_whole(vma))
+		return save_whole(dump, writer, vma, &tracked->memory);
 	/* States of getrandom(): restored twice, they would give the same numbers twice. The task expects to find zeros. */
 	if (vma->flags & MAP_DROPPABLE)
 		return 0;

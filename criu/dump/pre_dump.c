@@ -40,7 +40,7 @@ int pre_dump_look(void *context)
 
 static bool is_wanted(const struct vma *vma)
 {
-	return vma_is_private(vma) && !(vma->status & VMA_VDSO) && !(vma->flags & MAP_DROPPABLE);
+	return vma_is_private(vma) && !vma_is_saved_whole(vma) && !(vma->flags & MAP_DROPPABLE);
 }
 
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)

@@ -48,7 +48,7 @@ static bool works(const struct tracker *tracker)
 
 bool tracker_can_note(const struct vma *vma)
 {
-	return vma_is_private(vma) && !(vma->status & VMA_VDSO) &&
+	return vma_is_private(vma) && !vma_is_saved_whole(vma) &&
 	       !(vma->flags & (MAP_HUGETLB | MAP_DROPPABLE));
 }
 

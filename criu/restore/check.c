@@ -20,6 +20,7 @@
 #include "files/kind.h"
 #include "kernel/proc.h"
 #include "restore/restore.h"
+#include "restore/space.h"
 #include "task/part.h"
 
 #define REFUGE_SEARCH_FROM 0x10000000000ULL /* 1 TiB: programs, heaps and libraries lie higher or lower */
@@ -210,7 +211,7 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 		if (last && vma->start < last->end)
 			return fail(EINVAL, "mm-%d.img holds mappings that overlap at %#" PRIx64, task->pid,
 				    vma->start);
-		if (vma->status & (VMA_SYSV_IPC | VMA_SOCKET | VMA_AIO_RING | VMA_SHADOW_STACK | VMA_UPROBES))
+		if (vma->status & (VMA_SYSV_IPC | VMA_SOCKET | VMA_SHADOW_STACK | VMA_UPROBES))
 			return fail(EINVAL,
 				    "the mapping at %#" PRIx64
 				    " is of a kind that is not supported yet (status %#x)",
@@ -376,9 +377,10 @@ int restore_check(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	return result				      ?:
-		       plan_sessions(restore)	      ?:
-		       check_pids(&restore->snapshot) ?:
-		       plan_groups(restore)	      ?:
-							find_refuge(restore);
+	return result				       ?:
+		       rings_check(&restore->snapshot) ?:
+		       plan_sessions(restore)	       ?:
+		       check_pids(&restore->snapshot)  ?:
+		       plan_groups(restore)	       ?:
+							 find_refuge(restore);
 }

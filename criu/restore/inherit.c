@@ -31,6 +31,7 @@ static bool is_continued(const struct vma *theirs, const struct vma *ours)
 	const uint32_t kinds = VMA_ANON_PRIVATE | VMA_FILE_PRIVATE;
 
 	return is_mapped_by_us(theirs) && vma_is_private(theirs) &&
+	       !((theirs->status | ours->status) & VMA_AIO_RING) && /* a ring is of one process */
 	       !((theirs->status ^ ours->status) & kinds) &&
 	       !((theirs->flags ^ ours->flags) & (MAP_GROWSDOWN | MAP_NORESERVE | MAP_DROPPABLE)) &&
 	       (ours->status & VMA_ANON_PRIVATE ||

@@ -34,6 +34,12 @@ void vdso_plan_return(const struct task *task, struct call_list *calls);
 /* inherit.c. Keeps what the task goes on with of its parent's mappings, unmaps the rest; marks it in task->vmas. */
 int space_inherit(struct task *task);
 
+/*
+ * rings.c. Can the AIO rings of all tasks be made here? And makes those of one, where memory of their length has been mapped for them.
+ */
+int rings_check(const struct snapshot *snapshot);
+int rings_make(const struct task *task);
+
 /* fill.c. Puts the pages of the images into private memory; adds their number to *pages. */
 int space_fill(const struct task *task, uint64_t *pages);
 

@@ -100,6 +100,7 @@ ROWS = [
 	row("pipes", "anonymous"),
 	row("fifos", "ends"),
 	row("epoll", "nested"),
+	row("aio", "rings", "numbers"),
 	row("tree"),
 	row("locks", "flock", dump_options=("--file-locks",), restore_options=("--file-locks",)),
 ]

@@ -6,6 +6,7 @@
  */
 #include <sys/socket.h>
 #include "parasite.h"
+#include "ring.h"
 #include "syscalls.h"
 #include "compel.h"
 
@@ -39,8 +40,11 @@ static void make_call(struct parasite_state *state, struct remote_call *call)
 {
 	const uint64_t *a = call->arguments;
 
-	call->result = system_call(call->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3], (long)a[4],
-				   (long)a[5]);
+	if (call->number == CALL_COUNT_REQUESTS)
+		call->result = count_requests(state->sockets[0], a[0], (uint32_t)a[1], (uint32_t)a[2]);
+	else
+		call->result = system_call(call->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3],
+					   (long)a[4], (long)a[5]);
 	note_userfaultfd(state, call);
 }
 

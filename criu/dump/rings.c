@@ -1,0 +1,146 @@
+/*
+ * rings.c - AIO rings (io_setup) of the tasks: which are theirs, and that nothing is in flight in them when memory is saved.
+ *
+ * The parasite counts what is in flight (blobs/parasite/ring.c). For that it has to know how many slots of such a ring can be in
+ * use at once, which depends on its length and on the CPUs of this machine: a ring of our own tells, one for each
+ * length. Requests that never complete (a poll of a pipe that nobody writes to) end the dump at --timeout.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "compel.h"
+#include "dump/dump.h"
+#include "image/message.h"
+#include "memory/aio.h"
+
+#define FIRST_PAUSE 500	  /* microseconds, between two counts; doubled */
+#define LAST_PAUSE  50000 /* … until here */
+
+/* ---- look ---- */
+
+static bool has_mapping_of(const struct task *task, const struct vma *vma)
+{
+	for (size_t i = 0; i < task->vmas.count; i++) {
+		const struct vma *other = &task->vmas.items[i];
+
+		if (other != vma && other->device == vma->device && other->inode == vma->inode)
+			return true;
+	}
+	return false;
+}
+
+/* fork() shares what is mapped of a ring, but the ring stays the parent's. */
+int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma)
+{
+	for (const struct task *other = dump->is_pre_dump ? NULL : task; other; other = other->parent)
+		if (has_mapping_of(other, vma))
+			return refuse(
+				"process %d (%s): memory at %#" PRIx64
+				" is part of an AIO ring of process %d that is mapped more than once: not supported yet",
+				task->pid, task->name, vma->start, other->pid);
+	vma->status |= VMA_AIO_RING;
+	vma->file_flags = O_RDWR; /* as criu 4.2 has it */
+	return 0;
+}
+
+void dump_ring_entries(struct task *task)
+{
+	for (size_t i = 0; i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+		AioRingEntry *entry;
+
+		if (!(vma->status & VMA_AIO_RING))
+			continue;
+		entry = message_new(AioRingEntry, aio_ring_entry);
+		entry->id = vma->start;
+		entry->nr_req = aio_most_requests(vma_length(vma));
+		entry->ring_len = (uint32_t)vma_length(vma);
+		*grow(&task->mm->aios, &task->mm->n_aios) = entry;
+	}
+}
+
+/* ---- settle ---- */
+
+/* A ring of another process (a parent that has ended), or one that was destroyed, is mapped, and yet none for the kernel. */
+static int check_ring(struct task *task, const struct vma *vma)
+{
+	struct remote_call reading = { SYS_io_getevents, { vma->start, 0, 0, 0, 0 }, 0 };
+	struct aio_header header;
+	int result = victim_call(task->victim, &reading, 1);
+
+	if (result)
+		return result;
+	if (reading.result < 0)
+		return fail((int)-reading.result, "it is not a ring of this process: not supported yet");
+	result = victim_read(task->victim, vma->start, &header, sizeof(header));
+	if (!result && (vma->offset || aio_check_header(&header, vma_length(vma))))
+		return fail(EINVAL, "it is damaged, or only a part of it is mapped");
+	return result;
+}
+
+static int count_in_flight(struct task *task, const struct vma *vma, uint32_t most, long *count)
+{
+	struct remote_call counting = {
+		CALL_COUNT_REQUESTS,
+		{ vma->start, aio_slots(vma_length(vma)), most },
+		0,
+	};
+	int result = victim_call(task->victim, &counting, 1);
+
+	*count = counting.result;
+	if (!result && counting.result == -ENOSYS)
+		return fail(0, "what is in flight cannot be told: the process has no descriptor left");
+	if (!result && counting.result < 0)
+		return fail((int)-counting.result, "cannot tell how many requests are in flight");
+	return result;
+}
+
+static int settle_ring(struct dump *dump, struct task *task, const struct vma *vma, uint64_t deadline)
+{
+	unsigned pause = FIRST_PAUSE;
+	uint32_t most;
+	long count;
+	int result = check_ring(task, vma) ?: aio_find_most(&dump->ring_lengths, vma_length(vma), &most);
+
+	while (!result) {
+		result = count_in_flight(task, vma, most, &count);
+		if (result || !count)
+			break;
+		if (monotonic_time() > deadline) {
+			fail_advice("a longer --timeout");
+			return fail(0, "%ld requests are still in flight", count);
+		}
+		log_debug("process %d: %ld requests are in flight in the AIO ring at %#" PRIx64, task->pid,
+			  count, vma->start);
+		usleep(pause);
+		pause = min(2 * pause, (unsigned)LAST_PAUSE);
+	}
+	return result;
+}
+
+int dump_settle_rings(void *context)
+{
+	struct dump *dump = context;
+	uint64_t deadline = trace_deadline(dump->options->timeout);
+	struct task *task;
+
+	for_each_task(task, &dump->snapshot) for (size_t i = 0; i < task->vmas.count; i++)
+	{
+		const struct vma *vma = &task->vmas.items[i];
+		int result = 0;
+
+		if (vma->status & VMA_AIO_RING)
+			result = settle_ring(dump, task, vma, deadline);
+		if (result) {
+			fail_in(result, "AIO ring at %#" PRIx64, vma->start);
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+		}
+	}
+	return 0;
+}

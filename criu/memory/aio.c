@@ -1,0 +1,237 @@
+/*
+ * aio.c - makes AIO rings.
+ *
+ * Where the kernel writes the next completion is its own knowledge, and so is how many slots are in use; what stands in the ring is
+ * only told, or (the head) asked for. So a ring is brought to a given head and tail by requests: each reads nothing from an
+ * empty file, completes within io_submit(), and is one more.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "memory/aio.h"
+
+#define SLOT	     sizeof(struct io_event)
+#define SPARE	     2 /* slots that the kernel adds; one more is the header's */
+#define BATCH	     64
+#define MOST_THREADS 64
+#define LONGEST	     (0x10000000UL + PAGE_SIZE) /* bytes: the kernel's limit */
+
+/* ---- sizes ---- */
+
+uint32_t aio_slots(uint64_t length)
+{
+	return (uint32_t)(length / SLOT) - 1;
+}
+
+uint32_t aio_most_requests(uint64_t length)
+{
+	if (!length || length % PAGE_SIZE || length > LONGEST)
+		return 0;
+	return (uint32_t)(length / SLOT - 1 - SPARE) / 2;
+}
+
+uint32_t aio_least_requests(uint64_t length)
+{
+	uint32_t most = aio_most_requests(length);
+
+	return most && length > PAGE_SIZE ? aio_most_requests(length - PAGE_SIZE) + 1 : min(most, 1u);
+}
+
+int aio_check_header(const struct aio_header *header, uint64_t length)
+{
+	uint32_t slots = aio_slots(length);
+
+	return header->magic == AIO_MAGIC && header->header_size == sizeof(*header) &&
+			       header->slots == slots && header->head < slots && header->tail < slots ?
+		       0 :
+		       -EINVAL;
+}
+
+/* ---- the kernel's ---- */
+
+static void *destroy(void *argument)
+{
+	const aio_context_t *ring = argument;
+
+	syscall(SYS_io_destroy, *ring);
+	return NULL;
+}
+
+void aio_destroy(const aio_context_t *rings, size_t count)
+{
+	pthread_t threads[MOST_THREADS];
+
+	for (size_t done = 0, started; done < count; done += started) {
+		size_t wanted = min(count - done, (size_t)MOST_THREADS);
+
+		for (started = 0; started < wanted; started++)
+			if (pthread_create(&threads[started], NULL, destroy, (void *)&rings[done + started]))
+				break;
+		for (size_t i = 0; i < started; i++)
+			pthread_join(threads[i], NULL);
+		if (!started)
+			destroy((void *)&rings[done + started++]);
+	}
+}
+
+static int set_up(uint32_t requests, aio_context_t *ring)
+{
+	int error;
+
+	*ring = 0;
+	if (syscall(SYS_io_setup, requests, ring) == 0)
+		return 0;
+	error = errno;
+	if (error == EAGAIN)
+		fail_advice("a larger number in /proc/sys/fs/aio-max-nr");
+	return fail(error, "cannot make an AIO ring for %u requests", requests);
+}
+
+int aio_make_smallest(aio_context_t *ring)
+{
+	return set_up(1, ring);
+}
+
+int aio_make(uint64_t length, aio_context_t *ring)
+{
+	uint32_t requests = aio_least_requests(length), slots;
+	int result = requests ? set_up(requests, ring) :
+				fail(EINVAL, "no AIO ring has %llu bytes", (unsigned long long)length);
+
+	if (result)
+		return result;
+	slots = aio_header_of(*ring)->slots;
+	if (aio_header_of(*ring)->magic == AIO_MAGIC && slots == aio_slots(length))
+		return 0;
+	aio_destroy(ring, 1);
+	return fail(EINVAL, "this machine makes an AIO ring of %u slots where one of %u is needed", slots,
+		    aio_slots(length));
+}
+
+/* Up to `wanted` requests that complete at once; how many there was room for. */
+static uint32_t submit(aio_context_t ring, int file, uint32_t wanted)
+{
+	struct iocb request = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)file };
+	struct iocb *requests[BATCH];
+	uint32_t done = 0;
+	long sent = 1;
+
+	for (size_t i = 0; i < BATCH; i++)
+		requests[i] = &request;
+	while (done < wanted && sent > 0) {
+		sent = syscall(SYS_io_submit, ring, (long)min(wanted - done, (uint32_t)BATCH), requests);
+		done += sent > 0 ? (uint32_t)sent : 0;
+	}
+	return done;
+}
+
+/* What is done to a ring by a thread of its own. */
+struct job {
+	aio_context_t ring;
+	int file;
+	uint32_t head, tail;
+	uint32_t most;
+	int result;
+};
+
+/* Completions up to the head are read at once, by setting it, as libaio does; those behind it stay unread. */
+static void advance(struct job *job)
+{
+	struct aio_header *header = aio_header_of(job->ring);
+	uint32_t slots = header->slots, unread = (job->tail + slots - job->head) % slots;
+
+	for (uint32_t at = 0; at < job->head; at++, header->head = at)
+		if (submit(job->ring, job->file, 1) != 1)
+			break;
+	submit(job->ring, job->file, unread);
+	if (header->head != job->head || header->tail != job->tail)
+		job->result = fail(EINVAL, "an AIO ring of %u slots came to %u, %u instead of %u, %u", slots,
+				   header->head, header->tail, job->head, job->tail);
+	memset(header + 1, 0, slots * SLOT);
+}
+
+static void fill(struct job *job)
+{
+	job->most = submit(job->ring, job->file, aio_header_of(job->ring)->slots);
+}
+
+struct pinned {
+	void (*work)(struct job *job);
+	struct job *job;
+};
+
+static void *run_pinned(void *argument)
+{
+	struct pinned *pinned = argument;
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET(sched_getcpu(), &here);
+	if (sched_setaffinity(0, sizeof(here), &here) < 0)
+		pinned->job->result = fail(errno, "cannot stay on a CPU");
+	else
+		pinned->work(pinned->job);
+	return NULL;
+}
+
+/*
+ * Free slots are given out by CPU: a thread that is moved to another finds fewer. It is a thread because whoever has once been pinned
+ * is no longer moved when its cpuset grows.
+ */
+static int run(void (*work)(struct job *job), struct job *job)
+{
+	struct pinned pinned = { work, job };
+	autoclose int file = memfd_create("nothing", MFD_CLOEXEC);
+	pthread_t thread;
+	int result;
+
+	if (file < 0)
+		return fail(errno, "cannot make an empty file");
+	job->file = file;
+	result = pthread_create(&thread, NULL, run_pinned, &pinned);
+	if (result)
+		return fail(result, "cannot make a thread");
+	pthread_join(thread, NULL);
+	return job->result;
+}
+
+int aio_advance(aio_context_t ring, uint32_t head, uint32_t tail)
+{
+	struct job job = { .ring = ring, .head = head, .tail = tail };
+
+	return run(advance, &job);
+}
+
+int aio_find_most(struct aio_lengths *known, uint64_t length, uint32_t *most)
+{
+	struct job job = { 0 };
+	int result;
+
+	for (size_t i = 0; i < known->count; i++)
+		if (known->items[i].length == length) {
+			*most = known->items[i].most;
+			return 0;
+		}
+	result = aio_make(length, &job.ring);
+	if (result)
+		return result;
+	*grow(&known->rings, &known->ring_count) = job.ring;
+	result = run(fill, &job);
+	*most = job.most;
+	*grow(&known->items, &known->count) = (struct aio_length){ length, job.most };
+	return result;
+}
+
+void aio_lengths_free(struct aio_lengths *known)
+{
+	aio_destroy(known->rings, known->ring_count);
+	free(known->rings);
+	free(known->items);
+	*known = (struct aio_lengths){ 0 };
+}
