@@ -39,13 +39,13 @@ static void print_help(bool supported, int column, const char *help)
 	print_text(column, text);
 }
 
-static void print_option(const struct option_row *row)
+static void print_option(const struct option_row *row, int command)
 {
 	const char *before = row->kind == OPTIONAL || row->kind == LEVEL ? "[=" : " ";
 	const char *after = row->kind == OPTIONAL || row->kind == LEVEL ? "]" : "";
 	int column;
 
-	if (row->letter)
+	if (row->letter && row_by_letter(row->letter, command) == row)
 		column = printf("  -%c, --%s", row->letter, row->name);
 	else
 		column = printf("      --%s", row->name);
@@ -90,7 +90,7 @@ void help_print(const char *command)
 			if (title)
 				printf("\n%s:\n", title);
 			title = NULL;
-			print_option(row);
+			print_option(row, found ? found->bit : 0);
 		}
 	}
 	printf("\n* not supported yet, and refused by name.\n"

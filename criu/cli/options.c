@@ -48,12 +48,21 @@ static bool may_lack_argument(const struct option_row *row)
 	return row->kind == OPTIONAL || row->kind == LEVEL;
 }
 
-static const struct option_row *row_by_letter(char letter)
+const struct option_row *row_by_letter(char letter, int command)
 {
-	for (size_t i = 0; i < option_row_count; i++)
-		if (option_rows[i].letter == letter && option_rows[i].name)
-			return &option_rows[i];
-	return NULL;
+	const struct option_row *found = NULL;
+
+	for (size_t i = 0; i < option_row_count; i++) {
+		const struct option_row *row = &option_rows[i];
+
+		if (row->letter != letter || !row->name)
+			continue;
+		if (row->commands != EVERY && row->commands & command)
+			return row;
+		if (!found || row->commands == EVERY)
+			found = row;
+	}
+	return found;
 }
 
 static const struct option_row *row_by_name(const char *name, size_t length)
@@ -159,7 +168,7 @@ int settings_add_long(struct settings *settings, const char *text, const char *n
 static int add_letters(struct settings *settings, const char *letters, const char *next, bool *took_next)
 {
 	for (; *letters; letters++) {
-		struct setting setting = { .row = row_by_letter(*letters) };
+		struct setting setting = { .row = row_by_letter(*letters, 0), .letter = *letters };
 		const char *argument = letters[1] ? letters + 1 : NULL;
 
 		if (!setting.row) {
@@ -226,6 +235,19 @@ static const struct setting *find_setting(const struct settings *settings, enum 
 		if (settings->items[i].row->kind == kind)
 			return &settings->items[i];
 	return NULL;
+}
+
+/* The command may stand behind its options. Options that share a letter all take an argument, or none does. */
+static void settle_letters(struct settings *settings, const struct options *options)
+{
+	int bit = 0;
+
+	for (size_t i = 0; i < command_row_count; i++)
+		if (options->command && !strcmp(command_rows[i].name, options->command))
+			bit = command_rows[i].bit;
+	for (size_t i = 0; i < settings->count; i++)
+		if (settings->items[i].letter)
+			settings->items[i].row = row_by_letter(settings->items[i].letter, bit);
 }
 
 /* --- Configuration files, and which of them -------------------------------------------------------------------- */
@@ -432,16 +454,20 @@ static int check_command(const struct options *options)
 
 static int check_combination(const struct options *options)
 {
-	bool restores = !strcmp(options->command, "restore");
+	bool restores = !strcmp(options->command, "restore"), flattens = !strcmp(options->command, "flatten");
 	bool dumps = !strcmp(options->command, "dump") || !strcmp(options->command, "pre-dump");
 
 	if (dumps && !options->tree)
 		return fail(0, "%s needs to know which process: --tree PID", options->command);
+	if (options->auto_dedup && dumps)
+		return fail(0, "--auto-dedup is not supported yet by %s", options->command);
 	if (restores && options->restore_sibling && !options->restore_detached)
 		return fail(0, "--restore-sibling makes sense only with --restore-detached");
 	if (restores && options->exec_cmd && !options->argument_count)
 		return fail(0,
 			    "--exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...");
+	if (flattens && options->argument_count > 1)
+		return fail(0, "flatten takes one directory, but '%s' was given, too", options->arguments[1]);
 	if (restores && options->argument_count && !options->exec_cmd)
 		return fail(0, "restore takes no argument without --exec-cmd, but '%s' was given",
 			    options->arguments[0]);
@@ -459,6 +485,7 @@ int options_parse(struct options *options, int argc, char **argv)
 	options->given = allocate(sizeof(*options->given));
 	log_level = 0; /* main() reports what is wrong; the log is not open yet */
 	result = read_command_line(&command_line, options, argc, argv);
+	settle_letters(&command_line, options);
 	if (!result && find_setting(&command_line, HELP)) {
 		help_print(options->command);
 		result = 1;

@@ -23,6 +23,7 @@ struct options {
 	const char *work_dir;	     /* -W; NULL: the images directory */
 	const char *prev_images_dir; /* relative to images_dir; NULL: none */
 	const char *track_mem;	     /* NULL: not; "": by the best there is; or the name of a tracker */
+	const char *output_dir;	     /* flatten -o; NULL: in place */
 	const char *pidfile;
 	int status_fd; /* -1: none */
 
@@ -38,6 +39,7 @@ struct options {
 	bool json;	       /* show --json */
 	bool validate_by_size; /* --file-validation filesize; false: buildid */
 	bool skip_file_rwx_check;
+	bool auto_dedup;	   /* restore: frees what it has read */
 	unsigned timeout;	   /* seconds */
 	unsigned long ghost_limit; /* bytes */
 	const char **action_scripts;

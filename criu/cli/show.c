@@ -108,6 +108,29 @@ static void print_made(FILE *out, const struct show_tree *tree)
 	fputc('\n', out);
 }
 
+static void print_chain(FILE *out, const struct show_tree *tree)
+{
+	char used[16];
+
+	if (tree->parent) {
+		fprintf(out, "builds on ");
+		print_clean(out, tree->parent);
+		fputc('\n', out);
+	}
+	if (tree->layer_count > 1)
+		fprintf(out, "a chain of %zu snapshots; memory comes from\n", tree->layer_count);
+	for (size_t i = 0; tree->layer_count > 1 && i < tree->layer_count; i++) {
+		fprintf(out, "%10s  ", human(used, tree->layers[i].used));
+		print_clean(out, tree->layers[i].directory);
+		fputc('\n', out);
+	}
+	if (tree->problem) {
+		fprintf(out, "CANNOT BE RESTORED: ");
+		print_clean(out, tree->problem);
+		fputc('\n', out);
+	}
+}
+
 static void print_head(FILE *out, const struct show_tree *tree)
 {
 	char saved[16], in_parent[16];
@@ -126,11 +149,7 @@ static void print_head(FILE *out, const struct show_tree *tree)
 	if (tree->memory.in_parent)
 		fprintf(out, " and %s in its parent", human(in_parent, tree->memory.in_parent));
 	fputc('\n', out);
-	if (tree->parent) {
-		fprintf(out, "builds on ");
-		print_clean(out, tree->parent);
-		fputc('\n', out);
-	}
+	print_chain(out, tree);
 }
 
 /* --- The tree ------------------------------------------------------------------------------------------- */

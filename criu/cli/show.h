@@ -14,6 +14,7 @@
 #include "fs.pb-c.h"
 #include "image/inventory.h"
 #include "memfd.pb-c.h"
+#include "memory/chain.h"
 #include "mm.pb-c.h"
 #include "pstree.pb-c.h"
 #include "remap-file-path.pb-c.h"
@@ -56,11 +57,21 @@ struct show_shared_memory {
 	struct show_memory memory;
 };
 
+/* A snapshot of the chain: the newest first. */
+struct show_layer {
+	const char *directory;
+	uint64_t used; /* bytes of memory that come from it */
+};
+
 struct show_tree {
 	const char *directory;
 	InventoryEntry *inventory; /* NULL: the dump is not complete */
 	int64_t made;		   /* seconds since 1970; 0: not known */
 	char *parent;		   /* the directory this one builds on; NULL: none */
+	struct page_chain *chain;  /* NULL: it cannot be followed */
+	struct show_layer *layers;
+	size_t layer_count;
+	char *problem; /* why not all pages of its parents were found; NULL: they were */
 
 	struct show_records entries; /* PstreeEntry */
 	struct show_process *processes;

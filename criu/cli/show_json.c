@@ -108,6 +108,20 @@ static void put_memory(struct json *json, const struct show_memory *memory)
 	put_close(json, '}');
 }
 
+static void put_chain(struct json *json, const struct show_tree *tree)
+{
+	put_open(json, "chain", '[');
+	for (size_t i = 0; i < tree->layer_count; i++) {
+		put_open(json, NULL, '{');
+		put_string(json, "directory", tree->layers[i].directory);
+		put_number(json, "used", tree->layers[i].used);
+		put_close(json, '}');
+	}
+	put_close(json, ']');
+	if (tree->problem)
+		put_string(json, "problem", tree->problem);
+}
+
 static void put_head(struct json *json, const struct show_tree *tree)
 {
 	put_number(json, "format", FORMAT);
@@ -119,6 +133,7 @@ static void put_head(struct json *json, const struct show_tree *tree)
 		put_number(json, "made", tree->made);
 	put_string(json, "made_by", tree->inventory ? tree->inventory->made_by : NULL);
 	put_string(json, "parent", tree->parent);
+	put_chain(json, tree);
 	put_open(json, "totals", '{');
 	put_number(json, "processes", tree->process_count);
 	put_number(json, "threads", tree->thread_count);

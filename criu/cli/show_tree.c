@@ -8,11 +8,10 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "cli/show.h"
-#include "pagemap.pb-c.h"
+#include "memory/pagemap.h"
+#include "memory/stack.h"
 
 #define STATUS_SHARED ((1u << 8) | (1u << 10)) /* vma_entry.status: shared anonymous, SysV */
-#define PRESENT	      4u		       /* pagemap_entry.flags */
-#define IN_PARENT     1u
 
 static void free_records(struct show_records *records)
 {
@@ -48,42 +47,67 @@ static int read_optional(struct image_store *store, enum image_kind kind, unsign
 
 /* --- Memory --------------------------------------------------------------------------------------------- */
 
-static void add_run(struct show_memory *memory, const PagemapEntry *entry)
+/* What is wrong with its parents is part of what is shown; the newest itself is still to be seen. */
+static void note_problem(struct show_tree *tree)
 {
-	uint64_t size = (entry->has_nr_pages ? entry->nr_pages : entry->compat_nr_pages) * PAGE_SIZE;
-	bool in_parent = entry->has_flags ? (entry->flags & IN_PARENT) != 0 : entry->in_parent != 0;
+	char text[1024];
+	const char *said = text;
 
-	if (in_parent)
-		memory->in_parent += size;
-	else if (!entry->has_flags || entry->flags & PRESENT)
-		memory->saved += size;
+	failure_report(text, sizeof(text), NULL, NULL);
+	failure_clear();
+	if (tree->problem)
+		return;
+	if (!strncmp(said, "criu: ", 6))
+		said += 6;
+	tree->problem = copy_text(said);
+	tree->problem[strcspn(tree->problem, "\n")] = '\0';
 }
 
-static int read_runs(struct image *image, struct show_memory *memory)
+static void add_layers(struct show_tree *tree, enum image_kind kind, unsigned long id)
 {
-	PagemapHead *head = NULL;
-	PagemapEntry *entry;
-	int result = image_read_as(image, pagemap_head, &head);
+	struct page_stack stack;
+	int result = page_stack_open(&stack, tree->chain, kind, id);
 
-	image_free(head);
-	while (result > 0 && (result = image_read_as(image, pagemap_entry, &entry)) > 0) {
-		add_run(memory, entry);
-		image_free(entry);
+	if (result)
+		note_problem(tree);
+	for (size_t i = 0; i < stack.layer_count; i++) {
+		struct page_runs runs = page_stack_layer(&stack, i);
+
+		tree->layers[i].used += page_runs_total(&runs) * PAGE_SIZE;
 	}
-	return result;
+	page_stack_close(&stack);
 }
 
-static int read_pagemap(struct image_store *store, enum image_kind kind, unsigned long id,
-			struct show_memory *memory)
+static int read_pagemap(struct image_store *store, struct show_tree *tree, enum image_kind kind,
+			unsigned long id, struct show_memory *memory)
 {
-	struct image *image;
-	int result = image_open(store, &image, kind, id);
+	struct pagemap pagemap;
+	int result = pagemap_read(&pagemap, store, kind, id);
 
-	if (result < 0)
-		return result == -ENOENT ? 0 : result;
-	result = read_runs(image, memory);
-	image_close(image);
-	return result;
+	for (size_t i = 0; !result && i < pagemap.count; i++) {
+		uint64_t size = pagemap.entries[i].count * PAGE_SIZE;
+
+		if (pagemap.entries[i].flags & PAGES_PRESENT)
+			memory->saved += size;
+		else
+			memory->in_parent += size;
+	}
+	pagemap_free(&pagemap);
+	if (!result && tree->chain)
+		add_layers(tree, kind, id);
+	return result == -ENOENT ? 0 : result;
+}
+
+static void open_chain(struct image_store *store, struct show_tree *tree)
+{
+	if (page_chain_open(&tree->chain, store)) {
+		note_problem(tree);
+		return;
+	}
+	tree->layer_count = page_chain_length(tree->chain);
+	tree->layers = allocate_array(tree->layer_count, sizeof(*tree->layers));
+	for (size_t i = 0; i < tree->layer_count; i++)
+		tree->layers[i].directory = image_store_name(page_chain_store(tree->chain, i));
 }
 
 static void add_memory(struct show_memory *sum, const struct show_memory *memory)
@@ -104,7 +128,7 @@ static int add_shared(struct image_store *store, struct show_tree *tree, uint64_
 	shared = grow(&tree->shared, &tree->shared_count);
 	shared->id = id;
 	shared->memory.mapped = size;
-	result = read_pagemap(store, IMAGE_SHMEM_PAGEMAP, id, &shared->memory);
+	result = read_pagemap(store, tree, IMAGE_SHMEM_PAGEMAP, id, &shared->memory);
 	tree->memory.saved += shared->memory.saved;
 	tree->memory.in_parent += shared->memory.in_parent;
 	return result;
@@ -130,7 +154,7 @@ static int read_memory(struct image_store *store, struct show_tree *tree, struct
 		return result;
 	for (size_t i = 0; process->mm && i < process->mm->n_vmas; i++)
 		process->memory.mapped += process->mm->vmas[i]->end - process->mm->vmas[i]->start;
-	result = read_pagemap(store, IMAGE_PAGEMAP, pid, &process->memory);
+	result = read_pagemap(store, tree, IMAGE_PAGEMAP, pid, &process->memory);
 	add_memory(&tree->memory, &process->memory);
 	if (result == 0 && process->mm)
 		result = read_shared(store, tree, process->mm);
@@ -264,6 +288,8 @@ int show_tree_read(struct image_store *store, struct show_tree *tree)
 		read_link_at(image_store_directory(store), "parent", &tree->parent);
 	result = read_inventory(store, tree);
 	if (result == 0)
+		open_chain(store, tree);
+	if (result == 0)
 		result = read_records(store, IMAGE_FILES, 0, &tree->files);
 	if (result == 0)
 		result = read_records(store, IMAGE_REMAP_FPATH, 0, &tree->remaps);
@@ -293,6 +319,9 @@ void show_tree_free(struct show_tree *tree)
 	free(tree->processes);
 	free(tree->shared);
 	free(tree->parent);
+	free(tree->layers);
+	free(tree->problem);
+	page_chain_close(tree->chain);
 	free_records(&tree->entries);
 	free_records(&tree->files);
 	free_records(&tree->remaps);

@@ -39,6 +39,7 @@ enum {
 	LAZY_PAGES = 128,
 	CPUINFO = 256,
 	DEDUP = 512,
+	FLATTEN = 1024,
 	SERVERS = PAGE_SERVER | SERVICE | LAZY_PAGES,
 	EVERY = -1,
 };
@@ -71,6 +72,7 @@ struct setting {
 	const struct option_row *row;
 	bool negated;
 	char *argument; /* NULL: none */
+	char letter;	/* what it was given by; 0: its name */
 	char *origin;	/* "FILE:LINE" of a configuration file; NULL: the command line */
 };
 struct settings {
@@ -89,6 +91,9 @@ void settings_free(struct settings *settings);
 /* config.c: adds the options of a configuration file. -ENOENT is not recorded, all other errors are. */
 int config_read(struct settings *settings, const char *path);
 int config_parse(struct settings *settings, const char *text); /* without the file, for tests */
+
+/* A letter may stand for another option where a command has one of its own; 0: there is none. */
+const struct option_row *row_by_letter(char letter, int command);
 
 /* help.c: for one command, if `command` is one. */
 void help_print(const char *command);

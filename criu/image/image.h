@@ -113,6 +113,34 @@ int image_write_single(struct image_store *store, enum image_kind kind, unsigned
 	} while (0)
 
 /*
+ * Changing images that are complete. A new version of an image is made beside it; when that is closed, image_store_replace()
+ * brings it to the disk and puts it in the old one's place: at every instant there is the one or the other. What
+ * is removed is gone when image_store_sync() returns. 0 or -errno, recorded.
+ */
+int image_create_beside(struct image_store *store, struct image **image, enum image_kind kind,
+			unsigned long id) must_check;
+int image_store_replace(struct image_store *store, enum image_kind kind, unsigned long id) must_check;
+int image_store_sync_image(struct image_store *store, enum image_kind kind, unsigned long id) must_check;
+int image_store_sync(struct image_store *store) must_check; /* names: made, removed, renamed */
+int image_store_remove(struct image_store *store, const char *name) must_check; /* of image_store_list() */
+/* A descriptor to change a pages image in place; the caller closes it. */
+int image_open_to_change(struct image_store *store, enum image_kind kind, unsigned long id) must_check;
+
+/* What there is, by name. To be freed with image_names_free(), also after an error. */
+struct image_names {
+	char **items; /* sorted */
+	size_t count;
+};
+int image_store_list(struct image_store *store, struct image_names *names) must_check;
+void image_names_free(struct image_names *names);
+/* A new file of that name in `to`, which image_store_commit() will bring to the disk. */
+struct copier; /* base/copy.h */
+int image_store_copy(struct image_store *to, struct image_store *from, const char *name,
+		     struct copier *copier) must_check;
+/* Is it the name of such an image? Of which? */
+bool image_name_is(const char *name, enum image_kind kind, unsigned long *id);
+
+/*
  * The two ends of a dump. image_store_begin() takes away an inventory.img of an earlier dump, so that no
  * mixture ever looks complete. image_store_commit() puts everything that was created in the store on disk,
  * and only then does inventory.img get its name: a directory without it is not a dump. All images are closed

@@ -14,7 +14,7 @@
 #define OUR_VERSION    2
 
 /* Never 0, which stands for none. Without the kernel's random numbers, the clock tells snapshots apart. */
-static uint64_t new_snapshot_id(void)
+uint64_t inventory_new_id(void)
 {
 	uint64_t id;
 
@@ -31,7 +31,7 @@ InventoryEntry *inventory_new(void)
 	message_set(inventory, fdinfo_per_id, true);
 	message_set(inventory, ns_per_id, true);
 	message_set(inventory, dump_time, time(NULL));
-	message_set(inventory, snapshot_id, new_snapshot_id());
+	message_set(inventory, snapshot_id, inventory_new_id());
 	inventory->made_by = copy_text("criu " CRIU_VERSION);
 	return inventory;
 }
@@ -81,6 +81,18 @@ int inventory_read(struct image_store *store, InventoryEntry **inventory)
 		     "(the dump was interrupted or is still going on)",
 		     image_store_name(store));
 	return result;
+}
+
+int inventory_replace(struct image_store *store, const InventoryEntry *inventory)
+{
+	struct image *image;
+	int result = image_create_beside(store, &image, IMAGE_INVENTORY, 0), closed;
+
+	if (result)
+		return result;
+	result = image_write(image, &inventory->base);
+	closed = image_close(image);
+	return result ?: closed ?: image_store_replace(store, IMAGE_INVENTORY, 0) ?: image_store_sync(store);
 }
 
 int inventory_read_memory(struct image_store *store, InventoryEntry **inventory)

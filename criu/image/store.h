@@ -13,6 +13,9 @@ struct image_store_ops {
 	/* A descriptor: of a regular file; of a new file, in place of any older one. */
 	int (*open_read)(struct image_store *store, const char *name);
 	int (*open_write)(struct image_store *store, const char *name);
+	int (*open_change)(struct image_store *store, const char *name); /* as open_read, to be written too */
+	/* Calls `each` for every name, in any order. */
+	int (*list)(struct image_store *store, void (*each)(void *context, const char *name), void *context);
 	int (*remove)(struct image_store *store, const char *name);
 	int (*rename)(struct image_store *store, const char *from, const char *to);
 	void (*begin_sync)(struct image_store *store,

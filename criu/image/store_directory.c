@@ -5,6 +5,7 @@
  * a symbolic link is refused, a pipe does not block us. Images hold memory of other people: a file is always
  * a new one, made by us with mode 0600, for an older one may belong to somebody or be readable to all.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,9 +13,9 @@
 #include "base/memory.h"
 #include "image/store.h"
 
-static int open_read(struct image_store *store, const char *name)
+static int open_regular(struct image_store *store, const char *name, int access)
 {
-	autoclose int fd = openat(store->directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	autoclose int fd = openat(store->directory, name, access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	struct stat status;
 
 	if (fd < 0)
@@ -26,6 +27,35 @@ static int open_read(struct image_store *store, const char *name)
 	if (!S_ISREG(status.st_mode))
 		return -ENXIO;
 	return steal_fd(&fd);
+}
+
+static int open_read(struct image_store *store, const char *name)
+{
+	return open_regular(store, name, O_RDONLY);
+}
+
+static int open_change(struct image_store *store, const char *name)
+{
+	return open_regular(store, name, O_RDWR);
+}
+
+static int list_names(struct image_store *store, void (*each)(void *context, const char *name), void *context)
+{
+	int own = openat(store->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result;
+	DIR *directory = own < 0 ? NULL : fdopendir(own);
+	const struct dirent *entry;
+
+	if (!directory) {
+		result = -errno;
+		if (own >= 0)
+			close(own);
+		return result;
+	}
+	while (errno = 0, entry = readdir(directory))
+		each(context, entry->d_name);
+	result = -errno;
+	closedir(directory);
+	return result;
 }
 
 static int open_write(struct image_store *store, const char *name)
@@ -85,6 +115,8 @@ static void close_directory(struct image_store *store)
 const struct image_store_ops directory_store_ops = {
 	.open_read = open_read,
 	.open_write = open_write,
+	.open_change = open_change,
+	.list = list_names,
 	.remove = remove_file,
 	.rename = rename_file,
 	.begin_sync = begin_sync,

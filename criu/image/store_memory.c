@@ -39,6 +39,13 @@ static int open_read(struct image_store *store, const char *name)
 	return file ? open_again(file) : -ENOENT;
 }
 
+static int list_names(struct image_store *store, void (*each)(void *context, const char *name), void *context)
+{
+	for (size_t i = 0; i < store->file_count; i++)
+		each(context, store->files[i].name);
+	return 0;
+}
+
 static int remove_file(struct image_store *store, const char *name)
 {
 	struct memory_file *file = find_file(store, name);
@@ -102,6 +109,8 @@ static void close_files(struct image_store *store)
 const struct image_store_ops memory_store_ops = {
 	.open_read = open_read,
 	.open_write = open_write,
+	.open_change = open_read, /* a memfd can be written by whoever has it */
+	.list = list_names,
 	.remove = remove_file,
 	.rename = rename_file,
 	.begin_sync = begin_sync,

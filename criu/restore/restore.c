@@ -23,6 +23,7 @@
 #include "files/terminal.h"
 #include "image/image.h"
 #include "image/message.h"
+#include "memory/dedup.h"
 #include "memory/shared.h"
 #include "restore/restore.h"
 #include "stats.pb-c.h"
@@ -198,11 +199,27 @@ static void tell_status(const struct options *options)
 	close(options->status_fd);
 }
 
+/* --auto-dedup: only now is it sure that nobody will read them again. */
+static int free_pages(struct restore *restore)
+{
+	struct dedup_statistics statistics;
+	int result;
+
+	if (!restore->options->auto_dedup)
+		return 0;
+	result = page_chain_consume(restore->chain, &statistics);
+	if (result)
+		return fail_in(result, "the processes run, but their images are still as large");
+	log_info("freed %llu pages of %zu snapshots: %llu KiB of disk", (unsigned long long)statistics.pages,
+		 statistics.layers, (unsigned long long)statistics.bytes >> 10);
+	return 0;
+}
+
 /* The tree runs: what follows can fail, but no longer harm it. */
 static int finish(struct restore *restore)
 {
 	const struct options *options = restore->options;
-	int result = save_statistics(restore, monotonic_time());
+	int result = save_statistics(restore, monotonic_time()) ?: free_pages(restore);
 
 	tell_status(options);
 	if (result)

@@ -65,9 +65,13 @@ static void write_memory(struct image_store *store, uint32_t pid)
 	assert_int_equal(image_write(image, &head.base), 0);
 	run.compat_nr_pages = 256; /* no flags: present */
 	assert_int_equal(image_write(image, &run.base), 0);
+	run.vaddr = 0x100000;
 	message_set(&run, nr_pages, 128);
 	message_set(&run, flags, 1);
 	assert_int_equal(image_write(image, &run.base), 0);
+	assert_int_equal(image_close(image), 0);
+	assert_int_equal(image_create(store, &image, IMAGE_PAGES, 0), 0);
+	assert_int_equal(ftruncate(image_fd(image), 256 * PAGE_SIZE), 0);
 	assert_int_equal(image_close(image), 0);
 }
 
@@ -169,6 +173,8 @@ static void the_text_of_a_tree(void **state unused)
 	static const char expected[] =
 		"memory: a complete dump, made 2023-11-14 22:13:20 +0000 by criu " CRIU_VERSION "\n"
 		"3 processes, 4 threads, 2 files, 1.0 MiB of memory and 512 KiB in its parent\n"
+		"CANNOT BE RESTORED: memory/pagemap-10.img leaves the page at 0x100000 to a parent snapshot, and there is no "
+		"`parent` beside it\n"
 		"\n"
 		"     PID  PROCESS   STATE       UID  THREADS    MEMORY    MAPPED\n"
 		"      10  init      running    1010        1   1.5 MiB   4.0 MiB\n"
@@ -208,6 +214,10 @@ static void the_json_of_a_tree(void **state unused)
 
 	assert_contains(text, "{\n  \"format\": 1,\n  \"directory\": \"memory\",\n  \"complete\": true,\n");
 	assert_contains(text, "\"made\": 1700000000,");
+	assert_contains(
+		text,
+		"\"parent\": null,\n  \"chain\": [\n    {\n      \"directory\": \"memory\",\n      \"used\": 0\n");
+	assert_contains(text, "\"problem\": \"memory/pagemap-10.img leaves the page at 0x100000");
 	assert_contains(text, "\"saved\": 1048576,\n      \"in_parent\": 524288\n");
 	assert_contains(text, "\"name\": \"gone\",\n      \"state\": \"zombie\",\n      \"exit_status\": 7,");
 	assert_contains(text, "\"tid\": 13,");

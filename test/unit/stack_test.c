@@ -145,64 +145,6 @@ static void no_such_task(void **state unused)
 
 /* ---- by chance ---- */
 
-#define MOST_PAGES 200
-#define NOBODY	   -1
-
-/* Of each page: which layer has it. */
-static void make_by_chance(unsigned layer, bool has_parent, unsigned pages, int *owner)
-{
-	static struct entry entries[MOST_PAGES];
-	size_t count = 0;
-	unsigned flags, last = 0;
-
-	for (unsigned page = 0; page < pages; page++) {
-		/* In stretches, and single pages among them. */
-		if (!(rand() % 4))
-			last = rand() % 3 ? HERE : rand() % 2 ? PARENT : 0;
-		flags = last == PARENT && (!has_parent || owner[page] == NOBODY) ? 0 : last;
-		if (flags != PARENT)
-			owner[page] = flags ? (int)layer : NOBODY;
-		if (!flags)
-			continue;
-		/* Entries that follow each other are as good as one. */
-		if (count && entries[count - 1].page + entries[count - 1].count == page &&
-		    entries[count - 1].flags == flags && rand() % 8)
-			entries[count - 1].count++;
-		else
-			entries[count++] = (struct entry){ page, 1, flags };
-	}
-	make_layer(layer, has_parent, entries, count);
-}
-
-static void assert_model(const struct page_stack *stack, const int *owner, unsigned pages)
-{
-	const struct page_runs *runs = &stack->runs;
-	uint64_t expected = 0, seen = 0;
-
-	for (unsigned page = 0; page < pages; page++) {
-		size_t found = page_runs_find(runs, PAGES(page));
-		bool is_there = found < runs->count && runs->items[found].start <= PAGES(page);
-
-		assert_int_equal(is_there, owner[page] != NOBODY);
-		if (is_there)
-			assert_int_equal(runs->items[found].layer, owner[page]);
-		expected += owner[page] != NOBODY;
-	}
-	assert_int_equal(page_runs_total(runs), expected);
-	for (size_t i = 1; i < runs->count; i++)
-		assert_true(page_run_end(&runs->items[i - 1]) <= runs->items[i].start);
-	for (size_t layer = 0; layer < stack->layer_count; layer++) {
-		struct page_runs own = page_stack_layer(stack, layer);
-
-		for (size_t i = 0; i < own.count; i++) {
-			assert_int_equal(own.items[i].layer, layer);
-			assert_true(!i || own.items[i - 1].offset < own.items[i].offset);
-		}
-		seen += page_runs_total(&own);
-	}
-	assert_int_equal(seen, expected);
-}
-
 static void by_chance(void **state unused)
 {
 	for (unsigned seed = 1; seed <= 60; seed++) {
@@ -210,10 +152,7 @@ static void by_chance(void **state unused)
 		int owner[MOST_PAGES];
 		struct opened opened;
 
-		srand(seed);
-		memset(owner, 0xff, sizeof(owner));
-		for (unsigned layer = layers; layer--;)
-			make_by_chance(layer, layer + 1 < layers, pages, owner);
+		make_chain_by_chance(seed, layers, pages, owner);
 		opened = open_stack(0);
 		assert_model(&opened.stack, owner, pages);
 		assert_pages(&opened.stack, &opened.stack.runs);

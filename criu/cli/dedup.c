@@ -1,0 +1,38 @@
+/*
+ * dedup.c - `criu dedup -D DIR`: frees the pages in DIR's parents that its snapshot replaces. All the work is memory/dedup.c's.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include "base/error.h"
+#include "cli/commands.h"
+#include "memory/dedup.h"
+
+static void tell(const struct page_chain *chain, const struct dedup_statistics *statistics)
+{
+	if (page_chain_length(chain) == 1)
+		printf("%s has no parent: there is nothing to free\n",
+		       image_store_name(page_chain_store(chain, 0)));
+	else
+		printf("freed %llu pages in %zu of %zu parents: %llu KiB of disk\n",
+		       (unsigned long long)statistics->pages, statistics->layers,
+		       page_chain_length(chain) - 1, (unsigned long long)statistics->bytes >> 10);
+}
+
+int command_dedup(const struct options *options)
+{
+	struct dedup_statistics statistics;
+	struct page_chain *chain = NULL;
+	struct image_store *store;
+	int result = image_store_open_directory(&store, options->images_dir ?: ".", false);
+
+	if (result)
+		return result;
+	result = page_chain_open(&chain, store) ?: page_chain_dedup(chain, &statistics);
+	if (!result)
+		tell(chain, &statistics);
+	page_chain_close(chain);
+	image_store_close(store);
+	if (!result && fflush(stdout))
+		return fail(errno, "cannot write to the standard output");
+	return result;
+}

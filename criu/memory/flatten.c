@@ -1,0 +1,380 @@
+/*
+ * flatten.c - a chain of snapshots becomes one directory. See flatten.h.
+ *
+ * In place, the order is all: each step leaves a directory that restores to the same memory.
+ *
+ *	for each pagemap that leaves pages to a parent:
+ *	         pages-NEW.img with all of its pages, on the disk       NEW is in no pagemap and no name yet: nobody sees it
+ *	         pagemap-X.img.new, on the disk, becomes pagemap-X.img  it needs no parent any more; others still do
+ *	the renames are on the disk; `parent` is removed, and that is on the disk
+ *	inventory.img without parent_id                                 nothing was compared with it since `parent` is gone
+ *	pages images that no pagemap names are removed                  those of before, and what a crash has left
+ *
+ * What else lies beside pages-N.img and tells of its pages by their place in it (hashes-N.img) goes with it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "base/copy.h"
+#include "base/error.h"
+#include "base/index.h"
+#include "base/memory.h"
+#include "image/inventory.h"
+#include "image/message.h"
+#include "memory/flatten.h"
+#include "memory/pagemap.h"
+#include "memory/stack.h"
+#include "pagemap.pb-c.h"
+
+static const enum image_kind pagemap_kinds[] = { IMAGE_PAGEMAP, IMAGE_SHMEM_PAGEMAP };
+
+struct flatten {
+	struct page_chain *chain;
+	struct image_store *from, *to; /* the same, in place */
+	struct image_names names;      /* in `from` */
+	struct copier copier;
+	struct flatten_statistics *statistics;
+	uint32_t next_pages_id;
+};
+
+/* ---- one task ---- */
+
+/* The pages follow each other in the order of their addresses; *size is what they need. */
+static uint64_t *place_runs(const struct page_runs *runs, uint64_t *size)
+{
+	uint64_t *places = allocate_array(runs->count + 1, sizeof(*places));
+
+	*size = 0;
+	for (size_t i = 0; i < runs->count; i++) {
+		places[i] = *size;
+		*size += runs->items[i].count * PAGE_SIZE;
+	}
+	return places;
+}
+
+/* Layer by layer, so that one source is open at a time. */
+static int copy_layer(struct flatten *flatten, const struct page_stack *stack, size_t layer,
+		      const uint64_t *places, int to)
+{
+	struct image_store *store = page_chain_store(stack->chain, layer);
+	struct page_runs runs = page_stack_layer(stack, layer);
+	struct image *pages;
+	int result = runs.count ? image_open(store, &pages, IMAGE_PAGES, stack->layers[layer].pages_id) : 0;
+
+	if (result || !runs.count)
+		return result == -ENOENT ? fail(ENOENT, "%s has lost its pages", image_store_name(store)) :
+					   result;
+	for (size_t i = 0; !result && i < runs.count; i++) {
+		const struct page_run *run = &runs.items[i];
+
+		result = copier_copy(&flatten->copier, image_fd(pages), run->offset, to,
+				     places[page_runs_find(&stack->runs, run->start)],
+				     run->count * PAGE_SIZE);
+		if (result)
+			fail(-result, "cannot copy the pages of %s/%s", image_store_name(store),
+			     image_name(pages));
+	}
+	image_close(pages);
+	return result;
+}
+
+static int write_pages(struct flatten *flatten, const struct page_stack *stack, uint32_t pages_id)
+{
+	uint64_t size;
+	autofree uint64_t *places = place_runs(&stack->runs, &size);
+	struct image *pages;
+	int result = image_create(flatten->to, &pages, IMAGE_PAGES, pages_id), closed;
+
+	if (result)
+		return result;
+	result = copier_size(image_fd(pages), size);
+	if (result)
+		fail(-result, "cannot make %s of %llu bytes", image_name(pages), (unsigned long long)size);
+	for (size_t layer = 0; !result && layer < stack->layer_count; layer++)
+		result = copy_layer(flatten, stack, layer, places, image_fd(pages));
+	closed = image_close(pages);
+	flatten->statistics->pages += size / PAGE_SIZE;
+	return result ?: closed;
+}
+
+static int write_entries(struct image *pagemap, const struct page_runs *runs, uint32_t pages_id)
+{
+	PagemapHead head = PAGEMAP_HEAD__INIT;
+	int result;
+
+	head.pages_id = pages_id;
+	result = image_write(pagemap, &head.base);
+	for (size_t i = 0, next; !result && i < runs->count; i = next) {
+		PagemapEntry entry = PAGEMAP_ENTRY__INIT;
+		uint64_t count = runs->items[i].count;
+
+		/* Neighbours are one entry now, wherever they came from. */
+		for (next = i + 1; next < runs->count && runs->items[next].flags == runs->items[i].flags &&
+				   page_run_end(&runs->items[next - 1]) == runs->items[next].start;
+		     next++)
+			count += runs->items[next].count;
+		entry.vaddr = runs->items[i].start;
+		entry.compat_nr_pages = min(count, (uint64_t)UINT32_MAX);
+		message_set(&entry, nr_pages, count);
+		message_set(&entry, flags, PAGES_PRESENT | runs->items[i].flags);
+		result = image_write(pagemap, &entry.base);
+	}
+	return result;
+}
+
+static int write_pagemap(struct flatten *flatten, const struct page_stack *stack, enum image_kind kind,
+			 unsigned long id, uint32_t pages_id)
+{
+	bool in_place = flatten->to == flatten->from;
+	struct image *pagemap;
+	int result = in_place ? image_create_beside(flatten->to, &pagemap, kind, id) :
+				image_create(flatten->to, &pagemap, kind, id);
+	int closed;
+
+	if (result)
+		return result;
+	result = write_entries(pagemap, &stack->runs, pages_id);
+	closed = image_close(pagemap);
+	if (result || closed || !in_place)
+		return result ?: closed;
+	return image_store_sync_image(flatten->to, IMAGE_PAGES, pages_id) ?:
+		       image_store_sync(flatten->to)			  ?:
+		       image_store_replace(flatten->to, kind, id);
+}
+
+/* In place, what needs no parent stays as it is. */
+static int flatten_task(struct flatten *flatten, enum image_kind kind, unsigned long id)
+{
+	uint32_t pages_id = flatten->next_pages_id;
+	struct page_stack stack;
+	int result = page_stack_open(&stack, flatten->chain, kind, id);
+
+	if (!result && (flatten->to != flatten->from || stack.layer_count > 1)) {
+		flatten->next_pages_id++;
+		result = write_pages(flatten, &stack, pages_id) ?:
+				 write_pagemap(flatten, &stack, kind, id, pages_id);
+	}
+	page_stack_close(&stack);
+	return result;
+}
+
+/* ---- all tasks ---- */
+
+static bool is_pagemap(const char *name, enum image_kind *kind, unsigned long *id)
+{
+	for (size_t i = 0; i < array_size(pagemap_kinds); i++) {
+		*kind = pagemap_kinds[i];
+		if (image_name_is(name, *kind, id))
+			return true;
+	}
+	return false;
+}
+
+static int flatten_tasks(struct flatten *flatten)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < flatten->names.count; i++) {
+		enum image_kind kind;
+		unsigned long id;
+
+		if (is_pagemap(flatten->names.items[i], &kind, &id))
+			result = flatten_task(flatten, kind, id);
+	}
+	return result;
+}
+
+/* pages-N.img, and what tells of its pages by their place in it. */
+static bool is_beside_pages(const char *name, unsigned long *pages_id)
+{
+	autofree char *pages = NULL;
+
+	if (image_name_is(name, IMAGE_PAGES, pages_id))
+		return true;
+	if (strncmp(name, "hashes-", strlen("hashes-")))
+		return false;
+	pages = format_text("pages-%s", name + strlen("hashes-"));
+	return image_name_is(pages, IMAGE_PAGES, pages_id);
+}
+
+/* Behind all that there are: 0 is nobody's. */
+static int choose_pages_id(struct flatten *flatten)
+{
+	unsigned long highest = 0, id;
+
+	for (size_t i = 0; i < flatten->names.count; i++)
+		if (is_beside_pages(flatten->names.items[i], &id))
+			highest = max(highest, id);
+	if (highest >= UINT32_MAX - flatten->names.count)
+		return fail(EINVAL, "%s has no free numbers for pages images",
+			    image_store_name(flatten->from));
+	flatten->next_pages_id = highest + 1;
+	return 0;
+}
+
+static int begin(struct flatten *flatten, struct image_store *from, struct image_store *to,
+		 struct flatten_statistics *statistics)
+{
+	InventoryEntry *inventory;
+	int result = inventory_read_memory(from, &inventory);
+
+	*statistics = (struct flatten_statistics){ 0 };
+	*flatten = (struct flatten){ .from = from, .to = to, .statistics = statistics };
+	if (result)
+		return result == -ENOENT ? fail(0, "%s is no complete snapshot", image_store_name(from)) :
+					   result;
+	image_free(inventory);
+	result = page_chain_open(&flatten->chain, from)		 ?:
+			 image_store_list(from, &flatten->names) ?:
+								   choose_pages_id(flatten);
+	if (!result)
+		statistics->layers = page_chain_length(flatten->chain);
+	return result;
+}
+
+static int end(struct flatten *flatten, int result)
+{
+	flatten->statistics->shared = flatten->copier.shared;
+	flatten->statistics->copied = flatten->copier.copied;
+	page_chain_close(flatten->chain);
+	image_names_free(&flatten->names);
+	return result;
+}
+
+/* ---- in place ---- */
+
+static int remove_parent(struct image_store *store)
+{
+	return image_store_remove(store, "parent") ?: image_store_sync(store);
+}
+
+static int forget_parent(struct image_store *store)
+{
+	InventoryEntry *inventory;
+	int result = inventory_read_memory(store, &inventory);
+
+	if (result)
+		return result;
+	if (inventory->has_parent_id) {
+		inventory->has_parent_id = false;
+		result = inventory_replace(store, inventory);
+	}
+	image_free(inventory);
+	return result;
+}
+
+static int note_used(struct image_store *store, const struct image_names *names, struct index *used)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < names->count; i++) {
+		struct pagemap pagemap = { 0 };
+		enum image_kind kind;
+		unsigned long id;
+
+		if (is_pagemap(names->items[i], &kind, &id)) {
+			result = pagemap_read(&pagemap, store, kind, id);
+			index_set(used, pagemap.pages_id, used);
+		}
+		pagemap_free(&pagemap);
+	}
+	return result;
+}
+
+static int remove_unused(struct image_store *store)
+{
+	struct index used = { 0 };
+	struct image_names names;
+	int result = image_store_list(store, &names) ?: note_used(store, &names, &used);
+
+	for (size_t i = 0; !result && i < names.count; i++) {
+		unsigned long id;
+
+		if (is_beside_pages(names.items[i], &id) && !index_find(&used, id))
+			result = image_store_remove(store, names.items[i]);
+	}
+	image_names_free(&names);
+	index_free(&used);
+	return result;
+}
+
+int flatten_in_place(struct image_store *store, struct flatten_statistics *statistics)
+{
+	struct flatten flatten;
+	int result = begin(&flatten, store, store, statistics);
+
+	if (!result && statistics->layers > 1)
+		result = flatten_tasks(&flatten) ?: image_store_sync(store) ?: remove_parent(store);
+	/* Without a parent there may still be what a crash has left. */
+	return end(&flatten, result			  ?:
+				     forget_parent(store) ?:
+				     remove_unused(store) ?:
+							    image_store_sync(store));
+}
+
+/* ---- into a new directory ---- */
+
+static bool is_image(const char *name)
+{
+	size_t length = strlen(name);
+
+	return length > 4 && !strcmp(name + length - 4, ".img");
+}
+
+static int check_empty(struct image_store *out)
+{
+	struct image_names names;
+	int result = image_store_list(out, &names);
+
+	for (size_t i = 0; !result && i < names.count; i++)
+		if (is_image(names.items[i]) || !strcmp(names.items[i], "parent"))
+			result = fail(EEXIST, "%s holds images already (%s)", image_store_name(out),
+				      names.items[i]);
+	image_names_free(&names);
+	return result;
+}
+
+static int copy_others(struct flatten *flatten)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < flatten->names.count; i++) {
+		const char *name = flatten->names.items[i];
+		enum image_kind kind;
+		unsigned long id;
+
+		if (is_image(name) && !is_pagemap(name, &kind, &id) && !is_beside_pages(name, &id) &&
+		    !image_name_is(name, IMAGE_INVENTORY, &id))
+			result = image_store_copy(flatten->to, flatten->from, name, &flatten->copier);
+	}
+	return result;
+}
+
+static int complete(struct flatten *flatten)
+{
+	InventoryEntry *inventory;
+	int result = inventory_read_memory(flatten->from, &inventory);
+
+	if (result)
+		return result;
+	inventory->has_parent_id = false;
+	result = image_store_commit(flatten->to, &inventory->base);
+	image_free(inventory);
+	return result;
+}
+
+int flatten_into(struct image_store *store, struct image_store *out, struct flatten_statistics *statistics)
+{
+	struct flatten flatten;
+	int result = begin(&flatten, store, out, statistics);
+
+	result = result				 ?:
+			 check_empty(out)	 ?:
+			 image_store_begin(out)	 ?:
+			 copy_others(&flatten)	 ?:
+			 flatten_tasks(&flatten) ?:
+						   complete(&flatten);
+	return end(&flatten, result);
+}

@@ -1,0 +1,280 @@
+/*
+ * flatten_test.c - a chain becomes one directory: the same memory, nothing left of the chain, and at every step of it something
+ * that can be restored.
+ */
+#include "unit.h"
+#include "chains.h"
+#include <sys/wait.h>
+#include "image/store.h"
+#include "memory/flatten.h"
+
+static struct image_store *open_named(const char *name, bool for_writing)
+{
+	autofree char *path = format_text("%s/%s", directory, name);
+	struct image_store *store;
+
+	assert_int_equal(image_store_open_directory(&store, path, for_writing), 0);
+	return store;
+}
+
+/* Pages by the model, whatever layers they are read from. */
+static void assert_memory(struct image_store *store, unsigned long id, const int *owner, unsigned pages,
+			  size_t layers)
+{
+	char expected[PAGE_SIZE], found[PAGE_SIZE];
+	struct page_chain *chain;
+	struct page_stack stack;
+
+	assert_int_equal(page_chain_open(&chain, store), 0);
+	assert_true(!layers || page_chain_length(chain) == layers);
+	assert_int_equal(page_stack_open(&stack, chain, IMAGE_PAGEMAP, id), 0);
+	for (unsigned page = 0; page < pages; page++) {
+		size_t index = page_runs_find(&stack.runs, PAGES(page));
+		const struct page_run *run = &stack.runs.items[index];
+		bool is_there = index < stack.runs.count && run->start <= PAGES(page);
+
+		assert_int_equal(is_there, owner[page] != NOBODY);
+		if (!is_there)
+			continue;
+		fill_page(expected, owner[page], page);
+		assert_int_equal(
+			page_stack_read(&stack, run->layer, found, 1, run->offset + PAGES(page) - run->start),
+			0);
+		assert_string_equal(found, expected);
+		assert_memory_equal(found, expected, PAGE_SIZE);
+	}
+	page_stack_close(&stack);
+	page_chain_close(chain);
+}
+
+static void assert_flat(struct image_store *store, const int *owner, unsigned pages)
+{
+	InventoryEntry *inventory;
+
+	assert_memory(store, ID, owner, pages, 1);
+	assert_int_equal(inventory_read(store, &inventory), 0);
+	assert_int_equal(inventory->snapshot_id, 1);
+	assert_false(inventory->has_parent_id);
+	image_free(inventory);
+}
+
+static size_t count_images(struct image_store *store, const char *beginning)
+{
+	struct image_names names;
+	size_t count = 0;
+
+	assert_int_equal(image_store_list(store, &names), 0);
+	for (size_t i = 0; i < names.count; i++)
+		count += !strncmp(names.items[i], beginning, strlen(beginning));
+	image_names_free(&names);
+	return count;
+}
+
+static void in_place(void **state unused)
+{
+	for (unsigned seed = 1; seed <= 20; seed++) {
+		unsigned layers = 1 + seed % 12, pages = 1 + seed * 37 % MOST_PAGES;
+		struct flatten_statistics statistics;
+		struct image_store *store;
+		int owner[MOST_PAGES];
+
+		make_chain_by_chance(seed, layers, pages, owner);
+		put_file("0/hashes-1.img", "old", 3);
+		put_file("0/pages-99.img", "left by a crash", 15);
+		store = layer_open(0, false);
+		assert_int_equal(flatten_in_place(store, &statistics), 0);
+		assert_int_equal(statistics.layers, layers);
+		assert_flat(store, owner, pages);
+		assert_int_equal(count_images(store, "pages-"), 1);
+		assert_int_equal(count_images(store, "parent"), 0);
+		/* It is flat already. */
+		assert_int_equal(flatten_in_place(store, &statistics), 0);
+		assert_int_equal(statistics.pages, 0);
+		assert_flat(store, owner, pages);
+		image_store_close(store);
+		assert_int_equal(clean(NULL) ?: prepare(NULL), 0);
+	}
+}
+
+static void into_another(void **state unused)
+{
+	struct flatten_statistics statistics;
+	struct image_store *store, *out;
+	int owner[MOST_PAGES];
+
+	make_chain_by_chance(7, 9, MOST_PAGES, owner);
+	put_file("0/core-4711.img", "whatever it is", 14);
+	put_file("0/tmpfs-dev-12.tar.gz.img", "of a peer", 9);
+	put_file("0/hashes-1.img", "old", 3);
+	put_file("0/dump.log", "no image", 8);
+	store = layer_open(0, false);
+	out = open_named("out", true);
+	assert_int_equal(flatten_into(store, out, &statistics), 0);
+	assert_flat(out, owner, MOST_PAGES);
+	assert_int_equal(count_images(out, "core-4711.img"), 1);
+	assert_int_equal(count_images(out, "tmpfs-dev-12.tar.gz.img"), 1);
+	assert_int_equal(count_images(out, "hashes-"), 0);
+	assert_int_equal(count_images(out, "dump.log"), 0);
+	assert_int_equal(count_images(out, "pages-"), 1);
+	/* The old one is as it was. */
+	close_stack((struct opened[]){ open_stack(0) });
+	assert_int_equal(count_images(store, "parent"), 1);
+	/* Nothing is written over other images, its own least of all. */
+	assert_true(flatten_into(store, out, &statistics) < 0);
+	assert_failure_says("holds images already");
+	assert_true(flatten_into(store, store, &statistics) < 0);
+	assert_failure_says("holds images already");
+	close_stack((struct opened[]){ open_stack(0) });
+	image_store_close(out);
+	image_store_close(store);
+}
+
+static void what_cannot_be(void **state unused)
+{
+	struct flatten_statistics statistics;
+	struct image_store *store;
+	struct opened opened;
+
+	layer(1, false, { 1, 5, HERE });
+	layer(0, true, { 1, 6, PARENT });
+	store = layer_open(0, false);
+	assert_true(flatten_in_place(store, &statistics) < 0);
+	assert_failure_says("leaves the page at 0x6000 to its parent");
+	assert_int_equal(count_images(store, "pages-"), 1);
+	layer(0, true, { 1, 5, PARENT });
+	put_file("0/pages-4294967295.img", "", 0);
+	assert_true(flatten_in_place(store, &statistics) < 0);
+	assert_failure_says("no free numbers");
+	opened = open_stack(0);
+	assert_pages(&opened.stack, &opened.stack.runs);
+	close_stack(&opened);
+	image_store_close(store);
+}
+
+static void holes(void **state unused)
+{
+	autofree char *old = format_text("%s/1/pages-2.img", directory),
+		      *new = format_text("%s/0/pages-2.img", directory);
+	struct flatten_statistics statistics;
+	struct image_store *store;
+	struct stat status;
+	int fd;
+
+	layer(1, false, { 1, 1000, HERE });
+	layer(0, true, { 1, 1000, PARENT });
+	fd = open(old, O_WRONLY);
+	assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, PAGES(100), PAGES(800)),
+			 0);
+	close(fd);
+	store = layer_open(0, false);
+	assert_int_equal(flatten_in_place(store, &statistics), 0);
+	assert_int_equal(statistics.pages, 1000);
+	assert_int_equal(statistics.shared + statistics.copied, PAGES(200));
+	assert_int_equal(stat(new, &status), 0);
+	assert_int_equal(status.st_size, PAGES(1000));
+	assert_true(status.st_blocks * 512 < (long)PAGES(300));
+	image_store_close(store);
+}
+
+/* ---- in place, and killed: a store that stops after so many changes of its names ---- */
+
+static int changes_left;
+static struct image_store_ops mortal_ops;
+
+/* Half of the time behind the change, else before it. */
+#define mortal(function, ...)                                                   \
+	do {                                                                    \
+		int result_made;                                                \
+		if (changes_left-- == 0)                                        \
+			_exit(77);                                              \
+		result_made = directory_store_ops.function(store, __VA_ARGS__); \
+		if (changes_left-- == 0)                                        \
+			_exit(77);                                              \
+		return result_made;                                             \
+	} while (0)
+
+static int mortal_open_write(struct image_store *store, const char *name)
+{
+	mortal(open_write, name);
+}
+
+static int mortal_remove(struct image_store *store, const char *name)
+{
+	mortal(remove, name);
+}
+
+static int mortal_rename(struct image_store *store, const char *from, const char *to)
+{
+	mortal(rename, from, to);
+}
+
+/* The exit status of a process that flattens, and lives for so many changes. */
+static int flatten_for_a_while(int changes)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		struct image_store *store = layer_open(0, false);
+		struct flatten_statistics statistics;
+
+		changes_left = changes;
+		mortal_ops = directory_store_ops;
+		mortal_ops.open_write = mortal_open_write;
+		mortal_ops.remove = mortal_remove;
+		mortal_ops.rename = mortal_rename;
+		store->ops = &mortal_ops;
+		_exit(flatten_in_place(store, &statistics) ? 1 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+/* Two tasks with the same pages: what is done for one leaves the other to be done. */
+static void make_second_task(unsigned layers)
+{
+	for (unsigned layer = 0; layer < layers; layer++) {
+		autofree char *command = format_text("cp %s/%u/pagemap-%d.img %s/%u/pagemap-12.img",
+						     directory, layer, ID, directory, layer);
+
+		assert_int_equal(system(command), 0);
+	}
+}
+
+static void killed(void **state unused)
+{
+	enum { LAYERS = 5, SEED = 3 };
+	int owner[MOST_PAGES], status = 77, changes;
+
+	for (changes = 0; status == 77; changes++) {
+		struct flatten_statistics statistics;
+		struct image_store *store;
+
+		make_chain_by_chance(SEED, LAYERS, MOST_PAGES, owner);
+		make_second_task(LAYERS);
+		status = flatten_for_a_while(changes);
+		store = layer_open(0, false);
+		assert_memory(store, ID, owner, MOST_PAGES, 0);
+		assert_memory(store, 12, owner, MOST_PAGES, 0);
+		assert_int_equal(flatten_in_place(store, &statistics), 0);
+		assert_flat(store, owner, MOST_PAGES);
+		assert_memory(store, 12, owner, MOST_PAGES, 1);
+		assert_int_equal(count_images(store, "pages-"), 2);
+		assert_int_equal(count_images(store, "inventory.img"), 1);
+		image_store_close(store);
+		assert_int_equal(clean(NULL) ?: prepare(NULL), 0);
+	}
+	assert_int_equal(status, 0);
+	assert_true(changes > 10);
+}
+
+int main(void)
+{
+#define test(name) cmocka_unit_test_setup_teardown(name, prepare, clean)
+	const struct CMUnitTest tests[] = {
+		test(in_place), test(into_another), test(what_cannot_be), test(holes), test(killed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
