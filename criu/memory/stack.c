@@ -7,6 +7,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/spans.h"
 #include "memory/pagemap.h"
 #include "memory/stack.h"
 
@@ -15,12 +16,16 @@ struct walk {
 	struct page_stack *stack;
 	enum image_kind kind;
 	unsigned long id;
-	struct page_runs wanted; /* what no layer up to now has, and the next must; `offset` is the address */
+	struct spans
+		wanted; /* what no layer up to now has, and the next must; there is room for what will be added */
 };
 
-static void want(struct page_runs *wanted, uint64_t start, uint64_t count)
+static void want(struct spans *wanted, uint64_t start, uint64_t end)
 {
-	page_runs_add(wanted, &(struct page_run){ .start = start, .count = count, .offset = start });
+	if (wanted->count && wanted->items[wanted->count - 1].end == start)
+		wanted->items[wanted->count - 1].end = end;
+	else
+		wanted->items[wanted->count++] = (struct span){ start, end };
 }
 
 /* ---- errors ---- */
@@ -48,6 +53,12 @@ static int fail_absent(const struct walk *walk, size_t layer, uint64_t address)
 
 /* ---- one layer ---- */
 
+/* Behind the last layer: where all ends. */
+static size_t start_of_layer(const struct page_stack *stack, size_t layer)
+{
+	return layer < stack->layer_count ? stack->layers[layer].first : stack->by_layer.count;
+}
+
 static bool has_runs(const struct page_stack *stack, size_t layer)
 {
 	return page_stack_layer(stack, layer).count != 0;
@@ -74,7 +85,7 @@ static int check_pages(const struct walk *walk, size_t layer, const struct pagem
 
 /* Takes what is wanted from [*at…end) and lies in one entry; *at is behind it then. */
 static void take_piece(struct page_stack *stack, const struct pagemap_entry *entry, size_t layer,
-		       uint64_t *at, uint64_t end, struct page_runs *wanted)
+		       uint64_t *at, uint64_t end, struct spans *wanted)
 {
 	struct page_run piece = {
 		.start = *at,
@@ -88,33 +99,43 @@ static void take_piece(struct page_stack *stack, const struct pagemap_entry *ent
 	if (entry->flags & PAGES_PRESENT)
 		page_runs_add(&stack->by_layer, &piece);
 	else
-		want(wanted, piece.start, piece.count);
+		want(wanted, piece.start, *at);
 }
 
 /* Both are sorted: they are gone through side by side. What is the parent's is wanted from then on. */
 static int take_wanted(struct walk *walk, size_t layer, const struct pagemap *pagemap)
 {
 	const struct pagemap_entry *entry = pagemap->entries, *end = entry + pagemap->count;
-	struct page_runs wanted = walk->wanted;
+	struct spans wanted = walk->wanted;
 	int result = 0;
 
-	walk->wanted = (struct page_runs){ 0 };
+	/* Each entry, and each end of a span, begins at most one piece. */
+	walk->wanted = (struct spans){ allocate_array(wanted.count + pagemap->count, sizeof(struct span)),
+				       0 };
 	for (size_t i = 0; !result && i < wanted.count; i++) {
 		uint64_t at = wanted.items[i].start;
 
-		while (at < page_run_end(&wanted.items[i])) {
+		while (at < wanted.items[i].end) {
 			while (entry < end && entry->start + entry->count * PAGE_SIZE <= at)
 				entry++;
 			if (entry == end || entry->start > at) {
 				result = fail_absent(walk, layer, at);
 				break;
 			}
-			take_piece(walk->stack, entry, layer, &at, page_run_end(&wanted.items[i]),
-				   &walk->wanted);
+			take_piece(walk->stack, entry, layer, &at, wanted.items[i].end, &walk->wanted);
 		}
 	}
-	page_runs_free(&wanted);
+	spans_free(&wanted);
 	return result;
+}
+
+/* Of the newest layer, that is, for which nobody has said yet what is wanted. */
+static void want_all(struct spans *wanted, const struct pagemap *pagemap)
+{
+	wanted->items = allocate_array(pagemap->count, sizeof(*wanted->items));
+	for (size_t i = 0; i < pagemap->count; i++)
+		want(wanted, pagemap->entries[i].start,
+		     pagemap->entries[i].start + pagemap->entries[i].count * PAGE_SIZE);
 }
 
 static int take_layer(struct walk *walk, size_t layer)
@@ -128,8 +149,8 @@ static int take_layer(struct walk *walk, size_t layer)
 	result = pagemap_read(&pagemap, store_of(walk, layer), walk->kind, walk->id);
 	if (result == -ENOENT && layer)
 		result = fail_absent(walk, layer, walk->wanted.items[0].start);
-	for (size_t i = 0; !result && !layer && i < pagemap.count; i++)
-		want(&walk->wanted, pagemap.entries[i].start, pagemap.entries[i].count);
+	if (!result && !layer)
+		want_all(&walk->wanted, &pagemap);
 	if (!result) {
 		*grow(&stack->layers, &stack->layer_count) =
 			(struct stack_layer){ .pages_id = pagemap.pages_id, .first = stack->by_layer.count };
@@ -143,27 +164,48 @@ static int take_layer(struct walk *walk, size_t layer)
 
 /* ---- all of them ---- */
 
-static int compare_runs(const void *left, const void *right)
+/* Two neighbouring stretches of `from`, each sorted, become one of `to`. */
+static void merge(struct page_run *to, const struct page_run *from, size_t start, size_t middle, size_t end)
 {
-	const struct page_run *a = left, *b = right;
+	size_t left = start, right = middle;
 
-	return a->start < b->start ? -1 : a->start > b->start;
+	for (size_t i = start; i < end; i++)
+		to[i] = left < middle && (right == end || from[left].start < from[right].start) ?
+				from[left++] :
+				from[right++];
+}
+
+/* Layers are sorted in themselves: pairs of them are merged, then pairs of pairs. What is returned is new. */
+static struct page_run *merge_layers(const struct page_stack *stack)
+{
+	size_t count = stack->by_layer.count;
+	struct page_run *from = allocate_array(count, sizeof(*from)),
+			*to = allocate_array(count, sizeof(*to));
+
+	memcpy(from, stack->by_layer.items, count * sizeof(*from));
+	for (size_t width = 1; width < stack->layer_count; width *= 2) {
+		struct page_run *merged = to;
+
+		for (size_t layer = 0; layer < stack->layer_count; layer += 2 * width)
+			merge(to, from, start_of_layer(stack, layer), start_of_layer(stack, layer + width),
+			      start_of_layer(stack, layer + 2 * width));
+		to = from;
+		from = merged;
+	}
+	free(to);
+	return from;
 }
 
 /* Nearly always there is but one layer, or but one that has pages: then both orders are one. */
 static void sort_runs(struct page_stack *stack)
 {
-	const struct page_runs *from = &stack->by_layer;
 	size_t layers = 0;
 
 	for (size_t i = 0; i < stack->layer_count; i++)
 		layers += has_runs(stack, i);
-	stack->runs = *from;
-	if (layers < 2)
-		return;
-	stack->runs.items = allocate_array(from->count, sizeof(*from->items));
-	memcpy(stack->runs.items, from->items, from->count * sizeof(*from->items));
-	qsort(stack->runs.items, from->count, sizeof(*from->items), compare_runs);
+	stack->runs = stack->by_layer;
+	if (layers > 1)
+		stack->runs.items = merge_layers(stack);
 }
 
 int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum image_kind kind,
@@ -176,7 +218,7 @@ int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum ima
 	result = take_layer(&walk, 0);
 	for (size_t layer = 1; !result && walk.wanted.count; layer++)
 		result = take_layer(&walk, layer);
-	page_runs_free(&walk.wanted);
+	spans_free(&walk.wanted);
 	if (result)
 		page_stack_close(stack);
 	else
@@ -200,7 +242,7 @@ struct page_runs page_stack_layer(const struct page_stack *stack, size_t layer)
 	if (layer >= stack->layer_count)
 		return (struct page_runs){ 0 };
 	first = stack->layers[layer].first;
-	end = layer + 1 < stack->layer_count ? stack->layers[layer + 1].first : stack->by_layer.count;
+	end = start_of_layer(stack, layer + 1);
 	return (struct page_runs){ stack->by_layer.items + first, end - first };
 }
 

@@ -131,7 +131,8 @@ struct worker {
 	int vector_count;
 	size_t layer;
 	uint64_t offset, size;
-	size_t chunk; /* its number */
+	size_t chunk;	/* its number */
+	uint64_t ahead; /* what was asked for last */
 };
 
 static void populate(const struct iovec *vector)
@@ -141,13 +142,24 @@ static void populate(const struct iovec *vector)
 		madvise(vector->iov_base, vector->iov_len, MADV_POPULATE_WRITE);
 }
 
+/* Chunks may be single pages, between which pages are that newer layers replace: once a megabyte is enough. */
+static void ask_ahead(struct worker *worker)
+{
+	uint64_t from = round_down(worker->offset, CHUNK_SIZE) + AHEAD;
+
+	if (worker->ahead == from)
+		return;
+	worker->ahead = from;
+	page_stack_ahead(&worker->task->newborn->memory, worker->layer, from, CHUNK_SIZE);
+}
+
 static int finish_chunk(struct worker *worker)
 {
 	const struct page_stack *stack = &worker->task->newborn->memory;
 	int result = 0;
 
 	if (worker->vector_count && worker->chunk++ % worker->count == worker->index) {
-		page_stack_ahead(stack, worker->layer, worker->offset + AHEAD, CHUNK_SIZE);
+		ask_ahead(worker);
 		for (int i = 0; i < worker->vector_count; i++)
 			populate(&worker->vectors[i]);
 		result = page_stack_read_into(stack, worker->layer, worker->vectors, worker->vector_count,
@@ -179,6 +191,47 @@ static int add_piece(struct worker *worker, char *place, const struct piece *pie
 static bool is_new(const struct vma *vma)
 {
 	return is_mapped_by_us(vma) && vma_is_private(vma) && !vma->is_inherited;
+}
+
+static void populate_span(struct worker *worker, const struct vma *vma, uint64_t start, uint64_t end)
+{
+	for (uint64_t size; start < end; start += size) {
+		size = min(end - start, CHUNK_SIZE);
+		if (worker->chunk++ % worker->count == worker->index)
+			populate(&(struct iovec){ at(vma->place + (start - vma->start)), size });
+	}
+}
+
+/*
+ * What comes from many layers comes in single pages, and a fault for each of them costs more than to read it: neighbours are populated
+ * together, whatever layers they are in.
+ */
+static void populate_area(struct worker *worker, const struct vma *vma)
+{
+	const struct page_runs *runs = &worker->task->newborn->memory.runs;
+	size_t next = page_runs_find(runs, vma->start);
+	uint64_t start = vma->start, end = start;
+	struct piece piece;
+
+	while (next_piece(runs, vma, &next, &piece)) {
+		if (piece.start != end) {
+			populate_span(worker, vma, start, end);
+			start = piece.start;
+		}
+		end = piece.start + piece.size;
+	}
+	populate_span(worker, vma, start, end);
+}
+
+static void *populate_all(void *argument)
+{
+	struct worker *worker = argument;
+	const struct vmas *vmas = &worker->task->vmas;
+
+	for (size_t i = 0; i < vmas->count; i++)
+		if (is_new(&vmas->items[i]))
+			populate_area(worker, &vmas->items[i]);
+	return NULL;
 }
 
 static int read_layer(struct worker *worker)
@@ -351,6 +404,8 @@ int space_fill(const struct task *task, uint64_t *pages)
 	}
 	if (!result && has_huge_pages)
 		result = share_work(task, make_huge);
+	if (!result && stack->layer_count > 1)
+		result = share_work(task, populate_all);
 	if (!result && stack->runs.count)
 		result = share_work(task, read_pages);
 	*pages += page_runs_total(&stack->runs);

@@ -1,0 +1,255 @@
+"""chain.py - chains of snapshots: restored, deduplicated, flattened, broken. Here they are made of a full dump (harness/chains.py)."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+
+from harness import chains
+from harness.cell import Failure
+from harness.row import Row
+from tables.bad_input import expect_error
+
+LAYERS = 6
+
+
+def dumped(cell, dumper, layers=LAYERS, seed=1):
+	"""The program's dump as a chain: its directories, the newest first."""
+	cell.start()
+	cell.wait_ready()
+	cell.pause()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	return chains.split(images, layers, seed)
+
+
+def restored(cell, restorer, images, options=()):
+	cell.restore(restorer, images, options)
+	cell.pause()
+	cell.finish()
+
+
+def run(cell, *arguments):
+	"""Our criu, which has to succeed: what it printed."""
+	done = subprocess.run([cell.ours.path, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+			      stderr=subprocess.STDOUT, text=True)
+	if done.returncode:
+		raise Failure(f"criu {' '.join(arguments)}: {done.returncode}\n{done.stdout}")
+	return done.stdout
+
+
+def disk(directories):
+	return sum(os.stat(os.path.join(directory, name)).st_blocks * 512
+		   for directory in directories for name in os.listdir(directory) if name.startswith("pages-"))
+
+
+# Restored
+
+def restore(layers):
+	def course(cell, dumper, restorer):
+		restored(cell, restorer, dumped(cell, dumper, layers)[0])
+	return course
+
+
+def with_few_descriptors(cell, dumper, restorer):
+	"""More layers times tasks than criu may have descriptors: 1024, and no more to be had."""
+	resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))  # the worker is this one test's, the program has the same
+	restored(cell, restorer, dumped(cell, dumper, 100)[0])
+
+
+# Deduplicated
+
+def dedup(cell, dumper, restorer):
+	directories = dumped(cell, dumper)
+	before = disk(directories)
+	said = run(cell, "dedup", "-D", directories[0])
+	freed = int(re.search(r"(\d+) KiB", said).group(1)) << 10
+	if not freed or disk(directories) != before - freed:
+		raise Failure(f"{before} bytes before, {disk(directories)} after, and it said: {said}")
+	again = run(cell, "dedup", "-D", directories[0])
+	if not again.startswith("freed 0 pages in 0 of"):
+		raise Failure(f"a second time it said: {again}")
+	expect_error(cell.ours.restore(directories[1]), "has freed pages")
+	restored(cell, restorer, directories[0])
+
+
+def auto_dedup(cell, dumper, restorer):
+	"""Used up, and said to be: nobody takes holes for memory."""
+	directories = dumped(cell, dumper)
+	restored(cell, restorer, directories[0], ["--auto-dedup"])
+	for name in chains.pagemaps(directories[0]):
+		pages_id, _ = chains.read_pagemap(directories[0], name)
+		left = os.stat(os.path.join(directories[0], f"pages-{pages_id}.img")).st_blocks
+		if left:
+			raise Failure(f"pages-{pages_id}.img still has {left} blocks")
+	cell.forget_verdict()
+	expect_error(cell.ours.restore(directories[0]), "has freed pages")
+
+
+# Flattened
+
+def check_flat(directory):
+	if os.path.lexists(os.path.join(directory, "parent")):
+		raise Failure("it still has a parent")
+	for name in chains.pagemaps(directory):
+		_, entries = chains.read_pagemap(directory, name)
+		if any(flags & chains.IN_PARENT for _, _, flags in entries):
+			raise Failure(f"{name} still leaves pages to its parent")
+
+
+def flatten(cell, dumper, restorer):
+	directories = dumped(cell, dumper)
+	run(cell, "flatten", directories[0])
+	check_flat(directories[0])
+	for directory in directories[1:]:
+		shutil.rmtree(directory)
+	restored(cell, restorer, directories[0])
+
+
+def flatten_to_another(cell, dumper, restorer):
+	directories, out = dumped(cell, dumper), cell.path("out")
+	run(cell, "flatten", directories[0], "-o", out)
+	check_flat(out)
+	if os.stat(out).st_mode & 0o777 != 0o700:
+		raise Failure("others can look into it")
+	for directory in directories:
+		shutil.rmtree(directory)
+	restored(cell, restorer, out)
+
+
+def flatten_deduplicated(cell, dumper, restorer):
+	directories = dumped(cell, dumper)
+	run(cell, "dedup", "-D", directories[0])
+	run(cell, "flatten", "-D", directories[0])
+	restored(cell, restorer, directories[0])
+
+
+# Shown
+
+def shown(cell, dumper, restorer):
+	"""Which snapshot has how much, by show and by counting."""
+	directories = dumped(cell, dumper)
+	flat = cell.path("flat")
+	facts = json.loads(run(cell, "show", "--json", directories[0]))
+	text = run(cell, "show", directories[0])
+	run(cell, "flatten", directories[0], "-o", flat)
+	names = [os.path.realpath(directory) for directory in directories]
+	total = sum(count for name in chains.pagemaps(flat) for _, count, _ in chains.read_pagemap(flat, name)[1])
+	if [layer["directory"] for layer in facts["chain"]] != names:
+		raise Failure(f"the chain is {facts['chain']}, not {names}")
+	if sum(layer["used"] for layer in facts["chain"]) != total * chains.PAGE:
+		raise Failure(f"{facts['chain']}: these should be {total} pages")
+	if f"a chain of {LAYERS} snapshots" not in text or "problem" in facts:
+		raise Failure(text)
+	os.rename(directories[2], directories[2] + ".moved")
+	if "CANNOT BE RESTORED: the parent of " not in run(cell, "show", directories[0]):
+		raise Failure("it does not say that a parent is missing")
+	os.rename(directories[2] + ".moved", directories[2])
+	restored(cell, restorer, directories[0])
+
+
+# Broken
+
+def remove_parent(directories):
+	shutil.rmtree(directories[2])
+
+
+def make_loop(directories):
+	link = os.path.join(directories[-1], "parent")
+	os.symlink(directories[0], link)
+
+
+def remove_inventory(directories):
+	os.unlink(os.path.join(directories[3], "inventory.img"))
+
+
+def change_identity(directories):
+	chains.set_identity(directories[3], 4711, 0)
+
+
+def remove_link(directories):
+	os.unlink(os.path.join(directories[0], "parent"))
+
+
+def largest_pagemap(directory):
+	return max(chains.pagemaps(directory), key=lambda name: os.stat(os.path.join(directory, name)).st_size)
+
+
+def remove_pagemap(directories):
+	os.unlink(os.path.join(directories[2], largest_pagemap(directories[2])))
+
+
+def remove_entries(directories):
+	name = largest_pagemap(directories[1])
+	pages_id, entries = chains.read_pagemap(directories[1], name)
+	chains.write_pagemap(directories[1], name, pages_id, [entry for entry in entries if entry[2] & chains.PRESENT])
+
+
+def shorten_pages(directories):
+	pages_id, _ = chains.read_pagemap(directories[4], largest_pagemap(directories[4]))
+	path = os.path.join(directories[4], f"pages-{pages_id}.img")
+	os.truncate(path, os.stat(path).st_size - 1)
+
+
+def turn_round(directories):
+	name = largest_pagemap(directories[3])
+	pages_id, entries = chains.read_pagemap(directories[3], name)
+	chains.write_pagemap(directories[3], name, pages_id, entries[::-1])
+
+
+def overlap(directories):
+	name = largest_pagemap(directories[3])
+	pages_id, entries = chains.read_pagemap(directories[3], name)
+	entries.insert(1, (entries[0][0], 1, chains.IN_PARENT))
+	chains.write_pagemap(directories[3], name, pages_id, entries)
+
+
+BROKEN = {
+	"missing-parent": (remove_parent, "the parent of .* is missing: there is no "),
+	"loop": (make_loop, "which builds on it"),
+	"incomplete-parent": (remove_inventory, "is no complete snapshot"),
+	"other-tree": (change_identity, "is not the snapshot that it was made after"),
+	"no-link": (remove_link, "to a parent snapshot, and there is no `parent`"),
+	"missing-pagemap": (remove_pagemap, "has no such page"),
+	"missing-pages": (remove_entries, "has no such page"),
+	"short": (shorten_pages, "is too short"),
+	"unsorted": (turn_round, "is not sorted"),
+	"overlap": (overlap, "is not sorted"),
+}
+
+
+def broken(how, pattern):
+	"""An error before any task exists: nothing is there afterwards, and nothing has been changed."""
+	def course(cell, dumper, _restorer):
+		directories = dumped(cell, dumper)
+		how(directories)
+		for options in ([], ["-S"]):
+			expect_error(cell.ours.restore(directories[0], options), pattern)
+	return course
+
+
+THREE_WAYS = ("ours", "ours-to-peer", "peer-to-ours")
+
+ROWS = [
+	*[Row(f"chain-{program}", program, run=restore(LAYERS), modes=THREE_WAYS)
+	  for program in ("memory", "memory_shared", "cow", "tree")],
+	Row("chain-threads", "threads", arguments=("4",), run=restore(LAYERS), modes=THREE_WAYS),
+	Row("chain-huge-pages", "huge_pages", run=restore(LAYERS), modes=("ours",)),
+	Row("chain-cow-grown", "cow_grown", run=restore(LAYERS), modes=("ours",)),
+	Row("chain-of-two", "memory", run=restore(2), modes=THREE_WAYS),
+	Row("chain-of-100", "large", arguments=("32",), run=restore(100), modes=THREE_WAYS, timeout=120),
+	Row("chain-few-descriptors", "processes", arguments=("100",), run=with_few_descriptors, modes=("ours",), timeout=180),
+	Row("chain-dedup", "memory", run=dedup, modes=THREE_WAYS),
+	Row("chain-dedup-shared", "memory_shared", run=dedup, modes=("ours",)),
+	Row("chain-auto-dedup", "memory", run=auto_dedup, modes=("ours", "peer-to-ours")),
+	Row("chain-flatten", "memory", run=flatten, modes=THREE_WAYS),
+	Row("chain-flatten-shared", "memory_shared", run=flatten, modes=THREE_WAYS),
+	Row("chain-flatten-tree", "cow", run=flatten_to_another, modes=THREE_WAYS),
+	Row("chain-flatten-to-another", "memory", run=flatten_to_another, modes=THREE_WAYS),
+	Row("chain-flatten-deduplicated", "memory", run=flatten_deduplicated, modes=("ours",)),
+	Row("chain-shown", "memory_shared", run=shown, modes=("ours",)),
+	*[Row(f"chain-broken-{name}", "memory", run=broken(how, pattern), modes=("ours",))
+	  for name, (how, pattern) in BROKEN.items()],
+]
