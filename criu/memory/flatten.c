@@ -189,14 +189,7 @@ static int flatten_tasks(struct flatten *flatten)
 /* pages-N.img, and what tells of its pages by their place in it. */
 static bool is_beside_pages(const char *name, unsigned long *pages_id)
 {
-	autofree char *pages = NULL;
-
-	if (image_name_is(name, IMAGE_PAGES, pages_id))
-		return true;
-	if (strncmp(name, "hashes-", strlen("hashes-")))
-		return false;
-	pages = format_text("pages-%s", name + strlen("hashes-"));
-	return image_name_is(pages, IMAGE_PAGES, pages_id);
+	return image_name_is(name, IMAGE_PAGES, pages_id) || image_name_is(name, IMAGE_HASHES, pages_id);
 }
 
 /* Behind all that there are: 0 is nobody's. */

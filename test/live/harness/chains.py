@@ -184,18 +184,21 @@ def scatter_pagemap(directories, name, chance, share=0.01):
 			       for index, owner in enumerate(owners) if owner == layer or not layer), directory, f"pages-{pages_id}.img")
 
 
-def split(images, layers, seed=1, split_one=split_pagemap):
-	"""Makes the dump in `images` the newest of so many snapshots; returns all directories, the newest first."""
+def split(images, layers, seed=1, split_one=split_pagemap, is_inside=False):
+	"""
+	Makes the dump in `images` the newest of so many snapshots; returns all directories, the newest first. The others lie beside it, or
+	in it.
+	"""
 	chance = random.Random(seed)
-	directories = [f"{images}.{number}" for number in range(layers - 1)] + [images]
+	directories = [f"{images}{'/' if is_inside else '.'}{number}" for number in range(layers - 1)] + [images]
 	for directory in directories[:-1]:
 		os.mkdir(directory, 0o700)
 		shutil.copy(os.path.join(images, "inventory.img"), directory)
 	for number, directory in enumerate(directories):
 		set_identity(directory, 1000 + number, number and 999 + number)
 		if number:
-			target = os.path.basename(directories[number - 1])
-			os.symlink(os.path.join("..", target), os.path.join(directory, "parent"))
+			target = os.path.relpath(directories[number - 1], directory)
+			os.symlink(target, os.path.join(directory, "parent"))
 	for name in pagemaps(images):
 		split_one(directories, name, chance)
 	return directories[::-1]

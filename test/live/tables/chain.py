@@ -126,6 +126,27 @@ def flatten_deduplicated(cell, dumper, restorer):
 	restored(cell, restorer, directories[0])
 
 
+# Of snapshots that were made one after the other
+
+def snapshots(*after):
+	"""The processes run on between them; what `after` does with the newest, it is restored from."""
+	def course(cell, dumper, restorer):
+		cell.start()
+		cell.wait_ready()
+		images = None
+		for number in range(LAYERS):
+			cell.pause()
+			previous, images = images, cell.new_images(f"images{number}")
+			options = [] if number == LAYERS - 1 else ["-R"]
+			if previous:
+				options += ["--prev-images-dir", os.path.join("..", os.path.basename(previous))]
+			cell.dump(dumper, images, [*options, "--track-mem"])
+		for command in after:
+			run(cell, *(word.format(images) for word in command))
+		restored(cell, restorer, images)
+	return course
+
+
 # Shown
 
 def shown(cell, dumper, restorer):
@@ -249,6 +270,12 @@ ROWS = [
 	Row("chain-flatten-tree", "cow", run=flatten_to_another, modes=THREE_WAYS),
 	Row("chain-flatten-to-another", "memory", run=flatten_to_another, modes=THREE_WAYS),
 	Row("chain-flatten-deduplicated", "memory", run=flatten_deduplicated, modes=("ours",)),
+	*[Row(f"chain-snapshots-{program}", program, run=snapshots(), modes=("ours", "ours-to-peer"))
+	  for program in ("counter", "memory", "memory_shared", "cow")],
+	Row("chain-snapshots-dedup", "memory", run=snapshots(("dedup", "-D", "{}")), modes=("ours", "ours-to-peer")),
+	Row("chain-snapshots-flatten", "memory", run=snapshots(("flatten", "{}")), modes=("ours", "ours-to-peer")),
+	Row("chain-snapshots-flatten-shared", "memory_shared", run=snapshots(("dedup", "-D", "{}"), ("flatten", "{}")),
+	    modes=("ours",)),
 	Row("chain-shown", "memory_shared", run=shown, modes=("ours",)),
 	*[Row(f"chain-broken-{name}", "memory", run=broken(how, pattern), modes=("ours",))
 	  for name, (how, pattern) in BROKEN.items()],
