@@ -329,19 +329,24 @@ static int check_empty(struct image_store *out)
 	return result;
 }
 
+/* What tracks the memory knows one directory: whoever goes on from the new one compares bytes, once. */
+static bool is_copied(const char *name)
+{
+	enum image_kind kind;
+	unsigned long id;
+
+	return is_image(name) && !is_pagemap(name, &kind, &id) && !is_beside_pages(name, &id) &&
+	       !image_name_is(name, IMAGE_INVENTORY, &id) && !image_name_is(name, IMAGE_TRACKING, &id);
+}
+
 static int copy_others(struct flatten *flatten)
 {
 	int result = 0;
 
-	for (size_t i = 0; !result && i < flatten->names.count; i++) {
-		const char *name = flatten->names.items[i];
-		enum image_kind kind;
-		unsigned long id;
-
-		if (is_image(name) && !is_pagemap(name, &kind, &id) && !is_beside_pages(name, &id) &&
-		    !image_name_is(name, IMAGE_INVENTORY, &id))
-			result = image_store_copy(flatten->to, flatten->from, name, &flatten->copier);
-	}
+	for (size_t i = 0; !result && i < flatten->names.count; i++)
+		if (is_copied(flatten->names.items[i]))
+			result = image_store_copy(flatten->to, flatten->from, flatten->names.items[i],
+						  &flatten->copier);
 	return result;
 }
 

@@ -107,6 +107,7 @@ static void into_another(void **state unused)
 	put_file("0/tmpfs-dev-12.tar.gz.img", "of a peer", 9);
 	put_file("0/hashes-1.img", "old", 3);
 	put_file("0/dump.log", "no image", 8);
+	put_file("0/tracking.img", "of another place", 16);
 	store = layer_open(0, false);
 	out = open_named("out", true);
 	assert_int_equal(flatten_into(store, out, &statistics), 0);
@@ -115,6 +116,7 @@ static void into_another(void **state unused)
 	assert_int_equal(count_images(out, "tmpfs-dev-12.tar.gz.img"), 1);
 	assert_int_equal(count_images(out, "hashes-"), 0);
 	assert_int_equal(count_images(out, "dump.log"), 0);
+	assert_int_equal(count_images(out, "tracking.img"), 0);
 	assert_int_equal(count_images(out, "pages-"), 1);
 	/* The old one is as it was. */
 	close_stack((struct opened[]){ open_stack(0) });

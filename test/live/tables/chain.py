@@ -75,6 +75,19 @@ def dedup(cell, dumper, restorer):
 	restored(cell, restorer, directories[0])
 
 
+def dedup_by_peer(cell, dumper, restorer):
+	"""It changes nothing but bytes of parents, and no more than ours does."""
+	directories = dumped(cell, dumper)
+	done = cell.peer.run("dedup", directories[0])
+	if done.failed:
+		raise Failure(done.describe())
+	before = disk(directories)
+	run(cell, "dedup", "-D", directories[0])
+	if disk(directories) > before:
+		raise Failure("the parents have grown")
+	restored(cell, restorer, directories[0])
+
+
 def auto_dedup(cell, dumper, restorer):
 	"""Used up, and said to be: nobody takes holes for memory."""
 	directories = dumped(cell, dumper)
@@ -263,6 +276,7 @@ ROWS = [
 	Row("chain-of-100", "large", arguments=("32",), run=restore(100), modes=THREE_WAYS, timeout=120),
 	Row("chain-few-descriptors", "processes", arguments=("100",), run=with_few_descriptors, modes=("ours",), timeout=180),
 	Row("chain-dedup", "memory", run=dedup, modes=THREE_WAYS),
+	Row("chain-dedup-by-peer", "memory", run=dedup_by_peer, modes=("ours", "ours-to-peer")),
 	Row("chain-dedup-shared", "memory_shared", run=dedup, modes=("ours",)),
 	Row("chain-auto-dedup", "memory", run=auto_dedup, modes=("ours", "peer-to-ours")),
 	Row("chain-flatten", "memory", run=flatten, modes=THREE_WAYS),
