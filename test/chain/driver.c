@@ -1,0 +1,273 @@
+/*
+ * driver.c - one seed: a script runs, N snapshots are taken of it, and whatever can be restored is compared with what it was.
+ *
+ * Before a snapshot each task's mappings and bytes go into a file, read from outside. After a restore they are read again,
+ * and must be the same. A restored tree then goes on with its script as the original did, and must come to the same
+ * end; or it is dumped again, with the images it was made from as the parent.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "driver.h"
+
+#define SKIPPED 77 /* the exit code of a probe that found something missing */
+
+/* What the seed wants of a snapshot, and what became of it. */
+struct snapshot {
+	enum snapshot_kind kind;
+	char name[16], parent[16];
+	bool is_gone; /* part of it was given up by a dedup of a later one */
+	const char *loss; /* what happened before it */
+	struct board board;
+};
+
+static struct snapshot snapshots[SNAPSHOTS_MAX + 2]; /* 1 is the first; the last: of a restored tree */
+
+void failed(const struct run *run, const char *format, ...)
+{
+	va_list arguments;
+
+	printf("seed %llu, tracker %s: %s:\n  ", (unsigned long long)run->seed, run->tracker, run->doing);
+	va_start(arguments, format);
+	vprintf(format, arguments);
+	va_end(arguments);
+	printf("\n");
+	for (unsigned int i = 1; snapshots[i].name[0]; i++)
+		printf("  snapshot %s: %s%s%s%s%s\n", snapshots[i].name,
+		       snapshots[i].kind == PRE_DUMP ? "pre-dump" : snapshots[i].kind == DUMP ? "dump" : "dump -R",
+		       snapshots[i].parent[0] ? ", parent " : "", snapshots[i].parent,
+		       snapshots[i].loss ? ", after " : "", snapshots[i].loss ?: "");
+	fflush(stdout);
+	_exit(1);
+}
+
+static const char *path_of(const struct run *run, const char *kind, const struct snapshot *snapshot)
+{
+	static char path[160];
+
+	snprintf(path, sizeof(path), "%s/%s-%s", run->directory, kind, snapshot->name);
+	return path;
+}
+
+static bool is_incremental(const struct run *run)
+{
+	return strcmp(run->tracker, "none");
+}
+
+static void plan(const struct run *run, unsigned int number, uint64_t *random)
+{
+	struct snapshot *snapshot = &snapshots[number];
+	bool before = random_percent(random, 30), stops = random_percent(random, 50);
+
+	snapshot->kind = number == run->snapshots && stops	       ? DUMP :
+			 before && is_incremental(run) && run->can_pre_dump ? PRE_DUMP :
+								       DUMP_LEAVE_RUNNING;
+	snprintf(snapshot->name, sizeof(snapshot->name), "s%u", number);
+	if (number > 1 && is_incremental(run))
+		strcpy(snapshot->parent, snapshots[number - 1].name);
+	/* Now and then not the one before: what was written since is more than a tracker knows. The peer does not notice. */
+	if (number > 2 && random_percent(random, 10) && is_incremental(run) && !run->peer)
+		strcpy(snapshot->parent, snapshots[number - 2].name);
+}
+
+static void take(struct run *run, struct snapshot *snapshot, bool gently)
+{
+	struct capture capture;
+
+	snprintf(run->doing, sizeof(run->doing), "%s of snapshot %s", snapshot->kind == PRE_DUMP ? "pre-dump" : "dump",
+		 snapshot->name);
+	capture_take(run, &capture, gently);
+	capture_write(run, &capture, path_of(run, "reference", snapshot));
+	capture_free(&capture);
+	snapshot->board = *run->board;
+	command_dump(run, snapshot->kind, snapshot->name, snapshot->parent[0] ? snapshot->parent : NULL);
+}
+
+/* A dedup of the last snapshot takes pages out of those before it. */
+static void lose(struct run *run, unsigned int number, uint64_t *random)
+{
+	snprintf(run->doing, sizeof(run->doing), "a loss after snapshot s%u", number - 1);
+	snapshots[number].loss = loss_inflict(run, random, snapshots[number - 1].name);
+	if (snapshots[number].loss && !strcmp(snapshots[number].loss, "dedup"))
+		for (unsigned int i = 1; i < number - 1; i++)
+			snapshots[i].is_gone = true;
+}
+
+static void run_script(struct run *run, unsigned int number)
+{
+	snprintf(run->doing, sizeof(run->doing), "script before snapshot %u", number);
+	tree_let_run(run, random_derive(run->seed, number));
+}
+
+static void compare_with(struct run *run, const struct snapshot *snapshot, enum extent extent)
+{
+	static struct capture expected, found;
+
+	capture_read(run, &expected, path_of(run, "reference", snapshot));
+	capture_take(run, &found, false);
+	compare(run, &expected, &found, extent);
+	capture_free(&expected);
+	capture_free(&found);
+}
+
+static void restore(struct run *run, const struct snapshot *snapshot)
+{
+	snprintf(run->doing, sizeof(run->doing), "restore of snapshot %s", snapshot->name);
+	*run->board = snapshot->board;
+	command_restore(run, snapshot->name);
+	compare_with(run, snapshot, ALL);
+}
+
+static void go_on(struct run *run, unsigned int number)
+{
+	run_script(run, number + 1);
+	snprintf(run->doing, sizeof(run->doing), "life after the restore of s%u, until the time of s%u", number, number + 1);
+	compare_with(run, &snapshots[number + 1], SCRIPT_ONLY);
+}
+
+/* The pids are the same, and nothing a tracker knows of them holds any more. */
+static void dump_again(struct run *run, unsigned int number, uint64_t *random)
+{
+	struct snapshot *again = &snapshots[run->snapshots + 1];
+
+	*again = (struct snapshot){ .kind = DUMP_LEAVE_RUNNING };
+	snprintf(again->name, sizeof(again->name), "again%u", number);
+	if (is_incremental(run))
+		strcpy(again->parent, snapshots[random_percent(random, 50) ? number : run->snapshots].name);
+	run_script(run, 1000 + number);
+	take(run, again, random_percent(random, 50));
+	tree_kill(run);
+	restore(run, again);
+	again->name[0] = '\0';
+}
+
+static void take_all(struct run *run, uint64_t *random)
+{
+	for (unsigned int i = 1; i <= run->snapshots; i++) {
+		plan(run, i, random);
+		run_script(run, i);
+		if (i > 1 && is_incremental(run) && random_percent(random, 30))
+			lose(run, i, random);
+		take(run, &snapshots[i], random_percent(random, 60));
+	}
+	strcpy(run->doing, "end of the original");
+	tree_kill(run);
+}
+
+static void restore_all(struct run *run, uint64_t *random)
+{
+	for (unsigned int i = 1; i <= run->snapshots; i++) {
+		unsigned int choice = random_below(random, 100);
+
+		if (snapshots[i].kind == PRE_DUMP || snapshots[i].is_gone)
+			continue;
+		restore(run, &snapshots[i]);
+		if (choice < 50 && i < run->snapshots)
+			go_on(run, i);
+		else if (choice < 70 && !run->peer)
+			dump_again(run, i, random);
+		snprintf(run->doing, sizeof(run->doing), "end of what was restored from s%u", i);
+		tree_kill(run);
+	}
+}
+
+/* The first process of the namespace: adopts what criu leaves behind, and takes all with it when it ends. */
+static int be_first(struct run *run)
+{
+	uint64_t random = random_derive(run->seed, 1UL << 32);
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	strcpy(run->doing, "start");
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("proc", "/proc", "proc", 0, NULL))
+		failed(run, "mount of /proc: %s", strerror(errno));
+	tree_make_files(run);
+	tree_start(run);
+	take_all(run, &random);
+	restore_all(run, &random);
+	return 0;
+}
+
+static int in_namespace(struct run *run)
+{
+	int status = 0, pid;
+
+	if (unshare(CLONE_NEWPID | CLONE_NEWNS)) {
+		printf("new namespaces: %s\n", strerror(errno));
+		return 1;
+	}
+	pid = fork();
+	if (!pid)
+		_exit(be_first(run));
+	waitpid(pid, &status, 0);
+	if (WIFSIGNALED(status))
+		printf("seed %llu: the driver died of signal %d\n", (unsigned long long)run->seed, WTERMSIG(status));
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+static void use_directory(struct run *run, const char *path)
+{
+	snprintf(run->directory, sizeof(run->directory), "%s", path);
+	snprintf(run->board_path, sizeof(run->board_path), "%s/board", path);
+	snprintf(run->file_path, sizeof(run->file_path), "%s/file", path);
+}
+
+static void parse(struct run *run, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "criu", required_argument, NULL, 'c' },     { "peer", required_argument, NULL, 'p' },
+		{ "script", required_argument, NULL, 'x' },   { "tracker", required_argument, NULL, 't' },
+		{ "seed", required_argument, NULL, 's' },     { "snapshots", required_argument, NULL, 'n' },
+		{ "directory", required_argument, NULL, 'd' }, { "keep", no_argument, NULL, 'k' },
+		{ "peer-dumps", no_argument, NULL, 'D' },     { "peer-restores", no_argument, NULL, 'R' },
+		{ "pre-dump", no_argument, NULL, 'P' },       { "dedup", no_argument, NULL, 'E' },
+		{ "flatten", no_argument, NULL, 'F' },	      { "probe", required_argument, NULL, '?' + 1 },
+		{ 0 },
+	};
+	const char *missing;
+
+	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+		switch (option) {
+		case 'c': run->criu = optarg; break;
+		case 'p': run->peer = optarg; break;
+		case 'x': run->script = optarg; break;
+		case 't': run->tracker = optarg; break;
+		case 's': run->seed = strtoull(optarg, NULL, 10); break;
+		case 'n': run->snapshots = strtoul(optarg, NULL, 10); break;
+		case 'd': use_directory(run, optarg); break;
+		case 'k': run->keeps = true; break;
+		case 'D': run->peer_dumps = true; break;
+		case 'R': run->peer_restores = true; break;
+		case 'P': run->can_pre_dump = true; break;
+		case 'E': run->can_dedup = true; break;
+		case 'F': run->can_flatten = true; break;
+		case '?': exit(2);
+		default:
+			missing = probe_tracker(optarg);
+			if (missing)
+				puts(missing);
+			exit(missing ? SKIPPED : 0);
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct run run = { .tracker = "none", .snapshots = 5 };
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	parse(&run, argc, argv);
+	if (!run.criu || !run.script || !run.directory[0] || !run.snapshots || run.snapshots > SNAPSHOTS_MAX) {
+		fprintf(stderr, "driver: test/chain/run starts it, with all that it needs\n");
+		return 2;
+	}
+	return in_namespace(&run);
+}
