@@ -126,6 +126,7 @@ static void join_vvar(struct vmas *vmas)
 	}
 }
 
+/* In memory of the task's own, Linux 6.13; in shared memory and files, 6.15. */
 static int add_guards(struct task *task)
 {
 	struct page_runs guards = { 0 };
@@ -136,7 +137,7 @@ static int add_guards(struct task *task)
 	if (result)
 		return result;
 	for (size_t i = 0; !result && i < count; i++)
-		if (vma_is_private(&task->vmas.items[i]))
+		if (!(task->vmas.items[i].status & (VMA_VSYSCALL | VMA_VVAR)))
 			result = scan_guards(scanner, task->vmas.items[i].start, task->vmas.items[i].end,
 					     &guards);
 	for (size_t i = 0; !result && i < guards.count; i++)
@@ -200,6 +201,8 @@ static VmaEntry *area_entry(const struct vma *vma)
 		message_set(entry, huge_pages, true);
 	if (vma->locks_on_fault)
 		message_set(entry, on_fault, true);
+	if (vma->object_size)
+		message_set(entry, shm_size, vma->object_size);
 	return entry;
 }
 

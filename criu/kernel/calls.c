@@ -30,6 +30,11 @@ size_t calls_add(struct call_list *list, const char *purpose, long number, const
 	return list->count - 1;
 }
 
+void calls_accept(struct call_list *list, int error)
+{
+	list->calls[list->count - 1].result = -error;
+}
+
 uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size)
 {
 	size_t at = round_up(list->size, 16UL);

@@ -29,6 +29,8 @@ void calls_free(struct call_list *list);
 /* Adds a call; its index is returned. Up to six arguments, the rest is 0. */
 size_t calls_add(struct call_list *list, const char *purpose, long number, const uint64_t arguments[6]);
 #define call(list, purpose, number, ...) calls_add(list, purpose, number, (uint64_t[6]){ __VA_ARGS__ })
+/* The restorer goes on if the call that was added last fails with this errno. */
+void calls_accept(struct call_list *list, int error);
 /* Room for bytes, 16-byte aligned: the address over there. `bytes` may be NULL (room for a result). */
 uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size);
 /* Where those bytes are here. Valid until the next calls_bytes(). */

@@ -27,19 +27,13 @@ struct shared_memory *shared_memory_find(struct snapshot *snapshot, uint64_t id)
 	return NULL;
 }
 
-int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma)
+static int add_object(struct snapshot *snapshot, struct task *task, const struct vma *vma,
+		      struct shared_memory **added)
 {
-	struct shared_memory *object = shared_memory_find(snapshot, vma->inode);
+	struct shared_memory *object = *added = grow(&snapshot->shared, &snapshot->shared_count);
 	struct stat found;
 	char path[64];
 
-	vma->object = vma->inode;
-	if (object)
-		return object->device == vma->device ?
-			       0 :
-			       fail(0, "two kinds of shared memory have the same inode %llu",
-				    (unsigned long long)vma->inode);
-	object = grow(&snapshot->shared, &snapshot->shared_count);
 	object->id = vma->inode;
 	object->device = vma->device;
 	snprintf(path, sizeof(path), "map_files/%llx-%llx", (unsigned long long)vma->start,
@@ -49,6 +43,21 @@ int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *
 		return fail(errno, "cannot open shared memory at %#llx", (unsigned long long)vma->start);
 	object->size = found.st_size;
 	return 0;
+}
+
+int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma)
+{
+	struct shared_memory *object = shared_memory_find(snapshot, vma->inode);
+	int result = object ? 0 : add_object(snapshot, task, vma, &object);
+
+	vma->object = vma->inode;
+	if (!result && object->device != vma->device)
+		return fail(0, "two kinds of shared memory have the same inode %llu",
+			    (unsigned long long)vma->inode);
+	/* What munmap() has left of it can be mapped again by mremap(); what mremap() has added lies behind its end. */
+	if (object->size != vma->offset + vma_length(vma))
+		vma->object_size = object->size;
+	return result;
 }
 
 static int find_data(int fd, uint64_t size, struct page_runs *runs)
@@ -113,7 +122,14 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 		object->id = vma->object;
 		object->fd = -1;
 	}
-	object->size = max(object->size, needed);
+	if (vma->object_size > INT64_MAX ||
+	    (vma->object_size && object->has_size && vma->object_size != object->size))
+		return fail(EINVAL, "the image holds an impossible size of shared memory");
+	if (vma->object_size)
+		object->size = vma->object_size;
+	else if (!object->has_size)
+		object->size = max(object->size, needed);
+	object->has_size |= vma->object_size > 0;
 	return 0;
 }
 

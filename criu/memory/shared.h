@@ -12,6 +12,7 @@
 struct shared_memory {
 	uint64_t id;   /* its inode; vma_entry.shmid */
 	uint64_t size; /* bytes */
+	bool has_size; /* restore: the images say so, and not only how far its mappings reach */
 	int fd;	       /* the object itself; -1 */
 	dev_t device;  /* dump: with the inode, what tells objects apart */
 };

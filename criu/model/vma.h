@@ -35,15 +35,16 @@
 
 struct vma {
 	uint64_t start, end;
-	uint64_t offset;     /* into the file, bytes */
-	uint32_t protection; /* PROT_* */
-	uint32_t flags;	     /* MAP_* */
-	uint32_t status;     /* VMA_* */
-	uint64_t advice;     /* bit n: madvise(n) is in force */
-	uint64_t object;     /* id of the file, or of the shared memory */
-	int file_flags;	     /* O_* the mapped file needs to be opened with; -1: no file */
-	bool has_huge_pages; /* transparent ones, of anonymous memory */
-	bool locks_on_fault; /* with MAP_LOCKED: only what is touched */
+	uint64_t offset;      /* into the file, bytes */
+	uint32_t protection;  /* PROT_* */
+	uint32_t flags;	      /* MAP_* */
+	uint32_t status;      /* VMA_* */
+	uint64_t advice;      /* bit n: madvise(n) is in force */
+	uint64_t object;      /* id of the file, or of the shared memory */
+	int file_flags;	      /* O_* the mapped file needs to be opened with; -1: no file */
+	uint64_t object_size; /* of shared memory, if it does not end where this mapping does; else 0 */
+	bool has_huge_pages;  /* transparent ones, of anonymous memory */
+	bool locks_on_fault;  /* with MAP_LOCKED: only what is touched */
 
 	/* dump only */
 	dev_t device;

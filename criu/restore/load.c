@@ -135,6 +135,7 @@ static int find_memfd(struct snapshot *snapshot, uint64_t file_id, struct vma *v
 			vma->status = (vma->status & ~(VMA_MEMFD | VMA_FILE_SHARED)) | VMA_ANON_SHARED;
 			vma->flags |= MAP_ANONYMOUS;
 			vma->object = entry->shmid;
+			vma->object_size = entry->size;
 			vma->file_flags = -1;
 		}
 		image_free(entry);
@@ -161,6 +162,7 @@ static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry
 		.name = entry->name,
 		.has_huge_pages = entry->huge_pages,
 		.locks_on_fault = entry->on_fault,
+		.object_size = entry->shm_size,
 	};
 	if (vma->start >= vma->end || (vma->start | vma->end | vma->offset) % PAGE_SIZE)
 		return fail(EINVAL, "mm-%d.img holds an impossible mapping at %#" PRIx64, task->pid,

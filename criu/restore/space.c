@@ -7,7 +7,7 @@
  * fork(), compared page by page, and stays shared where it is equal.
  *
  * The calls, in this order: park the vdso · unmap everything that is neither the task's nor the restorer's · move what waits in
- * the refuge · move the vdso to its place · advice, locks, guards.
+ * the refuge · move the vdso to its place · advice, guards, locks.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -135,14 +135,6 @@ static void plan_unmap(struct call_list *calls, struct spans *kept)
 	}
 }
 
-/* mlock() makes all of it present, which fails for memory that nobody may touch: the kernel is not to try there. */
-static unsigned lock_flags(const struct vma *vma)
-{
-	return vma->locks_on_fault || !(vma->protection & (PROT_READ | PROT_WRITE | PROT_EXEC)) ?
-		       MLOCK_ONFAULT :
-		       0;
-}
-
 static void plan_advice(const struct vma *vma, struct call_list *calls)
 {
 	uint64_t length = vma_length(vma);
@@ -152,8 +144,23 @@ static void plan_advice(const struct vma *vma, struct call_list *calls)
 			call(calls, "give advice about memory", SYS_madvise, vma->start, length, advice);
 	if (vma->status & VMA_GUARD_RANGE)
 		call(calls, "install a guard region", SYS_madvise, vma->start, length, MADV_GUARD_INSTALL);
-	if (vma->flags & MAP_LOCKED)
-		call(calls, "lock memory", SYS_mlock2, vma->start, length, lock_flags(vma));
+}
+
+/*
+ * After the guards: locked memory gets none. mlock() makes all of it present and says ENOMEM where that cannot be (guards, PROT_NONE,
+ * behind the end of a file), but has locked it by then. The first call, which makes nothing present, shows that it may.
+ */
+static void plan_lock(const struct vma *vma, struct call_list *calls)
+{
+	uint64_t length = vma_length(vma);
+
+	if (!(vma->flags & MAP_LOCKED))
+		return;
+	call(calls, "lock memory", SYS_mlock2, vma->start, length, MLOCK_ONFAULT);
+	if (vma->locks_on_fault)
+		return;
+	call(calls, "have locked memory present", SYS_mlock2, vma->start, length, 0);
+	calls_accept(calls, ENOMEM);
 }
 
 static void plan_moves(const struct task *task, struct call_list *calls)
@@ -185,5 +192,8 @@ void space_plan(struct restore *restore, struct task *task, struct call_list *ca
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (!is_kernels(&task->vmas.items[i]))
 			plan_advice(&task->vmas.items[i], calls);
+	for (size_t i = 0; i < task->vmas.count; i++)
+		if (!is_kernels(&task->vmas.items[i]))
+			plan_lock(&task->vmas.items[i], calls);
 	spans_free(&kept);
 }

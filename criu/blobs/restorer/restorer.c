@@ -45,10 +45,11 @@ static void run_calls(char *region, int list, uint64_t calls, uint64_t count)
 	for (uint64_t i = 0; i < count; i++) {
 		struct remote_call *made = (struct remote_call *)(region + calls) + i;
 		const uint64_t *a = made->arguments;
+		long accepted = made->result;
 
 		made->result = system_call(made->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3],
 					   (long)a[4], (long)a[5]);
-		if (made->result < 0 && made->result >= -4095)
+		if (made->result < 0 && made->result >= -4095 && made->result != accepted)
 			give_up(region, list, i, made->result);
 	}
 }

@@ -1,6 +1,7 @@
 /*
  * corners.c - mappings at the ends of the address space and of unusual kinds, one a run: the first addresses, the last ones, 64 GiB
- * of nothing, a file that ends before its mapping, /dev/zero, memory that grows down, locked memory.
+ * of nothing, a file that ends before its mapping, /dev/zero, memory that grows down, locked memory, guards, shared
+ * memory that is larger or smaller than its mapping.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -261,6 +262,80 @@ static void verify_locked_on_fault(void)
 	live_check(resident(memory) <= 16, "%lu KiB are resident, 16 were touched", resident(memory));
 }
 
+/* ---- guards (MADV_GUARD_INSTALL): in memory of one's own since Linux 6.13, in shared memory and files since 6.15 ---- */
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+static void set_up_guard_shared(void)
+{
+	memory = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	live_fill(memory, 8 * PAGE, 10);
+	if (madvise(memory + PAGE, 2 * PAGE, MADV_GUARD_INSTALL) < 0)
+		live_skip("no guards in shared memory: %m");
+}
+
+static void verify_guard_shared(void)
+{
+	live_check(fault_at(memory + PAGE) == SIGSEGV && fault_at(memory + 3 * PAGE - 1) == SIGSEGV,
+		   "the guard can be read");
+	live_compare(memory, PAGE, 10, "shared memory before the guard");
+	live_compare(memory + 3 * PAGE, 5 * PAGE, 10 + 3 * PAGE / 8, "shared memory behind the guard");
+}
+
+/* mlock() says that not all of it could be made present, and has locked it. */
+static void set_up_guard_locked(void)
+{
+	memory = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	live_fill(memory, 8 * PAGE, 11);
+	if (madvise(memory + PAGE, PAGE, MADV_GUARD_INSTALL) < 0)
+		live_skip("no guards: %m");
+	live_check(mlock(memory, 8 * PAGE) < 0 && errno == ENOMEM, "mlock: %m");
+}
+
+static void verify_guard_locked(void)
+{
+	live_check(fault_at(memory + PAGE) == SIGSEGV, "the guard can be read");
+	live_compare(memory, PAGE, 11, "locked memory before the guard");
+	live_check(has_flag(memory, "lo") && !has_flag(memory, "lf"),
+		   "the memory is no longer locked as it was");
+}
+
+/* ---- shared memory that does not end where its mapping does ---- */
+
+static void set_up_shared_cut(void)
+{
+	memory = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	live_fill(memory, 8 * PAGE, 12);
+	munmap(memory + 2 * PAGE, 6 * PAGE);
+}
+
+static void verify_shared_cut(void)
+{
+	live_compare(memory, 2 * PAGE, 12, "shared memory");
+	live_check(mremap(memory, 2 * PAGE, 8 * PAGE, 0) == memory, "mremap: %m");
+	live_compare(memory, 8 * PAGE, 12, "shared memory that was not mapped for a while");
+	munmap(memory + 2 * PAGE, 6 * PAGE);
+}
+
+static void set_up_shared_grown(void)
+{
+	char *room = mmap(NULL, 8 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memory = mmap(room, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	live_fill(memory, 2 * PAGE, 13);
+	munmap(memory + 2 * PAGE, 6 * PAGE);
+	live_check(mremap(memory, 2 * PAGE, 8 * PAGE, 0) == memory, "mremap: %m");
+}
+
+static void verify_shared_grown(void)
+{
+	live_compare(memory, 2 * PAGE, 13, "shared memory");
+	live_check(fault_at(memory + 2 * PAGE) == SIGBUS,
+		   "behind the end of shared memory there is something");
+}
+
 /* ---- memory that the kernel may take (Linux 6.11) ---- */
 
 #ifndef MAP_DROPPABLE
@@ -301,6 +376,10 @@ static const struct {
 	{ "locked_future", set_up_locked_future, verify_locked_future },
 	{ "droppable", set_up_droppable, verify_droppable },
 	{ "locked_on_fault", set_up_locked_on_fault, verify_locked_on_fault },
+	{ "guard_shared", set_up_guard_shared, verify_guard_shared },
+	{ "guard_locked", set_up_guard_locked, verify_guard_locked },
+	{ "shared_cut", set_up_shared_cut, verify_shared_cut },
+	{ "shared_grown", set_up_shared_grown, verify_shared_grown },
 };
 
 int main(int argc, char **argv)

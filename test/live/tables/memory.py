@@ -139,6 +139,11 @@ ROWS = [
 	Row("memory-many", "many_areas", arguments=("20000",), modes=THREE_WAYS),
 	*[Row("memory-corner-" + corner.replace("_", "-"), "corners", arguments=(corner,)) for corner in CORNERS],
 	Row("memory-corner-droppable", "corners", arguments=("droppable",), peer_fails=LOST),
+	Row("memory-corner-guard-shared", "corners", arguments=("guard_shared",)),
+	Row("memory-corner-guard-locked", "corners", arguments=("guard_locked",), peer_fails={"restore": "it cannot lock it"}),
+	*[Row("memory-corner-" + corner.replace("_", "-"), "corners", arguments=(corner,),
+	      without={"ours-to-peer": "to it, shared memory ends with its mappings, if a dump says that it is anonymous"})
+	  for corner in ("shared_cut", "shared_grown")],
 	Row("memory-corner-locked-future", "corners", arguments=("locked_future",), peer_fails=LOST),
 	Row("memory-corner-locked-on-fault", "corners", arguments=("locked_on_fault",), peer_fails=LOST),
 	Row("memory-fixed-addresses", "memory", run=fixed_addresses, modes=BOTH_WAYS),
