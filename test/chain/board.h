@@ -15,16 +15,16 @@
 
 /* Everything lies at fixed addresses: a script behaves the same each time, and after a restore. */
 #define ARENA	      0x100000000000UL
-#define ARENA_PAGES   2048UL		    /* four page tables */
-#define CROWDED_PAGES 384UL		    /* most mappings are made here, so that they meet */
-#define FAR	      0x200000000000UL	    /* one large mapping with few pages in it */
+#define ARENA_PAGES   2048UL	       /* four page tables */
+#define CROWDED_PAGES 384UL	       /* most mappings are made here, so that they meet */
+#define FAR	      0x200000000000UL /* one large mapping with few pages in it */
 #define FAR_SIZE      (256UL << 20)
-#define GROWING_TOP   0x280000000000UL	    /* the end of a mapping that grows downwards */
-#define STATE	      0x300000000000UL	    /* struct state */
+#define GROWING_TOP   0x280000000000UL /* the end of a mapping that grows downwards */
+#define STATE	      0x300000000000UL /* struct state */
 #define THREAD_STACKS 0x310000000000UL
 #define THREAD_STACK  (64UL << 10)
 
-#define FILE_PAGES 64UL	/* of the file that is mapped privately */
+#define FILE_PAGES 64UL /* of the file that is mapped privately */
 #define SLOTS	   6	/* tasks at a time; slot 0 is the root */
 #define THREADS	   2	/* helpers of a task */
 #define LOG_SIZE   4096

@@ -27,7 +27,8 @@ static const uint8_t zeros[PAGE];
 static struct page *add_page(struct captured_task *task, uint64_t address, enum page_kind kind)
 {
 	if (!(task->page_count & (task->page_count - 1))) {
-		task->pages = realloc(task->pages, (task->page_count ? 2 * task->page_count : 1) * sizeof(*task->pages));
+		task->pages = realloc(task->pages,
+				      (task->page_count ? 2 * task->page_count : 1) * sizeof(*task->pages));
 		if (!task->pages)
 			abort();
 	}
@@ -208,7 +209,8 @@ void capture_read(struct run *run, struct capture *capture, const char *path)
 
 		task->pages = calloc(task->page_count + 1, sizeof(struct page));
 		task->bytes = calloc(task->byte_count + 1, PAGE);
-		is_whole = fread(task->pages, sizeof(struct page), task->page_count, file) == task->page_count &&
+		is_whole = fread(task->pages, sizeof(struct page), task->page_count, file) ==
+				   task->page_count &&
 			   fread(task->bytes, PAGE, task->byte_count, file) == task->byte_count;
 	}
 	if (!is_whole)

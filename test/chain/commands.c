@@ -73,7 +73,8 @@ static void show(const struct run *run, struct command *command, const char *out
 	int fd = open(output, O_RDONLY | O_CLOEXEC);
 	off_t size = lseek(fd, 0, SEEK_END);
 
-	if (pread(fd, text, sizeof(text) - 1, size > (off_t)sizeof(text) ? size - (off_t)sizeof(text) + 1 : 0) < 0)
+	if (pread(fd, text, sizeof(text) - 1,
+		  size > (off_t)sizeof(text) ? size - (off_t)sizeof(text) + 1 : 0) < 0)
 		text[0] = '\0';
 	close(fd);
 	fprintf(stdout, "  in %s:", run->directory);
@@ -120,9 +121,11 @@ static void make_directory(const struct run *run, const char *name)
 }
 
 /* The peer has one tracker, and its option no argument. */
-static int dump(struct run *run, enum snapshot_kind kind, const char *name, const char *parent, const char *fault)
+static int dump(struct run *run, enum snapshot_kind kind, const char *name, const char *parent,
+		const char *fault)
 {
-	struct command command = begin(run->peer_dumps ? run->peer : run->criu, kind == PRE_DUMP ? "pre-dump" : "dump", name);
+	struct command command = begin(run->peer_dumps ? run->peer : run->criu,
+				       kind == PRE_DUMP ? "pre-dump" : "dump", name);
 	char pid[12], tracker[40], previous[40];
 
 	snprintf(pid, sizeof(pid), "%d", run->board->slots[0].pid);

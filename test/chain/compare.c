@@ -11,7 +11,8 @@ static const uint8_t zeros[PAGE];
 
 static bool is_of_script(const struct captured_task *task, uint64_t address)
 {
-	return (address >= ARENA && address < STATE) || (address >= task->heap_start && address < task->heap_start + MIB);
+	return (address >= ARENA && address < STATE) ||
+	       (address >= task->heap_start && address < task->heap_start + MIB);
 }
 
 static bool is_lazy(const struct captured_task *task, uint64_t address)
@@ -35,9 +36,10 @@ static void describe_area(char *text, size_t size, const struct area *area)
 		snprintf(text, size, "no mapping");
 		return;
 	}
-	snprintf(text, size, "%lx-%lx %c%c%c%c %s", area->start, area->end, area->protection & PROT_READ ? 'r' : '-',
-		 area->protection & PROT_WRITE ? 'w' : '-', area->protection & PROT_EXEC ? 'x' : '-',
-		 area->is_shared ? 's' : 'p', area->path[0] ? area->path : "anonymous");
+	snprintf(text, size, "%lx-%lx %c%c%c%c %s", area->start, area->end,
+		 area->protection & PROT_READ ? 'r' : '-', area->protection & PROT_WRITE ? 'w' : '-',
+		 area->protection & PROT_EXEC ? 'x' : '-', area->is_shared ? 's' : 'p',
+		 area->path[0] ? area->path : "anonymous");
 }
 
 /* The last steps, of whichever task, that worked on this page. */
@@ -51,26 +53,28 @@ static void describe_steps(struct run *run, char *text, size_t size, uint64_t st
 
 		if (entry->start >= end || entry->end <= start)
 			continue;
-		used += snprintf(text + used, size - used, "\n  step %u, task %u: %s %lx-%lx", entry->step, entry->slot,
-				 entry->operation, entry->start, entry->end);
+		used += snprintf(text + used, size - used, "\n  step %u, task %u: %s %lx-%lx", entry->step,
+				 entry->slot, entry->operation, entry->start, entry->end);
 		found++;
 	}
 	if (!found)
 		snprintf(text, size, "\n  no step has worked on it");
 }
 
-static _Noreturn void differ(struct run *run, const struct captured_task *task, uint64_t address, const char *how)
+static _Noreturn void differ(struct run *run, const struct captured_task *task, uint64_t address,
+			     const char *how)
 {
 	char area[200], steps[1000];
 
 	describe_area(area, sizeof(area), areas_find(&task->areas, address));
 	describe_steps(run, steps, sizeof(steps), address & -PAGE, (address & -PAGE) + PAGE);
-	failed(run, "task %u (pid %d), address %#lx: %s\n  mapping: %s\n  the last steps that worked on the page:%s", task->slot,
-	       task->pid, address, how, area, steps);
+	failed(run,
+	       "task %u (pid %d), address %#lx: %s\n  mapping: %s\n  the last steps that worked on the page:%s",
+	       task->slot, task->pid, address, how, area, steps);
 }
 
-static void compare_bytes(struct run *run, const struct captured_task *task, uint64_t address, const uint8_t *expected,
-			  const uint8_t *found, enum extent extent)
+static void compare_bytes(struct run *run, const struct captured_task *task, uint64_t address,
+			  const uint8_t *expected, const uint8_t *found, enum extent extent)
 {
 	bool may_be_lost = is_lazy(task, address) && (extent == SCRIPT_ONLY || !memcmp(found, zeros, PAGE));
 	char how[80];
@@ -91,21 +95,24 @@ static const uint8_t *bytes_of(const struct captured_task *task, const struct pa
 	return page && page->kind == PAGE_DATA ? task->bytes[page->bytes] : zeros;
 }
 
-static void compare_page(struct run *run, const struct captured_task *expected, const struct captured_task *found,
-			 const struct page *left, const struct page *right, enum extent extent)
+static void compare_page(struct run *run, const struct captured_task *expected,
+			 const struct captured_task *found, const struct page *left, const struct page *right,
+			 enum extent extent)
 {
 	uint64_t address = left ? left->address : right->address;
-	bool should_be_readable = !left || left->kind == PAGE_DATA, is_readable = !right || right->kind == PAGE_DATA;
+	bool should_be_readable = !left || left->kind == PAGE_DATA,
+	     is_readable = !right || right->kind == PAGE_DATA;
 
 	if (extent == SCRIPT_ONLY && !is_of_script(expected, address))
 		return;
 	if (should_be_readable != is_readable)
-		differ(run, expected, address, is_readable ? "can be read, and should not" : "cannot be read");
+		differ(run, expected, address,
+		       is_readable ? "can be read, and should not" : "cannot be read");
 	compare_bytes(run, expected, address, bytes_of(expected, left), bytes_of(found, right), extent);
 }
 
-static void compare_pages(struct run *run, const struct captured_task *expected, const struct captured_task *found,
-			  enum extent extent)
+static void compare_pages(struct run *run, const struct captured_task *expected,
+			  const struct captured_task *found, enum extent extent)
 {
 	for (size_t i = 0, j = 0; i < expected->page_count || j < found->page_count;) {
 		const struct page *left = i < expected->page_count ? &expected->pages[i] : NULL;
@@ -124,7 +131,8 @@ static const struct area *next_area(const struct captured_task *task, size_t *at
 	for (; *at < task->areas.count; (*at)++) {
 		const struct area *area = &task->areas.items[*at];
 
-		if (strncmp(area->path, "[v", 2) && (extent == ALL || (area->start >= ARENA && area->start < STATE)))
+		if (strncmp(area->path, "[v", 2) &&
+		    (extent == ALL || (area->start >= ARENA && area->start < STATE)))
 			return area;
 	}
 	return NULL;
@@ -136,13 +144,13 @@ static bool is_same_area(const struct area *left, const struct area *right)
 
 	if (!left || !right)
 		return left == right;
-	return left->start == right->start && left->end == right->end && left->protection == right->protection &&
-	       left->is_shared == right->is_shared &&
+	return left->start == right->start && left->end == right->end &&
+	       left->protection == right->protection && left->is_shared == right->is_shared &&
 	       (!is_of_file || (left->offset == right->offset && !strcmp(left->path, right->path)));
 }
 
-static void compare_areas(struct run *run, const struct captured_task *expected, const struct captured_task *found,
-			  enum extent extent)
+static void compare_areas(struct run *run, const struct captured_task *expected,
+			  const struct captured_task *found, enum extent extent)
 {
 	const struct area *left, *right;
 	char should_be[200], is[200], steps[1000];
@@ -160,7 +168,8 @@ static void compare_areas(struct run *run, const struct captured_task *expected,
 	describe_area(is, sizeof(is), right);
 	address = left && (!right || left->start <= right->start) ? left->start : right->start;
 	describe_steps(run, steps, sizeof(steps), address, address + PAGE);
-	failed(run, "task %u (pid %d): the mapping should be\n  %s\n  and is\n  %s\n  the last steps that worked there:%s",
+	failed(run,
+	       "task %u (pid %d): the mapping should be\n  %s\n  and is\n  %s\n  the last steps that worked there:%s",
 	       expected->slot, expected->pid, should_be, is, steps);
 }
 
@@ -172,8 +181,8 @@ void compare(struct run *run, const struct capture *expected, const struct captu
 		const struct captured_task *left = &expected->tasks[i], *right = &found->tasks[i];
 
 		if (left->slot != right->slot || (extent == ALL && left->pid != right->pid))
-			failed(run, "task %u (pid %d) should be task %u (pid %d)", right->slot, right->pid, left->slot,
-			       left->pid);
+			failed(run, "task %u (pid %d) should be task %u (pid %d)", right->slot, right->pid,
+			       left->slot, left->pid);
 		compare_areas(run, left, right, extent);
 		compare_pages(run, left, right, extent);
 	}

@@ -25,7 +25,7 @@
 struct snapshot {
 	enum snapshot_kind kind;
 	char name[16], parent[16];
-	bool is_gone; /* part of it was given up by a dedup of a later one */
+	bool is_gone;	  /* part of it was given up by a dedup of a later one */
 	const char *loss; /* what happened before it */
 	struct board board;
 };
@@ -43,7 +43,9 @@ void failed(const struct run *run, const char *format, ...)
 	printf("\n");
 	for (unsigned int i = 1; snapshots[i].name[0]; i++)
 		printf("  snapshot %s: %s%s%s%s%s\n", snapshots[i].name,
-		       snapshots[i].kind == PRE_DUMP ? "pre-dump" : snapshots[i].kind == DUMP ? "dump" : "dump -R",
+		       snapshots[i].kind == PRE_DUMP ? "pre-dump" :
+		       snapshots[i].kind == DUMP     ? "dump" :
+						       "dump -R",
 		       snapshots[i].parent[0] ? ", parent " : "", snapshots[i].parent,
 		       snapshots[i].loss ? ", after " : "", snapshots[i].loss ?: "");
 	fflush(stdout);
@@ -68,9 +70,9 @@ static void plan(const struct run *run, unsigned int number, uint64_t *random)
 	struct snapshot *snapshot = &snapshots[number];
 	bool before = random_percent(random, 30), stops = random_percent(random, 50);
 
-	snapshot->kind = number == run->snapshots && stops	       ? DUMP :
+	snapshot->kind = number == run->snapshots && stops		    ? DUMP :
 			 before && is_incremental(run) && run->can_pre_dump ? PRE_DUMP :
-								       DUMP_LEAVE_RUNNING;
+									      DUMP_LEAVE_RUNNING;
 	snprintf(snapshot->name, sizeof(snapshot->name), "s%u", number);
 	if (number > 1 && is_incremental(run))
 		strcpy(snapshot->parent, snapshots[number - 1].name);
@@ -83,8 +85,8 @@ static void take(struct run *run, struct snapshot *snapshot, bool gently)
 {
 	struct capture capture;
 
-	snprintf(run->doing, sizeof(run->doing), "%s of snapshot %s", snapshot->kind == PRE_DUMP ? "pre-dump" : "dump",
-		 snapshot->name);
+	snprintf(run->doing, sizeof(run->doing), "%s of snapshot %s",
+		 snapshot->kind == PRE_DUMP ? "pre-dump" : "dump", snapshot->name);
 	capture_take(run, &capture, gently);
 	capture_write(run, &capture, path_of(run, "reference", snapshot));
 	capture_free(&capture);
@@ -130,7 +132,8 @@ static void restore(struct run *run, const struct snapshot *snapshot)
 static void go_on(struct run *run, unsigned int number)
 {
 	run_script(run, number + 1);
-	snprintf(run->doing, sizeof(run->doing), "life after the restore of s%u, until the time of s%u", number, number + 1);
+	snprintf(run->doing, sizeof(run->doing), "life after the restore of s%u, until the time of s%u",
+		 number, number + 1);
 	compare_with(run, &snapshots[number + 1], SCRIPT_ONLY);
 }
 
@@ -209,7 +212,8 @@ static int in_namespace(struct run *run)
 		_exit(be_first(run));
 	waitpid(pid, &status, 0);
 	if (WIFSIGNALED(status))
-		printf("seed %llu: the driver died of signal %d\n", (unsigned long long)run->seed, WTERMSIG(status));
+		printf("seed %llu: the driver died of signal %d\n", (unsigned long long)run->seed,
+		       WTERMSIG(status));
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
@@ -223,33 +227,67 @@ static void use_directory(struct run *run, const char *path)
 static void parse(struct run *run, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "criu", required_argument, NULL, 'c' },     { "peer", required_argument, NULL, 'p' },
-		{ "script", required_argument, NULL, 'x' },   { "tracker", required_argument, NULL, 't' },
-		{ "seed", required_argument, NULL, 's' },     { "snapshots", required_argument, NULL, 'n' },
-		{ "directory", required_argument, NULL, 'd' }, { "keep", no_argument, NULL, 'k' },
-		{ "peer-dumps", no_argument, NULL, 'D' },     { "peer-restores", no_argument, NULL, 'R' },
-		{ "pre-dump", no_argument, NULL, 'P' },       { "dedup", no_argument, NULL, 'E' },
-		{ "flatten", no_argument, NULL, 'F' },	      { "probe", required_argument, NULL, '?' + 1 },
+		{ "criu", required_argument, NULL, 'c' },
+		{ "peer", required_argument, NULL, 'p' },
+		{ "script", required_argument, NULL, 'x' },
+		{ "tracker", required_argument, NULL, 't' },
+		{ "seed", required_argument, NULL, 's' },
+		{ "snapshots", required_argument, NULL, 'n' },
+		{ "directory", required_argument, NULL, 'd' },
+		{ "keep", no_argument, NULL, 'k' },
+		{ "peer-dumps", no_argument, NULL, 'D' },
+		{ "peer-restores", no_argument, NULL, 'R' },
+		{ "pre-dump", no_argument, NULL, 'P' },
+		{ "dedup", no_argument, NULL, 'E' },
+		{ "flatten", no_argument, NULL, 'F' },
+		{ "probe", required_argument, NULL, '?' + 1 },
 		{ 0 },
 	};
 	const char *missing;
 
 	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (option) {
-		case 'c': run->criu = optarg; break;
-		case 'p': run->peer = optarg; break;
-		case 'x': run->script = optarg; break;
-		case 't': run->tracker = optarg; break;
-		case 's': run->seed = strtoull(optarg, NULL, 10); break;
-		case 'n': run->snapshots = strtoul(optarg, NULL, 10); break;
-		case 'd': use_directory(run, optarg); break;
-		case 'k': run->keeps = true; break;
-		case 'D': run->peer_dumps = true; break;
-		case 'R': run->peer_restores = true; break;
-		case 'P': run->can_pre_dump = true; break;
-		case 'E': run->can_dedup = true; break;
-		case 'F': run->can_flatten = true; break;
-		case '?': exit(2);
+		case 'c':
+			run->criu = optarg;
+			break;
+		case 'p':
+			run->peer = optarg;
+			break;
+		case 'x':
+			run->script = optarg;
+			break;
+		case 't':
+			run->tracker = optarg;
+			break;
+		case 's':
+			run->seed = strtoull(optarg, NULL, 10);
+			break;
+		case 'n':
+			run->snapshots = strtoul(optarg, NULL, 10);
+			break;
+		case 'd':
+			use_directory(run, optarg);
+			break;
+		case 'k':
+			run->keeps = true;
+			break;
+		case 'D':
+			run->peer_dumps = true;
+			break;
+		case 'R':
+			run->peer_restores = true;
+			break;
+		case 'P':
+			run->can_pre_dump = true;
+			break;
+		case 'E':
+			run->can_dedup = true;
+			break;
+		case 'F':
+			run->can_flatten = true;
+			break;
+		case '?':
+			exit(2);
 		default:
 			missing = probe_tracker(optarg);
 			if (missing)
@@ -265,7 +303,8 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	parse(&run, argc, argv);
-	if (!run.criu || !run.script || !run.directory[0] || !run.snapshots || run.snapshots > SNAPSHOTS_MAX) {
+	if (!run.criu || !run.script || !run.directory[0] || !run.snapshots ||
+	    run.snapshots > SNAPSHOTS_MAX) {
 		fprintf(stderr, "driver: test/chain/run starts it, with all that it needs\n");
 		return 2;
 	}

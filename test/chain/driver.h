@@ -81,7 +81,8 @@ enum extent {
 	SCRIPT_ONLY, /* what the script's operations work on: both did the same, but for addresses of libc */
 };
 
-void compare(struct run *run, const struct capture *expected, const struct capture *found, enum extent extent);
+void compare(struct run *run, const struct capture *expected, const struct capture *found,
+	     enum extent extent);
 
 /* commands.c */
 enum snapshot_kind { PRE_DUMP, DUMP_LEAVE_RUNNING, DUMP };

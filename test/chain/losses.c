@@ -13,10 +13,12 @@
 #include <unistd.h>
 #include "driver.h"
 
-#define DUMP_STEPS 9 /* all of them let the tree run on if they fail; with more, one that cannot fail would be hit */
+#define DUMP_STEPS \
+	9 /* all of them let the tree run on if they fail; with more, one that cannot fail would be hit */
 
 /* Calls `visit` for each name that fits; how often it returned true. */
-static int each(const char *directory, const char *pattern, bool (*visit)(const char *directory, const char *name))
+static int each(const char *directory, const char *pattern,
+		bool (*visit)(const char *directory, const char *name))
 {
 	DIR *open_directory = opendir(directory);
 	struct dirent *entry;

@@ -71,7 +71,8 @@ static void map(struct range range, int protection, int flags, int fd, uint64_t 
 	void *result;
 
 	note_range(range.start, range.end);
-	result = mmap((void *)range.start, range.end - range.start, protection, flags | MAP_FIXED, fd, offset);
+	result = mmap((void *)range.start, range.end - range.start, protection, flags | MAP_FIXED, fd,
+		      offset);
 	if (result == MAP_FAILED)
 		script_trouble("mmap");
 	forget_lazy(range);
@@ -81,7 +82,8 @@ static void map(struct range range, int protection, int flags, int fd, uint64_t 
 
 static void map_anonymous(void)
 {
-	map(any_place(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (percent(20) ? MAP_NORESERVE : 0), -1, 0);
+	map(any_place(), PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | (percent(20) ? MAP_NORESERVE : 0), -1, 0);
 }
 
 static void map_shared(void)
@@ -261,8 +263,12 @@ static void double_shared(void)
 
 static void protect(void)
 {
-	static const int protections[] = { PROT_NONE, PROT_READ, PROT_READ | PROT_EXEC, PROT_READ | PROT_WRITE,
-					   PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE };
+	static const int protections[] = { PROT_NONE,
+					   PROT_READ,
+					   PROT_READ | PROT_EXEC,
+					   PROT_READ | PROT_WRITE,
+					   PROT_READ | PROT_WRITE,
+					   PROT_READ | PROT_WRITE };
 	const struct area *area = pick(is_any);
 	struct range range;
 
@@ -275,11 +281,12 @@ static void protect(void)
 
 static void advise(void)
 {
-	static const int pieces[] = { MADV_DONTNEED,	MADV_DONTNEED,	  MADV_DONTNEED,      MADV_DONTNEED,
-				      MADV_REMOVE,	MADV_WIPEONFORK,  MADV_KEEPONFORK,    MADV_DONTFORK,
-				      MADV_DOFORK,	MADV_NOHUGEPAGE,  MADV_PAGEOUT,	      MADV_COLD,
-				      MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, MADV_GUARD_REMOVE, MADV_MERGEABLE,
-				      MADV_UNMERGEABLE, MADV_POPULATE_READ, MADV_POPULATE_WRITE };
+	static const int pieces[] = {
+		MADV_DONTNEED,	 MADV_DONTNEED,	   MADV_DONTNEED,      MADV_DONTNEED,	   MADV_REMOVE,
+		MADV_WIPEONFORK, MADV_KEEPONFORK,  MADV_DONTFORK,      MADV_DOFORK,	   MADV_NOHUGEPAGE,
+		MADV_PAGEOUT,	 MADV_COLD,	   MADV_GUARD_INSTALL, MADV_GUARD_REMOVE,  MADV_GUARD_REMOVE,
+		MADV_MERGEABLE,	 MADV_UNMERGEABLE, MADV_POPULATE_READ, MADV_POPULATE_WRITE
+	};
 	int advice = pieces[below(sizeof(pieces) / sizeof(*pieces))];
 	const struct area *area = pick(is_any);
 	struct range range;

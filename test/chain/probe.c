@@ -9,8 +9,8 @@
 #include <unistd.h>
 #include "driver.h"
 
-#define PAGEMAP_SOFT_DIRTY    (1UL << 55)
-#define FEATURE_WP_ASYNC      (1UL << 15) /* Linux 6.7, as is PAGEMAP_SCAN */
+#define PAGEMAP_SOFT_DIRTY     (1UL << 55)
+#define FEATURE_WP_ASYNC       (1UL << 15) /* Linux 6.7, as is PAGEMAP_SCAN */
 #define FEATURE_WP_UNPOPULATED (1UL << 13)
 
 static bool is_soft_dirty(const char *page)
@@ -34,7 +34,8 @@ static const char *probe_soft_dirty(void)
 	works = write(fd, "4", 1) == 1 && !is_soft_dirty(page);
 	close(fd);
 	*(volatile char *)page = 2;
-	return works && is_soft_dirty(page) ? NULL : "this kernel has no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)";
+	return works && is_soft_dirty(page) ? NULL :
+					      "this kernel has no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)";
 }
 
 static const char *probe_written(void)
@@ -45,7 +46,8 @@ static const char *probe_written(void)
 
 	if (fd >= 0)
 		close(fd);
-	return works ? NULL : "this kernel cannot write-protect without asking (userfaultfd WP_ASYNC, Linux 6.7)";
+	return works ? NULL :
+		       "this kernel cannot write-protect without asking (userfaultfd WP_ASYNC, Linux 6.7)";
 }
 
 const char *probe_tracker(const char *tracker)

@@ -144,7 +144,8 @@ static void add_thread(void)
 
 	if (own->threads == THREADS)
 		return;
-	if (mmap(stack, THREAD_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != stack)
+	if (mmap(stack, THREAD_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		 0) != stack)
 		script_trouble("mmap of a stack");
 	memset(&own->helpers[own->threads], 0, sizeof(own->helpers[0]));
 	pthread_attr_init(&attributes);

@@ -236,7 +236,8 @@ static void name_survivors(struct run *run)
 		snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
 		FILE *file = fopen(path, "re");
 		if (file && fgets(name, sizeof(name), file))
-			failed(run, "the tree has ended, and process %s is still there: %s", entry->d_name, name);
+			failed(run, "the tree has ended, and process %s is still there: %s", entry->d_name,
+			       name);
 	}
 	closedir(directory);
 }

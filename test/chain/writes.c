@@ -117,12 +117,8 @@ static void use_stack(void)
 }
 
 const struct operation write_operations[] = {
-	{ "writes", 30, write_here },
-	{ "writes a row", 8, write_row },
-	{ "writes zeros", 8, write_zeros },
-	{ "writes the same", 4, write_the_same },
-	{ "reads", 5, read_some },
-	{ "read() into memory", 6, read_file },
-	{ "a deep stack", 4, use_stack },
-	{ 0 },
+	{ "writes", 30, write_here },	    { "writes a row", 8, write_row },
+	{ "writes zeros", 8, write_zeros }, { "writes the same", 4, write_the_same },
+	{ "reads", 5, read_some },	    { "read() into memory", 6, read_file },
+	{ "a deep stack", 4, use_stack },   { 0 },
 };
