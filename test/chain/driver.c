@@ -6,7 +6,6 @@
  * end; or it is dumped again, with the images it was made from as the parent.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -81,6 +80,14 @@ static void plan(const struct run *run, unsigned int number, uint64_t *random)
 		strcpy(snapshot->parent, snapshots[number - 2].name);
 }
 
+static void keep_board(const struct run *run, const struct snapshot *snapshot)
+{
+	FILE *file = fopen(path_of(run, "board", snapshot), "we");
+
+	if (!file || fwrite(&snapshot->board, sizeof(snapshot->board), 1, file) != 1 || fclose(file))
+		failed(run, "the board cannot be kept: %s", strerror(errno));
+}
+
 static void take(struct run *run, struct snapshot *snapshot, bool gently)
 {
 	struct capture capture;
@@ -91,6 +98,8 @@ static void take(struct run *run, struct snapshot *snapshot, bool gently)
 	capture_write(run, &capture, path_of(run, "reference", snapshot));
 	capture_free(&capture);
 	snapshot->board = *run->board;
+	if (run->keeps)
+		keep_board(run, snapshot);
 	command_dump(run, snapshot->kind, snapshot->name, snapshot->parent[0] ? snapshot->parent : NULL);
 }
 
@@ -224,87 +233,62 @@ static void use_directory(struct run *run, const char *path)
 	snprintf(run->file_path, sizeof(run->file_path), "%s/file", path);
 }
 
-static void parse(struct run *run, int argc, char **argv)
+/* --probe TRACKER: the exit code tells. */
+static _Noreturn void probe(const char *tracker)
 {
-	static const struct option options[] = {
-		{ "criu", required_argument, NULL, 'c' },
-		{ "peer", required_argument, NULL, 'p' },
-		{ "script", required_argument, NULL, 'x' },
-		{ "tracker", required_argument, NULL, 't' },
-		{ "seed", required_argument, NULL, 's' },
-		{ "snapshots", required_argument, NULL, 'n' },
-		{ "directory", required_argument, NULL, 'd' },
-		{ "keep", no_argument, NULL, 'k' },
-		{ "peer-dumps", no_argument, NULL, 'D' },
-		{ "peer-restores", no_argument, NULL, 'R' },
-		{ "pre-dump", no_argument, NULL, 'P' },
-		{ "dedup", no_argument, NULL, 'E' },
-		{ "flatten", no_argument, NULL, 'F' },
-		{ "probe", required_argument, NULL, '?' + 1 },
-		{ 0 },
-	};
-	const char *missing;
+	const char *missing = probe_tracker(tracker);
 
-	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-		switch (option) {
-		case 'c':
-			run->criu = optarg;
-			break;
-		case 'p':
-			run->peer = optarg;
-			break;
-		case 'x':
-			run->script = optarg;
-			break;
-		case 't':
-			run->tracker = optarg;
-			break;
-		case 's':
-			run->seed = strtoull(optarg, NULL, 10);
-			break;
-		case 'n':
-			run->snapshots = strtoul(optarg, NULL, 10);
-			break;
-		case 'd':
-			use_directory(run, optarg);
-			break;
-		case 'k':
-			run->keeps = true;
-			break;
-		case 'D':
-			run->peer_dumps = true;
-			break;
-		case 'R':
-			run->peer_restores = true;
-			break;
-		case 'P':
-			run->can_pre_dump = true;
-			break;
-		case 'E':
-			run->can_dedup = true;
-			break;
-		case 'F':
-			run->can_flatten = true;
-			break;
-		case '?':
-			exit(2);
-		default:
-			missing = probe_tracker(optarg);
-			if (missing)
-				puts(missing);
-			exit(missing ? SKIPPED : 0);
-		}
+	if (missing)
+		puts(missing);
+	exit(missing ? SKIPPED : 0);
+}
+
+/* test/chain/run is the only one to start this program: whatever is missing or unknown is its mistake. */
+static bool parse(struct run *run, char **argument)
+{
+	const char *seed = NULL, *snapshots = NULL, *directory = NULL, *probed = NULL;
+	const struct {
+		const char *name, **value;
+	} values[] = {
+		{ "--criu", &run->criu },	{ "--peer", &run->peer }, { "--script", &run->script },
+		{ "--tracker", &run->tracker }, { "--seed", &seed },	  { "--snapshots", &snapshots },
+		{ "--directory", &directory },	{ "--probe", &probed },
+	};
+	const struct {
+		const char *name;
+		bool *value;
+	} flags[] = {
+		{ "--keep", &run->keeps },
+		{ "--peer-dumps", &run->peer_dumps },
+		{ "--pre-dump", &run->can_pre_dump },
+		{ "--peer-restores", &run->peer_restores },
+		{ "--dedup", &run->can_dedup },
+		{ "--flatten", &run->can_flatten },
+	};
+
+	for (; *argument; argument++) {
+		for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++)
+			*flags[i].value |= !strcmp(*argument, flags[i].name);
+		for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++)
+			if (!strcmp(*argument, values[i].name) && argument[1])
+				*values[i].value = *++argument;
 	}
+	if (probed)
+		probe(probed);
+	if (!run->criu || !run->script || !run->tracker || !seed || !snapshots || !directory)
+		return false;
+	use_directory(run, directory);
+	run->seed = strtoull(seed, NULL, 10);
+	run->snapshots = strtoul(snapshots, NULL, 10);
+	return run->snapshots && run->snapshots <= SNAPSHOTS_MAX;
 }
 
 int main(int argc, char **argv)
 {
-	struct run run = { .tracker = "none", .snapshots = 5 };
+	struct run run = { 0 };
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	parse(&run, argc, argv);
-	if (!run.criu || !run.script || !run.directory[0] || !run.snapshots ||
-	    run.snapshots > SNAPSHOTS_MAX) {
+	if (!argc || !parse(&run, argv + 1)) {
 		fprintf(stderr, "driver: test/chain/run starts it, with all that it needs\n");
 		return 2;
 	}

@@ -138,6 +138,7 @@ static void use_growing(void)
 
 	if (areas_read(0, &areas))
 		script_trouble("maps");
+	areas_join(&areas);
 	area = areas_find(&areas, GROWING_TOP - 1);
 	if (!area) {
 		mmap((void *)(GROWING_TOP - 2 * PAGE), 2 * PAGE, PROT_READ | PROT_WRITE,
