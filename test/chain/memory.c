@@ -319,8 +319,12 @@ static void use_huge_pages(void)
 {
 	struct range range = any_table();
 
+	if (percent(40))
+		map(range, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	note_range(range.start, range.end);
 	madvise((void *)range.start, TABLE, percent(30) ? MADV_COLLAPSE : MADV_HUGEPAGE);
+	if (percent(60))
+		write_bytes(range.start + below(TABLE / PAGE) * PAGE, 1 + below(PAGE), own->random | 1);
 }
 
 static void lock(void)
