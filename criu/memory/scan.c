@@ -173,10 +173,8 @@ static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struc
 }
 
 /* We want to be told what is found, for else the kernel protects all that is there and leaves markers where nothing is (Linux 6.18). */
-int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_file)
+int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end)
 {
-	uint64_t unwanted = is_file ? CATEGORY_FILE : 0;
-
 	while (start < end) {
 		struct scan_request request = {
 			.flags = SCAN_PROTECTS | SCAN_CHECKS,
@@ -184,8 +182,7 @@ int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_
 			.end = end,
 			.ranges = (uintptr_t)scanner->ranges,
 			.range_count = RANGES,
-			.inverted = unwanted,
-			.all_of = CATEGORY_WRITTEN | unwanted,
+			.all_of = CATEGORY_WRITTEN,
 			.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
 			.returned = CATEGORY_PRESENT,
 		};

@@ -47,11 +47,8 @@ struct scan {
 int scan_pages(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
 	       struct page_runs *unchanged);
 
-/*
- * From now on (Linux 6.7) the task's own pages of [start, end) are write-protected, and so noted when they are written. A page of the
- * file itself is left alone: when the kernel drops it, it would leave a marker that looks like a page of the task's.
- */
-int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_file);
+/* From now on (Linux 6.7) the pages of [start, end), anonymous memory, are write-protected, and so noted when they are written. */
+int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end);
 
 /* The guard regions (madvise(MADV_GUARD_INSTALL), Linux 6.13) of [start, end). Kernels before 6.15 do not tell: none. */
 int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct page_runs *runs);

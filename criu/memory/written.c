@@ -99,6 +99,15 @@ static int make_userfaultfd(struct tracked *tracked)
 	return result ?: fd;
 }
 
+/*
+ * Where pages of a file are protected, MADV_GUARD_INSTALL (Linux 6.15) never returns: it clears the page table, which keeps the
+ * protection, finds it not clear, and tries again (6.18). A task must not hang because we watch it.
+ */
+static bool can_protect(const struct vma *vma)
+{
+	return tracker_can_note(vma) && !(vma->status & VMA_FILE_PRIVATE);
+}
+
 static int protect(const struct tracked *tracked)
 {
 	const struct vmas *vmas = &tracked->task->vmas;
@@ -108,9 +117,8 @@ static int protect(const struct tracked *tracked)
 		const struct vma *vma = &vmas->items[i];
 
 		/* Where it cannot be registered (somebody else's userfaultfd is there), all will count as changed. */
-		if (tracker_can_note(vma) && register_mapping(tracked->userfaultfd, vma))
-			result = scan_protect(tracked->scanner, vma->start, vma->end,
-					      vma->status & VMA_FILE_PRIVATE);
+		if (can_protect(vma) && register_mapping(tracked->userfaultfd, vma))
+			result = scan_protect(tracked->scanner, vma->start, vma->end);
 	}
 	return result;
 }
