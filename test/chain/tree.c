@@ -104,11 +104,28 @@ static void check_alive(struct run *run, int pid, double since)
 		failed(run, "process %d (%c) does not come to rest", pid, state);
 }
 
+static int count_threads(int pid)
+{
+	char path[40];
+	struct dirent *entry;
+	DIR *directory;
+	int count = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	directory = opendir(path);
+	while (directory && (entry = readdir(directory)))
+		count += entry->d_name[0] != '.';
+	if (directory)
+		closedir(directory);
+	return count;
+}
+
+/* Its parent can take it away only when all its threads are gone, and so the leader may be a zombie too early. */
 static void wait_until_dead(struct run *run, int pid)
 {
 	double since = now();
 
-	while (state_of(pid) != 'Z') {
+	while (state_of(pid) != 'Z' || count_threads(pid) > 1) {
 		if (now() - since > PATIENCE)
 			failed(run, "process %d does not end", pid);
 		usleep(100);
