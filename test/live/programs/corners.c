@@ -266,6 +266,7 @@ static void verify_locked_on_fault(void)
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE  103
 #endif
 
 static void set_up_guard_shared(void)
@@ -282,6 +283,31 @@ static void verify_guard_shared(void)
 		   "the guard can be read");
 	live_compare(memory, PAGE, 10, "shared memory before the guard");
 	live_compare(memory + 3 * PAGE, 5 * PAGE, 10 + 3 * PAGE / 8, "shared memory behind the guard");
+}
+
+/* The kernel never comes back from this one where pages of a file are write-protected by a userfaultfd. */
+static void set_up_guard_file(void)
+{
+	char path[4096];
+
+	live_path(path, sizeof(path), "guarded");
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	live_check(fd >= 0 && ftruncate(fd, 8 * PAGE) == 0, "%s: %m", path);
+	memory = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	live_check(memory != MAP_FAILED, "mmap: %m");
+	close(fd);
+	live_fill(memory, 8 * PAGE, 14);
+	if (madvise(memory + PAGE, PAGE, MADV_GUARD_INSTALL) < 0)
+		live_skip("no guards in mappings of files: %m");
+}
+
+static void verify_guard_file(void)
+{
+	live_check(fault_at(memory + PAGE) == SIGSEGV, "the guard can be read");
+	live_compare(memory, PAGE, 14, "the mapping before the guard");
+	live_check(madvise(memory + 4 * PAGE, PAGE, MADV_GUARD_INSTALL) == 0, "another guard: %m");
+	live_check(madvise(memory + 4 * PAGE, PAGE, MADV_GUARD_REMOVE) == 0, "without the other guard: %m");
+	live_fill(memory + 4 * PAGE, PAGE, 15); /* pages for the dump to protect */
 }
 
 /* mlock() says that not all of it could be made present, and has locked it. */
@@ -377,6 +403,7 @@ static const struct {
 	{ "droppable", set_up_droppable, verify_droppable },
 	{ "locked_on_fault", set_up_locked_on_fault, verify_locked_on_fault },
 	{ "guard_shared", set_up_guard_shared, verify_guard_shared },
+	{ "guard_file", set_up_guard_file, verify_guard_file },
 	{ "guard_locked", set_up_guard_locked, verify_guard_locked },
 	{ "shared_cut", set_up_shared_cut, verify_shared_cut },
 	{ "shared_grown", set_up_shared_grown, verify_shared_grown },

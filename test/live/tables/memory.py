@@ -140,6 +140,9 @@ ROWS = [
 	*[Row("memory-corner-" + corner.replace("_", "-"), "corners", arguments=(corner,)) for corner in CORNERS],
 	Row("memory-corner-droppable", "corners", arguments=("droppable",), peer_fails=LOST),
 	Row("memory-corner-guard-shared", "corners", arguments=("guard_shared",)),
+	Row("memory-corner-guard-file", "corners", arguments=("guard_file",)),
+	Row("memory-corner-guard-file-tracked", "corners", arguments=("guard_file",), modes=("leave-running",),
+	    dump_options=("--track-mem=written",)),
 	Row("memory-corner-guard-locked", "corners", arguments=("guard_locked",), peer_fails={"restore": "it cannot lock it"}),
 	*[Row("memory-corner-" + corner.replace("_", "-"), "corners", arguments=(corner,),
 	      without={"ours-to-peer": "to it, shared memory ends with its mappings, if a dump says that it is anonymous"})
