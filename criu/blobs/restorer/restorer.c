@@ -5,10 +5,18 @@
  * and waits. criu then takes every thread with ptrace, unmaps this region, sets the registers, and lets go. All signals
  * are blocked meanwhile. What the calls mean is criu's business; a failure goes to the board as numbers.
  */
+#include <errno.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
+#include <time.h>
 #include "restorer.h"
 #include "syscalls.h"
+
+/*
+ * Milliseconds. When nothing is to be seen any more of a process that was killed, the ids of its threads are taken for another moment (the
+ * kernel frees them after it has told the parent; 6.18).
+ */
+#define ID_PATIENCE 1000
 
 void restore_process(char *region) does_not_return;
 void restore_thread(char *region, struct restorer_thread *thread) does_not_return;
@@ -76,8 +84,13 @@ static void make_thread(char *region, struct restorer_thread *thread, int index)
 		.set_tid = (uint64_t)&tid,
 		.set_tid_size = 1,
 	};
+	const struct timespec moment = { .tv_nsec = 1000000 };
 	long result = start_thread(&arguments, sizeof(arguments), region, thread);
 
+	for (int tries = 0; result == -EEXIST && tries < ID_PATIENCE; tries++) {
+		sys_nanosleep(&moment, NULL);
+		result = start_thread(&arguments, sizeof(arguments), region, thread);
+	}
 	if (result < 0)
 		give_up(region, RESTORER_THREADS, index, result);
 }
