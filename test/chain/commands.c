@@ -178,6 +178,7 @@ void command_on(struct run *run, const char *what, const char *name)
 
 	if (!strcmp(what, "flatten")) {
 		command.arguments[2] = name; /* criu flatten DIR */
+		command.arguments[3] = NULL;
 		command.count = 3;
 	}
 	if (execute(run, &command))

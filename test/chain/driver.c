@@ -103,7 +103,7 @@ static void take(struct run *run, struct snapshot *snapshot, bool gently)
 	command_dump(run, snapshot->kind, snapshot->name, snapshot->parent[0] ? snapshot->parent : NULL);
 }
 
-/* A dedup of the last snapshot takes pages out of those before it. */
+/* A dedup of the last snapshot takes pages out of those before it: from then on only that one can be a parent. */
 static void lose(struct run *run, unsigned int number, uint64_t *random)
 {
 	snprintf(run->doing, sizeof(run->doing), "a loss after snapshot s%u", number - 1);
@@ -111,6 +111,8 @@ static void lose(struct run *run, unsigned int number, uint64_t *random)
 	if (snapshots[number].loss && !strcmp(snapshots[number].loss, "dedup"))
 		for (unsigned int i = 1; i < number - 1; i++)
 			snapshots[i].is_gone = true;
+	if (number > 1 && snapshots[number - 2].is_gone && snapshots[number].parent[0])
+		strcpy(snapshots[number].parent, snapshots[number - 1].name);
 }
 
 static void run_script(struct run *run, unsigned int number)
