@@ -69,15 +69,11 @@ int write_all_at(int fd, const void *buffer, size_t size, off_t offset)
 	return 0;
 }
 
-ssize_t read_text_at(int directory, const char *path, char **text)
+ssize_t read_text_from(int fd, char **text)
 {
 	size_t length = 0, room = 4096;
-	autofree char *buffer = NULL;
-	autoclose int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+	autofree char *buffer = allocate(room);
 
-	if (fd < 0)
-		return -errno;
-	buffer = allocate(room);
 	for (;;) {
 		ssize_t got = read(fd, buffer + length, room - 1 - length);
 
@@ -96,6 +92,13 @@ ssize_t read_text_at(int directory, const char *path, char **text)
 	buffer[length] = '\0';
 	*text = steal_pointer(&buffer);
 	return length;
+}
+
+ssize_t read_text_at(int directory, const char *path, char **text)
+{
+	autoclose int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : read_text_from(fd, text);
 }
 
 int write_text_at(int directory, const char *path, const char *text)

@@ -16,6 +16,8 @@
 #include "memory/scan.h"
 #include "memory/shared.h"
 
+#define KERNEL_HALF (1ULL << 63) /* of the address space */
+
 /* How the kernel names what is not a file, and what that is to us; `refusal` NULL: saved. First match wins. */
 static const struct {
 	const char *prefix;
@@ -126,36 +128,51 @@ static void join_vvar(struct vmas *vmas)
 	}
 }
 
-/* In memory of the task's own, Linux 6.13; in shared memory and files, 6.15. */
-static int add_guards(struct task *task)
+/*
+ * In memory of the task's own, Linux 6.13; in shared memory and files, 6.15. All mappings are asked about together, with the gaps between
+ * them; but for the vsyscall page, which is in the kernel's half, where no address may be asked about.
+ */
+static int find_guards(int proc, const struct vmas *vmas, struct page_runs *guards)
 {
-	struct page_runs guards = { 0 };
+	size_t count = vmas->count;
 	struct scanner *scanner;
-	size_t count = task->vmas.count;
-	int result = scanner_open(&scanner, task->proc);
+	int result;
 
+	while (count && vmas->items[count - 1].start >= KERNEL_HALF)
+		count--;
+	if (!count)
+		return 0;
+	result = scanner_open(&scanner, proc);
 	if (result)
 		return result;
-	for (size_t i = 0; !result && i < count; i++)
-		if (!(task->vmas.items[i].status & (VMA_VSYSCALL | VMA_VVAR)))
-			result = scan_guards(scanner, task->vmas.items[i].start, task->vmas.items[i].end,
-					     &guards);
-	for (size_t i = 0; !result && i < guards.count; i++)
-		*grow(&task->vmas.items, &task->vmas.count) = (struct vma){
-			.start = guards.items[i].start,
-			.end = page_run_end(&guards.items[i]),
-			.status = VMA_GUARD_RANGE,
-			.file_flags = -1,
-		};
-	page_runs_free(&guards);
+	result = scan_guards(scanner, vmas->items[0].start, vmas->items[count - 1].end, guards);
 	scanner_close(scanner);
 	return result;
 }
 
+int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards)
+{
+	return proc_read_smaps(proc, vmas) ?: find_guards(proc, vmas, guards);
+}
+
+static void add_guards(struct task *task, const struct page_runs *guards)
+{
+	for (size_t i = 0; i < guards->count; i++)
+		*grow(&task->vmas.items, &task->vmas.count) = (struct vma){
+			.start = guards->items[i].start,
+			.end = page_run_end(&guards->items[i]),
+			.status = VMA_GUARD_RANGE,
+			.file_flags = -1,
+		};
+}
+
 int dump_describe_areas(struct dump *dump, struct task *task)
 {
-	int result = proc_read_smaps(task->proc, &task->vmas);
+	struct page_runs guards = { 0 };
+	int result = 0;
 
+	if (!dump_take_areas_ahead(dump, task, &guards))
+		result = dump_read_areas(task->proc, &task->vmas, &guards);
 	if (!result && !dump->is_pre_dump)
 		result = files_add_path(&dump->snapshot, task, "exe", 0, &task->mm->exe_file_id);
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
@@ -164,7 +181,9 @@ int dump_describe_areas(struct dump *dump, struct task *task)
 			result = 0;
 	}
 	join_vvar(&task->vmas);
-	return result ?: add_guards(task);
+	add_guards(task, &guards);
+	page_runs_free(&guards);
+	return result;
 }
 
 /* "[anon:NAME]" or "[anon_shmem:NAME]"; NULL: neither. */

@@ -77,6 +77,7 @@ static const struct step dump_steps[] = {
 	{ "open the previous snapshot", open_previous, NULL, false },
 	{ "begin the images", begin_images, NULL, false },		  /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
+	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: what changes yet is in vain */
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
 	{ "look at the processes", dump_look, NULL, false },		  /* refuses, before anything is touched */
 	{ "ask the processes", dump_ask, dump_leave, false },		  /* the only step that goes into them */

@@ -28,6 +28,7 @@ struct dump {
 	uint32_t next_pages_id;
 	struct aio_lengths
 		ring_lengths; /* rings.c; freed when the tasks run again, or are gone: it takes a while */
+	struct ahead *ahead; /* NULL: nothing was read before the freeze */
 	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
 };
@@ -42,7 +43,13 @@ int dump_release_early(void *dump);
 /* look.c: what can be told from outside */
 int dump_look(void *dump);
 TaskKobjIdsEntry *dump_make_ids(uint32_t number);
+/* ahead.c: reads the mappings of large processes before the freeze, and proves afterwards that they are still so */
+int dump_read_ahead(void *dump);
+bool dump_take_areas_ahead(struct dump *dump, struct task *task,
+			   struct page_runs *guards); /* into task->vmas */
+void dump_forget_ahead(void *dump);
 /* areas.c: what each mapping is */
+int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards);
 int dump_describe_areas(struct dump *dump, struct task *task);
 void dump_area_entries(struct task *task); /* into task->mm */
 /* ask.c: what only the tasks themselves can tell */

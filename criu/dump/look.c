@@ -255,6 +255,7 @@ int dump_look(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
+	dump_forget_ahead(dump);
 	result = check_sharing(dump) ?: files_collect(&dump->snapshot);
 	if (!result && refusals())
 		return -EOPNOTSUPP;

@@ -57,6 +57,10 @@ int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS]);
 int proc_parse_smaps(char *text, struct vmas *vmas);
 int proc_read_smaps(int proc, struct vmas *vmas);
 int proc_read_maps(int proc, struct vmas *vmas); /* where and what, without flags: cheap */
+/* An open /proc/PID/maps, read from where it stands. It is of the memory that the process had when it was opened: none, after an exec. */
+int proc_read_open_maps(int maps, struct vmas *vmas);
+/* All that maps tells of each is equal; neither has guard ranges. */
+bool vmas_are_same_in_maps(const struct vmas *a, const struct vmas *b);
 
 /* Thread ids of a process / ids of its children, by any of its threads. *ids is allocated. */
 int proc_read_threads(int proc, pid_t **ids, size_t *count);

@@ -117,6 +117,31 @@ int proc_read_maps(int proc, struct vmas *vmas)
 	return read_file(proc, "maps", vmas);
 }
 
+int proc_read_open_maps(int maps, struct vmas *vmas)
+{
+	autofree char *text = NULL;
+	ssize_t length = read_text_from(maps, &text);
+
+	return length < 0 ? fail(-length, "cannot read /proc/PID/maps") : proc_parse_smaps(text, vmas);
+}
+
+static bool is_same_in_maps(const struct vma *a, const struct vma *b)
+{
+	return a->start == b->start && a->end == b->end && a->offset == b->offset &&
+	       a->protection == b->protection && (a->flags & MAP_SHARED) == (b->flags & MAP_SHARED) &&
+	       a->device == b->device && a->inode == b->inode && !strcmp(a->path, b->path);
+}
+
+bool vmas_are_same_in_maps(const struct vmas *a, const struct vmas *b)
+{
+	if (a->count != b->count)
+		return false;
+	for (size_t i = 0; i < a->count; i++)
+		if (!is_same_in_maps(&a->items[i], &b->items[i]))
+			return false;
+	return true;
+}
+
 void vmas_free(struct vmas *vmas)
 {
 	for (size_t i = 0; i < vmas->count; i++)
