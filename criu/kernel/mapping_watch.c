@@ -167,8 +167,11 @@ int mapping_watch_open(struct mapping_watch **opened, int tracepoint, int proc)
 	struct mapping_watch *watch = allocate(sizeof(*watch));
 	int result = 0;
 
-	for (int pass = 0; !result && pass < PASSES; pass++)
+	for (int pass = 0; !result && pass < PASSES; pass++) {
+		if (pass > 1) /* somebody is about to end: still listed, but to be watched no more */
+			usleep(500);
 		result = watch_pass(watch, tracepoint, proc);
+	}
 	if (result > 0) {
 		*opened = watch;
 		return 0;

@@ -4,6 +4,7 @@
  */
 #include "unit.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -292,6 +293,60 @@ static void smaps_torn(void **state unused)
 	}
 }
 
+/* What maps tells of the mapping in smaps, and what differs from that in one point. */
+static void smaps_beside_maps(void **state unused)
+{
+	static const char same[] = "1000-2000 rw-p 00003000 08:02 7 /a b\n3000-4000 r--s 00000000 00:00 0 \n";
+	static const char *const others[] = {
+		"",
+		"1000-2000 rw-p 00003000 08:02 7 /a b\n",
+		"1000-2000 rw-p 00003000 08:02 7 /a b\n3000-4000 r--s 0 00:00 0 \n5000-6000 r--s 0 00:00 0 \n",
+		"0000-2000 rw-p 00003000 08:02 7 /a b\n3000-4000 r--s 00000000 00:00 0 \n",
+		"1000-3000 rw-p 00003000 08:02 7 /a b\n3000-4000 r--s 00000000 00:00 0 \n",
+		"1000-2000 r--p 00003000 08:02 7 /a b\n3000-4000 r--s 00000000 00:00 0 \n",
+		"1000-2000 rw-p 00004000 08:02 7 /a b\n3000-4000 r--s 00000000 00:00 0 \n",
+		"1000-2000 rw-p 00003000 08:03 7 /a b\n3000-4000 r--s 00000000 00:00 0 \n",
+		"1000-2000 rw-p 00003000 08:02 8 /a b\n3000-4000 r--s 00000000 00:00 0 \n",
+		"1000-2000 rw-p 00003000 08:02 7 /a b (deleted)\n3000-4000 r--s 00000000 00:00 0 \n",
+		"1000-2000 rw-p 00003000 08:02 7 /a b\n3000-4000 r--p 00000000 00:00 0 \n",
+	};
+	char text[] = "1000-2000 rw-p 00003000 08:02 7 /a b\nRss: 4 kB\nVmFlags: rd wr lo dc\n"
+		      "3000-4000 r--s 00000000 00:00 0 \nRss: 4 kB\nVmFlags: rd sh nr\n";
+	struct vmas smaps = { 0 }, none = { 0 };
+
+	assert_int_equal(proc_parse_smaps(text, &smaps), 0);
+	assert_true(vmas_are_same_in_maps(&none, &none));
+	for (size_t i = 0; i <= array_size(others); i++) {
+		autofree char *maps_text = copy_text(i < array_size(others) ? others[i] : same);
+		struct vmas maps = { 0 };
+
+		assert_int_equal(proc_parse_smaps(maps_text, &maps), 0);
+		assert_int_equal(vmas_are_same_in_maps(&smaps, &maps), i == array_size(others));
+		vmas_free(&maps);
+	}
+	vmas_free(&smaps);
+}
+
+/* A file that was opened before is read as of now. */
+static void maps_opened_before(void **state unused)
+{
+	autoclose int self = proc_open(getpid()), maps = openat(self, "maps", O_RDONLY | O_CLOEXEC);
+	struct vmas before = { 0 }, after = { 0 };
+	void *page = mmap(NULL, PAGE_SIZE, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	bool is_there = false;
+
+	assert_true(self >= 0 && maps >= 0 && page != MAP_FAILED);
+	assert_int_equal(proc_read_open_maps(maps, &after), 0);
+	for (size_t i = 0; i < after.count; i++)
+		is_there |= after.items[i].start == (uintptr_t)page;
+	assert_true(is_there);
+	munmap(page, PAGE_SIZE);
+	assert_int_equal(proc_read_maps(self, &before), 0);
+	assert_false(vmas_are_same_in_maps(&before, &after));
+	vmas_free(&before);
+	vmas_free(&after);
+}
+
 /* ---- ourselves ---- */
 
 static void ourselves(void **state unused)
@@ -334,6 +389,8 @@ int main(void)
 		cmocka_unit_test_setup(smaps_real, start_clean),
 		cmocka_unit_test_setup(smaps_hostile, start_clean),
 		cmocka_unit_test_setup(smaps_torn, start_clean),
+		cmocka_unit_test_setup(smaps_beside_maps, start_clean),
+		cmocka_unit_test_setup(maps_opened_before, start_clean),
 		cmocka_unit_test_setup(ourselves, start_clean),
 	};
 

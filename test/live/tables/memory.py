@@ -1,11 +1,16 @@
 """memory.py - memory in odd shapes: another kernel's vdso, heaps that grew apart, names, thousands of mappings, corners."""
 
 import ctypes
+import errno
 import os
+import re
+import shutil
 import struct
 import subprocess
 
-from harness.cell import ROOT, Failure
+from harness import images as image_files
+from harness import system
+from harness.cell import ROOT, Failure, Skip
 from harness.row import Row
 
 PAGE = 4096
@@ -123,6 +128,67 @@ def static(cell, dumper, restorer):
 	cell.finish()
 
 
+# Large processes, whose mappings are read before the freeze
+
+MADV_DONTFORK = 10
+
+
+def advice(images, pid):
+	"""{start: bits}, as the images have it."""
+	mm, = image_files.entries(os.path.join(images, f"mm-{pid}.img"))
+	areas = [dict(image_files.fields(value)) for number, value in image_files.fields(mm) if number == 14]
+	return {area[1]: area.get(9, 0) for area in areas}
+
+
+def position(images, path):
+	"""Of the open file `path`."""
+	for entry in image_files.entries(os.path.join(images, "files.img")):
+		file = image_files.field(entry, 3, b"")
+		if image_files.field(file, 6, b"").decode() == path:
+			return image_files.field(file, 3)
+	raise Failure(f"the images do not hold {path}")
+
+
+def check_advice(cell, images):
+	"""Whatever the program says of its advice in the same images, they must have."""
+	round_number, is_settled = divmod(position(images, cell.path("position")), 4)
+	pid, *starts = system.read_text(cell.path("areas")).split()
+	found = advice(images, pid)
+	if not is_settled:
+		return
+	for start in starts:
+		if (found[int(start, 16)] >> MADV_DONTFORK & 1) != round_number & 1:
+			raise Failure(f"round {round_number}: the mapping at {start} has advice {found[int(start, 16)]:#x}")
+
+
+def advice_changes(rounds):
+	def course(cell, dumper, _restorer):
+		cell.start()
+		cell.wait_ready()
+		for number in range(rounds):
+			images = cell.new_images(f"images{number}")
+			cell.dump(dumper, images, ["-R"])
+			check_advice(cell, images)
+			shutil.rmtree(images)
+		cell.finish()
+	return course
+
+
+def read_ahead(cell, dumper, _restorer):
+	"""Of a process that changes nothing, the look before the freeze is what counts."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	log = cell.dump(dumper, images, ["-R"]).log
+	check_advice(cell, images)
+	cell.finish()
+	refused = re.search(r"its mappings are not read ahead \(error (\d+)\)", log)
+	if refused and int(refused[1]) in (errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.ENOSYS):
+		raise Skip("system calls cannot be counted here: " + os.strerror(int(refused[1])))
+	if "its mappings are as they were read ahead" not in log:
+		raise Failure("the mappings were not read ahead")
+
+
 BOTH_WAYS = ("ours", "peer-to-ours")
 THREE_WAYS = ("ours", "ours-to-peer", "peer-to-ours")
 LOST = {"dump": "its format has no place for it", "restore": "its format has no place for it"}
@@ -151,5 +217,9 @@ ROWS = [
 	Row("memory-corner-locked-on-fault", "corners", arguments=("locked_on_fault",), peer_fails=LOST),
 	Row("memory-fixed-addresses", "memory", run=fixed_addresses, modes=BOTH_WAYS),
 	Row("memory-fixed-addresses-tree", "cow_grown", run=fixed_addresses, modes=("ours",)),
+	Row("memory-ahead", "advice_changes", arguments=("256", "quiet", "0"), run=read_ahead, modes=("ours",)),
+	Row("memory-ahead-changes", "advice_changes", arguments=("256", "changing", "0"), run=advice_changes(40), modes=("ours",)),
+	Row("memory-ahead-changes-late", "advice_changes", arguments=("64", "changing", "60"), run=advice_changes(15),
+	    modes=("ours",)),
 	Row("memory-static", run=static, modes=THREE_WAYS),
 ]
