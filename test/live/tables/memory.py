@@ -219,7 +219,7 @@ ROWS = [
 	Row("memory-fixed-addresses-tree", "cow_grown", run=fixed_addresses, modes=("ours",)),
 	Row("memory-ahead", "advice_changes", arguments=("256", "quiet", "0"), run=read_ahead, modes=("ours",)),
 	Row("memory-ahead-changes", "advice_changes", arguments=("256", "changing", "0"), run=advice_changes(40), modes=("ours",)),
-	Row("memory-ahead-changes-late", "advice_changes", arguments=("64", "changing", "60"), run=advice_changes(15),
+	Row("memory-ahead-changes-late", "advice_changes", arguments=("64", "changing", "40"), run=advice_changes(8),
 	    modes=("ours",)),
 	Row("memory-static", run=static, modes=THREE_WAYS),
 ]
