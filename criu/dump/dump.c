@@ -97,6 +97,7 @@ static const struct step pre_dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false },
 	{ "open the previous snapshot", open_previous, NULL, false },
 	{ "begin the images", begin_images, NULL, false },
+	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },
 	{ "freeze the processes", dump_freeze, dump_thaw, false },
 	{ "look at the memory", pre_dump_look, NULL, false },
 	{ "note which pages there are", pre_dump_scan, pre_dump_forget, false },

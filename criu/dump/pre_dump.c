@@ -35,6 +35,7 @@ int pre_dump_look(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
+	dump_forget_ahead(dump);
 	return 0;
 }
 
