@@ -167,7 +167,7 @@ check: $(TESTS)
 $(BUILD)/test/live/%_test: $(OBJECTS)/test/live/%_test.o $(LIVE_PARTS) $(LIBRARY)
 	mkdir -p $(@D)
 	echo '  LINK  $@'
-	$(LINK) -o $@ $^ $(LINK_WITH)
+	$(LINK) -o $@ $^ $(LINK_WITH) -lcmocka
 
 check-live: all $(LIVE)
 	for test in $(LIVE); do $$test || exit 1; done
