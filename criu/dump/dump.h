@@ -28,7 +28,7 @@ struct dump {
 	uint32_t next_pages_id;
 	struct aio_lengths
 		ring_lengths; /* rings.c; freed when the tasks run again, or are gone: it takes a while */
-	struct ahead *ahead; /* NULL: nothing was read before the freeze */
+	struct ahead *ahead;  /* NULL: nothing was read before the freeze */
 	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
 };
