@@ -56,6 +56,11 @@ def fields(data):
 		yield key >> 3, value, data[start:at]
 
 
+def field(data, wanted, default=0):
+	"""The last one of that number."""
+	return {number: value for number, value, _ in fields(data)}.get(wanted, default)
+
+
 def message(**numbers):
 	"""message(_1=…): a message of integers."""
 	return b"".join(put_number(int(key[1:]) << 3) + put_number(value) for key, value in numbers.items())

@@ -8,8 +8,7 @@ import shutil
 import struct
 import subprocess
 
-from harness import images as image_files
-from harness import system
+from harness import chains, system
 from harness.cell import ROOT, Failure, Skip
 from harness.row import Row
 
@@ -135,17 +134,16 @@ MADV_DONTFORK = 10
 
 def advice(images, pid):
 	"""{start: bits}, as the images have it."""
-	mm, = image_files.entries(os.path.join(images, f"mm-{pid}.img"))
-	areas = [dict(image_files.fields(value)) for number, value in image_files.fields(mm) if number == 14]
-	return {area[1]: area.get(9, 0) for area in areas}
+	mm, = chains.records(chains.read(images, f"mm-{pid}.img"))
+	return {chains.field(area, 1): chains.field(area, 9) for number, area, _ in chains.fields(mm) if number == 14}
 
 
 def position(images, path):
 	"""Of the open file `path`."""
-	for entry in image_files.entries(os.path.join(images, "files.img")):
-		file = image_files.field(entry, 3, b"")
-		if image_files.field(file, 6, b"").decode() == path:
-			return image_files.field(file, 3)
+	for entry in chains.records(chains.read(images, "files.img")):
+		file = chains.field(entry, 3, b"")
+		if chains.field(file, 6, b"").decode() == path:
+			return chains.field(file, 3)
 	raise Failure(f"the images do not hold {path}")
 
 
