@@ -21,6 +21,7 @@
 
 #define ASK_SUBREAPER  "ask whether it is a child subreaper"
 #define ASK_MEMBARRIER "ask for its memory barriers"
+#define TRY_MEMBARRIER "try its memory barriers"
 
 #ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG /* Linux 6.4 */
 #define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211
@@ -74,25 +75,58 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	return refuse_dispatch(task, thread);
 }
 
+/*
+ * Before Linux 6.3 nobody is told. But a barrier is refused, with EPERM, to a process that has not registered for it, and each
+ * registration is the bit above its barrier. Who registered for the global one alone is not told apart from others.
+ */
+static const struct {
+	const char *purpose;
+	uint32_t command;
+} barriers_to_try[] = {
+	{ TRY_MEMBARRIER, MEMBARRIER_CMD_PRIVATE_EXPEDITED },
+	{ TRY_MEMBARRIER " of code", MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE },
+	{ TRY_MEMBARRIER " of restartable sequences", MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ },
+};
+
 static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
 {
+	long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+
 	if (thread)
 		return;
 	call(calls, ASK_SUBREAPER, SYS_prctl, PR_GET_CHILD_SUBREAPER, calls_bytes(calls, NULL, sizeof(int)));
 	call(calls, ASK_MEMBARRIER, SYS_membarrier, GET_REGISTRATIONS);
+	if (commands >= 0 && commands & GET_REGISTRATIONS)
+		return;
+	for (size_t i = 0; i < array_size(barriers_to_try); i++)
+		call(calls, barriers_to_try[i].purpose, SYS_membarrier, barriers_to_try[i].command);
+}
+
+/* A bit for each registration; as the kernel tells them, or as far as trying does. */
+static uint32_t registered_barriers(const struct task *task, const struct call_list *calls)
+{
+	long told = calls_result(calls, ASK_MEMBARRIER);
+	uint32_t barriers = 0;
+
+	if (told >= 0)
+		return told;
+	log_info("process %d: this kernel does not tell a global memory barrier (Linux 6.3)", task->pid);
+	for (size_t i = 0; i < array_size(barriers_to_try); i++)
+		if (calls_result(calls, barriers_to_try[i].purpose) == 0)
+			barriers |= barriers_to_try[i].command << 1;
+	return barriers;
 }
 
 static int hear(struct task *task, size_t thread, const struct call_list *calls)
 {
 	const struct remote_call *asked = calls_find(calls, ASK_SUBREAPER);
-	long barriers = calls_result(calls, ASK_MEMBARRIER);
+	uint32_t barriers;
 
 	if (thread)
 		return 0;
-	if (barriers > 0)
+	barriers = registered_barriers(task, calls);
+	if (barriers)
 		message_set(task->cores[0]->tc, membarrier_registration_mask, barriers);
-	else if (barriers < 0)
-		log_info("process %d: this kernel does not tell its memory barriers (Linux 6.3)", task->pid);
 	if (asked->result < 0)
 		return fail(-asked->result, "cannot " ASK_SUBREAPER);
 	message_set(task->cores[0]->tc, child_subreaper, *(int *)calls_at(calls, asked->arguments[1]));
