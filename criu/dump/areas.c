@@ -86,6 +86,37 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 	return result;
 }
 
+/* Does smaps tell MLOCK_ONFAULT here? Linux @@@ does. */
+static bool kernel_tells_on_fault(void)
+{
+	autoclose int self = proc_open(getpid());
+	void *page = mmap(NULL, PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct vmas vmas = { 0 };
+	bool tells = false;
+
+	if (page != MAP_FAILED && mlock2(page, PAGE_SIZE, MLOCK_ONFAULT) == 0 && self >= 0 &&
+	    proc_read_smaps(self, &vmas) == 0)
+		for (size_t i = 0; i < vmas.count; i++)
+			tells |= vmas.items[i].locks_on_fault;
+	vmas_free(&vmas);
+	munmap(page, PAGE_SIZE);
+	return tells;
+}
+
+/* mlock() makes all of it present. Where the kernel does not tell, what is locked and not all there is locked as it is touched. */
+static void guess_on_fault(struct vmas *vmas)
+{
+	for (size_t i = 0; i < vmas->count; i++) {
+		struct vma *vma = &vmas->items[i];
+
+		if (!(vma->flags & MAP_LOCKED) || vma->resident >= vma_length(vma))
+			continue;
+		if (vma->locks_on_fault || kernel_tells_on_fault())
+			return;
+		vma->locks_on_fault = true;
+	}
+}
+
 static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 {
 	if (vma->flags & MAP_HUGETLB)
@@ -173,6 +204,7 @@ int dump_describe_areas(struct dump *dump, struct task *task)
 
 	if (!dump_take_areas_ahead(dump, task, &guards))
 		result = dump_read_areas(task->proc, &task->vmas, &guards);
+	guess_on_fault(&task->vmas);
 	if (!result && !dump->is_pre_dump)
 		result = files_add_path(&dump->snapshot, task, "exe", 0, &task->mm->exe_file_id);
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
