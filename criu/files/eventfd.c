@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "files/kind.h"
 #include "image/message.h"
 
@@ -32,6 +33,11 @@ static int describe(struct snapshot *snapshot unused, struct file *file, FownEnt
 		return fail(EINVAL, "cannot understand the fdinfo of %s", seen->link);
 	if (semaphore && strtol(strchr(semaphore, ':') + 1, NULL, 10))
 		message_set(entry, semaphore, true);
+	if (!semaphore)
+		log_warning(
+			"process %d (%s): file %d is taken for an eventfd without EFD_SEMAPHORE, which this kernel does not "
+			"tell (Linux 6.5)",
+			seen->task->pid, seen->task->name, seen->fd);
 	if (entry->counter == UINT64_MAX) /* only the kernel can bring it there, not write(2) */
 		return refuse("process %d (%s): file %d is an eventfd that has overflowed: read it first",
 			      seen->task->pid, seen->task->name, seen->fd);

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -89,9 +90,22 @@ static void verify_saturated(void)
 	live_check(take(fds[0], "the full one") == UINT64_MAX - 1, "the counter has changed");
 }
 
+static bool fdinfo_says(int fd, const char *words)
+{
+	char path[64], text[512] = "";
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	int file = open(path, O_RDONLY);
+	ssize_t length = read(file, text, sizeof(text) - 1);
+	close(file);
+	return length > 0 && strstr(text, words);
+}
+
 static void set_up_semaphore(void)
 {
 	fds[0] = eventfd(3, EFD_SEMAPHORE | EFD_NONBLOCK);
+	if (!fdinfo_says(fds[0], "eventfd-semaphore:"))
+		live_skip("this kernel does not tell which eventfd is a semaphore");
 }
 
 static void verify_semaphore(void)
