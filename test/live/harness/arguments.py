@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 
+from . import system
 from .cell import ROOT
 from .criu import Criu
 from .modes import MODES, NOT_BY_DEFAULT
@@ -69,6 +70,7 @@ def main(tables, description):
 	settings.peer = settings.peer if settings.peer is not None else find_peer()
 	if not settings.list and not os.access(settings.criu, os.X_OK):
 		raise SystemExit(f"{settings.criu} cannot be run; `make` builds it")
+	system.patience = settings.patience
 	tests = list(choose(tables, settings))
 	if settings.list:
 		for test in tests:

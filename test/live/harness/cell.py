@@ -72,9 +72,11 @@ class Cell:
 	def wait_ready(self, seconds=20):
 		def ready_or_dead():
 			self.reap()
-			return os.path.exists(self.path("ready")) or self.root in self.exits
+			return any(os.path.exists(self.path(name)) for name in ("ready", "verdict")) or self.root in self.exits
 		if not system.wait_until(ready_or_dead, seconds):
 			raise Failure("the program was not ready in time")
+		if os.path.exists(self.path("verdict")) and self.root not in self.exits:
+			self.kill_tree()  # a child has given up already, and its parent waits to be told to stop
 		if self.root in self.exits:
 			self.judge()
 			raise Failure("the program ended before it was dumped")

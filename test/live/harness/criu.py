@@ -48,11 +48,11 @@ class Criu:
 						   cwd="/", env={**os.environ, **(environment or {})})
 			note = ""
 			try:
-				code = process.wait(timeout)
+				code = process.wait(timeout * system.patience)
 			except subprocess.TimeoutExpired:
 				process.kill()
 				code = process.wait() or -9
-				note = f"\n(killed by the harness: did not end within {timeout} s)"
+				note = f"\n(killed by the harness: did not end within {timeout * system.patience:g} s)"
 			seconds = time.monotonic() - started
 			output.seek(0)
 			printed = output.read().decode("utf-8", "replace") + note

@@ -61,7 +61,7 @@ class Runner:
 			worker_main(test, self.settings, directory, writing)
 		os.close(writing)
 		now = time.monotonic()
-		deadline = now + test.row.timeout * self.settings.patience
+		deadline = now + test.row.timeout * system.patience
 		self.workers.append(Worker(test, pid, reading, directory, now, deadline))
 
 	def collect(self):

@@ -133,9 +133,12 @@ def reap():
 		dead[pid] = wait_status
 
 
+patience = 1.0  # a factor on every time limit: for machines that are slow, or do something else too
+
+
 def wait_until(condition, seconds, interval=0.005):
 	"""Polls until condition() is true; returns its last value."""
-	end = time.monotonic() + seconds
+	end = time.monotonic() + seconds * patience
 	while True:
 		value = condition()
 		if value or time.monotonic() > end:

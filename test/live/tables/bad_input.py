@@ -24,7 +24,7 @@ def expect_error(run, pattern):
 		raise Failure(f"it died of a signal: {run.describe()}")
 	if not re.search(pattern, run.error):
 		raise Failure(f"the error does not match /{pattern}/: {run.describe()}")
-	if run.seconds > SOON:
+	if run.seconds > SOON * system.patience:
 		raise Failure(f"the error took {run.seconds:.1f} s: {run.describe()}")
 
 
@@ -75,12 +75,12 @@ def run_in_shell(cell, dumper, script):
 	with open(cell.path("output"), "w+") as output:
 		process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 		try:
-			code = process.wait(10)
+			code = process.wait(10 * system.patience)
 		except subprocess.TimeoutExpired:
 			raise Failure("criu and its ancestor hang")
 	text = system.read_text(cell.path("output")) + system.read_text(os.path.join(images, "dump.log"))
 	seconds = time.monotonic() - started
-	if code == 0 or seconds > SOON:
+	if code == 0 or seconds > SOON * system.patience:
 		raise Failure(f"exit code {code} after {seconds:.1f} s: {text[-1000:]}")
 	if os.path.exists(os.path.join(images, "inventory.img")):
 		raise Failure("the directory looks complete: it has inventory.img")

@@ -62,7 +62,7 @@ def has_other_children(cell, dumper, restorer):
 	other = wrapped(cell, restorer, "restorer", f'#!/bin/sh\nsleep 60 >/dev/null 2>&1 &\necho $! > {pid}\nexec {{criu}} "$@"\n')
 	run = other.restore(images, timeout=10, environment={"CRIU_FAULT": "restore:8"})
 	os.kill(int(system.read_text(pid)), signal.SIGKILL)
-	if not run.failed or run.seconds > 5:
+	if not run.failed or run.seconds > 5 * system.patience:
 		raise Failure(f"it should have failed, and soon: {run.describe()}")
 	cell.restore(restorer, images)
 	cell.finish()
@@ -89,7 +89,7 @@ def taken_late(cell, dumper, restorer, which):
 	left = {task: system.status(task).get("Name") for task in system.descendants(os.getpid())}
 	for task in left:
 		os.kill(task, signal.SIGKILL)
-	if not run.failed or run.seconds > 5 or str(pid) not in run.error:
+	if not run.failed or run.seconds > 5 * system.patience or str(pid) not in run.error:
 		raise Failure(f"it should have failed, and soon, by the name of {pid}: {run.describe()}")
 	if left.get(pid) != "take_pid" or set(left.values()) != {"take_pid"}:
 		raise Failure(f"left are {left}; {pid} should be there, and nobody else")

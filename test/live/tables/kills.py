@@ -85,7 +85,7 @@ def start_and_signal(cell, command, delay, signo):
 		time.sleep(delay)
 		process.send_signal(signo)
 		try:
-			return process.wait(5)
+			return process.wait(5 * system.patience)
 		except subprocess.TimeoutExpired:
 			process.kill()
 			process.wait()

@@ -58,7 +58,7 @@ def foreground(cell, dumper, restorer):
 	if process.poll() is not None:
 		raise Failure("criu did not wait")
 	os.kill(cell.root, signal.SIGTERM)
-	code = process.wait(10)
+	code = process.wait(10 * system.patience)
 	cell.judge()
 	if code != 0:
 		raise Failure(f"the process ended with 0, and criu with {code}")
