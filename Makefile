@@ -2,6 +2,7 @@
 #
 #	make                            build/criu and its manual page
 #	make check | check-live | bench unit tests (no privileges) | tests on real processes (root) | against a peer
+#	make check-vm                   tests on real processes, on three other kernels (root)
 #	make lint | format              the rules of the house | what clang-format can do about them
 #	make install PREFIX=/usr DESTDIR=/tmp/image
 #	make SANITIZE=address,undefined check       into a directory of its own
@@ -24,7 +25,7 @@ MAKEFLAGS += --no-builtin-rules
 ifndef V
 .SILENT:
 endif
-.PHONY: all check check-live bench lint format install clean tests FORCE
+.PHONY: all check check-live check-vm bench lint format install clean tests FORCE
 
 # --- Flags -------------------------------------------------------------------------------------------------------
 
@@ -172,6 +173,9 @@ $(BUILD)/test/live/%_test: $(OBJECTS)/test/live/%_test.o $(LIVE_PARTS) $(LIBRARY
 check-live: all $(LIVE)
 	for test in $(LIVE); do $$test || exit 1; done
 	test/live/run --criu $(abspath $(BUILD)/criu)
+
+check-vm:
+	test/vm/run --kernel 6.1 --kernel 6.12 --kernel newest
 
 bench: all
 	bench/run $(abspath $(BUILD)/criu)

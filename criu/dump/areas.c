@@ -86,7 +86,7 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 	return result;
 }
 
-/* Does smaps tell MLOCK_ONFAULT here? Linux @@@ does. */
+/* Does smaps tell MLOCK_ONFAULT here? Linux 6.12 does, 6.1 does not. */
 static bool kernel_tells_on_fault(void)
 {
 	autoclose int self = proc_open(getpid());
