@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "dump/dump.h"
-#include "files/seen.h"
+#include "files/kind.h"
 #include "image/message.h"
 #include "kernel/proc.h"
 #include "memory/scan.h"
@@ -34,8 +34,6 @@ static const struct {
 	{ "/dev/zero (deleted)", VMA_REGULAR | VMA_ANON_SHARED, NULL },
 	{ "[anon_shmem:", VMA_REGULAR | VMA_ANON_SHARED, NULL },
 	{ "/SYSV", 0, "System V shared memory" },
-	{ "/memfd:", 0, "mapped memfds" },
-	{ "/anon_hugepage", 0, "anonymous huge pages (MAP_HUGETLB)" },
 	{ "anon_inode:", 0, "mappings of kernel objects (io_uring, perf, …)" },
 	{ "socket:", 0, "mappings of sockets" },
 };
@@ -59,6 +57,7 @@ static bool is_known_file(const struct task *task, struct vma *vma)
 			return false;
 		if (other->file_flags == vma->file_flags && !strcmp(other->path, vma->path)) {
 			vma->object = other->object;
+			vma->status |= other->status & VMA_MEMFD;
 			return true;
 		}
 	}
@@ -83,6 +82,8 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 		 (unsigned long long)vma->end);
 	result = files_add_path(&dump->snapshot, task, link, vma->file_flags, &id);
 	vma->object = id;
+	if (!result && snapshot_find_file(&dump->snapshot, id)->kind == &file_kind_memfd)
+		vma->status |= VMA_MEMFD;
 	return result;
 }
 
@@ -117,30 +118,43 @@ static void guess_on_fault(struct vmas *vmas)
 	}
 }
 
+/* hugetlbfs lends a file to what has none: of the task's own, or shared as that of /dev/zero is. */
+static bool is_anonymous_huge(const struct vma *vma)
+{
+	return vma->flags & MAP_HUGETLB && !strcmp(vma->path, "/anon_hugepage (deleted)");
+}
+
+static int describe_anonymous(struct dump *dump, struct task *task, struct vma *vma, uint32_t status)
+{
+	vma->status |= status;
+	vma->flags |= MAP_ANONYMOUS;
+	return vma->status & VMA_ANON_SHARED ? shared_memory_add(&dump->snapshot, task, vma) : 0;
+}
+
 static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 {
-	if (vma->flags & MAP_HUGETLB)
-		return refuse_area(dump, task, vma, "huge pages (MAP_HUGETLB)");
 	if (vma->status & VMA_SHADOW_STACK)
 		return refuse_area(dump, task, vma, "shadow stacks");
 	if (!strncmp(vma->path, "/[aio]", 6))
 		return dump_describe_ring(dump, task, vma);
+	if (is_anonymous_huge(vma))
+		return describe_anonymous(
+			dump, task, vma,
+			VMA_REGULAR | (vma->flags & MAP_SHARED ? VMA_ANON_SHARED : VMA_ANON_PRIVATE));
 	for (size_t i = 0; i < array_size(special); i++) {
+		if (special[i].status & VMA_ANON_SHARED && !(vma->flags & MAP_SHARED))
+			continue; /* somebody's copy of it, as of a file */
 		if (strncmp(vma->path, special[i].prefix, strlen(special[i].prefix)))
 			continue;
 		if (special[i].refusal)
 			return refuse_area(dump, task, vma, special[i].refusal);
-		vma->status |= special[i].status;
-		vma->flags |= MAP_ANONYMOUS;
-		return vma->status & VMA_ANON_SHARED ? shared_memory_add(&dump->snapshot, task, vma) : 0;
+		return describe_anonymous(dump, task, vma, special[i].status);
 	}
 	if (vma->path[0])
 		return describe_file(dump, task, vma);
 	if (vma->flags & MAP_SHARED)
 		return refuse_area(dump, task, vma, "shared memory without a name");
-	vma->status |= VMA_REGULAR | VMA_ANON_PRIVATE;
-	vma->flags |= MAP_ANONYMOUS;
-	return 0;
+	return describe_anonymous(dump, task, vma, VMA_REGULAR | VMA_ANON_PRIVATE);
 }
 
 /* The parts of the vvar area are one mapping to the format, as they were to older kernels. */

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "dump/dump.h"
+#include "memory/huge.h"
 #include "memory/shared.h"
 
 #define WINDOW \
@@ -18,10 +19,14 @@ static int save_runs(const struct dump *dump, struct page_writer *writer, const 
 		     const struct vma *vma, struct task_memory *memory)
 {
 	bool is_anonymous = vma->status & VMA_ANON_PRIVATE && !(vma->status & VMA_VDSO);
+	bool skips_zeros = is_anonymous && tracking_skips_zeros(&dump->tracking);
+	bool is_huge = vma->flags & MAP_HUGETLB;
 
 	memory->has_relatives = vma->has_relatives;
-	return page_writer_add(writer, plan, PAGES_PRESENT | (is_anonymous ? PAGES_LAZY : 0),
-			       is_anonymous && tracking_skips_zeros(&dump->tracking), pages_of_task, memory);
+	if (is_huge && skips_zeros)
+		return huge_write_pages(writer, plan, vma_page_size(vma), pages_of_task, memory);
+	return page_writer_add(writer, plan, PAGES_PRESENT | (is_anonymous && !is_huge ? PAGES_LAZY : 0),
+			       skips_zeros, pages_of_task, memory);
 }
 
 static int save_whole(const struct dump *dump, struct page_writer *writer, const struct vma *vma,

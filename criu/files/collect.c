@@ -38,15 +38,14 @@ void seen_file_free(struct seen_file *seen)
 
 static int look_at(struct task *task, int fd, struct seen_file *seen)
 {
-	char path[32];
 	ssize_t length;
 
-	snprintf(path, sizeof(path), "fd/%d", fd);
+	snprintf(seen->place, sizeof(seen->place), "fd/%d", fd);
 	seen->task = task;
 	seen->fd = fd;
-	if (fstatat(task->proc, path, &seen->stat, 0) < 0)
+	if (fstatat(task->proc, seen->place, &seen->stat, 0) < 0)
 		return fail(errno, "cannot look at file %d", fd);
-	length = read_link_at(task->proc, path, &seen->link);
+	length = read_link_at(task->proc, seen->place, &seen->link);
 	if (length < 0)
 		return fail(-length, "cannot read where file %d points", fd);
 	return proc_read_fdinfo(task->proc, fd, &seen->info);
@@ -256,6 +255,7 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	struct file *file;
 	int result;
 
+	snprintf(seen.place, sizeof(seen.place), "%s", link);
 	if (length < 0)
 		return fail(-length, "cannot read where /proc/%d/%s points", task->pid, link);
 	if (fstatat(task->proc, link, &seen.stat, 0) < 0) {

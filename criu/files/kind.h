@@ -49,7 +49,7 @@ struct file_kind {
 extern const struct file_kind *const file_kinds[];
 extern const size_t file_kind_count;
 extern const struct file_kind file_kind_regular, file_kind_pipe, file_kind_fifo, file_kind_eventfd,
-	file_kind_timerfd, file_kind_signalfd, file_kind_epoll, file_kind_terminal;
+	file_kind_timerfd, file_kind_signalfd, file_kind_epoll, file_kind_terminal, file_kind_memfd;
 
 const struct file_kind *file_kind_of(FdTypes type);
 

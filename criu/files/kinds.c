@@ -12,6 +12,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_kind_signalfd,
 	&file_kind_epoll,
 	&file_kind_terminal,
+	&file_kind_memfd,
 	&file_kind_regular, /* last: it also takes what has a path and no other kind */
 };
 /* clang-format on */

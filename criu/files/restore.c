@@ -15,6 +15,7 @@
 #include "files/kind.h"
 #include "files/locks.h"
 #include "image/image.h"
+#include "memory/memfd.h"
 
 static int compare_ids(const void *left, const void *right)
 {
@@ -145,6 +146,7 @@ int files_load(struct snapshot *snapshot)
 	int result = load_files(snapshot)				 ?:
 			     for_each_living(snapshot, load_descriptors) ?:
 			     locks_load(snapshot)			 ?:
+			     memfd_load(snapshot)			 ?:
 			     find_paths(snapshot)			 ?:
 			     for_each_living(snapshot, check_descriptors);
 

@@ -12,6 +12,7 @@ struct seen_file {
 	struct task *
 		task; /* the first that has it; its descriptor, or -1: mapped, executed, or somebody's directory */
 	int fd;
+	char place[64]; /* beneath /proc/PID: "fd/3", "map_files/…", "exe" */
 	struct stat stat;
 	char *link; /* where /proc/PID/fd/FD points: a path, or "pipe:[123]" */
 	struct proc_fdinfo info;

@@ -68,6 +68,17 @@ static void parse_vm_flags(const char *text, struct vma *vma)
 		if (!text[2])
 			break;
 	}
+	if (!(vma->flags & MAP_HUGETLB))
+		vma->flags &= ~VMA_HUGE_SIZE;
+}
+
+/* "KernelPageSize:     2048 kB": it stands before VmFlags, which tells whether it matters. */
+static void parse_page_size(const char *text, struct vma *vma)
+{
+	uint64_t size = strtoull(text, NULL, 10) << 10;
+
+	if (size)
+		vma->flags |= (uint32_t)__builtin_ctzll(size) << VMA_HUGE_SHIFT;
 }
 
 int proc_parse_smaps(char *text, struct vmas *vmas)
@@ -88,8 +99,14 @@ int proc_parse_smaps(char *text, struct vmas *vmas)
 			parse_vm_flags(line + 9, vma);
 		} else if (vma && !strncmp(line, "Rss:", 4)) {
 			vma->resident = strtoull(line + 4, NULL, 10) << 10;
+		} else if (vma && !strncmp(line, "KernelPageSize:", 15)) {
+			parse_page_size(line + 15, vma);
 		} else if (vma && !strncmp(line, "AnonHugePages:", 14)) {
 			vma->has_huge_pages = strtoull(line + 14, NULL, 10) > 0;
+		} else if (vma && !strncmp(line, "ShmemPmdMapped:", 15)) {
+			vma->has_huge_pages |= strtoull(line + 15, NULL, 10) > 0;
+		} else if (vma && !strncmp(line, "Private_Hugetlb:", 16)) {
+			vma->resident += strtoull(line + 16, NULL, 10) << 10; /* Rss leaves them out */
 		} else if (vma && !strncmp(line, "Shared_", 7) && strchr(line, ':')) {
 			vma->has_relatives |= strtoull(strchr(line, ':') + 1, NULL, 10) > 0;
 		}

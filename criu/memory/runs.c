@@ -37,6 +37,16 @@ size_t page_runs_find(const struct page_runs *runs, uint64_t address)
 	return low;
 }
 
+uint64_t page_runs_within(const struct page_runs *runs, uint64_t start, uint64_t end)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = page_runs_find(runs, start); i < runs->count && runs->items[i].start < end; i++)
+		pages += (min(page_run_end(&runs->items[i]), end) - max(runs->items[i].start, start)) /
+			 PAGE_SIZE;
+	return pages;
+}
+
 uint64_t page_runs_total(const struct page_runs *runs)
 {
 	uint64_t total = 0;

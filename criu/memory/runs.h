@@ -32,6 +32,8 @@ void page_runs_add(struct page_runs *runs, const struct page_run *run);
 void page_runs_free(struct page_runs *runs);
 /* The first run that ends behind `address`; runs->count if there is none. */
 size_t page_runs_find(const struct page_runs *runs, uint64_t address);
+/* Pages in [start, end). */
+uint64_t page_runs_within(const struct page_runs *runs, uint64_t start, uint64_t end);
 uint64_t page_runs_total(const struct page_runs *runs); /* pages */
 
 /*

@@ -1,20 +1,28 @@
 /*
- * shared.c - shared anonymous memory, saved from and made into the kernel's object itself.
+ * shared.c - shared memory, saved from and made into the kernel's object itself.
  *
- * /proc/PID/map_files/START-END of such a mapping opens the object (needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user
- * namespace). lseek(SEEK_DATA) then tells which pages exist, whether or not any task has touched them through its own page
- * tables, and pread() and pwrite() reach them without a mapping.
+ * /proc/PID/map_files/START-END of a mapping opens the object (needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user
+ * namespace), as /proc/PID/fd/N of a descriptor does. lseek(SEEK_DATA) then tells which pages exist, whether or not any
+ * task has touched them through its own page tables, and pread() and pwrite() reach them without a mapping. What
+ * lies between the end of a memfd and the end of its last page only a mapping shows. Huge pages are another story: huge.c.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "image/message.h"
+#include "memory/huge.h"
+#include "memory/memfd.h"
 #include "memory/shared.h"
 
 #define BUFFER_PAGES 256
@@ -27,33 +35,63 @@ struct shared_memory *shared_memory_find(struct snapshot *snapshot, uint64_t id)
 	return NULL;
 }
 
-static int add_object(struct snapshot *snapshot, struct task *task, const struct vma *vma,
-		      struct shared_memory **added)
-{
-	struct shared_memory *object = *added = grow(&snapshot->shared, &snapshot->shared_count);
-	struct stat found;
-	char path[64];
+/* ---- dump ---- */
 
-	object->id = vma->inode;
-	object->device = vma->device;
-	snprintf(path, sizeof(path), "map_files/%llx-%llx", (unsigned long long)vma->start,
-		 (unsigned long long)vma->end);
-	object->fd = openat(task->proc, path, O_RDONLY | O_CLOEXEC);
-	if (object->fd < 0 || fstat(object->fd, &found) < 0)
-		return fail(errno, "cannot open shared memory at %#llx", (unsigned long long)vma->start);
+/* The format has 32 bits for it; and hugetlbfs counts its inodes on its own. */
+static uint64_t free_id(struct snapshot *snapshot, ino_t inode)
+{
+	uint64_t id = (uint32_t)inode;
+
+	while (!id || shared_memory_find(snapshot, id))
+		id = (uint32_t)(id + 1);
+	return id;
+}
+
+static int look_closely(struct shared_memory *object)
+{
+	struct statfs place;
+	struct stat found;
+
+	if (fstat(object->fd, &found) < 0 || fstatfs(object->fd, &place) < 0)
+		return fail(errno, "cannot look at shared memory");
 	object->size = found.st_size;
+	if (place.f_type == HUGETLBFS_MAGIC)
+		object->page_size = place.f_bsize;
 	return 0;
+}
+
+int shared_memory_look(struct snapshot *snapshot, struct task *task, const char *link, dev_t device,
+		       ino_t inode, struct shared_memory **found)
+{
+	uint64_t id = free_id(snapshot, inode);
+	struct shared_memory *object;
+
+	for (size_t i = 0; i < snapshot->shared_count; i++) {
+		*found = &snapshot->shared[i];
+		if ((*found)->inode == inode && (*found)->device == device)
+			return 0;
+	}
+	*found = object = grow(&snapshot->shared, &snapshot->shared_count);
+	object->id = id;
+	object->device = device;
+	object->inode = inode;
+	object->is_anonymous = true;
+	object->fd = openat(task->proc, link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (object->fd < 0)
+		return fail(errno, "cannot open shared memory: /proc/%d/%s", task->pid, link);
+	return look_closely(object);
 }
 
 int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma)
 {
-	struct shared_memory *object = shared_memory_find(snapshot, vma->inode);
-	int result = object ? 0 : add_object(snapshot, task, vma, &object);
+	struct shared_memory *object;
+	char link[64];
+	int result;
 
-	vma->object = vma->inode;
-	if (!result && object->device != vma->device)
-		return fail(0, "two kinds of shared memory have the same inode %llu",
-			    (unsigned long long)vma->inode);
+	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start,
+		 (unsigned long long)vma->end);
+	result = shared_memory_look(snapshot, task, link, vma->device, vma->inode, &object);
+	vma->object = object->id;
 	/* What munmap() has left of it can be mapped again by mremap(); what mremap() has added lies behind its end. */
 	if (object->size != vma->offset + vma_length(vma))
 		vma->object_size = object->size;
@@ -77,22 +115,69 @@ static int find_data(int fd, uint64_t size, struct page_runs *runs)
 	return 0;
 }
 
+/* What lies behind the end, up to the end of the page. Who is not in the tree may change the size: a fault would be a SIGBUS. */
+static int copy_tail(int fd, uint64_t size, char *bytes, bool is_to_file)
+{
+	uint64_t used = size % PAGE_SIZE;
+	char *page = mmap(NULL, PAGE_SIZE, PROT_READ | (is_to_file ? PROT_WRITE : 0), MAP_SHARED, fd,
+			  size - used);
+	struct iovec here = { bytes, PAGE_SIZE - used }, there = { page + used, PAGE_SIZE - used };
+	ssize_t copied;
+
+	if (page == MAP_FAILED)
+		return fail(errno, "cannot map the last page of shared memory");
+	copied = is_to_file ? process_vm_writev(getpid(), &here, 1, &there, 1, 0) :
+			      process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+	munmap(page, PAGE_SIZE);
+	return copied == (ssize_t)here.iov_len ? 0 : fail(0, "the size of shared memory has changed");
+}
+
+static int pages_of_object(void *from, struct page_run *runs, size_t count, char *buffer)
+{
+	const struct shared_memory *object = from;
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t end = page_run_end(&runs[i]), size = min(end, object->size) - runs[i].start;
+		int result = read_all_at(object->fd, buffer, size, runs[i].start);
+
+		if (result)
+			return fail(-result, "cannot read shared memory at %#llx",
+				    (unsigned long long)runs[i].start);
+		if (end > object->size)
+			result = copy_tail(object->fd, object->size, buffer + size, false);
+		if (result)
+			return result;
+		buffer += runs[i].count * PAGE_SIZE;
+	}
+	return 0;
+}
+
+static int write_plan(struct page_writer *writer, struct shared_memory *object, const struct page_runs *plan,
+		      bool is_exact, bool skips_zeros)
+{
+	if (object->page_size && is_exact && skips_zeros)
+		return huge_write_pages(writer, plan, object->page_size, pages_of_object, object);
+	return page_writer_add(writer, plan, PAGES_PRESENT, skips_zeros, pages_of_object, object);
+}
+
 static int save_one(struct snapshot *snapshot, const struct tracking *tracking, struct shared_memory *object,
 		    uint32_t pages_id, struct page_statistics *statistics)
 {
 	struct page_runs runs = { 0 }, plan = { 0 };
 	struct page_writer *writer = NULL;
 	struct page_hashing hashing;
-	int result = find_data(object->fd, object->size, &runs);
+	bool is_exact = true;
+	int result = object->page_size ?
+			     huge_find_pages(object->fd, object->size, object->page_size, &runs, &is_exact) :
+			     find_data(object->fd, object->size, &runs);
 
 	if (!result)
 		result = page_writer_open(&writer, snapshot->images, IMAGE_SHMEM_PAGEMAP, object->id,
 					  pages_id, tracking_hashing(tracking, true, &hashing), statistics);
 	if (!result)
-		result = tracking_plan_shared(tracking, object->id, pages_of_file, &object->fd, &runs, &plan);
+		result = tracking_plan_shared(tracking, object->id, pages_of_object, object, &runs, &plan);
 	if (!result)
-		result = page_writer_add(writer, &plan, PAGES_PRESENT, tracking_skips_zeros(tracking),
-					 pages_of_file, &object->fd);
+		result = write_plan(writer, object, &plan, is_exact, tracking_skips_zeros(tracking));
 	page_runs_free(&runs);
 	page_runs_free(&plan);
 	return page_writer_close(writer) ?: result;
@@ -113,6 +198,7 @@ int shared_memory_save(struct snapshot *snapshot, const struct tracking *trackin
 int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 {
 	struct shared_memory *object = shared_memory_find(snapshot, vma->object);
+	uint64_t page_size = vma->flags & MAP_HUGETLB ? vma_page_size(vma) : 0;
 	uint64_t needed = vma->offset + vma_length(vma);
 
 	if (needed < vma->offset || needed > INT64_MAX)
@@ -120,9 +206,14 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 	if (!object) {
 		object = grow(&snapshot->shared, &snapshot->shared_count);
 		object->id = vma->object;
+		object->page_size = page_size;
+		object->is_anonymous = true;
 		object->fd = -1;
 	}
-	if (vma->object_size > INT64_MAX ||
+	if (object->page_size != page_size || !object->is_anonymous)
+		return fail(EINVAL, "the images hold two kinds of shared memory %llu",
+			    (unsigned long long)object->id);
+	if (vma->object_size > INT64_MAX || (page_size && vma->object_size % page_size) ||
 	    (vma->object_size && object->has_size && vma->object_size != object->size))
 		return fail(EINVAL, "the image holds an impossible size of shared memory");
 	if (vma->object_size)
@@ -133,49 +224,66 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 	return 0;
 }
 
-static int fill(const struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
+/* Pages of ordinary memory; those behind the end are in the last page. */
+static int write_pages(const struct shared_memory *object, char *bytes, uint64_t start, uint64_t end)
+{
+	uint64_t size = min(end, object->size) - start;
+	int result = write_all_at(object->fd, bytes, size, start);
+
+	if (result)
+		return fail(-result, "cannot fill shared memory");
+	return end > object->size ? copy_tail(object->fd, object->size, bytes + size, true) : 0;
+}
+
+static int fill_ordinary(const struct shared_memory *object, const struct page_stack *stack)
 {
 	autofree char *buffer = allocate(BUFFER_PAGES * PAGE_SIZE);
 
 	for (size_t i = 0; i < stack->by_layer.count; i++) {
 		const struct page_run *run = &stack->by_layer.items[i];
 
-		if (page_run_end(run) > round_up(object->size, PAGE_SIZE))
-			return fail(EINVAL, "the images hold pages behind the end of shared memory %llu",
-				    (unsigned long long)object->id);
 		for (uint64_t done = 0, take; done < run->count; done += take) {
+			uint64_t start = run->start + done * PAGE_SIZE;
 			int result;
 
 			take = min(run->count - done, (uint64_t)BUFFER_PAGES);
-			result = page_stack_read(stack, run->layer, buffer, take,
-						 run->offset + done * PAGE_SIZE);
+			result =
+				page_stack_read(stack, run->layer, buffer, take, run->offset + done * PAGE_SIZE) ?:
+					write_pages(object, buffer, start, start + take * PAGE_SIZE);
 			if (result)
 				return result;
-			result = write_all_at(object->fd, buffer, take * PAGE_SIZE,
-					      run->start + done * PAGE_SIZE);
-			if (result)
-				return fail(-result, "cannot fill shared memory");
 		}
-		*pages += run->count;
 	}
 	return 0;
+}
+
+static int fill(const struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
+{
+	const struct page_runs *runs = &stack->runs;
+	autofree char *name = format_text("shared memory %llu", (unsigned long long)object->id);
+
+	if (runs->count && page_run_end(&runs->items[runs->count - 1]) > round_up(object->size, PAGE_SIZE))
+		return fail(EINVAL, "the images hold pages behind the end of %s", name);
+	*pages += page_runs_total(runs);
+	return object->page_size ? huge_fill_file(object->fd, object->size, object->page_size, stack, name) :
+				   fill_ordinary(object, stack);
 }
 
 /* A mapping of ours makes the object, and its link in map_files a descriptor of it that outlives the mapping. */
 static int make_object(struct shared_memory *object)
 {
-	void *mapping = mmap(NULL, object->size, PROT_READ | PROT_WRITE,
-			     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t size = round_up(object->size, PAGE_SIZE);
+	int flags = object->page_size ? huge_map_flags(object->page_size) : 0;
+	void *mapping = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
 	uintptr_t start = (uintptr_t)mapping;
 	char path[80];
 
 	if (mapping == MAP_FAILED)
-		return fail(errno, "cannot make %llu bytes of shared memory",
-			    (unsigned long long)object->size);
-	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start,
-		 start + round_up(object->size, PAGE_SIZE));
+		return fail(errno, "cannot make %llu bytes of shared memory", (unsigned long long)size);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start, start + size);
 	object->fd = open(path, O_RDWR | O_CLOEXEC);
-	munmap(mapping, object->size);
+	munmap(mapping, size);
 	return object->fd < 0 ? fail(errno, "cannot open %s", path) : 0;
 }
 
@@ -190,18 +298,31 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 		result = page_stack_open(&stack, chain, IMAGE_SHMEM_PAGEMAP, object->id);
 		if (result && result != -ENOENT)
 			break;
-		result = make_object(object) ?: fill(object, &stack, pages);
+		result = (object->is_anonymous ? make_object(object) : memfd_make(object)) ?:
+				 fill(object, &stack, pages);
 		page_stack_close(&stack);
 	}
 	page_chain_rest(chain);
 	return result;
 }
 
+int shared_memory_seal(struct snapshot *snapshot)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
+		if (snapshot->shared[i].memfd)
+			result = memfd_seal(&snapshot->shared[i]);
+	return result;
+}
+
 void shared_memory_close(struct snapshot *snapshot)
 {
-	for (size_t i = 0; i < snapshot->shared_count; i++)
+	for (size_t i = 0; i < snapshot->shared_count; i++) {
+		image_free(snapshot->shared[i].memfd);
 		if (snapshot->shared[i].fd >= 0)
 			close(snapshot->shared[i].fd);
+	}
 	free(snapshot->shared);
 	snapshot->shared = NULL;
 	snapshot->shared_count = 0;

@@ -1,23 +1,37 @@
 /*
- * shared.h - memory that tasks share and no file names: mmap(MAP_SHARED | MAP_ANONYMOUS). One object, one copy in the images,
- * however many mappings of however many tasks lead to it.
+ * shared.h - memory that tasks share and no file system holds: mmap(MAP_SHARED | MAP_ANONYMOUS), and memfds. One object, one copy in
+ * the images, however many mappings and descriptors of however many tasks lead to it.
  */
 #ifndef CRIU_MEMORY_SHARED_H
 #define CRIU_MEMORY_SHARED_H
 
+#include "memfd.pb-c.h"
 #include "memory/pages.h"
 #include "memory/tracker.h"
 #include "model/snapshot.h"
 
 struct shared_memory {
-	uint64_t id;   /* its inode; vma_entry.shmid */
-	uint64_t size; /* bytes */
-	bool has_size; /* restore: the images say so, and not only how far its mappings reach */
-	int fd;	       /* the object itself; -1 */
-	dev_t device;  /* dump: with the inode, what tells objects apart */
+	uint64_t id;		/* pagemap-shmem-ID.img: its inode, if no other has that; vma_entry.shmid */
+	uint64_t size;		/* bytes */
+	uint64_t page_size;	/* of huge pages; 0: ordinary ones */
+	int fd;			/* the object itself; -1 */
+	bool is_anonymous;	/* mmap() has made it; else memfd_create() */
+	MemfdInodeEntry *memfd; /* what it is beside its pages; NULL: nobody has a descriptor of it. Owned */
+
+	/* dump: what tells objects apart */
+	dev_t device;
+	ino_t inode;
+
+	/* restore */
+	bool has_size; /* an image says its size; else mappings do */
 };
 
-/* Dump. Sets vma->object; a mapping of an object that is not known yet adds it. */
+/*
+ * Dump. The object behind /proc/PID/`link`, which is known or becomes known: *found stays valid until the next one is looked for.
+ */
+int shared_memory_look(struct snapshot *snapshot, struct task *task, const char *link, dev_t device,
+		       ino_t inode, struct shared_memory **found);
+/* Dump. Sets vma->object, of a mapping. */
 int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma);
 /* Dump. Writes what the parent snapshot does not have: pagemap-shmem-ID.img. */
 int shared_memory_save(struct snapshot *snapshot, const struct tracking *tracking, uint32_t *next_pages_id,
@@ -26,6 +40,8 @@ int shared_memory_save(struct snapshot *snapshot, const struct tracking *trackin
 int shared_memory_note(struct snapshot *snapshot, const struct vma *vma);
 /* Restore. Makes and fills all objects; newborns inherit their descriptors. */
 int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint64_t *pages);
+/* Restore, when everybody has mapped and opened what he needs: modes and seals of memfds. */
+int shared_memory_seal(struct snapshot *snapshot);
 void shared_memory_close(struct snapshot *snapshot);
 struct shared_memory *shared_memory_find(struct snapshot *snapshot, uint64_t id);
 

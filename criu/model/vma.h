@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 #include "compiler.h"
 
@@ -29,6 +30,10 @@
 #define VMA_GUARD_RANGE	 (1u << 16)
 #define VMA_UPROBES	 (1u << 17)
 
+/* The size of the huge pages (MAP_HUGETLB), as its power of two, in vma->flags as in those of mmap(); always set in ours. */
+#define VMA_HUGE_SHIFT 26
+#define VMA_HUGE_SIZE  (0x3fu << VMA_HUGE_SHIFT)
+
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08 /* Linux 6.11: instead of MAP_PRIVATE; the kernel may take the pages at any time */
 #endif
@@ -43,7 +48,7 @@ struct vma {
 	uint64_t object;      /* id of the file, or of the shared memory */
 	int file_flags;	      /* O_* the mapped file needs to be opened with; -1: no file */
 	uint64_t object_size; /* of shared memory, if it does not end where this mapping does; else 0 */
-	bool has_huge_pages;  /* transparent ones, of anonymous memory */
+	bool has_huge_pages;  /* transparent ones */
 	bool locks_on_fault;  /* with MAP_LOCKED: only what is touched */
 
 	/* dump only */
@@ -68,6 +73,11 @@ struct vmas {
 static inline uint64_t vma_length(const struct vma *vma)
 {
 	return vma->end - vma->start;
+}
+
+static inline uint64_t vma_page_size(const struct vma *vma)
+{
+	return vma->flags & MAP_HUGETLB ? 1ULL << (vma->flags >> VMA_HUGE_SHIFT & 0x3f) : PAGE_SIZE;
 }
 
 /* Memory whose pages belong to the task and are saved with it. AIO rings are, although fork() shares what is mapped of them. */

@@ -175,12 +175,19 @@ static int check_directory(const struct snapshot *snapshot, const struct task *t
 	return 0;
 }
 
+static int check_executable(const struct snapshot *snapshot, const struct task *task)
+{
+	const struct file *executable = snapshot_find_file(snapshot, task->mm->exe_file_id);
+
+	if (executable && executable->kind == &file_kind_memfd)
+		return 0;
+	return check_file(snapshot, task->mm->exe_file_id, "its executable", &executable);
+}
+
 static int check_files(const struct snapshot *snapshot, const struct task *task)
 {
-	const struct file *executable;
-
-	return check_file(snapshot, task->mm->exe_file_id, "its executable", &executable) ?:
-		       check_directory(snapshot, task, task->fs->root_id, "its root")	  ?:
+	return check_executable(snapshot, task)					      ?:
+		       check_directory(snapshot, task, task->fs->root_id, "its root") ?:
 		       check_directory(snapshot, task, task->fs->cwd_id, "its working directory");
 }
 
@@ -271,7 +278,8 @@ static int find_refuge(struct restore *restore)
 
 		for (size_t i = 0; i < task->vmas.count; i++) {
 			spans_add(&spans, task->vmas.items[i].start, task->vmas.items[i].end);
-			sum += vma_length(&task->vmas.items[i]) + REFUGE_GAP;
+			sum += vma_length(&task->vmas.items[i]) + REFUGE_GAP +
+			       refuge_step(&task->vmas.items[i]);
 		}
 		largest = max(largest, sum);
 	}
@@ -377,10 +385,11 @@ int restore_check(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	return result				       ?:
-		       rings_check(&restore->snapshot) ?:
-		       plan_sessions(restore)	       ?:
-		       check_pids(&restore->snapshot)  ?:
-		       plan_groups(restore)	       ?:
-							 find_refuge(restore);
+	return result								    ?:
+		       rings_check(&restore->snapshot)				    ?:
+		       restore_check_huge_pages(&restore->snapshot, restore->chain) ?:
+		       plan_sessions(restore)					    ?:
+		       check_pids(&restore->snapshot)				    ?:
+		       plan_groups(restore)					    ?:
+										      find_refuge(restore);
 }

@@ -20,13 +20,11 @@
 #include <sys/uio.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "memory/huge.h"
 #include "restore/space.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
 #define COMPARED_PAGES 64 /* at a time, of inherited memory */
@@ -34,13 +32,12 @@
 #define CHUNK_SIZE     (1UL << 20)  /* one read */
 #define POPULATED_FROM (64UL << 10) /* smaller pieces are not worth another system call */
 #define AHEAD	       (16UL << 20) /* of the images on the disk are asked for while a chunk is read */
-#define HUGE_SIZE      (2UL << 20)
 #define MOST_WORKERS   2
 #define WORTH_A_WORKER 4096 /* pages */
 
 /* ---- inherited memory ---- */
 
-static int drop(const struct vma *vma, uint64_t start, uint64_t end)
+int space_drop(const struct vma *vma, uint64_t start, uint64_t end)
 {
 	if (start < end && madvise(at(vma->place + (start - vma->start)), end - start, MADV_DONTNEED) < 0)
 		return fail(errno, "cannot drop inherited pages at %#llx", (unsigned long long)start);
@@ -76,10 +73,10 @@ static int drop_others(const struct page_runs *runs, const struct vma *vma)
 	int result = 0;
 
 	while (!result && next_piece(runs, vma, &next, &piece)) {
-		result = drop(vma, right, piece.start);
+		result = space_drop(vma, right, piece.start);
 		right = piece.start + piece.size;
 	}
-	return result ?: drop(vma, right, vma->end);
+	return result ?: space_drop(vma, right, vma->end);
 }
 
 /* Pages that the parent has, too: only those that differ are written, so the others stay shared. */
@@ -261,17 +258,26 @@ static void *read_pages(void *argument)
 	return NULL;
 }
 
-/* Is at least half of the block to be filled? */
-static bool is_well_filled(const struct page_runs *runs, uint64_t start)
+/* Transparent ones have private memory that is new, and shared memory that no file system holds. */
+static bool may_have_huge_pages(const struct vma *vma)
 {
-	const struct vma block = { .start = start, .end = start + HUGE_SIZE };
-	size_t next = page_runs_find(runs, start);
-	struct piece piece;
-	uint64_t size = 0;
+	return vma->has_huge_pages && !(vma->flags & MAP_HUGETLB) && is_mapped_by_us(vma) &&
+	       (vma_is_private(vma) ? is_new(vma) : vma->status & (VMA_ANON_SHARED | VMA_MEMFD));
+}
 
-	while (next_piece(runs, &block, &next, &piece))
-		size += piece.size;
-	return size >= HUGE_SIZE / 2;
+static void make_block_huge(const struct worker *worker, const struct vma *vma, uint64_t start)
+{
+	const struct page_runs *runs = &worker->task->newborn->memory.runs;
+	volatile char *place = at(vma->place + (start - vma->start));
+
+	if ((uintptr_t)place % HUGE_BLOCK)
+		return;
+	if (!vma_is_private(vma)) {
+		huge_collapse_shared((void *)place);
+	} else if (page_runs_within(runs, start, start + HUGE_BLOCK) >= HUGE_BLOCK / PAGE_SIZE / 2) {
+		*place = 0;
+		huge_collapse((void *)place);
+	}
 }
 
 /* Where there were huge pages there are huge pages again, if the kernel has some: without, nothing but speed is lost. */
@@ -284,18 +290,12 @@ static void *make_huge(void *argument)
 	for (size_t i = 0; i < vmas->count; i++) {
 		const struct vma *vma = &vmas->items[i];
 
-		if (!vma->has_huge_pages || !is_new(vma))
+		if (!may_have_huge_pages(vma))
 			continue;
-		for (uint64_t start = round_up(vma->start, HUGE_SIZE); start + HUGE_SIZE <= vma->end;
-		     start += HUGE_SIZE) {
-			volatile char *place = at(vma->place + (start - vma->start));
-
-			if (block++ % worker->count != worker->index || (uintptr_t)place % HUGE_SIZE ||
-			    !is_well_filled(&worker->task->newborn->memory.runs, start))
-				continue;
-			*place = 0;
-			madvise((void *)place, HUGE_SIZE, MADV_COLLAPSE);
-		}
+		for (uint64_t start = round_up(vma->start, HUGE_BLOCK); start + HUGE_BLOCK <= vma->end;
+		     start += HUGE_BLOCK)
+			if (block++ % worker->count == worker->index)
+				make_block_huge(worker, vma, start);
 	}
 	return NULL;
 }
@@ -399,7 +399,9 @@ int space_fill(const struct task *task, uint64_t *pages)
 		const struct vma *vma = &task->vmas.items[i];
 
 		has_huge_pages |= vma->has_huge_pages;
-		if (vma->is_inherited)
+		if (vma->flags & MAP_HUGETLB && is_mapped_by_us(vma) && vma_is_private(vma))
+			result = space_fill_huge(stack, vma);
+		else if (vma->is_inherited)
 			result = fill_inherited(stack, vma, buffer);
 	}
 	if (!result && has_huge_pages)

@@ -25,15 +25,15 @@ struct kept {
 	size_t count;
 };
 
-/* Can pages of `theirs` become pages of `ours`, at the same address? */
-static bool is_continued(const struct vma *theirs, const struct vma *ours)
+bool space_is_continued(const struct vma *theirs, const struct vma *ours)
 {
 	const uint32_t kinds = VMA_ANON_PRIVATE | VMA_FILE_PRIVATE;
 
 	return is_mapped_by_us(theirs) && vma_is_private(theirs) &&
 	       !((theirs->status | ours->status) & VMA_AIO_RING) && /* a ring is of one process */
 	       !((theirs->status ^ ours->status) & kinds) &&
-	       !((theirs->flags ^ ours->flags) & (MAP_GROWSDOWN | MAP_NORESERVE | MAP_DROPPABLE)) &&
+	       !((theirs->flags ^ ours->flags) &
+		 (MAP_GROWSDOWN | MAP_NORESERVE | MAP_DROPPABLE | MAP_HUGETLB | VMA_HUGE_SIZE)) &&
 	       (ours->status & VMA_ANON_PRIVATE ||
 		(theirs->object == ours->object &&
 		 theirs->offset - theirs->start == ours->offset - ours->start));
@@ -74,7 +74,7 @@ static void cut(const struct vma *vma, const struct vmas *theirs, size_t *next, 
 
 		if (other->status & VMA_GUARD_RANGE)
 			break; /* they stand last */
-		if (!is_continued(other, vma))
+		if (!space_is_continued(other, vma))
 			continue;
 		add_part(parts, vma, cursor, start, NULL);
 		add_part(parts, vma, start, end, other);

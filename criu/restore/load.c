@@ -13,7 +13,8 @@
 #include "files/kind.h"
 #include "image/image.h"
 #include "image/inventory.h"
-#include "memfd.pb-c.h"
+#include "memory/huge.h"
+#include "memory/memfd.h"
 #include "memory/shared.h"
 #include "pstree.pb-c.h"
 #include "restore/restore.h"
@@ -114,39 +115,54 @@ static int load_cores(struct snapshot *snapshot, struct task *task)
 	return result;
 }
 
-/* criu 4.2 saves anonymous shared memory as a memfd called /dev/zero on kernels where it cannot tell them apart. */
-static int find_memfd(struct snapshot *snapshot, uint64_t file_id, struct vma *vma)
+/*
+ * Of memory without a name, criu 4.2 has a file, too: as if it were a memfd. To us such a mapping is one of shared memory, and one of
+ * a memfd one of a file.
+ */
+static int find_memfd(struct snapshot *snapshot, struct vma *vma)
 {
-	const struct file *file = snapshot_find_file(snapshot, file_id);
-	MemfdInodeEntry *entry;
-	struct image *image;
-	bool is_known = false;
-	int result;
+	const struct file *file = snapshot_find_file(snapshot, vma->object);
+	const MemfdFileEntry *entry = file && file->kind == &file_kind_memfd ? file->entry->memfd : NULL;
+	const struct shared_memory *object = entry ? memfd_find(snapshot, entry->inode_id) : NULL;
+	bool is_written = vma->status & VMA_FILE_SHARED && vma->protection & PROT_WRITE;
+	bool can_be_written;
+	uint32_t huge = MAP_HUGETLB | VMA_HUGE_SIZE;
 
-	if (!file || !file->entry->memfd)
-		return fail(EINVAL, "a mapping leads to file %" PRIu64 ", which is no memfd", file_id);
-	result = image_open(snapshot->images, &image, IMAGE_MEMFD_INODE, 0);
-	if (result)
-		return result == -ENOENT ? fail(ENOENT, "memfd.img is missing") : result;
-	while (!is_known && (result = image_read_as(image, memfd_inode_entry, &entry)) > 0) {
-		is_known = entry->inode_id == file->entry->memfd->inode_id &&
-			   !strcmp(entry->name, "/dev/zero");
-		if (is_known) {
-			vma->status = (vma->status & ~(VMA_MEMFD | VMA_FILE_SHARED)) | VMA_ANON_SHARED;
-			vma->flags |= MAP_ANONYMOUS;
-			vma->object = entry->shmid;
-			vma->object_size = entry->size;
-			vma->file_flags = -1;
-		}
-		image_free(entry);
+	if (!object)
+		return fail(EINVAL, "a mapping leads to file %" PRIu64 ", which is no memfd", vma->object);
+	/* What is only mapped is opened as the mapping says. */
+	can_be_written = (entry->flags & O_ACCMODE) == O_RDWR ||
+			 (!file->holder && (vma->file_flags & O_ACCMODE) == O_RDWR);
+	vma->flags = (vma->flags & ~huge) | (object->page_size ? huge_map_flags(object->page_size) : 0);
+	if (object->is_anonymous && vma->status & VMA_FILE_SHARED) {
+		vma->status = (vma->status & ~(VMA_MEMFD | VMA_FILE_SHARED)) | VMA_ANON_SHARED;
+		vma->flags |= MAP_ANONYMOUS;
+		vma->object = object->id;
+		vma->file_flags = -1;
+	} else if (entry->flags & O_PATH || (entry->flags & O_ACCMODE) == O_WRONLY ||
+		   (is_written && !can_be_written)) {
+		return fail(EINVAL, "files.img: memfd %u is not open as its mapping needs it", entry->id);
 	}
-	image_close(image);
-	return is_known ? 0 : result < 0 ? result : fail(EINVAL, "mapped memfds are not supported yet");
+	return 0;
+}
+
+/* The size of huge pages, which the images may leave to the host, and with it what their mappings have to keep to. */
+static int find_page_size(struct vma *vma)
+{
+	uint64_t page_size = vma->flags & MAP_HUGETLB ? huge_page_size(vma->flags) : PAGE_SIZE;
+
+	if (vma->flags & MAP_HUGETLB && page_size)
+		vma->flags = (vma->flags & ~VMA_HUGE_SIZE) | huge_map_flags(page_size);
+	if (!page_size || (vma->start | vma->end | vma->offset) % page_size)
+		return fail(EINVAL, "the images hold an impossible mapping in huge pages at %#" PRIx64,
+			    vma->start);
+	return 0;
 }
 
 static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry *entry)
 {
 	struct vma *vma = grow(&task->vmas.items, &task->vmas.count);
+	int result;
 
 	*vma = (struct vma){
 		.start = entry->start,
@@ -167,8 +183,9 @@ static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry
 	if (vma->start >= vma->end || (vma->start | vma->end | vma->offset) % PAGE_SIZE)
 		return fail(EINVAL, "mm-%d.img holds an impossible mapping at %#" PRIx64, task->pid,
 			    vma->start);
-	if (vma->status & VMA_MEMFD)
-		return find_memfd(snapshot, entry->shmid, vma) ?: shared_memory_note(snapshot, vma);
+	result = (vma->status & VMA_MEMFD ? find_memfd(snapshot, vma) : 0) ?: find_page_size(vma);
+	if (result)
+		return fail_in(result, "mm-%d.img", task->pid);
 	if (vma->status & VMA_FILE_SHARED && (vma->file_flags & O_ACCMODE) == O_RDWR) {
 		struct file *file = snapshot_find_file(snapshot, vma->object);
 

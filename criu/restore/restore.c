@@ -32,8 +32,8 @@ int restore_open_files(void *context)
 {
 	struct restore *restore = context;
 
-	return files_open(&restore->snapshot) ?:
-		       shared_memory_make(&restore->snapshot, restore->chain, &restore->pages_restored);
+	return shared_memory_make(&restore->snapshot, restore->chain, &restore->pages_restored) ?:
+		       files_open(&restore->snapshot);
 }
 
 void restore_close_files(void *context)
@@ -42,6 +42,13 @@ void restore_close_files(void *context)
 
 	files_close(&restore->snapshot);
 	shared_memory_close(&restore->snapshot);
+}
+
+static int seal_memory(void *context)
+{
+	struct restore *restore = context;
+
+	return shared_memory_seal(&restore->snapshot);
 }
 
 /* A script at a point of the restore; before "rebuild" nobody but us exists, after it all stand still. */
@@ -97,6 +104,7 @@ static const struct step restore_steps[] = {
 	{ "run the scripts (pre-restore)", run_first_scripts, NULL, false },
 	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by us: newborns inherit them */
 	{ "bring forth the processes", restore_spawn, restore_kill, false },
+	{ "seal the memory", seal_memory, NULL, false },		      /* all have mapped it: nobody may write to it now */
 	{ "settle the processes", restore_settle, NULL, false },	      /* all pids exist: groups, owners, the dead */
 	{ "guard the processes", restore_guard, NULL, false },		      /* before they change user: see hand_over.c */
 	{ "rebuild the processes", restore_rebuild, NULL, false },	      /* each leaves our code */

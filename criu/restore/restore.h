@@ -73,9 +73,20 @@ struct restore {
 	struct guard guard;
 };
 
+/*
+ * What lies between the places where a mapping may wait, counted from its own. Huge pages: as much as a page table of them covers.
+ * mremap() skips tables that are not there, and to any other place would lose what follows them (seen on Linux 6.18).
+ */
+static inline uint64_t refuge_step(const struct vma *vma)
+{
+	return vma->flags & MAP_HUGETLB ? vma_page_size(vma) * 512 : PAGE_SIZE;
+}
+
 /* load.c: reads everything; check.c: can all of it be made here? */
 int restore_load(void *restore);
 int restore_check(void *restore);
+/* huge.c: has this host the huge pages (hugetlb) that they need? */
+int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain *chain);
 /* files and shared memory, in criu itself */
 int restore_open_files(void *restore);
 void restore_close_files(void *restore);

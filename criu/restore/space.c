@@ -36,6 +36,8 @@
 #define MLOCK_ONFAULT 1
 #endif
 
+#define HUGE_MOVE (1ULL << 30)
+
 /* ---- mapping ---- */
 
 static int descriptor_of(struct restore *restore, const struct vma *vma)
@@ -63,7 +65,8 @@ static uint64_t place_in_refuge(const struct restore *restore, struct task *task
 	if (!newborn->refuge_used)
 		newborn->refuge_used = REGION_ROOM + REFUGE_GAP + VDSO_ROOM;
 	place = restore->refuge_start + newborn->refuge_used + REFUGE_GAP;
-	newborn->refuge_used += vma_length(vma) + REFUGE_GAP;
+	place += (vma->start - place) % refuge_step(vma);
+	newborn->refuge_used = place + vma_length(vma) - restore->refuge_start;
 	return place;
 }
 
@@ -75,7 +78,7 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 		     vma->flags & MAP_DROPPABLE ? MAP_DROPPABLE :
 						  MAP_PRIVATE) |
 		    MAP_FIXED_NOREPLACE | (vma->flags & (MAP_GROWSDOWN | MAP_NORESERVE)) |
-		    (fd < 0 ? MAP_ANONYMOUS : 0);
+		    (fd < 0 ? MAP_ANONYMOUS | (vma->flags & (MAP_HUGETLB | VMA_HUGE_SIZE)) : 0);
 	void *mapped;
 
 	if (fd < -1)
@@ -163,14 +166,30 @@ static void plan_lock(const struct vma *vma, struct call_list *calls)
 	calls_accept(calls, ENOMEM);
 }
 
+/*
+ * Huge pages: what one page table of them covers at a time, and no more than 1 GiB, or a page if that is larger. The kernel counts
+ * what it has moved in an int, so that mremap() of 2 GiB and more fails by chance (seen on Linux 6.18). With pages of 1 GiB, so may a
+ * single one where no page table is: then the restore fails.
+ */
+static void plan_move(const struct vma *vma, struct call_list *calls)
+{
+	uint64_t most = vma->flags & MAP_HUGETLB ? max(min(refuge_step(vma), HUGE_MOVE), vma_page_size(vma)) :
+						   UINT64_MAX;
+
+	for (uint64_t start = vma->start, end; start < vma->end; start = end) {
+		end = vma->end - start > most - start % most ? start - start % most + most : vma->end;
+		call(calls, "move memory to its place", SYS_mremap, vma->place + (start - vma->start),
+		     end - start, end - start, MREMAP_MAYMOVE | MREMAP_FIXED, start);
+	}
+}
+
 static void plan_moves(const struct task *task, struct call_list *calls)
 {
 	for (size_t i = 0; i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 
 		if (is_mapped_by_us(vma) && vma->place != vma->start)
-			call(calls, "move memory to its place", SYS_mremap, vma->place, vma_length(vma),
-			     vma_length(vma), MREMAP_MAYMOVE | MREMAP_FIXED, vma->start);
+			plan_move(vma, calls);
 	}
 }
 

@@ -33,6 +33,8 @@ void vdso_plan_return(const struct task *task, struct call_list *calls);
 
 /* inherit.c. Keeps what the task goes on with of its parent's mappings, unmaps the rest; marks it in task->vmas. */
 int space_inherit(struct task *task);
+/* Can pages of `theirs`, the parent's, become pages of `ours`, at the same address? */
+bool space_is_continued(const struct vma *theirs, const struct vma *ours);
 
 /*
  * rings.c. Can the AIO rings of all tasks be made here? And makes those of one, where memory of their length has been mapped for them.
@@ -42,5 +44,10 @@ int rings_make(const struct task *task);
 
 /* fill.c. Puts the pages of the images into private memory; adds their number to *pages. */
 int space_fill(const struct task *task, uint64_t *pages);
+/* Takes inherited pages away. */
+int space_drop(const struct vma *vma, uint64_t start, uint64_t end);
+
+/* huge.c. Huge pages for private memory that has them, before anything is read into it; what is inherited is right then. */
+int space_fill_huge(const struct page_stack *stack, const struct vma *vma);
 
 #endif

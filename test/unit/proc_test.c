@@ -220,9 +220,10 @@ static void limits_without_a_line(void **state unused)
 static void smaps_real(void **state unused)
 {
 	char text[] =
-		"00400000-00452000 r-xp 00001000 08:02 173521      /a b (deleted)\nSize:  328 kB\nRss:    316 kB\n"
+		"00400000-00452000 r-xp 00001000 08:02 173521      /a b (deleted)\nSize:  328 kB\nKernelPageSize:        4 kB\nRss:    316 kB\n"
 		"VmFlags: rd ex mr mw me dw \n"
-		"7ffc0000-7ffe1000 rw-s 00000000 00:01 18446744073709551615 \nRss: 0 kB\nVmFlags: rd wr gd lo dd ht zz\n"
+		"7ffc0000-7ffe1000 rw-s 00000000 00:01 18446744073709551615 \nKernelPageSize:     2048 kB\nRss: 0 kB\n"
+		"Private_Hugetlb:    4096 kB\nVmFlags: rd wr gd lo dd ht zz\n"
 		"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0   [vsyscall]\nVmFlags: ex\n";
 	struct vmas vmas = { 0 };
 
@@ -237,7 +238,10 @@ static void smaps_real(void **state unused)
 	assert_true(vmas.items[0].may_write);
 	assert_true(vmas.items[0].device == makedev(8, 2));
 	assert_string_equal(vmas.items[0].path, "/a b (deleted)");
-	assert_int_equal(vmas.items[1].flags, MAP_SHARED | MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB);
+	assert_int_equal(vmas.items[1].flags,
+			 MAP_SHARED | MAP_GROWSDOWN | MAP_LOCKED | MAP_HUGETLB | 21 << VMA_HUGE_SHIFT);
+	assert_true(vma_page_size(&vmas.items[1]) == 2 << 20 && vma_page_size(&vmas.items[0]) == PAGE_SIZE);
+	assert_int_equal(vmas.items[1].resident, 4096 << 10);
 	assert_true(vmas.items[1].advice == 1ULL << MADV_DONTDUMP);
 	assert_false(vmas.items[1].may_write);
 	assert_string_equal(vmas.items[1].path, "");

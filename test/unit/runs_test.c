@@ -63,6 +63,20 @@ static void find(void **state unused)
 	page_runs_free(&runs);
 }
 
+static void within(void **state unused)
+{
+	struct page_runs runs = { 0 };
+
+	add(&runs, 3, 2, 0, 0);
+	add(&runs, 10, 100, 0, 2);
+	assert_int_equal(page_runs_within(&runs, 0, PAGES(3)), 0);
+	assert_int_equal(page_runs_within(&runs, 0, PAGES(4)), 1);
+	assert_int_equal(page_runs_within(&runs, PAGES(4), PAGES(12)), 3);
+	assert_int_equal(page_runs_within(&runs, PAGES(20), PAGES(30)), 10);
+	assert_int_equal(page_runs_within(&runs, PAGES(109), UINT64_MAX), 1);
+	page_runs_free(&runs);
+}
+
 /* The last page below the end of all addresses. */
 static void highest(void **state unused)
 {
@@ -187,9 +201,14 @@ static void plan_any(void **state unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+<<<<<<< HEAD
 		cmocka_unit_test(joined),	   cmocka_unit_test(kept_apart), cmocka_unit_test(find),
 		cmocka_unit_test(highest),	   cmocka_unit_test(plan_drawn), cmocka_unit_test(plan_first),
 		cmocka_unit_test(plan_no_promise), cmocka_unit_test(plan_any),
+=======
+		cmocka_unit_test(joined), cmocka_unit_test(kept_apart), cmocka_unit_test(find),
+		cmocka_unit_test(within), cmocka_unit_test(highest),
+>>>>>>> a9e7dca (files, memory: memfds, and memory in huge pages)
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,14 @@
 /*
  * huge_pages.c - memory in transparent huge pages: it has as many afterwards, and no flag that it did not have before
  * (madvise(MADV_COLLAPSE), Linux 6.1, leaves none).
+ *
+ * huge_pages.c [partly | shared | memfd]: every second 2 MiB only; shared anonymous memory; a memfd
  */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "live.h"
 
@@ -17,6 +20,7 @@
 
 static char *memory;
 static char flags[256];
+static unsigned long wanted; /* KiB in huge pages */
 
 /* KiB in huge pages from `memory` to its end; `line` gets the flags. */
 static unsigned long huge_pages(char *vm_flags, size_t size)
@@ -29,7 +33,8 @@ static unsigned long huge_pages(char *vm_flags, size_t size)
 		sscanf(line, "%lx-%lx ", &from, &to);
 		if (to <= (unsigned long)memory || from >= (unsigned long)memory + SIZE)
 			continue;
-		if (sscanf(line, "AnonHugePages: %lu", &value) == 1)
+		if (sscanf(line, "AnonHugePages: %lu", &value) == 1 ||
+		    sscanf(line, "ShmemPmdMapped: %lu", &value) == 1)
 			sum += value;
 		if (strncmp(line, "VmFlags:", 8) == 0)
 			snprintf(vm_flags, size, "%s", line);
@@ -41,20 +46,44 @@ static unsigned long huge_pages(char *vm_flags, size_t size)
 static void verify(void)
 {
 	char now[256];
-	unsigned long huge = huge_pages(now, sizeof(now));
+	unsigned long huge;
 
-	live_compare(memory, SIZE, 1, "huge memory");
+	live_compare(memory, SIZE, 1,
+		     "huge memory"); /* shared memory is seen in page tables once it was touched */
+	huge = huge_pages(now, sizeof(now));
 	live_check(strcmp(now, flags) == 0, "the flags are %s, they were %s", now, flags);
-	live_check(huge >= SIZE / 1024 * 3 / 4, "only %lu of %lu KiB are in huge pages", huge, SIZE / 1024);
+	live_check(huge >= wanted * 3 / 4, "only %lu of %lu KiB are in huge pages", huge, wanted);
+}
+
+/* Aligned as huge pages are. */
+static char *map(int flags, int fd)
+{
+	char *room = mmap(NULL, SIZE + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *start = (char *)(((unsigned long)room + HUGE - 1) & ~(HUGE - 1));
+
+	munmap(room, SIZE + HUGE);
+	return mmap(start, SIZE, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, fd, 0);
 }
 
 int main(int argc, char **argv)
 {
+	const char *what = argc > 2 ? argv[2] : "";
+	bool is_partly = !strcmp(what, "partly");
+	int fd = !strcmp(what, "memfd") ? memfd_create("huge pages", 0) : -1;
+
 	live_begin(argc, argv);
-	char *room = mmap(NULL, SIZE + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	memory = (char *)(((unsigned long)room + HUGE - 1) & ~(HUGE - 1));
+	live_check(fd < 0 || ftruncate(fd, SIZE) == 0, "ftruncate: %m");
+	memory = map(!*what || is_partly ? MAP_PRIVATE | MAP_ANONYMOUS :
+		     fd < 0		 ? MAP_SHARED | MAP_ANONYMOUS :
+					   MAP_SHARED,
+		     fd);
+	live_check(memory != MAP_FAILED, "mmap: %m");
 	live_fill(memory, SIZE, 1);
-	if (madvise(memory, SIZE, MADV_COLLAPSE) < 0 || huge_pages(flags, sizeof(flags)) < SIZE / 1024)
+	for (size_t at = 0; at < SIZE; at += is_partly ? 2 * HUGE : HUGE)
+		madvise(memory + at, HUGE, MADV_COLLAPSE);
+	live_compare(memory, SIZE, 1, "huge memory");
+	wanted = huge_pages(flags, sizeof(flags));
+	if (wanted < SIZE / 1024 / (is_partly ? 2 : 1))
 		live_skip("this kernel makes no huge pages when asked");
 	live_ready();
 	/* Not in a loop: a dump would find /proc/self/smaps open. */

@@ -1,0 +1,138 @@
+/*
+ * memfd.c - memory as a file: memfd_create(2). Descriptors and mappings lead to it, several to one memory (memory/memfd.h).
+ *
+ * Every open file description is opened anew through /proc/self/fd, which gives each its own flags and position, but for one: the
+ * one that memfd_create() returned counts as no writer. With it open, the memory can still be executed, which is
+ * how programs run from memory begin (fexecve(3)).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "image/message.h"
+#include "memory/memfd.h"
+
+static bool recognizes(const struct seen_file *seen)
+{
+	return S_ISREG(seen->stat.st_mode) && !seen->stat.st_nlink && memfd_is_link(seen->link);
+}
+
+static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
+{
+	const struct seen_file *seen = file->seen;
+	MemfdFileEntry *entry = file->entry->memfd = message_new(MemfdFileEntry, memfd_file_entry);
+	struct shared_memory *object;
+	int result = shared_memory_look(snapshot, seen->task, seen->place, seen->stat.st_dev,
+					seen->stat.st_ino, &object);
+
+	entry->id = file->id;
+	entry->flags = seen->info.flags & ~O_CLOEXEC;
+	entry->pos = seen->info.position;
+	entry->fown = owner;
+	if (result)
+		return result;
+	result = memfd_describe(snapshot, object, seen->link);
+	if (result == -EOPNOTSUPP)
+		return refuse("process %d (%s): %s: deleted files are not supported yet", seen->task->pid,
+			      seen->task->name, seen->link);
+	entry->inode_id = result ? 0 : object->memfd->inode_id;
+	return result;
+}
+
+/* ---- restore ---- */
+
+static int check(struct snapshot *snapshot, struct file *file)
+{
+	const MemfdFileEntry *entry = file->entry->memfd;
+
+	if (!entry || entry->pos > INT64_MAX)
+		return fail(EINVAL, "file %u in files.img is no possible memfd", file->id);
+	if (!memfd_find(snapshot, entry->inode_id))
+		return fail(EINVAL, "file %u in files.img leads to memory %u, which memfd.img does not hold",
+			    file->id, entry->inode_id);
+	return 0;
+}
+
+/* Is it the first file that can be what memfd_create() returned? */
+static bool is_original(const struct snapshot *snapshot, const struct file *file)
+{
+	const struct shared_memory *object = memfd_find(snapshot, file->entry->memfd->inode_id);
+
+	if (object->is_anonymous || !file->holder)
+		return false;
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		const struct file *other = snapshot->files[i];
+		const MemfdFileEntry *entry = other->kind == file->kind ? other->entry->memfd : NULL;
+
+		if (entry && other->holder && entry->inode_id == file->entry->memfd->inode_id &&
+		    !(entry->flags & O_PATH) && (entry->flags & O_ACCMODE) == O_RDWR)
+			return other == file;
+	}
+	return false;
+}
+
+static int reopen(const struct file *file, const struct shared_memory *object)
+{
+	const MemfdFileEntry *entry = file->entry->memfd;
+	int flags = entry->flags & ~(O_CREAT | O_EXCL | O_TRUNC);
+	char path[32];
+	int fd;
+
+	/* It is only mapped. A mapping that could be made writable would not let the memory be sealed. */
+	if (!file->holder)
+		flags = file->needs_writable_mapping && !(object->memfd->seals & F_SEAL_WRITE) ? O_RDWR :
+												 O_RDONLY;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", object->fd);
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? fail(errno, "cannot open memfd %s as the process had it (flags %#o)",
+			     object->memfd->name, entry->flags) :
+			fd;
+}
+
+static int adopt(const struct file *file, const struct shared_memory *object)
+{
+	int fd = fcntl(object->fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return fail(errno, "no free descriptor");
+	if (fcntl(fd, F_SETFL, file->entry->memfd->flags) < 0) {
+		close(fd);
+		return fail(errno, "cannot set the flags of memfd %s (%#o)", object->memfd->name,
+			    file->entry->memfd->flags);
+	}
+	return fd;
+}
+
+static int open_memfd(struct snapshot *snapshot, struct file *file)
+{
+	const MemfdFileEntry *entry = file->entry->memfd;
+	const struct shared_memory *object = memfd_find(snapshot, entry->inode_id);
+	int fd = is_original(snapshot, file) ? adopt(file, object) : reopen(file, object);
+
+	if (fd >= 0 && entry->pos && !(entry->flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0) {
+		close(fd);
+		return fail(errno, "cannot set the position in memfd %s to %llu", object->memfd->name,
+			    (unsigned long long)entry->pos);
+	}
+	return fd;
+}
+
+static const FownEntry *owner(const struct file *file)
+{
+	return file->entry->memfd->fown;
+}
+
+const struct file_kind file_kind_memfd = {
+	.name = "memfd",
+	.type = FD_TYPES__MEMFD,
+	.recognizes = recognizes,
+	.describe = describe,
+	.save_more = memfd_save,
+	.check = check,
+	.open = open_memfd,
+	.owner = owner,
+};

@@ -1,0 +1,242 @@
+/*
+ * memfd.c - names, owners, modes and seals of shared memory. See memfd.h.
+ *
+ * A memfd lies in a mount of the kernel's own, one for ordinary pages and one for each size of huge pages: that is
+ * how it differs from a deleted file called "/memfd:…".
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/memfd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "image/message.h"
+#include "memory/huge.h"
+#include "memory/memfd.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8 /* Linux 6.3 */
+#define MFD_EXEC	16
+#endif
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x20 /* Linux 6.3 */
+#endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x10 /* Linux 5.1 */
+#endif
+
+#define PREFIX	     "/memfd:"
+#define SUFFIX	     " (deleted)"
+#define LONGEST_NAME 249 /* memfd_create(2) */
+#define ALL_SEALS \
+	(F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC)
+
+/* What the kernel calls memory that nobody has named. */
+static const char *const nameless[] = { "/dev/zero", "/anon_hugepage" };
+
+static bool is_nameless(const char *name)
+{
+	for (size_t i = 0; i < array_size(nameless); i++)
+		if (!strcmp(name, nameless[i]))
+			return true;
+	return false;
+}
+
+/* What stands before " (deleted)": allocated; NULL: that does not stand there. */
+static char *without_suffix(const char *link)
+{
+	size_t length = strlen(link), suffix = strlen(SUFFIX);
+	char *name;
+
+	if (length < suffix || strcmp(link + length - suffix, SUFFIX))
+		return NULL;
+	name = copy_text(link);
+	name[length - suffix] = '\0';
+	return name;
+}
+
+bool memfd_is_link(const char *link)
+{
+	autofree char *name = without_suffix(link);
+
+	return name && (!strncmp(name, PREFIX, strlen(PREFIX)) || is_nameless(name));
+}
+
+/* ---- dump ---- */
+
+static bool is_in_own_mount(const struct shared_memory *object)
+{
+	autoclose int other = memfd_create(
+		"criu", MFD_CLOEXEC | (object->page_size ? huge_memfd_flags(object->page_size) : 0));
+	struct stat found;
+
+	return other >= 0 && fstat(other, &found) == 0 && found.st_dev == object->device;
+}
+
+int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, const char *link)
+{
+	autofree char *name = without_suffix(link);
+	bool is_named = !strncmp(name, PREFIX, strlen(PREFIX));
+	MemfdInodeEntry *entry;
+	struct stat found;
+	int seals;
+
+	if (object->memfd)
+		return 0;
+	if (!is_in_own_mount(object))
+		return -EOPNOTSUPP;
+	seals = fcntl(object->fd, F_GET_SEALS);
+	if (seals < 0 || fstat(object->fd, &found) < 0)
+		return fail(errno, "cannot read the seals of %s", link);
+	if (seals & ~ALL_SEALS)
+		return fail(0, "%s has seals that are not known (%#x)", link, seals);
+	object->is_anonymous = !is_named;
+	entry = object->memfd = message_new(MemfdInodeEntry, memfd_inode_entry);
+	entry->inode_id = object - snapshot->shared + 1;
+	entry->name = copy_text(is_named ? name + strlen(PREFIX) : name);
+	entry->uid = found.st_uid;
+	entry->gid = found.st_gid;
+	entry->size = object->size;
+	entry->shmid = object->id;
+	entry->seals = seals;
+	message_set(entry, mode, found.st_mode);
+	if (object->page_size)
+		message_set(entry, hugetlb_flag, huge_memfd_flags(object->page_size));
+	if (is_named && is_nameless(entry->name))
+		message_set(entry, is_named, true);
+	return 0;
+}
+
+int memfd_save(struct snapshot *snapshot)
+{
+	struct image *image = NULL;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < snapshot->shared_count; i++) {
+		const MemfdInodeEntry *entry = snapshot->shared[i].memfd;
+
+		if (entry && !image)
+			result = image_create(snapshot->images, &image, IMAGE_MEMFD_INODE, 0);
+		if (entry && !result)
+			result = image_write(image, &entry->base);
+	}
+	return image ? image_close(image) ?: result : result;
+}
+
+/* ---- restore ---- */
+
+struct shared_memory *memfd_find(const struct snapshot *snapshot, uint64_t number)
+{
+	for (size_t i = 0; i < snapshot->shared_count; i++)
+		if (snapshot->shared[i].memfd && snapshot->shared[i].memfd->inode_id == number)
+			return &snapshot->shared[i];
+	return NULL;
+}
+
+static int check_entry(const MemfdInodeEntry *entry, uint64_t page_size)
+{
+	uint32_t mode = entry->has_mode ? entry->mode : S_IFREG;
+	const char *wrong = !S_ISREG(mode) || mode & ~(S_IFMT | 07777)		 ? "mode" :
+			    entry->size > INT64_MAX - PAGE_SIZE			 ? "size" :
+			    entry->seals & ~ALL_SEALS				 ? "seals" :
+			    entry->uid == UINT32_MAX || entry->gid == UINT32_MAX ? "owner" :
+			    strlen(entry->name) > LONGEST_NAME			 ? "name" :
+										   NULL;
+
+	if (!wrong && entry->hugetlb_flag &&
+	    (!page_size || entry->size % page_size || entry->hugetlb_flag & ~(MFD_HUGETLB | VMA_HUGE_SIZE) ||
+	     !(entry->hugetlb_flag & MFD_HUGETLB)))
+		wrong = "size of its pages";
+	return wrong ? fail(EINVAL, "memfd.img: memory %" PRIu64 " (%.249s) has an impossible %s",
+			    entry->inode_id, entry->name, wrong) :
+		       0;
+}
+
+static int add_entry(struct snapshot *snapshot, MemfdInodeEntry *entry)
+{
+	uint64_t page_size = entry->hugetlb_flag ? huge_page_size(entry->hugetlb_flag) : 0;
+	int result = check_entry(entry, page_size);
+	struct shared_memory *object;
+
+	if (!result && (memfd_find(snapshot, entry->inode_id) || shared_memory_find(snapshot, entry->shmid)))
+		result = fail(EINVAL, "memfd.img holds memory %" PRIu64 " twice", entry->inode_id);
+	if (result) {
+		image_free(entry);
+		return result;
+	}
+	object = grow(&snapshot->shared, &snapshot->shared_count);
+	object->id = entry->shmid;
+	object->size = entry->size;
+	object->has_size = true;
+	object->page_size = page_size;
+	object->is_anonymous = is_nameless(entry->name) && !entry->is_named && entry->size;
+	object->fd = -1;
+	object->memfd = entry;
+	return 0;
+}
+
+int memfd_load(struct snapshot *snapshot)
+{
+	struct image *image;
+	MemfdInodeEntry *entry;
+	int result = image_open(snapshot->images, &image, IMAGE_MEMFD_INODE, 0);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	while ((result = image_read_as(image, memfd_inode_entry, &entry)) > 0) {
+		result = add_entry(snapshot, entry);
+		if (result)
+			break;
+	}
+	image_close(image);
+	return result;
+}
+
+/* On Linux 6.3 and later one has to say what may become of it (vm.memfd_noexec); before, nobody asks. */
+static int create(const MemfdInodeEntry *entry, unsigned flags)
+{
+	bool may_run = entry->has_mode && entry->mode & 0111;
+	bool is_never_run = entry->seals & F_SEAL_EXEC && !may_run;
+	int fd = memfd_create(entry->name, flags | (is_never_run ? MFD_NOEXEC_SEAL : MFD_EXEC));
+
+	return fd < 0 && errno == EINVAL && !is_never_run ? memfd_create(entry->name, flags) : fd;
+}
+
+int memfd_make(struct shared_memory *object)
+{
+	const MemfdInodeEntry *entry = object->memfd;
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING |
+			 (object->page_size ? huge_memfd_flags(object->page_size) : 0);
+
+	object->fd = create(entry, flags);
+	if (object->fd < 0)
+		return fail(errno, "cannot make memfd %s", entry->name);
+	if (ftruncate(object->fd, entry->size) < 0)
+		return fail(errno, "cannot give memfd %s its size of %" PRIu64 " bytes", entry->name,
+			    entry->size);
+	return 0;
+}
+
+int memfd_seal(const struct shared_memory *object)
+{
+	const MemfdInodeEntry *entry = object->memfd;
+	uint32_t mode = entry->mode & 07777;
+	struct stat found;
+	int seals = fcntl(object->fd, F_GET_SEALS);
+
+	if (seals < 0 || fstat(object->fd, &found) < 0)
+		return fail(errno, "cannot look at memfd %s", entry->name);
+	if ((found.st_uid != entry->uid || found.st_gid != entry->gid) &&
+	    fchown(object->fd, entry->uid, entry->gid) < 0)
+		return fail(errno, "cannot give memfd %s to user %u", entry->name, entry->uid);
+	if (entry->has_mode && (found.st_mode & 07777) != mode && fchmod(object->fd, mode) < 0)
+		return fail(errno, "cannot give memfd %s its mode %o", entry->name, mode);
+	if ((uint32_t)seals != entry->seals && fcntl(object->fd, F_ADD_SEALS, entry->seals) < 0)
+		return fail(errno, "cannot seal memfd %s (%#x)", entry->name, entry->seals);
+	return 0;
+}

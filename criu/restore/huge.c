@@ -1,0 +1,251 @@
+/*
+ * huge.c - memory of huge pages (hugetlb) in a restore: are there enough of them, and how private memory gets them.
+ *
+ * A mapping reserves its pages when it is made (unless MAP_NORESERVE), so without free ones mmap() fails. What fork() shares is not
+ * reserved for the child: a write there that finds no free page is a SIGBUS. So pages are asked for, with
+ * MADV_POPULATE_WRITE (Linux 5.14), before anything is written.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/spans.h"
+#include "memory/huge.h"
+#include "memory/memfd.h"
+#include "restore/space.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define COMPARED_PAGES 64 /* at a time */
+
+/* ---- are there enough? ---- */
+
+/* Of one size. */
+struct need {
+	uint64_t page_size;
+	uint64_t pages;
+};
+
+struct needs {
+	struct need *items;
+	size_t count;
+};
+
+static void add_need(struct needs *needs, uint64_t page_size, uint64_t bytes)
+{
+	struct need *need = NULL;
+
+	for (size_t i = 0; i < needs->count; i++)
+		if (needs->items[i].page_size == page_size)
+			need = &needs->items[i];
+	if (!need) {
+		need = grow(&needs->items, &needs->count);
+		need->page_size = page_size;
+	}
+	need->pages += bytes / page_size;
+}
+
+/* The huge pages that runs lie in, within [start, end). */
+static void add_runs(struct spans *spans, const struct page_runs *runs, uint64_t start, uint64_t end,
+		     uint64_t page_size)
+{
+	for (size_t i = page_runs_find(runs, start); i < runs->count && runs->items[i].start < end; i++)
+		spans_add(spans, round_down(max(runs->items[i].start, start), page_size),
+			  round_up(min(page_run_end(&runs->items[i]), end), page_size));
+}
+
+/* Bytes in at least one of them. */
+static uint64_t count_spans(struct spans *spans)
+{
+	uint64_t bytes = 0, from = 0;
+
+	spans_sort(spans);
+	for (size_t i = 0; i < spans->count; i++) {
+		from = max(from, spans->items[i].start);
+		if (spans->items[i].end > from)
+			bytes += spans->items[i].end - from;
+		from = max(from, spans->items[i].end);
+	}
+	spans_free(spans);
+	return bytes;
+}
+
+/* What a child goes on with of its parent's takes nothing from the pool, until one of them writes to it. */
+static uint64_t count_inherited(const struct task *task, const struct vma *vma)
+{
+	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ? &task->parent->vmas :
+										       NULL;
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; theirs && i < theirs->count; i++) {
+		const struct vma *other = &theirs->items[i];
+		uint64_t start = max(other->start, vma->start), end = min(other->end, vma->end);
+
+		if (start < end && !(other->status & VMA_GUARD_RANGE) && space_is_continued(other, vma))
+			bytes += end - start;
+	}
+	return bytes;
+}
+
+static void count_private(struct needs *needs, const struct task *task)
+{
+	for (size_t i = 0; i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+		uint64_t page_size = vma_page_size(vma), inherited;
+		struct spans present = { 0 };
+
+		if (!(vma->flags & MAP_HUGETLB) || !vma_is_private(vma))
+			continue;
+		inherited = count_inherited(task, vma);
+		if (!(vma->flags & MAP_NORESERVE)) {
+			add_need(needs, page_size, vma_length(vma) - inherited);
+		} else if (!inherited) {
+			add_runs(&present, &task->newborn->memory.runs, vma->start, vma->end, page_size);
+			add_need(needs, page_size, count_spans(&present));
+		}
+	}
+}
+
+static const struct shared_memory *object_of(const struct snapshot *snapshot, const struct vma *vma)
+{
+	const struct file *file = vma->status & VMA_MEMFD ? snapshot_find_file(snapshot, vma->object) : NULL;
+
+	if (vma->status & VMA_ANON_SHARED)
+		return shared_memory_find((struct snapshot *)snapshot, vma->object);
+	return file && vma->status & VMA_FILE_SHARED ? memfd_find(snapshot, file->entry->memfd->inode_id) :
+						       NULL;
+}
+
+/* What is there, and what mappings reserve. */
+static int count_shared(struct needs *needs, const struct snapshot *snapshot, struct page_chain *chain,
+			const struct shared_memory *object)
+{
+	struct spans spans = { 0 };
+	struct page_stack stack;
+	const struct task *task;
+	int result = page_stack_open(&stack, chain, IMAGE_SHMEM_PAGEMAP, object->id);
+
+	if (result && result != -ENOENT)
+		return result;
+	add_runs(&spans, &stack.runs, 0, object->size, object->page_size);
+	page_stack_close(&stack);
+	for_each_task(task, snapshot) for (size_t i = 0; i < task->vmas.count; i++)
+	{
+		const struct vma *vma = &task->vmas.items[i];
+
+		if (vma->flags & MAP_HUGETLB && !(vma->flags & MAP_NORESERVE) &&
+		    object_of(snapshot, vma) == object)
+			spans_add(&spans, vma->offset, vma->offset + vma_length(vma));
+	}
+	add_need(needs, object->page_size, count_spans(&spans));
+	return 0;
+}
+
+static int check_need(const struct need *need)
+{
+	unsigned long long kilobytes = need->page_size >> 10, found = 0;
+	int result = huge_pool_free(need->page_size, (uint64_t *)&found);
+
+	if (result)
+		return fail(
+			-result,
+			"the processes have memory in huge pages of %llu KiB, of which this host has none",
+			kilobytes);
+	if (need->pages <= found)
+		return 0;
+	fail_advice("echo %llu more > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
+		    (unsigned long long)need->pages - found, kilobytes);
+	return fail(ENOMEM, "the processes need %" PRIu64 " huge pages of %llu KiB, and %llu are free",
+		    need->pages, kilobytes, found);
+}
+
+int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain *chain)
+{
+	struct needs needs = { 0 };
+	const struct task *task;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
+		if (snapshot->shared[i].page_size)
+			result = count_shared(&needs, snapshot, chain, &snapshot->shared[i]);
+	for_each_task(task, snapshot) count_private(&needs, task);
+	for (size_t i = 0; !result && i < needs.count; i++)
+		result = check_need(&needs.items[i]);
+	free(needs.items);
+	return result;
+}
+
+/* ---- private memory ---- */
+
+static int get_page(const struct vma *vma, uint64_t start)
+{
+	uint64_t size = vma_page_size(vma);
+
+	/* An older kernel does not know it. */
+	if (madvise(at(vma->place + (start - vma->start)), size, MADV_POPULATE_WRITE) == 0 || errno == EINVAL)
+		return 0;
+	return fail(ENOMEM, "cannot get a huge page of %" PRIu64 " KiB for %#" PRIx64, size >> 10, start);
+}
+
+/* What the images say of `count` pages from `start` on; where they say nothing, it is zero. */
+static int read_expected(const struct page_stack *stack, uint64_t start, uint64_t count, char *buffer)
+{
+	uint64_t end = start + count * PAGE_SIZE;
+	int result = 0;
+
+	memset(buffer, 0, count * PAGE_SIZE);
+	for (size_t i = page_runs_find(&stack->runs, start);
+	     !result && i < stack->runs.count && stack->runs.items[i].start < end; i++) {
+		const struct page_run *run = &stack->runs.items[i];
+		uint64_t from = max(run->start, start), to = min(page_run_end(run), end);
+
+		result = page_stack_read(stack, run->layer, buffer + (from - start), (to - from) / PAGE_SIZE,
+					 run->offset + (from - run->start));
+	}
+	return result;
+}
+
+/* The parent has it, too: it stays shared if it is equal, all of it. */
+static int fill_inherited(const struct page_stack *stack, const struct vma *vma, uint64_t start, char *buffer)
+{
+	uint64_t size = min(vma_page_size(vma), COMPARED_PAGES * PAGE_SIZE);
+	bool is_own = false;
+
+	for (uint64_t from = start; from < start + vma_page_size(vma); from += size) {
+		char *place = at(vma->place + (from - vma->start));
+		int result = read_expected(stack, from, size / PAGE_SIZE, buffer);
+
+		if (!result && !memcmp(place, buffer, size))
+			continue;
+		result = result ?: is_own ? 0 : get_page(vma, start);
+		if (result)
+			return result;
+		is_own = true;
+		memcpy(place, buffer, size);
+	}
+	return 0;
+}
+
+int space_fill_huge(const struct page_stack *stack, const struct vma *vma)
+{
+	autofree char *buffer = allocate(COMPARED_PAGES * PAGE_SIZE);
+	uint64_t size = vma_page_size(vma);
+	int result = 0;
+
+	for (uint64_t start = vma->start; !result && start < vma->end; start += size) {
+		size_t first = page_runs_find(&stack->runs, start);
+		bool is_there = first < stack->runs.count && stack->runs.items[first].start < start + size;
+
+		if (!vma->is_inherited)
+			result = is_there ? get_page(vma, start) : 0;
+		else if (is_there)
+			result = fill_inherited(stack, vma, start, buffer);
+		else
+			result = space_drop(vma, start, start + size);
+	}
+	return result;
+}

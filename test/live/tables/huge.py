@@ -1,0 +1,130 @@
+"""huge.py - memory in huge pages, and memory as a file (memfd_create). Pools of huge pages are the whole machine's."""
+
+import contextlib
+import fcntl
+import os
+import re
+
+from harness.cell import Failure, Skip
+from harness.row import Row
+
+from . import bad_input, memory
+
+POOLS = "/sys/kernel/mm/hugepages"
+
+
+def number(name):
+	with open(name) as file:
+		return int(file.read())
+
+
+def resize(name, value):
+	with open(name, "w") as file:
+		file.write(str(value))
+
+
+@contextlib.contextmanager
+def pool(pages, kilobytes=2048):
+	"""So many huge pages more, for as long as the test runs; one test at a time has any."""
+	name = f"{POOLS}/hugepages-{kilobytes}kB/nr_hugepages"
+	if not os.path.exists(name):
+		raise Skip(f"this host has no huge pages of {kilobytes} KiB")
+	lock = os.open(POOLS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+	fcntl.flock(lock, fcntl.LOCK_EX)
+	before = number(name)
+	try:
+		resize(name, before + pages)
+		if number(name) < before + pages:
+			raise Skip(f"this host cannot make {pages} huge pages of {kilobytes} KiB")
+		yield
+	finally:
+		resize(name, before)
+		os.close(lock)
+
+
+def pooled(pages, kilobytes=2048):
+	"""The mode's own course, with huge pages."""
+	def run(cell, dumper, restorer):
+		with pool(pages, kilobytes):
+			cell.mode.run(cell, dumper, restorer)
+	return run
+
+
+def fixed_addresses(cell, dumper, restorer):
+	"""Where criu itself has its memory, huge pages wait for their place elsewhere, and are moved."""
+	with pool(8):
+		memory.fixed_addresses(cell, dumper, restorer)
+
+
+def none_left(cell, dumper, restorer):
+	"""Without free huge pages it says how many it needs, and makes nothing; with them, it restores."""
+	with pool(8):
+		cell.start()
+		cell.wait_ready()
+		images = cell.new_images()
+		cell.dump(dumper, images)
+		with pool_taken():
+			run = restorer.restore(images)
+			cell.reap()
+			if not run.failed:
+				raise Failure("it was restored without huge pages")
+			if not re.search(r"need \d+ huge pages of 2048 KiB, and \d+ are free", run.error):
+				raise Failure(f"the error does not say what is missing: {run.describe()}")
+			if "bring forth" in run.error or os.path.exists(f"/proc/{cell.root}"):
+				raise Failure("processes were made")
+		cell.restore(restorer, images)
+		cell.pause()
+		cell.finish()
+
+
+@contextlib.contextmanager
+def pool_taken():
+	name = f"{POOLS}/hugepages-2048kB/nr_hugepages"
+	before = number(name)
+	resize(name, 0)
+	try:
+		yield
+	finally:
+		resize(name, before)
+
+
+ALL_OF_IT = "it wants huge pages for all of it, where a few are there"
+HEAP_OF_CRIU = "555555600000"  # without randomization; programs of tests are too small to be there
+FAR_AWAY = "10000000000"
+MODES = ("ours", "ours-to-peer", "peer-to-ours", "leave-running", "leave-stopped", "five-times", "peer", "undisturbed")
+
+
+def tlb(what, pages, **more):
+	return Row(f"huge-tlb-{what}", "huge_tlb", arguments=(what,), run=pooled(pages), modes=MODES, **more)
+
+
+def memfd(what, **more):
+	return Row(f"memfd-{what}", "memfd", arguments=(what,), **more)
+
+
+ROWS = [
+	tlb("private", 8),
+	tlb("shared", 8),
+	tlb("unreserved", 8, peer_fails={"dump": ALL_OF_IT, "restore": ALL_OF_IT}),
+	tlb("forked", 12),
+	tlb("protected", 8),
+	*[Row(f"huge-tlb-{what}-fixed-addresses", "huge_tlb", arguments=(what, "2048", HEAP_OF_CRIU), run=fixed_addresses, modes=("ours",))
+	  for what in ("private", "shared", "unreserved")],
+	Row("huge-tlb-1g", "huge_tlb", arguments=("unreserved", str(1 << 20), FAR_AWAY), run=pooled(2, 1 << 20), modes=("ours",)),
+	Row("huge-tlb-none-left", "huge_tlb", arguments=("private",), run=none_left, modes=("ours",)),
+	Row("huge-memfd", "memfd", arguments=("huge",), run=pooled(12), modes=MODES),
+	Row("huge-memfd-sparse", "memfd", arguments=("huge_sparse",), run=pooled(8), modes=MODES,
+	    peer_fails={"dump": ALL_OF_IT, "restore": ALL_OF_IT}),
+	Row("huge-memfd-none-left", "memfd", arguments=("huge",), run=none_left, modes=("ours",)),
+	memfd("files", unprivileged=True),
+	memfd("path", unprivileged=True, peer_fails={"restore": "it has no place for O_PATH, nor for the name"}),
+	memfd("mapped"),
+	memfd("shared"),
+	memfd("sealed"),
+	memfd("future"),
+	memfd("noexec", unprivileged=True),
+	memfd("executed", peer_fails={"restore": "it runs programs from files only"}),
+	memfd("nameless", peer_fails={"restore": "it makes a memfd of it"}),
+	memfd("owner"),
+	Row("memfd-truncated", "memfd", arguments=("mapped",), run=bad_input.images_truncated, modes=("ours",), timeout=120),
+]
