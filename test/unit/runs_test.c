@@ -201,14 +201,9 @@ static void plan_any(void **state unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-<<<<<<< HEAD
-		cmocka_unit_test(joined),	   cmocka_unit_test(kept_apart), cmocka_unit_test(find),
-		cmocka_unit_test(highest),	   cmocka_unit_test(plan_drawn), cmocka_unit_test(plan_first),
-		cmocka_unit_test(plan_no_promise), cmocka_unit_test(plan_any),
-=======
-		cmocka_unit_test(joined), cmocka_unit_test(kept_apart), cmocka_unit_test(find),
-		cmocka_unit_test(within), cmocka_unit_test(highest),
->>>>>>> a9e7dca (files, memory: memfds, and memory in huge pages)
+		cmocka_unit_test(within),     cmocka_unit_test(joined),		 cmocka_unit_test(kept_apart),
+		cmocka_unit_test(find),	      cmocka_unit_test(highest),	 cmocka_unit_test(plan_drawn),
+		cmocka_unit_test(plan_first), cmocka_unit_test(plan_no_promise), cmocka_unit_test(plan_any),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
