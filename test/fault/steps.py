@@ -96,6 +96,7 @@ ROWS = [
 	row("busy"),
 	row("threads", "16"),
 	row("memory_shared"),
+	row("memfd", "future"),
 	row("files"),
 	row("pipes", "anonymous"),
 	row("fifos", "ends"),
