@@ -56,25 +56,6 @@ def fixed_addresses(cell, dumper, restorer):
 		memory.fixed_addresses(cell, dumper, restorer)
 
 
-def chained(cell, dumper, restorer):
-	"""Three snapshots of a running program, each the child of the one before; the last is restored."""
-	cell.start()
-	cell.wait_ready()
-	for number, options in enumerate((["-R", "--track-mem=content"], ["-R", "--track-mem"], [])):
-		cell.pause()
-		previous = ["--prev-images-dir", f"../images{number - 1}"] if number else []
-		images = cell.new_images(f"images{number}")
-		cell.dump(dumper, images, [*options, *previous])
-	cell.restore(restorer, images)
-	cell.pause()
-	cell.finish()
-
-
-def chained_and_pooled(cell, dumper, restorer):
-	with pool(12):
-		chained(cell, dumper, restorer)
-
-
 def none_left(cell, dumper, restorer):
 	"""Without free huge pages it says how many it needs, and makes nothing; with them, it restores."""
 	with pool(8):
@@ -110,7 +91,8 @@ def pool_taken():
 ALL_OF_IT = "it wants huge pages for all of it, where a few are there"
 HEAP_OF_CRIU = "555555600000"  # without randomization; programs of tests are too small to be there
 FAR_AWAY = "10000000000"
-MODES = ("ours", "ours-to-peer", "peer-to-ours", "leave-running", "leave-stopped", "five-times", "peer", "undisturbed")
+MODES = ("ours", "ours-to-peer", "peer-to-ours", "leave-running", "leave-stopped", "five-times", "chain", "chain-content",
+	 "peer", "undisturbed")
 
 
 def tlb(what, pages, **more):
@@ -145,10 +127,5 @@ ROWS = [
 	memfd("executed", peer_fails={"restore": "it runs programs from files only"}),
 	memfd("nameless", peer_fails={"restore": "it makes a memfd of it"}),
 	memfd("owner"),
-	*[Row(f"memfd-{what}-chained", "memfd", arguments=(what,), run=chained, modes=("ours",))
-	  for what in ("files", "mapped", "shared")],
-	*[Row(f"huge-tlb-{what}-chained", "huge_tlb", arguments=(what,), run=chained_and_pooled, modes=("ours",))
-	  for what in ("private", "shared", "forked")],
-	Row("huge-memfd-chained", "memfd", arguments=("huge",), run=chained_and_pooled, modes=("ours",)),
 	Row("memfd-truncated", "memfd", arguments=("mapped",), run=bad_input.images_truncated, modes=("ours",), timeout=120),
 ]
