@@ -393,6 +393,7 @@ static int apply(struct options *options, const struct setting *setting)
 	case PROCESS:
 		return apply_process(setting, field);
 	case SECONDS:
+	case NUMBER:
 		return apply_seconds(setting, field);
 	case DESCRIPTOR:
 		return apply_descriptor(setting, field);
@@ -454,20 +455,27 @@ static int check_command(const struct options *options)
 
 static int check_combination(const struct options *options)
 {
-	bool restores = !strcmp(options->command, "restore"), flattens = !strcmp(options->command, "flatten");
+	bool restores = !strcmp(options->command, "restore");
+	bool has_one = !strcmp(options->command, "flatten") || !strcmp(options->command, "untrack");
 	bool dumps = !strcmp(options->command, "dump") || !strcmp(options->command, "pre-dump");
 
 	if (dumps && !options->tree)
 		return fail(0, "%s needs to know which process: --tree PID", options->command);
-	if (options->auto_dedup && dumps)
-		return fail(0, "--auto-dedup is not supported yet by %s", options->command);
+	if (options->pre_dump_mode && !strcmp(options->pre_dump_mode, "splice")) {
+		fail_advice("--pre-dump-mode read: it freezes the processes as shortly");
+		return fail(0, "--pre-dump-mode splice is not supported yet");
+	}
+	if (options->pre_dump_mode && strcmp(options->pre_dump_mode, "read"))
+		return fail(0, "--pre-dump-mode: '%s' is neither 'read' nor 'splice'",
+			    options->pre_dump_mode);
 	if (restores && options->restore_sibling && !options->restore_detached)
 		return fail(0, "--restore-sibling makes sense only with --restore-detached");
 	if (restores && options->exec_cmd && !options->argument_count)
 		return fail(0,
 			    "--exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...");
-	if (flattens && options->argument_count > 1)
-		return fail(0, "flatten takes one directory, but '%s' was given, too", options->arguments[1]);
+	if (has_one && options->argument_count > 1)
+		return fail(0, "%s takes one directory, but '%s' was given, too", options->command,
+			    options->arguments[1]);
 	if (restores && options->argument_count && !options->exec_cmd)
 		return fail(0, "restore takes no argument without --exec-cmd, but '%s' was given",
 			    options->arguments[0]);

@@ -39,7 +39,9 @@ struct options {
 	bool json;	       /* show --json */
 	bool validate_by_size; /* --file-validation filesize; false: buildid */
 	bool skip_file_rwx_check;
-	bool auto_dedup;	   /* restore: frees what it has read */
+	bool auto_dedup;    /* dump: frees what it replaces; restore: what it has read */
+	unsigned max_chain; /* 0: as long as it may be */
+	const char *pre_dump_mode;
 	unsigned timeout;	   /* seconds */
 	unsigned long ghost_limit; /* bytes */
 	const char **action_scripts;

@@ -17,6 +17,8 @@
 #include "dump/dump.h"
 #include "files/seen.h"
 #include "image/image.h"
+#include "memory/dedup.h"
+#include "memory/flatten.h"
 #include "memory/shared.h"
 
 /* Before the images of an earlier dump are given up: the previous snapshot may turn out to be none. */
@@ -140,6 +142,32 @@ static void free_files(struct snapshot *snapshot)
 		}
 }
 
+/* The snapshot is complete, whatever becomes of this. */
+static void tidy_chain(const struct dump *dump)
+{
+	const struct options *options = dump->options;
+	struct image_store *images = dump->snapshot.images;
+	struct dedup_statistics freed;
+	struct flatten_statistics flat;
+	struct page_chain *chain = NULL;
+	size_t length;
+	int result;
+
+	if (!dump->tracking.chain || !(options->auto_dedup || options->max_chain))
+		return;
+	result = page_chain_open(&chain, images);
+	length = result ? 0 : page_chain_length(chain);
+	if (!result && options->auto_dedup)
+		result = page_chain_dedup(chain, &freed);
+	page_chain_close(chain);
+	if (!result && options->max_chain && length > options->max_chain)
+		result = flatten_in_place(images, &flat);
+	if (result) {
+		log_warning("the snapshot is complete, but its chain is as it was (above)");
+		failure_clear();
+	}
+}
+
 static int run(const struct options *options, bool is_pre_dump)
 {
 	struct dump dump = { .options = options, .work_directory = -1, .is_pre_dump = is_pre_dump };
@@ -162,6 +190,8 @@ static int run(const struct options *options, bool is_pre_dump)
 		result = tracking_confirm(&dump.tracking);
 	if (!result)
 		result = dump_save_statistics(&dump);
+	if (!result)
+		tidy_chain(&dump);
 	pre_dump_forget(&dump);
 	tracking_close(&dump.tracking);
 	shared_memory_close(&dump.snapshot);

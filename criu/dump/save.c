@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include "base/error.h"
 #include "base/log.h"
 #include "dump/dump.h"
@@ -12,6 +13,8 @@
 #include "image/inventory.h"
 #include "pstree.pb-c.h"
 #include "stats.pb-c.h"
+
+#define PRE_DUMP_BY_READING 2 /* inventory_entry.pre_dump_mode */
 
 static int save_tree(struct snapshot *snapshot)
 {
@@ -78,6 +81,16 @@ int dump_save_tasks(void *context)
 	return result;
 }
 
+/* Another criu that goes on with a chain asks when its parent was made (us since boot): younger processes are others. */
+static void mark_tracked(InventoryEntry *inventory, const struct dump *dump)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	if (dump->tracking.begins == &tracker_soft_dirty)
+		message_set(inventory, dump_uptime, now.tv_sec * 1000000ULL + now.tv_nsec / 1000);
+}
+
 int dump_complete(void *context)
 {
 	struct dump *dump = context;
@@ -88,9 +101,15 @@ int dump_complete(void *context)
 	message_set(inventory, snapshot_id, tracking->snapshot);
 	if (tracking->chain && page_chain_snapshot(tracking->chain, 0))
 		message_set(inventory, parent_id, page_chain_snapshot(tracking->chain, 0));
-	inventory->root_ids = dump_make_ids(1);
-	message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
-	message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
+	mark_tracked(inventory, dump);
+	if (dump->is_pre_dump) {
+		inventory->img_version = 0;
+		message_set(inventory, pre_dump_mode, PRE_DUMP_BY_READING);
+	} else {
+		inventory->root_ids = dump_make_ids(1);
+		message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
+		message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
+	}
 	result = image_store_commit(dump->snapshot.images, &inventory->base);
 	image_free(inventory);
 	return result;

@@ -54,16 +54,28 @@ static int check_layout(const char *directory, const InventoryEntry *inventory)
 		    inventory->fdinfo_per_id ? "namespaces" : "descriptors");
 }
 
-static int read_inventory(struct image_store *store, InventoryEntry **inventory, bool has_layout)
+/* Of a pre-dump other criu say 0, for there is no layout but that of pages. */
+static int check_kind(const char *directory, const InventoryEntry *inventory)
+{
+	if (!inventory->has_pre_dump_mode)
+		return 0;
+	fail_advice("restore the dump that was made after it");
+	return fail(0, "%s is a pre-dump: it holds memory and nothing else", directory);
+}
+
+static int read_inventory(struct image_store *store, InventoryEntry **inventory, bool is_whole)
 {
 	const char *directory = image_store_name(store);
 	int result = image_read_single(store, IMAGE_INVENTORY, 0, (ProtobufCMessage **)inventory);
 
 	if (result < 0)
 		return result;
-	result = check_version(directory, *inventory);
-	if (!result && has_layout)
-		result = check_layout(directory, *inventory);
+	if (is_whole)
+		result = check_kind(directory, *inventory)	      ?:
+				 check_version(directory, *inventory) ?:
+									check_layout(directory, *inventory);
+	else if ((*inventory)->img_version)
+		result = check_version(directory, *inventory);
 	if (result < 0) {
 		image_free(*inventory);
 		*inventory = NULL;

@@ -335,3 +335,12 @@ int scan_pages(struct scanner *scanner, const struct scan *scan, struct page_run
 		return scan_by_ioctl(scanner, scan, changed, unchanged);
 	return scan_by_reading(scanner, scan, changed, unchanged);
 }
+
+bool scan_is_clean(struct scanner *scanner, uint64_t address)
+{
+	uint64_t entry;
+
+	return pread(scanner->pagemap, &entry, sizeof(entry), address / PAGE_SIZE * sizeof(entry)) ==
+		       sizeof(entry) &&
+	       entry & (ENTRY_PRESENT | ENTRY_SWAPPED) && !(entry & ENTRY_SOFT_DIRTY);
+}

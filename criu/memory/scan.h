@@ -50,6 +50,9 @@ int scan_pages(struct scanner *scanner, const struct scan *scan, struct page_run
 /* From now on (Linux 6.7) the pages of [start, end), anonymous memory, are write-protected, and so noted when they are written. */
 int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end);
 
+/* Is the page there, and its soft-dirty bit clear? */
+bool scan_is_clean(struct scanner *scanner, uint64_t address);
+
 /* The guard regions (madvise(MADV_GUARD_INSTALL), Linux 6.13) of [start, end). Kernels before 6.15 do not tell: none. */
 int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct page_runs *runs);
 

@@ -2,18 +2,35 @@
  * soft_dirty.c - tracks memory by the kernel's soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): cleared for a whole process by writing "4"
  * into /proc/PID/clear_refs, set when a page is written, read from /proc/PID/pagemap.
  *
- * There is one bit a page, for whoever clears it: two chains of one process at a time would take it from each other. It is what
- * other criu use, so those can continue our chains.
+ * There is one bit a page, for whoever clears it. If somebody else does so (another chain of snapshots, another criu), what was
+ * written before is clean, too. So some pages are written right after the bits were cleared, with what they hold: our witnesses.
+ * When one of them is clean, the bits tell nothing. Witnesses are chosen at random, for two chains should not have the same,
+ * and first in mappings that the task does not write to.
  *
  * Not to be trusted in mappings of MADV_MERGEABLE: when KSM merges a page that was written with another, the new page table entry
  * is clean (Linux 6.1, mm/ksm.c).
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
 #include "base/io.h"
 #include "base/memory.h"
 #include "memory/tracker.h"
+
+#define MOST_WITNESSES 16
+
+/* No witness is known to be clean. Those that are not there any more say nothing. */
+static bool is_undisturbed(struct tracked *tracked, const TrackedTask *noted)
+{
+	for (size_t i = 0; i < noted->n_witnesses; i++)
+		if (scan_is_clean(tracked->scanner, noted->witnesses[i]))
+			return false;
+	return noted->n_witnesses;
+}
 
 /* Without page frames (they are for CAP_SYS_ADMIN) clean bits prove nothing. */
 static bool resumes(struct tracking *tracking, struct tracked *tracked)
@@ -22,7 +39,8 @@ static bool resumes(struct tracking *tracking, struct tracked *tracked)
 	const TrackedTask *noted = place < 0 ? NULL : tracking->noted->tasks[place];
 	struct frames *known = &tracked->known;
 
-	if (!noted || !noted->n_places || noted->n_addresses != noted->n_places)
+	if (!noted || !noted->n_places || noted->n_addresses != noted->n_places ||
+	    !is_undisturbed(tracked, noted))
 		return false;
 	known->items = allocate_array(noted->n_places, sizeof(*known->items));
 	known->count = noted->n_places;
@@ -39,12 +57,52 @@ static bool vouches(const struct tracked *tracked unused, const struct vma *vma)
 	return !(vma->advice >> MADV_MERGEABLE & 1);
 }
 
+static bool is_writable(const struct tracked *tracked, uint64_t address)
+{
+	const struct vmas *vmas = &tracked->task->vmas;
+
+	for (size_t i = 0; i < vmas->count; i++)
+		if (vmas->items[i].start <= address && address < vmas->items[i].end)
+			return vmas->items[i].protection & PROT_WRITE;
+	return true;
+}
+
+/* Half of those that could be, by lot. */
+static void choose_witnesses(struct tracked *tracked, bool writable)
+{
+	for (size_t i = 0; i < tracked->noted.count && tracked->witness_count < MOST_WITNESSES; i++) {
+		uint64_t address = tracked->noted.items[i].address;
+		uint8_t lot;
+
+		if (is_writable(tracked, address) == writable && getrandom(&lot, 1, 0) == 1 && lot & 1)
+			*grow(&tracked->witnesses, &tracked->witness_count) = address;
+	}
+}
+
+/* /proc/PID/mem writes to mappings that are read-only, too. */
+static int write_witnesses(const struct tracked *tracked)
+{
+	autoclose int memory = openat(tracked->task->proc, "mem", O_RDWR | O_CLOEXEC);
+	char byte;
+
+	for (size_t i = 0; i < tracked->witness_count; i++)
+		if (pread(memory, &byte, 1, tracked->witnesses[i]) != 1 ||
+		    pwrite(memory, &byte, 1, tracked->witnesses[i]) != 1)
+			return -errno;
+	return 0;
+}
+
 static int begin(struct tracking *tracking unused, struct tracked *tracked, const char **why)
 {
 	int result = write_text_at(tracked->task->proc, "clear_refs", "4");
 
 	*why = "its soft-dirty bits cannot be cleared";
-	return result < 0 ? result : 0;
+	if (result < 0)
+		return result;
+	choose_witnesses(tracked, false);
+	choose_witnesses(tracked, true);
+	*why = "its memory cannot be written";
+	return write_witnesses(tracked);
 }
 
 const struct tracker tracker_soft_dirty = {

@@ -55,6 +55,7 @@ void tracked_close(struct tracked *tracked)
 	page_runs_free(&tracked->parent);
 	free(tracked->known.items);
 	free(tracked->noted.items);
+	free(tracked->witnesses);
 	content_close(&tracked->content);
 	if (tracked->userfaultfd >= 0)
 		close(tracked->userfaultfd);

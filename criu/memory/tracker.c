@@ -313,7 +313,24 @@ static void note_task(struct tracking *tracking, const struct tracked *tracked, 
 		*grow(&task->addresses, &task->n_addresses) = tracked->noted.items[i].address;
 		*grow(&task->places, &task->n_places) = tracked->noted.items[i].place;
 	}
+	for (size_t i = 0; i < tracked->witness_count; i++)
+		*grow(&task->witnesses, &task->n_witnesses) = tracked->witnesses[i];
 	*grow(&entry->tasks, &entry->n_tasks) = task;
+}
+
+/*
+ * What the parent noted ends where we begin: nobody is to find it and believe it, be it for another child of the same parent, or for
+ * another try when this snapshot has failed.
+ */
+static int use_up(struct tracking *tracking)
+{
+	keeper_end(&tracking->holder);
+	if (tracking->begins != &tracker_soft_dirty || tracking->looks != &tracker_soft_dirty ||
+	    tracking->is_used_up)
+		return 0;
+	tracking->is_used_up = true;
+	return image_store_remove(tracking->parent, image_types[IMAGE_TRACKING].pattern) ?:
+		       image_store_sync(tracking->parent);
 }
 
 int tracked_begin(struct tracking *tracking, struct tracked *tracked)
@@ -325,9 +342,9 @@ int tracked_begin(struct tracking *tracking, struct tracked *tracked)
 
 	if (!tracker)
 		return 0;
-	/* From here on the parent's note is used up: nobody is to find it and believe it. */
-	keeper_end(&tracking->holder);
-	if (tracker->begin)
+	why = "what the previous snapshot noted cannot be withdrawn";
+	result = use_up(tracking);
+	if (!result && tracker->begin)
 		result = tracker->begin(tracking, tracked, &why);
 	if (!result) {
 		note_task(tracking, tracked,
@@ -368,4 +385,19 @@ int tracking_confirm(struct tracking *tracking)
 void tracking_withdraw(struct tracking *tracking)
 {
 	keeper_end(&tracking->keeper);
+}
+
+int tracking_end(struct image_store *store, bool *had_keeper)
+{
+	TrackingEntry *noted;
+	struct keeper keeper;
+	int result = image_read_single(store, IMAGE_TRACKING, 0, (ProtobufCMessage **)&noted);
+
+	if (result)
+		return result;
+	*had_keeper = noted->has_keeper && !keeper_find(&keeper, noted->keeper, noted->keeper_started);
+	if (*had_keeper)
+		keeper_end(&keeper);
+	image_free(noted);
+	return image_store_remove(store, image_types[IMAGE_TRACKING].pattern) ?: image_store_sync(store);
 }

@@ -51,6 +51,7 @@ struct tracking {
 	struct page_chain *chain;   /* the parent's */
 	TrackingEntry *noted;	    /* NULL: it has none of its own */
 	struct keeper holder;	    /* that the parent left, until we begin */
+	bool is_used_up;	    /* what it noted */
 	int *taken;		    /* userfaultfds out of it, one a noted task; -1 */
 
 	/* what is left for the next one */
@@ -75,6 +76,8 @@ void tracking_close(struct tracking *tracking);
 int tracking_save(struct tracking *tracking);
 int tracking_confirm(struct tracking *tracking);   /* the snapshot is complete … */
 void tracking_withdraw(struct tracking *tracking); /* … or is not */
+/* Ends what a snapshot has left to track its processes with; *had_keeper: there was a process. -ENOENT, not recorded: it left nothing. */
+int tracking_end(struct image_store *store, bool *had_keeper);
 /*
  * Pages of zeros need no place in an image, but where another criu may go on with the chain (it knows soft-dirty bits): it
  * leaves every clean page to the parent, and looks for it there.
@@ -98,7 +101,9 @@ struct tracked {
 	struct task_memory memory;
 	bool is_trusted;	    /* what the parent began to note of it */
 	struct frames known, noted; /* for soft-dirty: the parent's, and those for the next */
-	struct page_runs parent;    /* what the parent has of it */
+	uint64_t *witnesses;	    /* addresses, for soft-dirty: see soft_dirty.c */
+	size_t witness_count;
+	struct page_runs parent; /* what the parent has of it */
 	struct content content;
 	int userfaultfd; /* of its memory; -1 */
 };

@@ -1,0 +1,31 @@
+/*
+ * untrack.c - `criu untrack [DIR]`: ends what a snapshot has begun with --track-mem, when no other one is to follow.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include "base/error.h"
+#include "cli/commands.h"
+#include "memory/tracker.h"
+
+int command_untrack(const struct options *options)
+{
+	const char *directory = options->argument_count ? options->arguments[0] : options->images_dir ?: ".";
+	struct image_store *store;
+	bool had_keeper;
+	int result;
+
+	result = image_store_open_directory(&store, directory, false);
+	if (result)
+		return result;
+	result = tracking_end(store, &had_keeper);
+	if (!result)
+		printf("the next snapshot after %s will compare all of the memory%s\n", directory,
+		       had_keeper ? "; its keeper has ended" : "");
+	else if (result == -ENOENT)
+		result = fail(
+			0,
+			"%s tracks nothing: it was made without --track-mem, or another snapshot took over",
+			directory);
+	image_store_close(store);
+	return result;
+}
