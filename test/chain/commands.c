@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include "driver.h"
 
-#define PATIENCE      300000 /* milliseconds */
+#define PATIENCE      120000 /* milliseconds */
 #define ARGUMENTS_MAX 24
 
 struct command {
