@@ -94,6 +94,12 @@ int image_flush(struct image *image) must_check;
  */
 int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor, ProtobufCMessage **message)
 	must_check;
+/*
+ * The same for messages of which there are very many, without making one: the integers of the fields 1 to `count` (bit N of *given:
+ * field N is there). Fields behind them are skipped, as by any reader who does not know them.
+ */
+int image_read_integers(struct image *image, const ProtobufCMessageDescriptor *descriptor, uint64_t *values,
+			unsigned count, unsigned *given) must_check;
 int image_read_bytes(struct image *image, void *bytes, size_t size) must_check;
 int image_skip_bytes(struct image *image, uint64_t size) must_check;
 uint64_t image_position(const struct image *image);

@@ -329,13 +329,14 @@ int image_write_bytes(struct image *image, const void *bytes, size_t size)
 	return result;
 }
 
-int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor, ProtobufCMessage **message)
+/* 1: the bytes of the next record lie in the buffer from `start` on, *size of them; 0: there is none. */
+static int next_record(struct image *image, const ProtobufCMessageDescriptor *descriptor,
+		       uint32_t *record_size)
 {
 	uint64_t at = image_position(image);
 	uint32_t size;
 	int result;
 
-	*message = NULL;
 	assert(descriptor == next_descriptor(image));
 	if (left(image) == 0)
 		return 0;
@@ -350,16 +351,45 @@ int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor
 		return broken(image, "is torn: the record at offset %lu has %u bytes, but only %lu are left",
 			      (unsigned long)at, size, (unsigned long)left(image));
 	result = fill(image, size);
-	if (result < 0)
-		return result;
-	if (wire_is_sane(descriptor, image->buffer + image->start, size))
-		*message = protobuf_c_message_unpack(descriptor, NULL, size, image->buffer + image->start);
-	if (!*message)
-		return broken(image, "the record at offset %lu is not a valid %s", (unsigned long)at,
-			      descriptor->name);
+	*record_size = size;
+	return result < 0 ? result : 1;
+}
+
+static int take_record(struct image *image, const ProtobufCMessageDescriptor *descriptor, uint32_t size,
+		       bool is_valid)
+{
+	if (!is_valid)
+		return broken(image, "the record at offset %lu is not a valid %s",
+			      (unsigned long)(image_position(image) - sizeof(size)), descriptor->name);
 	image->start += size;
 	image->record_count++;
 	return 1;
+}
+
+int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor, ProtobufCMessage **message)
+{
+	uint32_t size;
+	int result = next_record(image, descriptor, &size);
+	const unsigned char *bytes = image->buffer + image->start;
+
+	*message = NULL;
+	if (result <= 0)
+		return result;
+	if (wire_is_sane(descriptor, bytes, size))
+		*message = protobuf_c_message_unpack(descriptor, NULL, size, bytes);
+	return take_record(image, descriptor, size, *message);
+}
+
+int image_read_integers(struct image *image, const ProtobufCMessageDescriptor *descriptor, uint64_t *values,
+			unsigned count, unsigned *given)
+{
+	uint32_t size;
+	int result = next_record(image, descriptor, &size);
+
+	if (result <= 0)
+		return result;
+	return take_record(image, descriptor, size,
+			   wire_take_integers(image->buffer + image->start, size, values, count, given));
 }
 
 static int check_left(const struct image *image, uint64_t size)

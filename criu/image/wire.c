@@ -1,5 +1,5 @@
 /*
- * wire.c - how deep messages are nested in a packed record. See wire.h.
+ * wire.c - packed records: how deep messages are nested in them, and integers without a message. See wire.h.
  */
 #include <stdint.h>
 #include "image/wire.h"
@@ -34,6 +34,44 @@ static bool skip(struct wire *wire, uint64_t size)
 	return true;
 }
 
+/* What stands behind a tag; *value is that of an integer, or the length. False: it is not all there, or of a type that we have not. */
+static bool skip_value(struct wire *wire, uint64_t tag, uint64_t *value)
+{
+	switch (tag & 7) {
+	case WIRE_VARINT:
+		return take_varint(wire, value);
+	case WIRE_64BIT:
+		return skip(wire, 8);
+	case WIRE_BYTES:
+		return take_varint(wire, value) && skip(wire, *value);
+	case WIRE_32BIT:
+		return skip(wire, 4);
+	default: /* groups: no message of ours has one */
+		return false;
+	}
+}
+
+bool wire_take_integers(const unsigned char *bytes, size_t size, uint64_t *values, unsigned count,
+			unsigned *given)
+{
+	struct wire wire = { bytes, bytes + size };
+
+	*given = 0;
+	while (wire.at < wire.end) {
+		uint64_t tag, value;
+
+		if (!take_varint(&wire, &tag) || !(tag >> 3) || !skip_value(&wire, tag, &value))
+			return false;
+		if (tag >> 3 > count)
+			continue;
+		if ((tag & 7) != WIRE_VARINT)
+			return false;
+		values[(tag >> 3) - 1] = value;
+		*given |= 1u << (tag >> 3);
+	}
+	return true;
+}
+
 static bool message_is_sane(const ProtobufCMessageDescriptor *descriptor, struct wire wire, unsigned depth);
 
 /* The bytes of a field: a message to look into, or anything else. */
@@ -53,34 +91,11 @@ static bool message_is_sane(const ProtobufCMessageDescriptor *descriptor, struct
 {
 	while (wire.at < wire.end) {
 		uint64_t tag, size = 0;
-		const unsigned char *start;
 
-		if (!take_varint(&wire, &tag))
-			return false;
-		switch (tag & 7) {
-		case WIRE_VARINT:
-			if (!take_varint(&wire, &size))
-				return false;
-			size = 0;
-			break;
-		case WIRE_64BIT:
-			size = 8;
-			break;
-		case WIRE_BYTES:
-			if (!take_varint(&wire, &size))
-				return false;
-			break;
-		case WIRE_32BIT:
-			size = 4;
-			break;
-		default: /* groups: no message of ours has one */
-			return false;
-		}
-		start = wire.at;
-		if (!skip(&wire, size))
+		if (!take_varint(&wire, &tag) || !skip_value(&wire, tag, &size))
 			return false;
 		if ((tag & 7) == WIRE_BYTES &&
-		    !bytes_are_sane(descriptor, tag >> 3, (struct wire){ start, wire.at }, depth))
+		    !bytes_are_sane(descriptor, tag >> 3, (struct wire){ wire.at - size, wire.at }, depth))
 			return false;
 	}
 	return true;

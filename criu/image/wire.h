@@ -15,4 +15,11 @@
  */
 bool wire_is_sane(const ProtobufCMessageDescriptor *descriptor, const unsigned char *bytes, size_t size);
 
+/*
+ * The integers of a record's fields 1 to `count`, in values[field - 1]; bit N of *given says that field N is there, and the last
+ * one counts. Other fields are skipped. False: it is torn, or one of these is no integer.
+ */
+bool wire_take_integers(const unsigned char *bytes, size_t size, uint64_t *values, unsigned count,
+			unsigned *given);
+
 #endif

@@ -16,8 +16,10 @@ struct walk {
 	struct page_stack *stack;
 	enum image_kind kind;
 	unsigned long id;
-	struct spans
-		wanted; /* what no layer up to now has, and the next must; there is room for what will be added */
+	/* What no layer up to now has, and the next must; there is room for what will be added. */
+	struct spans wanted;
+	struct spans spare; /* the other one: they take turns */
+	size_t room, spare_room;
 };
 
 static void want(struct spans *wanted, uint64_t start, uint64_t end)
@@ -102,16 +104,31 @@ static void take_piece(struct page_stack *stack, const struct pagemap_entry *ent
 		want(wanted, piece.start, *at);
 }
 
+/* What was wanted up to now; walk->wanted is empty then. Each entry, and each end of a span, begins at most one piece. */
+static struct spans take_turns(struct walk *walk, size_t entries)
+{
+	struct spans wanted = walk->wanted, spare = walk->spare;
+	size_t needed = wanted.count + entries, room = walk->spare_room;
+
+	if (room < needed) {
+		spans_free(&spare);
+		room = needed;
+		spare.items = allocate_array(room, sizeof(*spare.items));
+	}
+	walk->spare = wanted;
+	walk->spare_room = walk->room;
+	walk->wanted = (struct spans){ spare.items, 0 };
+	walk->room = room;
+	return wanted;
+}
+
 /* Both are sorted: they are gone through side by side. What is the parent's is wanted from then on. */
 static int take_wanted(struct walk *walk, size_t layer, const struct pagemap *pagemap)
 {
 	const struct pagemap_entry *entry = pagemap->entries, *end = entry + pagemap->count;
-	struct spans wanted = walk->wanted;
+	struct spans wanted = take_turns(walk, pagemap->count);
 	int result = 0;
 
-	/* Each entry, and each end of a span, begins at most one piece. */
-	walk->wanted = (struct spans){ allocate_array(wanted.count + pagemap->count, sizeof(struct span)),
-				       0 };
 	for (size_t i = 0; !result && i < wanted.count; i++) {
 		uint64_t at = wanted.items[i].start;
 
@@ -125,16 +142,15 @@ static int take_wanted(struct walk *walk, size_t layer, const struct pagemap *pa
 			take_piece(walk->stack, entry, layer, &at, wanted.items[i].end, &walk->wanted);
 		}
 	}
-	spans_free(&wanted);
 	return result;
 }
 
 /* Of the newest layer, that is, for which nobody has said yet what is wanted. */
-static void want_all(struct spans *wanted, const struct pagemap *pagemap)
+static void want_all(struct walk *walk, const struct pagemap *pagemap)
 {
-	wanted->items = allocate_array(pagemap->count, sizeof(*wanted->items));
+	take_turns(walk, pagemap->count);
 	for (size_t i = 0; i < pagemap->count; i++)
-		want(wanted, pagemap->entries[i].start,
+		want(&walk->wanted, pagemap->entries[i].start,
 		     pagemap->entries[i].start + pagemap->entries[i].count * PAGE_SIZE);
 }
 
@@ -150,7 +166,7 @@ static int take_layer(struct walk *walk, size_t layer)
 	if (result == -ENOENT && layer)
 		result = fail_absent(walk, layer, walk->wanted.items[0].start);
 	if (!result && !layer)
-		want_all(&walk->wanted, &pagemap);
+		want_all(walk, &pagemap);
 	if (!result) {
 		*grow(&stack->layers, &stack->layer_count) =
 			(struct stack_layer){ .pages_id = pagemap.pages_id, .first = stack->by_layer.count };
@@ -219,6 +235,7 @@ int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum ima
 	for (size_t layer = 1; !result && walk.wanted.count; layer++)
 		result = take_layer(&walk, layer);
 	spans_free(&walk.wanted);
+	spans_free(&walk.spare);
 	if (result)
 		page_stack_close(stack);
 	else
