@@ -147,6 +147,8 @@ static void ask_ahead(struct worker *worker)
 	if (worker->ahead == from)
 		return;
 	worker->ahead = from;
+	if (from / CHUNK_SIZE % worker->count != worker->index) /* another worker comes by here, too */
+		return;
 	page_stack_ahead(&worker->task->newborn->memory, worker->layer, from, CHUNK_SIZE);
 }
 
