@@ -151,12 +151,64 @@ static void empty(void **state unused)
 	image_store_close(store);
 }
 
+/* One entry, as bytes: what is not ours is skipped, what is torn or of another type is refused. */
+static int read_bytes(const char *bytes, uint32_t size, struct pagemap *pagemap)
+{
+	struct image_store *store = store_with(NULL, 0);
+	PagemapHead head = PAGEMAP_HEAD__INIT;
+	struct image *image;
+	int result;
+
+	assert_int_equal(image_create(store, &image, IMAGE_PAGEMAP, ID), 0);
+	assert_int_equal(image_write(image, &head.base), 0);
+	assert_int_equal(image_write_bytes(image, &size, sizeof(size)), 0);
+	assert_int_equal(image_write_bytes(image, bytes, size), 0);
+	assert_int_equal(image_close(image), 0);
+	result = pagemap_read(pagemap, store, IMAGE_PAGEMAP, ID);
+	image_store_close(store);
+	failure_clear();
+	return result;
+}
+
+static void entries_as_bytes(void **state unused)
+{
+	static const struct {
+		const char *bytes;
+		unsigned size;
+		bool is_right;
+	} cases[] = {
+		{ "\x08\x80\x20\x10\x02", 5, true },
+		{ "\x08\x80\x20\x10\x01\x28\x02\x20\x04", 9, true },
+		{ "\x32\x03\xff\xff\xff\x08\x80\x20\x10\x02", 10, true }, /* field 6, bytes */
+		{ "\x08\x80\x20\x10\x02\xc0\x3e\x01", 8, true },	  /* field 1000 */
+		{ "\x35\x01\x02\x03\x04\x08\x80\x20\x10\x02", 10, true }, /* field 6, 32 bits */
+		{ "\x10\x02", 2, false },				  /* no address */
+		{ "\x0a\x01\x20\x10\x02", 5, false },			  /* the address is bytes */
+		{ "\x08\x80", 2, false },				  /* torn */
+		{ "\x08\x80\x20\x10\x02\x32\x05", 7, false },		  /* fewer bytes than it says */
+		{ "\x08\x80\x20\x10\x02\x33", 6, false },		  /* a group */
+		{ "\x08\x80\x20\x10\x02\x00\x00", 7, false },		  /* field 0 */
+		{ "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12, false },
+	};
+
+	for (size_t i = 0; i < array_size(cases); i++) {
+		struct pagemap pagemap;
+		int result = read_bytes(cases[i].bytes, cases[i].size, &pagemap);
+
+		assert_int_equal(result == 0, cases[i].is_right);
+		if (!result)
+			assert_entry(&pagemap, 0, 1, PAGES_PRESENT, 0);
+		pagemap_free(&pagemap);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(lies, start_clean),
 		cmocka_unit_test_setup(spellings, start_clean),
 		cmocka_unit_test_setup(empty, start_clean),
+		cmocka_unit_test_setup(entries_as_bytes, start_clean),
 	};
 
 	error_init();
