@@ -1,0 +1,290 @@
+"""tracking.py - what happens between two snapshots of a chain, to the memory and to whoever tracks it: nothing may be wrong."""
+
+import os
+import shutil
+import signal
+
+from harness import chains, system
+from harness.cell import Failure, Skip
+from harness.row import Row
+
+PREVIOUS = ("--prev-images-dir", "../images1")
+
+
+def keeper_of(images):
+	with open(os.path.join(images, "tracking.img"), "rb") as file:
+		message = file.read()[12:]
+	return chains.field(message, 3)
+
+
+def track(cell, dumper, name, tracker, *options):
+	"""A snapshot while the program runs on; skips where the kernel has no such tracker."""
+	run = dumper.dump(cell.root, cell.new_images(name), [f"--track-mem={tracker}", "-R", *options])
+	if "memory cannot be tracked by" in run.error:
+		cell.kill_tree()
+		raise Skip(f"this kernel has no tracker {tracker}")
+	if run.failed:
+		raise Failure(run.describe())
+	return cell.path(name)
+
+
+def act(cell):
+	"""The program does what it does between two snapshots."""
+	if os.path.exists(cell.path("done")):
+		os.unlink(cell.path("done"))
+	os.kill(cell.root, signal.SIGUSR1)
+	if not system.wait_until(lambda: os.path.exists(cell.path("done")), 20):
+		raise Failure("the program did not do its part")
+
+
+def saved(images):
+	"""Pages that are in this layer, of tasks."""
+	return sum(count for name in chains.pagemaps(images) if not name.startswith("pagemap-shmem-")
+		   for _, count, flags in chains.read_pagemap(images, name)[1] if flags & chains.PRESENT)
+
+
+def between(tracker, loss=None, most=None):
+	"""Snapshot, loss, action, dump, restore: the program finds all as it left it. `most`: pages in the last layer."""
+	def course(cell, dumper, restorer):
+		cell.start()
+		cell.wait_ready()
+		first = track(cell, dumper, "images1", tracker)
+		if loss:
+			loss(cell, dumper, first, tracker)
+		act(cell)
+		images = cell.new_images("images3")
+		cell.dump(dumper, images, [f"--track-mem={tracker}", *PREVIOUS])
+		if most and saved(images) > most:
+			raise Failure(f"{saved(images)} pages were saved, and not at most {most}")
+		cell.restore(restorer, images)
+		cell.pause()
+		cell.finish()
+	return course
+
+
+# Losses
+
+def kill_keeper(cell, dumper, images, tracker):
+	keeper = keeper_of(images)
+	if keeper:
+		os.kill(keeper, signal.SIGKILL)
+		cell.wait_gone([keeper])
+
+
+def forget(pattern):
+	def loss(cell, dumper, images, tracker):
+		for name in os.listdir(images):
+			if name.startswith(pattern):
+				os.unlink(os.path.join(images, name))
+	return loss
+
+
+def another_chain(cell, dumper, images, tracker):
+	act(cell)
+	track(cell, dumper, "images2", tracker)
+
+
+def another_child(cell, dumper, images, tracker):
+	act(cell)
+	track(cell, dumper, "images2", tracker, *PREVIOUS)
+
+
+def failed_dump(cell, dumper, images, tracker):
+	act(cell)
+	path = cell.new_images("images2")
+	run = dumper.dump(cell.root, path, [f"--track-mem={tracker}", "-R", *PREVIOUS],
+			  environment={"CRIU_FAULT": "dump:14"})
+	if not run.failed:
+		raise Failure("the dump that was to fail did not")
+	cell.check_running()
+	shutil.rmtree(path)
+
+
+def failed_pre_dump(cell, dumper, images, tracker):
+	act(cell)
+	run = dumper.pre_dump(cell.root, cell.new_images("images2"), [f"--track-mem={tracker}", *PREVIOUS],
+			      environment={"CRIU_FAULT": "pre-dump:10"})
+	if not run.failed:
+		raise Failure("the pre-dump that was to fail did not")
+
+
+def untrack(cell, dumper, images, tracker):
+	keeper = keeper_of(images)
+	run = dumper.run("untrack", images)
+	if run.failed:
+		raise Failure(run.describe())
+	if keeper:
+		cell.wait_gone([keeper])
+	if not dumper.run("untrack", images).failed:
+		raise Failure("what is not tracked was untracked again")
+
+
+def hashes_of_another(cell, dumper, images, tracker):
+	"""Those of a later snapshot, under the names of this one's."""
+	act(cell)
+	other = track(cell, dumper, "images2", tracker)
+	for name in os.listdir(other):
+		if name.startswith("hashes-"):
+			shutil.copy(os.path.join(other, name), images)
+
+
+def pid_reused(tracker):
+	"""Another process under the same pid: one of another time. The snapshot that it is dumped upon is not of it."""
+	def course(cell, dumper, restorer):
+		cell.start()
+		cell.wait_ready()
+		before = cell.new_images("images0")
+		cell.dump(dumper, before, ["-R"])
+		act(cell)
+		track(cell, dumper, "images1", tracker)
+		cell.kill_tree()
+		cell.away_since = 0
+		cell.restore(restorer, before)
+		images = cell.new_images("images3")
+		cell.dump(dumper, images, [*PREVIOUS])
+		cell.restore(restorer, images)
+		cell.pause()
+		cell.finish()
+	return course
+
+
+# The keeper
+
+def keeper_ends(how):
+	def course(cell, dumper, restorer):
+		cell.start()
+		cell.wait_ready()
+		images = track(cell, dumper, "images1", "written")
+		keeper = keeper_of(images)
+		if system.status(keeper).get("Name") != "criu-keeper":
+			raise Failure(f"there is no keeper {keeper}")
+		how(cell, dumper, images)
+		cell.wait_gone([keeper])
+		if os.path.exists(f"/proc/{cell.root}"):
+			cell.finish()
+	return course
+
+
+def with_tree(cell, dumper, images):
+	cell.kill_tree()
+
+
+def with_images(cell, dumper, images):
+	shutil.rmtree(images)
+
+
+def with_next(cell, dumper, images):
+	track(cell, dumper, "images2", "written", *PREVIOUS)
+
+
+def with_untrack(cell, dumper, images):
+	dumper.run("untrack", images)
+
+
+# Refusals
+
+def refused(how, *expected):
+	def course(cell, dumper, restorer):
+		cell.start()
+		cell.wait_ready()
+		run = how(cell, dumper, restorer)
+		if not run.failed:
+			raise Failure("it did not fail")
+		for text in expected:
+			if text not in run.error:
+				raise Failure(f"it does not say '{text}':\n{run.describe()}")
+		cell.check_running()
+		cell.finish()
+	return course
+
+
+def upon_nothing(cell, dumper, restorer):
+	return dumper.dump(cell.root, cell.new_images(), ["-R", "--prev-images-dir", "../nowhere"])
+
+
+def upon_itself(cell, dumper, restorer):
+	images = cell.new_images()
+	cell.dump(dumper, images, ["-R"])
+	return dumper.dump(cell.root, images, ["-R", "--prev-images-dir", "."])
+
+
+def pre_dump_restored(cell, dumper, restorer):
+	images = cell.new_images()
+	cell.pre_dump(dumper, images)
+	return restorer.restore(images)
+
+
+def max_chain(cell, dumper, restorer):
+	"""Of ten snapshots, no chain is longer than three directories; each one restores."""
+	cell.start()
+	cell.wait_ready()
+	for number in range(10):
+		options = ["--prev-images-dir", f"../images{number - 1}"] if number else []
+		images = cell.new_images(f"images{number}")
+		cell.dump(dumper, images, ["-R", "--track-mem", "--max-chain", "3", *options])
+		length, directory = 1, images
+		while os.path.islink(os.path.join(directory, "parent")):
+			directory = os.path.realpath(os.path.join(directory, "parent"))
+			length += 1
+		if length > 3:
+			raise Failure(f"snapshot {number} has a chain of {length}")
+		act(cell)
+	cell.kill_tree()
+	cell.away_since = 0
+	cell.restore(restorer, images)
+	cell.finish()
+
+
+def auto_dedup(cell, dumper, restorer):
+	"""What the last snapshot replaces is freed in those before it."""
+	cell.start()
+	cell.wait_ready()
+	track(cell, dumper, "images1", "auto")
+	act(cell)
+	before = blocks(cell.path("images1"))
+	images = cell.new_images("images2")
+	cell.dump(dumper, images, ["--auto-dedup", *PREVIOUS])
+	if blocks(cell.path("images1")) >= before:
+		raise Failure("nothing was freed")
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
+def blocks(directory):
+	return sum(os.stat(os.path.join(directory, name)).st_blocks for name in os.listdir(directory))
+
+
+TRACKERS = ("written", "content", "soft-dirty")
+ACTIONS = ("write", "replace", "swap", "shift", "drop", "free", "zero", "protect", "merge", "fork", "grow", "exec")
+LOSSES = {
+	"keeper-killed": kill_keeper,
+	"tracking-deleted": forget("tracking.img"),
+	"hashes-deleted": forget("hashes-"),
+	"hashes-of-another": hashes_of_another,
+	"another-chain": another_chain,
+	"another-child": another_child,
+	"failed-dump": failed_dump,
+	"failed-pre-dump": failed_pre_dump,
+	"untracked": untrack,
+}
+FEW = {"write": 300}  # pages: what was written, what a process touches by itself, and its mapping of files
+OURS = ("ours",)
+
+ROWS = [
+	*[Row(f"tracking-{tracker}-{action}", "tracked", arguments=(action,), run=between(tracker, most=FEW.get(action)), modes=OURS)
+	  for tracker in TRACKERS for action in ACTIONS],
+	*[Row(f"tracking-{tracker}-{name}", "tracked", arguments=("replace",), run=between(tracker, loss), modes=OURS)
+	  for tracker in TRACKERS for name, loss in LOSSES.items()],
+	*[Row(f"tracking-{tracker}-pid-reused", "tracked", arguments=("replace",), run=pid_reused(tracker), modes=OURS)
+	  for tracker in TRACKERS],
+	Row("tracking-keeper-tree", "tracked", run=keeper_ends(with_tree), modes=OURS),
+	Row("tracking-keeper-images", "tracked", run=keeper_ends(with_images), modes=OURS),
+	Row("tracking-keeper-next", "tracked", run=keeper_ends(with_next), modes=OURS),
+	Row("tracking-keeper-untrack", "tracked", run=keeper_ends(with_untrack), modes=OURS),
+	Row("tracking-upon-nothing", "tracked", run=refused(upon_nothing, "cannot open the previous snapshot"), modes=OURS),
+	Row("tracking-upon-itself", "tracked", run=refused(upon_itself, "cannot be written anew"), modes=OURS),
+	Row("tracking-pre-dump-restored", "tracked", run=refused(pre_dump_restored, "is a pre-dump"), modes=OURS),
+	Row("tracking-max-chain", "tracked", run=max_chain, modes=OURS),
+	Row("tracking-auto-dedup", "tracked", run=auto_dedup, modes=OURS),
+]
