@@ -22,7 +22,16 @@ static char *memory;
 static char flags[256];
 static unsigned long wanted; /* KiB in huge pages */
 
-/* KiB in huge pages from `memory` to its end; `line` gets the flags. */
+/* "sd" is no property of a mapping: written since somebody last asked (CONFIG_MEM_SOFT_DIRTY). */
+static void copy_flags(char *to, size_t size, const char *line)
+{
+	snprintf(to, size, "%.*s", (int)strcspn(line, "\n"), line);
+	char *soft_dirty = strstr(to, " sd");
+	if (soft_dirty)
+		memmove(soft_dirty, soft_dirty + 3, strlen(soft_dirty + 3) + 1);
+}
+
+/* KiB in huge pages from `memory` to its end; `vm_flags` gets the flags. */
 static unsigned long huge_pages(char *vm_flags, size_t size)
 {
 	FILE *smaps = fopen("/proc/self/smaps", "re");
@@ -37,7 +46,7 @@ static unsigned long huge_pages(char *vm_flags, size_t size)
 		    sscanf(line, "ShmemPmdMapped: %lu", &value) == 1)
 			sum += value;
 		if (strncmp(line, "VmFlags:", 8) == 0)
-			snprintf(vm_flags, size, "%s", line);
+			copy_flags(vm_flags, size, line);
 	}
 	fclose(smaps);
 	return sum;
