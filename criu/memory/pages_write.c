@@ -113,46 +113,62 @@ static int take_run(struct page_writer *writer, const struct page_run *run, cons
 	return result;
 }
 
-/*
- * What is left of runs->items[*run] behind *done pages, and what follows in the same layer, up to `room` pages. Their number is
- * returned.
- */
-static uint64_t next_batch(const struct page_runs *runs, size_t *run, uint64_t *done, uint64_t room,
-			   struct page_run *batch, size_t *batched)
+/* Consecutive runs of a plan, or parts of them. What is to be read of them fits into the buffer. */
+struct batch {
+	struct page_run runs[MOST_RUNS], wanted[MOST_RUNS]; /* all of them; those that are to be read */
+	size_t count, wanted_count;
+};
+
+static bool is_parents(const struct page_run *run)
 {
-	uint64_t pages = 0;
+	return run->layer;
+}
 
-	for (*batched = 0;
-	     *run < runs->count && !runs->items[*run].layer && *batched < MOST_RUNS && pages < room;) {
+/* What is left of runs->items[*run] behind *done pages, and what follows, with up to `room` pages to be read. */
+static void next_batch(const struct page_runs *runs, size_t *run, uint64_t *done, uint64_t room,
+		       struct batch *batch)
+{
+	for (batch->count = batch->wanted_count = 0;
+	     *run < runs->count && batch->count < MOST_RUNS && room;) {
 		const struct page_run *from = &runs->items[*run];
-		uint64_t take = min(from->count - *done, room - pages);
+		uint64_t take = is_parents(from) ? from->count : min(from->count - *done, room);
+		struct page_run *added = &batch->runs[batch->count++];
 
-		batch[(*batched)++] = (struct page_run){ .start = from->start + *done * PAGE_SIZE,
-							 .count = take };
-		pages += take;
+		*added = (struct page_run){ .start = from->start + *done * PAGE_SIZE,
+					    .count = take,
+					    .layer = from->layer };
+		if (!is_parents(from)) {
+			batch->wanted[batch->wanted_count++] = *added;
+			room -= take;
+		}
 		*done += take;
 		if (*done == from->count) {
 			++*run;
 			*done = 0;
 		}
 	}
-	return pages;
 }
 
-/* The source is asked for `batch`, and may give less of each run than its room in the buffer. */
-static int write_batch(struct page_writer *writer, struct page_run *batch, size_t batched, char *buffer,
-		       unsigned flags, bool skips_zeros, page_source *source, void *from)
+/* The source may give less of each run than its room in the buffer. */
+static int write_batch(struct page_writer *writer, struct batch *batch, char *buffer, unsigned flags,
+		       bool skips_zeros, page_source *source, void *from)
 {
-	uint64_t asked[MOST_RUNS];
+	struct page_statistics *statistics = writer->statistics;
+	const struct page_run *read = batch->wanted;
 	char *bytes = buffer, *place = buffer;
-	int result;
+	int result = batch->wanted_count ? source(from, batch->wanted, batch->wanted_count, buffer) : 0;
 
-	for (size_t i = 0; i < batched; i++)
-		asked[i] = batch[i].count;
-	result = source(from, batch, batched, buffer);
-	for (size_t i = 0; !result && i < batched; i++) {
-		result = take_run(writer, &batch[i], bytes, flags, skips_zeros, &place);
-		bytes += asked[i] * PAGE_SIZE;
+	for (size_t i = 0; !result && i < batch->count; i++) {
+		const struct page_run *run = &batch->runs[i];
+
+		statistics->scanned += run->count;
+		if (is_parents(run)) {
+			statistics->unchanged += run->count;
+			result = add_entry(writer, run->start, run->count, PAGES_IN_PARENT);
+		} else {
+			result = take_run(writer, read++, bytes, flags, skips_zeros, &place);
+			bytes += run->count * PAGE_SIZE;
+		}
 	}
 	return result ?: stream_advance(writer->stream, place - buffer);
 }
@@ -160,29 +176,20 @@ static int write_batch(struct page_writer *writer, struct page_run *batch, size_
 int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags,
 		    bool skips_zeros, page_source *source, void *from)
 {
-	struct page_statistics *statistics = writer->statistics;
-	struct page_run batch[MOST_RUNS];
+	const struct page_statistics *statistics = writer->statistics;
+	struct batch batch;
 	uint64_t done = 0; /* pages of runs->items[i] */
 	int result = 0;
 
 	for (size_t i = 0; !result && i < runs->count;) {
-		size_t batched, room;
-		char *buffer;
+		size_t room;
+		char *buffer = stream_buffer(writer->stream, &room);
 
-		if (runs->items[i].layer) {
-			statistics->scanned += runs->items[i].count;
-			statistics->unchanged += runs->items[i].count;
-			result = add_entry(writer, runs->items[i].start, runs->items[i].count,
-					   PAGES_IN_PARENT);
-			i++;
-			continue;
-		}
-		buffer = stream_buffer(writer->stream, &room);
 		if (!buffer)
 			return -EIO;
-		statistics->scanned += next_batch(runs, &i, &done, room / PAGE_SIZE, batch, &batched);
+		next_batch(runs, &i, &done, room / PAGE_SIZE, &batch);
+		result = write_batch(writer, &batch, buffer, flags, skips_zeros, source, from);
 		progress_amount(statistics->scanned << PAGE_SHIFT, statistics->expected << PAGE_SHIFT);
-		result = write_batch(writer, batch, batched, buffer, flags, skips_zeros, source, from);
 	}
 	return result;
 }
