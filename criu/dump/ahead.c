@@ -131,6 +131,18 @@ static void read_process(struct ahead *ahead, pid_t pid, int proc)
 	*grow(&ahead->processes, &ahead->count) = process;
 }
 
+void dump_list_tree(pid_t root, pid_t **pids, size_t *count)
+{
+	*grow(pids, count) = root;
+	for (size_t i = 0; i < *count; i++) {
+		autoclose int proc = proc_open((*pids)[i]);
+
+		if (proc >= 0)
+			proc_read_children(proc, pids, count);
+	}
+	failure_clear();
+}
+
 /* Who is found here is not yet the tree: that is found by freezing. Nor is anything here a failure of the dump. */
 int dump_read_ahead(void *context)
 {
@@ -139,14 +151,11 @@ int dump_read_ahead(void *context)
 	size_t count = 0;
 
 	dump->ahead = allocate(sizeof(*dump->ahead));
-	*grow(&pids, &count) = dump->options->tree;
+	dump_list_tree(dump->options->tree, &pids, &count);
 	for (size_t i = 0; i < count; i++) {
 		autoclose int proc = proc_open(pids[i]);
 
-		if (proc < 0)
-			continue;
-		proc_read_children(proc, &pids, &count);
-		if (is_large(proc))
+		if (proc >= 0 && is_large(proc))
 			read_process(dump->ahead, pids[i], proc);
 	}
 	failure_clear();

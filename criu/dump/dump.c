@@ -79,6 +79,7 @@ static const struct step dump_steps[] = {
 	{ "open the previous snapshot", open_previous, NULL, false },
 	{ "begin the images", begin_images, NULL, false },		  /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
+	{ "make room", dump_make_room, dump_give_room_up, false },	  /* for what was written since the previous snapshot */
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: what changes yet is in vain */
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
 	{ "look at the processes", dump_look, NULL, false },		  /* refuses, before anything is touched */
@@ -192,6 +193,7 @@ static int run(const struct options *options, bool is_pre_dump)
 		result = dump_save_statistics(&dump);
 	if (!result)
 		tidy_chain(&dump);
+	dump_give_room_up(&dump);
 	pre_dump_forget(&dump);
 	tracking_close(&dump.tracking);
 	shared_memory_close(&dump.snapshot);

@@ -21,6 +21,9 @@ struct dump {
 	int work_directory;
 	struct scripts scripts;
 	struct tracking tracking;
+	struct stream_reserve room;	 /* room.c: for the pages … */
+	pid_t room_for;			 /* … of this process, … */
+	struct page_writer *late_writer; /* … which are written when the processes run on */
 	struct page_statistics pages, shared_pages;
 	bool is_pre_dump;	       /* memory only, and the tree runs on */
 	struct pre_dumped *pre_dumped; /* pre_dump.c: one a task */
@@ -45,6 +48,7 @@ int dump_look(void *dump);
 TaskKobjIdsEntry *dump_make_ids(uint32_t number);
 /* ahead.c: reads the mappings of large processes before the freeze, and proves afterwards that they are still so */
 int dump_read_ahead(void *dump);
+void dump_list_tree(pid_t root, pid_t **pids, size_t *count); /* while it runs: who is there now */
 bool dump_take_areas_ahead(struct dump *dump, struct task *task,
 			   struct page_runs *guards); /* into task->vmas */
 void dump_forget_ahead(void *dump);
@@ -59,6 +63,9 @@ void dump_leave(void *dump);
 int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma);
 int dump_settle_rings(void *dump);
 void dump_ring_entries(struct task *task);
+/* room.c */
+int dump_make_room(void *dump);
+void dump_give_room_up(void *dump);
 /* memory.c */
 int dump_memory(void *dump);
 int dump_shared_memory(struct dump *dump);

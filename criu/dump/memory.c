@@ -82,7 +82,7 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 
 	return page_writer_open(writer, dump->snapshot.images, IMAGE_PAGEMAP, task->pid,
 				dump->next_pages_id++, tracking_hashing(&dump->tracking, false, &hashing),
-				&dump->pages);
+				task->pid == dump->room_for ? &dump->room : NULL, &dump->pages);
 }
 
 static int save_task(struct dump *dump, struct task *task)
@@ -103,6 +103,10 @@ static int save_task(struct dump *dump, struct task *task)
 	if (!result)
 		result = tracked_begin(&dump->tracking, &tracked);
 	tracked_close(&tracked);
+	if (task->pid == dump->room_for && dump->room.memory) {
+		dump->late_writer = writer;
+		return result;
+	}
 	return page_writer_close(writer) ?: result;
 }
 

@@ -6,6 +6,7 @@
 
 #include "image/image.h"
 #include "memory/runs.h"
+#include "memory/stream.h"
 
 /* Flags of a pagemap entry, and of the page server's commands. */
 #define PAGES_IN_PARENT 1
@@ -26,10 +27,13 @@ struct page_hashing {
 	uint64_t snapshot; /* the id of the one that is being made */
 };
 
-/* `kind` and `id` name the pagemap image; `pages_id` the pages image, unique in the directory. `hashing` NULL: no hashes. */
+/*
+ * `kind` and `id` name the pagemap image; `pages_id` the pages image, unique in the directory. `hashing` NULL: no hashes; `reserve` NULL: no
+ * more than a few buffers (stream.h).
+ */
 int page_writer_open(struct page_writer **writer, struct image_store *store, enum image_kind kind,
 		     unsigned long id, uint32_t pages_id, const struct page_hashing *hashing,
-		     struct page_statistics *statistics);
+		     const struct stream_reserve *reserve, struct page_statistics *statistics);
 
 /*
  * Where pages come from: fills `buffer` with the pages of `runs[0…count)`, one behind the other. 0 or -errno, recorded. Where

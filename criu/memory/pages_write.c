@@ -27,7 +27,7 @@ struct page_writer {
 
 int page_writer_open(struct page_writer **opened, struct image_store *store, enum image_kind kind,
 		     unsigned long id, uint32_t pages_id, const struct page_hashing *hashing,
-		     struct page_statistics *statistics)
+		     const struct stream_reserve *reserve, struct page_statistics *statistics)
 {
 	struct page_writer *writer = allocate(sizeof(*writer));
 	PagemapHead head = PAGEMAP_HEAD__INIT;
@@ -39,7 +39,8 @@ int page_writer_open(struct page_writer **opened, struct image_store *store, enu
 	if (!result)
 		result = image_create(store, &writer->pages, IMAGE_PAGES, pages_id);
 	if (!result)
-		result = stream_open(&writer->stream, image_fd(writer->pages), image_name(writer->pages));
+		result = stream_open(&writer->stream, image_fd(writer->pages), image_name(writer->pages),
+				     reserve);
 	if (!result && hashing)
 		result = hash_writer_open(&writer->hashes, store, pages_id, hashing->seed, hashing->snapshot);
 	head.pages_id = pages_id;

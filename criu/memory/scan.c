@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+#include "arch/arch.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "memory/scan.h"
@@ -343,4 +344,29 @@ bool scan_is_clean(struct scanner *scanner, uint64_t address)
 	return pread(scanner->pagemap, &entry, sizeof(entry), address / PAGE_SIZE * sizeof(entry)) ==
 		       sizeof(entry) &&
 	       entry & (ENTRY_PRESENT | ENTRY_SWAPPED) && !(entry & ENTRY_SOFT_DIRTY);
+}
+
+uint64_t scan_count_written(struct scanner *scanner)
+{
+	uint64_t pages = 0;
+
+	for (uint64_t start = 0; start < arch_task_size();) {
+		struct scan_request request = {
+			.start = start,
+			.end = arch_task_size(),
+			.ranges = (uintptr_t)scanner->ranges,
+			.range_count = RANGES,
+			.all_of = CATEGORY_TRACKED | CATEGORY_WRITTEN,
+			.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+			.returned = CATEGORY_WRITTEN,
+		};
+		long found = ask_kernel(scanner, &request);
+
+		if (found < 0)
+			return 0;
+		for (long i = 0; i < found; i++)
+			pages += (scanner->ranges[i].end - scanner->ranges[i].start) / PAGE_SIZE;
+		start = request.walk_end;
+	}
+	return pages;
 }

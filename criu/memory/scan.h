@@ -50,6 +50,8 @@ int scan_pages(struct scanner *scanner, const struct scan *scan, struct page_run
 /* From now on (Linux 6.7) the pages of [start, end), anonymous memory, are write-protected, and so noted when they are written. */
 int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end);
 
+/* How many pages are noted as written (NOTE_WRITTEN); 0 if that cannot be told. The process may be running. */
+uint64_t scan_count_written(struct scanner *scanner);
 /* Is the page there, and its soft-dirty bit clear? */
 bool scan_is_clean(struct scanner *scanner, uint64_t address);
 

@@ -173,7 +173,8 @@ static int save_one(struct snapshot *snapshot, const struct tracking *tracking, 
 
 	if (!result)
 		result = page_writer_open(&writer, snapshot->images, IMAGE_SHMEM_PAGEMAP, object->id,
-					  pages_id, tracking_hashing(tracking, true, &hashing), statistics);
+					  pages_id, tracking_hashing(tracking, true, &hashing), NULL,
+					  statistics);
 	if (!result)
 		result = tracking_plan_shared(tracking, object->id, pages_of_object, object, &runs, &plan);
 	if (!result)

@@ -46,7 +46,9 @@ struct stream {
 	const char *name;
 	char *memory; /* of all buffers */
 	uint64_t offset;
-	struct buffer buffers[BUFFERS];
+	bool is_lent; /* … by a reserve */
+	struct buffer *buffers;
+	size_t count;
 	size_t current; /* the buffer that is being filled; the writer follows in the same order */
 	pthread_t writer;
 	bool has_writer;
@@ -59,24 +61,57 @@ struct stream {
 	int error; /* positive */
 };
 
-int stream_open(struct stream **opened, int fd, const char *name)
+int stream_reserve_make(struct stream_reserve *reserve, size_t size)
+{
+	*reserve = (struct stream_reserve){ 0 };
+	size = round_up(size, BUFFER_SIZE);
+	if (size <= BUFFERS * BUFFER_SIZE)
+		return 0;
+	reserve->memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+			       -1, 0);
+	if (reserve->memory == MAP_FAILED) {
+		reserve->memory = NULL;
+		return -errno;
+	}
+	reserve->size = size;
+	return 0;
+}
+
+void stream_reserve_free(struct stream_reserve *reserve)
+{
+	if (reserve->memory)
+		munmap(reserve->memory, reserve->size);
+	*reserve = (struct stream_reserve){ 0 };
+}
+
+static int take_memory(struct stream *stream, const struct stream_reserve *reserve)
+{
+	stream->is_lent = reserve && reserve->memory;
+	stream->count = stream->is_lent ? reserve->size / BUFFER_SIZE : BUFFERS;
+	stream->memory = stream->is_lent ? reserve->memory :
+					   mmap(NULL, BUFFERS * BUFFER_SIZE, PROT_READ | PROT_WRITE,
+						MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (stream->memory != MAP_FAILED)
+		return 0;
+	stream->memory = NULL;
+	return fail(errno, "no memory for buffers");
+}
+
+int stream_open(struct stream **opened, int fd, const char *name, const struct stream_reserve *reserve)
 {
 	struct stream *stream = allocate(sizeof(*stream));
+	int result;
 
 	*opened = stream;
 	stream->fd = fd;
 	stream->name = name;
 	pthread_mutex_init(&stream->lock, NULL);
 	pthread_cond_init(&stream->changed, NULL);
-	stream->memory = mmap(NULL, BUFFERS * BUFFER_SIZE, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (stream->memory == MAP_FAILED) {
-		stream->memory = NULL;
-		return fail(errno, "no memory for buffers");
-	}
-	for (size_t i = 0; i < BUFFERS; i++)
+	result = take_memory(stream, reserve);
+	stream->buffers = allocate_array(stream->count, sizeof(*stream->buffers));
+	for (size_t i = 0; !result && i < stream->count; i++)
 		stream->buffers[i].bytes = stream->memory + i * BUFFER_SIZE;
-	return 0;
+	return result;
 }
 
 /* ---- the writer ---- */
@@ -119,7 +154,7 @@ static void *write_behind(void *argument)
 		buffer->filled = 0;
 		if (result)
 			stream->error = -result;
-		next = (next + 1) % BUFFERS;
+		next = (next + 1) % stream->count;
 		pthread_cond_signal(&stream->changed);
 	}
 	pthread_mutex_unlock(&stream->lock);
@@ -184,7 +219,7 @@ static int submit(struct stream *stream)
 	buffer->is_full = true;
 	pthread_cond_signal(&stream->changed);
 	pthread_mutex_unlock(&stream->lock);
-	stream->current = (stream->current + 1) % BUFFERS;
+	stream->current = (stream->current + 1) % stream->count;
 	return 0;
 }
 
@@ -224,8 +259,9 @@ int stream_close(struct stream *stream)
 	}
 	pthread_mutex_destroy(&stream->lock);
 	pthread_cond_destroy(&stream->changed);
-	if (stream->memory)
+	if (stream->memory && !stream->is_lent)
 		munmap(stream->memory, BUFFERS * BUFFER_SIZE);
+	free(stream->buffers);
 	free(stream);
 	return result;
 }

@@ -11,8 +11,21 @@
 
 struct stream;
 
-/* From the start of `fd`, which stays the caller's. 0 or -errno, recorded; `name` is for messages and stays valid. */
-int stream_open(struct stream **stream, int fd, const char *name);
+/* Memory that is there already, for a stream whose filler must not wait: neither for the disk nor for page faults. */
+struct stream_reserve {
+	char *memory; /* NULL: there is none */
+	size_t size;
+};
+
+int stream_reserve_make(struct stream_reserve *reserve,
+			size_t size); /* 0 or -errno, not recorded; too little: none */
+void stream_reserve_free(struct stream_reserve *reserve);
+
+/*
+ * From the start of `fd`, which stays the caller's. 0 or -errno, recorded; `name` is for messages and stays valid. The stream's buffers
+ * are those of the reserve, which outlives it, if that has any; `reserve` may be NULL.
+ */
+int stream_open(struct stream **stream, int fd, const char *name, const struct stream_reserve *reserve);
 /* Where the next bytes go: page-aligned, *room of them, at least a page. Waits for a buffer. NULL: writing failed, recorded. */
 char *stream_buffer(struct stream *stream, size_t *room);
 /* So many bytes were put there: whole pages, at most the room. */

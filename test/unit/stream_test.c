@@ -65,7 +65,7 @@ static void holds_what_was_put(void **state unused)
 			int fd = memfd_create("stream", MFD_CLOEXEC);
 			struct stream *stream;
 
-			assert_int_equal(stream_open(&stream, fd, "test"), 0);
+			assert_int_equal(stream_open(&stream, fd, "test", NULL), 0);
 			assert_int_equal(put(stream, pages[i], most[j]), 0);
 			assert_int_equal(stream_close(stream), 0);
 			check(fd, pages[i], most[j]);
@@ -96,7 +96,7 @@ static void tells_a_full_disk(void **state unused)
 		assert_true(fd >= 0);
 		unlink(path);
 		failure_clear();
-		assert_int_equal(stream_open(&stream, fd, "test"), 0);
+		assert_int_equal(stream_open(&stream, fd, "test", NULL), 0);
 		result = put(stream, pages[i], 64);
 		result = stream_close(stream) ?: result;
 		assert_true(result < 0);
