@@ -1,8 +1,8 @@
 /*
  * content.c - compares memory with what the parent snapshot has, by hashes. See content.h.
  *
- * The work is cut into pieces: pages that lie one behind the other in memory and in one image of the parent. Threads take one
- * piece after the other: read it, hash it, read the parent's hashes (or bytes), note which pages are equal.
+ * The work is cut into pieces: pages that lie one behind the other. Threads take one piece after the other: read it, hash it, read the
+ * parent's hashes (or bytes), wherever in its chain they are, note which pages are equal.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -21,9 +21,7 @@
 
 struct piece {
 	uint64_t start, count;
-	uint64_t first;	 /* its number among the own pages */
-	uint32_t layer;	 /* where the parent has them … */
-	uint64_t offset; /* … in the pages image, bytes */
+	uint64_t first; /* its number among the own pages */
 };
 
 struct comparison {
@@ -67,83 +65,78 @@ void content_close(struct content *content)
 
 /* ---- the pieces ---- */
 
-static void add_pieces(struct comparison *comparison, uint64_t start, uint64_t end, uint64_t first,
-		       const struct page_run *run)
-{
-	for (uint64_t at = start, count; at < end; at += count * PAGE_SIZE) {
-		count = min((end - at) / PAGE_SIZE, (uint64_t)PIECE_PAGES);
-		*grow(&comparison->pieces, &comparison->piece_count) = (struct piece){
-			.start = at,
-			.count = count,
-			.first = first + (at - start) / PAGE_SIZE,
-			.layer = run->layer,
-			.offset = run->offset + (at - run->start),
-		};
-	}
-}
-
-/* Pages that the parent does not have are in no piece: they have changed. */
 static void cut(struct comparison *comparison, const struct page_runs *own)
 {
-	const struct page_runs *theirs = &comparison->content->stack.runs;
-	size_t next = own->count ? page_runs_find(theirs, own->items[0].start) : 0;
 	uint64_t first = 0;
 
-	for (size_t i = 0; i < own->count; i++) {
-		const struct page_run *run = &own->items[i];
-		uint64_t end = page_run_end(run);
-
-		while (next < theirs->count && page_run_end(&theirs->items[next]) <= run->start)
-			next++;
-		for (size_t t = next; t < theirs->count && theirs->items[t].start < end; t++) {
-			uint64_t from = max(theirs->items[t].start, run->start);
-
-			add_pieces(comparison, from, min(page_run_end(&theirs->items[t]), end),
-				   first + (from - run->start) / PAGE_SIZE, &theirs->items[t]);
+	for (size_t i = 0; i < own->count; i++)
+		for (uint64_t page = 0, count; page < own->items[i].count; page += count, first += count) {
+			count = min(own->items[i].count - page, (uint64_t)PIECE_PAGES);
+			*grow(&comparison->pieces, &comparison->piece_count) =
+				(struct piece){ own->items[i].start + page * PAGE_SIZE, count, first };
 		}
-		first += run->count;
-	}
 }
 
 /* ---- the threads ---- */
 
-static bool compare_hashes(struct comparison *comparison, const struct piece *piece, const char *pages)
+/* Pages of a piece that the parent has in one place. */
+struct part {
+	const char *pages;
+	uint64_t count, first;
+	uint32_t layer;
+	uint64_t offset; /* in the pages image, bytes */
+};
+
+static bool compare_hashes(struct comparison *comparison, const struct part *part)
 {
 	const struct content *content = comparison->content;
 	struct page_hash theirs[PIECE_PAGES];
 
-	if (page_hashes_read(&content->hashes[piece->layer], piece->offset / PAGE_SIZE, piece->count, theirs))
+	if (page_hashes_read(&content->hashes[part->layer], part->offset / PAGE_SIZE, part->count, theirs))
 		return false;
-	for (uint64_t i = 0; i < piece->count; i++) {
-		struct page_hash ours = page_hash(pages + i * PAGE_SIZE, content->seed);
+	for (uint64_t i = 0; i < part->count; i++) {
+		struct page_hash ours = page_hash(part->pages + i * PAGE_SIZE, content->seed);
 
-		comparison->is_equal[piece->first + i] = !memcmp(&ours, &theirs[i], sizeof(ours));
+		comparison->is_equal[part->first + i] = !memcmp(&ours, &theirs[i], sizeof(ours));
 	}
 	return true;
 }
 
-static int compare_bytes(struct comparison *comparison, const struct piece *piece, const char *pages,
-			 char *buffer)
+static int compare_bytes(struct comparison *comparison, const struct part *part, char *buffer)
 {
-	int result = page_stack_read(&comparison->content->stack, piece->layer, buffer, piece->count,
-				     piece->offset);
+	int result = page_stack_read(&comparison->content->stack, part->layer, buffer, part->count,
+				     part->offset);
 
-	for (uint64_t i = 0; !result && i < piece->count; i++)
-		comparison->is_equal[piece->first + i] = !memcmp(pages + i * PAGE_SIZE,
-								 buffer + i * PAGE_SIZE, PAGE_SIZE);
+	for (uint64_t i = 0; !result && i < part->count; i++)
+		comparison->is_equal[part->first + i] = !memcmp(part->pages + i * PAGE_SIZE,
+								buffer + i * PAGE_SIZE, PAGE_SIZE);
 	return result;
 }
 
+/* Pages that the parent does not have are in no part: they have changed. Nor are those that have vanished meanwhile. */
 static int compare_piece(struct comparison *comparison, const struct piece *piece, char *pages, char *buffer)
 {
+	const struct page_runs *theirs = &comparison->content->stack.runs;
 	struct page_run run = { .start = piece->start, .count = piece->count };
-	struct piece found = *piece;
 	int result = comparison->source(comparison->from, &run, 1, pages);
+	uint64_t end = page_run_end(&run);
 
-	found.count = run.count; /* what has vanished meanwhile is not compared */
-	if (result || compare_hashes(comparison, &found, pages))
-		return result;
-	return compare_bytes(comparison, &found, pages, buffer);
+	for (size_t i = page_runs_find(theirs, run.start);
+	     !result && i < theirs->count && theirs->items[i].start < end; i++) {
+		const struct page_run *found = &theirs->items[i];
+		uint64_t from = max(found->start, run.start), to = min(page_run_end(found), end);
+		struct part part = {
+			.pages = pages + (from - run.start),
+			.count = (to - from) / PAGE_SIZE,
+			.first = piece->first + (from - run.start) / PAGE_SIZE,
+			.layer = found->layer,
+			.offset = found->offset + (from - found->start),
+		};
+
+		if (part.count && !compare_hashes(comparison, &part))
+			result = compare_bytes(comparison, &part, buffer);
+	}
+	return result;
 }
 
 static void *compare_pieces(void *argument)
