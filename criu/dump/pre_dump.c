@@ -39,9 +39,27 @@ int pre_dump_look(void *context)
 	return 0;
 }
 
-static bool is_wanted(const struct vma *vma)
+/*
+ * What the dump will save whole in any case (the vdso, AIO rings) is of use only to another criu that goes on with the chain: it looks in
+ * the parent for every page that is clean.
+ */
+static bool is_wanted(const struct dump *dump, const struct vma *vma)
 {
-	return vma_is_private(vma) && !vma_is_saved_whole(vma) && !(vma->flags & MAP_DROPPABLE);
+	return vma_is_private(vma) && !(vma->flags & MAP_DROPPABLE) &&
+	       (!vma_is_saved_whole(vma) || dump->tracking.begins == &tracker_soft_dirty);
+}
+
+static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct area_pages *area)
+{
+	const struct vma *vma = area->vma;
+
+	if (!vma_is_saved_whole(vma))
+		return tracked_scan(&dump->tracking, &pre_dumped->tracked, vma, vma->start, vma->end,
+				    &area->changed, &area->unchanged);
+	page_runs_add(&area->changed, &(struct page_run){ .start = vma->start,
+							  .count = vma_length(vma) / PAGE_SIZE,
+							  .offset = vma->start });
+	return 0;
 }
 
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
@@ -52,12 +70,11 @@ static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct ta
 		const struct vma *vma = &task->vmas.items[i];
 		struct area_pages *area;
 
-		if (!is_wanted(vma))
+		if (!is_wanted(dump, vma))
 			continue;
 		area = grow(&pre_dumped->areas, &pre_dumped->count);
 		area->vma = vma;
-		result = tracked_scan(&dump->tracking, &pre_dumped->tracked, vma, vma->start, vma->end,
-				      &area->changed, &area->unchanged);
+		result = scan_area(dump, pre_dumped, area);
 	}
 	return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
 }

@@ -181,6 +181,35 @@ def with_untrack(cell, dumper, images):
 	dumper.run("untrack", images)
 
 
+# With another criu
+
+def mixed(cell, dumper, restorer):
+	"""Each snapshot by the other criu than the one before: a pre-dump, a snapshot while it runs, the dump; then the restore."""
+	cell.start()
+	cell.wait_ready()
+	cell.pause()
+	track_as(cell, cell.pre_dump, dumper, "images1")
+	cell.pause()
+	track_as(cell, cell.dump, restorer, "images2", "-R", *PREVIOUS)
+	cell.pause()
+	images = cell.new_images("images3")
+	track_as(cell, cell.dump, dumper, "images3", "--prev-images-dir", "../images2")
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
+def track_as(cell, take, criu, name, *options):
+	"""With soft-dirty bits, the one tracker that both know. Cell.dump() ends the program when a dump fails."""
+	track = "--track-mem" if criu.is_peer else "--track-mem=soft-dirty"
+	try:
+		take(criu, cell.path(name) if os.path.exists(cell.path(name)) else cell.new_images(name), [track, *options])
+	except Failure as failure:
+		if "racking memory is not available" in str(failure) or "cannot be tracked by" in str(failure):
+			raise Skip("this kernel has no tracker soft-dirty")
+		raise
+
+
 # Refusals
 
 def refused(how, *expected):
@@ -278,6 +307,8 @@ ROWS = [
 	  for tracker in TRACKERS for name, loss in LOSSES.items()],
 	*[Row(f"tracking-{tracker}-pid-reused", "tracked", arguments=("replace",), run=pid_reused(tracker), modes=OURS)
 	  for tracker in TRACKERS],
+	*[Row(f"tracking-mixed-{program}", program, run=mixed, modes=("ours-to-peer", "peer-to-ours"))
+	  for program in ("memory", "memory_shared", "tree", "cow")],
 	Row("tracking-keeper-tree", "tracked", run=keeper_ends(with_tree), modes=OURS),
 	Row("tracking-keeper-images", "tracked", run=keeper_ends(with_images), modes=OURS),
 	Row("tracking-keeper-next", "tracked", run=keeper_ends(with_next), modes=OURS),
