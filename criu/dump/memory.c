@@ -35,7 +35,7 @@ static int save_whole(const struct dump *dump, struct page_writer *writer, const
 	struct page_runs runs = { 0 };
 	int result;
 
-	page_runs_add(&runs, &(struct page_run){ .start = vma->start, .count = vma_length(vma) / PAGE_SIZE });
+	page_runs_add_range(&runs, vma->start, vma->end);
 	result = save_runs(dump, writer, &runs, vma, memory);
 	page_runs_free(&runs);
 	return result;

@@ -56,9 +56,7 @@ static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct ar
 	if (!vma_is_saved_whole(vma))
 		return tracked_scan(&dump->tracking, &pre_dumped->tracked, vma, vma->start, vma->end,
 				    &area->changed, &area->unchanged);
-	page_runs_add(&area->changed, &(struct page_run){ .start = vma->start,
-							  .count = vma_length(vma) / PAGE_SIZE,
-							  .offset = vma->start });
+	page_runs_add_range(&area->changed, vma->start, vma->end);
 	return 0;
 }
 

@@ -193,8 +193,8 @@ static void sort_out(const struct comparison *comparison, const struct page_runs
 		for (uint64_t page = 0; page < own->items[i].count; page++, number++) {
 			uint64_t start = own->items[i].start + page * PAGE_SIZE;
 
-			page_runs_add(comparison->is_equal[number] ? unchanged : changed,
-				      &(struct page_run){ .start = start, .count = 1, .offset = start });
+			page_runs_add_range(comparison->is_equal[number] ? unchanged : changed, start,
+					    start + PAGE_SIZE);
 		}
 }
 

@@ -16,6 +16,12 @@ void page_runs_add(struct page_runs *runs, const struct page_run *run)
 		*grow(&runs->items, &runs->count) = *run;
 }
 
+void page_runs_add_range(struct page_runs *runs, uint64_t start, uint64_t end)
+{
+	page_runs_add(runs, &(struct page_run){
+				    .start = start, .count = (end - start) / PAGE_SIZE, .offset = start });
+}
+
 void page_runs_free(struct page_runs *runs)
 {
 	free(runs->items);

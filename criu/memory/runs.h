@@ -29,6 +29,11 @@ static inline uint64_t page_run_end(const struct page_run *run)
 
 /* Appends pages behind the last run; joins them with it if they follow it, in memory and in the image, and are of its kind. */
 void page_runs_add(struct page_runs *runs, const struct page_run *run);
+/*
+ * Pages of memory, of which nobody knows yet where they lie in an image. Neighbours are joined: with offsets equal to addresses, what
+ * follows in memory follows in the image, too.
+ */
+void page_runs_add_range(struct page_runs *runs, uint64_t start, uint64_t end);
 void page_runs_free(struct page_runs *runs);
 /* The first run that ends behind `address`; runs->count if there is none. */
 size_t page_runs_find(const struct page_runs *runs, uint64_t address);

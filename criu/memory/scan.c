@@ -84,6 +84,21 @@ static long ask_kernel(struct scanner *scanner, struct scan_request *request)
 	return found < 0 ? -errno : found;
 }
 
+/*
+ * The next ranges of a walk: their number; -errno, not recorded. The walk is over when request->start has come to its end.
+ */
+static long next_ranges(struct scanner *scanner, struct scan_request *request)
+{
+	long found;
+
+	request->ranges = (uintptr_t)scanner->ranges;
+	request->range_count = RANGES;
+	found = ask_kernel(scanner, request);
+	if (found >= 0)
+		request->start = request->walk_end;
+	return found;
+}
+
 static bool knows_category(struct scanner *scanner, uint64_t category)
 {
 	struct scan_request request = { .any_of = category, .returned = category };
@@ -118,13 +133,6 @@ void scanner_close(struct scanner *scanner)
 	free(scanner);
 }
 
-static void add_range(struct page_runs *runs, uint64_t start, uint64_t end)
-{
-	/* Neighbours are joined: with offsets equal to addresses, what follows in memory follows in the image, too. */
-	page_runs_add(runs, &(struct page_run){
-				    .start = start, .count = (end - start) / PAGE_SIZE, .offset = start });
-}
-
 static int report(const struct scan_request *request, long error)
 {
 	return fail(-error, "cannot scan the page tables from %#llx to %#llx",
@@ -147,28 +155,26 @@ static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struc
 			    (scanner->has_guards ? CATEGORY_GUARD : 0);
 	uint64_t note = scan->note == NOTE_WRITTEN ? CATEGORY_TRACKED | CATEGORY_WRITTEN : 0;
 
-	for (uint64_t start = scan->start; start < scan->end;) {
-		struct scan_request request = {
-			.start = start,
-			.end = scan->end,
-			.ranges = (uintptr_t)scanner->ranges,
-			.range_count = RANGES,
-			.inverted = unwanted,
-			.all_of = unwanted,
-			.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
-			.returned = CATEGORY_PRESENT | CATEGORY_SWAPPED | note,
-		};
-		long found = ask_kernel(scanner, &request);
+	struct scan_request request = {
+		.start = scan->start,
+		.end = scan->end,
+		.inverted = unwanted,
+		.all_of = unwanted,
+		.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+		.returned = CATEGORY_PRESENT | CATEGORY_SWAPPED | note,
+	};
+
+	while (request.start < request.end) {
+		long found = next_ranges(scanner, &request);
 
 		if (found < 0)
 			return report(&request, found);
 		for (long i = 0; i < found; i++) {
 			const struct scan_range *range = &scanner->ranges[i];
 
-			add_range(is_unwritten(scan, range->categories) ? unchanged : changed, range->start,
-				  range->end);
+			page_runs_add_range(is_unwritten(scan, range->categories) ? unchanged : changed,
+					    range->start, range->end);
 		}
-		start = request.walk_end;
 	}
 	return 0;
 }
@@ -176,44 +182,40 @@ static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struc
 /* We want to be told what is found, for else the kernel protects all that is there and leaves markers where nothing is (Linux 6.18). */
 int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end)
 {
-	while (start < end) {
-		struct scan_request request = {
-			.flags = SCAN_PROTECTS | SCAN_CHECKS,
-			.start = start,
-			.end = end,
-			.ranges = (uintptr_t)scanner->ranges,
-			.range_count = RANGES,
-			.all_of = CATEGORY_WRITTEN,
-			.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
-			.returned = CATEGORY_PRESENT,
-		};
-		long found = ask_kernel(scanner, &request);
+	struct scan_request request = {
+		.flags = SCAN_PROTECTS | SCAN_CHECKS,
+		.start = start,
+		.end = end,
+		.all_of = CATEGORY_WRITTEN,
+		.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+		.returned = CATEGORY_PRESENT,
+	};
+
+	while (request.start < request.end) {
+		long found = next_ranges(scanner, &request);
 
 		if (found < 0)
 			return report(&request, found);
-		start = request.walk_end;
 	}
 	return 0;
 }
 
 int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct page_runs *runs)
 {
-	while (scanner->has_guards && start < end) {
-		struct scan_request request = {
-			.start = start,
-			.end = end,
-			.ranges = (uintptr_t)scanner->ranges,
-			.range_count = RANGES,
-			.any_of = CATEGORY_GUARD,
-			.returned = CATEGORY_GUARD,
-		};
-		long found = ask_kernel(scanner, &request);
+	struct scan_request request = {
+		.start = start,
+		.end = end,
+		.any_of = CATEGORY_GUARD,
+		.returned = CATEGORY_GUARD,
+	};
+
+	while (scanner->has_guards && request.start < request.end) {
+		long found = next_ranges(scanner, &request);
 
 		if (found < 0)
 			return report(&request, found);
 		for (long i = 0; i < found; i++)
-			add_range(runs, scanner->ranges[i].start, scanner->ranges[i].end);
-		start = request.walk_end;
+			page_runs_add_range(runs, scanner->ranges[i].start, scanner->ranges[i].end);
 	}
 	return 0;
 }
@@ -305,8 +307,8 @@ static void sort_table(const struct scanner *scanner, const struct scan *scan, u
 		if (!(entry & (ENTRY_PRESENT | ENTRY_SWAPPED)) || entry & ENTRY_GUARD ||
 		    (scan->is_file && entry & ENTRY_FILE))
 			continue;
-		add_range(is_same && is_clean(scanner, scan, entry) ? unchanged : changed, address,
-			  address + PAGE_SIZE);
+		page_runs_add_range(is_same && is_clean(scanner, scan, entry) ? unchanged : changed, address,
+				    address + PAGE_SIZE);
 	}
 	if (scan->noted)
 		note_frames(scanner, scan->noted, start, entries, count);
@@ -348,25 +350,21 @@ bool scan_is_clean(struct scanner *scanner, uint64_t address)
 
 uint64_t scan_count_written(struct scanner *scanner)
 {
+	struct scan_request request = {
+		.end = arch_task_size(),
+		.all_of = CATEGORY_TRACKED | CATEGORY_WRITTEN,
+		.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+		.returned = CATEGORY_WRITTEN,
+	};
 	uint64_t pages = 0;
 
-	for (uint64_t start = 0; start < arch_task_size();) {
-		struct scan_request request = {
-			.start = start,
-			.end = arch_task_size(),
-			.ranges = (uintptr_t)scanner->ranges,
-			.range_count = RANGES,
-			.all_of = CATEGORY_TRACKED | CATEGORY_WRITTEN,
-			.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
-			.returned = CATEGORY_WRITTEN,
-		};
-		long found = ask_kernel(scanner, &request);
+	while (request.start < request.end) {
+		long found = next_ranges(scanner, &request);
 
 		if (found < 0)
 			return 0;
 		for (long i = 0; i < found; i++)
 			pages += (scanner->ranges[i].end - scanner->ranges[i].start) / PAGE_SIZE;
-		start = request.walk_end;
 	}
 	return pages;
 }

@@ -16,9 +16,8 @@ static int read_coverage(struct page_runs *runs, struct image_store *parent, pid
 	int result = pagemap_read(&pagemap, parent, IMAGE_PAGEMAP, pid);
 
 	for (size_t i = 0; !result && i < pagemap.count; i++)
-		page_runs_add(runs, &(struct page_run){ .start = pagemap.entries[i].start,
-							.count = pagemap.entries[i].count,
-							.offset = pagemap.entries[i].start });
+		page_runs_add_range(runs, pagemap.entries[i].start,
+				    pagemap.entries[i].start + pagemap.entries[i].count * PAGE_SIZE);
 	pagemap_free(&pagemap);
 	return result == -ENOENT ? 0 : result;
 }
@@ -62,12 +61,6 @@ void tracked_close(struct tracked *tracked)
 	*tracked = (struct tracked){ .userfaultfd = -1, .memory.mem = -1 };
 }
 
-static void append(struct page_runs *runs, const struct page_runs *more)
-{
-	for (size_t i = 0; i < more->count; i++)
-		page_runs_add(runs, &more->items[i]);
-}
-
 int tracked_scan(const struct tracking *tracking, struct tracked *tracked, const struct vma *vma,
 		 uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged)
 {
@@ -77,26 +70,21 @@ int tracked_scan(const struct tracking *tracking, struct tracked *tracked, const
 		.is_file = vma->status & VMA_FILE_PRIVATE,
 		.known = &tracked->known,
 	};
-	struct page_runs written = { 0 }, clean = { 0 };
 	int result;
 
 	if (tracked->is_trusted && tracker_can_note(vma))
 		scan.note = tracking->looks->note;
 	if (tracking->begins == &tracker_soft_dirty && tracker_soft_dirty.vouches(tracked, vma))
 		scan.noted = &tracked->noted;
-	result = scan_pages(tracked->scanner, &scan, &written, &clean);
+	result = scan_pages(tracked->scanner, &scan, changed, unchanged);
 	/* Only asked about what there is: to vouch for a mapping may cost a system call. */
-	if (!result && clean.count && !tracking->looks->vouches(tracked, vma)) {
-		page_runs_free(&written);
-		page_runs_free(&clean);
+	if (!result && unchanged->count && !tracking->looks->vouches(tracked, vma)) {
+		page_runs_free(changed);
+		page_runs_free(unchanged);
 		scan.note = NOTE_NOTHING;
 		scan.noted = NULL;
-		result = scan_pages(tracked->scanner, &scan, &written, &clean);
+		result = scan_pages(tracked->scanner, &scan, changed, unchanged);
 	}
-	append(changed, &written);
-	append(unchanged, &clean);
-	page_runs_free(&written);
-	page_runs_free(&clean);
 	return result;
 }
 

@@ -7,13 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "image/inventory.h"
 #include "image/message.h"
 #include "kernel/probe.h"
 #include "memory/pagemap.h"
@@ -25,7 +25,7 @@ const struct tracker tracker_content = { .name = "content", .number = 3, .note =
 /* The best one first. */
 static const struct tracker *const trackers[] = { &tracker_written, &tracker_soft_dirty, &tracker_content };
 
-const struct tracker *tracker_find(const char *name)
+static const struct tracker *find_name(const char *name)
 {
 	for (size_t i = 0; i < array_size(trackers); i++)
 		if (!strcmp(trackers[i]->name, name))
@@ -97,12 +97,6 @@ static bool is_current(const struct tracking *tracking, const struct tracker *tr
 	return tracker == &tracker_content || (noted->boot_id && !strcmp(noted->boot_id, tracking->boot_id));
 }
 
-static void forget_noted(struct tracking *tracking)
-{
-	image_free(tracking->noted);
-	tracking->noted = NULL;
-}
-
 static int read_noted(struct tracking *tracking)
 {
 	int result = image_read_single(tracking->parent, IMAGE_TRACKING, 0,
@@ -115,7 +109,8 @@ static int read_noted(struct tracking *tracking)
 		log_info("what %s noted is of another snapshot, or of another boot of this machine",
 			 image_store_name(tracking->parent));
 		tracking->looks = NULL;
-		forget_noted(tracking);
+		image_free(tracking->noted);
+		tracking->noted = NULL;
 	}
 	return 0;
 }
@@ -169,7 +164,7 @@ ssize_t tracking_find_noted(const struct tracking *tracking, const struct task *
 
 static int choose_named(struct tracking *tracking, const char *name)
 {
-	const struct tracker *tracker = tracker_find(name);
+	const struct tracker *tracker = find_name(name);
 
 	if (!tracker)
 		return fail(EINVAL, "there is no tracker of memory called %s", name);
@@ -211,14 +206,6 @@ static int choose(struct tracking *tracking, const struct tracking_request *requ
 	return result;
 }
 
-static int random_number(uint64_t *number)
-{
-	/* So few bytes come in one piece (getrandom(2)). */
-	if (getrandom(number, sizeof(*number), 0) != sizeof(*number))
-		return fail(errno, "no random numbers");
-	return 0;
-}
-
 static void read_boot_id(struct tracking *tracking)
 {
 	autofree char *text = NULL;
@@ -230,12 +217,15 @@ static void read_boot_id(struct tracking *tracking)
 int tracking_open(struct tracking *tracking, struct image_store *images,
 		  const struct tracking_request *request)
 {
-	int result;
+	int result = 0;
 
-	*tracking = (struct tracking){ .images = images };
+	*tracking = (struct tracking){
+		.images = images,
+		.snapshot = inventory_new_id(),
+		.seed = inventory_new_id(),
+	};
 	read_boot_id(tracking);
-	result = random_number(&tracking->snapshot) ?: random_number(&tracking->seed);
-	if (!result && request->previous)
+	if (request->previous)
 		result = open_parent(tracking, request->previous) ?: look_at_parent(tracking);
 	if (!result && tracking->noted)
 		tracking->seed = tracking->noted->hash_seed;
@@ -337,12 +327,11 @@ int tracked_begin(struct tracking *tracking, struct tracked *tracked)
 {
 	const struct tracker *tracker = tracking->begins;
 	size_t kept = tracking->kept_count;
-	const char *why = NULL;
-	int result = 0;
+	const char *why = "what the previous snapshot noted cannot be withdrawn";
+	int result;
 
 	if (!tracker)
 		return 0;
-	why = "what the previous snapshot noted cannot be withdrawn";
 	result = use_up(tracking);
 	if (!result && tracker->begin)
 		result = tracker->begin(tracking, tracked, &why);

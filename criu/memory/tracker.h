@@ -36,8 +36,6 @@ struct tracker {
 };
 extern const struct tracker tracker_soft_dirty, tracker_written, tracker_content;
 
-const struct tracker *tracker_find(const char *name); /* NULL: there is none */
-
 /* One snapshot's. All zero is one that neither has a parent nor begins to track. */
 struct tracking {
 	struct image_store *images;
@@ -111,7 +109,7 @@ struct tracked {
 /* 0 or -errno, recorded. To be closed in any case. */
 int tracked_open(struct tracked *tracked, struct tracking *tracking, struct task *task);
 void tracked_close(struct tracked *tracked);
-/* What the task has in [start, end) of a private mapping; added to what is there. */
+/* What the task has in [start, end) of a private mapping, into two empty lists. */
 int tracked_scan(const struct tracking *tracking, struct tracked *tracked, const struct vma *vma,
 		 uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged);
 /* What becomes of it in the snapshot: see page_runs_plan(). Both are used up. */
