@@ -22,6 +22,7 @@ struct dump {
 	struct scripts scripts;
 	struct tracking tracking;
 	struct stream_reserve room;	 /* room.c: for the pages … */
+	struct aside *reads_aside;	 /* … read by two, … */
 	pid_t room_for;			 /* … of this process, … */
 	struct page_writer *late_writer; /* … which are written when the processes run on */
 	struct page_statistics pages, shared_pages;

@@ -93,6 +93,8 @@ static int save_task(struct dump *dump, struct task *task)
 
 	if (!result)
 		result = dump_open_writer(dump, task, &writer);
+	if (task->pid == dump->room_for)
+		tracked.memory.aside = dump->reads_aside;
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 

@@ -4,7 +4,8 @@
  * What was written since the parent snapshot is little, and could be read in a few milliseconds. But then it has to go somewhere: into the
  * page cache, whose fresh pages cost more than reading does (2 ms for 1 MiB here, where a page of the machine is slow the first
  * time it is touched). So the largest process that was tracked gets buffers for all that it has written by now, which
- * are touched already; what is in them is written to the images when the processes run on.
+ * are touched already; what is in them is written to the images when the processes run on. And a second thread stands ready to
+ * read into them, too.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -51,6 +52,8 @@ int dump_make_room(void *context)
 	size = min(size, (size_t)sysconf(_SC_AVPHYS_PAGES) / 8 * PAGE_SIZE);
 	if (stream_reserve_make(&dump->room, size))
 		log_debug("no room for %zu KiB that process %d has written", size >> 10, dump->room_for);
+	if (dump->room.memory)
+		dump->reads_aside = aside_start();
 	failure_clear();
 	return 0;
 }
@@ -60,5 +63,6 @@ void dump_give_room_up(void *context)
 	struct dump *dump = context;
 
 	page_writer_close(steal_pointer(&dump->late_writer));
+	aside_end(steal_pointer(&dump->reads_aside));
 	stream_reserve_free(&dump->room);
 }

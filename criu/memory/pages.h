@@ -4,6 +4,7 @@
 #ifndef CRIU_MEMORY_PAGES_H
 #define CRIU_MEMORY_PAGES_H
 
+#include "base/aside.h"
 #include "image/image.h"
 #include "memory/runs.h"
 #include "memory/stream.h"
@@ -52,6 +53,7 @@ int page_writer_close(struct page_writer *writer);
 /* Sources: the memory of a task (`from`: struct task_memory *), a file (`from`: its descriptor, as int *). */
 struct task_memory {
 	pid_t pid;
+	struct aside *aside; /* reads the second half of a large part; not owned; NULL: nobody does */
 	int pidfd;
 	int mem;	    /* /proc/PID/mem, for what process_vm_readv() may not or should not read; -1 */
 	bool has_relatives; /* what is to be read next is shared with others since a fork */

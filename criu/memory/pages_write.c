@@ -14,7 +14,8 @@
 #include "memory/stream.h"
 #include "pagemap.pb-c.h"
 
-#define MOST_RUNS 1024 /* in one call of the source; no more than IOV_MAX */
+#define MOST_READ 1024		  /* runs in one call of the source; no more than IOV_MAX */
+#define MOST_RUNS (2 * MOST_READ) /* with those of the parent in between */
 
 struct page_writer {
 	struct image *pagemap, *pages;
@@ -116,7 +117,7 @@ static int take_run(struct page_writer *writer, const struct page_run *run, cons
 
 /* Consecutive runs of a plan, or parts of them. What is to be read of them fits into the buffer. */
 struct batch {
-	struct page_run runs[MOST_RUNS], wanted[MOST_RUNS]; /* all of them; those that are to be read */
+	struct page_run runs[MOST_RUNS], wanted[MOST_READ]; /* all of them; those that are to be read */
 	size_t count, wanted_count;
 };
 
@@ -130,7 +131,7 @@ static void next_batch(const struct page_runs *runs, size_t *run, uint64_t *done
 		       struct batch *batch)
 {
 	for (batch->count = batch->wanted_count = 0;
-	     *run < runs->count && batch->count < MOST_RUNS && room;) {
+	     *run < runs->count && batch->count < MOST_RUNS && batch->wanted_count < MOST_READ && room;) {
 		const struct page_run *from = &runs->items[*run];
 		uint64_t take = is_parents(from) ? from->count : min(from->count - *done, room);
 		struct page_run *added = &batch->runs[batch->count++];

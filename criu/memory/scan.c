@@ -2,15 +2,13 @@
  * scan.c - finds a task's own pages: with the ioctl PAGEMAP_SCAN of /proc/PID/pagemap (Linux 6.7), which walks page tables
  * and returns ranges; on older kernels, and for soft-dirty bits, by reading pagemap, eight bytes a page.
  *
- * Measured on 2 GiB of present pages, Linux 6.18: 1.6 ms with the ioctl, 27 ms by reading.
+ * Measured on 2 GiB of present pages, Linux 6.18: 1.6 ms with the ioctl, 27 ms by reading; 1.2 ms where 1 % was written.
  *
  * "Unchanged" is said of a page only when nothing else can be true:
  *  - Where a written page was dropped and then read, the kernel maps its page of zeros, and does not mark that soft-dirty. The huge
  *    page of zeros is not told by PAGEMAP_SCAN as such before Linux 6.17. A page of zeros is nobody's alone, so bit 56 of a
  *    pagemap entry is clear; of those pages /proc/kpageflags tells which are zeros, to who may read it.
  *  - A page table may have been moved: see struct frames.
- *  - In a file mapping, a dropped page that was write-protected leaves a marker which looks like a swapped page: swapped
- *    pages count as changed there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -141,19 +139,15 @@ static int report(const struct scan_request *request, long error)
 
 /* ---- by the ioctl ---- */
 
-static bool is_unwritten(const struct scan *scan, uint64_t categories)
+/* In a file mapping even a page of zeros is the task's own: without it the file would show. */
+static uint64_t unwanted_in(const struct scanner *scanner, const struct scan *scan)
 {
-	return scan->note == NOTE_WRITTEN && categories & CATEGORY_TRACKED &&
-	       !(categories & CATEGORY_WRITTEN) && !(scan->is_file && categories & CATEGORY_SWAPPED);
+	return (scan->is_file ? CATEGORY_FILE : CATEGORY_ZERO) | (scanner->has_guards ? CATEGORY_GUARD : 0);
 }
 
-static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
-			 struct page_runs *unchanged)
+static int scan_present(struct scanner *scanner, const struct scan *scan, struct page_runs *changed)
 {
-	/* In a file mapping even a page of zeros is the task's own: without it the file would show. */
-	uint64_t unwanted = (scan->is_file ? CATEGORY_FILE : CATEGORY_ZERO) |
-			    (scanner->has_guards ? CATEGORY_GUARD : 0);
-	uint64_t note = scan->note == NOTE_WRITTEN ? CATEGORY_TRACKED | CATEGORY_WRITTEN : 0;
+	uint64_t unwanted = unwanted_in(scanner, scan);
 
 	struct scan_request request = {
 		.start = scan->start,
@@ -161,7 +155,52 @@ static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struc
 		.inverted = unwanted,
 		.all_of = unwanted,
 		.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
-		.returned = CATEGORY_PRESENT | CATEGORY_SWAPPED | note,
+		.returned = CATEGORY_PRESENT | CATEGORY_SWAPPED,
+	};
+
+	while (request.start < request.end) {
+		long found = next_ranges(scanner, &request);
+
+		if (found < 0)
+			return report(&request, found);
+		for (long i = 0; i < found; i++)
+			page_runs_add_range(changed, scanner->ranges[i].start, scanner->ranges[i].end);
+	}
+	return 0;
+}
+
+/* Is all of it in mappings with asynchronous write protection? 1: yes; -errno, recorded. Asked of mappings, not of pages. */
+static int is_tracked(struct scanner *scanner, const struct scan *scan)
+{
+	struct scan_request request = {
+		.start = scan->start,
+		.end = scan->end,
+		.max_pages = 1,
+		.inverted = CATEGORY_TRACKED,
+		.all_of = CATEGORY_TRACKED,
+		.returned = CATEGORY_TRACKED,
+	};
+	long found = next_ranges(scanner, &request);
+
+	return found < 0 ? report(&request, found) : !found && request.start == request.end;
+}
+
+/*
+ * To be told of every page costs the kernel four times the walk. So it tells all but what is present and protected (also where
+ * there is no page, and no page table), and what lies in between is unchanged.
+ */
+static int scan_written(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
+			struct page_runs *unchanged)
+{
+	const uint64_t exists = CATEGORY_PRESENT | CATEGORY_SWAPPED, unwanted = unwanted_in(scanner, scan);
+	uint64_t told = scan->start; /* up to here */
+
+	struct scan_request request = {
+		.start = scan->start,
+		.end = scan->end,
+		.inverted = CATEGORY_PRESENT,
+		.any_of = CATEGORY_WRITTEN | CATEGORY_PRESENT,
+		.returned = CATEGORY_WRITTEN | exists | unwanted,
 	};
 
 	while (request.start < request.end) {
@@ -172,21 +211,43 @@ static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struc
 		for (long i = 0; i < found; i++) {
 			const struct scan_range *range = &scanner->ranges[i];
 
-			page_runs_add_range(is_unwritten(scan, range->categories) ? unchanged : changed,
-					    range->start, range->end);
+			if (told < range->start)
+				page_runs_add_range(unchanged, told, range->start);
+			told = range->end;
+			if (range->categories & exists && !(range->categories & unwanted))
+				page_runs_add_range(range->categories & CATEGORY_WRITTEN ? changed :
+											   unchanged,
+						    range->start, range->end);
 		}
 	}
+	if (told < scan->end)
+		page_runs_add_range(unchanged, told, scan->end);
 	return 0;
 }
 
-/* We want to be told what is found, for else the kernel protects all that is there and leaves markers where nothing is (Linux 6.18). */
+static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
+			 struct page_runs *unchanged)
+{
+	int tracked = scan->note == NOTE_WRITTEN && !scan->is_file ? is_tracked(scanner, scan) : 0;
+
+	if (tracked < 0)
+		return tracked;
+	return tracked ? scan_written(scanner, scan, changed, unchanged) :
+			 scan_present(scanner, scan, changed);
+}
+
+/*
+ * We want to be told what is found, for else the kernel protects all that is there and leaves markers where nothing is (Linux
+ * 6.18). A page of zeros is nothing: protected, it would look like a page that the task has.
+ */
 int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end)
 {
 	struct scan_request request = {
 		.flags = SCAN_PROTECTS | SCAN_CHECKS,
 		.start = start,
 		.end = end,
-		.all_of = CATEGORY_WRITTEN,
+		.inverted = CATEGORY_ZERO,
+		.all_of = CATEGORY_WRITTEN | CATEGORY_ZERO,
 		.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
 		.returned = CATEGORY_PRESENT,
 	};

@@ -12,6 +12,8 @@
 #include "base/memory.h"
 #include "memory/pages.h"
 
+#define WORTH_HALVING 128 /* pages; to wake a thread takes as long as to read some 30 */
+
 int pages_of_file(void *from, struct page_run *runs, size_t count, char *buffer)
 {
 	for (size_t i = 0; i < count; i++) {
@@ -79,19 +81,66 @@ static bool has_ended(const struct task_memory *memory)
 	return memory->is_running && poll(&process, 1, 0) != 0;
 }
 
+/* Consecutive runs, read in one call. */
+struct part {
+	pid_t pid;
+	const struct page_run *runs;
+	size_t count;
+	char *buffer;
+	bool is_read; /* all of it */
+};
+
+static void read_part(void *argument)
+{
+	struct part *part = argument;
+	struct iovec here = { part->buffer, 0 }, there[IOV_MAX];
+
+	there[0] = here;
+	for (size_t i = 0; i < part->count; i++) {
+		const struct page_run *run = &part->runs[i];
+
+		there[i] = (struct iovec){ (void *)(uintptr_t)run->start, run->count * PAGE_SIZE };
+		here.iov_len += there[i].iov_len;
+	}
+	part->is_read = process_vm_readv(part->pid, &here, 1, there, part->count, 0) == (ssize_t)here.iov_len;
+}
+
+static uint64_t count_pages(const struct page_run *runs, size_t count)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < count; i++)
+		pages += runs[i].count;
+	return pages;
+}
+
+/* Scattered pages are in nobody's cache: two threads wait for them half as long. */
+static bool read_halves(const struct task_memory *memory, struct part *whole)
+{
+	struct part first = *whole, second = *whole;
+	uint64_t pages = 0, all = count_pages(whole->runs, whole->count);
+
+	if (!memory->aside || all < WORTH_HALVING) {
+		read_part(whole);
+		return whole->is_read;
+	}
+	for (first.count = 0; pages < all / 2; first.count++)
+		pages += whole->runs[first.count].count;
+	second.runs += first.count;
+	second.count -= first.count;
+	second.buffer += pages * PAGE_SIZE;
+	aside_do(memory->aside, read_part, &second);
+	read_part(&first);
+	aside_wait(memory->aside);
+	return first.is_read && second.is_read;
+}
+
 int pages_of_task(void *from, struct page_run *runs, size_t count, char *buffer)
 {
 	struct task_memory *memory = from;
-	struct iovec here = { buffer, 0 }, there[IOV_MAX];
+	struct part all = { .pid = memory->pid, .runs = runs, .count = count, .buffer = buffer };
 
-	there[0] = here;
-	for (size_t i = 0; i < count; i++) {
-		there[i] = (struct iovec){ (void *)(uintptr_t)runs[i].start, runs[i].count * PAGE_SIZE };
-		here.iov_len += there[i].iov_len;
-	}
-	if (!memory->has_relatives &&
-	    process_vm_readv(memory->pid, &here, 1, there, count, 0) == (ssize_t)here.iov_len &&
-	    !has_ended(memory))
+	if (!memory->has_relatives && read_halves(memory, &all) && !has_ended(memory))
 		return 0;
 	return read_by_file(memory, runs, count, buffer);
 }

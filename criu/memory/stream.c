@@ -29,13 +29,15 @@
 #include "base/memory.h"
 #include "memory/stream.h"
 
-#define BUFFER_SIZE (256UL << 10) /* is written in one call */
+#define BUFFER_SIZE (256UL << 10) /* as much is written in one call */
 #define BUFFERS	    8
+#define LENT_SIZE   (4UL << 20) /* of a reserve, to be filled in one go */
 
 #define BEGUN_AT_ONCE (4UL << 20) /* so much is given to the disk together */
 
 struct buffer {
 	char *bytes;
+	size_t size;
 	size_t filled;
 	uint64_t offset; /* in the file */
 	bool is_full;	 /* and the writer's; under the lock */
@@ -45,8 +47,9 @@ struct stream {
 	int fd;
 	const char *name;
 	char *memory; /* of all buffers */
-	uint64_t offset;
+	size_t size;
 	bool is_lent; /* … by a reserve */
+	uint64_t offset;
 	struct buffer *buffers;
 	size_t count;
 	size_t current; /* the buffer that is being filled; the writer follows in the same order */
@@ -64,7 +67,7 @@ struct stream {
 int stream_reserve_make(struct stream_reserve *reserve, size_t size)
 {
 	*reserve = (struct stream_reserve){ 0 };
-	size = round_up(size, BUFFER_SIZE);
+	size = round_up(size, PAGE_SIZE);
 	if (size <= BUFFERS * BUFFER_SIZE)
 		return 0;
 	reserve->memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
@@ -87,14 +90,25 @@ void stream_reserve_free(struct stream_reserve *reserve)
 static int take_memory(struct stream *stream, const struct stream_reserve *reserve)
 {
 	stream->is_lent = reserve && reserve->memory;
-	stream->count = stream->is_lent ? reserve->size / BUFFER_SIZE : BUFFERS;
+	stream->size = stream->is_lent ? reserve->size : BUFFERS * BUFFER_SIZE;
 	stream->memory = stream->is_lent ? reserve->memory :
-					   mmap(NULL, BUFFERS * BUFFER_SIZE, PROT_READ | PROT_WRITE,
+					   mmap(NULL, stream->size, PROT_READ | PROT_WRITE,
 						MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (stream->memory != MAP_FAILED)
 		return 0;
 	stream->memory = NULL;
 	return fail(errno, "no memory for buffers");
+}
+
+static void make_buffers(struct stream *stream)
+{
+	size_t each = stream->is_lent ? LENT_SIZE : BUFFER_SIZE;
+
+	stream->count = round_up(stream->size, each) / each;
+	stream->buffers = allocate_array(stream->count, sizeof(*stream->buffers));
+	for (size_t i = 0; i < stream->count; i++)
+		stream->buffers[i] = (struct buffer){ .bytes = stream->memory + i * each,
+						      .size = min(each, stream->size - i * each) };
 }
 
 int stream_open(struct stream **opened, int fd, const char *name, const struct stream_reserve *reserve)
@@ -108,9 +122,8 @@ int stream_open(struct stream **opened, int fd, const char *name, const struct s
 	pthread_mutex_init(&stream->lock, NULL);
 	pthread_cond_init(&stream->changed, NULL);
 	result = take_memory(stream, reserve);
-	stream->buffers = allocate_array(stream->count, sizeof(*stream->buffers));
-	for (size_t i = 0; !result && i < stream->count; i++)
-		stream->buffers[i].bytes = stream->memory + i * BUFFER_SIZE;
+	if (!result)
+		make_buffers(stream);
 	return result;
 }
 
@@ -119,9 +132,12 @@ int stream_open(struct stream **opened, int fd, const char *name, const struct s
 /* The disk begins early, so that the sync at the end of the dump has little to wait for. A hint: only speed depends on it. */
 static int write_buffer(struct stream *stream, const struct buffer *buffer)
 {
-	int result = write_all_at(stream->fd, buffer->bytes, buffer->filled, buffer->offset);
 	uint64_t end = buffer->offset + buffer->filled;
+	int result = 0;
 
+	for (size_t done = 0; !result && done < buffer->filled; done += BUFFER_SIZE)
+		result = write_all_at(stream->fd, buffer->bytes + done,
+				      min(buffer->filled - done, BUFFER_SIZE), buffer->offset + done);
 	if (end - stream->begun >= BEGUN_AT_ONCE) {
 		sync_file_range(stream->fd, stream->begun, end - stream->begun, SYNC_FILE_RANGE_WRITE);
 		stream->begun = end;
@@ -179,29 +195,50 @@ static int report(const struct stream *stream)
 	return stream->error ? fail(stream->error, "cannot write %s", stream->name) : 0;
 }
 
+static int write_now(struct stream *stream, struct buffer *buffer)
+{
+	stream->error = -write_buffer(stream, buffer);
+	buffer->filled = 0;
+	buffer->is_full = false;
+	return report(stream);
+}
+
+static int write_full(struct stream *stream)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < stream->count; i++)
+		if (stream->buffers[i].is_full)
+			result = write_now(stream, &stream->buffers[i]);
+	return result;
+}
+
+/* … by a thread, from now on, or at once where there is none. */
+static int have_written(struct stream *stream)
+{
+	if (!stream->has_writer)
+		start_writer(stream);
+	return stream->has_writer ? 0 : write_full(stream);
+}
+
 char *stream_buffer(struct stream *stream, size_t *room)
 {
 	struct buffer *buffer = &stream->buffers[stream->current];
 	int error;
 
+	if (!stream->has_writer && buffer->is_full && have_written(stream))
+		return NULL;
 	pthread_mutex_lock(&stream->lock);
 	while (buffer->is_full)
 		pthread_cond_wait(&stream->changed, &stream->lock);
 	error = stream->error;
 	pthread_mutex_unlock(&stream->lock);
-	*room = BUFFER_SIZE - buffer->filled;
+	*room = buffer->size - buffer->filled;
 	if (error) {
 		report(stream);
 		return NULL;
 	}
 	return buffer->bytes + buffer->filled;
-}
-
-static int write_now(struct stream *stream, struct buffer *buffer)
-{
-	stream->error = -write_buffer(stream, buffer);
-	buffer->filled = 0;
-	return report(stream);
 }
 
 /* The buffer that is being filled is to be written; the next one is to be filled. */
@@ -211,16 +248,13 @@ static int submit(struct stream *stream)
 
 	buffer->offset = stream->offset;
 	stream->offset += buffer->filled;
-	if (!stream->has_writer && !stream->current)
-		start_writer(stream);
-	if (!stream->has_writer)
-		return write_now(stream, buffer);
 	pthread_mutex_lock(&stream->lock);
 	buffer->is_full = true;
 	pthread_cond_signal(&stream->changed);
 	pthread_mutex_unlock(&stream->lock);
 	stream->current = (stream->current + 1) % stream->count;
-	return 0;
+	/* Who lent memory does not want to share the processor with a writer as long as there is room. */
+	return stream->is_lent ? 0 : have_written(stream);
 }
 
 int stream_advance(struct stream *stream, size_t size)
@@ -228,7 +262,7 @@ int stream_advance(struct stream *stream, size_t size)
 	struct buffer *buffer = &stream->buffers[stream->current];
 
 	buffer->filled += size;
-	return buffer->filled < BUFFER_SIZE ? 0 : submit(stream);
+	return buffer->filled < buffer->size ? 0 : submit(stream);
 }
 
 static void end_writer(struct stream *stream)
@@ -251,8 +285,8 @@ int stream_close(struct stream *stream)
 		return 0;
 	last = &stream->buffers[stream->current];
 	end_writer(stream);
-	result = report(stream);
-	/* Full buffers have all been written; after an error nothing more is. */
+	/* After an error nothing more is written. */
+	result = report(stream) ?: write_full(stream);
 	if (!result && last->filled) {
 		last->offset = stream->offset;
 		result = write_now(stream, last);
@@ -260,7 +294,7 @@ int stream_close(struct stream *stream)
 	pthread_mutex_destroy(&stream->lock);
 	pthread_cond_destroy(&stream->changed);
 	if (stream->memory && !stream->is_lent)
-		munmap(stream->memory, BUFFERS * BUFFER_SIZE);
+		munmap(stream->memory, stream->size);
 	free(stream->buffers);
 	free(stream);
 	return result;

@@ -11,7 +11,10 @@
 
 struct stream;
 
-/* Memory that is there already, for a stream whose filler must not wait: neither for the disk nor for page faults. */
+/*
+ * Memory that is there already, for a stream whose filler must not wait: neither for the disk nor for page faults, nor for a
+ * writer's share of memory and processor. Nothing is written before it is full.
+ */
 struct stream_reserve {
 	char *memory; /* NULL: there is none */
 	size_t size;

@@ -55,22 +55,61 @@ static void check(int fd, size_t pages, size_t most)
 	}
 }
 
-static void holds_what_was_put(void **state unused)
+static void hold_what_is_put(const struct stream_reserve *reserve)
 {
-	static const size_t pages[] = { 0, 1, 63, 64, 65, 128, 511, 512, 513, 5000 },
-			    most[] = { 1, 3, 64, 1000 };
+	static const size_t pages[] = { 0, 1, 63, 64, 65, 128, 511, 512, 513, 1023, 1024, 1025, 5000 },
+			    most[] = { 1, 3, 64, 1000, 2000 };
 
 	for (size_t i = 0; i < array_size(pages); i++)
 		for (size_t j = 0; j < array_size(most); j++) {
 			int fd = memfd_create("stream", MFD_CLOEXEC);
 			struct stream *stream;
 
-			assert_int_equal(stream_open(&stream, fd, "test", NULL), 0);
+			assert_int_equal(stream_open(&stream, fd, "test", reserve), 0);
 			assert_int_equal(put(stream, pages[i], most[j]), 0);
 			assert_int_equal(stream_close(stream), 0);
 			check(fd, pages[i], most[j]);
 			close(fd);
 		}
+}
+
+static void holds_what_was_put(void **state unused)
+{
+	hold_what_is_put(NULL);
+}
+
+/* Less than what is put, as much, and more; whole buffers and not. */
+static void holds_what_was_put_into_a_reserve(void **state unused)
+{
+	static const size_t pages[] = { 0, 600, 1024, 2000, 6000 };
+
+	for (size_t i = 0; i < array_size(pages); i++) {
+		struct stream_reserve reserve;
+
+		assert_int_equal(stream_reserve_make(&reserve, pages[i] * PAGE_SIZE), 0);
+		assert_int_equal(!reserve.memory, !pages[i]);
+		hold_what_is_put(&reserve);
+		stream_reserve_free(&reserve);
+	}
+}
+
+/* As long as there is room, nothing is written. */
+static void writes_late_from_a_reserve(void **state unused)
+{
+	int fd = memfd_create("stream", MFD_CLOEXEC);
+	struct stream_reserve reserve;
+	struct stream *stream;
+	struct stat found;
+
+	assert_int_equal(stream_reserve_make(&reserve, 3000 * PAGE_SIZE), 0);
+	assert_int_equal(stream_open(&stream, fd, "test", &reserve), 0);
+	assert_int_equal(put(stream, 3000, 64), 0);
+	assert_int_equal(fstat(fd, &found), 0);
+	assert_int_equal(found.st_size, 0);
+	assert_int_equal(stream_close(stream), 0);
+	check(fd, 3000, 64);
+	stream_reserve_free(&reserve);
+	close(fd);
 }
 
 static void nothing_to_close(void **state unused)
@@ -79,7 +118,7 @@ static void nothing_to_close(void **state unused)
 }
 
 /* A file that may not grow any more stands for a full disk. */
-static void tells_a_full_disk(void **state unused)
+static void tell_a_full_disk(const struct stream_reserve *reserve)
 {
 	static const size_t pages[] = { 30, 300, 3000 };
 	struct rlimit old, small;
@@ -96,7 +135,7 @@ static void tells_a_full_disk(void **state unused)
 		assert_true(fd >= 0);
 		unlink(path);
 		failure_clear();
-		assert_int_equal(stream_open(&stream, fd, "test", NULL), 0);
+		assert_int_equal(stream_open(&stream, fd, "test", reserve), 0);
 		result = put(stream, pages[i], 64);
 		result = stream_close(stream) ?: result;
 		assert_true(result < 0);
@@ -107,10 +146,22 @@ static void tells_a_full_disk(void **state unused)
 	failure_clear();
 }
 
+static void tells_a_full_disk(void **state unused)
+{
+	struct stream_reserve reserve;
+
+	tell_a_full_disk(NULL);
+	assert_int_equal(stream_reserve_make(&reserve, 1200 * PAGE_SIZE), 0);
+	tell_a_full_disk(&reserve);
+	stream_reserve_free(&reserve);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(holds_what_was_put),
+		cmocka_unit_test(holds_what_was_put_into_a_reserve),
+		cmocka_unit_test(writes_late_from_a_reserve),
 		cmocka_unit_test(nothing_to_close),
 		cmocka_unit_test(tells_a_full_disk),
 	};

@@ -15,7 +15,7 @@ from .runner import Runner, Test
 
 def parse(description):
 	parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-	parser.add_argument("-k", metavar="PATTERN", default="", help="only rows whose name matches")
+	parser.add_argument("-k", metavar="PATTERN", default="", help="only rows in whose name this regular expression is found")
 	parser.add_argument("--mode", action="append", metavar="MODE", choices=[mode.name for mode in MODES],
 			    help="only this mode (may be given several times); default: all but peer and undisturbed")
 	parser.add_argument("--list", action="store_true", help="list the tests and leave")
@@ -72,6 +72,8 @@ def main(tables, description):
 		raise SystemExit(f"{settings.criu} cannot be run; `make` builds it")
 	system.patience = settings.patience
 	tests = list(choose(tables, settings))
+	if not tests:
+		raise SystemExit(f"no test is called {settings.k!r}" + (f" in mode {', '.join(settings.mode)}" if settings.mode else ""))
 	if settings.list:
 		for test in tests:
 			print(f"{test.row.name} [{test.mode.name}]" + (f"  skipped: {test.skip}" if test.skip else ""))

@@ -124,6 +124,29 @@ static void do_drop(void)
 		live_check(!*(volatile uint64_t *)page_at(page), "a dropped page is not empty");
 }
 
+/* No page is left, nor, on some kernels, a page table. */
+static void do_empty(void)
+{
+	live_check(madvise(FIRST, PAGES * PAGE, MADV_DONTNEED) == 0, "MADV_DONTNEED: %m");
+	expect_nothing(0, PAGES);
+}
+
+/* The mapping stays, its page tables go. */
+static void do_leave(void)
+{
+	int how = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+
+	live_check(mremap(FIRST, PAGES * PAGE, PAGES * PAGE, how, AWAY) == AWAY, "mremap: %m");
+	expect_nothing(0, PAGES);
+}
+
+/* Alternate pages, some MiB of them. */
+static void do_much(void)
+{
+	for (int page = 0; page < 2 * PAGES; page += 2)
+		write_page(page, 2);
+}
+
 static void do_free(void)
 {
 	live_check(madvise(FIRST + 100 * PAGE, 200 * PAGE, MADV_FREE) == 0, "MADV_FREE: %m");
@@ -194,9 +217,10 @@ static const struct {
 	const char *name;
 	void (*act)(void);
 } actions[] = {
-	{ "write", do_write }, { "replace", do_replace }, { "swap", do_swap }, { "shift", do_shift },
-	{ "drop", do_drop },   { "free", do_free },	  { "zero", do_zero }, { "protect", do_protect },
-	{ "merge", do_merge }, { "fork", do_fork },	  { "grow", do_grow }, { "exec", do_exec },
+	{ "write", do_write }, { "replace", do_replace }, { "swap", do_swap },	 { "shift", do_shift },
+	{ "drop", do_drop },   { "free", do_free },	  { "zero", do_zero },	 { "protect", do_protect },
+	{ "merge", do_merge }, { "fork", do_fork },	  { "grow", do_grow },	 { "exec", do_exec },
+	{ "much", do_much },   { "empty", do_empty },	  { "leave", do_leave },
 };
 
 static void act(const char *name)

@@ -285,7 +285,8 @@ def blocks(directory):
 
 
 TRACKERS = ("written", "content", "soft-dirty")
-ACTIONS = ("write", "replace", "swap", "shift", "drop", "free", "zero", "protect", "merge", "fork", "grow", "exec")
+ACTIONS = ("write", "replace", "swap", "shift", "drop", "free", "zero", "protect", "merge", "fork", "grow", "exec",
+	   "much", "empty", "leave")
 LOSSES = {
 	"keeper-killed": kill_keeper,
 	"tracking-deleted": forget("tracking.img"),
@@ -297,7 +298,7 @@ LOSSES = {
 	"failed-pre-dump": failed_pre_dump,
 	"untracked": untrack,
 }
-FEW = {"write": 300}  # pages: what was written, what a process touches by itself, and its mapping of files
+FEW = {"write": 300, "empty": 300}  # pages: what was written, what a process touches by itself, and its mapping of files
 OURS = ("ours",)
 
 ROWS = [

@@ -1,0 +1,17 @@
+/*
+ * aside.h - a thread that waits to do a part of its owner's work beside him.
+ */
+#ifndef CRIU_BASE_ASIDE_H
+#define CRIU_BASE_ASIDE_H
+
+struct aside;
+
+/* NULL: no thread could be started. Signals are left to the other threads. */
+struct aside *aside_start(void);
+void aside_end(struct aside *aside); /* NULL is fine */
+
+/* Begins work(argument); one at a time, so each is followed by a wait. `work` must not record failures: they would be the thread's. */
+void aside_do(struct aside *aside, void (*work)(void *argument), void *argument);
+void aside_wait(struct aside *aside);
+
+#endif
