@@ -81,7 +81,7 @@ static void add_layers(struct show_tree *tree, enum image_kind kind, unsigned lo
 static int read_pagemap(struct image_store *store, struct show_tree *tree, enum image_kind kind,
 			unsigned long id, struct show_memory *memory)
 {
-	struct pagemap pagemap;
+	struct pagemap pagemap = { 0 };
 	int result = pagemap_read(&pagemap, store, kind, id);
 
 	for (size_t i = 0; !result && i < pagemap.count; i++) {

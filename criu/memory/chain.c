@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include "base/error.h"
 #include "base/io.h"
@@ -19,7 +20,8 @@
 #include "memory/chain.h"
 
 #define PARENT_NAME "parent"
-#define MOST_OPEN   16 /* pages images at a time, however long the chain and however many the tasks */
+#define LEAST_OPEN  16 /* pages images at a time, however long the chain and however many the tasks */
+#define MOST_OPEN   128
 
 struct snapshot_layer {
 	struct image_store *store;
@@ -46,6 +48,7 @@ struct page_chain {
 	pthread_mutex_t lock;
 	pthread_cond_t is_free; /* somebody has finished reading */
 	struct open_pages open[MOST_OPEN];
+	size_t places; /* of them are used */
 	uint64_t reads;
 };
 
@@ -143,6 +146,16 @@ static int follow_parent(struct page_chain *chain)
 	return result ?: 1;
 }
 
+/* An eighth of the descriptors that we may have. */
+static size_t count_places(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return LEAST_OPEN;
+	return max(min(limit.rlim_cur / 8, (rlim_t)MOST_OPEN), (rlim_t)LEAST_OPEN);
+}
+
 int page_chain_open(struct page_chain **opened, struct image_store *newest)
 {
 	struct page_chain *chain = allocate(sizeof(*chain));
@@ -150,6 +163,7 @@ int page_chain_open(struct page_chain **opened, struct image_store *newest)
 
 	pthread_mutex_init(&chain->lock, NULL);
 	pthread_cond_init(&chain->is_free, NULL);
+	chain->places = count_places();
 	for (result = add_layer(chain, newest) ?: 1; result > 0;)
 		result = follow_parent(chain);
 	*opened = chain;
@@ -188,9 +202,14 @@ uint64_t page_chain_snapshot(const struct page_chain *chain, size_t layer)
 
 /* ---- their pages ---- */
 
+bool page_chain_keeps_open(const struct page_chain *chain, size_t layers)
+{
+	return layers <= chain->places;
+}
+
 static struct open_pages *find_open(struct page_chain *chain, size_t layer, uint32_t id)
 {
-	for (size_t i = 0; i < MOST_OPEN; i++)
+	for (size_t i = 0; i < chain->places; i++)
 		if (chain->open[i].image && chain->open[i].layer == layer && chain->open[i].id == id)
 			return &chain->open[i];
 	return NULL;
@@ -201,7 +220,7 @@ static struct open_pages *find_place(struct page_chain *chain)
 {
 	struct open_pages *place = NULL;
 
-	for (size_t i = 0; i < MOST_OPEN; i++)
+	for (size_t i = 0; i < chain->places; i++)
 		if (!chain->open[i].readers && (!place || chain->open[i].used < place->used))
 			place = &chain->open[i];
 	return place;
@@ -304,7 +323,7 @@ void page_chain_ahead(struct page_chain *chain, size_t layer, uint32_t pages_id,
 
 void page_chain_rest(struct page_chain *chain)
 {
-	for (size_t i = 0; i < MOST_OPEN; i++)
+	for (size_t i = 0; i < chain->places; i++)
 		image_close(chain->open[i].image);
 	memset(chain->open, 0, sizeof(chain->open));
 }

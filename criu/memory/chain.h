@@ -28,6 +28,8 @@ int page_chain_read(struct page_chain *chain, size_t layer, uint32_t pages_id, s
 /* They will be wanted soon. */
 void page_chain_ahead(struct page_chain *chain, size_t layer, uint32_t pages_id, uint64_t offset,
 		      uint64_t size);
+/* Are so many pages images, one of each layer, opened only once? */
+bool page_chain_keeps_open(const struct page_chain *chain, size_t layers);
 /* Closes the pages images that reading has left open. */
 void page_chain_rest(struct page_chain *chain);
 

@@ -86,7 +86,7 @@ static int look_at_layer(struct dedup *dedup, const struct page_stack *stack, si
 {
 	struct page_runs seen = page_stack_layer(stack, layer);
 	struct freed_pages *freed = NULL;
-	struct pagemap pagemap;
+	struct pagemap pagemap = { 0 };
 	size_t next = 0;
 	int result = pagemap_read(&pagemap, page_chain_store(dedup->chain, layer), kind, id);
 

@@ -56,7 +56,12 @@ static int add_entry(struct pagemap *pagemap, const char *name, const struct fie
 			return fail(EINVAL, "%s promises more pages than a file can hold", name);
 		pagemap->size += count * PAGE_SIZE;
 	}
-	*grow(&pagemap->entries, &pagemap->count) = entry;
+	if (pagemap->count == pagemap->room) {
+		pagemap->room = pagemap->room * 2 ?: 64;
+		pagemap->entries = reallocate_array(pagemap->entries, pagemap->room,
+						    sizeof(*pagemap->entries));
+	}
+	pagemap->entries[pagemap->count++] = entry;
 	return 0;
 }
 
@@ -87,7 +92,7 @@ int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_
 	struct image *image;
 	int result;
 
-	*pagemap = (struct pagemap){ 0 };
+	*pagemap = (struct pagemap){ .entries = pagemap->entries, .room = pagemap->room };
 	result = image_open(store, &image, kind, id);
 	if (result)
 		return result;

@@ -17,11 +17,11 @@ struct pagemap_entry {
 struct pagemap {
 	uint32_t pages_id;	       /* pages-N.img */
 	struct pagemap_entry *entries; /* sorted, disjoint, none is empty */
-	size_t count;
+	size_t count, room;
 	uint64_t size; /* what it promises to be in the pages image, bytes */
 };
 
-/* -ENOENT (not recorded): there is no such image. To be freed in any case. */
+/* One that is all zero, or was read before: then its memory is used again. -ENOENT (not recorded): there is no such image. */
 int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_kind kind, unsigned long id);
 void pagemap_free(struct pagemap *pagemap);
 

@@ -12,8 +12,8 @@
 struct page_run {
 	uint64_t start;	 /* address (of shared memory: offset) of the first page, bytes */
 	uint64_t count;	 /* pages */
-	uint32_t layer;	 /* which directory of a chain has them; 0: this one */
-	uint64_t offset; /* in its pages image, bytes */
+	uint64_t offset; /* in the pages image, bytes … */
+	uint32_t layer;	 /* … of this directory of a chain; 0: this one */
 	uint32_t flags;	 /* of a pagemap entry: PAGES_LAZY */
 };
 

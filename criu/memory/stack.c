@@ -5,30 +5,34 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include "arch/arch.h"
+#include "base/bits.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "base/spans.h"
 #include "memory/pagemap.h"
 #include "memory/stack.h"
 
-/* Which images of each layer a walk reads. */
+/* Pages that follow each other, and the number of the first. */
+struct stretch {
+	uint64_t start, end; /* bytes */
+	size_t first;
+};
+
+/*
+ * Which images of each layer a walk reads, and what for: the pages that the newest layer names have numbers, from 0 on, in ascending
+ * order. So of each page there is a bit, however its neighbours come to lie in other layers.
+ */
 struct walk {
 	struct page_stack *stack;
 	enum image_kind kind;
 	unsigned long id;
-	/* What no layer up to now has, and the next must; there is room for what will be added. */
-	struct spans wanted;
-	struct spans spare; /* the other one: they take turns */
-	size_t room, spare_room;
+	struct pagemap pagemap; /* of the layer that is being taken */
+	struct stretch *stretches;
+	size_t stretch_count;
+	size_t pages;
+	uint64_t *found; /* a bit a page; those that are not found yet are what the next layer must have */
+	size_t left;	 /* so many are not */
 };
-
-static void want(struct spans *wanted, uint64_t start, uint64_t end)
-{
-	if (wanted->count && wanted->items[wanted->count - 1].end == start)
-		wanted->items[wanted->count - 1].end = end;
-	else
-		wanted->items[wanted->count++] = (struct span){ start, end };
-}
 
 /* ---- errors ---- */
 
@@ -85,96 +89,117 @@ static int check_pages(const struct walk *walk, size_t layer, const struct pagem
 	return result;
 }
 
-/* Takes what is wanted from [*at…end) and lies in one entry; *at is behind it then. */
-static void take_piece(struct page_stack *stack, const struct pagemap_entry *entry, size_t layer,
-		       uint64_t *at, uint64_t end, struct spans *wanted)
+/* What nobody has yet of an entry, or of a part of it: pages [page, end) of a stretch. */
+static void take_pages(struct walk *walk, const struct pagemap_entry *entry, size_t layer,
+		       const struct stretch *stretch, size_t page, size_t end)
 {
-	struct page_run piece = {
-		.start = *at,
-		.layer = layer,
-		.offset = entry->offset + (*at - entry->start),
-		.flags = entry->flags & PAGES_LAZY,
-	};
+	struct page_run run;
 
-	*at = min(end, entry->start + entry->count * PAGE_SIZE);
-	piece.count = (*at - piece.start) / PAGE_SIZE;
-	if (entry->flags & PAGES_PRESENT)
-		page_runs_add(&stack->by_layer, &piece);
-	else
-		want(wanted, piece.start, *at);
-}
-
-/* What was wanted up to now; walk->wanted is empty then. Each entry, and each end of a span, begins at most one piece. */
-static struct spans take_turns(struct walk *walk, size_t entries)
-{
-	struct spans wanted = walk->wanted, spare = walk->spare;
-	size_t needed = wanted.count + entries, room = walk->spare_room;
-
-	if (room < needed) {
-		spans_free(&spare);
-		room = needed;
-		spare.items = allocate_array(room, sizeof(*spare.items));
+	for (size_t behind; (page = bits_find(walk->found, page, end, false)) < end; page = behind) {
+		behind = bits_find(walk->found, page, end, true);
+		run = (struct page_run){
+			.start = stretch->start + (page - stretch->first) * PAGE_SIZE,
+			.count = behind - page,
+			.layer = layer,
+			.flags = entry->flags & PAGES_LAZY,
+		};
+		run.offset = entry->offset + (run.start - entry->start);
+		page_runs_add(&walk->stack->by_layer, &run);
+		bits_set(walk->found, page, behind);
+		walk->left -= run.count;
 	}
-	walk->spare = wanted;
-	walk->spare_room = walk->room;
-	walk->wanted = (struct spans){ spare.items, 0 };
-	walk->room = room;
-	return wanted;
 }
 
-/* Both are sorted: they are gone through side by side. What is the parent's is wanted from then on. */
-static int take_wanted(struct walk *walk, size_t layer, const struct pagemap *pagemap)
+static uint64_t address_of(const struct walk *walk, size_t page)
 {
-	const struct pagemap_entry *entry = pagemap->entries, *end = entry + pagemap->count;
-	struct spans wanted = take_turns(walk, pagemap->count);
+	const struct stretch *stretch = walk->stretches;
+
+	while (page - stretch->first >= (stretch->end - stretch->start) / PAGE_SIZE)
+		stretch++;
+	return stretch->start + (page - stretch->first) * PAGE_SIZE;
+}
+
+/* Pages [from, end) are in no entry of a layer. */
+static int pass_by(const struct walk *walk, size_t layer, size_t from, size_t end)
+{
+	size_t page = bits_find(walk->found, from, end, false);
+
+	return page < end ? fail_absent(walk, layer, address_of(walk, page)) : 0;
+}
+
+/* Both are sorted: they are gone through side by side. */
+static int take_entries(struct walk *walk, size_t layer)
+{
+	const struct pagemap *pagemap = &walk->pagemap;
+	size_t current = 0, told = 0; /* a stretch; up to this page the layer has told */
 	int result = 0;
 
-	for (size_t i = 0; !result && i < wanted.count; i++) {
-		uint64_t at = wanted.items[i].start;
+	for (size_t i = 0; !result && i < pagemap->count; i++) {
+		const struct pagemap_entry *entry = &pagemap->entries[i];
+		uint64_t entry_end = entry->start + entry->count * PAGE_SIZE;
 
-		while (at < wanted.items[i].end) {
-			while (entry < end && entry->start + entry->count * PAGE_SIZE <= at)
-				entry++;
-			if (entry == end || entry->start > at) {
-				result = fail_absent(walk, layer, at);
-				break;
-			}
-			take_piece(walk->stack, entry, layer, &at, wanted.items[i].end, &walk->wanted);
+		while (current < walk->stretch_count && walk->stretches[current].end <= entry->start)
+			current++;
+		for (size_t j = current;
+		     !result && j < walk->stretch_count && walk->stretches[j].start < entry_end; j++) {
+			const struct stretch *stretch = &walk->stretches[j];
+			uint64_t from = max(stretch->start, entry->start), to = min(stretch->end, entry_end);
+			size_t page = stretch->first + (from - stretch->start) / PAGE_SIZE;
+
+			result = pass_by(walk, layer, told, page);
+			told = page + (to - from) / PAGE_SIZE;
+			if (!result && entry->flags & PAGES_PRESENT)
+				take_pages(walk, entry, layer, stretch, page, told);
 		}
 	}
-	return result;
+	return result ?: pass_by(walk, layer, told, walk->pages);
 }
 
-/* Of the newest layer, that is, for which nobody has said yet what is wanted. */
-static void want_all(struct walk *walk, const struct pagemap *pagemap)
+/* The newest layer says what is wanted. */
+static int want_all(struct walk *walk)
 {
-	take_turns(walk, pagemap->count);
-	for (size_t i = 0; i < pagemap->count; i++)
-		want(&walk->wanted, pagemap->entries[i].start,
-		     pagemap->entries[i].start + pagemap->entries[i].count * PAGE_SIZE);
+	const struct pagemap *pagemap = &walk->pagemap;
+	struct stretch *last = NULL;
+	char name[IMAGE_NAME_SIZE];
+
+	for (size_t i = 0; i < pagemap->count; i++) {
+		const struct pagemap_entry *entry = &pagemap->entries[i];
+
+		if (!last || last->end != entry->start) {
+			last = grow(&walk->stretches, &walk->stretch_count);
+			*last = (struct stretch){ .start = entry->start, .first = walk->pages };
+		}
+		last->end = entry->start + entry->count * PAGE_SIZE;
+		walk->pages += entry->count;
+	}
+	if (walk->pages > arch_task_size() / PAGE_SIZE)
+		return fail(EINVAL, "%s/%s names more pages than any memory has",
+			    image_store_name(store_of(walk, 0)), image_file_name(name, walk->kind, walk->id));
+	walk->left = walk->pages;
+	walk->found = allocate_array(BITS_WORDS(walk->pages), sizeof(*walk->found));
+	return 0;
 }
 
 static int take_layer(struct walk *walk, size_t layer)
 {
 	struct page_stack *stack = walk->stack;
-	struct pagemap pagemap;
+	struct pagemap *pagemap = &walk->pagemap;
 	int result;
 
 	if (layer == page_chain_length(stack->chain))
-		return fail_absent(walk, layer, walk->wanted.items[0].start);
-	result = pagemap_read(&pagemap, store_of(walk, layer), walk->kind, walk->id);
+		return pass_by(walk, layer, 0, walk->pages);
+	result = pagemap_read(pagemap, store_of(walk, layer), walk->kind, walk->id);
 	if (result == -ENOENT && layer)
-		result = fail_absent(walk, layer, walk->wanted.items[0].start);
+		return pass_by(walk, layer, 0, walk->pages);
 	if (!result && !layer)
-		want_all(walk, &pagemap);
+		result = want_all(walk);
 	if (!result) {
 		*grow(&stack->layers, &stack->layer_count) =
-			(struct stack_layer){ .pages_id = pagemap.pages_id, .first = stack->by_layer.count };
-		result = take_wanted(walk, layer, &pagemap);
+			(struct stack_layer){ .pages_id = pagemap->pages_id, .first = stack->by_layer.count };
+		result = take_entries(walk, layer);
 	}
 	if (!result && has_runs(stack, layer))
-		result = check_pages(walk, layer, &pagemap);
-	pagemap_free(&pagemap);
+		result = check_pages(walk, layer, pagemap);
 	return result;
 }
 
@@ -195,21 +220,20 @@ static void merge(struct page_run *to, const struct page_run *from, size_t start
 static struct page_run *merge_layers(const struct page_stack *stack)
 {
 	size_t count = stack->by_layer.count;
-	struct page_run *from = allocate_array(count, sizeof(*from)),
-			*to = allocate_array(count, sizeof(*to));
+	const struct page_run *from = stack->by_layer.items;
+	struct page_run *merged = NULL, *other = NULL;
 
-	memcpy(from, stack->by_layer.items, count * sizeof(*from));
 	for (size_t width = 1; width < stack->layer_count; width *= 2) {
-		struct page_run *merged = to;
+		struct page_run *to = other ?: reallocate_array(NULL, count, sizeof(*to));
 
 		for (size_t layer = 0; layer < stack->layer_count; layer += 2 * width)
 			merge(to, from, start_of_layer(stack, layer), start_of_layer(stack, layer + width),
 			      start_of_layer(stack, layer + 2 * width));
-		to = from;
-		from = merged;
+		other = merged;
+		from = merged = to;
 	}
-	free(to);
-	return from;
+	free(other);
+	return merged;
 }
 
 /* Nearly always there is but one layer, or but one that has pages: then both orders are one. */
@@ -232,14 +256,15 @@ int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum ima
 
 	*stack = (struct page_stack){ .chain = chain };
 	result = take_layer(&walk, 0);
-	for (size_t layer = 1; !result && walk.wanted.count; layer++)
+	for (size_t layer = 1; !result && walk.left; layer++)
 		result = take_layer(&walk, layer);
-	spans_free(&walk.wanted);
-	spans_free(&walk.spare);
 	if (result)
 		page_stack_close(stack);
 	else
 		sort_runs(stack);
+	free(walk.stretches);
+	free(walk.found);
+	pagemap_free(&walk.pagemap);
 	return result;
 }
 

@@ -12,7 +12,7 @@
 /* All that a pagemap names can be had from that snapshot, here or in its parents: it was checked when it was made. */
 static int read_coverage(struct page_runs *runs, struct image_store *parent, pid_t pid)
 {
-	struct pagemap pagemap;
+	struct pagemap pagemap = { 0 };
 	int result = pagemap_read(&pagemap, parent, IMAGE_PAGEMAP, pid);
 
 	for (size_t i = 0; !result && i < pagemap.count; i++)

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,10 +29,13 @@
 #endif
 
 #define COMPARED_PAGES 64 /* at a time, of inherited memory */
-#define MOST_VECTORS   64
-#define CHUNK_SIZE     (1UL << 20)  /* one read */
-#define POPULATED_FROM (64UL << 10) /* smaller pieces are not worth another system call */
-#define AHEAD	       (16UL << 20) /* of the images on the disk are asked for while a chunk is read */
+#define MOST_VECTORS   256
+#define MOST_BETWEEN   8UL /* pages that are read for nothing, instead of a call more */
+#define WINDOW	       (16UL << 20)
+#define LARGE_WINDOW   (256UL << 20) /* where images have to be opened again for each */
+#define CHUNK_SIZE     (1UL << 20)   /* one read */
+#define POPULATED_FROM (64UL << 10)  /* smaller pieces are not worth another system call */
+#define AHEAD	       (16UL << 20)  /* of the images on the disk are asked for while a chunk is read */
 #define MOST_WORKERS   2
 #define WORTH_A_WORKER 4096 /* pages */
 
@@ -44,21 +48,22 @@ int space_drop(const struct vma *vma, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* The part of a run that lies in a mapping. */
+/* The part of a run that lies in [start, end). */
 struct piece {
 	uint64_t start, size;
 	uint64_t offset; /* in the pages image */
 };
 
 /* The first one from run *next on; false: there is none. */
-static bool next_piece(const struct page_runs *runs, const struct vma *vma, size_t *next, struct piece *piece)
+static bool next_piece(const struct page_runs *runs, uint64_t start, uint64_t end, size_t *next,
+		       struct piece *piece)
 {
 	const struct page_run *run = *next < runs->count ? &runs->items[*next] : NULL;
 
-	if (!run || run->start >= vma->end)
+	if (!run || run->start >= end)
 		return false;
-	piece->start = max(run->start, vma->start);
-	piece->size = min(page_run_end(run), vma->end) - piece->start;
+	piece->start = max(run->start, start);
+	piece->size = min(page_run_end(run), end) - piece->start;
 	piece->offset = run->offset + (piece->start - run->start);
 	++*next;
 	return true;
@@ -72,7 +77,7 @@ static int drop_others(const struct page_runs *runs, const struct vma *vma)
 	struct piece piece;
 	int result = 0;
 
-	while (!result && next_piece(runs, vma, &next, &piece)) {
+	while (!result && next_piece(runs, vma->start, vma->end, &next, &piece)) {
 		result = space_drop(vma, right, piece.start);
 		right = piece.start + piece.size;
 	}
@@ -108,7 +113,7 @@ static int fill_inherited(const struct page_stack *stack, const struct vma *vma,
 		size_t next = page_runs_find(&runs, vma->start);
 		struct piece piece;
 
-		while (!result && next_piece(&runs, vma, &next, &piece))
+		while (!result && next_piece(&runs, vma->start, vma->end, &next, &piece))
 			result = fill_compared(stack, layer, vma, &piece, buffer);
 	}
 	return result;
@@ -116,75 +121,159 @@ static int fill_inherited(const struct page_stack *stack, const struct vma *vma,
 
 /* ---- new memory ---- */
 
-/* One of those who share the work: each walks over all of it, and does what falls to it. */
-struct worker {
+/* What all who fill a task's memory have in common. */
+struct common {
 	const struct task *task;
-	size_t index, count;
+	uint64_t window;	 /* bytes of addresses: what one of them does in one go */
+	_Atomic size_t claimed;	 /* windows that somebody does, or has done */
+	_Atomic uint64_t *asked; /* one a layer: up to here its image was asked for */
+};
+
+/* One of them. All go over the same windows, in the same order, and each does those that he is the first to claim. */
+struct worker {
+	struct common *common;
 	int result;
 	pthread_t thread;
 
-	/* the next read: pieces that follow each other in an image */
+	uint64_t place;	      /* of the window that we have come to, in windows; -1: none yet */
+	size_t number, claim; /* its number, and that of the one that is ours */
+	uint8_t *is_seen;     /* one a layer: it has pages in this window */
+	char *scratch;	      /* for pages that nobody wants */
+
+	/* the next read: pieces that follow each other in an image, or nearly */
 	struct iovec vectors[MOST_VECTORS];
 	int vector_count;
 	size_t layer;
 	uint64_t offset, size;
-	size_t chunk;	/* its number */
-	uint64_t ahead; /* what was asked for last */
 };
 
-static void populate(const struct iovec *vector)
+static const struct page_stack *stack_of(const struct worker *worker)
+{
+	return &worker->common->task->newborn->memory;
+}
+
+static void populate(char *place, uint64_t size)
 {
 	/* Only speed depends on it. */
-	if (vector->iov_len >= POPULATED_FROM)
-		madvise(vector->iov_base, vector->iov_len, MADV_POPULATE_WRITE);
+	if (size >= POPULATED_FROM)
+		madvise(place, size, MADV_POPULATE_WRITE);
 }
 
-/* Chunks may be single pages, between which pages are that newer layers replace: once a megabyte is enough. */
+/*
+ * What comes from many layers comes in single pages, and a fault for each of them costs more than to read it: neighbours are populated
+ * together, whatever layers they are in.
+ */
+static void populate_window(struct worker *worker, const struct vma *vma, uint64_t start, uint64_t end)
+{
+	const struct page_runs *runs = &stack_of(worker)->runs;
+	size_t next = page_runs_find(runs, start);
+	uint64_t from = start, to = start;
+	struct piece piece;
+
+	while (next_piece(runs, start, end, &next, &piece)) {
+		if (piece.start != to) {
+			populate(at(vma->place + (from - vma->start)), to - from);
+			from = piece.start;
+		}
+		to = piece.start + piece.size;
+		worker->is_seen[runs->items[next - 1].layer] = true;
+	}
+	populate(at(vma->place + (from - vma->start)), to - from);
+}
+
+/* Of the images on the disk. Whoever comes first to a new megabyte asks. */
 static void ask_ahead(struct worker *worker)
 {
-	uint64_t from = round_down(worker->offset, CHUNK_SIZE) + AHEAD;
+	_Atomic uint64_t *asked = &worker->common->asked[worker->layer];
+	uint64_t from = *asked, start = round_down(worker->offset, CHUNK_SIZE), until = start + AHEAD;
 
-	if (worker->ahead == from)
-		return;
-	worker->ahead = from;
-	if (from / CHUNK_SIZE % worker->count != worker->index) /* another worker comes by here, too */
-		return;
-	page_stack_ahead(&worker->task->newborn->memory, worker->layer, from, CHUNK_SIZE);
+	while (from < until && !atomic_compare_exchange_weak(asked, &from, until))
+		;
+	if (from < until)
+		page_stack_ahead(stack_of(worker), worker->layer, max(from, start), until - max(from, start));
 }
 
-static int finish_chunk(struct worker *worker)
+static int read_vectors(struct worker *worker)
 {
-	const struct page_stack *stack = &worker->task->newborn->memory;
 	int result = 0;
 
-	if (worker->vector_count && worker->chunk++ % worker->count == worker->index) {
+	if (worker->vector_count) {
 		ask_ahead(worker);
-		for (int i = 0; i < worker->vector_count; i++)
-			populate(&worker->vectors[i]);
-		result = page_stack_read_into(stack, worker->layer, worker->vectors, worker->vector_count,
-					      worker->offset);
+		result = page_stack_read_into(stack_of(worker), worker->layer, worker->vectors,
+					      worker->vector_count, worker->offset);
 	}
 	worker->vector_count = 0;
 	worker->size = 0;
 	return result;
 }
 
-static int add_piece(struct worker *worker, char *place, const struct piece *piece)
+static void add_vector(struct worker *worker, char *place, uint64_t size)
+{
+	worker->vectors[worker->vector_count++] = (struct iovec){ place, size };
+	worker->size += size;
+}
+
+/* Pages between that newer layers replace are read, too, if they are few: that is faster than another call. */
+static bool follows(const struct worker *worker, size_t layer, uint64_t offset)
+{
+	uint64_t end = worker->offset + worker->size;
+
+	return worker->vector_count && worker->layer == layer && offset >= end &&
+	       offset - end <= MOST_BETWEEN * PAGE_SIZE;
+}
+
+static int add_piece(struct worker *worker, size_t layer, char *place, const struct piece *piece)
 {
 	for (uint64_t done = 0, take; done < piece->size; done += take) {
 		uint64_t offset = piece->offset + done;
-		bool is_full = worker->vector_count == MOST_VECTORS || worker->size == CHUNK_SIZE;
-		int result = is_full || worker->offset + worker->size != offset ? finish_chunk(worker) : 0;
+		bool is_full = worker->vector_count > MOST_VECTORS - 2 || worker->size >= CHUNK_SIZE;
+		int result = is_full || !follows(worker, layer, offset) ? read_vectors(worker) : 0;
 
 		if (result)
 			return result;
-		if (!worker->vector_count)
+		if (!worker->vector_count) {
+			worker->layer = layer;
 			worker->offset = offset;
-		take = min(piece->size - done, CHUNK_SIZE - worker->size);
-		worker->vectors[worker->vector_count++] = (struct iovec){ place + done, take };
-		worker->size += take;
+		}
+		if (offset != worker->offset + worker->size)
+			add_vector(worker, worker->scratch, offset - (worker->offset + worker->size));
+		take = min(piece->size - done, CHUNK_SIZE);
+		add_vector(worker, place + done, take);
 	}
 	return 0;
+}
+
+/* Layer by layer: what is seen of an old one are single pages, which follow each other in its image. */
+static int fill_window(struct worker *worker, const struct vma *vma, uint64_t start, uint64_t end)
+{
+	const struct page_stack *stack = stack_of(worker);
+	int result = 0;
+
+	populate_window(worker, vma, start, end);
+	for (size_t layer = 0; !result && layer < stack->layer_count; layer++) {
+		struct page_runs runs = page_stack_layer(stack, layer);
+		size_t next = worker->is_seen[layer] ? page_runs_find(&runs, start) : runs.count;
+		struct piece piece;
+
+		worker->is_seen[layer] = false;
+		while (!result && next_piece(&runs, start, end, &next, &piece))
+			result = add_piece(worker, layer, at(vma->place + (piece.start - vma->start)),
+					   &piece);
+	}
+	return result;
+}
+
+/* A window may go over several mappings: small ones are read together. */
+static bool is_mine(struct worker *worker, uint64_t address)
+{
+	uint64_t place = address / worker->common->window;
+
+	if (place != worker->place) {
+		worker->place = place;
+		if (worker->number++ == worker->claim)
+			worker->claim = 1 + atomic_fetch_add(&worker->common->claimed, 1);
+	}
+	return worker->number == worker->claim;
 }
 
 static bool is_new(const struct vma *vma)
@@ -192,71 +281,33 @@ static bool is_new(const struct vma *vma)
 	return is_mapped_by_us(vma) && vma_is_private(vma) && !vma->is_inherited;
 }
 
-static void populate_span(struct worker *worker, const struct vma *vma, uint64_t start, uint64_t end)
+static int fill_area(struct worker *worker, const struct vma *vma)
 {
-	for (uint64_t size; start < end; start += size) {
-		size = min(end - start, CHUNK_SIZE);
-		if (worker->chunk++ % worker->count == worker->index)
-			populate(&(struct iovec){ at(vma->place + (start - vma->start)), size });
-	}
-}
-
-/*
- * What comes from many layers comes in single pages, and a fault for each of them costs more than to read it: neighbours are populated
- * together, whatever layers they are in.
- */
-static void populate_area(struct worker *worker, const struct vma *vma)
-{
-	const struct page_runs *runs = &worker->task->newborn->memory.runs;
-	size_t next = page_runs_find(runs, vma->start);
-	uint64_t start = vma->start, end = start;
-	struct piece piece;
-
-	while (next_piece(runs, vma, &next, &piece)) {
-		if (piece.start != end) {
-			populate_span(worker, vma, start, end);
-			start = piece.start;
-		}
-		end = piece.start + piece.size;
-	}
-	populate_span(worker, vma, start, end);
-}
-
-static void *populate_all(void *argument)
-{
-	struct worker *worker = argument;
-	const struct vmas *vmas = &worker->task->vmas;
-
-	for (size_t i = 0; i < vmas->count; i++)
-		if (is_new(&vmas->items[i]))
-			populate_area(worker, &vmas->items[i]);
-	return NULL;
-}
-
-static int read_layer(struct worker *worker)
-{
-	const struct vmas *vmas = &worker->task->vmas;
-	struct page_runs runs = page_stack_layer(&worker->task->newborn->memory, worker->layer);
+	const struct page_runs *runs = &stack_of(worker)->runs;
+	uint64_t window = worker->common->window, start = vma->start, end;
 	int result = 0;
 
-	for (size_t i = 0; i < vmas->count; i++) {
-		const struct vma *vma = &vmas->items[i];
-		size_t next = is_new(vma) ? page_runs_find(&runs, vma->start) : runs.count;
-		struct piece piece;
-
-		while (!result && next_piece(&runs, vma, &next, &piece))
-			result = add_piece(worker, at(vma->place + (piece.start - vma->start)), &piece);
+	for (size_t next; !result && start < vma->end; start = end) {
+		next = page_runs_find(runs, start);
+		if (next == runs->count || runs->items[next].start >= vma->end)
+			break;
+		start = max(start, runs->items[next].start);
+		end = min(vma->end, round_down(start, window) + window);
+		if (is_mine(worker, start))
+			result = fill_window(worker, vma, start, end);
 	}
-	return result ?: finish_chunk(worker);
+	return result;
 }
 
-/* Layer by layer: what is seen of an old one are single pages, which follow each other in its image. */
-static void *read_pages(void *argument)
+static void *fill_all(void *argument)
 {
 	struct worker *worker = argument;
+	const struct vmas *vmas = &worker->common->task->vmas;
 
-	for (; !worker->result && worker->layer < worker->task->newborn->memory.layer_count; worker->layer++)
-		worker->result = read_layer(worker);
+	for (size_t i = 0; !worker->result && i < vmas->count; i++)
+		if (is_new(&vmas->items[i]))
+			worker->result = fill_area(worker, &vmas->items[i]);
+	worker->result = worker->result ?: read_vectors(worker);
 	return NULL;
 }
 
@@ -269,7 +320,7 @@ static bool may_have_huge_pages(const struct vma *vma)
 
 static void make_block_huge(const struct worker *worker, const struct vma *vma, uint64_t start)
 {
-	const struct page_runs *runs = &worker->task->newborn->memory.runs;
+	const struct page_runs *runs = &stack_of(worker)->runs;
 	volatile char *place = at(vma->place + (start - vma->start));
 
 	if ((uintptr_t)place % HUGE_BLOCK)
@@ -286,8 +337,7 @@ static void make_block_huge(const struct worker *worker, const struct vma *vma, 
 static void *make_huge(void *argument)
 {
 	struct worker *worker = argument;
-	const struct vmas *vmas = &worker->task->vmas;
-	size_t block = 0;
+	const struct vmas *vmas = &worker->common->task->vmas;
 
 	for (size_t i = 0; i < vmas->count; i++) {
 		const struct vma *vma = &vmas->items[i];
@@ -296,7 +346,7 @@ static void *make_huge(void *argument)
 			continue;
 		for (uint64_t start = round_up(vma->start, HUGE_BLOCK); start + HUGE_BLOCK <= vma->end;
 		     start += HUGE_BLOCK)
-			if (block++ % worker->count == worker->index)
+			if (is_mine(worker, start))
 				make_block_huge(worker, vma, start);
 	}
 	return NULL;
@@ -312,27 +362,42 @@ static size_t workers_for(const struct task *task)
 	return min(CPU_COUNT(&cpus), MOST_WORKERS);
 }
 
-/* We are the first worker; if there is no thread for another, his part is done by us, afterwards. */
-static int share_work(const struct task *task, void *(*work)(void *))
+static int share_work(const struct task *task, uint64_t window, void *(*work)(void *))
 {
-	size_t count = workers_for(task), started = 1;
+	size_t layers = task->newborn->memory.layer_count, count = workers_for(task), started = 1;
+	struct common common = { .task = task, .window = window };
 	struct worker workers[MOST_WORKERS];
 	int result = 0;
 
+	common.asked = allocate_array(layers, sizeof(*common.asked));
 	for (size_t i = 0; i < count; i++)
-		workers[i] = (struct worker){ .task = task, .index = i, .count = count };
+		workers[i] = (struct worker){
+			.common = &common,
+			.place = -1,
+			.is_seen = allocate_array(layers, 1),
+			.scratch = allocate(MOST_BETWEEN * PAGE_SIZE),
+		};
+	/* We are the first; without a thread for another, all the work is ours. */
 	while (started < count && !pthread_create(&workers[started].thread, NULL, work, &workers[started]))
 		started++;
 	work(&workers[0]);
-	for (size_t i = 1; i < count; i++) {
-		if (i < started)
-			pthread_join(workers[i].thread, NULL);
-		else
-			work(&workers[i]);
-	}
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 1; i < started; i++)
+		pthread_join(workers[i].thread, NULL);
+	for (size_t i = 0; i < count; i++) {
 		result = result ?: workers[i].result;
+		free(workers[i].is_seen);
+		free(workers[i].scratch);
+	}
+	free(common.asked);
 	return result;
+}
+
+/* Pages that were populated just now are still in the cache when they are read into. */
+static uint64_t window_for(const struct page_stack *stack)
+{
+	if (stack->layer_count == 1)
+		return CHUNK_SIZE;
+	return page_chain_keeps_open(stack->chain, stack->layer_count) ? WINDOW : LARGE_WINDOW;
 }
 
 /* ---- all ---- */
@@ -407,11 +472,9 @@ int space_fill(const struct task *task, uint64_t *pages)
 			result = fill_inherited(stack, vma, buffer);
 	}
 	if (!result && has_huge_pages)
-		result = share_work(task, make_huge);
-	if (!result && stack->layer_count > 1)
-		result = share_work(task, populate_all);
+		result = share_work(task, HUGE_BLOCK, make_huge);
 	if (!result && stack->runs.count)
-		result = share_work(task, read_pages);
+		result = share_work(task, window_for(stack), fill_all);
 	*pages += page_runs_total(&stack->runs);
 	page_chain_rest(stack->chain);
 	return result ?: protect_all(task);

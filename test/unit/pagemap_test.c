@@ -57,7 +57,7 @@ static struct image_store *store_with(const struct entry *entries, size_t count)
 static void assert_refused(const struct entry *entries, size_t count)
 {
 	struct image_store *store = store_with(entries, count);
-	struct pagemap pagemap;
+	struct pagemap pagemap = { 0 };
 	char report[4096];
 
 	assert_true(pagemap_read(&pagemap, store, IMAGE_PAGEMAP, ID) < 0);
@@ -119,7 +119,7 @@ static void spellings(void **state unused)
 		{ PAGES(16), 2, PAGES_PRESENT | PAGES_IN_PARENT, -1 }, /* here, whatever the parent has */
 	};
 	struct image_store *store = store_with(entries, array_size(entries));
-	struct pagemap pagemap;
+	struct pagemap pagemap = { 0 };
 
 	assert_int_equal(pagemap_read(&pagemap, store, IMAGE_PAGEMAP, ID), 0);
 	assert_int_equal(pagemap.pages_id, PAGES_ID);
@@ -139,7 +139,7 @@ static void spellings(void **state unused)
 static void empty(void **state unused)
 {
 	struct image_store *store = store_with(NULL, 0);
-	struct pagemap pagemap;
+	struct pagemap pagemap = { 0 };
 
 	assert_int_equal(pagemap_read(&pagemap, store, IMAGE_PAGEMAP, ID), 0);
 	assert_int_equal(pagemap.count, 0);
@@ -192,7 +192,7 @@ static void entries_as_bytes(void **state unused)
 	};
 
 	for (size_t i = 0; i < array_size(cases); i++) {
-		struct pagemap pagemap;
+		struct pagemap pagemap = { 0 };
 		int result = read_bytes(cases[i].bytes, cases[i].size, &pagemap);
 
 		assert_int_equal(result == 0, cases[i].is_right);

@@ -102,9 +102,11 @@ static void assert_pagemap(struct image_store *store, const struct memory *memor
 		for (uint64_t page = 0, number; page < runs->items[i].count; page++) {
 			number = runs->items[i].start / PAGE_SIZE + page;
 			if (!skips_zeros || !memory->is_zero(number))
-				page_runs_add(&expected,
-					      &(struct page_run){ PAGES(number), 1, 0,
-								  PAGES(page_runs_total(&expected)), 0 });
+				page_runs_add(&expected, &(struct page_run){
+								 .start = PAGES(number),
+								 .count = 1,
+								 .offset = PAGES(page_runs_total(&expected)),
+							 });
 		}
 	assert_int_equal(image_open(store, &image, IMAGE_PAGEMAP, ID), 0);
 	assert_int_equal(image_read_as(image, pagemap_head, &head), 1);

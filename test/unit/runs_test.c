@@ -11,7 +11,10 @@
 
 static void add(struct page_runs *runs, uint64_t page, uint64_t count, uint32_t layer, uint64_t offset)
 {
-	page_runs_add(runs, &(struct page_run){ PAGES(page), count, layer, PAGES(offset), 0 });
+	page_runs_add(runs, &(struct page_run){ .start = PAGES(page),
+						.count = count,
+						.layer = layer,
+						.offset = PAGES(offset) });
 }
 
 static void joined(void **state unused)

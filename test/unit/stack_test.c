@@ -5,6 +5,7 @@
 #include "unit.h"
 #include "chains.h"
 #include <pthread.h>
+#include <sys/resource.h>
 
 static void assert_run(const struct page_runs *runs, size_t index, uint64_t page, uint64_t count,
 		       uint32_t layer)
@@ -96,6 +97,15 @@ static void no_parent(void **state unused)
 	assert_refused("/0/pagemap-4711.img leaves the page at 0x8000 to a parent snapshot, and there is no");
 	layer(0, true, { 1, 1, PARENT });
 	assert_refused("/1/pagemap-4711.img leaves the page at 0x1000 to a parent snapshot");
+}
+
+static void too_many_pages(void **state unused)
+{
+	layer(1, false, { 1, 1, HERE });
+	layer(0, true, { 1, 1ULL << 36, PARENT });
+	assert_refused("/0/pagemap-4711.img names more pages than any memory has");
+	layer(0, true, { 1, 1ULL << 34, PARENT });
+	assert_refused("leaves the page at 0x2000 to its parent");
 }
 
 static void remove_file(const char *name)
@@ -210,8 +220,9 @@ static int open_descriptors(void)
 /* More layers than are kept open, read by more threads than one, each page from another layer. */
 static void many_layers(void **state unused)
 {
-	enum { LAYERS = 40, READERS = 20 };
+	enum { LAYERS = 60, READERS = 30, MOST_OPEN = 24 };
 	pthread_t readers[READERS];
+	struct rlimit old, small;
 	struct opened opened;
 	int before, after;
 
@@ -221,7 +232,12 @@ static void many_layers(void **state unused)
 
 		make_layer(number, number + 1 < LAYERS, entries, number + 1 < LAYERS ? 2 : 1);
 	}
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	small = (struct rlimit){ 8 * MOST_OPEN, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
 	opened = open_stack(0);
+	assert_true(page_chain_keeps_open(opened.chain, MOST_OPEN));
+	assert_false(page_chain_keeps_open(opened.chain, MOST_OPEN + 1));
 	assert_int_equal(opened.stack.runs.count, LAYERS);
 	before = open_descriptors();
 	for (int i = 0; i < READERS; i++)
@@ -233,19 +249,20 @@ static void many_layers(void **state unused)
 		assert_null(wrong);
 	}
 	after = open_descriptors();
-	assert_true(after > before && after <= before + 16);
+	assert_true(after > before && after <= before + MOST_OPEN);
 	page_chain_rest(opened.chain);
 	assert_int_equal(open_descriptors(), before);
 	close_stack(&opened);
+	setrlimit(RLIMIT_NOFILE, &old);
 }
 
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(the_drawing),    test(flags),	 test(absent),	     test(no_parent),
-		test(missing_images), test(too_short),	 test(no_such_task), test(by_chance),
-		test(several_places), test(many_layers),
+		test(the_drawing),    test(flags),	    test(absent),      test(no_parent),
+		test(too_many_pages), test(missing_images), test(too_short),   test(no_such_task),
+		test(by_chance),      test(several_places), test(many_layers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
