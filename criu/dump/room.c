@@ -8,6 +8,7 @@
  * read into them, too.
  */
 #include <errno.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
@@ -16,15 +17,38 @@
 #include "kernel/proc.h"
 
 #define MOST_ROOM (256UL << 20)
+#define MOST_COUNTED \
+	(64ULL << 30) /* of mappings: where most of them is empty, to count takes longer than it is worth */
 
-static uint64_t count_written(pid_t pid)
+static bool is_counted(const struct vma *vma)
+{
+	return vma->flags & MAP_PRIVATE && vma->protection & PROT_WRITE;
+}
+
+static uint64_t count_soft_dirty(struct scanner *scanner, int proc)
+{
+	struct vmas vmas = { 0 };
+	uint64_t pages = 0, size = 0;
+	int result = proc_read_maps(proc, &vmas);
+
+	for (size_t i = 0; i < vmas.count; i++)
+		size += is_counted(&vmas.items[i]) ? vma_length(&vmas.items[i]) : 0;
+	for (size_t i = 0; !result && size <= MOST_COUNTED && i < vmas.count; i++)
+		if (is_counted(&vmas.items[i]))
+			pages += scan_count_soft_dirty(scanner, vmas.items[i].start, vmas.items[i].end);
+	vmas_free(&vmas);
+	return pages;
+}
+
+static uint64_t count_written(const struct tracker *tracker, pid_t pid)
 {
 	autoclose int proc = proc_open(pid);
 	struct scanner *scanner = NULL;
 	uint64_t pages = 0;
 
 	if (proc >= 0 && !scanner_open(&scanner, proc))
-		pages = scan_count_written(scanner);
+		pages = tracker == &tracker_soft_dirty ? count_soft_dirty(scanner, proc) :
+							 scan_count_written(scanner);
 	scanner_close(scanner);
 	return pages;
 }
@@ -37,11 +61,11 @@ int dump_make_room(void *context)
 	size_t count = 0, size;
 	uint64_t most = 0;
 
-	if (dump->tracking.looks != &tracker_written)
+	if (dump->tracking.looks != &tracker_written && dump->tracking.looks != &tracker_soft_dirty)
 		return 0;
 	dump_list_tree(dump->options->tree, &pids, &count);
 	for (size_t i = 0; i < count; i++) {
-		uint64_t pages = count_written(pids[i]);
+		uint64_t pages = count_written(dump->tracking.looks, pids[i]);
 
 		if (pages > most) {
 			most = pages;

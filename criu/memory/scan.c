@@ -48,6 +48,8 @@ struct scan_range {
 #define ENTRY_GUARD	 (1ULL << 58) /* Linux 6.15 */
 #define ENTRY_EXCLUSIVE	 (1ULL << 56) /* mapped once: not a page of zeros */
 #define ENTRY_SOFT_DIRTY (1ULL << 55)
+#define ENTRY_KIND \
+	(ENTRY_PRESENT | ENTRY_SWAPPED | ENTRY_FILE | ENTRY_GUARD | ENTRY_EXCLUSIVE | ENTRY_SOFT_DIRTY)
 #define ENTRY_FRAME(e) \
 	((e) & ((1ULL << 55) - 1))  /* 0 without CAP_SYS_ADMIN; of a swapped page: where it is */
 #define FRAME_IS_ZEROS (1ULL << 24) /* in /proc/kpageflags */
@@ -295,13 +297,6 @@ static bool holds_something(const struct scanner *scanner, uint64_t entry)
 	       !(flags & FRAME_IS_ZEROS);
 }
 
-static bool is_clean(const struct scanner *scanner, const struct scan *scan, uint64_t entry)
-{
-	if (scan->note != NOTE_SOFT_DIRTY || entry & ENTRY_SOFT_DIRTY)
-		return false;
-	return entry & ENTRY_PRESENT ? holds_something(scanner, entry) : !scan->is_file;
-}
-
 /* Where the page is, if that is the place of this page alone; 0: it is not, or we may not know. */
 static uint64_t place_of(const struct scanner *scanner, uint64_t entry)
 {
@@ -355,6 +350,23 @@ static void note_frames(const struct scanner *scanner, struct frames *noted, uin
 	}
 }
 
+/* Neighbours that are not soft-dirty, and alike. */
+static void sort_clean(const struct scanner *scanner, const struct scan *scan, uint64_t start,
+		       const uint64_t *entries, size_t count, struct page_runs *changed,
+		       struct page_runs *unchanged)
+{
+	uint64_t end = start + count * PAGE_SIZE;
+
+	if (entries[0] & ENTRY_SWAPPED)
+		page_runs_add_range(scan->is_file ? changed : unchanged, start, end);
+	else if (entries[0] & ENTRY_EXCLUSIVE)
+		page_runs_add_range(unchanged, start, end);
+	else
+		for (; start < end; start += PAGE_SIZE)
+			page_runs_add_range(holds_something(scanner, *entries++) ? unchanged : changed, start,
+					    start + PAGE_SIZE);
+}
+
 static void sort_table(const struct scanner *scanner, const struct scan *scan, uint64_t start,
 		       const uint64_t *entries, size_t count, struct page_runs *changed,
 		       struct page_runs *unchanged)
@@ -362,30 +374,42 @@ static void sort_table(const struct scanner *scanner, const struct scan *scan, u
 	bool is_same = scan->note == NOTE_SOFT_DIRTY &&
 		       is_same_table(scanner, scan->known, start, entries, count);
 
-	for (size_t i = 0; i < count; i++) {
-		uint64_t entry = entries[i], address = start + i * PAGE_SIZE;
+	for (size_t i = 0, end; i < count; i = end) {
+		uint64_t kind = entries[i] & ENTRY_KIND, address = start + i * PAGE_SIZE;
 
-		if (!(entry & (ENTRY_PRESENT | ENTRY_SWAPPED)) || entry & ENTRY_GUARD ||
-		    (scan->is_file && entry & ENTRY_FILE))
+		for (end = i + 1; end < count && (entries[end] & ENTRY_KIND) == kind; end++)
+			;
+		if (!(kind & (ENTRY_PRESENT | ENTRY_SWAPPED)) || kind & ENTRY_GUARD ||
+		    (scan->is_file && kind & ENTRY_FILE))
 			continue;
-		page_runs_add_range(is_same && is_clean(scanner, scan, entry) ? unchanged : changed, address,
-				    address + PAGE_SIZE);
+		if (is_same && !(kind & ENTRY_SOFT_DIRTY))
+			sort_clean(scanner, scan, address, &entries[i], end - i, changed, unchanged);
+		else
+			page_runs_add_range(changed, address, start + end * PAGE_SIZE);
 	}
 	if (scan->noted)
 		note_frames(scanner, scan->noted, start, entries, count);
+}
+
+/* The entries of pages from `start` on: how many they are; -errno, not recorded. */
+static ssize_t next_entries(struct scanner *scanner, uint64_t start, uint64_t end)
+{
+	size_t wanted = min((end - start) / PAGE_SIZE, (uint64_t)ENTRIES);
+	ssize_t got = pread(scanner->pagemap, scanner->entries, wanted * 8, start / PAGE_SIZE * 8);
+
+	return got < 8 ? (got < 0 ? -errno : -EIO) : got / 8;
 }
 
 static int scan_by_reading(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
 			   struct page_runs *unchanged)
 {
 	for (uint64_t start = scan->start; start < scan->end;) {
-		size_t wanted = min((scan->end - start) / PAGE_SIZE, (uint64_t)ENTRIES);
-		ssize_t got = pread(scanner->pagemap, scanner->entries, wanted * 8, start / PAGE_SIZE * 8);
+		ssize_t found = next_entries(scanner, start, scan->end);
 
-		if (got < 8)
-			return fail(got < 0 ? errno : EIO, "cannot read /proc/PID/pagemap");
-		for (size_t i = 0, count; i < (size_t)got / 8; i += count, start += count * PAGE_SIZE) {
-			count = min((size_t)got / 8 - i, TABLE_PAGES - start / PAGE_SIZE % TABLE_PAGES);
+		if (found < 0)
+			return fail(-found, "cannot read /proc/PID/pagemap");
+		for (size_t i = 0, count; i < (size_t)found; i += count, start += count * PAGE_SIZE) {
+			count = min((size_t)found - i, TABLE_PAGES - start / PAGE_SIZE % TABLE_PAGES);
 			sort_table(scanner, scan, start, &scanner->entries[i], count, changed, unchanged);
 		}
 	}
@@ -407,6 +431,24 @@ bool scan_is_clean(struct scanner *scanner, uint64_t address)
 	return pread(scanner->pagemap, &entry, sizeof(entry), address / PAGE_SIZE * sizeof(entry)) ==
 		       sizeof(entry) &&
 	       entry & (ENTRY_PRESENT | ENTRY_SWAPPED) && !(entry & ENTRY_SOFT_DIRTY);
+}
+
+uint64_t scan_count_soft_dirty(struct scanner *scanner, uint64_t start, uint64_t end)
+{
+	const uint64_t exists = ENTRY_PRESENT | ENTRY_SWAPPED;
+	uint64_t pages = 0;
+
+	while (start < end) {
+		ssize_t found = next_entries(scanner, start, end);
+
+		if (found < 0)
+			break;
+		for (ssize_t i = 0; i < found; i++)
+			pages += scanner->entries[i] & ENTRY_SOFT_DIRTY && scanner->entries[i] & exists &&
+				 !(scanner->entries[i] & ENTRY_FILE);
+		start += found * PAGE_SIZE;
+	}
+	return pages;
 }
 
 uint64_t scan_count_written(struct scanner *scanner)
