@@ -1,8 +1,8 @@
 /*
  * content.c - compares memory with what the parent snapshot has, by hashes. See content.h.
  *
- * The work is cut into pieces: pages that lie one behind the other. Threads take one piece after the other: read it, hash it, read the
- * parent's hashes (or bytes), wherever in its chain they are, note which pages are equal.
+ * The work is cut into pieces: pages that lie one behind the other. Threads take one piece after the other: read it, hash it, compare
+ * the parent's hashes (or bytes), note which pages are equal.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -15,7 +15,8 @@
 #include "base/memory.h"
 #include "memory/content.h"
 
-#define PIECE_PAGES    64 /* 256 KiB: stays in the CPU's cache between reading and hashing */
+#define WINDOW_PAGES   4096 /* whose hashes are read together: 64 KiB */
+#define PIECE_PAGES    64   /* 256 KiB: stays in the CPU's cache between reading and hashing */
 #define MOST_WORKERS   4
 #define WORTH_A_WORKER 1024 /* pages */
 
@@ -35,30 +36,93 @@ struct comparison {
 	atomic_int error; /* -errno */
 };
 
+/* ---- the parent's hashes ---- */
+
+/* Small runs, one behind the other, are many: their hashes are read together. */
+struct hash_window {
+	struct page_hash hashes[WINDOW_PAGES];
+	uint64_t page, count; /* in the image */
+};
+
+static int copy_hashes(const struct page_hashes *from, struct hash_window *window, uint64_t page,
+		       uint64_t count, struct page_hash *to)
+{
+	int result = 0;
+
+	if (count >= WINDOW_PAGES)
+		return page_hashes_read(from, page, count, to);
+	if (page < window->page || page + count > window->page + window->count) {
+		window->page = page;
+		window->count = page < from->count ? min(from->count - page, (uint64_t)WINDOW_PAGES) : 0;
+		result = count > window->count ? -EINVAL :
+						 page_hashes_read(from, page, window->count, window->hashes);
+	}
+	if (!result)
+		memcpy(to, window->hashes + (page - window->page), count * sizeof(*to));
+	return result;
+}
+
+/* `places`: of each run, by layer, where its hashes belong. */
+static int read_layer(struct content *content, size_t layer, const uint64_t *places)
+{
+	struct page_stack *stack = &content->stack;
+	struct page_runs runs = page_stack_layer(stack, layer);
+	autofree struct hash_window *window = allocate(sizeof(*window));
+	struct page_hashes hashes = { 0 };
+	int result = page_hashes_open(&hashes, page_chain_store(stack->chain, layer),
+				      stack->layers[layer].pages_id, content->seed,
+				      page_chain_snapshot(stack->chain, layer));
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	for (size_t i = 0; !result && i < runs.count; i++)
+		result = copy_hashes(&hashes, window, runs.items[i].offset / PAGE_SIZE, runs.items[i].count,
+				     content->hashes + places[stack->layers[layer].first + i]);
+	content->is_hashed[layer] = !result;
+	page_hashes_close(&hashes);
+	return 0;
+}
+
+/* By address, and by layer: in each layer the order is the same. */
+static uint64_t *number_pages(struct content *content)
+{
+	const struct page_stack *stack = &content->stack;
+	uint64_t *places = allocate_array(stack->runs.count, sizeof(*places)), pages = 0;
+	autofree size_t *next = allocate_array(stack->layer_count, sizeof(*next));
+
+	for (size_t i = 0; i < stack->layer_count; i++)
+		next[i] = stack->layers[i].first;
+	content->first = allocate_array(stack->runs.count, sizeof(*content->first));
+	for (size_t i = 0; i < stack->runs.count; i++) {
+		content->first[i] = places[next[stack->runs.items[i].layer]++] = pages;
+		pages += stack->runs.items[i].count;
+	}
+	content->hashes = allocate_array(pages, sizeof(*content->hashes));
+	return places;
+}
+
 int content_open(struct content *content, struct page_chain *chain, enum image_kind kind, unsigned long id,
 		 uint64_t seed)
 {
 	int result = page_stack_open(&content->stack, chain, kind, id);
+	autofree uint64_t *places = NULL;
 
 	if (result)
 		return result;
 	content->seed = seed;
-	content->hashes = allocate_array(content->stack.layer_count, sizeof(*content->hashes));
-	for (size_t i = 0; i < content->stack.layer_count; i++) {
-		result = page_hashes_open(&content->hashes[i], page_chain_store(chain, i),
-					  content->stack.layers[i].pages_id, seed,
-					  page_chain_snapshot(chain, i));
-		if (result && result != -ENOENT)
-			return result;
-	}
-	return 0;
+	content->is_hashed = allocate_array(content->stack.layer_count, sizeof(*content->is_hashed));
+	places = number_pages(content);
+	for (size_t i = 0; !result && i < content->stack.layer_count; i++)
+		if (page_stack_layer(&content->stack, i).count)
+			result = read_layer(content, i, places);
+	return result;
 }
 
 void content_close(struct content *content)
 {
-	for (size_t i = 0; content->hashes && i < content->stack.layer_count; i++)
-		page_hashes_close(&content->hashes[i]);
 	free(content->hashes);
+	free(content->first);
+	free(content->is_hashed);
 	page_stack_close(&content->stack);
 	*content = (struct content){ 0 };
 }
@@ -83,23 +147,18 @@ static void cut(struct comparison *comparison, const struct page_runs *own)
 struct part {
 	const char *pages;
 	uint64_t count, first;
+	const struct page_hash *hashes;
 	uint32_t layer;
 	uint64_t offset; /* in the pages image, bytes */
 };
 
-static bool compare_hashes(struct comparison *comparison, const struct part *part)
+static void compare_hashes(struct comparison *comparison, const struct part *part)
 {
-	const struct content *content = comparison->content;
-	struct page_hash theirs[PIECE_PAGES];
-
-	if (page_hashes_read(&content->hashes[part->layer], part->offset / PAGE_SIZE, part->count, theirs))
-		return false;
 	for (uint64_t i = 0; i < part->count; i++) {
-		struct page_hash ours = page_hash(part->pages + i * PAGE_SIZE, content->seed);
+		struct page_hash ours = page_hash(part->pages + i * PAGE_SIZE, comparison->content->seed);
 
-		comparison->is_equal[part->first + i] = !memcmp(&ours, &theirs[i], sizeof(ours));
+		comparison->is_equal[part->first + i] = !memcmp(&ours, &part->hashes[i], sizeof(ours));
 	}
-	return true;
 }
 
 static int compare_bytes(struct comparison *comparison, const struct part *part, char *buffer)
@@ -116,7 +175,8 @@ static int compare_bytes(struct comparison *comparison, const struct part *part,
 /* Pages that the parent does not have are in no part: they have changed. Nor are those that have vanished meanwhile. */
 static int compare_piece(struct comparison *comparison, const struct piece *piece, char *pages, char *buffer)
 {
-	const struct page_runs *theirs = &comparison->content->stack.runs;
+	const struct content *content = comparison->content;
+	const struct page_runs *theirs = &content->stack.runs;
 	struct page_run run = { .start = piece->start, .count = piece->count };
 	int result = comparison->source(comparison->from, &run, 1, pages);
 	uint64_t end = page_run_end(&run);
@@ -129,11 +189,14 @@ static int compare_piece(struct comparison *comparison, const struct piece *piec
 			.pages = pages + (from - run.start),
 			.count = (to - from) / PAGE_SIZE,
 			.first = piece->first + (from - run.start) / PAGE_SIZE,
+			.hashes = content->hashes + content->first[i] + (from - found->start) / PAGE_SIZE,
 			.layer = found->layer,
 			.offset = found->offset + (from - found->start),
 		};
 
-		if (part.count && !compare_hashes(comparison, &part))
+		if (content->is_hashed[part.layer])
+			compare_hashes(comparison, &part);
+		else if (part.count)
 			result = compare_bytes(comparison, &part, buffer);
 	}
 	return result;

@@ -13,12 +13,17 @@
 #include "memory/stack.h"
 
 struct content {
-	struct page_stack stack;    /* of the parent and its parents */
-	struct page_hashes *hashes; /* one a layer of the stack; where there is no image, bytes are compared */
+	struct page_stack stack;  /* of the parent and its parents */
+	struct page_hash *hashes; /* one a page of the stack, by address; NULL: it was not opened */
+	uint64_t *first;	  /* one a run of the stack: where its pages' hashes begin */
+	bool *is_hashed;	  /* one a layer; in the others, bytes are compared */
 	uint64_t seed;
 };
 
-/* -ENOENT, not recorded: the chain has nothing of it. To be closed in any case; all zero is fine. */
+/*
+ * Reads the hashes: 16 bytes a page. So to compare takes the same time however many snapshots the pages come from. -ENOENT, not
+ * recorded: the chain has nothing of it. To be closed in any case; all zero is fine.
+ */
 int content_open(struct content *content, struct page_chain *chain, enum image_kind kind, unsigned long id,
 		 uint64_t seed);
 void content_close(struct content *content);

@@ -160,7 +160,7 @@ static int write_plan(struct page_writer *writer, struct shared_memory *object, 
 	return page_writer_add(writer, plan, PAGES_PRESENT, skips_zeros, pages_of_object, object);
 }
 
-static int save_one(struct snapshot *snapshot, const struct tracking *tracking, struct shared_memory *object,
+static int save_one(struct snapshot *snapshot, struct tracking *tracking, struct shared_memory *object,
 		    uint32_t pages_id, struct page_statistics *statistics)
 {
 	struct page_runs runs = { 0 }, plan = { 0 };
@@ -184,7 +184,7 @@ static int save_one(struct snapshot *snapshot, const struct tracking *tracking, 
 	return page_writer_close(writer) ?: result;
 }
 
-int shared_memory_save(struct snapshot *snapshot, const struct tracking *tracking, uint32_t *next_pages_id,
+int shared_memory_save(struct snapshot *snapshot, struct tracking *tracking, uint32_t *next_pages_id,
 		       struct page_statistics *statistics)
 {
 	int result = 0;

@@ -32,8 +32,8 @@ static int look_back(struct tracked *tracked, struct tracking *tracking)
 		return result;
 	tracked->is_trusted = looks->resumes && looks->resumes(tracking, tracked);
 	if (!tracked->is_trusted)
-		result = content_open(&tracked->content, tracking->chain, IMAGE_PAGEMAP, tracked->task->pid,
-				      tracking->seed);
+		result = tracking_open_content(tracking, &tracked->content, IMAGE_PAGEMAP,
+					       tracked->task->pid);
 	return result == -ENOENT ? 0 : result;
 }
 
@@ -115,7 +115,7 @@ int tracked_plan(struct tracked *tracked, const struct vma *vma, struct page_run
 	return result;
 }
 
-int tracking_plan_shared(const struct tracking *tracking, unsigned long id, page_source *source, void *from,
+int tracking_plan_shared(struct tracking *tracking, unsigned long id, page_source *source, void *from,
 			 struct page_runs *own, struct page_runs *plan)
 {
 	struct page_runs unchanged = { 0 };
@@ -123,7 +123,7 @@ int tracking_plan_shared(const struct tracking *tracking, unsigned long id, page
 	int result = 0;
 
 	if (tracking->chain)
-		result = content_open(&content, tracking->chain, IMAGE_SHMEM_PAGEMAP, id, tracking->seed);
+		result = tracking_open_content(tracking, &content, IMAGE_SHMEM_PAGEMAP, id);
 	if (result == -ENOENT)
 		result = 0;
 	if (!result && content.hashes)

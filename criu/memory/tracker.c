@@ -150,6 +150,44 @@ static int look_at_parent(struct tracking *tracking)
 	return 0;
 }
 
+/* Shared memory is compared whoever noted what. What is there of processes that are gone by now is not needed; nobody knows that yet. */
+static int prepare(struct tracking *tracking)
+{
+	struct image_names names;
+	int result = image_store_list(tracking->parent, &names);
+
+	for (size_t i = 0; !result && i < names.count; i++) {
+		struct prepared prepared = { .kind = IMAGE_SHMEM_PAGEMAP };
+		bool is_shared = image_name_is(names.items[i], IMAGE_SHMEM_PAGEMAP, &prepared.id);
+
+		if (!is_shared)
+			prepared.kind = IMAGE_PAGEMAP;
+		if (is_shared || (tracking->looks == &tracker_content &&
+				  image_name_is(names.items[i], IMAGE_PAGEMAP, &prepared.id))) {
+			result = content_open(&prepared.content, tracking->chain, prepared.kind, prepared.id,
+					      tracking->seed);
+			*grow(&tracking->prepared, &tracking->prepared_count) = prepared;
+		}
+	}
+	image_names_free(&names);
+	return result;
+}
+
+int tracking_open_content(struct tracking *tracking, struct content *content, enum image_kind kind,
+			  unsigned long id)
+{
+	for (size_t i = 0; i < tracking->prepared_count; i++) {
+		struct prepared *prepared = &tracking->prepared[i];
+
+		if (prepared->kind == kind && prepared->id == id && prepared->content.hashes) {
+			*content = prepared->content;
+			prepared->content = (struct content){ 0 };
+			return 0;
+		}
+	}
+	return content_open(content, tracking->chain, kind, id, tracking->seed);
+}
+
 ssize_t tracking_find_noted(const struct tracking *tracking, const struct task *task)
 {
 	const TrackingEntry *noted = tracking->noted;
@@ -229,6 +267,8 @@ int tracking_open(struct tracking *tracking, struct image_store *images,
 		result = open_parent(tracking, request->previous) ?: look_at_parent(tracking);
 	if (!result && tracking->noted)
 		tracking->seed = tracking->noted->hash_seed;
+	if (!result && tracking->looks)
+		result = prepare(tracking);
 	return result ?: choose(tracking, request);
 }
 
@@ -241,6 +281,9 @@ void tracking_close(struct tracking *tracking)
 		close(tracking->kept[i].userfaultfd);
 		close(tracking->kept[i].pidfd);
 	}
+	for (size_t i = 0; i < tracking->prepared_count; i++)
+		content_close(&tracking->prepared[i].content);
+	free(tracking->prepared);
 	free(tracking->taken);
 	free(tracking->kept);
 	keeper_forget(&tracking->holder);

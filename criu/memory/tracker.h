@@ -22,6 +22,13 @@
 struct tracked;
 struct tracking;
 
+/* What the parent has of a task, or of a shared memory, read before the freeze. */
+struct prepared {
+	enum image_kind kind;
+	unsigned long id;
+	struct content content;
+};
+
 /* soft_dirty.c, written.c; the third, by content, needs none of the callbacks. */
 struct tracker {
 	const char *name;    /* in --track-mem, the log and the statistics */
@@ -51,6 +58,8 @@ struct tracking {
 	struct keeper holder;	    /* that the parent left, until we begin */
 	bool is_used_up;	    /* what it noted */
 	int *taken;		    /* userfaultfds out of it, one a noted task; -1 */
+	struct prepared *prepared;  /* to be compared with */
+	size_t prepared_count;
 
 	/* what is left for the next one */
 	TrackingEntry *entry; /* NULL: nothing yet */
@@ -88,6 +97,9 @@ const struct page_hashing *tracking_hashing(const struct tracking *tracking, boo
 /* For trackers: is it memory whose pages are the task's own? And a userfaultfd of the task's, to be kept for the next snapshot. */
 bool tracker_can_note(const struct vma *vma);
 void tracking_keep(struct tracking *tracking, struct tracked *tracked);
+/* What the parent has, as content_open(); what was prepared is given away once. */
+int tracking_open_content(struct tracking *tracking, struct content *content, enum image_kind kind,
+			  unsigned long id);
 /* What the parent noted of this very process: its place in noted->tasks; -1: nothing. */
 ssize_t tracking_find_noted(const struct tracking *tracking, const struct task *task);
 
@@ -118,7 +130,7 @@ int tracked_plan(struct tracked *tracked, const struct vma *vma, struct page_run
 int tracked_begin(struct tracking *tracking, struct tracked *tracked);
 
 /* Shared memory is always compared by content: it can be written through a mapping that is gone by now. */
-int tracking_plan_shared(const struct tracking *tracking, unsigned long id, page_source *source, void *from,
+int tracking_plan_shared(struct tracking *tracking, unsigned long id, page_source *source, void *from,
 			 struct page_runs *own, struct page_runs *plan);
 
 #endif
