@@ -461,11 +461,8 @@ static int check_combination(const struct options *options)
 
 	if (dumps && !options->tree)
 		return fail(0, "%s needs to know which process: --tree PID", options->command);
-	if (options->pre_dump_mode && !strcmp(options->pre_dump_mode, "splice")) {
-		fail_advice("--pre-dump-mode read: it freezes the processes as shortly");
-		return fail(0, "--pre-dump-mode splice is not supported yet");
-	}
-	if (options->pre_dump_mode && strcmp(options->pre_dump_mode, "read"))
+	if (options->pre_dump_mode && strcmp(options->pre_dump_mode, "read") &&
+	    strcmp(options->pre_dump_mode, "splice"))
 		return fail(0, "--pre-dump-mode: '%s' is neither 'read' nor 'splice'",
 			    options->pre_dump_mode);
 	if (restores && options->restore_sibling && !options->restore_detached)

@@ -71,10 +71,14 @@ void dump_give_room_up(void *dump);
 int dump_memory(void *dump);
 int dump_shared_memory(struct dump *dump);
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer);
-/* Writes what a scan has found of a mapping; both lists are used up. */
+/* Writes the pages of a mapping that a plan (page_runs_plan()) does not leave to the parent … */
+int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
+		   const struct vma *vma, page_source *source, void *from);
+/* … and what a scan has found of it; both lists are used up. */
 int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked,
 		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged);
 /* pre_dump.c: in two parts, while the tasks are frozen and after */
+bool dump_splices(const struct dump *dump); /* --pre-dump-mode */
 int pre_dump_look(void *dump);
 int pre_dump_scan(void *dump);
 void pre_dump_forget(void *dump);

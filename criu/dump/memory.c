@@ -15,18 +15,17 @@
 	(1ULL  \
 	 << 30) /* of addresses, scanned at a time: the runs of pages in it fit into 4 MiB, however scattered they are */
 
-static int save_runs(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
-		     const struct vma *vma, struct task_memory *memory)
+int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
+		   const struct vma *vma, page_source *source, void *from)
 {
 	bool is_anonymous = vma->status & VMA_ANON_PRIVATE && !(vma->status & VMA_VDSO);
 	bool skips_zeros = is_anonymous && tracking_skips_zeros(&dump->tracking);
 	bool is_huge = vma->flags & MAP_HUGETLB;
 
-	memory->has_relatives = vma->has_relatives;
 	if (is_huge && skips_zeros)
-		return huge_write_pages(writer, plan, vma_page_size(vma), pages_of_task, memory);
+		return huge_write_pages(writer, plan, vma_page_size(vma), source, from);
 	return page_writer_add(writer, plan, PAGES_PRESENT | (is_anonymous && !is_huge ? PAGES_LAZY : 0),
-			       skips_zeros, pages_of_task, memory);
+			       skips_zeros, source, from);
 }
 
 static int save_whole(const struct dump *dump, struct page_writer *writer, const struct vma *vma,
@@ -36,7 +35,8 @@ static int save_whole(const struct dump *dump, struct page_writer *writer, const
 	int result;
 
 	page_runs_add_range(&runs, vma->start, vma->end);
-	result = save_runs(dump, writer, &runs, vma, memory);
+	memory->has_relatives = vma->has_relatives;
+	result = dump_save_plan(dump, writer, &runs, vma, pages_of_task, memory);
 	page_runs_free(&runs);
 	return result;
 }
@@ -48,7 +48,7 @@ int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct 
 	int result = tracked_plan(tracked, vma, changed, unchanged, &plan);
 
 	if (!result)
-		result = save_runs(dump, writer, &plan, vma, &tracked->memory);
+		result = dump_save_plan(dump, writer, &plan, vma, pages_of_task, &tracked->memory);
 	page_runs_free(&plan);
 	return result;
 }

@@ -2,22 +2,30 @@
  * pre_dump.c - the memory of a pre-dump. While the tasks are frozen it is only noted which pages they have, and begun to note which
  * are written. Then they run on, and the pages are read meanwhile.
  *
+ * With --pre-dump-mode splice, pages are put into pipes while the tasks are frozen, and read out of those.
+ *
  * So a page may be read while it is written, or not be there any more. Neither does harm: nobody restores a pre-dump, and the next
  * snapshot leaves to it only pages that were not written since the tasks ran on; those were read as they were.
  */
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "dump/dump.h"
+#include "memory/spliced.h"
 
 struct area_pages {
 	const struct vma *vma;
 	struct page_runs changed, unchanged;
+	struct page_runs plan;
+	bool is_planned;
 };
 
 struct pre_dumped {
 	struct tracked tracked;
+	struct spliced spliced;
 	struct area_pages *areas;
 	size_t count;
 };
@@ -60,6 +68,44 @@ static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct ar
 	return 0;
 }
 
+bool dump_splices(const struct dump *dump)
+{
+	return dump->options->pre_dump_mode && !strcmp(dump->options->pre_dump_mode, "splice");
+}
+
+static bool can_be_spliced(const struct vma *vma)
+{
+	return !vma_is_saved_whole(vma) && !(vma->flags & MAP_HUGETLB);
+}
+
+/* Where pages have to be compared, nobody knows yet which ones are wanted. */
+static int splice_task(struct pre_dumped *pre_dumped, struct task *task)
+{
+	struct page_runs wanted = { 0 };
+	int result = 0;
+
+	if (pre_dumped->tracked.content.hashes) {
+		log_info("process %d: its pages are compared with the parent's, and so read", task->pid);
+		return 0;
+	}
+	for (size_t i = 0; !result && i < pre_dumped->count; i++) {
+		struct area_pages *area = &pre_dumped->areas[i];
+
+		if (!can_be_spliced(area->vma))
+			continue;
+		area->is_planned = true;
+		result = tracked_plan(&pre_dumped->tracked, area->vma, &area->changed, &area->unchanged,
+				      &area->plan);
+		for (size_t j = 0; j < area->plan.count; j++)
+			if (!area->plan.items[j].layer)
+				page_runs_add(&wanted, &area->plan.items[j]);
+	}
+	if (!result)
+		result = spliced_take(&pre_dumped->spliced, task, &pre_dumped->tracked.memory, &wanted);
+	page_runs_free(&wanted);
+	return result;
+}
+
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
 {
 	int result = tracked_open(&pre_dumped->tracked, &dump->tracking, task);
@@ -74,6 +120,8 @@ static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct ta
 		area->vma = vma;
 		result = scan_area(dump, pre_dumped, area);
 	}
+	if (!result && dump_splices(dump))
+		result = splice_task(pre_dumped, task);
 	return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
 }
 
@@ -104,9 +152,13 @@ static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
 	for (size_t i = 0; !result && i < pre_dumped->count; i++) {
 		struct area_pages *area = &pre_dumped->areas[i];
 
-		result = dump_area_pages(dump, writer, &pre_dumped->tracked, area->vma, &area->changed,
-					 &area->unchanged);
+		pre_dumped->tracked.memory.has_relatives = area->vma->has_relatives;
+		result = area->is_planned ? dump_save_plan(dump, writer, &area->plan, area->vma,
+							   pages_of_pipes, &pre_dumped->spliced) :
+					    dump_area_pages(dump, writer, &pre_dumped->tracked, area->vma,
+							    &area->changed, &area->unchanged);
 	}
+	spliced_close(&pre_dumped->spliced);
 	return page_writer_close(writer) ?: result;
 }
 
@@ -139,7 +191,9 @@ void pre_dump_forget(void *context)
 		for (size_t a = 0; a < pre_dumped->count; a++) {
 			page_runs_free(&pre_dumped->areas[a].changed);
 			page_runs_free(&pre_dumped->areas[a].unchanged);
+			page_runs_free(&pre_dumped->areas[a].plan);
 		}
+		spliced_close(&pre_dumped->spliced);
 		free(pre_dumped->areas);
 		tracked_close(&pre_dumped->tracked);
 	}

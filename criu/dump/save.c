@@ -14,7 +14,9 @@
 #include "pstree.pb-c.h"
 #include "stats.pb-c.h"
 
-#define PRE_DUMP_BY_READING 2 /* inventory_entry.pre_dump_mode */
+/* inventory_entry.pre_dump_mode */
+#define PRE_DUMP_BY_SPLICING 1
+#define PRE_DUMP_BY_READING  2
 
 static int save_tree(struct snapshot *snapshot)
 {
@@ -104,7 +106,8 @@ int dump_complete(void *context)
 	mark_tracked(inventory, dump);
 	if (dump->is_pre_dump) {
 		inventory->img_version = 0;
-		message_set(inventory, pre_dump_mode, PRE_DUMP_BY_READING);
+		message_set(inventory, pre_dump_mode,
+			    dump_splices(dump) ? PRE_DUMP_BY_SPLICING : PRE_DUMP_BY_READING);
 	} else {
 		inventory->root_ids = dump_make_ids(1);
 		message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);

@@ -136,7 +136,9 @@ static int learn_start(struct keeper *keeper)
 	autoclose int proc = proc_open(keeper->pid);
 	struct proc_stat stat;
 
-	if (proc < 0 || proc_read_stat(proc, &stat))
+	if (proc < 0)
+		return fail(-proc, "cannot look at the keeper of what is tracked");
+	if (proc_read_stat(proc, &stat))
 		return fail(ESRCH, "the keeper has ended at once");
 	keeper->started = stat.start_time;
 	return 0;

@@ -1,6 +1,8 @@
 """tracking.py - what happens between two snapshots of a chain, to the memory and to whoever tracks it: nothing may be wrong."""
 
 import os
+import re
+import resource
 import shutil
 import signal
 
@@ -210,6 +212,41 @@ def track_as(cell, take, criu, name, *options):
 		raise
 
 
+# Pages in pipes
+
+def pipes(pid):
+	names = os.listdir(f"/proc/{pid}/fd")
+	return sum(os.path.lexists(f"/proc/{pid}/fd/{name}") and os.readlink(f"/proc/{pid}/fd/{name}").startswith("pipe:") for name in names)
+
+
+def spliced(again=False, most_descriptors=0):
+	"""A pre-dump through pipes (and another, upon it), and what happens then to the pages; `most_descriptors`: criu has no more."""
+	def course(cell, dumper, restorer):
+		if most_descriptors:
+			resource.setrlimit(resource.RLIMIT_NOFILE, (most_descriptors, most_descriptors))  # of this worker alone
+		cell.start()
+		cell.wait_ready()
+		before = pipes(cell.root)
+		for number in range(2 if again else 1):
+			previous = ["--prev-images-dir", f"../images{number}"] if number else []
+			run = cell.pre_dump(dumper, cell.new_images(f"images{number + 1}"),
+					    ["--track-mem", "--pre-dump-mode", "splice", *previous])
+			taken, wanted = max((tuple(map(int, found)) for found in
+					     re.findall(r"(\d+) of (\d+) pages are in \d+ pipes", run.log)), key=lambda pair: pair[1], default=(0, 0))
+			if most_descriptors and taken >= wanted or not most_descriptors and not taken:
+				raise Failure(f"{taken} of {wanted} pages were put into pipes")
+			if pipes(cell.root) != before:
+				raise Failure(f"the program has {pipes(cell.root)} ends of pipes, and had {before}")
+			if cell.row.program == "tracked":
+				act(cell)
+		images = cell.new_images("images3")
+		cell.dump(dumper, images, ["--prev-images-dir", "../images2" if again else "../images1"])
+		cell.restore(restorer, images)
+		cell.pause()
+		cell.finish()
+	return course
+
+
 # Refusals
 
 def refused(how, *expected):
@@ -310,6 +347,11 @@ ROWS = [
 	  for tracker in TRACKERS],
 	*[Row(f"tracking-mixed-{program}", program, run=mixed, modes=("ours-to-peer", "peer-to-ours"))
 	  for program in ("memory", "memory_shared", "tree", "cow")],
+	*[Row(f"tracking-spliced-{action}", "tracked", arguments=(action,), run=spliced(), modes=OURS) for action in ACTIONS],
+	*[Row(f"tracking-spliced-{program}", program, run=spliced(again=True), modes=("ours", "ours-to-peer"))
+	  for program in ("memory", "memory_shared", "tree", "cow")],
+	Row("tracking-spliced-again", "tracked", run=spliced(again=True), modes=OURS),
+	Row("tracking-spliced-few-descriptors", "tracked", run=spliced(most_descriptors=24), modes=OURS),
 	Row("tracking-keeper-tree", "tracked", run=keeper_ends(with_tree), modes=OURS),
 	Row("tracking-keeper-images", "tracked", run=keeper_ends(with_images), modes=OURS),
 	Row("tracking-keeper-next", "tracked", run=keeper_ends(with_next), modes=OURS),
