@@ -384,7 +384,7 @@ int tracked_begin(struct tracking *tracking, struct tracked *tracked)
 		return 0;
 	}
 	failure_clear();
-	log_warning("process %d: %s (%s): its next snapshot will be a full one", tracked->task->pid, why,
+	log_warning("process %d: %s (%s): its next snapshot will have to compare all of its pages", tracked->task->pid, why,
 		    strerror(-result));
 	return 0;
 }
