@@ -29,6 +29,7 @@ struct dump {
 	bool is_pre_dump;	       /* memory only, and the tree runs on */
 	struct pre_dumped *pre_dumped; /* pre_dump.c: one a task */
 	size_t pre_dumped_count;
+	uint64_t splice_budget; /* pages that may yet go into pipes */
 	uint32_t next_pages_id;
 	struct aio_lengths
 		ring_lengths; /* rings.c; freed when the tasks run again, or are gone: it takes a while */

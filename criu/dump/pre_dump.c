@@ -73,13 +73,14 @@ bool dump_splices(const struct dump *dump)
 	return dump->options->pre_dump_mode && !strcmp(dump->options->pre_dump_mode, "splice");
 }
 
+/* What is swapped would be swapped in, and could not be swapped out as long as it is in a pipe. */
 static bool can_be_spliced(const struct vma *vma)
 {
-	return !vma_is_saved_whole(vma) && !(vma->flags & MAP_HUGETLB);
+	return !vma_is_saved_whole(vma) && !(vma->flags & MAP_HUGETLB) && !vma->has_swapped;
 }
 
 /* Where pages have to be compared, nobody knows yet which ones are wanted. */
-static int splice_task(struct pre_dumped *pre_dumped, struct task *task)
+static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_t *budget)
 {
 	struct page_runs wanted = { 0 };
 	int result = 0;
@@ -101,7 +102,8 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task)
 				page_runs_add(&wanted, &area->plan.items[j]);
 	}
 	if (!result)
-		result = spliced_take(&pre_dumped->spliced, task, &pre_dumped->tracked.memory, &wanted);
+		result = spliced_take(&pre_dumped->spliced, task, &pre_dumped->tracked.memory, &wanted,
+				      budget);
 	page_runs_free(&wanted);
 	return result;
 }
@@ -121,7 +123,7 @@ static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct ta
 		result = scan_area(dump, pre_dumped, area);
 	}
 	if (!result && dump_splices(dump))
-		result = splice_task(pre_dumped, task);
+		result = splice_task(pre_dumped, task, &dump->splice_budget);
 	return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
 }
 
@@ -130,6 +132,7 @@ int pre_dump_scan(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
+	dump->splice_budget = spliced_budget();
 	dump->pre_dumped = allocate_array(dump->snapshot.task_count, sizeof(*dump->pre_dumped));
 	for_each_task(task, &dump->snapshot)
 	{

@@ -25,7 +25,7 @@ static bool is_counted(const struct vma *vma)
 	return vma->flags & MAP_PRIVATE && vma->protection & PROT_WRITE;
 }
 
-static uint64_t count_soft_dirty(struct scanner *scanner, int proc)
+static uint64_t count_soft_dirty(struct scanner *scanner, int proc, uint64_t *budget)
 {
 	struct vmas vmas = { 0 };
 	uint64_t pages = 0, size = 0;
@@ -33,21 +33,25 @@ static uint64_t count_soft_dirty(struct scanner *scanner, int proc)
 
 	for (size_t i = 0; i < vmas.count; i++)
 		size += is_counted(&vmas.items[i]) ? vma_length(&vmas.items[i]) : 0;
-	for (size_t i = 0; !result && size <= MOST_COUNTED && i < vmas.count; i++)
+	if (size > *budget)
+		result = -E2BIG;
+	else
+		*budget -= size;
+	for (size_t i = 0; !result && i < vmas.count; i++)
 		if (is_counted(&vmas.items[i]))
 			pages += scan_count_soft_dirty(scanner, vmas.items[i].start, vmas.items[i].end);
 	vmas_free(&vmas);
 	return pages;
 }
 
-static uint64_t count_written(const struct tracker *tracker, pid_t pid)
+static uint64_t count_written(const struct tracker *tracker, pid_t pid, uint64_t *budget)
 {
 	autoclose int proc = proc_open(pid);
 	struct scanner *scanner = NULL;
 	uint64_t pages = 0;
 
 	if (proc >= 0 && !scanner_open(&scanner, proc))
-		pages = tracker == &tracker_soft_dirty ? count_soft_dirty(scanner, proc) :
+		pages = tracker == &tracker_soft_dirty ? count_soft_dirty(scanner, proc, budget) :
 							 scan_count_written(scanner);
 	scanner_close(scanner);
 	return pages;
@@ -59,13 +63,13 @@ int dump_make_room(void *context)
 	struct dump *dump = context;
 	autofree pid_t *pids = NULL;
 	size_t count = 0, size;
-	uint64_t most = 0;
+	uint64_t most = 0, budget = MOST_COUNTED;
 
 	if (dump->tracking.looks != &tracker_written && dump->tracking.looks != &tracker_soft_dirty)
 		return 0;
 	dump_list_tree(dump->options->tree, &pids, &count);
 	for (size_t i = 0; i < count; i++) {
-		uint64_t pages = count_written(dump->tracking.looks, pids[i]);
+		uint64_t pages = count_written(dump->tracking.looks, pids[i], &budget);
 
 		if (pages > most) {
 			most = pages;

@@ -99,6 +99,8 @@ int proc_parse_smaps(char *text, struct vmas *vmas)
 			parse_vm_flags(line + 9, vma);
 		} else if (vma && !strncmp(line, "Rss:", 4)) {
 			vma->resident = strtoull(line + 4, NULL, 10) << 10;
+		} else if (vma && !strncmp(line, "Swap:", 5)) {
+			vma->has_swapped = strtoull(line + 5, NULL, 10) > 0;
 		} else if (vma && !strncmp(line, "KernelPageSize:", 15)) {
 			parse_page_size(line + 15, vma);
 		} else if (vma && !strncmp(line, "AnonHugePages:", 14)) {

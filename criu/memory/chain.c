@@ -215,15 +215,30 @@ static struct open_pages *find_open(struct page_chain *chain, size_t layer, uint
 	return NULL;
 }
 
-/* The place that was used the longest time ago, of those that nobody reads from; NULL: there is none now. */
+static bool has_free_descriptor(void)
+{
+	autoclose int fd = open("/", O_PATH | O_CLOEXEC);
+
+	return fd >= 0;
+}
+
+/*
+ * A free place, if there is a descriptor for it, or else the one that was used the longest time ago, of those that nobody reads from;
+ * NULL: there is none now.
+ */
 static struct open_pages *find_place(struct page_chain *chain)
 {
-	struct open_pages *place = NULL;
+	struct open_pages *idle = NULL, *free_place = NULL;
 
-	for (size_t i = 0; i < chain->places; i++)
-		if (!chain->open[i].readers && (!place || chain->open[i].used < place->used))
-			place = &chain->open[i];
-	return place;
+	for (size_t i = 0; i < chain->places; i++) {
+		struct open_pages *place = &chain->open[i];
+
+		if (!place->image)
+			free_place = place;
+		else if (!place->readers && (!idle || place->used < idle->used))
+			idle = place;
+	}
+	return free_place && (!idle || has_free_descriptor()) ? free_place : idle;
 }
 
 static int open_pages(struct page_chain *chain, struct open_pages *place, size_t layer, uint32_t id)
@@ -317,8 +332,12 @@ void page_chain_ahead(struct page_chain *chain, size_t layer, uint32_t pages_id,
 	pthread_mutex_lock(&chain->lock);
 	open = find_open(chain, layer, pages_id);
 	if (open)
-		posix_fadvise(image_fd(open->image), offset, size, POSIX_FADV_WILLNEED);
+		open->readers++;
 	pthread_mutex_unlock(&chain->lock);
+	if (!open)
+		return;
+	posix_fadvise(image_fd(open->image), offset, size, POSIX_FADV_WILLNEED);
+	give_back(chain, open);
 }
 
 void page_chain_rest(struct page_chain *chain)

@@ -455,7 +455,8 @@ uint64_t scan_count_written(struct scanner *scanner)
 {
 	struct scan_request request = {
 		.end = arch_task_size(),
-		.all_of = CATEGORY_TRACKED | CATEGORY_WRITTEN,
+		.inverted = CATEGORY_ZERO,
+		.all_of = CATEGORY_TRACKED | CATEGORY_WRITTEN | CATEGORY_ZERO,
 		.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
 		.returned = CATEGORY_WRITTEN,
 	};

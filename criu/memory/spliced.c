@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "compel.h"
@@ -37,8 +38,9 @@ struct taking {
 	size_t run;    /* is to be taken next, … */
 	uint64_t page; /* … from this page of it on */
 	struct load loads[PIPES_AT_ONCE];
-	int limit;    /* descriptors of ours are smaller */
-	bool is_over; /* no more pipes can be had */
+	uint64_t *budget; /* pages */
+	int limit;	  /* descriptors of ours are smaller */
+	bool is_over;	  /* no more pipes can be had */
 };
 
 /* In the scratch of the task: the descriptors of all pipes, then the vectors of each. */
@@ -56,11 +58,11 @@ static uint64_t vectors_at(const struct taking *taking, size_t load)
 
 static void fill_load(struct taking *taking, struct load *load)
 {
-	uint64_t pages = 0;
+	uint64_t pages = 0, most = min(*taking->budget, (uint64_t)PIPE_PAGES);
 
-	for (load->count = 0; pages < PIPE_PAGES && taking->run < taking->runs->count; load->count++) {
+	for (load->count = 0; pages < most && taking->run < taking->runs->count; load->count++) {
 		const struct page_run *run = &taking->runs->items[taking->run];
-		uint64_t take = min(run->count - taking->page, PIPE_PAGES - pages);
+		uint64_t take = min(run->count - taking->page, most - pages);
 
 		load->vectors[load->count] = (struct iovec){
 			(void *)(uintptr_t)(run->start + taking->page * PAGE_SIZE), take * PAGE_SIZE
@@ -72,6 +74,7 @@ static void fill_load(struct taking *taking, struct load *load)
 			taking->page = 0;
 		}
 	}
+	*taking->budget -= pages;
 }
 
 static int make_pipes(struct taking *taking, size_t count)
@@ -146,12 +149,17 @@ static int fill_pipes(struct spliced *spliced, struct taking *taking, size_t cou
 	return result;
 }
 
+static bool has_more(const struct taking *taking)
+{
+	return !taking->is_over && *taking->budget && taking->run < taking->runs->count;
+}
+
 static int take_some(struct spliced *spliced, struct taking *taking)
 {
 	size_t count = 0;
 	int result;
 
-	for (; count < PIPES_AT_ONCE && taking->run < taking->runs->count; count++) {
+	for (; count < PIPES_AT_ONCE && has_more(taking); count++) {
 		struct load *load = &taking->loads[count];
 
 		fill_load(taking, load);
@@ -165,33 +173,53 @@ static int take_some(struct spliced *spliced, struct taking *taking)
 	return result;
 }
 
-/* A pipe for each MiB: up to half of the descriptors that we may have. For what is beyond, the task's memory is read. */
+/* Half of them: others may be needed. */
 static int most_descriptors(void)
 {
 	struct rlimit limit;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return 0;
-	if (limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-		getrlimit(RLIMIT_NOFILE, &limit);
-	}
-	return min(limit.rlim_cur / 2, (rlim_t)INT_MAX);
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 0 : min(limit.rlim_cur / 2, (rlim_t)INT_MAX);
+}
+
+/* 0 is no limit. */
+static uint64_t read_limit(const char *path)
+{
+	autofree char *text = NULL;
+	uint64_t limit = read_text_at(AT_FDCWD, path, &text) > 0 ? strtoull(text, NULL, 10) : 0;
+
+	return limit ?: UINT64_MAX;
+}
+
+uint64_t spliced_budget(void)
+{
+	return min(read_limit("/proc/sys/fs/pipe-user-pages-soft"),
+		   read_limit("/proc/sys/fs/pipe-user-pages-hard")) /
+	       2;
 }
 
 int spliced_take(struct spliced *spliced, struct task *task, struct task_memory *memory,
-		 const struct page_runs *runs)
+		 const struct page_runs *runs, uint64_t *budget)
 {
 	autofree struct taking *taking = allocate(sizeof(*taking));
 	bool was_infected = task->victim->infection;
-	int result = was_infected || !runs->count ? 0 : victim_infect(task->victim);
+	int result = 0;
 
 	*spliced = (struct spliced){ .memory = memory };
 	*taking = (struct taking){
-		.victim = task->victim, .pidfd = task->pidfd, .runs = runs, .limit = most_descriptors()
+		.victim = task->victim,
+		.pidfd = task->pidfd,
+		.runs = runs,
+		.budget = budget,
+		.limit = most_descriptors(),
 	};
-	while (!result && !taking->is_over && taking->run < runs->count)
+	if (!has_more(taking))
+		return 0;
+	if (!was_infected && victim_infect(task->victim)) {
+		log_warning("process %d cannot be gone into: its pages are read", task->pid);
+		failure_clear();
+		return 0;
+	}
+	while (!result && has_more(taking))
 		result = take_some(spliced, taking);
 	if (!was_infected && task->victim->infection)
 		result = victim_cure(task->victim) ?: result;
@@ -215,10 +243,11 @@ void spliced_close(struct spliced *spliced)
 static int read_pipes(struct spliced *spliced, char *buffer, size_t size)
 {
 	while (size) {
-		ssize_t got = spliced->pipe < spliced->pipe_count ?
-				      read(spliced->pipes[spliced->pipe], buffer, size) :
-				      -1;
+		ssize_t got;
 
+		if (spliced->pipe == spliced->pipe_count)
+			return fail(ENODATA, "pages have got lost in pipes");
+		got = read(spliced->pipes[spliced->pipe], buffer, size);
 		if (got < 0)
 			return fail(errno, "cannot read pages from a pipe");
 		if (!got)

@@ -127,11 +127,12 @@ static int pass_by(const struct walk *walk, size_t layer, size_t from, size_t en
 	return page < end ? fail_absent(walk, layer, address_of(walk, page)) : 0;
 }
 
-/* Both are sorted: they are gone through side by side. */
+/* Both are sorted: they are gone through side by side. Before anything is taken, there must be as much as the pagemap promises. */
 static int take_entries(struct walk *walk, size_t layer)
 {
 	const struct pagemap *pagemap = &walk->pagemap;
 	size_t current = 0, told = 0; /* a stretch; up to this page the layer has told */
+	bool is_checked = false;
 	int result = 0;
 
 	for (size_t i = 0; !result && i < pagemap->count; i++) {
@@ -148,7 +149,13 @@ static int take_entries(struct walk *walk, size_t layer)
 
 			result = pass_by(walk, layer, told, page);
 			told = page + (to - from) / PAGE_SIZE;
-			if (!result && entry->flags & PAGES_PRESENT)
+			if (result || !(entry->flags & PAGES_PRESENT) ||
+			    bits_find(walk->found, page, told, false) == told)
+				continue;
+			if (!is_checked)
+				result = check_pages(walk, layer, pagemap);
+			is_checked = true;
+			if (!result)
 				take_pages(walk, entry, layer, stretch, page, told);
 		}
 	}
@@ -198,8 +205,6 @@ static int take_layer(struct walk *walk, size_t layer)
 			(struct stack_layer){ .pages_id = pagemap->pages_id, .first = stack->by_layer.count };
 		result = take_entries(walk, layer);
 	}
-	if (!result && has_runs(stack, layer))
-		result = check_pages(walk, layer, pagemap);
 	return result;
 }
 

@@ -77,6 +77,8 @@ int stream_reserve_make(struct stream_reserve *reserve, size_t size)
 		return -errno;
 	}
 	reserve->size = size;
+	/* Who is forked off meanwhile (a keeper) lives longer. */
+	madvise(reserve->memory, size, MADV_DONTFORK);
 	return 0;
 }
 
@@ -283,11 +285,11 @@ int stream_close(struct stream *stream)
 
 	if (!stream)
 		return 0;
-	last = &stream->buffers[stream->current];
 	end_writer(stream);
 	/* After an error nothing more is written. */
 	result = report(stream) ?: write_full(stream);
-	if (!result && last->filled) {
+	last = stream->buffers ? &stream->buffers[stream->current] : NULL;
+	if (!result && last && last->filled) {
 		last->offset = stream->offset;
 		result = write_now(stream, last);
 	}

@@ -173,6 +173,14 @@ static int prepare(struct tracking *tracking)
 	return result;
 }
 
+static void forget_prepared(struct tracking *tracking)
+{
+	for (size_t i = 0; i < tracking->prepared_count; i++)
+		content_close(&tracking->prepared[i].content);
+	free(steal_pointer(&tracking->prepared));
+	tracking->prepared_count = 0;
+}
+
 int tracking_open_content(struct tracking *tracking, struct content *content, enum image_kind kind,
 			  unsigned long id)
 {
@@ -281,9 +289,7 @@ void tracking_close(struct tracking *tracking)
 		close(tracking->kept[i].userfaultfd);
 		close(tracking->kept[i].pidfd);
 	}
-	for (size_t i = 0; i < tracking->prepared_count; i++)
-		content_close(&tracking->prepared[i].content);
-	free(tracking->prepared);
+	forget_prepared(tracking);
 	free(tracking->taken);
 	free(tracking->kept);
 	keeper_forget(&tracking->holder);
@@ -384,8 +390,8 @@ int tracked_begin(struct tracking *tracking, struct tracked *tracked)
 		return 0;
 	}
 	failure_clear();
-	log_warning("process %d: %s (%s): its next snapshot will have to compare all of its pages", tracked->task->pid, why,
-		    strerror(-result));
+	log_warning("process %d: %s (%s): its next snapshot will have to compare all of its pages",
+		    tracked->task->pid, why, strerror(-result));
 	return 0;
 }
 
@@ -394,6 +400,7 @@ int tracking_save(struct tracking *tracking)
 	TrackingEntry *entry;
 	int result = 0;
 
+	forget_prepared(tracking);
 	if (!tracking->begins)
 		return 0;
 	entry = entry_of(tracking);

@@ -56,6 +56,7 @@ struct vma {
 	uint64_t inode;
 	uint64_t resident;  /* bytes */
 	bool may_write;	    /* mprotect() could make it writable */
+	bool has_swapped;   /* pages */
 	bool has_relatives; /* somebody else has some of its pages, too: since a fork, or as pages of a file */
 	char *path;	    /* as /proc/PID/smaps says it; owned */
 

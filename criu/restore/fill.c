@@ -198,9 +198,9 @@ static int read_vectors(struct worker *worker)
 	int result = 0;
 
 	if (worker->vector_count) {
-		ask_ahead(worker);
 		result = page_stack_read_into(stack_of(worker), worker->layer, worker->vectors,
 					      worker->vector_count, worker->offset);
+		ask_ahead(worker); /* of an image that is open now */
 	}
 	worker->vector_count = 0;
 	worker->size = 0;

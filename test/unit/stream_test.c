@@ -117,6 +117,26 @@ static void nothing_to_close(void **state unused)
 	assert_int_equal(stream_close(NULL), 0);
 }
 
+static void tells_that_memory_is_short(void **state unused)
+{
+#ifdef __SANITIZE_ADDRESS__
+	skip(); /* which needs memory itself */
+#endif
+	struct rlimit old, none;
+	struct stream *stream;
+	int result;
+
+	assert_int_equal(getrlimit(RLIMIT_DATA, &old), 0);
+	none = (struct rlimit){ PAGE_SIZE, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_DATA, &none), 0);
+	result = stream_open(&stream, STDOUT_FILENO, "test", NULL);
+	setrlimit(RLIMIT_DATA, &old);
+	assert_true(result < 0);
+	assert_int_equal(failure_errno(), ENOMEM);
+	assert_int_equal(stream_close(stream), 0);
+	failure_clear();
+}
+
 /* A file that may not grow any more stands for a full disk. */
 static void tell_a_full_disk(const struct stream_reserve *reserve)
 {
@@ -163,6 +183,7 @@ int main(void)
 		cmocka_unit_test(holds_what_was_put_into_a_reserve),
 		cmocka_unit_test(writes_late_from_a_reserve),
 		cmocka_unit_test(nothing_to_close),
+		cmocka_unit_test(tells_that_memory_is_short),
 		cmocka_unit_test(tells_a_full_disk),
 	};
 
