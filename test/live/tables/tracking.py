@@ -214,9 +214,15 @@ def track_as(cell, take, criu, name, *options):
 
 # Pages in pipes
 
+def is_pipe(link):
+	try:
+		return os.readlink(link).startswith("pipe:")
+	except FileNotFoundError:  # the program has closed it meanwhile
+		return False
+
+
 def pipes(pid):
-	names = os.listdir(f"/proc/{pid}/fd")
-	return sum(os.path.lexists(f"/proc/{pid}/fd/{name}") and os.readlink(f"/proc/{pid}/fd/{name}").startswith("pipe:") for name in names)
+	return sum(is_pipe(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd"))
 
 
 def spliced(again=False, most_descriptors=0):
