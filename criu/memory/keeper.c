@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "base/error.h"
@@ -113,7 +114,8 @@ static void keeper_main(const struct kept *kept, size_t count, int watch, int co
 	setsid();
 	prctl(PR_SET_NAME, KEEPER_NAME);
 	let_go_of_all(kept, count, watch, confirm);
-	if (read(confirm, &byte, 1) != 1)
+	/* Who looks for a keeper finds us by our name: from now on. */
+	if (write(confirm, "", 1) != 1 || read(confirm, &byte, 1) != 1)
 		_exit(0);
 	close(confirm);
 	keep(kept, count, watch);
@@ -135,10 +137,11 @@ static int learn_start(struct keeper *keeper)
 {
 	autoclose int proc = proc_open(keeper->pid);
 	struct proc_stat stat;
+	char byte;
 
 	if (proc < 0)
 		return fail(-proc, "cannot look at the keeper of what is tracked");
-	if (proc_read_stat(proc, &stat))
+	if (read(keeper->confirm, &byte, 1) != 1 || proc_read_stat(proc, &stat))
 		return fail(ESRCH, "the keeper has ended at once");
 	keeper->started = stat.start_time;
 	return 0;
@@ -147,19 +150,19 @@ static int learn_start(struct keeper *keeper)
 int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, int directory)
 {
 	autoclose int watch = watch_directory(directory);
-	int pipe[2];
+	int ends[2];
 	int result;
 
 	*keeper = (struct keeper){ .pidfd = -1, .confirm = -1 };
 	if (watch < 0)
 		return watch;
-	if (pipe2(pipe, O_CLOEXEC) < 0)
-		return fail(errno, "cannot make a pipe");
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+		return fail(errno, "cannot make a pair of sockets");
 	keeper->pid = fork();
 	if (!keeper->pid)
-		keeper_main(kept, count, watch, pipe[0]);
-	close(pipe[0]);
-	keeper->confirm = pipe[1];
+		keeper_main(kept, count, watch, ends[0]);
+	close(ends[0]);
+	keeper->confirm = ends[1];
 	if (keeper->pid < 0) {
 		close_fd(&keeper->confirm);
 		keeper->pid = 0;
@@ -174,7 +177,7 @@ int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, i
 
 int keeper_confirm(struct keeper *keeper)
 {
-	if (write(keeper->confirm, "", 1) != 1)
+	if (send(keeper->confirm, "", 1, MSG_NOSIGNAL) != 1)
 		return fail(errno, "the keeper is gone");
 	return 0;
 }
