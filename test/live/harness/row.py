@@ -20,6 +20,7 @@ class Row:
 	peer_fails: dict = field(default_factory=dict)  # "dump" or "restore" -> why the peer cannot
 	pause: float = 0.15              # seconds that the program runs before and after
 	timeout: float = 60
+	alone_with: str = ""             # what the machine has but once: rows that use up the same thing take turns
 
 	def runs_in(self, mode):
 		if self.modes:

@@ -36,8 +36,8 @@ class Runner:
 		try:
 			waiting = list(tests)
 			while waiting or self.workers:
-				while waiting and len(self.workers) < self.settings.jobs:
-					self.begin(waiting.pop(0))
+				while len(self.workers) < self.settings.jobs and (test := self.next_of(waiting)):
+					self.begin(test)
 				self.collect()
 		finally:
 			for worker in self.workers:
@@ -45,6 +45,14 @@ class Runner:
 			if not self.counts["FAIL"]:
 				shutil.rmtree(self.base, ignore_errors=True)
 		return self.counts
+
+	def next_of(self, waiting):
+		"""The first that needs nothing of what those that run now need alone; None: there is none."""
+		used = {worker.test.row.alone_with for worker in self.workers} - {""}
+		for number, test in enumerate(waiting):
+			if test.skip or test.row.alone_with not in used:
+				return waiting.pop(number)
+		return None
 
 	def begin(self, test):
 		if test.skip:
