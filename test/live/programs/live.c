@@ -61,18 +61,23 @@ void live_path(char *buffer, size_t size, const char *name)
 	snprintf(buffer, size, "%s/%s", live_directory, name);
 }
 
-/* Writes the file once: the first writer wins, and nobody sees half of it, for it is read when the program has ended. */
+/* Writes the file once: the first writer wins, and nobody sees half of it, or us with a descriptor of it. */
 static void write_once(const char *name, const char *text)
 {
-	char path[4096];
+	char path[4096], unfinished[4200];
+	int fd;
 
 	live_path(path, sizeof(path), name);
-	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	snprintf(unfinished, sizeof(unfinished), "%s.%d", path, gettid());
+	fd = open(unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return;
 	if (write(fd, text, strlen(text)) < 0)
 		abort();
 	close(fd);
+	if (link(unfinished, path) < 0 && errno != EEXIST)
+		abort();
+	unlink(unfinished);
 }
 
 void live_note(const char *name, const char *text)
