@@ -77,6 +77,20 @@ static void remember(void)
 		look(fds[i], &before[i]);
 }
 
+/* Inodes are numbered by file system: memory in huge pages has another one. */
+static bool is_same_file(const struct stat *one, const struct stat *other)
+{
+	return one->st_dev == other->st_dev && one->st_ino == other->st_ino;
+}
+
+static const struct stat *stat_of(int fd)
+{
+	static struct stat found;
+
+	fstat(fd, &found);
+	return &found;
+}
+
 static void check_sights(void)
 {
 	for (int i = 0; i < fd_count; i++) {
@@ -97,12 +111,8 @@ static void check_sights(void)
 			   "%s: mode %o, owner %u:%u, %ld bytes", now.link, now.stat.st_mode, now.stat.st_uid,
 			   now.stat.st_gid, (long)now.stat.st_size);
 		for (int j = 0; j < i; j++)
-			live_check((before[j].stat.st_ino == old->stat.st_ino) ==
-					   (before[j].stat.st_ino != 0 && ({
-										  struct stat other;
-										  fstat(fds[j], &other);
-										  other.st_ino;
-									  }) == now.stat.st_ino),
+			live_check(is_same_file(&before[j].stat, &old->stat) ==
+					   is_same_file(stat_of(fds[j]), &now.stat),
 				   "%d and %d are no longer what they were to each other", i, j);
 	}
 }
