@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,9 +18,20 @@
 const char *live_directory;
 static volatile sig_atomic_t stopping;
 
+static atomic_int waiting; /* the thread in live_wait_stop() */
+
+/* SIGTERM of the process may choose another thread while the waiting one is on its way into sigsuspend(): it is passed on. */
 static void on_term(int signo)
 {
+	int errno_then = errno;
+	int waiter;
+
 	stopping = 1;
+	atomic_thread_fence(memory_order_seq_cst);
+	waiter = waiting;
+	if (waiter && waiter != gettid())
+		syscall(SYS_tgkill, getpid(), waiter, SIGTERM);
+	errno = errno_then;
 }
 
 void live_begin(int argc, char **argv)
@@ -51,8 +64,10 @@ void live_wait_stop(void)
 	sigaddset(&term, SIGTERM);
 	sigprocmask(SIG_BLOCK, &term, &old);
 	sigdelset(&old, SIGTERM);
+	waiting = gettid();
 	while (!stopping)
 		sigsuspend(&old);
+	waiting = 0;
 	sigprocmask(SIG_UNBLOCK, &term, NULL);
 }
 
