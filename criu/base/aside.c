@@ -1,12 +1,11 @@
 /*
  * aside.c - a second thread for work that can be halved. See aside.h.
  */
-#include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include "base/aside.h"
 #include "base/memory.h"
+#include "base/thread.h"
 
 struct aside {
 	pthread_t thread;
@@ -41,16 +40,10 @@ static void *serve(void *argument)
 struct aside *aside_start(void)
 {
 	struct aside *aside = allocate(sizeof(*aside));
-	sigset_t all, old;
-	int result;
 
 	pthread_mutex_init(&aside->lock, NULL);
 	pthread_cond_init(&aside->changed, NULL);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	result = pthread_create(&aside->thread, NULL, serve, aside);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (!result)
+	if (!thread_start(&aside->thread, serve, aside))
 		return aside;
 	free(aside);
 	return NULL;

@@ -6,11 +6,11 @@
 
 struct aside;
 
-/* NULL: no thread could be started. Signals are left to the other threads. */
+/* NULL: no thread could be started. */
 struct aside *aside_start(void);
 void aside_end(struct aside *aside); /* NULL is fine */
 
-/* Begins work(argument); one at a time, so each is followed by a wait. `work` must not record failures: they would be the thread's. */
+/* Begins work(argument); one at a time, so each is followed by a wait. */
 void aside_do(struct aside *aside, void (*work)(void *argument), void *argument);
 void aside_wait(struct aside *aside);
 

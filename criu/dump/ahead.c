@@ -15,8 +15,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -25,6 +23,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "dump/dump.h"
 #include "kernel/mapping_watch.h"
 #include "kernel/proc.h"
@@ -207,21 +206,17 @@ static void *forget(void *context)
 	return NULL;
 }
 
-/* The end of a watch takes 35 - 50 ms. Nobody waits for it, and signals are for the thread that drives the dump. */
+/* The end of a watch takes 35 - 50 ms. Nobody waits for it. */
 void dump_forget_ahead(void *context)
 {
 	struct dump *dump = context;
 	struct ahead *ahead = steal_pointer(&dump->ahead);
-	sigset_t all, old;
 	pthread_t thread;
 
 	if (!ahead)
 		return;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	if (ahead->count && !pthread_create(&thread, NULL, forget, ahead))
+	if (ahead->count && !thread_start(&thread, forget, ahead))
 		pthread_detach(thread);
 	else
 		forget(ahead);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }

@@ -132,7 +132,8 @@ int pre_dump_scan(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
-	dump->splice_budget = spliced_budget();
+	if (dump_splices(dump))
+		dump->splice_budget = spliced_budget();
 	dump->pre_dumped = allocate_array(dump->snapshot.task_count, sizeof(*dump->pre_dumped));
 	for_each_task(task, &dump->snapshot)
 	{

@@ -5,14 +5,13 @@
  * the parent's hashes (or bytes), note which pages are equal.
  */
 #include <errno.h>
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "memory/content.h"
 
 #define WINDOW_PAGES   4096 /* whose hashes are read together: 64 KiB */
@@ -229,18 +228,14 @@ static size_t helpers_for(uint64_t pages)
 	return min(CPU_COUNT(&cpus), MOST_WORKERS) - 1;
 }
 
-/* We work, too. Signals are for the thread that drives the dump. */
+/* We work, too. */
 static int share_work(struct comparison *comparison, uint64_t pages)
 {
 	pthread_t helpers[MOST_WORKERS];
 	size_t wanted = helpers_for(pages), started = 0;
-	sigset_t all, old;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	while (started < wanted && !pthread_create(&helpers[started], NULL, compare_pieces, comparison))
+	while (started < wanted && !thread_start(&helpers[started], compare_pieces, comparison))
 		started++;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	compare_pieces(comparison);
 	for (size_t i = 0; i < started; i++)
 		pthread_join(helpers[i], NULL);

@@ -141,6 +141,20 @@ static int report(const struct scan_request *request, long error)
 
 /* ---- by the ioctl ---- */
 
+/* All that is found is added to *runs; NULL: it is not asked for. */
+static int walk(struct scanner *scanner, struct scan_request *request, struct page_runs *runs)
+{
+	while (request->start < request->end) {
+		long found = next_ranges(scanner, request);
+
+		if (found < 0)
+			return report(request, found);
+		for (long i = 0; runs && i < found; i++)
+			page_runs_add_range(runs, scanner->ranges[i].start, scanner->ranges[i].end);
+	}
+	return 0;
+}
+
 /* In a file mapping even a page of zeros is the task's own: without it the file would show. */
 static uint64_t unwanted_in(const struct scanner *scanner, const struct scan *scan)
 {
@@ -160,15 +174,7 @@ static int scan_present(struct scanner *scanner, const struct scan *scan, struct
 		.returned = CATEGORY_PRESENT | CATEGORY_SWAPPED,
 	};
 
-	while (request.start < request.end) {
-		long found = next_ranges(scanner, &request);
-
-		if (found < 0)
-			return report(&request, found);
-		for (long i = 0; i < found; i++)
-			page_runs_add_range(changed, scanner->ranges[i].start, scanner->ranges[i].end);
-	}
-	return 0;
+	return walk(scanner, &request, changed);
 }
 
 /* Is all of it in mappings with asynchronous write protection? 1: yes; -errno, recorded. Asked of mappings, not of pages. */
@@ -254,13 +260,7 @@ int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end)
 		.returned = CATEGORY_PRESENT,
 	};
 
-	while (request.start < request.end) {
-		long found = next_ranges(scanner, &request);
-
-		if (found < 0)
-			return report(&request, found);
-	}
-	return 0;
+	return walk(scanner, &request, NULL);
 }
 
 int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct page_runs *runs)
@@ -272,15 +272,7 @@ int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct pa
 		.returned = CATEGORY_GUARD,
 	};
 
-	while (scanner->has_guards && request.start < request.end) {
-		long found = next_ranges(scanner, &request);
-
-		if (found < 0)
-			return report(&request, found);
-		for (long i = 0; i < found; i++)
-			page_runs_add_range(runs, scanner->ranges[i].start, scanner->ranges[i].end);
-	}
-	return 0;
+	return scanner->has_guards ? walk(scanner, &request, runs) : 0;
 }
 
 /* ---- by reading pagemap ---- */

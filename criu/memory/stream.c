@@ -19,7 +19,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -27,6 +26,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "memory/stream.h"
 
 #define BUFFER_SIZE (256UL << 10) /* as much is written in one call */
@@ -179,17 +179,6 @@ static void *write_behind(void *argument)
 	return NULL;
 }
 
-/* Signals are for the thread that drives the dump. Without a thread the caller writes himself. */
-static void start_writer(struct stream *stream)
-{
-	sigset_t all, old;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	stream->has_writer = !pthread_create(&stream->writer, NULL, write_behind, stream);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-}
-
 /* ---- whoever fills ---- */
 
 static int report(const struct stream *stream)
@@ -219,7 +208,7 @@ static int write_full(struct stream *stream)
 static int have_written(struct stream *stream)
 {
 	if (!stream->has_writer)
-		start_writer(stream);
+		stream->has_writer = !thread_start(&stream->writer, write_behind, stream);
 	return stream->has_writer ? 0 : write_full(stream);
 }
 

@@ -21,20 +21,38 @@ static void wait_for(pid_t pid)
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 }
 
-static void is_found_at_once(void **state unused)
+/* An eventfd stands for a userfaultfd. */
+static struct kept make_kept(int number)
+{
+	return (struct kept){ .pidfd = syscall(SYS_pidfd_open, getpid(), 0),
+			      .userfaultfd = eventfd(number, EFD_CLOEXEC) };
+}
+
+static void start(struct keeper *keeper, const struct kept *kept)
 {
 	int directory = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	assert_true(directory >= 0);
+	assert_int_equal(keeper_start(keeper, kept, 1, directory), 0);
+	close(directory);
+}
+
+static void drop(const struct kept *kept)
+{
+	close(kept->pidfd);
+	close(kept->userfaultfd);
+}
+
+static void is_found_at_once(void **state unused)
+{
 	for (int i = 0; i < ROUNDS; i++) {
-		struct kept kept = { .pidfd = syscall(SYS_pidfd_open, getpid(), 0),
-				     .userfaultfd = eventfd(i, EFD_CLOEXEC) };
+		struct kept kept = make_kept(i);
 		struct keeper keeper, found;
 		uint64_t number;
 		pid_t pid;
 		int taken;
 
-		assert_int_equal(keeper_start(&keeper, &kept, 1, directory), 0);
+		start(&keeper, &kept);
 		pid = keeper.pid;
 		assert_int_equal(keeper_find(&found, keeper.pid, keeper.started), 0);
 		assert_int_equal(keeper_confirm(&keeper), 0);
@@ -46,46 +64,36 @@ static void is_found_at_once(void **state unused)
 		keeper_end(&found);
 		keeper_forget(&keeper);
 		wait_for(pid);
-		close(kept.pidfd);
-		close(kept.userfaultfd);
+		drop(&kept);
 	}
-	close(directory);
 }
 
 static void ends_when_it_is_not_confirmed(void **state unused)
 {
-	int directory = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct kept kept = { .pidfd = syscall(SYS_pidfd_open, getpid(), 0),
-			     .userfaultfd = eventfd(0, EFD_CLOEXEC) };
+	struct kept kept = make_kept(0);
 	struct keeper keeper;
 	pid_t pid;
 
-	assert_int_equal(keeper_start(&keeper, &kept, 1, directory), 0);
+	start(&keeper, &kept);
 	pid = keeper.pid;
 	keeper_forget(&keeper);
 	wait_for(pid);
-	close(kept.pidfd);
-	close(kept.userfaultfd);
-	close(directory);
+	drop(&kept);
 }
 
 /* Somebody kills it before it is confirmed: that is an error, and no signal. */
 static void is_told_to_be_gone(void **state unused)
 {
-	int directory = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct kept kept = { .pidfd = syscall(SYS_pidfd_open, getpid(), 0),
-			     .userfaultfd = eventfd(0, EFD_CLOEXEC) };
+	struct kept kept = make_kept(0);
 	struct keeper keeper;
 
-	assert_int_equal(keeper_start(&keeper, &kept, 1, directory), 0);
+	start(&keeper, &kept);
 	kill(keeper.pid, SIGKILL);
 	wait_for(keeper.pid);
 	assert_int_equal(keeper_confirm(&keeper), -EPIPE);
 	failure_clear();
 	keeper_forget(&keeper);
-	close(kept.pidfd);
-	close(kept.userfaultfd);
-	close(directory);
+	drop(&kept);
 }
 
 int main(void)

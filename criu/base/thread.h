@@ -1,0 +1,12 @@
+/*
+ * thread.h - threads that take no signals: those are for the one that drives the command.
+ */
+#ifndef CRIU_BASE_THREAD_H
+#define CRIU_BASE_THREAD_H
+
+#include <pthread.h>
+
+/* As pthread_create(): 0, or a positive errno value. */
+int thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument);
+
+#endif
