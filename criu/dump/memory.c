@@ -94,7 +94,7 @@ static int save_task(struct dump *dump, struct task *task)
 	if (!result)
 		result = dump_open_writer(dump, task, &writer);
 	/* To compare, there are threads already. */
-	if (task->pid == dump->room_for && !tracked.content.hashes)
+	if (task->pid == dump->room_for && !content_is_open(&tracked.content))
 		tracked.memory.aside = dump->reads_aside;
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];

@@ -85,7 +85,7 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 	struct page_runs wanted = { 0 };
 	int result = 0;
 
-	if (pre_dumped->tracked.content.hashes) {
+	if (content_is_open(&pre_dumped->tracked.content)) {
 		log_info("process %d: its pages are compared with the parent's, and so read", task->pid);
 		return 0;
 	}

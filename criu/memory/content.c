@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/bits.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/thread.h"
@@ -37,92 +38,109 @@ struct comparison {
 
 /* ---- the parent's hashes ---- */
 
-/* Small runs, one behind the other, are many: their hashes are read together. */
-struct hash_window {
-	struct page_hash hashes[WINDOW_PAGES];
-	uint64_t page, count; /* in the image */
+/* One walk through the parent: the hashes of the layer that it is at. */
+struct hash_reader {
+	struct content *content;
+	bool is_open; /* it is at a layer */
+	size_t layer;
+	struct page_hashes hashes; /* empty: it has none, or they are not of these pages */
+	struct page_hash window[WINDOW_PAGES];
+	uint64_t page, count; /* of the window */
 };
 
-static int copy_hashes(const struct page_hashes *from, struct hash_window *window, uint64_t page,
-		       uint64_t count, struct page_hash *to)
+static int open_hashes(struct hash_reader *reader, size_t layer, uint32_t pages_id)
 {
+	const struct content *content = reader->content;
+	int result;
+
+	page_hashes_close(&reader->hashes);
+	reader->is_open = true;
+	reader->layer = layer;
+	reader->count = 0;
+	content->pages_ids[layer] = pages_id;
+	result = page_hashes_open(&reader->hashes, page_chain_store(content->chain, layer), pages_id,
+				  content->seed, page_chain_snapshot(content->chain, layer));
+	return result == -ENOENT ? 0 : result;
+}
+
+/* Small runs, one behind the other, are many: their hashes are read together. */
+static int copy_hashes(struct hash_reader *reader, uint64_t page, uint64_t count, struct page_hash *to)
+{
+	const struct page_hashes *from = &reader->hashes;
 	int result = 0;
 
 	if (count >= WINDOW_PAGES)
 		return page_hashes_read(from, page, count, to);
-	if (page < window->page || page + count > window->page + window->count) {
-		window->page = page;
-		window->count = page < from->count ? min(from->count - page, (uint64_t)WINDOW_PAGES) : 0;
-		result = count > window->count ? -EINVAL :
-						 page_hashes_read(from, page, window->count, window->hashes);
+	if (page < reader->page || page + count > reader->page + reader->count) {
+		reader->page = page;
+		reader->count = page < from->count ? min(from->count - page, (uint64_t)WINDOW_PAGES) : 0;
+		result = count > reader->count ? -EINVAL :
+						 page_hashes_read(from, page, reader->count, reader->window);
 	}
 	if (!result)
-		memcpy(to, window->hashes + (page - window->page), count * sizeof(*to));
+		memcpy(to, reader->window + (page - reader->page), count * sizeof(*to));
 	return result;
 }
-
-/* `places`: of each run, by layer, where its hashes belong. */
-static int read_layer(struct content *content, size_t layer, const uint64_t *places)
+/* When the first pages are told, it is known which there are. */
+static void make_room(struct content *content)
 {
-	struct page_stack *stack = &content->stack;
-	struct page_runs runs = page_stack_layer(stack, layer);
-	autofree struct hash_window *window = allocate(sizeof(*window));
-	struct page_hashes hashes = { 0 };
-	int result = page_hashes_open(&hashes, page_chain_store(stack->chain, layer),
-				      stack->layers[layer].pages_id, content->seed,
-				      page_chain_snapshot(stack->chain, layer));
+	uint64_t pages = page_runs_total(&content->pages);
 
-	if (result)
-		return result == -ENOENT ? 0 : result;
-	for (size_t i = 0; !result && i < runs.count; i++)
-		result = copy_hashes(&hashes, window, runs.items[i].offset / PAGE_SIZE, runs.items[i].count,
-				     content->hashes + places[stack->layers[layer].first + i]);
-	content->is_hashed[layer] = !result;
-	page_hashes_close(&hashes);
-	return 0;
+	content->known = allocate_array(pages, sizeof(*content->known));
+	content->is_hashed = allocate_array(BITS_WORDS(pages), sizeof(*content->is_hashed));
 }
 
-/* By address, and by layer: in each layer the order is the same. */
-static uint64_t *number_pages(struct content *content)
+static void note_places(union parent_page *known, const struct page_run *run)
 {
-	const struct page_stack *stack = &content->stack;
-	uint64_t *places = allocate_array(stack->runs.count, sizeof(*places)), pages = 0;
-	autofree size_t *next = allocate_array(stack->layer_count, sizeof(*next));
-
-	for (size_t i = 0; i < stack->layer_count; i++)
-		next[i] = stack->layers[i].first;
-	content->first = allocate_array(stack->runs.count, sizeof(*content->first));
-	for (size_t i = 0; i < stack->runs.count; i++) {
-		content->first[i] = places[next[stack->runs.items[i].layer]++] = pages;
-		pages += stack->runs.items[i].count;
+	for (uint64_t i = 0; i < run->count; i++) {
+		known[i].place.layer = run->layer;
+		known[i].place.offset = run->offset + i * PAGE_SIZE;
 	}
-	content->hashes = allocate_array(pages, sizeof(*content->hashes));
-	return places;
+}
+
+/* A page_visitor. */
+static int note_pages(void *context, const struct page_run *run, uint32_t pages_id, uint64_t number)
+{
+	struct hash_reader *reader = context;
+	struct content *content = reader->content;
+	int result = 0;
+
+	if (!content->known)
+		make_room(content);
+	if (!reader->is_open || reader->layer != run->layer)
+		result = open_hashes(reader, run->layer, pages_id);
+	if (result)
+		return result;
+	if (!copy_hashes(reader, run->offset / PAGE_SIZE, run->count, &content->known[number].hash))
+		bits_set(content->is_hashed, number, number + run->count);
+	else
+		note_places(&content->known[number], run);
+	return 0;
 }
 
 int content_open(struct content *content, struct page_chain *chain, enum image_kind kind, unsigned long id,
 		 uint64_t seed)
 {
-	int result = page_stack_open(&content->stack, chain, kind, id);
-	autofree uint64_t *places = NULL;
+	autofree struct hash_reader *reader = allocate(sizeof(*reader));
+	int result;
 
-	if (result)
-		return result;
+	content->chain = chain;
 	content->seed = seed;
-	content->is_hashed = allocate_array(content->stack.layer_count, sizeof(*content->is_hashed));
-	places = number_pages(content);
-	for (size_t i = 0; !result && i < content->stack.layer_count; i++)
-		if (page_stack_layer(&content->stack, i).count)
-			result = read_layer(content, i, places);
+	content->pages_ids = allocate_array(page_chain_length(chain), sizeof(*content->pages_ids));
+	reader->content = content;
+	result = page_stack_walk(chain, kind, id, &content->pages, note_pages, reader);
+	page_hashes_close(&reader->hashes);
+	if (!result && !content->known)
+		make_room(content);
 	return result;
 }
 
 void content_close(struct content *content)
 {
-	free(content->hashes);
-	free(content->first);
+	page_runs_free(&content->pages);
+	free(content->known);
 	free(content->is_hashed);
-	page_stack_close(&content->stack);
+	free(content->pages_ids);
 	*content = (struct content){ 0 };
 }
 
@@ -142,32 +160,52 @@ static void cut(struct comparison *comparison, const struct page_runs *own)
 
 /* ---- the threads ---- */
 
-/* Pages of a piece that the parent has in one place. */
+/* Pages of a piece that the parent has, all of them in one way. */
 struct part {
 	const char *pages;
-	uint64_t count, first;
-	const struct page_hash *hashes;
-	uint32_t layer;
-	uint64_t offset; /* in the pages image, bytes */
+	uint64_t count, first; /* its number among the own pages … */
+	uint64_t theirs;       /* … and among the parent's */
 };
 
 static void compare_hashes(struct comparison *comparison, const struct part *part)
 {
+	const union parent_page *theirs = comparison->content->known + part->theirs;
+
 	for (uint64_t i = 0; i < part->count; i++) {
 		struct page_hash ours = page_hash(part->pages + i * PAGE_SIZE, comparison->content->seed);
 
-		comparison->is_equal[part->first + i] = !memcmp(&ours, &part->hashes[i], sizeof(ours));
+		comparison->is_equal[part->first + i] = !memcmp(&ours, &theirs[i].hash, sizeof(ours));
 	}
+}
+
+/* How many pages are in one layer: there they follow each other, as they do in memory. */
+static uint64_t count_together(const union parent_page *known, uint64_t most)
+{
+	uint64_t count = 1;
+
+	while (count < most && known[count].place.layer == known->place.layer)
+		count++;
+	return count;
 }
 
 static int compare_bytes(struct comparison *comparison, const struct part *part, char *buffer)
 {
-	int result = page_stack_read(&comparison->content->stack, part->layer, buffer, part->count,
-				     part->offset);
+	const struct content *content = comparison->content;
+	int result = 0;
 
-	for (uint64_t i = 0; !result && i < part->count; i++)
-		comparison->is_equal[part->first + i] = !memcmp(part->pages + i * PAGE_SIZE,
-								buffer + i * PAGE_SIZE, PAGE_SIZE);
+	for (uint64_t done = 0, take; !result && done < part->count; done += take) {
+		const union parent_page *known = &content->known[part->theirs + done];
+		struct iovec place = { .iov_base = buffer };
+
+		take = count_together(known, part->count - done);
+		place.iov_len = take * PAGE_SIZE;
+		result = page_chain_read(content->chain, known->place.layer,
+					 content->pages_ids[known->place.layer], &place, 1,
+					 known->place.offset);
+		for (uint64_t i = 0; !result && i < take; i++)
+			comparison->is_equal[part->first + done + i] = !memcmp(
+				part->pages + (done + i) * PAGE_SIZE, buffer + i * PAGE_SIZE, PAGE_SIZE);
+	}
 	return result;
 }
 
@@ -175,7 +213,7 @@ static int compare_bytes(struct comparison *comparison, const struct part *part,
 static int compare_piece(struct comparison *comparison, const struct piece *piece, char *pages, char *buffer)
 {
 	const struct content *content = comparison->content;
-	const struct page_runs *theirs = &content->stack.runs;
+	const struct page_runs *theirs = &content->pages;
 	struct page_run run = { .start = piece->start, .count = piece->count };
 	int result = comparison->source(comparison->from, &run, 1, pages);
 	uint64_t end = page_run_end(&run);
@@ -183,20 +221,29 @@ static int compare_piece(struct comparison *comparison, const struct piece *piec
 	for (size_t i = page_runs_find(theirs, run.start);
 	     !result && i < theirs->count && theirs->items[i].start < end; i++) {
 		const struct page_run *found = &theirs->items[i];
-		uint64_t from = max(found->start, run.start), to = min(page_run_end(found), end);
+		uint64_t from = max(found->start, run.start);
+		uint64_t left = (min(page_run_end(found), end) - from) / PAGE_SIZE;
 		struct part part = {
 			.pages = pages + (from - run.start),
-			.count = (to - from) / PAGE_SIZE,
 			.first = piece->first + (from - run.start) / PAGE_SIZE,
-			.hashes = content->hashes + content->first[i] + (from - found->start) / PAGE_SIZE,
-			.layer = found->layer,
-			.offset = found->offset + (from - found->start),
+			.theirs = (found->offset + (from - found->start)) / PAGE_SIZE,
 		};
 
-		if (content->is_hashed[part.layer])
-			compare_hashes(comparison, &part);
-		else if (part.count)
-			result = compare_bytes(comparison, &part, buffer);
+		for (; !result && left; left -= part.count) {
+			bool is_hashed = bits_find(content->is_hashed, part.theirs, part.theirs + 1, true) ==
+					 part.theirs;
+
+			part.count = bits_find(content->is_hashed, part.theirs, part.theirs + left,
+					       !is_hashed) -
+				     part.theirs;
+			if (is_hashed)
+				compare_hashes(comparison, &part);
+			else
+				result = compare_bytes(comparison, &part, buffer);
+			part.pages += part.count * PAGE_SIZE;
+			part.first += part.count;
+			part.theirs += part.count;
+		}
 	}
 	return result;
 }

@@ -12,21 +12,34 @@
 #include "memory/pages.h"
 #include "memory/stack.h"
 
+/* Of a page: its hash, or where its bytes are. */
+union parent_page {
+	struct page_hash hash;
+	struct {
+		uint64_t layer, offset; /* in the pages image, bytes */
+	} place;
+};
+
 struct content {
-	struct page_stack stack;  /* of the parent and its parents */
-	struct page_hash *hashes; /* one a page of the stack, by address; NULL: it was not opened */
-	uint64_t *first;	  /* one a run of the stack: where its pages' hashes begin */
-	bool *is_hashed;	  /* one a layer; in the others, bytes are compared */
+	struct page_runs pages;	  /* what the parent has, with offsets as if all were in one image */
+	union parent_page *known; /* one each of these pages */
+	uint64_t *is_hashed;	  /* a bit each */
+	struct page_chain *chain; /* not ours */
+	uint32_t *pages_ids;	  /* one a layer */
 	uint64_t seed;
 };
 
 /*
- * Reads the hashes: 16 bytes a page. So to compare takes the same time however many snapshots the pages come from. -ENOENT, not
- * recorded: the chain has nothing of it. To be closed in any case; all zero is fine.
+ * Reads the hashes: 16 bytes a page. So to compare takes the same time, and the same memory, however many snapshots the pages come from.
+ * -ENOENT, not recorded: the chain has nothing of it. To be closed in any case; all zero is fine.
  */
 int content_open(struct content *content, struct page_chain *chain, enum image_kind kind, unsigned long id,
 		 uint64_t seed);
 void content_close(struct content *content);
+static inline bool content_is_open(const struct content *content)
+{
+	return content->known;
+}
 /* Puts each page of `own` either into *changed or into *unchanged. The source is called by several threads at once. */
 int content_compare(const struct content *content, const struct page_runs *own, page_source *source,
 		    void *from, struct page_runs *changed, struct page_runs *unchanged);

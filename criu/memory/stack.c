@@ -12,24 +12,19 @@
 #include "memory/pagemap.h"
 #include "memory/stack.h"
 
-/* Pages that follow each other, and the number of the first. */
-struct stretch {
-	uint64_t start, end; /* bytes */
-	size_t first;
-};
-
 /*
  * Which images of each layer a walk reads, and what for: the pages that the newest layer names have numbers, from 0 on, in ascending
  * order. So of each page there is a bit, however its neighbours come to lie in other layers.
  */
 struct walk {
-	struct page_stack *stack;
+	struct page_chain *chain;
 	enum image_kind kind;
 	unsigned long id;
-	struct pagemap pagemap; /* of the layer that is being taken */
-	struct stretch *stretches;
-	size_t stretch_count;
-	size_t pages;
+	page_visitor *visit;
+	void *context;
+	struct pagemap pagemap;	 /* of the layer that is being taken */
+	struct page_runs *pages; /* all of them: see page_stack_walk() */
+	size_t page_count;
 	uint64_t *found; /* a bit a page; those that are not found yet are what the next layer must have */
 	size_t left;	 /* so many are not */
 };
@@ -38,7 +33,7 @@ struct walk {
 
 static struct image_store *store_of(const struct walk *walk, size_t layer)
 {
-	return page_chain_store(walk->stack->chain, layer);
+	return page_chain_store(walk->chain, layer);
 }
 
 /* "DIR/pagemap-1.img leaves the page at 0x1000 to its parent": whoever reads it can look there. */
@@ -47,7 +42,7 @@ static int fail_absent(const struct walk *walk, size_t layer, uint64_t address)
 	char name[IMAGE_NAME_SIZE];
 
 	image_file_name(name, walk->kind, walk->id);
-	if (layer == page_chain_length(walk->stack->chain))
+	if (layer == page_chain_length(walk->chain))
 		return fail(EINVAL,
 			    "%s/%s leaves the page at %#" PRIx64
 			    " to a parent snapshot, and there is no `parent` beside it",
@@ -58,17 +53,6 @@ static int fail_absent(const struct walk *walk, size_t layer, uint64_t address)
 }
 
 /* ---- one layer ---- */
-
-/* Behind the last layer: where all ends. */
-static size_t start_of_layer(const struct page_stack *stack, size_t layer)
-{
-	return layer < stack->layer_count ? stack->layers[layer].first : stack->by_layer.count;
-}
-
-static bool has_runs(const struct page_stack *stack, size_t layer)
-{
-	return page_stack_layer(stack, layer).count != 0;
-}
 
 static int check_pages(const struct walk *walk, size_t layer, const struct pagemap *pagemap)
 {
@@ -89,48 +73,58 @@ static int check_pages(const struct walk *walk, size_t layer, const struct pagem
 	return result;
 }
 
+static size_t number_of(const struct page_run *stretch, uint64_t address)
+{
+	return (stretch->offset + (address - stretch->start)) / PAGE_SIZE;
+}
+
+static uint64_t address_of(const struct page_run *stretch, size_t number)
+{
+	return stretch->start + (number * PAGE_SIZE - stretch->offset);
+}
+
 /* What nobody has yet of an entry, or of a part of it: pages [page, end) of a stretch. */
-static void take_pages(struct walk *walk, const struct pagemap_entry *entry, size_t layer,
-		       const struct stretch *stretch, size_t page, size_t end)
+static int take_pages(struct walk *walk, const struct pagemap_entry *entry, size_t layer,
+		      const struct page_run *stretch, size_t page, size_t end)
 {
 	struct page_run run;
+	int result = 0;
 
-	for (size_t behind; (page = bits_find(walk->found, page, end, false)) < end; page = behind) {
+	for (size_t behind; !result && (page = bits_find(walk->found, page, end, false)) < end;
+	     page = behind) {
 		behind = bits_find(walk->found, page, end, true);
 		run = (struct page_run){
-			.start = stretch->start + (page - stretch->first) * PAGE_SIZE,
+			.start = address_of(stretch, page),
 			.count = behind - page,
 			.layer = layer,
 			.flags = entry->flags & PAGES_LAZY,
 		};
 		run.offset = entry->offset + (run.start - entry->start);
-		page_runs_add(&walk->stack->by_layer, &run);
 		bits_set(walk->found, page, behind);
 		walk->left -= run.count;
+		result = walk->visit(walk->context, &run, walk->pagemap.pages_id, page);
 	}
-}
-
-static uint64_t address_of(const struct walk *walk, size_t page)
-{
-	const struct stretch *stretch = walk->stretches;
-
-	while (page - stretch->first >= (stretch->end - stretch->start) / PAGE_SIZE)
-		stretch++;
-	return stretch->start + (page - stretch->first) * PAGE_SIZE;
+	return result;
 }
 
 /* Pages [from, end) are in no entry of a layer. */
 static int pass_by(const struct walk *walk, size_t layer, size_t from, size_t end)
 {
+	const struct page_run *stretch = walk->pages->items;
 	size_t page = bits_find(walk->found, from, end, false);
 
-	return page < end ? fail_absent(walk, layer, address_of(walk, page)) : 0;
+	if (page >= end)
+		return 0;
+	while (page >= number_of(stretch, page_run_end(stretch)))
+		stretch++;
+	return fail_absent(walk, layer, address_of(stretch, page));
 }
 
 /* Both are sorted: they are gone through side by side. Before anything is taken, there must be as much as the pagemap promises. */
 static int take_entries(struct walk *walk, size_t layer)
 {
 	const struct pagemap *pagemap = &walk->pagemap;
+	const struct page_runs *pages = walk->pages;
 	size_t current = 0, told = 0; /* a stretch; up to this page the layer has told */
 	bool is_checked = false;
 	int result = 0;
@@ -139,16 +133,15 @@ static int take_entries(struct walk *walk, size_t layer)
 		const struct pagemap_entry *entry = &pagemap->entries[i];
 		uint64_t entry_end = entry->start + entry->count * PAGE_SIZE;
 
-		while (current < walk->stretch_count && walk->stretches[current].end <= entry->start)
+		while (current < pages->count && page_run_end(&pages->items[current]) <= entry->start)
 			current++;
-		for (size_t j = current;
-		     !result && j < walk->stretch_count && walk->stretches[j].start < entry_end; j++) {
-			const struct stretch *stretch = &walk->stretches[j];
-			uint64_t from = max(stretch->start, entry->start), to = min(stretch->end, entry_end);
-			size_t page = stretch->first + (from - stretch->start) / PAGE_SIZE;
+		for (size_t j = current; !result && j < pages->count && pages->items[j].start < entry_end;
+		     j++) {
+			const struct page_run *stretch = &pages->items[j];
+			size_t page = number_of(stretch, max(stretch->start, entry->start));
 
 			result = pass_by(walk, layer, told, page);
-			told = page + (to - from) / PAGE_SIZE;
+			told = number_of(stretch, min(page_run_end(stretch), entry_end));
 			if (result || !(entry->flags & PAGES_PRESENT) ||
 			    bits_find(walk->found, page, told, false) == told)
 				continue;
@@ -156,59 +149,75 @@ static int take_entries(struct walk *walk, size_t layer)
 				result = check_pages(walk, layer, pagemap);
 			is_checked = true;
 			if (!result)
-				take_pages(walk, entry, layer, stretch, page, told);
+				result = take_pages(walk, entry, layer, stretch, page, told);
 		}
 	}
-	return result ?: pass_by(walk, layer, told, walk->pages);
+	return result ?: pass_by(walk, layer, told, walk->page_count);
 }
 
 /* The newest layer says what is wanted. */
 static int want_all(struct walk *walk)
 {
 	const struct pagemap *pagemap = &walk->pagemap;
-	struct stretch *last = NULL;
 	char name[IMAGE_NAME_SIZE];
 
 	for (size_t i = 0; i < pagemap->count; i++) {
 		const struct pagemap_entry *entry = &pagemap->entries[i];
 
-		if (!last || last->end != entry->start) {
-			last = grow(&walk->stretches, &walk->stretch_count);
-			*last = (struct stretch){ .start = entry->start, .first = walk->pages };
-		}
-		last->end = entry->start + entry->count * PAGE_SIZE;
-		walk->pages += entry->count;
+		page_runs_add(walk->pages, &(struct page_run){ .start = entry->start,
+							       .count = entry->count,
+							       .offset = walk->page_count * PAGE_SIZE });
+		walk->page_count += entry->count;
 	}
-	if (walk->pages > arch_task_size() / PAGE_SIZE)
+	if (walk->page_count > arch_task_size() / PAGE_SIZE)
 		return fail(EINVAL, "%s/%s names more pages than any memory has",
 			    image_store_name(store_of(walk, 0)), image_file_name(name, walk->kind, walk->id));
-	walk->left = walk->pages;
-	walk->found = allocate_array(BITS_WORDS(walk->pages), sizeof(*walk->found));
+	walk->left = walk->page_count;
+	walk->found = allocate_array(BITS_WORDS(walk->page_count), sizeof(*walk->found));
 	return 0;
 }
 
 static int take_layer(struct walk *walk, size_t layer)
 {
-	struct page_stack *stack = walk->stack;
-	struct pagemap *pagemap = &walk->pagemap;
 	int result;
 
-	if (layer == page_chain_length(stack->chain))
-		return pass_by(walk, layer, 0, walk->pages);
-	result = pagemap_read(pagemap, store_of(walk, layer), walk->kind, walk->id);
+	if (layer == page_chain_length(walk->chain))
+		return pass_by(walk, layer, 0, walk->page_count);
+	result = pagemap_read(&walk->pagemap, store_of(walk, layer), walk->kind, walk->id);
 	if (result == -ENOENT && layer)
-		return pass_by(walk, layer, 0, walk->pages);
+		return pass_by(walk, layer, 0, walk->page_count);
 	if (!result && !layer)
 		result = want_all(walk);
-	if (!result) {
-		*grow(&stack->layers, &stack->layer_count) =
-			(struct stack_layer){ .pages_id = pagemap->pages_id, .first = stack->by_layer.count };
-		result = take_entries(walk, layer);
-	}
+	return result ?: take_entries(walk, layer);
+}
+
+int page_stack_walk(struct page_chain *chain, enum image_kind kind, unsigned long id, struct page_runs *pages,
+		    page_visitor *visit, void *context)
+{
+	struct walk walk = {
+		.chain = chain, .kind = kind, .id = id, .pages = pages, .visit = visit, .context = context
+	};
+	int result = take_layer(&walk, 0);
+
+	for (size_t layer = 1; !result && walk.left; layer++)
+		result = take_layer(&walk, layer);
+	free(walk.found);
+	pagemap_free(&walk.pagemap);
 	return result;
 }
 
 /* ---- all of them ---- */
+
+/* Behind the last layer: where all ends. */
+static size_t start_of_layer(const struct page_stack *stack, size_t layer)
+{
+	return layer < stack->layer_count ? stack->layers[layer].first : stack->by_layer.count;
+}
+
+static bool has_runs(const struct page_stack *stack, size_t layer)
+{
+	return page_stack_layer(stack, layer).count != 0;
+}
 
 /* Two neighbouring stretches of `from`, each sorted, become one of `to`. */
 static void merge(struct page_run *to, const struct page_run *from, size_t start, size_t middle, size_t end)
@@ -253,23 +262,31 @@ static void sort_runs(struct page_stack *stack)
 		stack->runs.items = merge_layers(stack);
 }
 
+/* A page_visitor. Layers in between, of which nothing is seen, have no runs. */
+static int list(void *context, const struct page_run *run, uint32_t pages_id, uint64_t number unused)
+{
+	struct page_stack *stack = context;
+
+	while (stack->layer_count <= run->layer)
+		*grow(&stack->layers, &stack->layer_count) =
+			(struct stack_layer){ .pages_id = pages_id, .first = stack->by_layer.count };
+	page_runs_add(&stack->by_layer, run);
+	return 0;
+}
+
 int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum image_kind kind,
 		    unsigned long id)
 {
-	struct walk walk = { .stack = stack, .kind = kind, .id = id };
+	struct page_runs pages = { 0 };
 	int result;
 
 	*stack = (struct page_stack){ .chain = chain };
-	result = take_layer(&walk, 0);
-	for (size_t layer = 1; !result && walk.left; layer++)
-		result = take_layer(&walk, layer);
+	result = page_stack_walk(chain, kind, id, &pages, list, stack);
+	page_runs_free(&pages);
 	if (result)
 		page_stack_close(stack);
 	else
 		sort_runs(stack);
-	free(walk.stretches);
-	free(walk.found);
-	pagemap_free(&walk.pagemap);
 	return result;
 }
 
@@ -303,6 +320,23 @@ int page_stack_read_into(const struct page_stack *stack, size_t layer, struct io
 			 uint64_t offset)
 {
 	return page_chain_read(stack->chain, layer, stack->layers[layer].pages_id, places, count, offset);
+}
+
+int page_stack_read_range(const struct page_stack *stack, uint64_t start, uint64_t count, void *buffer)
+{
+	uint64_t end = start + count * PAGE_SIZE;
+	int result = 0;
+
+	memset(buffer, 0, count * PAGE_SIZE);
+	for (size_t i = page_runs_find(&stack->runs, start);
+	     !result && i < stack->runs.count && stack->runs.items[i].start < end; i++) {
+		const struct page_run *run = &stack->runs.items[i];
+		uint64_t from = max(run->start, start), to = min(page_run_end(run), end);
+
+		result = page_stack_read(stack, run->layer, (char *)buffer + (from - start),
+					 (to - from) / PAGE_SIZE, run->offset + (from - run->start));
+	}
+	return result;
 }
 
 void page_stack_ahead(const struct page_stack *stack, size_t layer, uint64_t offset, uint64_t size)

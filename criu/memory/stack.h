@@ -18,6 +18,19 @@
 #include "memory/chain.h"
 #include "memory/runs.h"
 
+/*
+ * Pages that follow each other, in memory and in pages-<pages_id>.img of a layer. Were all pages of the stack in one image, these would
+ * be there from page `number` on. Non-zero ends the walk.
+ */
+typedef int page_visitor(void *context, const struct page_run *run, uint32_t pages_id, uint64_t number);
+
+/*
+ * Tells where the pages are: layer by layer from the newest on, by address in each. They are added to *pages with their offsets in that
+ * one image; what the walk needs does not grow with the chain. -ENOENT (not recorded): the newest layer has no such image.
+ */
+int page_stack_walk(struct page_chain *chain, enum image_kind kind, unsigned long id, struct page_runs *pages,
+		    page_visitor *visit, void *context) must_check;
+
 struct page_stack {
 	struct page_runs runs;	   /* by address: sorted, disjoint, final; with layer and offset */
 	struct page_runs by_layer; /* the same, by layer and then by address: as they lie on the disk */
@@ -25,11 +38,11 @@ struct page_stack {
 	struct stack_layer {
 		uint32_t pages_id;
 		size_t first; /* of its runs, in by_layer */
-	} * layers;	      /* those that were looked at: older ones have nothing that is seen */
+	} * layers;	      /* up to the last one of which something is seen */
 	size_t layer_count;
 };
 
-/* -ENOENT (not recorded): the newest layer has no such image. To be closed in any case. */
+/* All of a walk, kept. To be closed in any case. */
 int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum image_kind kind,
 		    unsigned long id) must_check;
 void page_stack_close(struct page_stack *stack);
@@ -37,12 +50,15 @@ void page_stack_close(struct page_stack *stack);
 /* The runs of one layer; nothing to be freed. In this order reading is fast: the same image, onwards. */
 struct page_runs page_stack_layer(const struct page_stack *stack, size_t layer);
 
-/* Reads `count` pages of a layer from `offset` on. */
+/* Reads `count` pages of a layer, of which something is seen, from `offset` on. */
 int page_stack_read(const struct page_stack *stack, size_t layer, void *buffer, uint64_t count,
 		    uint64_t offset) must_check;
 /* The same, into several places (which are changed): `count` is theirs. */
 int page_stack_read_into(const struct page_stack *stack, size_t layer, struct iovec *places, int count,
 			 uint64_t offset) must_check;
+/* `count` pages from address `start` on, whatever layers they are in; what the stack does not have is zero. */
+int page_stack_read_range(const struct page_stack *stack, uint64_t start, uint64_t count, void *buffer)
+	must_check;
 /* What a reader will come to soon. */
 void page_stack_ahead(const struct page_stack *stack, size_t layer, uint64_t offset, uint64_t size);
 

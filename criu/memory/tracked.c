@@ -106,7 +106,7 @@ int tracked_plan(struct tracked *tracked, const struct vma *vma, struct page_run
 	int result = 0;
 
 	tracked->memory.has_relatives = vma->has_relatives;
-	if (tracked->content.hashes)
+	if (content_is_open(&tracked->content))
 		result = compare(&tracked->content, pages_of_task, &tracked->memory, changed, unchanged);
 	if (!result)
 		page_runs_plan(changed, unchanged, &tracked->parent, plan);
@@ -126,10 +126,10 @@ int tracking_plan_shared(struct tracking *tracking, unsigned long id, page_sourc
 		result = tracking_open_content(tracking, &content, IMAGE_SHMEM_PAGEMAP, id);
 	if (result == -ENOENT)
 		result = 0;
-	if (!result && content.hashes)
+	if (!result && content_is_open(&content))
 		result = compare(&content, source, from, own, &unchanged);
 	if (!result)
-		page_runs_plan(own, &unchanged, &content.stack.runs, plan);
+		page_runs_plan(own, &unchanged, &content.pages, plan);
 	page_runs_free(own);
 	page_runs_free(&unchanged);
 	content_close(&content);

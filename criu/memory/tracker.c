@@ -187,7 +187,7 @@ int tracking_open_content(struct tracking *tracking, struct content *content, en
 	for (size_t i = 0; i < tracking->prepared_count; i++) {
 		struct prepared *prepared = &tracking->prepared[i];
 
-		if (prepared->kind == kind && prepared->id == id && prepared->content.hashes) {
+		if (prepared->kind == kind && prepared->id == id && content_is_open(&prepared->content)) {
 			*content = prepared->content;
 			prepared->content = (struct content){ 0 };
 			return 0;

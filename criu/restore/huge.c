@@ -191,24 +191,6 @@ static int get_page(const struct vma *vma, uint64_t start)
 	return fail(ENOMEM, "cannot get a huge page of %" PRIu64 " KiB for %#" PRIx64, size >> 10, start);
 }
 
-/* What the images say of `count` pages from `start` on; where they say nothing, it is zero. */
-static int read_expected(const struct page_stack *stack, uint64_t start, uint64_t count, char *buffer)
-{
-	uint64_t end = start + count * PAGE_SIZE;
-	int result = 0;
-
-	memset(buffer, 0, count * PAGE_SIZE);
-	for (size_t i = page_runs_find(&stack->runs, start);
-	     !result && i < stack->runs.count && stack->runs.items[i].start < end; i++) {
-		const struct page_run *run = &stack->runs.items[i];
-		uint64_t from = max(run->start, start), to = min(page_run_end(run), end);
-
-		result = page_stack_read(stack, run->layer, buffer + (from - start), (to - from) / PAGE_SIZE,
-					 run->offset + (from - run->start));
-	}
-	return result;
-}
-
 /* The parent has it, too: it stays shared if it is equal, all of it. */
 static int fill_inherited(const struct page_stack *stack, const struct vma *vma, uint64_t start, char *buffer)
 {
@@ -217,7 +199,7 @@ static int fill_inherited(const struct page_stack *stack, const struct vma *vma,
 
 	for (uint64_t from = start; from < start + vma_page_size(vma); from += size) {
 		char *place = at(vma->place + (from - vma->start));
-		int result = read_expected(stack, from, size / PAGE_SIZE, buffer);
+		int result = page_stack_read_range(stack, from, size / PAGE_SIZE, buffer);
 
 		if (!result && !memcmp(place, buffer, size))
 			continue;

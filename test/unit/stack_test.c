@@ -191,6 +191,27 @@ static void several_places(void **state unused)
 	close_stack(&opened);
 }
 
+static void a_range(void **state unused)
+{
+	enum { FIRST = 4, COUNT = 8 };
+	static const int owners[COUNT] = { 1, 0, NOBODY, NOBODY, 0, 0, 1, 1 };
+	static char pages[COUNT][PAGE_SIZE], expected[PAGE_SIZE];
+	struct opened opened;
+
+	layer(1, false, { 3, 2, HERE }, { 10, 5, HERE });
+	layer(0, true, { 3, 2, PARENT }, { 5, 1, HERE }, { 8, 2, HERE }, { 10, 4, PARENT });
+	opened = open_stack(0);
+	memset(pages, 'x', sizeof(pages));
+	assert_int_equal(page_stack_read_range(&opened.stack, PAGES(FIRST), COUNT, pages), 0);
+	for (int i = 0; i < COUNT; i++) {
+		memset(expected, 0, PAGE_SIZE);
+		if (owners[i] != NOBODY)
+			fill_page(expected, owners[i], FIRST + i);
+		assert_memory_equal(pages[i], expected, PAGE_SIZE);
+	}
+	close_stack(&opened);
+}
+
 static void *read_all_pages(void *argument)
 {
 	const struct page_stack *stack = argument;
@@ -262,7 +283,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		test(the_drawing),    test(flags),	    test(absent),      test(no_parent),
 		test(too_many_pages), test(missing_images), test(too_short),   test(no_such_task),
-		test(by_chance),      test(several_places), test(many_layers),
+		test(by_chance),      test(several_places), test(many_layers), test(a_range),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
