@@ -73,20 +73,15 @@ static void find_theirs(const struct task *task, struct vdso *theirs)
 static int compare(const struct task *task, const struct vdso *ours, const struct vdso *theirs,
 		   bool *are_equal)
 {
-	const struct page_stack *stack = &task->newborn->memory;
 	uint64_t size = ours->end - ours->vdso;
-	size_t found = page_runs_find(&stack->runs, theirs->vdso);
-	const struct page_run *run = found < stack->runs.count ? &stack->runs.items[found] : NULL;
 	autofree char *saved = allocate(size);
 	int result;
 
 	*are_equal = ours->vdso && theirs->end - theirs->vdso == size &&
-		     theirs->vdso - theirs->start == ours->vdso - ours->start && run &&
-		     run->start <= theirs->vdso && page_run_end(run) >= theirs->end;
+		     theirs->vdso - theirs->start == ours->vdso - ours->start;
 	if (!*are_equal)
 		return 0;
-	result = page_stack_read(stack, run->layer, saved, size / PAGE_SIZE,
-				 run->offset + (theirs->vdso - run->start));
+	result = page_stack_read_range(&task->newborn->memory, theirs->vdso, size / PAGE_SIZE, saved);
 	*are_equal = !result && !memcmp(saved, at(ours->vdso), size);
 	return result;
 }

@@ -169,17 +169,14 @@ def split_pagemap(directories, name, chance):
 		write(b"".join(bytes_of[number]), directory, f"pages-{pages_id}.img")
 
 
-def scatter_pagemap(directories, name, chance, share=0.01):
-	"""For much memory: the oldest snapshot has all pages, and each later one a share of them anew, single pages here and there."""
+def give_pages(directories, name, owners_of):
+	"""The oldest snapshot has all pages, of which later ones have some anew: owners_of(number of pages) says which layer has which."""
 	pages_id, entries = read_pagemap(directories[-1], name)
 	numbers = [number for page, count, _ in entries for number in range(page, page + count)]
 	source = memoryview(read(directories[-1], f"pages-{pages_id}.img")) if entries else b""
 	starts = [index for index, number in enumerate(numbers) if not index or numbers[index - 1] + 1 != number]
 	stretches = list(zip(starts, starts[1:] + [len(numbers)]))
-	owners = bytearray(len(numbers))
-	for layer in range(1, len(directories)):
-		for index in chance.sample(range(len(numbers)), int(len(numbers) * share)):
-			owners[index] = layer
+	owners = owners_of(len(numbers))
 	for layer, directory in enumerate(directories):
 		states = owners.translate(bytes(PRESENT if owner == layer or not layer else IN_PARENT for owner in range(256)))
 		runs = [[numbers[start + found.start()], found.end() - found.start(), found[0][0]] for start, end in stretches
@@ -187,6 +184,22 @@ def scatter_pagemap(directories, name, chance, share=0.01):
 		write_pagemap(directory, name, pages_id, runs)
 		write(b"".join(source[index * PAGE:(index + 1) * PAGE] if owner == layer else STALE
 			       for index, owner in enumerate(owners) if owner == layer or not layer), directory, f"pages-{pages_id}.img")
+
+
+def scatter_pagemap(directories, name, chance, share=0.01):
+	"""For much memory: each later snapshot has a share of the pages, single ones here and there."""
+	def owners_of(count):
+		owners = bytearray(count)
+		for layer in range(1, len(directories)):
+			for index in chance.sample(range(count), int(count * share)):
+				owners[index] = layer
+		return owners
+	give_pages(directories, name, owners_of)
+
+
+def deal_pagemap(directories, name, _chance):
+	"""One page for each snapshot in turns: no two neighbours are in one."""
+	give_pages(directories, name, lambda count: bytearray(index % len(directories) for index in range(count)))
 
 
 def split(images, layers, seed=1, split_one=split_pagemap, is_inside=False):

@@ -15,14 +15,14 @@ from tables.bad_input import expect_error
 LAYERS = 6
 
 
-def dumped(cell, dumper, layers=LAYERS, seed=1):
+def dumped(cell, dumper, layers=LAYERS, seed=1, split_one=chains.split_pagemap):
 	"""The program's dump as a chain: its directories, the newest first."""
 	cell.start()
 	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images)
-	return chains.split(images, layers, seed)
+	return chains.split(images, layers, seed, split_one)
 
 
 def restored(cell, restorer, images, options=()):
@@ -51,6 +51,14 @@ def restore(layers):
 	def course(cell, dumper, restorer):
 		restored(cell, restorer, dumped(cell, dumper, layers)[0])
 	return course
+
+
+def dealt(cell, dumper, restorer):
+	"""What is more than a page comes from more than one layer; the vdso, too, and it is still this kernel's."""
+	images = dumped(cell, dumper, split_one=chains.deal_pagemap)[0]
+	restored(cell, restorer, images)
+	if restorer is cell.ours and b"the vdso of process" in chains.read(images, "restore.log"):
+		raise Failure("the vdso was taken for another kernel's")
 
 
 def with_few_descriptors(cell, dumper, restorer):
@@ -270,6 +278,7 @@ ROWS = [
 	*[Row(f"chain-{program}", program, run=restore(LAYERS), modes=THREE_WAYS)
 	  for program in ("memory", "memory_shared", "cow", "tree")],
 	Row("chain-threads", "threads", arguments=("4",), run=restore(LAYERS), modes=THREE_WAYS),
+	*[Row(f"chain-dealt-{program}", program, run=dealt, modes=THREE_WAYS) for program in ("memory", "memory_shared", "cow")],
 	Row("chain-huge-pages", "huge_pages", run=restore(LAYERS), modes=("ours",)),
 	Row("chain-cow-grown", "cow_grown", run=restore(LAYERS), modes=("ours",)),
 	Row("chain-of-two", "memory", run=restore(2), modes=THREE_WAYS),
