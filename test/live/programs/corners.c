@@ -52,7 +52,7 @@ static void smaps_line(const void *address, const char *wanted, char *line, size
 	unsigned long from = 0, to = 0;
 
 	while (fgets(line, size, smaps)) {
-		sscanf(line, "%lx-%lx ", &from, &to);
+		live_smaps_head(line, &from, &to);
 		if (from <= (unsigned long)address && (unsigned long)address < to &&
 		    strncmp(line, wanted, strlen(wanted)) == 0)
 			break;

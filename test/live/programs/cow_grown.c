@@ -47,7 +47,7 @@ static unsigned long shared_with_others(const char *start, const char *end)
 	char line[512];
 
 	while (fgets(line, sizeof(line), smaps)) {
-		sscanf(line, "%lx-%lx ", &from, &to);
+		live_smaps_head(line, &from, &to);
 		if (to > (unsigned long)start && from < (unsigned long)end &&
 		    sscanf(line, "Shared_%*[^:]: %lu", &value) == 1)
 			sum += value;

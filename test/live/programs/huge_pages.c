@@ -39,7 +39,7 @@ static unsigned long huge_pages(char *vm_flags, size_t size)
 	char line[512];
 
 	while (fgets(line, sizeof(line), smaps)) {
-		sscanf(line, "%lx-%lx ", &from, &to);
+		live_smaps_head(line, &from, &to);
 		if (to <= (unsigned long)memory || from >= (unsigned long)memory + SIZE)
 			continue;
 		if (sscanf(line, "AnonHugePages: %lu", &value) == 1 ||

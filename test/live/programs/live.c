@@ -218,6 +218,17 @@ void live_join(pid_t pid)
 	live_check(status == 0, "child %d ended with wait status 0x%x", pid, status);
 }
 
+bool live_smaps_head(const char *line, unsigned long *start, unsigned long *end)
+{
+	unsigned long from, to;
+
+	if (sscanf(line, "%lx-%lx ", &from, &to) != 2)
+		return false;
+	*start = from;
+	*end = to;
+	return true;
+}
+
 static uint64_t mixed(uint64_t value)
 {
 	value ^= value >> 33;

@@ -39,6 +39,9 @@ void live_join(pid_t pid);	      /* SIGTERM, wait, and fail unless it exited wit
 void live_fill(void *memory, size_t size, uint64_t seed);
 void live_compare(const void *memory, size_t size, uint64_t seed, const char *what);
 
+/* If it is the first line of a mapping in smaps: from where to where. Others may begin with hexadecimal digits, too. */
+bool live_smaps_head(const char *line, unsigned long *start, unsigned long *end);
+
 #define live_check(condition, ...)              \
 	do {                                    \
 		if (!(condition))               \
