@@ -311,11 +311,15 @@ static void *fill_all(void *argument)
 	return NULL;
 }
 
-/* Transparent ones have private memory that is new, and shared memory that no file system holds. */
+/*
+ * Transparent ones have private memory that is new, and shared memory that no file system holds. In private mappings of files they
+ * are the file's.
+ */
 static bool may_have_huge_pages(const struct vma *vma)
 {
 	return vma->has_huge_pages && !(vma->flags & MAP_HUGETLB) && is_mapped_by_us(vma) &&
-	       (vma_is_private(vma) ? is_new(vma) : vma->status & (VMA_ANON_SHARED | VMA_MEMFD));
+	       (vma_is_private(vma) ? is_new(vma) && vma->status & VMA_ANON_PRIVATE :
+				      vma->status & (VMA_ANON_SHARED | VMA_MEMFD));
 }
 
 static void make_block_huge(const struct worker *worker, const struct vma *vma, uint64_t start)

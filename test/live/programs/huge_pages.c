@@ -2,7 +2,8 @@
  * huge_pages.c - memory in transparent huge pages: it has as many afterwards, and no flag that it did not have before
  * (madvise(MADV_COLLAPSE), Linux 6.1, leaves none).
  *
- * huge_pages.c [partly | shared | memfd]: every second 2 MiB only; shared anonymous memory; a memfd
+ * huge_pages.c [partly | shared | memfd | private]: every second 2 MiB only; shared anonymous memory; a memfd; a private mapping of
+ * one, of which each second block has pages of its own, but not the first one (the others are the file's: as it has them)
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -20,7 +21,8 @@
 
 static char *memory;
 static char flags[256];
-static unsigned long wanted; /* KiB in huge pages */
+static unsigned long wanted; /* KiB in huge pages, … */
+static bool is_private;	     /* … if they are not the file's */
 
 /* "sd" is no property of a mapping: written since somebody last asked (CONFIG_MEM_SOFT_DIRTY). */
 static void copy_flags(char *to, size_t size, const char *line)
@@ -52,18 +54,6 @@ static unsigned long huge_pages(char *vm_flags, size_t size)
 	return sum;
 }
 
-static void verify(void)
-{
-	char now[256];
-	unsigned long huge;
-
-	live_compare(memory, SIZE, 1,
-		     "huge memory"); /* shared memory is seen in page tables once it was touched */
-	huge = huge_pages(now, sizeof(now));
-	live_check(strcmp(now, flags) == 0, "the flags are %s, they were %s", now, flags);
-	live_check(huge >= wanted * 3 / 4, "only %lu of %lu KiB are in huge pages", huge, wanted);
-}
-
 /* Aligned as huge pages are. */
 static char *map(int flags, int fd)
 {
@@ -74,11 +64,40 @@ static char *map(int flags, int fd)
 	return mmap(start, SIZE, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, fd, 0);
 }
 
+/* Blocks with pages of their own are in huge pages no more. */
+static void make_private(int fd)
+{
+	munmap(memory, SIZE);
+	memory = map(MAP_PRIVATE, fd);
+	live_check(memory != MAP_FAILED, "mmap: %m");
+	for (size_t at = 0; at < SIZE; at += HUGE)
+		(void)*(volatile char *)(memory + at + HUGE / 2);
+	for (size_t at = HUGE; at < SIZE; at += 2 * HUGE)
+		for (size_t page = at + 4096; page < at + HUGE / 4 * 3; page += 4096)
+			*(volatile char *)(memory + page) = *(volatile char *)(memory + page);
+}
+
+static void verify(void)
+{
+	char now[256];
+	unsigned long huge;
+
+	live_compare(memory, SIZE, 1,
+		     "huge memory"); /* shared memory is seen in page tables once it was touched */
+	huge = huge_pages(now, sizeof(now));
+	live_check(strcmp(now, flags) == 0, "the flags are %s, they were %s", now, flags);
+	live_check(is_private || huge >= wanted * 3 / 4, "only %lu of %lu KiB are in huge pages", huge,
+		   wanted);
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[2] : "";
 	bool is_partly = !strcmp(what, "partly");
-	int fd = !strcmp(what, "memfd") ? memfd_create("huge pages", 0) : -1;
+	int fd;
+
+	is_private = !strcmp(what, "private");
+	fd = is_private || !strcmp(what, "memfd") ? memfd_create("huge pages", 0) : -1;
 
 	live_begin(argc, argv);
 	live_check(fd < 0 || ftruncate(fd, SIZE) == 0, "ftruncate: %m");
@@ -90,9 +109,11 @@ int main(int argc, char **argv)
 	live_fill(memory, SIZE, 1);
 	for (size_t at = 0; at < SIZE; at += is_partly ? 2 * HUGE : HUGE)
 		madvise(memory + at, HUGE, MADV_COLLAPSE);
+	if (is_private)
+		make_private(fd);
 	live_compare(memory, SIZE, 1, "huge memory");
 	wanted = huge_pages(flags, sizeof(flags));
-	if (wanted < SIZE / 1024 / (is_partly ? 2 : 1))
+	if (wanted < SIZE / 1024 / (is_partly || is_private ? 2 : 1))
 		live_skip("this kernel makes no huge pages when asked");
 	live_ready();
 	/* Not in a loop: a dump would find /proc/self/smaps open. */

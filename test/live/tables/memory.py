@@ -201,7 +201,7 @@ ROWS = [
 	Row("memory-names", "anonymous_names", peer_fails=LOST),
 	Row("memory-huge-pages", "huge_pages", peer_fails=LOST),
 	*[Row("memory-huge-pages-" + what, "huge_pages", arguments=(what,), peer_fails=LOST)
-	  for what in ("partly", "shared", "memfd")],
+	  for what in ("partly", "shared", "memfd", "private")],
 	Row("memory-many", "many_areas", arguments=("20000",), modes=THREE_WAYS),
 	*[Row("memory-corner-" + corner.replace("_", "-"), "corners", arguments=(corner,)) for corner in CORNERS],
 	Row("memory-corner-droppable", "corners", arguments=("droppable",), peer_fails=LOST),
