@@ -63,24 +63,34 @@ static int open_hashes(struct hash_reader *reader, size_t layer, uint32_t pages_
 	return result == -ENOENT ? 0 : result;
 }
 
+/* The window begins at this page. */
+static int read_window(struct hash_reader *reader, uint64_t page)
+{
+	uint64_t end = reader->hashes.count;
+	uint64_t count = page < end ? min(end - page, (uint64_t)WINDOW_PAGES) : 0;
+	int result = page_hashes_read(&reader->hashes, page, count, reader->window);
+
+	reader->page = page;
+	reader->count = result ? 0 : count;
+	return result;
+}
+
 /* Small runs, one behind the other, are many: their hashes are read together. */
 static int copy_hashes(struct hash_reader *reader, uint64_t page, uint64_t count, struct page_hash *to)
 {
-	const struct page_hashes *from = &reader->hashes;
 	int result = 0;
 
 	if (count >= WINDOW_PAGES)
-		return page_hashes_read(from, page, count, to);
-	if (page < reader->page || page + count > reader->page + reader->count) {
-		reader->page = page;
-		reader->count = page < from->count ? min(from->count - page, (uint64_t)WINDOW_PAGES) : 0;
-		result = count > reader->count ? -EINVAL :
-						 page_hashes_read(from, page, reader->count, reader->window);
-	}
+		return page_hashes_read(&reader->hashes, page, count, to);
+	if (page < reader->page || page + count > reader->page + reader->count)
+		result = read_window(reader, page);
+	if (!result && count > reader->count)
+		result = -EINVAL;
 	if (!result)
 		memcpy(to, reader->window + (page - reader->page), count * sizeof(*to));
 	return result;
 }
+
 /* When the first pages are told, it is known which there are. */
 static void make_room(struct content *content)
 {

@@ -19,6 +19,8 @@ union parent_page {
 		uint64_t layer, offset; /* in the pages image, bytes */
 	} place;
 };
+_Static_assert(sizeof(union parent_page) == sizeof(struct page_hash),
+	       "the hashes of many are read in one piece");
 
 struct content {
 	struct page_runs pages;	  /* what the parent has, with offsets as if all were in one image */
