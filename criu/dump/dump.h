@@ -64,6 +64,7 @@ void dump_leave(void *dump);
 /* rings.c: AIO rings */
 int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma);
 int dump_settle_rings(void *dump);
+bool dump_is_quiet(struct dump *dump, struct task *task); /* for a pre-dump */
 void dump_ring_entries(struct task *task);
 /* room.c */
 int dump_make_room(void *dump);

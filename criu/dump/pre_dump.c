@@ -110,6 +110,7 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
 {
+	bool is_quiet = dump_is_quiet(dump, task);
 	int result = tracked_open(&pre_dumped->tracked, &dump->tracking, task);
 
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
@@ -124,7 +125,13 @@ static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct ta
 	}
 	if (!result && dump_splices(dump))
 		result = splice_task(pre_dumped, task, &dump->splice_budget);
-	return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
+	if (result || is_quiet)
+		return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
+	log_warning(
+		"process %d: its memory is not tracked, for what it has asked the kernel for is still being "
+		"written there: its next snapshot will have to compare all of its pages",
+		task->pid);
+	return 0;
 }
 
 int pre_dump_scan(void *context)
@@ -132,6 +139,7 @@ int pre_dump_scan(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
+	tracking_look_again(&dump->tracking);
 	if (dump_splices(dump))
 		dump->splice_budget = spliced_budget();
 	dump->pre_dumped = allocate_array(dump->snapshot.task_count, sizeof(*dump->pre_dumped));

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,8 +20,9 @@
 #include "image/message.h"
 #include "memory/aio.h"
 
-#define FIRST_PAUSE 500	  /* microseconds, between two counts; doubled */
-#define LAST_PAUSE  50000 /* … until here */
+#define FIRST_PAUSE 500	     /* microseconds, between two counts; doubled */
+#define LAST_PAUSE  50000    /* … until here */
+#define SHORT_WAIT  50000000 /* nanoseconds, for a pre-dump: it can do without */
 
 /* ---- look ---- */
 
@@ -143,4 +145,47 @@ int dump_settle_rings(void *context)
 		}
 	}
 	return 0;
+}
+
+/* ---- for a pre-dump ---- */
+
+static bool is_of_io_uring(const struct vma *vma)
+{
+	return vma->path && !strncmp(vma->path, "anon_inode:[io_uring]", 21);
+}
+
+static bool has_rings(const struct task *task)
+{
+	for (size_t i = 0; i < task->vmas.count; i++)
+		if (task->vmas.items[i].status & VMA_AIO_RING)
+			return true;
+	return false;
+}
+
+static int wait_for_rings(struct dump *dump, struct task *task)
+{
+	uint64_t deadline = monotonic_time() + SHORT_WAIT;
+	int result = victim_infect(task->victim);
+
+	for (size_t i = 0; !result && i < task->vmas.count; i++)
+		if (task->vmas.items[i].status & VMA_AIO_RING)
+			result = settle_ring(dump, task, &task->vmas.items[i], deadline);
+	return task->victim->infection ? victim_cure(task->victim) ?: result : result;
+}
+
+/*
+ * What a device writes for a request that is in flight is written by nobody whom the kernel would note: its page may have been read, and
+ * protected, before. True: nothing is in flight, and nothing can be before the task runs on.
+ */
+bool dump_is_quiet(struct dump *dump, struct task *task)
+{
+	if (!dump->tracking.begins || dump->tracking.begins == &tracker_content)
+		return true;
+	for (size_t i = 0; i < task->vmas.count; i++)
+		if (is_of_io_uring(&task->vmas.items[i]))
+			return false;
+	if (!has_rings(task) || !wait_for_rings(dump, task))
+		return true;
+	failure_clear();
+	return false;
 }

@@ -58,7 +58,7 @@ struct vma {
 	bool may_write;	    /* mprotect() could make it writable */
 	bool has_swapped;   /* pages */
 	bool has_relatives; /* somebody else has some of its pages, too: since a fork, or as pages of a file */
-	char *path;	    /* as /proc/PID/smaps says it; owned */
+	char *path;	    /* as /proc/PID/smaps says it; owned; NULL: a guard range has none */
 
 	/* restore only */
 	uint64_t place; /* where it is mapped until the task's address space is its own: `start` if that was free */

@@ -35,10 +35,14 @@ def netfilter_objects(kind):
 				data = data[(length + 3) & ~3:]
 
 
+OWN_CGROUPS = "criu-live-"  # and the pid of a worker
+
+
 def cgroups():
 	names = set()
 	for folder, _, _ in os.walk("/sys/fs/cgroup"):
-		if "criu" in os.path.basename(folder):
+		name = os.path.basename(folder)
+		if "criu" in name and (not name.startswith(OWN_CGROUPS) or name == f"{OWN_CGROUPS}{os.getpid()}"):
 			names.add(f"cgroup {folder}")
 	return names
 

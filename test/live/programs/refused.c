@@ -14,6 +14,7 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -55,8 +56,12 @@ static void uring(void)
 {
 	struct io_uring_params parameters = { 0 };
 
-	if (syscall(SYS_io_uring_setup, 4, &parameters) < 0)
+	int fd = syscall(SYS_io_uring_setup, 4, &parameters);
+
+	if (fd < 0)
 		live_skip("this kernel has no io_uring");
+	live_check(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQ_RING) != MAP_FAILED,
+		   "mmap: %m");
 }
 
 static void uffd(void)

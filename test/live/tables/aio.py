@@ -8,11 +8,11 @@ import struct
 import sys
 import threading
 
-from harness import system
-from harness.cell import ROOT, Failure
+from harness import leftovers, system
+from harness.cell import ROOT, Failure, Skip
 from harness.row import Row
 
-from . import bad_input, kills, memory
+from . import bad_input, kills, memory, tracking
 
 sys.path.append(os.path.join(ROOT, "test", "fuzz"))
 import mutate  # noqa: E402
@@ -69,6 +69,68 @@ def in_chain(cell, dumper, restorer):
 		cell.dump(dumper, cell.new_images(f"images{number}"), previous + more)
 	cell.restore(restorer, cell.path("images1"))
 	cell.pause()
+	cell.finish()
+
+
+def slow_disk(cell):
+	"""A cgroup (version 1) whose tasks read 128 KiB a second from the disk of the cell's directory."""
+	device, group = os.stat(cell.directory).st_dev, f"/sys/fs/cgroup/blkio/{leftovers.OWN_CGROUPS}{os.getpid()}"
+	try:
+		os.mkdir(group)
+	except OSError as error:
+		raise Skip(f"no control group for disks can be made: {error.strerror}") from error
+	try:
+		with open(os.path.join(group, "blkio.throttle.read_bps_device"), "w") as file:
+			file.write(f"{os.major(device)}:{os.minor(device)} {128 << 10}")
+	except OSError as error:
+		os.rmdir(group)
+		raise Skip(f"reads cannot be slowed down here: {error.strerror}") from error
+	return group
+
+
+def join(group, pid):
+	with open(os.path.join(group, "cgroup.procs"), "w") as file:
+		file.write(str(pid))
+
+
+def in_flight(tracker):
+	"""A pre-dump cannot wait long: what a device writes later, and no tracker sees, is in the next snapshot."""
+	def course(cell, dumper, restorer):
+		group = slow_disk(cell)
+		try:
+			cell.start()
+			cell.wait_ready()
+			join(group, cell.root)
+			tracking.act(cell)
+			run = dumper.pre_dump(cell.root, cell.new_images("images1"), [f"--track-mem={tracker}"])
+			if run.failed:
+				raise Failure(run.describe())
+			if os.path.exists(cell.path("completed")):
+				raise Failure("the request was not in flight")
+			if not system.wait_until(lambda: os.path.exists(cell.path("completed")), 20):
+				raise Failure("the request does not complete")
+			join(os.path.dirname(group), cell.root)
+		finally:
+			if cell.root and os.path.exists(f"/proc/{cell.root}"):
+				join(os.path.dirname(group), cell.root)
+			os.rmdir(group)
+		images = cell.new_images("images2")
+		cell.dump(dumper, images, [f"--track-mem={tracker}", *tracking.PREVIOUS])
+		cell.restore(restorer, images)
+		cell.pause()
+		cell.finish()
+	return course
+
+
+def not_tracked(cell, dumper, _restorer):
+	"""Nobody can tell what an io_uring has in flight."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	run = dumper.pre_dump(cell.root, images, ["--track-mem"])
+	if run.failed or "its memory is not tracked" not in system.read_text(os.path.join(images, "pre-dump.log")):
+		raise Failure(f"it should have been told: {run.describe()}")
+	cell.check_running()
 	cell.finish()
 
 
@@ -182,6 +244,8 @@ ROWS = [
 	Row("aio-fixed-addresses", "aio", arguments=("many",), run=memory.fixed_addresses, modes=memory.BOTH_WAYS),
 	*[Row("aio-in-chain-" + state, "aio", arguments=(state,), run=in_chain, modes=("ours",)) for state in ("rings", "busy")],
 	Row("aio-awaited", "aio", arguments=("awaited",), run=awaited, modes=("ours", "ours-to-peer")),
+	*[Row("aio-in-flight-" + tracker, "aio_slow", run=in_flight(tracker), modes=("ours",)) for tracker in ("written", "content")],
+	Row("aio-in-flight-io-uring", "refused", arguments=("io_uring",), run=not_tracked, modes=("ours",)),
 	Row("aio-numbers", "aio", arguments=("rings", "numbers"), peer_fails=OTHER_NUMBERS),
 	Row("aio-refused-poll", "aio", arguments=("poll",), modes=("ours", "peer"),
 	    run=refused("AIO ring at .*: 1 requests are still in flight", "--timeout", "1"),
