@@ -177,12 +177,11 @@ static int scan_present(struct scanner *scanner, const struct scan *scan, struct
 	return walk(scanner, &request, changed);
 }
 
-/* Is all of it in mappings with asynchronous write protection? 1: yes; -errno, recorded. Asked of mappings, not of pages. */
-static int is_tracked(struct scanner *scanner, const struct scan *scan)
+int scan_is_protectable(struct scanner *scanner, uint64_t start, uint64_t end)
 {
 	struct scan_request request = {
-		.start = scan->start,
-		.end = scan->end,
+		.start = start,
+		.end = end,
 		.max_pages = 1,
 		.inverted = CATEGORY_TRACKED,
 		.all_of = CATEGORY_TRACKED,
@@ -236,7 +235,9 @@ static int scan_written(struct scanner *scanner, const struct scan *scan, struct
 static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
 			 struct page_runs *unchanged)
 {
-	int tracked = scan->note == NOTE_WRITTEN && !scan->is_file ? is_tracked(scanner, scan) : 0;
+	int tracked = scan->note == NOTE_WRITTEN && !scan->is_file ?
+			      scan_is_protectable(scanner, scan->start, scan->end) :
+			      0;
 
 	if (tracked < 0)
 		return tracked;
@@ -248,14 +249,14 @@ static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struc
  * We want to be told what is found, for else the kernel protects all that is there and leaves markers where nothing is (Linux
  * 6.18). A page of zeros is nothing: protected, it would look like a page that the task has.
  */
-int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end)
+int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_new)
 {
 	struct scan_request request = {
 		.flags = SCAN_PROTECTS | SCAN_CHECKS,
 		.start = start,
 		.end = end,
 		.inverted = CATEGORY_ZERO,
-		.all_of = CATEGORY_WRITTEN | CATEGORY_ZERO,
+		.all_of = CATEGORY_ZERO | (is_new ? 0 : CATEGORY_WRITTEN),
 		.any_of = CATEGORY_PRESENT | CATEGORY_SWAPPED,
 		.returned = CATEGORY_PRESENT,
 	};
@@ -312,7 +313,10 @@ static size_t find_frame(const struct frames *frames, uint64_t address)
 	return low;
 }
 
-/* Entries are those of pages from `start` on, all of one page table. Is it the one that was there? */
+/*
+ * Entries are those of pages from `start` on, all of one page table. Is it the one that was there? A page of a file is no proof: where the
+ * file is mapped a second time, the other table has the same frame.
+ */
 static bool is_same_table(const struct scanner *scanner, const struct frames *known, uint64_t start,
 			  const uint64_t *entries, size_t count)
 {
@@ -321,7 +325,8 @@ static bool is_same_table(const struct scanner *scanner, const struct frames *kn
 	for (size_t i = find_frame(known, start); i < known->count && known->items[i].address < end; i++) {
 		uint64_t entry = entries[(known->items[i].address - start) / PAGE_SIZE];
 
-		if (!(entry & ENTRY_SOFT_DIRTY) && place_of(scanner, entry) == known->items[i].place)
+		if (!(entry & (ENTRY_SOFT_DIRTY | ENTRY_FILE)) &&
+		    place_of(scanner, entry) == known->items[i].place)
 			return true;
 	}
 	return false;
@@ -334,7 +339,7 @@ static void note_frames(const struct scanner *scanner, struct frames *noted, uin
 	size_t distance = count / FRAMES_IN_TABLE ?: 1;
 
 	for (size_t i = 0; i < count;) {
-		uint64_t place = place_of(scanner, entries[i]);
+		uint64_t place = entries[i] & ENTRY_FILE ? 0 : place_of(scanner, entries[i]);
 
 		if (place)
 			*grow(&noted->items, &noted->count) = (struct frame){ start + i * PAGE_SIZE, place };

@@ -47,8 +47,14 @@ struct scan {
 int scan_pages(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
 	       struct page_runs *unchanged);
 
-/* From now on (Linux 6.7) the pages of [start, end), anonymous memory, are write-protected, and so noted when they are written. */
-int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end);
+/* Is all of it in mappings with asynchronous write protection? 1: yes; -errno, recorded. Asked of mappings, not of pages. */
+int scan_is_protectable(struct scanner *scanner, uint64_t start, uint64_t end);
+/*
+ * From now on (Linux 6.7) the pages of [start, end), anonymous memory, are write-protected, and so noted when they are written. If the
+ * mapping is new to us, pages that look protected are protected, too: before Linux 6.12.11, mremap() leaves that mark where it ends
+ * the protection.
+ */
+int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_new);
 
 /* How many pages are noted as written (NOTE_WRITTEN); 0 if that cannot be told. The process may be running. */
 uint64_t scan_count_written(struct scanner *scanner);

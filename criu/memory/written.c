@@ -108,33 +108,48 @@ static bool can_protect(const struct vma *vma)
 	return tracker_can_note(vma) && !(vma->status & VMA_FILE_PRIVATE);
 }
 
-static int protect(const struct tracked *tracked)
+/* *registered: so many mappings. */
+static int protect(const struct tracked *tracked, size_t *registered)
 {
 	const struct vmas *vmas = &tracked->task->vmas;
 	int result = 0;
 
-	for (size_t i = 0; !result && i < vmas->count; i++) {
+	*registered = 0;
+	for (size_t i = 0; result >= 0 && i < vmas->count; i++) {
 		const struct vma *vma = &vmas->items[i];
 
+		if (!can_protect(vma))
+			continue;
+		result = scan_is_protectable(tracked->scanner, vma->start, vma->end);
 		/* Where it cannot be registered (somebody else's userfaultfd is there), all will count as changed. */
-		if (can_protect(vma) && register_mapping(tracked->userfaultfd, vma))
-			result = scan_protect(tracked->scanner, vma->start, vma->end);
+		if (result < 0 || !register_mapping(tracked->userfaultfd, vma))
+			continue;
+		++*registered;
+		result = scan_protect(tracked->scanner, vma->start, vma->end, !result);
 	}
-	return result;
+	return min(result, 0);
 }
 
 static int begin(struct tracking *tracking, struct tracked *tracked, const char **why)
 {
-	int result;
+	bool is_old = tracked->userfaultfd >= 0;
+	size_t registered = 0;
+	int result = 0;
 
-	*why = "no userfaultfd can be made in it";
-	if (tracked->userfaultfd < 0) {
+	*why = "its pages cannot be write-protected";
+	if (is_old)
+		result = protect(tracked, &registered);
+	/* After exec, the one that we have is of memory that is no more. */
+	if (is_old && !result && !registered)
+		close(steal_fd(&tracked->userfaultfd));
+	if (!result && tracked->userfaultfd < 0) {
+		*why = "no userfaultfd can be made in it";
 		tracked->userfaultfd = make_userfaultfd(tracked);
 		if (tracked->userfaultfd < 0)
 			return tracked->userfaultfd;
+		*why = "its pages cannot be write-protected";
+		result = protect(tracked, &registered);
 	}
-	*why = "its pages cannot be write-protected";
-	result = protect(tracked);
 	if (result)
 		return result;
 	tracking_keep(tracking, tracked);

@@ -6,6 +6,7 @@
  * generation, or is zero.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -213,6 +214,37 @@ static void do_exec(void)
 	live_fail("exec: %m");
 }
 
+/* Both areas are one file's, and have pages of their own; each 16th page is the file's, the same in both. */
+static void map_file(void)
+{
+	char path[4096];
+	int fd;
+
+	live_path(path, sizeof(path), "file");
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	live_check(fd >= 0 && write(fd, FIRST, PAGES * PAGE) == (ssize_t)(PAGES * PAGE), "%s: %m", path);
+	for (char *area = FIRST; area <= SECOND; area += PAGES * PAGE)
+		live_check(mmap(area, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) ==
+				   area,
+			   "mmap: %m");
+	close(fd);
+	for (int page = 0; page < 2 * PAGES; page++)
+		if (page % 16)
+			write_page(page, 1);
+		else
+			numbers[page] = page % PAGES;
+}
+
+/* One area takes the place of the other, with its page tables: pages of the file are where they were. */
+static void do_file(void)
+{
+	move(FIRST, SECOND, PAGES);
+	map(FIRST, PAGES);
+	expect_nothing(0, PAGES);
+	for (int page = 0; page < PAGES; page++)
+		numbers[page + PAGES] = page;
+}
+
 static const struct {
 	const char *name;
 	void (*act)(void);
@@ -220,7 +252,7 @@ static const struct {
 	{ "write", do_write }, { "replace", do_replace }, { "swap", do_swap },	 { "shift", do_shift },
 	{ "drop", do_drop },   { "free", do_free },	  { "zero", do_zero },	 { "protect", do_protect },
 	{ "merge", do_merge }, { "fork", do_fork },	  { "grow", do_grow },	 { "exec", do_exec },
-	{ "much", do_much },   { "empty", do_empty },	  { "leave", do_leave },
+	{ "much", do_much },   { "empty", do_empty },	  { "leave", do_leave }, { "file", do_file },
 };
 
 static void act(const char *name)
@@ -249,6 +281,8 @@ int main(int argc, char **argv)
 	for (int page = 0; page < 2 * PAGES; page++)
 		if (!was_here || page % 5)
 			write_page(page, was_here ? 4 : 1);
+	if (!strcmp(action, "file"))
+		map_file();
 	if (was_here)
 		live_note("done", "1");
 	setenv("TRACKED_AGAIN", "1", 1);
