@@ -143,6 +143,16 @@ static void free_files(struct snapshot *snapshot)
 		}
 }
 
+/* The snapshot stands: from here on its keeper is not to end with us. If somebody has killed it, nothing but what it noted is lost. */
+static void confirm_tracking(struct dump *dump)
+{
+	if (!tracking_confirm(&dump->tracking))
+		return;
+	log_warning(
+		"the keeper of what is tracked has ended: the next snapshot will have to compare all pages");
+	failure_clear();
+}
+
 /* The snapshot is complete, whatever becomes of this. */
 static void tidy_chain(const struct dump *dump)
 {
@@ -186,9 +196,8 @@ static int run(const struct options *options, bool is_pre_dump)
 		result = steps_run("pre-dump", pre_dump_steps, array_size(pre_dump_steps), &dump);
 	else if (!result)
 		result = steps_run("dump", dump_steps, array_size(dump_steps), &dump);
-	/* The snapshot stands: from here on its keeper is not to end with us. */
 	if (!result)
-		result = tracking_confirm(&dump.tracking);
+		confirm_tracking(&dump);
 	if (!result)
 		result = dump_save_statistics(&dump);
 	if (!result)

@@ -138,6 +138,7 @@ int dump_memory(void *context)
 	int result = 0;
 
 	dump->memory_began = monotonic_time();
+	tracking_look_again(&dump->tracking);
 	dump->next_pages_id = 1;
 	dump->pages.expected = count_resident(&dump->snapshot);
 	result = dump_shared_memory(dump);

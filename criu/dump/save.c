@@ -96,10 +96,13 @@ static void mark_tracked(InventoryEntry *inventory, const struct dump *dump)
 int dump_complete(void *context)
 {
 	struct dump *dump = context;
-	InventoryEntry *inventory = inventory_new();
 	const struct tracking *tracking = &dump->tracking;
-	int result;
+	int result = tracking->chain ? page_chain_check(tracking->chain) : 0;
+	InventoryEntry *inventory;
 
+	if (result)
+		return result;
+	inventory = inventory_new();
 	message_set(inventory, snapshot_id, tracking->snapshot);
 	if (tracking->chain && page_chain_snapshot(tracking->chain, 0))
 		message_set(inventory, parent_id, page_chain_snapshot(tracking->chain, 0));

@@ -23,13 +23,19 @@
 #define LEAST_OPEN  16 /* pages images at a time, however long the chain and however many the tasks */
 #define MOST_OPEN   128
 
+/* What its inventory says. */
+struct identity {
+	bool is_complete;
+	uint64_t snapshot, parent; /* what names it and the one that it builds on; 0: nothing */
+	bool has_freed;		   /* pages, … */
+	uint64_t freed_for;	   /* … which this snapshot replaces; 0: one without a name */
+};
+
 struct snapshot_layer {
 	struct image_store *store;
 	dev_t device;
 	ino_t inode;
-	uint64_t snapshot, parent; /* what names it and the one that it builds on; 0: nothing */
-	bool has_freed;		   /* pages, … */
-	uint64_t freed_for;	   /* … which this snapshot replaces; 0: one without a name */
+	struct identity identity;
 };
 
 struct open_pages {
@@ -54,40 +60,43 @@ struct page_chain {
 
 /* ---- the directories ---- */
 
-/* The newest may still be in the making; a parent is complete, or nothing may build on it. */
-static int read_identity(struct page_chain *chain, struct snapshot_layer *layer)
+static int read_identity(struct image_store *store, struct identity *identity)
 {
-	const char *name = image_store_name(layer->store);
 	InventoryEntry *inventory;
-	int result = inventory_read_memory(layer->store, &inventory);
+	int result = inventory_read_memory(store, &inventory);
 
-	if (result == -ENOENT && layer == chain->layers)
-		return 0;
-	if (result == -ENOENT)
-		return fail(0, "%s, the parent of %s, is no complete snapshot: it has no inventory.img", name,
-			    image_store_name(layer[-1].store));
+	*identity = (struct identity){ 0 };
 	if (result)
-		return result;
-	layer->snapshot = inventory->snapshot_id;
-	layer->parent = inventory->parent_id;
-	layer->has_freed = inventory->has_freed_for;
-	layer->freed_for = inventory->freed_for;
+		return result == -ENOENT ? 0 : result;
+	*identity = (struct identity){
+		.is_complete = true,
+		.snapshot = inventory->snapshot_id,
+		.parent = inventory->parent_id,
+		.has_freed = inventory->has_freed_for,
+		.freed_for = inventory->freed_for,
+	};
 	image_free(inventory);
 	return 0;
 }
 
+/* The newest may still be in the making; a parent is complete, or nothing may build on it. */
 static int check_layer(const struct page_chain *chain, const struct snapshot_layer *layer)
 {
+	const struct identity *identity = &layer->identity;
 	const struct snapshot_layer *child = layer - 1;
-	bool is_expected = !layer->has_freed;
+	bool is_parent = layer > chain->layers, is_expected = !identity->has_freed;
 
+	if (is_parent && !identity->is_complete)
+		return fail(0, "%s, the parent of %s, is no complete snapshot: it has no inventory.img",
+			    image_store_name(layer->store), image_store_name(child->store));
 	for (const struct snapshot_layer *other = chain->layers; other < layer; other++) {
 		if (other->device == layer->device && other->inode == layer->inode)
 			return fail(ELOOP, "the parent of %s is %s, which builds on it",
 				    image_store_name(child->store), image_store_name(other->store));
-		is_expected |= !layer->freed_for || other->snapshot == layer->freed_for;
+		is_expected |= other->identity.snapshot == identity->freed_for;
 	}
-	if (layer > chain->layers && child->parent && layer->snapshot && child->parent != layer->snapshot)
+	/* Whoever notes a parent notes its name: one without is another one. */
+	if (is_parent && child->identity.parent && child->identity.parent != identity->snapshot)
 		return fail(0, "%s, the parent of %s, is not the snapshot that it was made after",
 			    image_store_name(layer->store), image_store_name(child->store));
 	if (!is_expected)
@@ -99,20 +108,28 @@ static int check_layer(const struct page_chain *chain, const struct snapshot_lay
 	return 0;
 }
 
+static int look_at_directory(const struct image_store *store, struct snapshot_layer *layer)
+{
+	int directory = image_store_directory(store);
+	struct stat status;
+
+	if (directory < 0)
+		return 0;
+	if (fstat(directory, &status) < 0)
+		return fail(errno, "cannot look at %s", image_store_name(store));
+	layer->device = status.st_dev;
+	layer->inode = status.st_ino;
+	return 0;
+}
+
 static int add_layer(struct page_chain *chain, struct image_store *store)
 {
 	struct snapshot_layer *layer = grow(&chain->layers, &chain->count);
-	struct stat status;
-	int directory = image_store_directory(store);
 
 	layer->store = store;
-	if (directory >= 0) {
-		if (fstat(directory, &status) < 0)
-			return fail(errno, "cannot look at %s", image_store_name(store));
-		layer->device = status.st_dev;
-		layer->inode = status.st_ino;
-	}
-	return read_identity(chain, layer) ?: check_layer(chain, layer);
+	return look_at_directory(store, layer)		      ?:
+		       read_identity(store, &layer->identity) ?:
+								check_layer(chain, layer);
 }
 
 static int cannot_follow(const struct image_store *store, int error)
@@ -197,7 +214,49 @@ struct image_store *page_chain_store(const struct page_chain *chain, size_t laye
 
 uint64_t page_chain_snapshot(const struct page_chain *chain, size_t layer)
 {
-	return chain->layers[layer].snapshot;
+	return chain->layers[layer].identity.snapshot;
+}
+
+bool page_chain_is_complete(const struct page_chain *chain)
+{
+	return chain->layers->identity.is_complete;
+}
+
+int page_chain_find(const struct page_chain *chain, const struct image_store *store, size_t *layer)
+{
+	struct snapshot_layer wanted = { 0 };
+	int result = look_at_directory(store, &wanted);
+
+	for (*layer = 0; !result && *layer < chain->count; ++*layer)
+		if (chain->layers[*layer].device == wanted.device &&
+		    chain->layers[*layer].inode == wanted.inode)
+			return 1;
+	return result;
+}
+
+static bool gives_the_same(const struct identity *before, const struct identity *now)
+{
+	return now->is_complete == before->is_complete && now->snapshot == before->snapshot &&
+	       now->has_freed == before->has_freed && now->freed_for == before->freed_for;
+}
+
+int page_chain_check(const struct page_chain *chain)
+{
+	for (size_t i = 0; i < chain->count; i++) {
+		const struct snapshot_layer *layer = &chain->layers[i];
+		struct identity now;
+		int result = read_identity(layer->store, &now);
+
+		if (result)
+			return result;
+		if (!gives_the_same(&layer->identity, &now))
+			return fail(
+				0,
+				"%s was changed meanwhile, by another dump into it or by criu dedup: its pages "
+				"may not be what they were",
+				image_store_name(layer->store));
+	}
+	return 0;
 }
 
 /* ---- their pages ---- */

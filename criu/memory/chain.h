@@ -21,6 +21,15 @@ size_t page_chain_length(const struct page_chain *chain);
 struct image_store *page_chain_store(const struct page_chain *chain, size_t layer);
 /* What names the snapshot; 0: nothing does. */
 uint64_t page_chain_snapshot(const struct page_chain *chain, size_t layer);
+bool page_chain_is_complete(const struct page_chain *chain); /* the newest; all others are */
+/* 1: it is this layer; 0: it is none; -errno, recorded. */
+int page_chain_find(const struct page_chain *chain, const struct image_store *store, size_t *layer)
+	must_check;
+/*
+ * For whoever has read the pages, or has left some to the chain: the snapshots are those that were opened, and nobody has freed pages of
+ * them since (criu dedup says so before it frees the first). 0 or -errno, recorded.
+ */
+int page_chain_check(const struct page_chain *chain) must_check;
 
 /* Reads bytes of pages-ID.img of a layer into several places (which are changed). Threads may do so at the same time. */
 int page_chain_read(struct page_chain *chain, size_t layer, uint32_t pages_id, struct iovec *places,

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
@@ -54,22 +53,21 @@ bool tracker_can_note(const struct vma *vma)
 
 /* ---- the parent ---- */
 
-/* A snapshot that builds on itself would be no snapshot at all. */
-static int check_loop(const struct tracking *tracking)
+/* Nothing can build on a snapshot that nobody will restore from; one that builds on itself would be no snapshot at all. */
+static int check_parent(const struct tracking *tracking)
 {
-	struct stat ours, theirs;
+	size_t layer;
+	int found;
 
-	if (fstat(image_store_directory(tracking->images), &ours) < 0)
-		return fail(errno, "cannot look at %s", image_store_name(tracking->images));
-	for (size_t i = 0; i < page_chain_length(tracking->chain); i++) {
-		struct image_store *store = page_chain_store(tracking->chain, i);
-
-		if (!fstat(image_store_directory(store), &theirs) && ours.st_dev == theirs.st_dev &&
-		    ours.st_ino == theirs.st_ino)
-			return fail(ELOOP, "%s builds on %s: that cannot be written anew as its child",
-				    image_store_name(tracking->parent), image_store_name(store));
-	}
-	return 0;
+	if (!page_chain_is_complete(tracking->chain))
+		return fail(0, "%s, the previous snapshot, is no complete snapshot: it has no inventory.img",
+			    image_store_name(tracking->parent));
+	found = page_chain_find(tracking->chain, tracking->images, &layer);
+	if (found <= 0)
+		return found;
+	return fail(ELOOP, "%s builds on %s: that cannot be written anew as its child",
+		    image_store_name(tracking->parent),
+		    image_store_name(page_chain_store(tracking->chain, layer)));
 }
 
 static int open_parent(struct tracking *tracking, const char *previous)
@@ -84,7 +82,7 @@ static int open_parent(struct tracking *tracking, const char *previous)
 	}
 	return image_store_open_fd(&tracking->parent, directory, false)	   ?:
 		       page_chain_open(&tracking->chain, tracking->parent) ?:
-									     check_loop(tracking);
+									     check_parent(tracking);
 }
 
 /* tracking.img is believed if it is of this very snapshot, and, but for hashes, of this boot. */
@@ -95,6 +93,15 @@ static bool is_current(const struct tracking *tracking, const struct tracker *tr
 	if (!noted->snapshot_id || noted->snapshot_id != page_chain_snapshot(tracking->chain, 0))
 		return false;
 	return tracker == &tracker_content || (noted->boot_id && !strcmp(noted->boot_id, tracking->boot_id));
+}
+
+static void forget_noted(struct tracking *tracking)
+{
+	for (size_t i = 0; tracking->taken && i < tracking->noted->n_tasks; i++)
+		if (tracking->taken[i] >= 0)
+			close(tracking->taken[i]);
+	free(steal_pointer(&tracking->taken));
+	image_free(steal_pointer(&tracking->noted));
 }
 
 static int read_noted(struct tracking *tracking)
@@ -109,8 +116,7 @@ static int read_noted(struct tracking *tracking)
 		log_info("what %s noted is of another snapshot, or of another boot of this machine",
 			 image_store_name(tracking->parent));
 		tracking->looks = NULL;
-		image_free(tracking->noted);
-		tracking->noted = NULL;
+		forget_noted(tracking);
 	}
 	return 0;
 }
@@ -194,6 +200,17 @@ int tracking_open_content(struct tracking *tracking, struct content *content, en
 		}
 	}
 	return content_open(content, tracking->chain, kind, id, tracking->seed);
+}
+
+void tracking_look_again(struct tracking *tracking)
+{
+	const char *name = image_types[IMAGE_TRACKING].pattern;
+
+	if (!tracking->noted || !faccessat(image_store_directory(tracking->parent), name, F_OK, 0))
+		return;
+	log_info("what %s noted was used up meanwhile, by another snapshot",
+		 image_store_name(tracking->parent));
+	forget_noted(tracking);
 }
 
 ssize_t tracking_find_noted(const struct tracking *tracking, const struct task *task)
@@ -282,19 +299,15 @@ int tracking_open(struct tracking *tracking, struct image_store *images,
 
 void tracking_close(struct tracking *tracking)
 {
-	for (size_t i = 0; tracking->taken && i < tracking->noted->n_tasks; i++)
-		if (tracking->taken[i] >= 0)
-			close(tracking->taken[i]);
+	forget_noted(tracking);
 	for (size_t i = 0; i < tracking->kept_count; i++) {
 		close(tracking->kept[i].userfaultfd);
 		close(tracking->kept[i].pidfd);
 	}
 	forget_prepared(tracking);
-	free(tracking->taken);
 	free(tracking->kept);
 	keeper_forget(&tracking->holder);
 	keeper_forget(&tracking->keeper);
-	image_free(tracking->noted);
 	image_free(tracking->entry);
 	page_chain_close(tracking->chain);
 	image_store_close(tracking->parent);
@@ -359,17 +372,17 @@ static void note_task(struct tracking *tracking, const struct tracked *tracked, 
 
 /*
  * What the parent noted ends where we begin: nobody is to find it and believe it, be it for another child of the same parent, or for
- * another try when this snapshot has failed.
+ * another try when this snapshot has failed. Nor somebody who has found it already and waits to freeze the tree: he looks again
+ * (tracking_look_again()). It need not be on the disk: after a crash it is of another boot.
  */
 static int use_up(struct tracking *tracking)
 {
 	keeper_end(&tracking->holder);
-	if (tracking->begins != &tracker_soft_dirty || tracking->looks != &tracker_soft_dirty ||
+	if (tracking->begins != tracking->looks || tracking->begins == &tracker_content ||
 	    tracking->is_used_up)
 		return 0;
 	tracking->is_used_up = true;
-	return image_store_remove(tracking->parent, image_types[IMAGE_TRACKING].pattern) ?:
-		       image_store_sync(tracking->parent);
+	return image_store_remove(tracking->parent, image_types[IMAGE_TRACKING].pattern);
 }
 
 int tracked_begin(struct tracking *tracking, struct tracked *tracked)

@@ -79,6 +79,8 @@ struct tracking_request {
 int tracking_open(struct tracking *tracking, struct image_store *images,
 		  const struct tracking_request *request);
 void tracking_close(struct tracking *tracking);
+/* When all are frozen, before the first task: what the parent noted may have been used up since it was opened. */
+void tracking_look_again(struct tracking *tracking);
 /* When all tasks have been gone through: tracking.img, and the keeper it names. */
 int tracking_save(struct tracking *tracking);
 int tracking_confirm(struct tracking *tracking);   /* the snapshot is complete … */

@@ -51,6 +51,13 @@ static int seal_memory(void *context)
 	return shared_memory_seal(&restore->snapshot);
 }
 
+static int check_chain(void *context)
+{
+	struct restore *restore = context;
+
+	return page_chain_check(restore->chain);
+}
+
 /* A script at a point of the restore; before "rebuild" nobody but us exists, after it all stand still. */
 #define script_step(name, action)                                                    \
 	static int name(void *context)                                               \
@@ -108,6 +115,7 @@ static const struct step restore_steps[] = {
 	{ "settle the processes", restore_settle, NULL, false },	      /* all pids exist: groups, owners, the dead */
 	{ "guard the processes", restore_guard, NULL, false },		      /* before they change user: see hand_over.c */
 	{ "rebuild the processes", restore_rebuild, NULL, false },	      /* each leaves our code */
+	{ "look at the images again", check_chain, NULL, false },	      /* was what has been read what was meant? */
 	{ "hand over the registers", restore_hand_over, NULL, false },
 	{ "run the scripts (post-restore)", run_restored_scripts, NULL, false },
 	{ "hand over the terminal", hand_over_terminal, take_terminal_back, false },

@@ -106,6 +106,7 @@ static void not_complete(void **state unused)
 	assert_int_equal(page_chain_open(&chain, store), 0);
 	assert_int_equal(page_chain_length(chain), 2);
 	assert_int_equal(page_chain_snapshot(chain, 0), 0);
+	assert_false(page_chain_is_complete(chain));
 	page_chain_close(chain);
 	image_store_close(store);
 }
@@ -134,8 +135,10 @@ static void of_another_tree(void **state unused)
 	set_inventory(0, 1, 77, -1);
 	set_inventory(1, 77, 3, -1);
 	close_stack((struct opened[]){ open_stack(0) });
-	/* A peer's snapshots have no names: then nothing is known. */
+	/* A peer's snapshots have no names, and do not name their parents. */
 	set_inventory(1, 0, 3, -1);
+	assert_no_chain("/1, the parent of ");
+	set_inventory(0, 0, 0, -1);
 	close_stack((struct opened[]){ open_stack(0) });
 	set_inventory(0, 1, 0, -1);
 	set_inventory(1, 2, 3, -1);
@@ -153,19 +156,66 @@ static void has_freed_pages(void **state unused)
 	set_inventory(2, 3, 0, 99); /* for one that is not here */
 	assert_no_chain("/2 has freed pages");
 	set_inventory(2, 3, 0, 0); /* for one without a name */
-	assert_length(0, 3);
+	assert_no_chain("/2 has freed pages");
+	set_inventory(1, 0, 0, -1);
+	set_inventory(0, 1, 0, -1);
+	close_stack((struct opened[]){ open_stack(0) });
 	set_inventory(0, 1, 2, 0); /* nothing builds on it here */
 	assert_no_chain("/0 has freed pages");
 	set_inventory(0, 1, 2, 1);
 	assert_no_chain("/0 has freed pages");
 }
 
+/* Whoever has opened a chain learns whether it still is the same. */
+static void changes_meanwhile(void **state unused)
+{
+	struct opened opened;
+
+	make_chain(3);
+	opened = open_stack(0);
+	assert_int_equal(page_chain_check(opened.chain), 0);
+	set_inventory(2, 3, 0, 1); /* pages freed, if for us */
+	assert_int_not_equal(page_chain_check(opened.chain), 0);
+	assert_failure_says("/2 was changed meanwhile");
+	set_inventory(2, 77, 0, -1); /* another dump */
+	assert_int_not_equal(page_chain_check(opened.chain), 0);
+	assert_failure_says("/2 was changed meanwhile");
+	set_inventory(2, 3, 0, -1);
+	set_inventory(1, 2, 0, -1); /* flattened: it gives what it gave */
+	assert_int_equal(page_chain_check(opened.chain), 0);
+	image_store_close(layer_open(0, true));
+	assert_int_equal(page_chain_check(opened.chain), 0);
+	assert_int_equal(image_store_begin(opened.store), 0);
+	assert_int_not_equal(page_chain_check(opened.chain), 0);
+	assert_failure_says("/0 was changed meanwhile");
+	close_stack(&opened);
+}
+
+static void finds_itself(void **state unused)
+{
+	struct image_store *store;
+	struct opened opened;
+	size_t layer;
+
+	make_chain(4);
+	opened = open_stack(1);
+	store = layer_open(3, false);
+	assert_int_equal(page_chain_find(opened.chain, store, &layer), 1);
+	assert_int_equal(layer, 2);
+	image_store_close(store);
+	store = layer_open(0, false);
+	assert_int_equal(page_chain_find(opened.chain, store, &layer), 0);
+	image_store_close(store);
+	close_stack(&opened);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(lengths),	    test(leads_anywhere),  test(loops),		  test(missing),
-		test(not_complete), test(of_another_tree), test(has_freed_pages),
+		test(lengths),	       test(leads_anywhere),	test(loops),
+		test(missing),	       test(not_complete),	test(of_another_tree),
+		test(has_freed_pages), test(changes_meanwhile), test(finds_itself),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@ from harness import chains, system
 from harness.cell import Failure, Skip
 from harness.row import Row
 
+WRITTEN = 22  # pages, by tracked.c's do_write()
 PREVIOUS = ("--prev-images-dir", "../images1")
 
 
@@ -28,6 +29,16 @@ def track(cell, dumper, name, tracker, *options):
 	if run.failed:
 		raise Failure(run.describe())
 	return cell.path(name)
+
+
+def at_moment(cell, moment, command):
+	"""Options: at this moment another criu does something."""
+	path = cell.path("script")
+	with open(path, "w") as file:
+		file.write(f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = {moment} ] || exit 0\n'
+			   f"{cell.ours.path} {command} >{cell.path('script.log')} 2>&1\n")
+	os.chmod(path, 0o755)
+	return ["--action-script", path]
 
 
 def act(cell):
@@ -253,6 +264,85 @@ def spliced(again=False, most_descriptors=0):
 	return course
 
 
+def overlapping(tracker):
+	"""While a dump is about to freeze the tree, another one takes a snapshot upon the same parent: what that noted is used up."""
+	def course(cell, dumper, restorer):
+		cell.start()
+		cell.wait_ready()
+		track(cell, dumper, "images1", tracker)
+		act(cell)
+		script = at_moment(cell, "pre-dump", f"dump -R --track-mem={tracker} -t {cell.root} -D {cell.new_images('images2')} "
+				   f"{' '.join(PREVIOUS)}")
+		images = cell.new_images("images3")
+		cell.dump(dumper, images, [f"--track-mem={tracker}", *PREVIOUS, *script])
+		if not os.path.exists(cell.path("images2", "inventory.img")):
+			raise Failure("the other dump failed: " + system.read_text(cell.path("script.log")))
+		# The program knows nothing of it if all of its memory is as old.
+		if saved(images) < WRITTEN:
+			raise Failure(f"only {saved(images)} pages were saved, and {WRITTEN} written")
+		cell.restore(restorer, images)
+		cell.pause()
+		cell.finish()
+	return course
+
+
+def exec_again(tracker):
+	"""After exec all of the memory is new; from the next snapshot on it is tracked again."""
+	def course(cell, dumper, restorer):
+		cell.start()
+		cell.wait_ready()
+		track(cell, dumper, "images0", tracker)
+		act(cell)
+		track(cell, dumper, "images1", tracker, "--prev-images-dir", "../images0")
+		images = cell.new_images("images3")
+		cell.dump(dumper, images, [f"--track-mem={tracker}", *PREVIOUS])
+		if saved(images) > FEW["write"]:
+			raise Failure(f"{saved(images)} pages were saved, and nothing was written")
+		cell.restore(restorer, images)
+		cell.pause()
+		cell.finish()
+	return course
+
+
+# Two children of one parent, one of which takes all of its pages that it can spare
+
+def siblings(cell, dumper):
+	"""Both are complete; the second one ends the program."""
+	cell.start()
+	cell.wait_ready()
+	for name, options in (("images1", ["-R"]), ("images2", ["-R", *PREVIOUS])):
+		cell.dump(dumper, cell.new_images(name), options)
+		act(cell)
+
+
+def expect_changed(cell, run):
+	if not run.failed or "was changed meanwhile" not in run.error:
+		raise Failure(f"it should have noticed: {run.describe()}")
+	said = system.read_text(cell.path("script.log"))
+	if not re.match("freed [1-9]", said):
+		raise Failure(f"dedup has freed nothing: {said}")
+
+
+def dedup_while_restoring(cell, dumper, restorer):
+	siblings(cell, dumper)
+	images = cell.new_images("images3")
+	cell.dump(dumper, images, PREVIOUS)
+	expect_changed(cell, restorer.restore(images, at_moment(cell, "pre-restore", f"dedup -D {cell.path('images2')}")))
+	cell.restore(restorer, cell.path("images2"))
+	cell.finish()
+
+
+def dedup_while_dumping(cell, dumper, restorer):
+	siblings(cell, dumper)
+	script = at_moment(cell, "pre-dump", f"dedup -D {cell.path('images2')}")
+	expect_changed(cell, dumper.dump(cell.root, cell.new_images("images3"), [*PREVIOUS, *script]))
+	cell.check_running()
+	images = cell.new_images("images4")
+	cell.dump(dumper, images)
+	cell.restore(restorer, images)
+	cell.finish()
+
+
 # Refusals
 
 def refused(how, *expected):
@@ -272,6 +362,14 @@ def refused(how, *expected):
 
 def upon_nothing(cell, dumper, restorer):
 	return dumper.dump(cell.root, cell.new_images(), ["-R", "--prev-images-dir", "../nowhere"])
+
+
+def upon_incomplete(cell, dumper, restorer):
+	"""As a dump leaves it that failed late: all pages are there."""
+	first = cell.new_images("images1")
+	cell.dump(dumper, first, ["-R"])
+	os.unlink(os.path.join(first, "inventory.img"))
+	return dumper.dump(cell.root, cell.new_images(), ["-R", *PREVIOUS])
 
 
 def upon_itself(cell, dumper, restorer):
@@ -329,7 +427,7 @@ def blocks(directory):
 
 TRACKERS = ("written", "content", "soft-dirty")
 ACTIONS = ("write", "replace", "swap", "shift", "drop", "free", "zero", "protect", "merge", "fork", "grow", "exec",
-	   "much", "empty", "leave")
+	   "much", "empty", "leave", "file")
 LOSSES = {
 	"keeper-killed": kill_keeper,
 	"tracking-deleted": forget("tracking.img"),
@@ -351,6 +449,9 @@ ROWS = [
 	  for tracker in TRACKERS for name, loss in LOSSES.items()],
 	*[Row(f"tracking-{tracker}-pid-reused", "tracked", arguments=("replace",), run=pid_reused(tracker), modes=OURS)
 	  for tracker in TRACKERS],
+	*[Row(f"tracking-{tracker}-overlapping", "tracked", run=overlapping(tracker), modes=OURS) for tracker in TRACKERS],
+	*[Row(f"tracking-{tracker}-exec-again", "tracked", arguments=("exec",), run=exec_again(tracker), modes=OURS)
+	  for tracker in TRACKERS],
 	*[Row(f"tracking-mixed-{program}", program, run=mixed, modes=("ours-to-peer", "peer-to-ours"))
 	  for program in ("memory", "memory_shared", "tree", "cow")],
 	*[Row(f"tracking-spliced-{action}", "tracked", arguments=(action,), run=spliced(), modes=OURS) for action in ACTIONS],
@@ -362,7 +463,10 @@ ROWS = [
 	Row("tracking-keeper-images", "tracked", run=keeper_ends(with_images), modes=OURS),
 	Row("tracking-keeper-next", "tracked", run=keeper_ends(with_next), modes=OURS),
 	Row("tracking-keeper-untrack", "tracked", run=keeper_ends(with_untrack), modes=OURS),
+	Row("tracking-dedup-while-restoring", "tracked", run=dedup_while_restoring, modes=OURS),
+	Row("tracking-dedup-while-dumping", "tracked", run=dedup_while_dumping, modes=OURS),
 	Row("tracking-upon-nothing", "tracked", run=refused(upon_nothing, "cannot open the previous snapshot"), modes=OURS),
+	Row("tracking-upon-incomplete", "tracked", run=refused(upon_incomplete, "is no complete snapshot"), modes=OURS),
 	Row("tracking-upon-itself", "tracked", run=refused(upon_itself, "cannot be written anew"), modes=OURS),
 	Row("tracking-pre-dump-restored", "tracked", run=refused(pre_dump_restored, "is a pre-dump"), modes=OURS),
 	Row("tracking-max-chain", "tracked", run=max_chain, modes=OURS),
