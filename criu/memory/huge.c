@@ -27,6 +27,9 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
@@ -245,6 +248,9 @@ void huge_collapse_shared(void *block)
 		return;
 	for (size_t i = 0; i < array_size(is_there); i++)
 		pages += is_there[i] & 1;
-	if (pages >= array_size(is_there) / 2)
-		huge_collapse(block);
+	if (pages < array_size(is_there) / 2)
+		return;
+	huge_collapse(block);
+	/* Linux 6.1 leaves it to whoever touches it to map it as a huge page; until then, nobody sees that it is one. */
+	madvise(block, PAGE_SIZE, MADV_POPULATE_READ);
 }
