@@ -277,9 +277,19 @@ static int timed_out(const struct traced_thread *thread)
 }
 
 /*
- * On its way to our stop a thread may meet a signal first. It is delivered as if we were not there: our interrupt is
- * still pending, so the thread stops at the first instruction of the handler.
+ * On its way to our stop a thread may meet a signal first. It is delivered as if we were not there, and the thread stops at the first
+ * instruction of the handler. Our interrupt is still pending then, but not always: the kernel, while it takes the signal of a timer,
+ * lets go of the lock for a moment, and if the interrupt comes just then, the signal's stop clears it (seen on Linux 6.18). To interrupt
+ * a thread that is in a stop is right in both cases: it is one bit.
  */
+static int pass_signal_on(const struct traced_thread *thread, int status)
+{
+	if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0 ||
+	    ptrace(PTRACE_CONT, thread->tid, 0, signal_of(status)) < 0)
+		return -errno;
+	return 0;
+}
+
 int trace_wait(struct traced_thread *thread, uint64_t deadline)
 {
 	int status, result;
@@ -294,8 +304,9 @@ int trace_wait(struct traced_thread *thread, uint64_t deadline)
 		}
 		if (is_event_stop(status))
 			break;
-		if (ptrace(PTRACE_CONT, thread->tid, 0, signal_of(status)) < 0 && errno != ESRCH)
-			return fail(errno, "cannot resume thread %d", thread->tid);
+		result = pass_signal_on(thread, status);
+		if (result && result != -ESRCH)
+			return fail(-result, "cannot resume thread %d", thread->tid);
 	}
 	thread->is_parked = true;
 	thread->was_stopped = WSTOPSIG(status) != SIGTRAP;
@@ -316,8 +327,9 @@ int trace_park(struct traced_thread *thread, uint64_t deadline)
 			return result;
 		if (is_event_stop(status))
 			break;
-		if (ptrace(PTRACE_CONT, thread->tid, 0, signal_of(status)) < 0)
-			return -errno;
+		result = pass_signal_on(thread, status);
+		if (result)
+			return result;
 	}
 	thread->is_parked = true;
 	return 0;

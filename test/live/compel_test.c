@@ -29,6 +29,8 @@
 #include "compel.h"
 #include "compel_victims.h"
 
+#define STORMED_TIMES 3000
+
 static int failures;
 static struct tale *tale;
 
@@ -481,6 +483,21 @@ static void little_stack(void)
 	end(pid);
 }
 
+static void stormed(void)
+{
+	pid_t pid = start_victim(tale, be_stormed);
+	struct victim victim;
+	int result = 0, time;
+
+	for (time = 0; time < STORMED_TIMES && !result; time++) {
+		result = victim_freeze(&victim, pid, trace_deadline(5)) ?: victim_thaw(&victim);
+		victim_free(&victim);
+	}
+	check(!result && goes_on(&tale->ticks[0]), "signals of timers meet the freeze", "after %d times: %s",
+	      time, strerror(-result));
+	end(pid);
+}
+
 static void growing_threads(void)
 {
 	pid_t pid = start_victim(tale, grow_threads);
@@ -645,6 +662,7 @@ int main(int count_of_arguments, char **arguments)
 	little_stack();
 	visit_and_check("threads, memory, a child", do_everything, 20);
 	growing_threads();
+	stormed();
 	stopped_process();
 	thaw_stopped();
 	signals_while_frozen();

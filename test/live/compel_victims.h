@@ -57,5 +57,6 @@ void filter_calls(struct tale *tale);	   /* seccomp kills it for almost anything
 void have_little_code(struct tale *tale);  /* no libc, no vdso, no stack: nothing mapped but a loop */
 void have_little_stack(struct tale *tale); /* the stack pointer near the end of what is mapped */
 void handle_signals(struct tale *tale);
+void be_stormed(struct tale *tale); /* by signals of timers, all the time */
 
 #endif
