@@ -110,9 +110,10 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
 {
-	bool is_quiet = dump_is_quiet(dump, task);
+	bool is_busy = !dump_is_quiet(dump, task);
 	int result = tracked_open(&pre_dumped->tracked, &dump->tracking, task);
 
+	pre_dumped->tracked.is_busy = is_busy;
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 		struct area_pages *area;
@@ -125,13 +126,7 @@ static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct ta
 	}
 	if (!result && dump_splices(dump))
 		result = splice_task(pre_dumped, task, &dump->splice_budget);
-	if (result || is_quiet)
-		return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
-	log_warning(
-		"process %d: its memory is not tracked, for what it has asked the kernel for is still being "
-		"written there: its next snapshot will have to compare all of its pages",
-		task->pid);
-	return 0;
+	return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
 }
 
 int pre_dump_scan(void *context)

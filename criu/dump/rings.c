@@ -18,6 +18,7 @@
 #include "compel.h"
 #include "dump/dump.h"
 #include "image/message.h"
+#include "kernel/proc.h"
 #include "memory/aio.h"
 
 #define FIRST_PAUSE 500	     /* microseconds, between two counts; doubled */
@@ -162,6 +163,21 @@ static bool has_rings(const struct task *task)
 	return false;
 }
 
+/* To count takes a process that shares the memory for a moment (blobs/parasite/ring.c): a filter may be its death, and the task's. */
+static bool has_filter(const struct task *task)
+{
+	bool has_one = false;
+
+	for (size_t i = 0; !has_one && i < task->thread_count; i++) {
+		autoclose int proc = proc_open(task->threads[i]);
+		struct proc_status status = { 0 };
+
+		has_one = proc < 0 || proc_read_status(proc, &status) || status.seccomp;
+		proc_status_free(&status);
+	}
+	return has_one;
+}
+
 static int wait_for_rings(struct dump *dump, struct task *task)
 {
 	uint64_t deadline = monotonic_time() + SHORT_WAIT;
@@ -184,7 +200,7 @@ bool dump_is_quiet(struct dump *dump, struct task *task)
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (is_of_io_uring(&task->vmas.items[i]))
 			return false;
-	if (!has_rings(task) || !wait_for_rings(dump, task))
+	if (!has_rings(task) || (!has_filter(task) && !wait_for_rings(dump, task)))
 		return true;
 	failure_clear();
 	return false;

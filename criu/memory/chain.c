@@ -79,27 +79,36 @@ static int read_identity(struct image_store *store, struct identity *identity)
 	return 0;
 }
 
+/* Pages that it has freed are replaced by a snapshot that builds on it here. */
+static bool gives_its_pages(const struct page_chain *chain, const struct snapshot_layer *layer,
+			    const struct identity *identity)
+{
+	bool gives = !identity->has_freed;
+
+	for (const struct snapshot_layer *other = chain->layers; other < layer; other++)
+		gives |= other->identity.snapshot == identity->freed_for;
+	return gives;
+}
+
 /* The newest may still be in the making; a parent is complete, or nothing may build on it. */
 static int check_layer(const struct page_chain *chain, const struct snapshot_layer *layer)
 {
 	const struct identity *identity = &layer->identity;
 	const struct snapshot_layer *child = layer - 1;
-	bool is_parent = layer > chain->layers, is_expected = !identity->has_freed;
+	bool is_parent = layer > chain->layers;
 
 	if (is_parent && !identity->is_complete)
 		return fail(0, "%s, the parent of %s, is no complete snapshot: it has no inventory.img",
 			    image_store_name(layer->store), image_store_name(child->store));
-	for (const struct snapshot_layer *other = chain->layers; other < layer; other++) {
+	for (const struct snapshot_layer *other = chain->layers; other < layer; other++)
 		if (other->device == layer->device && other->inode == layer->inode)
 			return fail(ELOOP, "the parent of %s is %s, which builds on it",
 				    image_store_name(child->store), image_store_name(other->store));
-		is_expected |= other->identity.snapshot == identity->freed_for;
-	}
 	/* Whoever notes a parent notes its name: one without is another one. */
 	if (is_parent && child->identity.parent && child->identity.parent != identity->snapshot)
 		return fail(0, "%s, the parent of %s, is not the snapshot that it was made after",
 			    image_store_name(layer->store), image_store_name(child->store));
-	if (!is_expected)
+	if (!gives_its_pages(chain, layer, identity))
 		return fail(
 			0,
 			"%s has freed pages (criu dedup) that a later snapshot replaces: it gives its pages to that "
@@ -234,12 +243,6 @@ int page_chain_find(const struct page_chain *chain, const struct image_store *st
 	return result;
 }
 
-static bool gives_the_same(const struct identity *before, const struct identity *now)
-{
-	return now->is_complete == before->is_complete && now->snapshot == before->snapshot &&
-	       now->has_freed == before->has_freed && now->freed_for == before->freed_for;
-}
-
 int page_chain_check(const struct page_chain *chain)
 {
 	for (size_t i = 0; i < chain->count; i++) {
@@ -249,7 +252,8 @@ int page_chain_check(const struct page_chain *chain)
 
 		if (result)
 			return result;
-		if (!gives_the_same(&layer->identity, &now))
+		if (now.is_complete != layer->identity.is_complete ||
+		    now.snapshot != layer->identity.snapshot || !gives_its_pages(chain, layer, &now))
 			return fail(
 				0,
 				"%s was changed meanwhile, by another dump into it or by criu dedup: its pages "

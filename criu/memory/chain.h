@@ -26,8 +26,8 @@ bool page_chain_is_complete(const struct page_chain *chain); /* the newest; all 
 int page_chain_find(const struct page_chain *chain, const struct image_store *store, size_t *layer)
 	must_check;
 /*
- * For whoever has read the pages, or has left some to the chain: the snapshots are those that were opened, and nobody has freed pages of
- * them since (criu dedup says so before it frees the first). 0 or -errno, recorded.
+ * For whoever has read the pages, or has left some to the chain: the snapshots are those that were opened, and nobody has freed pages that
+ * this chain sees (criu dedup says so before it frees the first). 0 or -errno, recorded.
  */
 int page_chain_check(const struct page_chain *chain) must_check;
 

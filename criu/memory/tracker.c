@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
@@ -205,8 +206,10 @@ int tracking_open_content(struct tracking *tracking, struct content *content, en
 void tracking_look_again(struct tracking *tracking)
 {
 	const char *name = image_types[IMAGE_TRACKING].pattern;
+	struct stat status;
 
-	if (!tracking->noted || !faccessat(image_store_directory(tracking->parent), name, F_OK, 0))
+	if (!tracking->noted ||
+	    !fstatat(image_store_directory(tracking->parent), name, &status, AT_SYMLINK_NOFOLLOW))
 		return;
 	log_info("what %s noted was used up meanwhile, by another snapshot",
 		 image_store_name(tracking->parent));
@@ -377,12 +380,15 @@ static void note_task(struct tracking *tracking, const struct tracked *tracked, 
  */
 static int use_up(struct tracking *tracking)
 {
+	int result;
+
 	keeper_end(&tracking->holder);
 	if (tracking->begins != tracking->looks || tracking->begins == &tracker_content ||
 	    tracking->is_used_up)
 		return 0;
-	tracking->is_used_up = true;
-	return image_store_remove(tracking->parent, image_types[IMAGE_TRACKING].pattern);
+	result = image_store_remove(tracking->parent, image_types[IMAGE_TRACKING].pattern);
+	tracking->is_used_up = !result;
+	return result;
 }
 
 int tracked_begin(struct tracking *tracking, struct tracked *tracked)
@@ -395,6 +401,10 @@ int tracked_begin(struct tracking *tracking, struct tracked *tracked)
 	if (!tracker)
 		return 0;
 	result = use_up(tracking);
+	if (!result && tracked->is_busy) {
+		why = "what it has asked the kernel for is still being written to its memory";
+		result = -EBUSY;
+	}
 	if (!result && tracker->begin)
 		result = tracker->begin(tracking, tracked, &why);
 	if (!result) {

@@ -112,6 +112,7 @@ struct tracked {
 	struct scanner *scanner;
 	struct task_memory memory;
 	bool is_trusted;	    /* what the parent began to note of it */
+	bool is_busy;		    /* a device may be writing to it: it cannot be noted now */
 	struct frames known, noted; /* for soft-dirty: the parent's, and those for the next */
 	uint64_t *witnesses;	    /* addresses, for soft-dirty: see soft_dirty.c */
 	size_t witness_count;

@@ -149,6 +149,9 @@ static int begin(struct tracking *tracking, struct tracked *tracked, const char 
 			return tracked->userfaultfd;
 		*why = "its pages cannot be write-protected";
 		result = protect(tracked, &registered);
+		/* Somebody else's userfaultfd is in all of it: another snapshot's, perhaps, that has not ended. */
+		if (!result && !registered)
+			result = -EBUSY;
 	}
 	if (result)
 		return result;

@@ -174,7 +174,9 @@ static void changes_meanwhile(void **state unused)
 	make_chain(3);
 	opened = open_stack(0);
 	assert_int_equal(page_chain_check(opened.chain), 0);
-	set_inventory(2, 3, 0, 1); /* pages freed, if for us */
+	set_inventory(2, 3, 0, 1); /* pages freed for us */
+	assert_int_equal(page_chain_check(opened.chain), 0);
+	set_inventory(2, 3, 0, 99); /* … and for another one */
 	assert_int_not_equal(page_chain_check(opened.chain), 0);
 	assert_failure_says("/2 was changed meanwhile");
 	set_inventory(2, 77, 0, -1); /* another dump */

@@ -100,11 +100,15 @@ def in_flight(tracker):
 		try:
 			cell.start()
 			cell.wait_ready()
+			keeper = tracking.keeper_of(tracking.track(cell, dumper, "images0", tracker))
 			join(group, cell.root)
 			tracking.act(cell)
-			run = dumper.pre_dump(cell.root, cell.new_images("images1"), [f"--track-mem={tracker}"])
+			run = dumper.pre_dump(cell.root, cell.new_images("images1"),
+					      [f"--track-mem={tracker}", "--prev-images-dir", "../images0"])
 			if run.failed:
 				raise Failure(run.describe())
+			if keeper:  # what it noted is used up all the same
+				cell.wait_gone([keeper])
 			if os.path.exists(cell.path("completed")):
 				raise Failure("the request was not in flight")
 			if not system.wait_until(lambda: os.path.exists(cell.path("completed")), 20):
@@ -128,7 +132,7 @@ def not_tracked(cell, dumper, _restorer):
 	cell.wait_ready()
 	images = cell.new_images()
 	run = dumper.pre_dump(cell.root, images, ["--track-mem"])
-	if run.failed or "its memory is not tracked" not in system.read_text(os.path.join(images, "pre-dump.log")):
+	if run.failed or "is still being written to its memory" not in system.read_text(os.path.join(images, "pre-dump.log")):
 		raise Failure(f"it should have been told: {run.describe()}")
 	cell.check_running()
 	cell.finish()
