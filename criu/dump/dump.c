@@ -41,7 +41,8 @@ static int begin_images(void *context)
 {
 	struct dump *dump = context;
 
-	return image_store_begin(dump->snapshot.images) ?:
+	return image_store_begin(dump->snapshot.images)		?:
+		       image_store_clear(dump->snapshot.images) ?:
 		       image_store_link_parent(dump->snapshot.images, dump->options->prev_images_dir);
 }
 

@@ -153,6 +153,11 @@ bool image_name_is(const char *name, enum image_kind kind, unsigned long *id);
  * by then.
  */
 int image_store_begin(struct image_store *store) must_check;
+/*
+ * After that, for a dump: images that an earlier one has left are removed, all but its statistics. Many images are optional: they would
+ * be part of the new one. 0 or -errno, recorded.
+ */
+int image_store_clear(struct image_store *store) must_check;
 /* The snapshot builds on the one in `target`, relative to its own directory; NULL: on none. */
 int image_store_link_parent(struct image_store *store, const char *target) must_check;
 int image_store_commit(struct image_store *store, const ProtobufCMessage *inventory) must_check;

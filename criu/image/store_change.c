@@ -135,6 +135,28 @@ int image_store_remove(struct image_store *store, const char *name)
 	return result ? fail(-result, "cannot remove %s/%s", store->name, name) : 0;
 }
 
+static bool is_of_a_dump(const char *name)
+{
+	unsigned long id;
+
+	for (enum image_kind kind = 0; kind < IMAGE_KINDS; kind++)
+		if (kind != IMAGE_STATS && image_name_is(name, kind, &id))
+			return true;
+	return false;
+}
+
+int image_store_clear(struct image_store *store)
+{
+	struct image_names names;
+	int result = image_store_list(store, &names);
+
+	for (size_t i = 0; !result && i < names.count; i++)
+		if (is_of_a_dump(names.items[i]))
+			result = image_store_remove(store, names.items[i]);
+	image_names_free(&names);
+	return result;
+}
+
 int image_open_to_change(struct image_store *store, enum image_kind kind, unsigned long id)
 {
 	char name[IMAGE_NAME_SIZE];

@@ -288,17 +288,36 @@ static int run(struct dedup *dedup, uint64_t freed_for, struct dedup_statistics 
 }
 
 /* The chain may have been opened before its newest snapshot was complete. */
-static int read_newest(struct page_chain *chain, uint64_t *snapshot)
+static int read_layer(struct page_chain *chain, size_t layer, uint64_t *snapshot, bool *is_pre_dump)
 {
 	InventoryEntry *inventory;
-	const char *name = image_store_name(page_chain_store(chain, 0));
-	int result = inventory_read_memory(page_chain_store(chain, 0), &inventory);
+	const char *name = image_store_name(page_chain_store(chain, layer));
+	int result = inventory_read_memory(page_chain_store(chain, layer), &inventory);
 
 	if (result)
 		return result == -ENOENT ? fail(0, "%s is no complete snapshot", name) : result;
 	*snapshot = inventory->snapshot_id;
+	*is_pre_dump = inventory->has_pre_dump_mode;
 	image_free(inventory);
 	return 0;
+}
+
+/* Nobody restores a pre-dump: what can be restored does not give pages away for one. */
+static int check_use(struct page_chain *chain, uint64_t *snapshot)
+{
+	bool is_pre_dump, is_parent_one = true;
+	uint64_t parent;
+	int result = read_layer(chain, 0, snapshot, &is_pre_dump);
+
+	for (size_t layer = 1; !result && is_pre_dump && layer < page_chain_length(chain); layer++) {
+		result = read_layer(chain, layer, &parent, &is_parent_one);
+		if (!result && !is_parent_one)
+			return fail(
+				0, "%s is a pre-dump, and %s can be restored: its pages are not freed for it",
+				image_store_name(page_chain_store(chain, 0)),
+				image_store_name(page_chain_store(chain, layer)));
+	}
+	return result;
 }
 
 int page_chain_dedup(struct page_chain *chain, struct dedup_statistics *statistics)
@@ -306,7 +325,7 @@ int page_chain_dedup(struct page_chain *chain, struct dedup_statistics *statisti
 	struct dedup dedup = { .chain = chain };
 	uint64_t snapshot = 0;
 
-	return read_newest(chain, &snapshot) ?: run(&dedup, snapshot, statistics);
+	return check_use(chain, &snapshot) ?: run(&dedup, snapshot, statistics);
 }
 
 int page_chain_consume(struct page_chain *chain, struct dedup_statistics *statistics)

@@ -298,8 +298,10 @@ int flatten_in_place(struct image_store *store, struct flatten_statistics *stati
 	struct flatten flatten;
 	int result = begin(&flatten, store, store, statistics);
 
+	/* Where the link to the parent was lost, what is left to it is an error. */
+	result = result ?: flatten_tasks(&flatten);
 	if (!result && statistics->layers > 1)
-		result = flatten_tasks(&flatten) ?: image_store_sync(store) ?: remove_parent(store);
+		result = image_store_sync(store) ?: remove_parent(store);
 	/* Without a parent there may still be what a crash has left. */
 	return end(&flatten, result			  ?:
 				     forget_parent(store) ?:

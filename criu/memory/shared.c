@@ -107,6 +107,10 @@ static int find_data(int fd, uint64_t size, struct page_runs *runs)
 		end = lseek(fd, start, SEEK_HOLE);
 		if (end < 0)
 			return fail(errno, "cannot find the pages of shared memory");
+		/* Who is not in the tree may have made it larger since we looked. */
+		if ((uint64_t)start >= size)
+			return 0;
+		end = min((uint64_t)end, size);
 		page_runs_add(runs, &(struct page_run){ .start = start,
 							.count = round_up((uint64_t)end - start, PAGE_SIZE) /
 								 PAGE_SIZE,
@@ -297,7 +301,12 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 		struct page_stack stack;
 
 		result = page_stack_open(&stack, chain, IMAGE_SHMEM_PAGEMAP, object->id);
-		if (result && result != -ENOENT)
+		/* A peer may have nothing to say of an object without pages. */
+		if (result == -ENOENT && page_chain_snapshot(chain, 0))
+			fail(ENOENT, "pagemap-shmem-%llu.img is missing", (unsigned long long)object->id);
+		else if (result == -ENOENT)
+			result = 0;
+		if (result)
 			break;
 		result = (object->is_anonymous ? make_object(object) : memfd_make(object)) ?:
 				 fill(object, &stack, pages);

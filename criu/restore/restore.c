@@ -219,13 +219,10 @@ static void tell_status(const struct options *options)
 static int free_pages(struct restore *restore)
 {
 	struct dedup_statistics statistics;
-	int result;
+	int result = page_chain_consume(restore->chain, &statistics);
 
-	if (!restore->options->auto_dedup)
-		return 0;
-	result = page_chain_consume(restore->chain, &statistics);
 	if (result)
-		return fail_in(result, "the processes run, but their images are still as large");
+		return result;
 	log_info("freed %llu pages of %zu snapshots: %llu KiB of disk", (unsigned long long)statistics.pages,
 		 statistics.layers, (unsigned long long)statistics.bytes >> 10);
 	return 0;
@@ -235,11 +232,17 @@ static int free_pages(struct restore *restore)
 static int finish(struct restore *restore)
 {
 	const struct options *options = restore->options;
-	int result = save_statistics(restore, monotonic_time()) ?: free_pages(restore);
 
+	/* We are still in the session and may be the root's parent: whoever depends on that is not to suffer for these. */
+	if (save_statistics(restore, monotonic_time())) {
+		log_warning("the processes run, but stats-restore could not be written");
+		failure_clear();
+	}
+	if (options->auto_dedup && free_pages(restore)) {
+		log_warning("the processes run, but their images are still as large");
+		failure_clear();
+	}
 	tell_status(options);
-	if (result)
-		return result;
 	/* The tree has long been running: a script can no longer say no. It is told in the log. */
 	if (scripts_run(&restore->scripts, "post-resume", restore->snapshot.root->pid))
 		failure_clear();

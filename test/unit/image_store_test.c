@@ -162,6 +162,27 @@ static void formats_of_other_versions(void **state unused)
 	image_store_close(store);
 }
 
+/* What an earlier dump has left is no part of the next one; what is no image stays. */
+static void is_cleared(void **state unused)
+{
+	static const char *const old[] = { "core-1.img",     "pages-7.img", "pagemap-shmem-5.img",
+					   "filelocks.img",  "memfd.img",   "hashes-7.img",
+					   "pagemap-12.img", "tty-data.img" };
+	static const char *const other[] = { "stats-dump", "dump.log", "notes.img", "core-x.img" };
+	struct image_store *store = open_directory(true);
+
+	for (size_t i = 0; i < array_size(old); i++)
+		put_file(old[i], "old", 3);
+	for (size_t i = 0; i < array_size(other); i++)
+		put_file(other[i], "other", 5);
+	assert_int_equal(image_store_clear(store), 0);
+	for (size_t i = 0; i < array_size(old); i++)
+		assert_int_equal(faccessat(image_store_directory(store), old[i], F_OK, 0), -1);
+	for (size_t i = 0; i < array_size(other); i++)
+		assert_int_equal(faccessat(image_store_directory(store), other[i], F_OK, 0), 0);
+	image_store_close(store);
+}
+
 int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
@@ -173,6 +194,7 @@ int main(void)
 		test(no_directory),
 		test(a_store_by_descriptor),
 		test(formats_of_other_versions),
+		test(is_cleared),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -272,6 +272,40 @@ def broken(how, pattern):
 	return course
 
 
+def flatten_without_link(cell, dumper, _restorer):
+	"""A snapshot that was copied without its parent is not flat."""
+	directories = dumped(cell, dumper)
+	os.unlink(os.path.join(directories[0], "parent"))
+	try:
+		said = run(cell, "flatten", directories[0])
+	except Failure as failure:
+		said = str(failure)
+	if "to a parent snapshot, and there is no `parent`" not in said:
+		raise Failure(f"it should have said what is missing: {said}")
+
+
+def without_shared_pagemap(cell, dumper, _restorer):
+	"""Shared memory of which nothing is known is no memory of zeros."""
+	directories = dumped(cell, dumper)
+	for name in os.listdir(directories[0]):
+		if name.startswith("pagemap-shmem-"):
+			os.unlink(os.path.join(directories[0], name))
+	expect_error(cell.ours.restore(directories[0]), r"pagemap-shmem-\d+.img is missing")
+
+
+def upon_old_images(cell, dumper, restorer):
+	"""What an earlier dump has left in the directory is no part of this one."""
+	cell.start()
+	cell.wait_ready()
+	cell.pause()
+	images = cell.new_images()
+	for name in ("memfd.img", "filelocks.img", "tty-data.img", "pagemap-shmem-1.img", "timens-0.img", "pagemap-1.img"):
+		with open(os.path.join(images, name), "wb") as file:
+			file.write(b"of an earlier dump")
+	cell.dump(dumper, images)
+	restored(cell, restorer, images)
+
+
 THREE_WAYS = ("ours", "ours-to-peer", "peer-to-ours")
 
 ROWS = [
@@ -291,6 +325,9 @@ ROWS = [
 	Row("chain-flatten", "memory", run=flatten, modes=THREE_WAYS),
 	Row("chain-flatten-shared", "memory_shared", run=flatten, modes=THREE_WAYS),
 	Row("chain-flatten-tree", "cow", run=flatten_to_another, modes=THREE_WAYS),
+	Row("chain-flatten-without-link", "memory", run=flatten_without_link, modes=("ours",)),
+	Row("chain-without-shared-pagemap", "memory_shared", run=without_shared_pagemap, modes=("ours",)),
+	Row("images-upon-old-ones", "memory_shared", run=upon_old_images, modes=("ours",)),
 	Row("chain-flatten-to-another", "memory", run=flatten_to_another, modes=THREE_WAYS),
 	Row("chain-flatten-deduplicated", "memory", run=flatten_deduplicated, modes=("ours",)),
 	*[Row(f"chain-snapshots-{program}", program, run=snapshots(), modes=("ours", "ours-to-peer"))

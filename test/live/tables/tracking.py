@@ -343,6 +343,26 @@ def dedup_while_dumping(cell, dumper, restorer):
 	cell.finish()
 
 
+def dedup_for_pre_dump(cell, dumper, restorer):
+	"""Nobody restores a pre-dump: the dump that it builds on keeps its pages."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images("images1")
+	cell.dump(dumper, images, ["-R"])
+	act(cell)
+	run = dumper.pre_dump(cell.root, cell.new_images("images2"), [*PREVIOUS, "--auto-dedup"])
+	if run.failed:
+		raise Failure(run.describe())
+	run = dumper.run("dedup", cell.path("images2"))
+	if not run.failed or "its pages are not freed for it" not in run.error:
+		raise Failure(f"it should have been refused: {run.describe()}")
+	cell.kill_tree()
+	cell.away_since = 0
+	cell.forget_verdict()
+	cell.restore(restorer, images)
+	cell.finish()
+
+
 # Refusals
 
 def refused(how, *expected):
@@ -463,6 +483,7 @@ ROWS = [
 	Row("tracking-keeper-images", "tracked", run=keeper_ends(with_images), modes=OURS),
 	Row("tracking-keeper-next", "tracked", run=keeper_ends(with_next), modes=OURS),
 	Row("tracking-keeper-untrack", "tracked", run=keeper_ends(with_untrack), modes=OURS),
+	Row("tracking-dedup-for-pre-dump", "tracked", run=dedup_for_pre_dump, modes=OURS),
 	Row("tracking-dedup-while-restoring", "tracked", run=dedup_while_restoring, modes=OURS),
 	Row("tracking-dedup-while-dumping", "tracked", run=dedup_while_dumping, modes=OURS),
 	Row("tracking-upon-nothing", "tracked", run=refused(upon_nothing, "cannot open the previous snapshot"), modes=OURS),
