@@ -103,11 +103,34 @@ static void take(struct run *run, struct snapshot *snapshot, bool gently)
 	command_dump(run, snapshot->kind, snapshot->name, snapshot->parent[0] ? snapshot->parent : NULL);
 }
 
+static const struct snapshot *parent_of(const struct snapshot *snapshot)
+{
+	for (const struct snapshot *other = &snapshots[1]; snapshot->parent[0] && other->name[0]; other++)
+		if (!strcmp(other->name, snapshot->parent))
+			return other;
+	return NULL;
+}
+
+/* What can be restored does not give pages away for a pre-dump. */
+static bool gets_pages(const struct snapshot *snapshot)
+{
+	bool gets = true;
+
+	for (const struct snapshot *other = snapshot; snapshot->kind == PRE_DUMP && other;
+	     other = parent_of(other))
+		gets &= other->kind == PRE_DUMP;
+	return gets;
+}
+
 /* A dedup of the last snapshot takes pages out of those before it: from then on only that one can be a parent. */
 static void lose(struct run *run, unsigned int number, uint64_t *random)
 {
+	bool can_dedup = run->can_dedup;
+
 	snprintf(run->doing, sizeof(run->doing), "a loss after snapshot s%u", number - 1);
+	run->can_dedup &= gets_pages(&snapshots[number - 1]);
 	snapshots[number].loss = loss_inflict(run, random, snapshots[number - 1].name);
+	run->can_dedup = can_dedup;
 	if (snapshots[number].loss && !strcmp(snapshots[number].loss, "dedup"))
 		for (unsigned int i = 1; i < number - 1; i++)
 			snapshots[i].is_gone = true;
