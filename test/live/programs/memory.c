@@ -48,9 +48,9 @@ static void set_up_anonymous(void)
 	mprotect(hidden, MIB, PROT_NONE);
 	moved = mremap(map(MIB, 0), MIB, 2 * MIB, MREMAP_MAYMOVE);
 	live_fill(moved, 2 * MIB, 4);
-	fixed = mmap((void *)0x10000000, MIB, PROT_READ | PROT_WRITE,
+	fixed = mmap((void *)0x200000000, MIB, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-	live_check(fixed == (void *)0x10000000, "mmap at a fixed address: %m");
+	live_check(fixed == (void *)0x200000000, "mmap at a fixed address: %m");
 	live_fill(fixed, MIB, 5);
 	stripes = map(64 * PAGE, 0);
 	live_fill(stripes, 64 * PAGE, 6);
