@@ -127,23 +127,32 @@ static int settle_ring(struct dump *dump, struct task *task, const struct vma *v
 	return result;
 }
 
+static int settle_task(struct dump *dump, struct task *task, uint64_t deadline)
+{
+	for (size_t i = 0; i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+		int result = 0;
+
+		if (vma->status & VMA_AIO_RING)
+			result = settle_ring(dump, task, vma, deadline);
+		if (result)
+			return fail_in(result, "AIO ring at %#" PRIx64, vma->start);
+	}
+	return 0;
+}
+
 int dump_settle_rings(void *context)
 {
 	struct dump *dump = context;
 	uint64_t deadline = trace_deadline(dump->options->timeout);
 	struct task *task;
 
-	for_each_task(task, &dump->snapshot) for (size_t i = 0; i < task->vmas.count; i++)
+	for_each_task(task, &dump->snapshot)
 	{
-		const struct vma *vma = &task->vmas.items[i];
-		int result = 0;
+		int result = settle_task(dump, task, deadline);
 
-		if (vma->status & VMA_AIO_RING)
-			result = settle_ring(dump, task, vma, deadline);
-		if (result) {
-			fail_in(result, "AIO ring at %#" PRIx64, vma->start);
+		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
-		}
 	}
 	return 0;
 }
@@ -181,11 +190,8 @@ static bool has_filter(const struct task *task)
 static int wait_for_rings(struct dump *dump, struct task *task)
 {
 	uint64_t deadline = monotonic_time() + SHORT_WAIT;
-	int result = victim_infect(task->victim);
+	int result = victim_infect(task->victim) ?: settle_task(dump, task, deadline);
 
-	for (size_t i = 0; !result && i < task->vmas.count; i++)
-		if (task->vmas.items[i].status & VMA_AIO_RING)
-			result = settle_ring(dump, task, &task->vmas.items[i], deadline);
 	return task->victim->infection ? victim_cure(task->victim) ?: result : result;
 }
 

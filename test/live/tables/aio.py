@@ -12,7 +12,7 @@ from harness import leftovers, system
 from harness.cell import ROOT, Failure, Skip
 from harness.row import Row
 
-from . import bad_input, kills, memory, tracking
+from . import bad_input, chain, kills, memory, tracking
 
 sys.path.append(os.path.join(ROOT, "test", "fuzz"))
 import mutate  # noqa: E402
@@ -103,26 +103,20 @@ def in_flight(tracker):
 			keeper = tracking.keeper_of(tracking.track(cell, dumper, "images0", tracker))
 			join(group, cell.root)
 			tracking.act(cell)
-			run = dumper.pre_dump(cell.root, cell.new_images("images1"),
-					      [f"--track-mem={tracker}", "--prev-images-dir", "../images0"])
-			if run.failed:
-				raise Failure(run.describe())
+			cell.pre_dump(dumper, cell.new_images("images1"), [f"--track-mem={tracker}", "--prev-images-dir", "../images0"])
 			if keeper:  # what it noted is used up all the same
 				cell.wait_gone([keeper])
 			if os.path.exists(cell.path("completed")):
 				raise Failure("the request was not in flight")
 			if not system.wait_until(lambda: os.path.exists(cell.path("completed")), 20):
 				raise Failure("the request does not complete")
-			join(os.path.dirname(group), cell.root)
 		finally:
 			if cell.root and os.path.exists(f"/proc/{cell.root}"):
 				join(os.path.dirname(group), cell.root)
 			os.rmdir(group)
 		images = cell.new_images("images2")
 		cell.dump(dumper, images, [f"--track-mem={tracker}", *tracking.PREVIOUS])
-		cell.restore(restorer, images)
-		cell.pause()
-		cell.finish()
+		chain.restored(cell, restorer, images)
 	return course
 
 
@@ -130,9 +124,8 @@ def not_tracked(cell, dumper, _restorer):
 	"""Nobody can tell what an io_uring has in flight."""
 	cell.start()
 	cell.wait_ready()
-	images = cell.new_images()
-	run = dumper.pre_dump(cell.root, images, ["--track-mem"])
-	if run.failed or "is still being written to its memory" not in system.read_text(os.path.join(images, "pre-dump.log")):
+	run = cell.pre_dump(dumper, cell.new_images(), ["--track-mem"])
+	if "is still being written to its memory" not in run.log:
 		raise Failure(f"it should have been told: {run.describe()}")
 	cell.check_running()
 	cell.finish()

@@ -9,6 +9,7 @@ import signal
 from harness import chains, system
 from harness.cell import Failure, Skip
 from harness.row import Row
+from tables.chain import restored
 
 WRITTEN = 22  # pages, by tracked.c's do_write()
 PREVIOUS = ("--prev-images-dir", "../images1")
@@ -280,9 +281,7 @@ def overlapping(tracker):
 		# The program knows nothing of it if all of its memory is as old.
 		if saved(images) < WRITTEN:
 			raise Failure(f"only {saved(images)} pages were saved, and {WRITTEN} written")
-		cell.restore(restorer, images)
-		cell.pause()
-		cell.finish()
+		restored(cell, restorer, images)
 	return course
 
 
@@ -298,9 +297,7 @@ def exec_again(tracker):
 		cell.dump(dumper, images, [f"--track-mem={tracker}", *PREVIOUS])
 		if saved(images) > FEW["write"]:
 			raise Failure(f"{saved(images)} pages were saved, and nothing was written")
-		cell.restore(restorer, images)
-		cell.pause()
-		cell.finish()
+		restored(cell, restorer, images)
 	return course
 
 
@@ -350,9 +347,7 @@ def dedup_for_pre_dump(cell, dumper, restorer):
 	images = cell.new_images("images1")
 	cell.dump(dumper, images, ["-R"])
 	act(cell)
-	run = dumper.pre_dump(cell.root, cell.new_images("images2"), [*PREVIOUS, "--auto-dedup"])
-	if run.failed:
-		raise Failure(run.describe())
+	cell.pre_dump(dumper, cell.new_images("images2"), [*PREVIOUS, "--auto-dedup"])
 	run = dumper.run("dedup", cell.path("images2"))
 	if not run.failed or "its pages are not freed for it" not in run.error:
 		raise Failure(f"it should have been refused: {run.describe()}")
