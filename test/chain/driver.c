@@ -114,12 +114,11 @@ static const struct snapshot *parent_of(const struct snapshot *snapshot)
 /* What can be restored does not give pages away for a pre-dump. */
 static bool gets_pages(const struct snapshot *snapshot)
 {
-	bool gets = true;
+	const struct snapshot *other = parent_of(snapshot);
 
-	for (const struct snapshot *other = snapshot; snapshot->kind == PRE_DUMP && other;
-	     other = parent_of(other))
-		gets &= other->kind == PRE_DUMP;
-	return gets;
+	while (other && other->kind == PRE_DUMP)
+		other = parent_of(other);
+	return snapshot->kind != PRE_DUMP || !other;
 }
 
 /* A dedup of the last snapshot takes pages out of those before it: from then on only that one can be a parent. */
