@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -102,8 +103,10 @@ int main(int argc, char **argv)
 		report_usage();
 	else if (result == 0) {
 		result = run_command(&options);
-		if (result < 0)
+		if (result < 0) {
 			report(&options);
+			interrupt_die();
+		}
 	}
 	options_free(&options);
 	return result < 0;

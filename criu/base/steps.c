@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/steps.h"
@@ -51,11 +52,13 @@ int steps_run(const char *journey, const struct step *steps, size_t count, void 
 	int result = 0;
 
 	progress_begin(journey);
+	interrupt_begin();
 	for (size_t i = 0; !result && i < count; i++) {
-		result = run_step(&steps[i], i + 1 == fault, context);
+		result = interrupt_check() ?: run_step(&steps[i], i + 1 == fault, context);
 		if (result)
 			undo(steps, i + 1, context);
 	}
+	interrupt_end();
 	progress_end();
 	return result;
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "arch/arch.h"
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "compel.h"
@@ -197,6 +198,9 @@ static int freeze_pass(struct dump *dump, uint64_t deadline)
 	int found = 0, result;
 
 	list_for_each_safe (task, following, &dump->snapshot.tasks, link) {
+		result = interrupt_check();
+		if (result)
+			return result;
 		if (!task->victim && task->state != TASK_DEAD) {
 			if (monotonic_time() > deadline) {
 				fail_advice("a longer --timeout");

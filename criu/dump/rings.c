@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "compel.h"
@@ -121,6 +122,7 @@ static int settle_ring(struct dump *dump, struct task *task, const struct vma *v
 		}
 		log_debug("process %d: %ld requests are in flight in the AIO ring at %#" PRIx64, task->pid,
 			  count, vma->start);
+		result = interrupt_check();
 		usleep(pause);
 		pause = min(2 * pause, (unsigned)LAST_PAUSE);
 	}

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/memory.h"
 #include "kernel/proc.h"
 #include "memory/keeper.h"
@@ -86,10 +87,10 @@ static bool is_kept(const struct kept *kept, size_t count, int fd)
 }
 
 /* Nobody is to wait for us: not at the end of a pipe, not for a terminal, not to unmount a directory. */
-static void let_go_of_all(const struct kept *kept, size_t count, int watch, int confirm)
+static void let_go_of_all(const struct kept *kept, size_t count, int directory, int confirm)
 {
 	int null = open("/dev/null", O_RDWR);
-	int highest = watch > confirm ? watch : confirm;
+	int highest = directory > confirm ? directory : confirm;
 
 	for (size_t i = 0; i < count; i++)
 		highest = max(highest, max(kept[i].userfaultfd, kept[i].pidfd));
@@ -97,41 +98,48 @@ static void let_go_of_all(const struct kept *kept, size_t count, int watch, int 
 		if (!is_kept(kept, count, fd))
 			dup2(null, fd);
 	for (int fd = 3; fd <= highest; fd++)
-		if (fd != watch && fd != confirm && !is_kept(kept, count, fd))
+		if (fd != directory && fd != confirm && !is_kept(kept, count, fd))
 			close(fd);
 	syscall(SYS_close_range, highest + 1, ~0u, 0);
 	if (chdir("/") < 0)
 		_exit(1);
 }
 
-static void keeper_main(const struct kept *kept, size_t count, int watch, int confirm)
+/*
+ * From the moment on at which the snapshot stands, and tracking.img is there: before, that of an older snapshot in the same
+ * directory may go.
+ */
+static int watch_directory(int directory)
+{
+	autofree char *path = format_text("/proc/self/fd/%d", directory);
+	int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+
+	if (watch < 0 || inotify_add_watch(watch, path, IN_DELETE | IN_DELETE_SELF | IN_ONLYDIR) < 0 ||
+	    faccessat(directory, "tracking.img", F_OK, 0) < 0)
+		_exit(1);
+	close(directory);
+	return watch;
+}
+
+static void keeper_main(const struct kept *kept, size_t count, int directory, int confirm)
 {
 	sigset_t none;
 	char byte;
 
+	interrupt_end();
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setsid();
 	prctl(PR_SET_NAME, KEEPER_NAME);
-	let_go_of_all(kept, count, watch, confirm);
+	let_go_of_all(kept, count, directory, confirm);
 	/* Who looks for a keeper finds us by our name: from now on. */
 	if (write(confirm, "", 1) != 1 || read(confirm, &byte, 1) != 1)
 		_exit(0);
 	close(confirm);
-	keep(kept, count, watch);
+	keep(kept, count, watch_directory(directory));
 }
 
 /* ---- whoever has one ---- */
-
-static int watch_directory(int directory)
-{
-	autofree char *path = format_text("/proc/self/fd/%d", directory);
-	autoclose int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-
-	if (watch < 0 || inotify_add_watch(watch, path, IN_DELETE | IN_DELETE_SELF | IN_ONLYDIR) < 0)
-		return fail(errno, "cannot watch the images directory");
-	return steal_fd(&watch);
-}
 
 static int learn_start(struct keeper *keeper)
 {
@@ -149,18 +157,15 @@ static int learn_start(struct keeper *keeper)
 
 int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, int directory)
 {
-	autoclose int watch = watch_directory(directory);
 	int ends[2];
 	int result;
 
 	*keeper = (struct keeper){ .pidfd = -1, .confirm = -1 };
-	if (watch < 0)
-		return watch;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
 		return fail(errno, "cannot make a pair of sockets");
 	keeper->pid = fork();
 	if (!keeper->pid)
-		keeper_main(kept, count, watch, ends[0]);
+		keeper_main(kept, count, directory, ends[0]);
 	close(ends[0]);
 	keeper->confirm = ends[1];
 	if (keeper->pid < 0) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "image/message.h"
@@ -189,6 +190,9 @@ int page_writer_add(struct page_writer *writer, const struct page_runs *runs, un
 
 		if (!buffer)
 			return -EIO;
+		result = interrupt_check();
+		if (result)
+			break;
 		next_batch(runs, &i, &done, room / PAGE_SIZE, &batch);
 		result = write_batch(writer, &batch, buffer, flags, skips_zeros, source, from);
 		progress_amount(statistics->scanned << PAGE_SHIFT, statistics->expected << PAGE_SHIFT);

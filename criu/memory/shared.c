@@ -18,6 +18,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "image/message.h"
@@ -253,7 +254,8 @@ static int fill_ordinary(const struct shared_memory *object, const struct page_s
 
 			take = min(run->count - done, (uint64_t)BUFFER_PAGES);
 			result =
-				page_stack_read(stack, run->layer, buffer, take, run->offset + done * PAGE_SIZE) ?:
+				interrupt_check() ?:
+					page_stack_read(stack, run->layer, buffer, take, run->offset + done * PAGE_SIZE) ?:
 					write_pages(object, buffer, start, start + take * PAGE_SIZE);
 			if (result)
 				return result;

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
@@ -133,6 +134,8 @@ static int board_wait_for(struct restore *restore, size_t count, bool all_are_bo
 			return report_failure(restore);
 		if (arrived >= count)
 			return 0;
+		if (interrupt_check())
+			return -EINTR;
 		show_progress(restore);
 		if (syscall(SYS_futex, &board->arrived, FUTEX_WAIT, arrived, &patience, NULL, 0) < 0 &&
 		    errno == ETIMEDOUT && !board->failed &&

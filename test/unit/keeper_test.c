@@ -1,15 +1,18 @@
 /*
- * keeper_test.c - a keeper can be found, and gives what it keeps, from the moment on in which it was started.
+ * keeper_test.c - a keeper can be found, and gives what it keeps, from the moment on in which it was started, until tracking.img goes.
  */
 #include "unit.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/memory.h"
 #include "memory/keeper.h"
 
 #define ROUNDS 50
@@ -28,9 +31,36 @@ static struct kept make_kept(int number)
 			      .userfaultfd = eventfd(number, EFD_CLOEXEC) };
 }
 
+static char directory_name[] = "/tmp/keeper_test.XXXXXX";
+
+static int make_directory(void **state unused)
+{
+	strcpy(strrchr(directory_name, '.'), ".XXXXXX");
+	return mkdtemp(directory_name) ? 0 : -1;
+}
+
+static int remove_directory(void **state unused)
+{
+	return rmdir(directory_name);
+}
+
+static void put_tracking(void)
+{
+	autofree char *path = format_text("%s/tracking.img", directory_name);
+
+	close(open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600));
+}
+
+static void remove_tracking(void)
+{
+	autofree char *path = format_text("%s/tracking.img", directory_name);
+
+	assert_int_equal(unlink(path), 0);
+}
+
 static void start(struct keeper *keeper, const struct kept *kept)
 {
-	int directory = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int directory = open(directory_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	assert_true(directory >= 0);
 	assert_int_equal(keeper_start(keeper, kept, 1, directory), 0);
@@ -45,6 +75,7 @@ static void drop(const struct kept *kept)
 
 static void is_found_at_once(void **state unused)
 {
+	put_tracking();
 	for (int i = 0; i < ROUNDS; i++) {
 		struct kept kept = make_kept(i);
 		struct keeper keeper, found;
@@ -64,6 +95,33 @@ static void is_found_at_once(void **state unused)
 		keeper_end(&found);
 		keeper_forget(&keeper);
 		wait_for(pid);
+		drop(&kept);
+	}
+	remove_tracking();
+}
+
+/* Before the snapshot stands, that of an older one in the same directory may go; then its own must be there. */
+static void ends_with_tracking(void **state unused)
+{
+	for (int is_there = 0; is_there <= 1; is_there++) {
+		struct kept kept = make_kept(0);
+		struct keeper keeper;
+		pid_t pid;
+
+		put_tracking();
+		start(&keeper, &kept);
+		pid = keeper.pid;
+		remove_tracking();
+		if (is_there)
+			put_tracking();
+		assert_int_equal(keeper_confirm(&keeper), 0);
+		if (is_there) {
+			usleep(50000);
+			assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+			remove_tracking();
+		}
+		wait_for(pid);
+		keeper_forget(&keeper);
 		drop(&kept);
 	}
 }
@@ -98,10 +156,12 @@ static void is_told_to_be_gone(void **state unused)
 
 int main(void)
 {
+#define test(function) cmocka_unit_test_setup_teardown(function, make_directory, remove_directory)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(is_found_at_once),
-		cmocka_unit_test(ends_when_it_is_not_confirmed),
-		cmocka_unit_test(is_told_to_be_gone),
+		test(is_found_at_once),
+		test(ends_with_tracking),
+		test(ends_when_it_is_not_confirmed),
+		test(is_told_to_be_gone),
 	};
 
 	error_init();

@@ -1,0 +1,66 @@
+/*
+ * interrupt.c - notes signals that ask criu to end. See interrupt.h.
+ */
+#include <signal.h>
+#include <stddef.h>
+#include "base/error.h"
+#include "base/interrupt.h"
+
+static const struct {
+	int number;
+	const char *name;
+} signals[] = { { SIGINT, "SIGINT" }, { SIGTERM, "SIGTERM" }, { SIGHUP, "SIGHUP" } };
+
+static struct sigaction before[array_size(signals)];
+static volatile sig_atomic_t noted; /* the signal; 0: none */
+
+static void end_by(int number)
+{
+	sigset_t only;
+
+	signal(number, SIG_DFL);
+	sigemptyset(&only);
+	sigaddset(&only, number);
+	sigprocmask(SIG_UNBLOCK, &only, NULL);
+	raise(number);
+}
+
+static void note(int number)
+{
+	if (noted)
+		end_by(number);
+	noted = number;
+}
+
+void interrupt_begin(void)
+{
+	/* Calls that can go on do so: what fails is the next piece of work, with a sentence that says why. */
+	struct sigaction action = { .sa_handler = note, .sa_flags = SA_RESTART };
+
+	noted = 0;
+	for (size_t i = 0; i < array_size(signals); i++) {
+		sigaction(signals[i].number, NULL, &before[i]);
+		if (before[i].sa_handler != SIG_IGN)
+			sigaction(signals[i].number, &action, NULL);
+	}
+}
+
+void interrupt_end(void)
+{
+	for (size_t i = 0; i < array_size(signals); i++)
+		sigaction(signals[i].number, &before[i], NULL);
+}
+
+int interrupt_check(void)
+{
+	for (size_t i = 0; i < array_size(signals); i++)
+		if (noted == signals[i].number)
+			return fail(0, "interrupted by %s", signals[i].name);
+	return 0;
+}
+
+void interrupt_die(void)
+{
+	if (noted)
+		end_by(noted);
+}
