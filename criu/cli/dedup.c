@@ -27,7 +27,8 @@ int command_dedup(const struct options *options)
 
 	if (result)
 		return result;
-	result = page_chain_open(&chain, store) ?: page_chain_dedup(chain, &statistics);
+	result = page_chain_open_locked(&chain, store, IMAGES_ARE_WRITTEN) ?:
+			 page_chain_dedup(chain, &statistics);
 	if (!result)
 		tell(chain, &statistics);
 	page_chain_close(chain);

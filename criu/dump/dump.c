@@ -21,7 +21,7 @@
 #include "memory/flatten.h"
 #include "memory/shared.h"
 
-/* Before the images of an earlier dump are given up: the previous snapshot may turn out to be none. */
+/* Before anything is written: the previous snapshot may turn out to be none. */
 static int open_previous(void *context)
 {
 	struct dump *dump = context;
@@ -41,9 +41,14 @@ static int begin_images(void *context)
 {
 	struct dump *dump = context;
 
-	return image_store_begin(dump->snapshot.images)		?:
-		       image_store_clear(dump->snapshot.images) ?:
-		       image_store_link_parent(dump->snapshot.images, dump->options->prev_images_dir);
+	return image_store_begin(dump->snapshot.images, dump->options->prev_images_dir);
+}
+
+static void remove_images(void *context)
+{
+	struct dump *dump = context;
+
+	image_store_withdraw(dump->snapshot.images);
 }
 
 static int save_tracking(void *context)
@@ -78,7 +83,7 @@ static int run_last_scripts(void *context)
 static const struct step dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false },			  /* whatever need not be done while they are frozen */
 	{ "open the previous snapshot", open_previous, NULL, false },
-	{ "begin the images", begin_images, NULL, false },		  /* a full disk shows before anything is frozen */
+	{ "begin the images", begin_images, remove_images, false },	  /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
 	{ "make room", dump_make_room, dump_give_room_up, false },	  /* for what was written since the previous snapshot */
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: what changes yet is in vain */
@@ -91,7 +96,7 @@ static const struct step dump_steps[] = {
 	{ "let the processes run on", dump_release_early, NULL, false },  /* -R: they need not wait for the rest, nor the disk */
 	{ "save the processes", dump_save_tasks, NULL, false },
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
-	{ "complete the images", dump_complete, dump_withdraw, false },	  /* on disk, then inventory.img: now it is a dump */
+	{ "complete the images", dump_complete, NULL, false },		  /* on disk, then inventory.img: now it is a dump */
 	{ "run the scripts (post-dump)", run_last_scripts, NULL, false }, /* they may still say no */
 	{ "let the processes go", dump_release, NULL, true },		  /* cannot be undone */
 };
@@ -100,7 +105,7 @@ static const struct step dump_steps[] = {
 static const struct step pre_dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false },
 	{ "open the previous snapshot", open_previous, NULL, false },
-	{ "begin the images", begin_images, NULL, false },
+	{ "begin the images", begin_images, remove_images, false },
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },
 	{ "freeze the processes", dump_freeze, dump_thaw, false },
 	{ "look at the memory", pre_dump_look, NULL, false },
@@ -108,7 +113,7 @@ static const struct step pre_dump_steps[] = {
 	{ "let the processes run on", dump_release, NULL, false },	  /* what was begun is given up again with our descriptors */
 	{ "save the memory", pre_dump_save, NULL, false },
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
-	{ "complete the images", dump_complete, dump_withdraw, false },
+	{ "complete the images", dump_complete, NULL, false },
 };
 /* clang-format on */
 
@@ -116,7 +121,8 @@ static int open_directories(struct dump *dump)
 {
 	const struct options *options = dump->options;
 	const char *images = options->images_dir ?: ".";
-	int result = image_store_open_directory(&dump->snapshot.images, images, true);
+	int result = image_store_open_directory(&dump->snapshot.images, images, true) ?:
+			     image_store_lock(dump->snapshot.images, IMAGES_ARE_WRITTEN);
 
 	if (result)
 		return result;
@@ -155,19 +161,17 @@ static void confirm_tracking(struct dump *dump)
 }
 
 /* The snapshot is complete, whatever becomes of this. */
-static void tidy_chain(const struct dump *dump)
+static void tidy_chain(const struct options *options, struct image_store *images)
 {
-	const struct options *options = dump->options;
-	struct image_store *images = dump->snapshot.images;
 	struct dedup_statistics freed;
 	struct flatten_statistics flat;
 	struct page_chain *chain = NULL;
 	size_t length;
 	int result;
 
-	if (!dump->tracking.chain || !(options->auto_dedup || options->max_chain))
+	if (!options->prev_images_dir || !(options->auto_dedup || options->max_chain))
 		return;
-	result = page_chain_open(&chain, images);
+	result = page_chain_open_locked(&chain, images, IMAGES_ARE_READ);
 	length = result ? 0 : page_chain_length(chain);
 	if (!result && options->auto_dedup)
 		result = page_chain_dedup(chain, &freed);
@@ -197,15 +201,16 @@ static int run(const struct options *options, bool is_pre_dump)
 		result = steps_run("pre-dump", pre_dump_steps, array_size(pre_dump_steps), &dump);
 	else if (!result)
 		result = steps_run("dump", dump_steps, array_size(dump_steps), &dump);
-	if (!result)
+	if (!result) {
+		image_store_settle(dump.snapshot.images);
 		confirm_tracking(&dump);
-	if (!result)
 		result = dump_save_statistics(&dump);
-	if (!result)
-		tidy_chain(&dump);
+	}
 	dump_give_room_up(&dump);
 	pre_dump_forget(&dump);
 	tracking_close(&dump.tracking);
+	if (!result)
+		tidy_chain(options, dump.snapshot.images);
 	shared_memory_close(&dump.snapshot);
 	aio_lengths_free(&dump.ring_lengths);
 	free_files(&dump.snapshot);

@@ -89,7 +89,6 @@ int pre_dump_save(void *dump);
 int dump_save_files(void *dump);
 int dump_save_tasks(void *dump);
 int dump_complete(void *dump);
-void dump_withdraw(void *dump);
 /* stats-dump in the work directory; on standard output, too, if --display-stats */
 int dump_save_statistics(struct dump *dump);
 

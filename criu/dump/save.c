@@ -121,15 +121,6 @@ int dump_complete(void *context)
 	return result;
 }
 
-/* Undoes it: without inventory.img it is no dump. */
-void dump_withdraw(void *context)
-{
-	struct dump *dump = context;
-
-	if (image_store_begin(dump->snapshot.images))
-		log_error("the images of a dump that failed look complete");
-}
-
 static void display(const DumpStatsEntry *stats)
 {
 	printf("freezing: %u us\nfrozen: %u us\nsaving memory: %u us\n", stats->freezing_time,

@@ -147,20 +147,33 @@ int image_store_copy(struct image_store *to, struct image_store *from, const cha
 bool image_name_is(const char *name, enum image_kind kind, unsigned long *id);
 
 /*
- * The two ends of a dump. image_store_begin() takes away an inventory.img of an earlier dump, so that no
- * mixture ever looks complete. image_store_commit() puts everything that was created in the store on disk,
- * and only then does inventory.img get its name: a directory without it is not a dump. All images are closed
- * by then.
+ * Who uses a directory of images says so: one writer (dump, pre-dump, dedup, flatten, untrack), or any number of readers (restore, and
+ * whoever reads a parent). The lock is flock(2) on the directory; the kernel gives it back when criu ends, however it ends. -EBUSY,
+ * recorded: somebody else has it, and who. Where the file system has no locks (some network file systems), a line in the log says so.
+ *
+ * A crash may have interrupted a dump that was about to replace an older one: that is brought to its end here.
  */
-int image_store_begin(struct image_store *store) must_check;
+enum image_use { IMAGES_ARE_READ, IMAGES_ARE_WRITTEN };
+int image_store_lock(struct image_store *store, enum image_use use) must_check;
+void image_store_unlock(struct image_store *store); /* image_store_close() does so, too */
+
 /*
- * After that, for a dump: images that an earlier one has left are removed, all but its statistics. Many images are optional: they would
- * be part of the new one. 0 or -errno, recorded.
+ * A dump, from its begin to its end. The caller has the directory to itself (image_store_lock()). If it holds an older dump that is
+ * complete, that one stays as it is until the new one is complete and on the disk (replace.c). Images that belong to no
+ * complete dump are removed: many images are optional, and old ones would become part of the new dump.
+ *
+ * `parent` leads to the snapshot that the new one builds on, relative to the directory; NULL: to none. 0 or -errno, recorded.
  */
-int image_store_clear(struct image_store *store) must_check;
-/* The snapshot builds on the one in `target`, relative to its own directory; NULL: on none. */
-int image_store_link_parent(struct image_store *store, const char *target) must_check;
+int image_store_begin(struct image_store *store, const char *parent) must_check;
+/*
+ * Puts everything that was created on the disk, and only then does inventory.img get its name: a directory without it is no dump.
+ * All images are closed by then. An older dump is kept aside, out of the way of readers.
+ */
 int image_store_commit(struct image_store *store, const ProtobufCMessage *inventory) must_check;
+/* The dump failed, before or after the commit: its images go, and an older dump is what it was. Failures are logged. */
+void image_store_withdraw(struct image_store *store);
+/* It cannot fail any more: an older dump goes for good. Failures are logged. */
+void image_store_settle(struct image_store *store);
 
 /* The catalog, for `criu show` and for tests. */
 struct image_type {

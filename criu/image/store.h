@@ -30,7 +30,13 @@ struct image_store {
 	char *name;    /* for messages */
 	int directory; /* -1: in memory */
 
+	/* image_store_lock() */
+	bool is_locked;
+	enum image_use use;
+
 	/* Since image_store_begin() */
+	bool is_begun;
+	int staging; /* the subdirectory in which a dump is made that replaces an older one; -1: none */
 	char **created;
 	size_t created_count;
 
@@ -39,9 +45,34 @@ struct image_store {
 	size_t file_count;
 };
 
+/* Where images are made and read: the directory itself, or a subdirectory for the time being. */
+static inline int store_place(const struct image_store *store)
+{
+	return store->staging >= 0 ? store->staging : store->directory;
+}
+
 extern const struct image_store_ops directory_store_ops, memory_store_ops;
+
+#define INVENTORY_NAME	   "inventory.img"
+#define INVENTORY_NEW_NAME INVENTORY_NAME ".new"
+#define PARENT_NAME	   "parent" /* a symbolic link to the directory of the parent snapshot */
 
 /* As image_create(), under another name than the catalog's: inventory.img is called so once it is on disk. */
 int image_create_as(struct image_store *store, struct image **image, enum image_kind kind, const char *name);
+
+/* Would a reader take a file of this name for part of a dump? Its statistics are none. */
+bool is_of_a_dump(const char *name);
+/* The names in a directory, by its descriptor. -errno, not recorded. */
+int list_directory(int directory, void (*each)(void *context, const char *name), void *context);
+
+/*
+ * replace.c: how a dump takes the place of an older one. All of them need the write lock, return 0 or -errno, and record nothing.
+ */
+int replace_begin(int directory); /* a descriptor of the subdirectory to make the new images in */
+int replace_commit(
+	int directory); /* they are complete and on the disk: now they are the dump; the older one is aside */
+int replace_undo(int directory); /* whatever has been done, the older dump is there again, and nothing else */
+int replace_finish(int directory);	/* whatever a crash has left: one dump is there, and nothing else */
+bool replace_is_pending(int directory); /* is there anything for replace_finish()? Needs no lock */
 
 #endif

@@ -135,26 +135,21 @@ int image_store_remove(struct image_store *store, const char *name)
 	return result ? fail(-result, "cannot remove %s/%s", store->name, name) : 0;
 }
 
-static bool is_of_a_dump(const char *name)
+bool is_of_a_dump(const char *name)
 {
+	size_t length = strlen(name);
+	char final[IMAGE_NAME_SIZE];
 	unsigned long id;
 
+	/* A new version that did not get its name (image_create_beside()). */
+	if (length > 4 && length < sizeof(final) && !strcmp(name + length - 4, ".new")) {
+		snprintf(final, sizeof(final), "%.*s", (int)length - 4, name);
+		return is_of_a_dump(final);
+	}
 	for (enum image_kind kind = 0; kind < IMAGE_KINDS; kind++)
 		if (kind != IMAGE_STATS && image_name_is(name, kind, &id))
 			return true;
 	return false;
-}
-
-int image_store_clear(struct image_store *store)
-{
-	struct image_names names;
-	int result = image_store_list(store, &names);
-
-	for (size_t i = 0; !result && i < names.count; i++)
-		if (is_of_a_dump(names.items[i]))
-			result = image_store_remove(store, names.items[i]);
-	image_names_free(&names);
-	return result;
 }
 
 int image_open_to_change(struct image_store *store, enum image_kind kind, unsigned long id)

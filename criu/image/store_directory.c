@@ -15,7 +15,7 @@
 
 static int open_regular(struct image_store *store, const char *name, int access)
 {
-	autoclose int fd = openat(store->directory, name, access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	autoclose int fd = openat(store_place(store), name, access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	struct stat status;
 
 	if (fd < 0)
@@ -39,9 +39,9 @@ static int open_change(struct image_store *store, const char *name)
 	return open_regular(store, name, O_RDWR);
 }
 
-static int list_names(struct image_store *store, void (*each)(void *context, const char *name), void *context)
+int list_directory(int at, void (*each)(void *context, const char *name), void *context)
 {
-	int own = openat(store->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result;
+	int own = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result;
 	DIR *directory = own < 0 ? NULL : fdopendir(own);
 	const struct dirent *entry;
 
@@ -58,28 +58,33 @@ static int list_names(struct image_store *store, void (*each)(void *context, con
 	return result;
 }
 
+static int list_names(struct image_store *store, void (*each)(void *context, const char *name), void *context)
+{
+	return list_directory(store_place(store), each, context);
+}
+
 static int open_write(struct image_store *store, const char *name)
 {
 	/* Read and write: what is written may be read back (deduplication, checksums). */
 	int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-	int fd = openat(store->directory, name, flags, 0600);
+	int fd = openat(store_place(store), name, flags, 0600);
 
 	if (fd < 0 && errno == EEXIST) {
-		if (unlinkat(store->directory, name, 0) < 0)
+		if (unlinkat(store_place(store), name, 0) < 0)
 			return -errno;
-		fd = openat(store->directory, name, flags, 0600);
+		fd = openat(store_place(store), name, flags, 0600);
 	}
 	return fd < 0 ? -errno : fd;
 }
 
 static int remove_file(struct image_store *store, const char *name)
 {
-	return unlinkat(store->directory, name, 0) < 0 ? -errno : 0;
+	return unlinkat(store_place(store), name, 0) < 0 ? -errno : 0;
 }
 
 static int rename_file(struct image_store *store, const char *from, const char *to)
 {
-	return renameat(store->directory, from, store->directory, to) < 0 ? -errno : 0;
+	return renameat(store_place(store), from, store_place(store), to) < 0 ? -errno : 0;
 }
 
 /* A hint: if it fails, the sync tells. */
@@ -104,11 +109,13 @@ static int sync_file(struct image_store *store, const char *name)
 static int sync_names(struct image_store *store)
 {
 	/* EINVAL: a file system without sync of directories. */
-	return fsync(store->directory) < 0 && errno != EINVAL ? -errno : 0;
+	return fsync(store_place(store)) < 0 && errno != EINVAL ? -errno : 0;
 }
 
 static void close_directory(struct image_store *store)
 {
+	if (store->staging >= 0)
+		close(store->staging);
 	close(store->directory);
 }
 

@@ -49,6 +49,8 @@ struct open_pages {
 struct page_chain {
 	struct snapshot_layer *layers;
 	size_t count;
+	bool is_locked; /* each directory, before it was looked at */
+	enum image_use use;
 
 	/* pages images that are open; threads take turns */
 	pthread_mutex_t lock;
@@ -136,9 +138,10 @@ static int add_layer(struct page_chain *chain, struct image_store *store)
 	struct snapshot_layer *layer = grow(&chain->layers, &chain->count);
 
 	layer->store = store;
-	return look_at_directory(store, layer)		      ?:
-		       read_identity(store, &layer->identity) ?:
-								check_layer(chain, layer);
+	return (chain->is_locked ? image_store_lock(store, chain->use) : 0) ?:
+		       look_at_directory(store, layer)			    ?:
+		       read_identity(store, &layer->identity)		    ?:
+									      check_layer(chain, layer);
 }
 
 static int cannot_follow(const struct image_store *store, int error)
@@ -182,9 +185,8 @@ static size_t count_places(void)
 	return max(min(limit.rlim_cur / 8, (rlim_t)MOST_OPEN), (rlim_t)LEAST_OPEN);
 }
 
-int page_chain_open(struct page_chain **opened, struct image_store *newest)
+static int open_chain(struct page_chain **opened, struct page_chain *chain, struct image_store *newest)
 {
-	struct page_chain *chain = allocate(sizeof(*chain));
 	int result;
 
 	pthread_mutex_init(&chain->lock, NULL);
@@ -196,6 +198,30 @@ int page_chain_open(struct page_chain **opened, struct image_store *newest)
 	if (result)
 		page_chain_close(steal_pointer(opened));
 	return result;
+}
+
+int page_chain_open(struct page_chain **opened, struct image_store *newest)
+{
+	return open_chain(opened, allocate(sizeof(struct page_chain)), newest);
+}
+
+int page_chain_open_locked(struct page_chain **opened, struct image_store *newest, enum image_use use)
+{
+	struct page_chain *chain = allocate(sizeof(*chain));
+
+	chain->is_locked = true;
+	chain->use = use;
+	return open_chain(opened, chain, newest);
+}
+
+int page_chain_lock(struct page_chain *chain, enum image_use use)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < chain->count; i++)
+		result = image_store_lock(chain->layers[i].store, use);
+	/* The kernel gives a shared lock back before it takes an exclusive one. */
+	return result ?: page_chain_check(chain);
 }
 
 void page_chain_close(struct page_chain *chain)

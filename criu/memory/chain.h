@@ -15,6 +15,14 @@ struct page_chain; /* opaque */
  * missing, not complete, of another tree, in the chain already, or that has given pages away (criu dedup).
  */
 int page_chain_open(struct page_chain **chain, struct image_store *newest) must_check;
+/*
+ * The same for whoever relies on the snapshots, or changes them: each directory is locked before it is looked at (image_store_lock()), until
+ * its store is closed. The newest keeps the lock that it may have.
+ */
+int page_chain_open_locked(struct page_chain **chain, struct image_store *newest, enum image_use use)
+	must_check;
+/* Locks all directories of an open chain for another use. They are still what they were, or this is a failure. */
+int page_chain_lock(struct page_chain *chain, enum image_use use) must_check;
 void page_chain_close(struct page_chain *chain); /* NULL is fine */
 /* Layers count from the newest, 0. */
 size_t page_chain_length(const struct page_chain *chain);

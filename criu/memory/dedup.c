@@ -325,12 +325,14 @@ int page_chain_dedup(struct page_chain *chain, struct dedup_statistics *statisti
 	struct dedup dedup = { .chain = chain };
 	uint64_t snapshot = 0;
 
-	return check_use(chain, &snapshot) ?: run(&dedup, snapshot, statistics);
+	return page_chain_lock(chain, IMAGES_ARE_WRITTEN) ?:
+		       check_use(chain, &snapshot)	  ?:
+							    run(&dedup, snapshot, statistics);
 }
 
 int page_chain_consume(struct page_chain *chain, struct dedup_statistics *statistics)
 {
 	struct dedup dedup = { .chain = chain, .frees_seen = true };
 
-	return run(&dedup, inventory_new_id(), statistics);
+	return page_chain_lock(chain, IMAGES_ARE_WRITTEN) ?: run(&dedup, inventory_new_id(), statistics);
 }

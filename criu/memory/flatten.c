@@ -20,6 +20,7 @@
 #include "base/copy.h"
 #include "base/error.h"
 #include "base/index.h"
+#include "base/interrupt.h"
 #include "base/memory.h"
 #include "image/inventory.h"
 #include "image/message.h"
@@ -69,6 +70,9 @@ static int copy_layer(struct flatten *flatten, const struct page_stack *stack, s
 	for (size_t i = 0; !result && i < runs.count; i++) {
 		const struct page_run *run = &runs.items[i];
 
+		result = interrupt_check();
+		if (result)
+			break;
 		result = copier_copy(&flatten->copier, image_fd(pages), run->offset, to,
 				     places[page_runs_find(&stack->runs, run->start)],
 				     run->count * PAGE_SIZE);
@@ -211,17 +215,20 @@ static int begin(struct flatten *flatten, struct image_store *from, struct image
 		 struct flatten_statistics *statistics)
 {
 	InventoryEntry *inventory;
-	int result = inventory_read_memory(from, &inventory);
+	int result;
 
 	*statistics = (struct flatten_statistics){ 0 };
 	*flatten = (struct flatten){ .from = from, .to = to, .statistics = statistics };
+	result = image_store_lock(to, IMAGES_ARE_WRITTEN)	 ?:
+			 image_store_lock(from, IMAGES_ARE_READ) ?:
+								   inventory_read_memory(from, &inventory);
 	if (result)
 		return result == -ENOENT ? fail(0, "%s is no complete snapshot", image_store_name(from)) :
 					   result;
 	image_free(inventory);
-	result = page_chain_open(&flatten->chain, from)		 ?:
-			 image_store_list(from, &flatten->names) ?:
-								   choose_pages_id(flatten);
+	result = page_chain_open_locked(&flatten->chain, from, IMAGES_ARE_READ) ?:
+			 image_store_list(from, &flatten->names)		?:
+										  choose_pages_id(flatten);
 	if (!result)
 		statistics->layers = page_chain_length(flatten->chain);
 	return result;
@@ -370,11 +377,12 @@ int flatten_into(struct image_store *store, struct image_store *out, struct flat
 	struct flatten flatten;
 	int result = begin(&flatten, store, out, statistics);
 
-	result = result				 ?:
-			 check_empty(out)	 ?:
-			 image_store_begin(out)	 ?:
-			 copy_others(&flatten)	 ?:
-			 flatten_tasks(&flatten) ?:
-						   complete(&flatten);
+	result = result ?: check_empty(out) ?: image_store_begin(out, NULL);
+	if (!result) {
+		interrupt_begin();
+		result = copy_others(&flatten) ?: flatten_tasks(&flatten) ?: complete(&flatten);
+		result ? image_store_withdraw(out) : image_store_settle(out);
+		interrupt_end();
+	}
 	return end(&flatten, result);
 }

@@ -54,21 +54,36 @@ bool tracker_can_note(const struct vma *vma)
 
 /* ---- the parent ---- */
 
-/* Nothing can build on a snapshot that nobody will restore from; one that builds on itself would be no snapshot at all. */
-static int check_parent(const struct tracking *tracking)
+/*
+ * One that builds on itself would be no snapshot at all. Asked before the chain is locked: our own directory is locked already, for
+ * writing. A chain that cannot be opened is told of by whoever opens it next.
+ */
+static int check_no_loop(const struct tracking *tracking)
 {
+	struct page_chain *chain;
 	size_t layer;
 	int found;
 
-	if (!page_chain_is_complete(tracking->chain))
-		return fail(0, "%s, the previous snapshot, is no complete snapshot: it has no inventory.img",
-			    image_store_name(tracking->parent));
-	found = page_chain_find(tracking->chain, tracking->images, &layer);
-	if (found <= 0)
-		return found;
-	return fail(ELOOP, "%s builds on %s: that cannot be written anew as its child",
-		    image_store_name(tracking->parent),
-		    image_store_name(page_chain_store(tracking->chain, layer)));
+	if (page_chain_open(&chain, tracking->parent)) {
+		failure_clear();
+		return 0;
+	}
+	found = page_chain_find(chain, tracking->images, &layer);
+	if (found > 0)
+		found = fail(ELOOP, "%s builds on %s: that cannot be written anew as its child",
+			     image_store_name(tracking->parent),
+			     image_store_name(page_chain_store(chain, layer)));
+	page_chain_close(chain);
+	return found;
+}
+
+/* Nothing can build on a snapshot that nobody will restore from. */
+static int check_complete(const struct tracking *tracking)
+{
+	if (page_chain_is_complete(tracking->chain))
+		return 0;
+	return fail(0, "%s, the previous snapshot, is no complete snapshot: it has no inventory.img",
+		    image_store_name(tracking->parent));
 }
 
 static int open_parent(struct tracking *tracking, const char *previous)
@@ -81,9 +96,10 @@ static int open_parent(struct tracking *tracking, const char *previous)
 		return fail(errno, "cannot open the previous snapshot %s/%s",
 			    image_store_name(tracking->images), previous);
 	}
-	return image_store_open_fd(&tracking->parent, directory, false)	   ?:
-		       page_chain_open(&tracking->chain, tracking->parent) ?:
-									     check_parent(tracking);
+	return image_store_open_fd(&tracking->parent, directory, false)				   ?:
+		       check_no_loop(tracking)							   ?:
+		       page_chain_open_locked(&tracking->chain, tracking->parent, IMAGES_ARE_READ) ?:
+		       check_complete(tracking);
 }
 
 /* tracking.img is believed if it is of this very snapshot, and, but for hashes, of this boot. */

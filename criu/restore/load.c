@@ -248,7 +248,8 @@ int restore_load(void *context)
 	if (result)
 		return result;
 	image_free(inventory);
-	result = page_chain_open(&restore->chain, snapshot->images) ?: load_tree(snapshot);
+	result = page_chain_open_locked(&restore->chain, snapshot->images, IMAGES_ARE_READ) ?:
+			 load_tree(snapshot);
 	for_each_task(task, snapshot)
 	{
 		if (!result)

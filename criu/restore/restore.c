@@ -129,7 +129,8 @@ static int open_directories(struct restore *restore)
 {
 	const struct options *options = restore->options;
 	const char *images = options->images_dir ?: ".";
-	int result = image_store_open_directory(&restore->snapshot.images, images, false);
+	int result = image_store_open_directory(&restore->snapshot.images, images, false) ?:
+			     image_store_lock(restore->snapshot.images, IMAGES_ARE_READ);
 
 	if (result)
 		return result;
@@ -228,6 +229,13 @@ static int free_pages(struct restore *restore)
 	return 0;
 }
 
+/* Others may write to the directories again: we may wait for days. */
+static void unlock_images(struct restore *restore)
+{
+	page_chain_close(steal_pointer(&restore->chain));
+	image_store_unlock(restore->snapshot.images);
+}
+
 /* The tree runs: what follows can fail, but no longer harm it. */
 static int finish(struct restore *restore)
 {
@@ -242,6 +250,7 @@ static int finish(struct restore *restore)
 		log_warning("the processes run, but their images are still as large");
 		failure_clear();
 	}
+	unlock_images(restore);
 	tell_status(options);
 	/* The tree has long been running: a script can no longer say no. It is told in the log. */
 	if (scripts_run(&restore->scripts, "post-resume", restore->snapshot.root->pid))

@@ -41,6 +41,8 @@ def dump_once(cell, dumper, before):
 		bad_input.expect_error(run, ".")
 		if os.path.exists(os.path.join(images, "inventory.img")):
 			raise Failure("the directory looks complete: it has inventory.img")
+		if bad_input.listing(images):
+			raise Failure(f"the dump has left files: {sorted(bad_input.listing(images))}")
 		kills.check_no_helpers(cell, before)
 		check_as_before(cell, before)
 		shutil.rmtree(images)

@@ -42,7 +42,7 @@ static void round_trip(struct image_store *store, enum image_kind kind, unsigned
 
 static void round_trip_everything(struct image_store *store)
 {
-	assert_int_equal(image_store_begin(store), 0);
+	assert_int_equal(image_store_begin(store, NULL), 0);
 	for (enum image_kind kind = 0; kind < IMAGE_KINDS; kind++)
 		if (kind != IMAGE_INVENTORY && image_types[kind].descriptor)
 			round_trip(store, kind, kind);
@@ -243,7 +243,7 @@ static void inventory_is_bare(void **state unused)
 	unsigned char bytes[256];
 	uint32_t words[2];
 
-	assert_int_equal(image_store_begin(store), 0);
+	assert_int_equal(image_store_begin(store, NULL), 0);
 	round_trip_inventory(store);
 	size_t size = get_file("inventory.img", bytes, sizeof(bytes));
 	memcpy(words, bytes, sizeof(words));

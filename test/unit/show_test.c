@@ -116,7 +116,7 @@ static void write_tree(struct image_store *store, const char *name, const char *
 {
 	struct image *pstree;
 
-	assert_int_equal(image_store_begin(store), 0);
+	assert_int_equal(image_store_begin(store, NULL), 0);
 	assert_int_equal(image_create(store, &pstree, IMAGE_PSTREE, 0), 0);
 	write_process(store, pstree, 10, 0, "init", 1);
 	write_process(store, pstree, 11, 10, name, 3);

@@ -1,7 +1,8 @@
 """tables - every table of live tests, in the order in which they run."""
 
-from . import (aio, bad_input, chain, hard, huge, images, kills, kinds, memory, options, programs, real, refusals,
+from . import (aio, bad_input, chain, directory, hard, huge, images, kills, kinds, memory, options, programs, real, refusals,
 	       terminals, tracking)
 
 TABLES = [table.ROWS for table in (programs, kinds, terminals, hard, memory, aio, chain, tracking, huge, refusals, images,
+				   directory,
 				   options, bad_input, kills, real)]

@@ -121,9 +121,17 @@ def signal_dumps(cell, dumper, signo, rounds):
 		hits += code != 0
 		if code > 0 and os.path.exists(os.path.join(images, "inventory.img")):
 			raise Failure(f"{where(number, delay, whole)}: exit code {code}, but there is an inventory.img")
+		check_nothing_half_written(signo, images)
 		shutil.rmtree(images)
 	cell.finish()
 	check_hits(hits, rounds)
+
+
+def check_nothing_half_written(signo, images):
+	"""A dump that was told to end takes its images away; one that was killed cannot."""
+	left = [name for name in os.listdir(images) if name.endswith(".img") or name.startswith(".")]
+	if signo != signal.SIGKILL and left and "inventory.img" not in left:
+		raise Failure(f"the dump has left files: {left}")
 
 
 def check_hits(hits, rounds):

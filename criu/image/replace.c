@@ -1,0 +1,222 @@
+/*
+ * replace.c - a dump takes the place of an older one in the same directory, so that at every instant, and after every crash, one of them
+ * is complete and can be found.
+ *
+ * The new images are made in a subdirectory. The name of a subdirectory says how far it has come:
+ *
+ *	.incoming   images of a dump that is being made; worthless after a crash
+ *	.complete   a complete dump, on the disk. It is the dump of this directory; the images beside the subdirectory are older
+ *	.moving     the older images are gone from the directory; these move up, inventory.img last
+ *	.leaving    the older images on their way out, inventory.img first
+ *	.previous   all of the older images, as long as the new dump can still be undone
+ *
+ *	                       directory   .incoming  .complete  .moving  .leaving  .previous
+ *	begin                     old        new…
+ *	commit: rename            old                    new                                     <- here the new one becomes the dump
+ *	        move the old out  (old)                  new              (old)
+ *	        rename                                   new                          old
+ *	        rename, move up   (new)                           (new)               old
+ *	                          new                                                 old
+ *	finish                    new
+ *	undo    rename            new                    old                                     from here on like a commit
+ *
+ * After a crash replace_finish() goes on where the names say. In between, renames are brought to the disk before what
+ * relies on them. An undo that crashes ends with the older dump or with the new one, which is complete as well.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/memory.h"
+#include "image/store.h"
+
+#define INCOMING ".incoming"
+#define COMPLETE ".complete"
+#define MOVING	 ".moving"
+#define LEAVING	 ".leaving"
+#define PREVIOUS ".previous"
+
+static bool exists(int directory, const char *name)
+{
+	return faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int sync_directory(int directory)
+{
+	/* EINVAL: a file system without sync of directories. */
+	return fsync(directory) < 0 && errno != EINVAL ? -errno : 0;
+}
+
+static int rename_synced(int directory, const char *from, const char *to)
+{
+	return renameat(directory, from, directory, to) < 0 ? -errno : sync_directory(directory);
+}
+
+static int open_below(int directory, const char *name)
+{
+	int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* ---- all images of a directory ---- */
+
+struct transfer {
+	int from, to; /* to: -1: they are removed */
+	bool takes_all, takes_inventory;
+	struct image_names names;
+};
+
+static void note_name(void *context, const char *name)
+{
+	struct transfer *transfer = context;
+
+	if (!strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, INVENTORY_NAME))
+		return;
+	if (transfer->takes_all || is_of_a_dump(name) || !strcmp(name, PARENT_NAME))
+		*grow(&transfer->names.items, &transfer->names.count) = copy_text(name);
+}
+
+static int transfer_one(const struct transfer *transfer, const char *name)
+{
+	int done = transfer->to < 0 ? unlinkat(transfer->from, name, 0) :
+				      renameat(transfer->from, name, transfer->to, name);
+
+	return done < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static int transfer_rest(struct transfer *transfer)
+{
+	int result = list_directory(transfer->from, note_name, transfer);
+
+	for (size_t i = 0; !result && i < transfer->names.count; i++)
+		result = transfer_one(transfer, transfer->names.items[i]);
+	image_names_free(&transfer->names);
+	return result;
+}
+
+/* Out of the directory: what is left there does not look complete from the first moment on. */
+static int move_out(int directory, int to)
+{
+	struct transfer transfer = { .from = directory, .to = to };
+	int result = transfer_one(&transfer, INVENTORY_NAME) ?: sync_directory(directory);
+
+	if (!result && to >= 0)
+		result = sync_directory(to);
+	return result ?: transfer_rest(&transfer);
+}
+
+/* Into the directory: it looks complete when it is. The empty subdirectory goes. */
+static int move_up(int directory, const char *name)
+{
+	struct transfer transfer = { .to = directory, .takes_all = true };
+	autoclose int from = open_below(directory, name);
+	int result;
+
+	if (from < 0)
+		return from;
+	transfer.from = from;
+	result = transfer_rest(&transfer)			 ?:
+			 sync_directory(directory)		 ?:
+			 transfer_one(&transfer, INVENTORY_NAME) ?:
+								   sync_directory(directory);
+	if (!result && unlinkat(directory, name, AT_REMOVEDIR) < 0)
+		result = -errno;
+	return result;
+}
+
+static int remove_whole(int directory, const char *name)
+{
+	autoclose int from = open_below(directory, name);
+	struct transfer transfer = { .from = from, .to = -1, .takes_all = true };
+	int result;
+
+	if (from < 0)
+		return from == -ENOENT ? 0 : from;
+	result = transfer_one(&transfer, INVENTORY_NAME) ?: transfer_rest(&transfer);
+	return result ?: unlinkat(directory, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+}
+
+/* ---- the way of a dump ---- */
+
+int replace_begin(int directory)
+{
+	if (mkdirat(directory, INCOMING, 0700) < 0)
+		return -errno;
+	return open_below(directory, INCOMING);
+}
+
+static int keep_aside(int directory)
+{
+	autoclose int leaving = -1;
+
+	if (mkdirat(directory, LEAVING, 0700) < 0)
+		return -errno;
+	leaving = open_below(directory, LEAVING);
+	if (leaving < 0)
+		return leaving;
+	return move_out(directory, leaving)    ?:
+		       sync_directory(leaving) ?:
+						 rename_synced(directory, LEAVING, PREVIOUS);
+}
+
+/* From COMPLETE on; the directory holds nothing older any more. */
+static int move_in(int directory)
+{
+	return rename_synced(directory, COMPLETE, MOVING) ?: move_up(directory, MOVING);
+}
+
+int replace_commit(int directory)
+{
+	return rename_synced(directory, INCOMING, COMPLETE) ?: keep_aside(directory) ?: move_in(directory);
+}
+
+/* The older dump is in the directory, in LEAVING, or in PREVIOUS: it is what replace_finish() finds, once the new one is no COMPLETE. */
+int replace_undo(int directory)
+{
+	int result = 0;
+
+	if (exists(directory, COMPLETE))
+		result = rename_synced(directory, COMPLETE, INCOMING);
+	else if (exists(directory, MOVING))
+		result = rename_synced(directory, MOVING, INCOMING);
+	if (!result && exists(directory, PREVIOUS))
+		result = rename_synced(directory, PREVIOUS, COMPLETE);
+	return result ?: replace_finish(directory);
+}
+
+bool replace_is_pending(int directory)
+{
+	static const char *const names[] = { INCOMING, COMPLETE, MOVING, LEAVING, PREVIOUS };
+
+	for (size_t i = 0; i < array_size(names); i++)
+		if (exists(directory, names[i]))
+			return true;
+	return false;
+}
+
+/* Which dump it is to be, if there is a choice: its images are the only ones of the directory afterwards. */
+static int choose(int directory)
+{
+	if (exists(directory, COMPLETE))
+		return move_out(directory, -1) ?: move_in(directory);
+	if (exists(directory, MOVING))
+		return move_up(directory, MOVING);
+	if (exists(directory, LEAVING))
+		return move_up(directory, LEAVING);
+	/* A new dump that was being undone has lost its mark already. */
+	if (exists(directory, PREVIOUS) && !exists(directory, INVENTORY_NAME))
+		return rename_synced(directory, PREVIOUS, COMPLETE) ?: choose(directory);
+	return 0;
+}
+
+int replace_finish(int directory)
+{
+	return choose(directory)			 ?:
+		       remove_whole(directory, INCOMING) ?:
+		       remove_whole(directory, LEAVING)	 ?:
+		       remove_whole(directory, PREVIOUS) ?:
+							   sync_directory(directory);
+}
