@@ -5,6 +5,7 @@ import os
 import random
 import re
 import subprocess
+import zlib
 
 from . import system
 from .cell import ROOT
@@ -18,6 +19,8 @@ def parse(description):
 	parser.add_argument("-k", metavar="PATTERN", default="", help="only rows in whose name this regular expression is found")
 	parser.add_argument("--mode", action="append", metavar="MODE", choices=[mode.name for mode in MODES],
 			    help="only this mode (may be given several times); default: all but peer and undisturbed")
+	parser.add_argument("--part", metavar="N/M", type=part, default=(1, 1),
+			    help="every row in its main mode (the first of its modes), and of all other tests one Mth, the Nth")
 	parser.add_argument("--list", action="store_true", help="list the tests and leave")
 	parser.add_argument("binary", nargs="?", help="the binary under test; the same as --criu")
 	parser.add_argument("--criu", default=os.path.join(ROOT, "build", "criu"), help="default: build/criu")
@@ -33,6 +36,18 @@ def parse(description):
 	return settings
 
 
+def part(text):
+	number, _, count = text.partition("/")
+	if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+		raise argparse.ArgumentTypeError("N/M, with N from 1 to M")
+	return int(number), int(count)
+
+
+def is_in_part(name, number, count):
+	"""By its name, so that a test does not change its part because others come or go."""
+	return zlib.crc32(name.encode()) % count == number - 1
+
+
 def find_peer():
 	found = subprocess.run([os.path.join(ROOT, "scripts", "peers")], stdout=subprocess.PIPE, text=True)
 	return found.stdout.strip().splitlines()[-1] if found.returncode == 0 and found.stdout.strip() else ""
@@ -44,8 +59,9 @@ def choose(tables, settings):
 		for row in table:
 			if not re.search(settings.k, row.name):
 				continue
-			for mode in MODES:
-				if mode.name in wanted and row.runs_in(mode):
+			modes = [mode for mode in MODES if mode.name in wanted and row.runs_in(mode)]
+			for mode in modes:
+				if mode is modes[0] or is_in_part(f"{row.name} {mode.name}", *settings.part):
 					yield Test(row, mode, reason_to_skip(row, mode, settings))
 
 
