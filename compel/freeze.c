@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/index.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "internal.h"
@@ -19,27 +20,20 @@
 #define X32_CALL      0x40000000L
 #define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time and shall be let go */
 
-static bool is_known(const struct victim *victim, pid_t tid)
-{
-	for (size_t index = 0; index < victim->thread_count; index++) {
-		if (victim->threads[index].tid == tid)
-			return true;
-	}
-	return false;
-}
-
-static int seize(struct victim *victim, pid_t tid)
+static int seize(struct victim *victim, struct index *known, pid_t tid)
 {
 	struct traced_thread thread;
 	int result = trace_seize(&thread, tid, true);
 
-	if (!result)
-		*grow(&victim->threads, &victim->thread_count) = thread;
-	return result;
+	if (result)
+		return result;
+	*grow(&victim->threads, &victim->thread_count) = thread;
+	index_set(known, tid, victim);
+	return 0;
 }
 
 /* All threads that are not ours yet; how many there were. A thread that ends meanwhile is none. */
-static int seize_new(struct victim *victim)
+static int seize_new(struct victim *victim, struct index *known)
 {
 	char path[64];
 	struct dirent *entry;
@@ -53,9 +47,9 @@ static int seize_new(struct victim *victim)
 	while (result >= 0 && (entry = readdir(tasks))) {
 		pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
 
-		if (tid <= 0 || is_known(victim, tid))
+		if (tid <= 0 || index_find(known, tid))
 			continue;
-		result = seize(victim, tid);
+		result = seize(victim, known, tid);
 		if (!result)
 			found++;
 		else if (result == -ESRCH)
@@ -76,7 +70,7 @@ static int check_architecture(const struct traced_thread *thread)
 		    is_x32 ? "x32" : "32-bit");
 }
 
-static int wait_for_all(struct victim *victim, size_t first, uint64_t deadline)
+static int wait_for_all(struct victim *victim, struct index *known, size_t first, uint64_t deadline)
 {
 	size_t kept = first;
 	int result = 0;
@@ -87,6 +81,7 @@ static int wait_for_all(struct victim *victim, size_t first, uint64_t deadline)
 
 		if (waited == -ESRCH && thread->tid != victim->pid) {
 			trace_free_context(&thread->context);
+			index_remove(known, thread->tid);
 			continue;
 		}
 		if (waited == -ESRCH)
@@ -100,18 +95,18 @@ static int wait_for_all(struct victim *victim, size_t first, uint64_t deadline)
 	return result;
 }
 
-static int freeze_all(struct victim *victim, uint64_t deadline)
+static int freeze_all(struct victim *victim, struct index *known, uint64_t deadline)
 {
-	int result = seize(victim, victim->pid); /* the leader is the first */
+	int result = seize(victim, known, victim->pid); /* the leader is the first */
 	size_t waited_for = 0;
 
 	if (result == -ESRCH)
 		return fail(ESRCH, "process %d has ended, or its first thread has", victim->pid);
 	while (result >= 0) {
-		result = seize_new(victim);
+		result = seize_new(victim, known);
 		if (result < 0 || waited_for == victim->thread_count)
 			break;
-		result = wait_for_all(victim, waited_for, deadline);
+		result = wait_for_all(victim, known, waited_for, deadline);
 		waited_for = victim->thread_count;
 	}
 	return result < 0 ? result : 0;
@@ -131,10 +126,12 @@ static void let_go(struct victim *victim)
 
 int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline)
 {
+	struct index known = { 0 };
 	int result;
 
 	*victim = (struct victim){ .pid = pid };
-	result = freeze_all(victim, deadline);
+	result = freeze_all(victim, &known, deadline);
+	index_free(&known);
 	if (result < 0) {
 		let_go(victim);
 		victim_free(victim);

@@ -9,7 +9,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -31,7 +31,8 @@
 #endif
 
 #define XSAVE_LARGEST	 (64 * 1024)
-#define RELEASE_PATIENCE 0.5 /* seconds */
+#define RELEASE_PATIENCE 0.5	    /* seconds */
+#define MOST_SLEEP	 50000000UL /* nanoseconds; see sleep_until_news() */
 
 uint64_t trace_deadline(double seconds)
 {
@@ -71,17 +72,6 @@ int signal_of(int status)
 	return !status || status >> 16 || is_syscall_stop(status) ? 0 : WSTOPSIG(status);
 }
 
-/* Most stops come within microseconds: yield first, sleep later. */
-static void relax(unsigned round)
-{
-	struct timespec pause = { 0, min(20000U << min((round - min(round, 100U)) / 8, 6U), 1000000U) };
-
-	if (round < 100)
-		sched_yield();
-	else
-		nanosleep(&pause, NULL);
-}
-
 /*
  * Who traces hears of a death first and has to reap; but not our own child, which is somebody else's business here.
  * A leader is not reported before its last thread has been reaped, though it is dead.
@@ -104,25 +94,54 @@ static bool is_dead(pid_t tid)
 	return true;
 }
 
+/* The stop that it is in, if nobody has been told of it yet. -EAGAIN: it runs. */
+static int look_for_stop(pid_t tid, int *status)
+{
+	siginfo_t info = {};
+
+	if (waitid(P_PID, tid, &info, WSTOPPED | __WALL | WNOHANG) < 0 && errno != EINTR) {
+		is_dead(tid); /* a zombie is no child for who waits for stops only */
+		return -ESRCH;
+	}
+	if (info.si_pid != tid)
+		return -EAGAIN;
+	*status = info.si_status << 8 | 0x7f;
+	return 0;
+}
+
+/*
+ * The kernel sends SIGCHLD to the process of the tracer whenever a traced thread stops or dies. While it is blocked it is not lost, even
+ * if nobody would handle it, and it ends this sleep, which, unlike waitid(), ends by itself, too.
+ * Two things are not told so, and are seen late: the death of a first thread whose process was cloned with another signal for its end,
+ * if its last thread was not ours; and all of it, if whoever started us had SIGCHLD ignored (main() sees to that).
+ */
+static void sleep_until_news(const sigset_t *news, uint64_t nanoseconds)
+{
+	uint64_t most = min(nanoseconds, MOST_SLEEP);
+	struct timespec patience = { 0, (long)most };
+
+	sigtimedwait(news, NULL, &patience);
+}
+
 int wait_for_stop(pid_t tid, uint64_t deadline, int *status)
 {
-	for (unsigned round = 0;; round++) {
-		siginfo_t info = {};
+	int result = look_for_stop(tid, status);
+	sigset_t news, before;
+	uint64_t now;
 
-		if (waitid(P_PID, tid, &info, WSTOPPED | __WALL | WNOHANG) < 0 && errno != EINTR) {
-			is_dead(tid); /* a zombie is no child for who waits for stops only */
-			return -ESRCH;
-		}
-		if (info.si_pid == tid) {
-			*status = info.si_status << 8 | 0x7f;
-			return 0;
-		}
-		if (round % 64 == 63 && is_dead(tid))
-			return -ESRCH;
-		if (monotonic_time() > deadline)
-			return is_dead(tid) ? -ESRCH : -ETIMEDOUT;
-		relax(round);
+	if (result != -EAGAIN)
+		return result;
+	sigemptyset(&news);
+	sigaddset(&news, SIGCHLD);
+	pthread_sigmask(SIG_BLOCK, &news, &before);
+	while ((result = look_for_stop(tid, status)) == -EAGAIN) {
+		now = monotonic_time();
+		if (now >= deadline)
+			break;
+		sleep_until_news(&news, deadline - now);
 	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return result != -EAGAIN ? result : is_dead(tid) ? -ESRCH : -ETIMEDOUT;
 }
 
 int trace_reap(struct traced_thread *thread, uint64_t deadline)

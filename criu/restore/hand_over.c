@@ -44,14 +44,21 @@ int restore_guard(void *context)
 	return result;
 }
 
-static int take_threads(struct task *task)
+static int interrupt_threads(struct task *task)
 {
 	struct traced_thread *threads = task->victim->threads;
-	uint64_t deadline = trace_deadline(PATIENCE);
 	int result = trace_interrupt(&threads[0]);
 
 	for (size_t i = 1; !result && i < task->thread_count; i++)
 		result = trace_seize(&threads[i], task->threads[i], false);
+	return result == -ESRCH ? fail(0, "a thread died while it was being restored") : result;
+}
+
+static int await_threads(struct task *task, uint64_t deadline)
+{
+	struct traced_thread *threads = task->victim->threads;
+	int result = 0;
+
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = trace_wait(&threads[i], deadline) ?: trace_exit_kill(&threads[i], true);
 	return result == -ESRCH ? fail(0, "a thread died while it was being restored") : result;
@@ -107,19 +114,31 @@ static int give_registers(struct task *task, size_t index)
 	return result;
 }
 
+static int hand_over(struct restore *restore, struct task *task, uint64_t deadline)
+{
+	int result = await_threads(task, deadline) ?: make_last_calls(restore, task);
+
+	for (size_t i = 0; !result && i < task->thread_count; i++)
+		result = give_registers(task, i);
+	return result;
+}
+
+/* All are interrupted before the first is waited for: they stop while we work. */
 int restore_hand_over(void *context)
 {
 	struct restore *restore = context;
 	struct task *task;
-	int result = 0;
+	int result;
 
 	for_each_task(task, &restore->snapshot)
 	{
-		if (task->state == TASK_DEAD)
-			continue;
-		result = take_threads(task) ?: make_last_calls(restore, task);
-		for (size_t i = 0; !result && i < task->thread_count; i++)
-			result = give_registers(task, i);
+		result = task->state == TASK_DEAD ? 0 : interrupt_threads(task);
+		if (result)
+			return fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	for_each_task(task, &restore->snapshot)
+	{
+		result = task->state == TASK_DEAD ? 0 : hand_over(restore, task, trace_deadline(PATIENCE));
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}

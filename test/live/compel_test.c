@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -498,6 +499,37 @@ static void stormed(void)
 	end(pid);
 }
 
+/* Who waits for a stop sleeps until it comes, or until the deadline. */
+static void late_stop(void)
+{
+	pid_t pid = start_victim(tale, wait_in_vfork);
+	struct rusage before, after;
+	uint64_t began = microseconds(), waited;
+	struct victim victim;
+	long switches;
+	int result = victim_freeze(&victim, pid, trace_deadline(0.1));
+
+	waited = microseconds() - began;
+	check(result == -ETIMEDOUT && waited > 90000 && waited < 900000,
+	      "a thread that does not stop in time", "%s after %lu us", strerror(-result),
+	      (unsigned long)waited);
+	failure_clear();
+	end(pid);
+	pid = start_victim(tale, wait_in_vfork);
+	getrusage(RUSAGE_SELF, &before);
+	began = microseconds();
+	result = victim_freeze(&victim, pid, trace_deadline(5));
+	waited = microseconds() - began;
+	getrusage(RUSAGE_SELF, &after);
+	switches = after.ru_nvcsw - before.ru_nvcsw;
+	check(!result && waited > VFORK_MILLISECONDS * 1000 / 2 && switches < 40,
+	      "who waits for a stop sleeps", "%s after %lu us and %ld times", strerror(-result),
+	      (unsigned long)waited, switches);
+	victim_thaw(&victim);
+	victim_free(&victim);
+	end(pid);
+}
+
 static void growing_threads(void)
 {
 	pid_t pid = start_victim(tale, grow_threads);
@@ -663,6 +695,7 @@ int main(int count_of_arguments, char **arguments)
 	visit_and_check("threads, memory, a child", do_everything, 20);
 	growing_threads();
 	stormed();
+	late_stop();
 	stopped_process();
 	thaw_stopped();
 	signals_while_frozen();

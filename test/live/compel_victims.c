@@ -564,3 +564,16 @@ void be_stormed(struct tale *tale)
 		tale->ticks[0]++;
 	}
 }
+
+/* ---- what cannot be stopped at once ---- */
+
+void wait_in_vfork(struct tale *tale)
+{
+	for (;; usleep(1000)) {
+		if (vfork())
+			continue;
+		tale->is_ready = 1;
+		usleep(VFORK_MILLISECONDS * 1000);
+		_exit(0);
+	}
+}

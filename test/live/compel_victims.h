@@ -58,5 +58,7 @@ void have_little_code(struct tale *tale);  /* no libc, no vdso, no stack: nothin
 void have_little_stack(struct tale *tale); /* the stack pointer near the end of what is mapped */
 void handle_signals(struct tale *tale);
 void be_stormed(struct tale *tale); /* by signals of timers, all the time */
+#define VFORK_MILLISECONDS 1000
+void wait_in_vfork(struct tale *tale); /* nothing but a SIGKILL interrupts it while the child sleeps */
 
 #endif
