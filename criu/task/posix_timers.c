@@ -395,8 +395,8 @@ static void set_timer(const struct task *task, const PosixTimerEntry *timer, str
 	};
 	int64_t last = has_signal_waiting(task, timer) ? last_time(timer) : 0;
 
-	if (!last && !timer->vsec && !timer->vnsec)
-		return;
+	if (!last && !timer->vsec && !timer->vnsec && !timer->isec && !timer->insec)
+		return; /* one of CPU time that is disarmed keeps its interval */
 	if (last)
 		value.it_value = (struct timespec){ last / SECOND, last % SECOND };
 	call(calls, "set a timer", SYS_timer_settime, timer->it_id, last ? TIMER_ABSTIME : 0,

@@ -1,5 +1,10 @@
 /*
  * timers.c - interval timers: setitimer(2) and alarm(2). Those of timer_create(2): posix_timers.c.
+ *
+ * ITIMER_REAL with an interval stands still from the moment it runs out until a SIGALRM leaves the process's queue, whoever sent that: only
+ * then does the kernel set it again. getitimer() tells a value of 0 and the interval meanwhile. If the signal is thrown away (SIG_IGN)
+ * the timer is dead: it keeps its interval, and goes on when somebody else's SIGALRM is taken (all seen on Linux 6.18).
+ * The timers of CPU time set themselves again; with a value of 0 they are disarmed, and keep their interval, too.
  */
 #include <errno.h>
 #include <signal.h>
@@ -9,6 +14,8 @@
 #include "compel.h"
 #include "image/message.h"
 #include "task/part.h"
+
+#define SECOND 1000000 /* microseconds */
 
 static const struct {
 	int which;
@@ -36,7 +43,7 @@ static bool has_alarm_waiting(const SignalQueueEntry *queue)
 
 /*
  * The timer of real time goes on while all else stands still. Here SIGALRM waits (pending_signals.c has looked): if the timer has run
- * out by now, that signal stands for it, too, and it must not go off again.
+ * out by now, that signal stands for it, too, and it must not go off again before that is taken.
  */
 static int forget_spent_alarm(struct task *task, ItimerEntry *entry)
 {
@@ -45,12 +52,22 @@ static int forget_spent_alarm(struct task *task, ItimerEntry *entry)
 	struct itimerval now;
 	int result;
 
-	if (entry->isec || entry->iusec || !has_alarm_waiting(task->cores[0]->tc->signals_s))
+	if (!has_alarm_waiting(task->cores[0]->tc->signals_s))
 		return 0;
 	result = victim_call(task->victim, &again, 1) ?: victim_read(task->victim, there, &now, sizeof(now));
 	if (!result && !now.it_value.tv_sec && !now.it_value.tv_usec)
 		entry->vsec = entry->vusec = 0;
 	return result;
+}
+
+/* It had run out before its queue was read, and no signal is there. criu 4.2 would let it go on: to it, it is not set. */
+static void note_dead(const struct task *task, ItimerEntry *entry)
+{
+	if (entry->vsec || entry->vusec || (!entry->isec && !entry->iusec) ||
+	    has_alarm_waiting(task->cores[0]->tc->signals_s))
+		return;
+	message_set(entry, dead_interval, entry->isec * SECOND + entry->iusec);
+	entry->isec = entry->iusec = 0;
 }
 
 static int hear(struct task *task, size_t thread, const struct call_list *calls)
@@ -76,6 +93,7 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 		entry->vsec = value->it_value.tv_sec;
 		entry->vusec = value->it_value.tv_usec;
 	}
+	note_dead(task, entries->real);
 	return forget_spent_alarm(task, entries->real);
 }
 
@@ -86,10 +104,37 @@ static int check(const struct task *task, size_t thread)
 					entries ? entries->prof : NULL };
 
 	for (size_t i = 0; entries && i < array_size(values); i++)
-		if (values[i]->iusec >= 1000000 || values[i]->vusec >= 1000000 ||
-		    values[i]->isec > INT64_MAX || values[i]->vsec > INT64_MAX)
+		if (values[i]->iusec >= SECOND || values[i]->vusec >= SECOND || values[i]->isec > INT64_MAX ||
+		    values[i]->vsec > INT64_MAX || values[i]->dead_interval > INT64_MAX)
 			return fail(EINVAL, "the image holds an impossible interval timer");
 	return 0;
+}
+
+/*
+ * Makes our own timer, which is the task's, run out and throws its signal away. The newborn does this itself, alone and with all signals
+ * blocked: no list of calls could wait for it.
+ */
+static void make_dead(uint64_t interval)
+{
+	struct itimerval times = { { interval / SECOND, interval % SECOND }, { 0, 1 } };
+
+	signal(SIGALRM, SIG_DFL);
+	setitimer(ITIMER_REAL, &times, NULL);
+	do
+		getitimer(ITIMER_REAL, &times);
+	while (times.it_value.tv_sec || times.it_value.tv_usec);
+	signal(SIGALRM, SIG_IGN);
+	signal(SIGALRM, SIG_DFL);
+}
+
+/*
+ * One that has run out runs out again, at once: its signal stands for the one that pending_signals.c has put back, if that is there.
+ * criu 4.2 saves the timer after the queue, so it may be missing in its images.
+ */
+static bool runs_out_at_once(size_t timer, const ItimerEntry *value)
+{
+	return timers[timer].which == ITIMER_REAL && !value->vsec && !value->vusec &&
+	       (value->isec || value->iusec);
 }
 
 static void make(const struct task *task, size_t thread, struct call_list *calls)
@@ -102,13 +147,18 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	values[0] = entries->real;
 	values[1] = entries->virt;
 	values[2] = entries->prof;
+	if (entries->real->dead_interval && !entries->real->vsec && !entries->real->vusec)
+		make_dead(entries->real->dead_interval);
 	for (size_t i = 0; i < array_size(timers); i++) {
 		struct itimerval value = {
 			.it_interval = { values[i]->isec, values[i]->iusec },
 			.it_value = { values[i]->vsec, values[i]->vusec },
 		};
 
-		if (value.it_value.tv_sec || value.it_value.tv_usec)
+		if (runs_out_at_once(i, values[i]))
+			value.it_value.tv_usec = 1;
+		if (value.it_value.tv_sec || value.it_value.tv_usec || value.it_interval.tv_sec ||
+		    value.it_interval.tv_usec)
 			call(calls, "set an interval timer", SYS_setitimer, timers[i].which,
 			     calls_bytes(calls, &value, sizeof(value)), 0);
 	}

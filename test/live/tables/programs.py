@@ -46,6 +46,12 @@ ROWS = [
 	Row("signals-hard", "signals_hard", peer_fails={
 		"restore": "it lowers the limit before it puts back what is waiting"}),
 	Row("timers", "timers", unprivileged=True),
+	Row("timers-run-out-waiting", "timers_run_out", arguments=("waiting",), unprivileged=True),
+	Row("timers-run-out-sent", "timers_run_out", arguments=("sent",), unprivileged=True),
+	Row("timers-run-out-dead", "timers_run_out", arguments=("dead",), peer_fails={
+		"dump": "its image does not tell it from one that ran out while it was dumped", "restore": "it does not know the interval"}),
+	Row("timers-run-out-disarmed", "timers_run_out", arguments=("disarmed",), peer_fails={
+		"dump": "it loses the interval of a POSIX timer", "restore": "it arms them"}),
 	Row("timers-storm", "timers_storm", pause=0.1, unprivileged=True, peer_fails={
 		"dump": "it loses timers that go off while it dumps"}),
 	Row("timers-posix", "timers_posix", pause=0.4, unprivileged=True, peer_fails={

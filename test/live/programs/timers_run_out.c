@@ -1,0 +1,192 @@
+/*
+ * timers_run_out.c - setitimer() timers that have run out and stand still, with an interval. ITIMER_REAL goes on when its SIGALRM is taken,
+ * and does not before: it must tick again after the restore, exactly if it would have.
+ *
+ * usage: timers_run_out DIRECTORY waiting|sent|dead|disarmed
+ *   waiting	SIGALRM is blocked, and the timer's own waits
+ *   sent	… and somebody else's waits in its place
+ *   dead	the waiting SIGALRM was thrown away (SIG_IGN): it never ticks again, until somebody sends one
+ *   disarmed	timers of CPU time that keep an interval, and do not go
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "live.h"
+
+#define EVERY 20000 /* microseconds */
+
+static volatile sig_atomic_t ticks, last_code;
+static struct itimerspec told;
+static timer_t timer;
+
+static void on_alarm(int signo, siginfo_t *facts, void *context)
+{
+	ticks++;
+	last_code = facts->si_code;
+}
+
+static void mask_alarm(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	live_check(sigprocmask(how, &set, NULL) == 0, "sigprocmask: %m");
+}
+
+static void handle_alarm(void)
+{
+	struct sigaction action = { .sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO | SA_RESTART };
+
+	live_check(sigaction(SIGALRM, &action, NULL) == 0, "sigaction: %m");
+}
+
+static void set(int which, long value, long interval)
+{
+	struct itimerval times = { { 0, interval }, { 0, value } };
+
+	live_check(setitimer(which, &times, NULL) == 0, "setitimer: %m");
+}
+
+static void verify(int which, long value, long interval)
+{
+	struct itimerval times;
+
+	live_check(getitimer(which, &times) == 0, "getitimer: %m");
+	live_check(times.it_value.tv_sec == 0 && times.it_value.tv_usec == value &&
+			   times.it_interval.tv_sec == 0 && times.it_interval.tv_usec == interval,
+		   "timer %d: %ld.%06ld s left, interval %ld.%06ld", which, times.it_value.tv_sec,
+		   times.it_value.tv_usec, times.it_interval.tv_sec, times.it_interval.tv_usec);
+}
+
+static bool is_waiting(void)
+{
+	sigset_t pending;
+
+	sigpending(&pending);
+	return sigismember(&pending, SIGALRM);
+}
+
+static void verify_real(bool waits)
+{
+	verify(ITIMER_REAL, 0, EVERY);
+	live_check(is_waiting() == waits, "SIGALRM %s", waits ? "does not wait" : "waits");
+	live_check(!ticks, "SIGALRM was taken %d times", ticks);
+}
+
+static void run_out(void)
+{
+	mask_alarm(SIG_BLOCK);
+	set(ITIMER_REAL, EVERY, EVERY);
+	live_sleep(3 * EVERY / 1e6);
+	verify_real(true);
+}
+
+static void waiting(void)
+{
+	run_out();
+}
+
+static void sent(void)
+{
+	mask_alarm(SIG_BLOCK);
+	live_check(kill(getpid(), SIGALRM) == 0, "kill: %m");
+	run_out();
+}
+
+static void dead(void)
+{
+	run_out();
+	signal(SIGALRM, SIG_IGN);
+	handle_alarm();
+	verify_real(false);
+}
+
+/* timer_create(): whatever this kernel says of it now, it must say again. */
+static struct itimerspec ask(void)
+{
+	struct itimerspec times;
+
+	live_check(timer_gettime(timer, &times) == 0, "timer_gettime: %m");
+	return times;
+}
+
+static void disarmed(void)
+{
+	struct itimerspec times = { { 0, EVERY * 1000 }, { 0, 0 } };
+
+	live_check(timer_create(CLOCK_PROCESS_CPUTIME_ID, &(struct sigevent){ .sigev_notify = SIGEV_NONE },
+				&timer) == 0 &&
+			   timer_settime(timer, 0, &times, NULL) == 0,
+		   "timer_create: %m");
+	told = ask();
+	set(ITIMER_VIRTUAL, 0, EVERY);
+	set(ITIMER_PROF, 0, 2 * EVERY);
+}
+
+static void must_tick(int code)
+{
+	mask_alarm(SIG_UNBLOCK);
+	live_check(ticks == 1 && last_code == code, "%d signals at once, code %d", ticks, last_code);
+	live_sleep(10 * EVERY / 1e6);
+	live_check(ticks >= 5 && ticks <= 12, "%d ticks in the time of 10", ticks);
+}
+
+static void verify_disarmed(void)
+{
+	verify(ITIMER_VIRTUAL, 0, EVERY);
+	verify(ITIMER_PROF, 0, 2 * EVERY);
+	struct itimerspec now = ask();
+	live_check(!memcmp(&now, &told, sizeof(now)), "POSIX timer: interval %ld ns, was %ld",
+		   now.it_interval.tv_nsec, told.it_interval.tv_nsec);
+}
+
+static void finish_dead(void)
+{
+	verify_real(false);
+	mask_alarm(SIG_UNBLOCK);
+	live_sleep(3 * EVERY / 1e6);
+	verify_real(false);
+	kill(getpid(), SIGALRM);
+	must_tick(SI_USER);
+}
+
+static void finish_waiting(void)
+{
+	verify_real(true);
+	must_tick(SI_KERNEL);
+}
+
+static void finish_sent(void)
+{
+	verify_real(true);
+	must_tick(SI_USER);
+}
+
+static const struct {
+	const char *name;
+	void (*set_up)(void), (*finish)(void);
+} states[] = {
+	{ "waiting", waiting, finish_waiting },
+	{ "sent", sent, finish_sent },
+	{ "dead", dead, finish_dead },
+	{ "disarmed", disarmed, verify_disarmed },
+};
+
+int main(int argc, char **argv)
+{
+	live_begin(argc, argv);
+	handle_alarm();
+	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+		if (!strcmp(states[i].name, argv[2])) {
+			states[i].set_up();
+			live_ready();
+			live_wait_stop();
+			states[i].finish();
+		}
+	return live_finish();
+}
