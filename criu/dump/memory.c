@@ -1,6 +1,6 @@
 /*
- * memory.c - saves the pages of all tasks: private memory by task, shared anonymous memory once. What the parent snapshot has
- * is left to it.
+ * memory.c - saves the pages of all tasks: private memory by task, then shared memory, once. What the parent snapshot has is left to
+ * it. So pages-1.img is the first task's, as tools expect that know one process and one image of pages.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -141,7 +141,6 @@ int dump_memory(void *context)
 	tracking_look_again(&dump->tracking);
 	dump->next_pages_id = 1;
 	dump->pages.expected = count_resident(&dump->snapshot);
-	result = dump_shared_memory(dump);
 	for_each_task(task, &dump->snapshot)
 	{
 		if (result || task->state == TASK_DEAD)
@@ -150,6 +149,7 @@ int dump_memory(void *context)
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
+	result = result ?: dump_shared_memory(dump);
 	dump->memory_ended = monotonic_time();
 	log_info("saved %llu pages of tasks and %llu of shared memory; %llu were zero, %llu unchanged",
 		 (unsigned long long)dump->pages.written, (unsigned long long)dump->shared_pages.written,

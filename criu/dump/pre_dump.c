@@ -172,11 +172,10 @@ static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
 int pre_dump_save(void *context)
 {
 	struct dump *dump = context;
-	int result;
+	int result = 0;
 
 	dump->memory_began = monotonic_time();
 	dump->next_pages_id = 1;
-	result = dump_shared_memory(dump);
 	for (size_t i = 0; !result && i < dump->pre_dumped_count; i++) {
 		const struct task *task = dump->pre_dumped[i].tracked.task;
 
@@ -184,6 +183,7 @@ int pre_dump_save(void *context)
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
+	result = result ?: dump_shared_memory(dump);
 	dump->memory_ended = monotonic_time();
 	return result;
 }

@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 
+from harness import chains
 from harness.cell import Failure, Skip
 from harness.row import Row
 
@@ -43,7 +44,27 @@ def decoded_by_crit(cell, dumper, _restorer):
 			raise Failure(f"{' '.join(command)}: {run.stdout[-1000:]}")
 
 
+def pages_id(images, name):
+	return chains.read_pagemap(images, name)[0]
+
+
+def order_of_pages(cell, dumper, _restorer):
+	"""Tools that know one process and one image of pages look into pages-1.img: it is the first process's."""
+	cell.start()
+	cell.wait_ready()
+	for action, images in ((cell.pre_dump, "pre"), (cell.dump, "images")):
+		action(dumper, cell.new_images(images))
+		shared = [pages_id(cell.path(images), name) for name in os.listdir(cell.path(images)) if name.startswith("pagemap-shmem-")]
+		private = [pages_id(cell.path(images), name) for name in os.listdir(cell.path(images))
+			   if name.startswith("pagemap-") and not name.startswith("pagemap-shmem-")]
+		if len(private) != 3 or not shared:
+			raise Failure(f"{images}: the wrong images: {sorted(os.listdir(cell.path(images)))}")
+		if pages_id(cell.path(images), f"pagemap-{cell.root}.img") != 1 or max(private) > min(shared):
+			raise Failure(f"{images}: private memory is in {private}, shared memory in {shared}")
+
+
 ROWS = [
+	Row("images-pages-order", "memory_shared", run=order_of_pages, modes=("ours",)),
 	Row("images-private", "counter", run=private, modes=("ours", "peer"),
 	    peer_fails={"dump": "it makes no directory, and its images can be read by all"}),
 	Row("images-crit", "pipes", arguments=("anonymous",), run=decoded_by_crit, modes=("ours", "peer")),
