@@ -111,6 +111,8 @@ struct snapshot {
 	size_t lock_count;
 	struct terminals *terminals;	  /* files/terminal.h */
 	struct held_pipes *pipes, *fifos; /* restore: files/pipe_content.h */
+	bool is_of_another;		  /* restore: another criu has made it, and leaves out empty images */
+	bool lacks_tables; /* restore: there is a task of which it has written no descriptors */
 };
 
 void snapshot_init(struct snapshot *snapshot);

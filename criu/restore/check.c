@@ -371,11 +371,45 @@ static int check_sharing(const struct snapshot *snapshot)
 	return result;
 }
 
+static void note_used_files(const struct task *task, struct index *used)
+{
+	index_set(used, task->mm->exe_file_id, used);
+	index_set(used, task->fs->cwd_id, used);
+	index_set(used, task->fs->root_id, used);
+	for (size_t i = 0; i < task->vmas.count; i++)
+		if (task->vmas.items[i].status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
+			index_set(used, task->vmas.items[i].object, used);
+}
+
+/* A table of descriptors that was left out was empty, or it is lost: then there are files that nobody has. */
+static int check_lost_tables(const struct snapshot *snapshot)
+{
+	struct index used = { 0 };
+	const struct task *task;
+	int result = 0;
+
+	if (!snapshot->lacks_tables)
+		return 0;
+	for_each_task(task, snapshot) if (task->state != TASK_DEAD) note_used_files(task, &used);
+	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
+		const struct file *file = snapshot->files[i];
+
+		/* Of memory without a name, mappings no longer say which file they had. */
+		if (file->holder || file->is_only_path || file->kind == &file_kind_memfd ||
+		    index_find(&used, file->id))
+			continue;
+		result = fail(ENOENT, "an image fdinfo-N.img is missing: nobody has file %u of files.img",
+			      file->id);
+	}
+	index_free(&used);
+	return result;
+}
+
 int restore_check(void *context)
 {
 	struct restore *restore = context;
 	struct task *task;
-	int result = check_sharing(&restore->snapshot);
+	int result = check_sharing(&restore->snapshot) ?: check_lost_tables(&restore->snapshot);
 
 	if (result)
 		return result;

@@ -250,18 +250,22 @@ int restore_load(void *context)
 	image_free(inventory);
 	result = page_chain_open_locked(&restore->chain, snapshot->images, IMAGES_ARE_READ) ?:
 			 load_tree(snapshot);
+	if (result)
+		return result;
+	snapshot->is_of_another = !page_chain_snapshot(restore->chain, 0);
 	for_each_task(task, snapshot)
 	{
-		if (!result)
-			result = load_task(snapshot, task);
+		result = load_task(snapshot, task);
 		if (result)
 			return fail_in(result, "process %d", task->pid);
 		snapshot->thread_count += task->state == TASK_DEAD ? 0 : task->thread_count;
 	}
-	result = result ?: files_load(snapshot);
+	result = files_load(snapshot);
+	if (result)
+		return result;
 	for_each_task(task, snapshot)
 	{
-		if (!result && task->state != TASK_DEAD)
+		if (task->state != TASK_DEAD)
 			result = load_memory(restore, task);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
