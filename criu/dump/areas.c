@@ -157,6 +157,53 @@ static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 	return describe_anonymous(dump, task, vma, VMA_REGULAR | VMA_ANON_PRIVATE);
 }
 
+/*
+ * What /proc/PID/map_files leads to, if somebody in the tree has opened it. To the format it is a memfd, and its mappings are those of a
+ * file, as criu 4.2.1 has them: a mapping of shared memory would be another object to it.
+ */
+static int describe_opened(struct dump *dump, struct task *task, struct vma *vma,
+			   struct shared_memory *object)
+{
+	uint32_t *file = &object->mapped_file[vma->may_write];
+	char link[64];
+	int result = 0;
+
+	vma->status = (vma->status & ~VMA_ANON_SHARED) | VMA_FILE_SHARED | VMA_MEMFD;
+	vma->flags &= ~MAP_ANONYMOUS;
+	vma->file_flags = vma->may_write ? O_RDWR : O_RDONLY;
+	vma->object_size = 0; /* memfd.img says it */
+	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start,
+		 (unsigned long long)vma->end);
+	if (!*file)
+		result = files_add_path(&dump->snapshot, task, link, vma->file_flags, file);
+	vma->object = *file;
+	return result;
+}
+
+int dump_describe_opened_areas(struct dump *dump)
+{
+	struct snapshot *snapshot = &dump->snapshot;
+	struct index opened = { 0 };
+	struct task *task;
+	int result = 0;
+
+	for (size_t i = 0; i < snapshot->shared_count; i++)
+		if (snapshot->shared[i].is_anonymous && snapshot->shared[i].memfd)
+			index_set(&opened, snapshot->shared[i].id, &snapshot->shared[i]);
+	for_each_task(task, snapshot) for (size_t i = 0; !result && i < task->vmas.count; i++)
+	{
+		struct vma *vma = &task->vmas.items[i];
+		struct shared_memory *object = vma->status & VMA_ANON_SHARED ?
+						       index_find(&opened, vma->object) :
+						       NULL;
+
+		if (object)
+			result = describe_opened(dump, task, vma, object);
+	}
+	index_free(&opened);
+	return result;
+}
+
 /* The parts of the vvar area are one mapping to the format, as they were to older kernels. */
 static void join_vvar(struct vmas *vmas)
 {

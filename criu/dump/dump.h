@@ -57,7 +57,8 @@ void dump_forget_ahead(void *dump);
 /* areas.c: what each mapping is */
 int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards);
 int dump_describe_areas(struct dump *dump, struct task *task);
-void dump_area_entries(struct task *task); /* into task->mm */
+int dump_describe_opened_areas(struct dump *dump); /* when all open files are known */
+void dump_area_entries(struct task *task);	   /* into task->mm */
 /* ask.c: what only the tasks themselves can tell */
 int dump_ask(void *dump);
 void dump_leave(void *dump);

@@ -256,7 +256,7 @@ int dump_look(void *context)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	dump_forget_ahead(dump);
-	result = check_sharing(dump) ?: files_collect(&dump->snapshot);
+	result = check_sharing(dump) ?: files_collect(&dump->snapshot) ?: dump_describe_opened_areas(dump);
 	if (!result && refusals())
 		return -EOPNOTSUPP;
 	return result;

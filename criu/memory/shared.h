@@ -21,6 +21,8 @@ struct shared_memory {
 	/* dump: what tells objects apart */
 	dev_t device;
 	ino_t inode;
+	uint32_t mapped_file
+		[2]; /* without a name, but open: ids of files to map it from, read-only and writable; 0: none yet */
 
 	/* restore */
 	bool has_size; /* an image says its size; else mappings do */

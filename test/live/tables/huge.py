@@ -127,5 +127,7 @@ ROWS = [
 	memfd("executed", peer_fails={"restore": "it runs programs from files only"}),
 	memfd("nameless", peer_fails={"restore": "it makes a memfd of it"}),
 	memfd("owner"),
+	*[Row("mapped-as-file-" + kind, "mapped_as_file", arguments=(kind,)) for kind in ("both", "protected", "rest", "child", "named")],
+	Row("mapped-as-file-huge", "mapped_as_file", arguments=("huge",), run=pooled(8), modes=MODES),
 	Row("memfd-truncated", "memfd", arguments=("mapped",), run=bad_input.images_truncated, modes=("ours",), timeout=120),
 ]

@@ -63,7 +63,35 @@ def order_of_pages(cell, dumper, _restorer):
 			raise Failure(f"{images}: private memory is in {private}, shared memory in {shared}")
 
 
+MAP_SHARED, MEMFD = 1, 18
+
+
+def shared_mappings(images, pid):
+	"""Of each: what it is, how it is mapped, and the name of the memory that its file leads to."""
+	entries = chains.records(chains.read(images, "files.img"))
+	files = {chains.field(entry, 2): chains.field(entry, 20, b"") for entry in entries if chains.field(entry, 1) == MEMFD}
+	names = {chains.field(inode, 7): chains.field(inode, 1) for inode in chains.records(chains.read(images, "memfd.img"))}
+	mm, = chains.records(chains.read(images, f"mm-{pid}.img"))
+	areas = [dict((number, value) for number, value, _ in chains.fields(area)) for kind, area, _ in chains.fields(mm) if kind == 14]
+	return [{"offset": area[3], "protection": area[5], "flags": area[6], "status": area[7], "opened": area.get(10),
+		 "memory": names.get(chains.field(files.get(area[4], b""), 5))} for area in areas if area[6] & MAP_SHARED]
+
+
+def as_the_peer_has_it(cell, dumper, restorer):
+	"""Shared anonymous memory that is open as a file is written as criu 4.2.1 writes it."""
+	cell.start()
+	cell.wait_ready()
+	found = []
+	for criu, images in ((dumper, "images1"), (restorer, "images2")):
+		cell.dump(criu, cell.new_images(images), ["-R"])
+		found.append(shared_mappings(cell.path(images), cell.root))
+	if not found[0] or found[0] != found[1]:
+		raise Failure(f"{found[0]}, the peer's {found[1]}")
+	cell.finish()
+
+
 ROWS = [
+	Row("images-mapped-as-file", "mapped_as_file", arguments=("rest",), run=as_the_peer_has_it, modes=("ours-to-peer",)),
 	Row("images-pages-order", "memory_shared", run=order_of_pages, modes=("ours",)),
 	Row("images-private", "counter", run=private, modes=("ours", "peer"),
 	    peer_fails={"dump": "it makes no directory, and its images can be read by all"}),
