@@ -54,10 +54,30 @@ static int run_command(const struct options *options)
 	return result ? result : command->run(options);
 }
 
-static void report_usage(void)
+/*
+ * What went wrong before the log was open belongs into it, too: programs that run criu read nothing else. That it cannot be opened
+ * is no second message for anybody.
+ */
+static void complete_log(const struct options *options)
+{
+	int level = log_level;
+
+	if (options->log_file && !log_is_file()) {
+		log_level = 0;
+		if (options->log_file[0] == '/')
+			log_open(AT_FDCWD, options->log_file);
+		else
+			open_log(options);
+		log_level = level;
+	}
+	failure_log();
+}
+
+static void report_usage(const struct options *options)
 {
 	char text[4096];
 
+	complete_log(options);
 	failure_report(text, sizeof(text), NULL, NULL);
 	fputs(text, stderr);
 }
@@ -81,7 +101,8 @@ static void report(const struct options *options)
 	autofree char *headline = headline_of(options), *log = NULL;
 	char text[32768];
 
-	if (log_descriptor() != STDERR_FILENO)
+	complete_log(options);
+	if (log_is_file())
 		log = format_text("%s%s%s", options->log_file[0] == '/' ? "" : work_directory(options),
 				  options->log_file[0] == '/' ? "" : "/", options->log_file);
 	failure_report(text, sizeof(text), headline, log);
@@ -100,7 +121,7 @@ int main(int argc, char **argv)
 	signal(SIGXFSZ, SIG_IGN);
 	result = options_parse(&options, argc, argv);
 	if (result < 0)
-		report_usage();
+		report_usage(&options);
 	else if (result == 0) {
 		result = run_command(&options);
 		if (result < 0) {

@@ -15,7 +15,10 @@
 struct failure {
 	atomic_int owner; /* whose failure it is; 0: none yet. The first one wins, others are only logged */
 	int error;
-	char text[2048]; /* the places and the cause, "place: place: cause" */
+	char text[2048];  /* the places and the cause, "place: place: cause" */
+	const char *file; /* the line of the source that has found the cause */
+	int line;
+	bool is_in_log; /* as the text stands here */
 	char advice[512];
 	atomic_int refusals;
 	atomic_size_t refused_length;
@@ -48,13 +51,13 @@ static bool owns_record(void)
 }
 
 /* The report goes to stderr. Where the log does too, it says the same only to somebody who wants to see when. */
-static void log_failure(const char *sentence, bool will_be_reported)
+static void log_failure(const char *file, int line, const char *sentence, bool will_be_reported)
 {
-	if (!will_be_reported || log_descriptor() != STDERR_FILENO || log_level >= LOG_INFORMATION)
-		log_error("%s", sentence);
+	if (!will_be_reported || log_is_file() || log_level >= LOG_INFORMATION)
+		log_line_at(file, line, LOG_ERROR, "%s", sentence);
 }
 
-int fail(int error, const char *format, ...)
+int fail_at(const char *file, int line, int error, const char *format, ...)
 {
 	char sentence[1024];
 	va_list arguments;
@@ -68,10 +71,13 @@ int fail(int error, const char *format, ...)
 	if (error && error != EINVAL)
 		snprintf(sentence + length, sizeof(sentence) - length, ": %s", strerror(error));
 	is_first = take_record();
-	log_failure(sentence, is_first);
+	log_failure(file, line, sentence, is_first);
 	if (is_first) {
 		snprintf(record->text, sizeof(record->text), "%s", sentence);
 		record->error = error ? error : EINVAL;
+		record->file = file;
+		record->line = line;
+		record->is_in_log = log_is_file();
 	}
 	return error ? -error : -EINVAL;
 }
@@ -89,6 +95,7 @@ int fail_in(int result, const char *format, ...)
 	memcpy(rest, record->text, sizeof(rest));
 	snprintf(record->text, sizeof(record->text), "%s: %.*s", place,
 		 (int)(sizeof(rest) - sizeof(place) - 2), rest);
+	record->is_in_log = false;
 	return result;
 }
 
@@ -103,7 +110,7 @@ void fail_advice(const char *format, ...)
 	va_end(arguments);
 }
 
-int refuse(const char *format, ...)
+int refuse_at(const char *file, int line_number, const char *format, ...)
 {
 	char line[512];
 	va_list arguments;
@@ -113,7 +120,7 @@ int refuse(const char *format, ...)
 	vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);
 	take_record();
-	log_failure(line, true);
+	log_failure(file, line_number, line, true);
 	length = strlen(line);
 	at = atomic_fetch_add(&record->refused_length, length + 1);
 	if (at + length + 1 < sizeof(record->refused)) {
@@ -145,6 +152,19 @@ void failure_clear(void)
 {
 	if (record)
 		memset(record, 0, sizeof(*record));
+}
+
+const char *failure_text(void)
+{
+	return record ? record->text : "";
+}
+
+void failure_log(void)
+{
+	if (!failure_text()[0] || record->is_in_log || !log_is_file())
+		return;
+	log_line_at(record->file, record->line, LOG_ERROR, "%s", record->text);
+	record->is_in_log = true;
 }
 
 void failure_report(char *text, size_t size, const char *headline, const char *log)

@@ -27,11 +27,12 @@
 void error_init(void);
 
 /*
- * Records a cause and returns -error. `error` is a positive errno value; EINVAL says nothing to a person, so for it
- * and for 0 (which returns -EINVAL) strerror() is not added to the sentence. The sentence starts in lower case and has
- * no full stop.
+ * fail(error, format, ...) records a cause and returns -error. `error` is a positive errno value; EINVAL says nothing to a
+ * person, so for it and for 0 (which returns -EINVAL) strerror() is not added to the sentence. The sentence starts in lower
+ * case and has no full stop. The log names the line of the source that calls fail().
  */
-int fail(int error, const char *format, ...) printf_like(2, 3);
+#define fail(...) fail_at(__FILE__, __LINE__, __VA_ARGS__)
+int fail_at(const char *file, int line, int error, const char *format, ...) printf_like(4, 5);
 
 /* Adds a place in front of the cause and returns `result` (which is < 0). */
 int fail_in(int result, const char *format, ...) printf_like(2, 3);
@@ -41,9 +42,10 @@ void fail_advice(const char *format, ...) printf_like(1, 2);
 
 /*
  * A refusal is a failure of which several may stand side by side: all that a tree holds and we cannot save is told at
- * once. refuse() records one line and returns -EOPNOTSUPP; the record then counts as failed.
+ * once. refuse(format, ...) records one line and returns -EOPNOTSUPP; the record then counts as failed.
  */
-int refuse(const char *format, ...) printf_like(1, 2);
+#define refuse(...) refuse_at(__FILE__, __LINE__, __VA_ARGS__)
+int refuse_at(const char *file, int line, const char *format, ...) printf_like(3, 4);
 int refusals(void); /* how many there were */
 
 bool has_failed(void);
@@ -55,5 +57,11 @@ void failure_clear(void);
  * headline the cause is the headline: "criu: --tcp-established is not supported yet".
  */
 void failure_report(char *text, size_t size, const char *headline, const char *log);
+
+/* The cause with its places; "" if nothing failed. Valid until something fails or failure_clear(). */
+const char *failure_text(void);
+
+/* Writes the cause to the log, unless it stands there with all its places: it may be older than the log. */
+void failure_log(void);
 
 #endif

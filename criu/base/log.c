@@ -25,11 +25,12 @@ int log_open(int directory, const char *path)
 	clock_gettime(CLOCK_MONOTONIC, &started);
 	if (!path)
 		return 0;
-	if (snprintf(log_name, sizeof(log_name), "%s", path) >= (int)sizeof(log_name))
+	if (strlen(path) >= sizeof(log_name))
 		return fail(ENAMETOOLONG, "cannot open the log %s", path);
 	fd = openat(directory, path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return fail(errno, "cannot open the log %s", path);
+	strcpy(log_name, path);
 	log_fd = fd;
 	return 0;
 }
@@ -58,9 +59,14 @@ int log_per_process(void)
 	fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return fail(errno, "cannot open the log %s", name);
-	log_close();
+	close(log_fd);
 	log_fd = fd;
 	return 0;
+}
+
+bool log_is_file(void)
+{
+	return log_name[0];
 }
 
 int log_descriptor(void)
@@ -78,6 +84,7 @@ void log_close(void)
 	if (log_fd > STDERR_FILENO)
 		close(log_fd);
 	log_fd = STDERR_FILENO;
+	log_name[0] = '\0';
 }
 
 static int put_time(char *line, size_t size)
@@ -90,27 +97,43 @@ static int put_time(char *line, size_t size)
 	return snprintf(line, size, "(%02ld.%06ld) ", microseconds / 1000000, microseconds % 1000000);
 }
 
-void log_line(int level, const char *format, ...)
+static void write_line(const char *start, const char *format, va_list arguments)
 {
 	char line[4096];
 	int length = 0, saved = errno;
-	va_list arguments;
 
-	if (level > log_level)
-		return;
-	if (log_level >= LOG_INFORMATION)
+	if (log_is_file() || log_level >= LOG_INFORMATION)
 		length = put_time(line, sizeof(line));
-	if (level == LOG_ERROR)
-		length += snprintf(line + length, sizeof(line) - length, "Error: ");
-	else if (level == LOG_WARNING)
-		length += snprintf(line + length, sizeof(line) - length, "Warning: ");
-	va_start(arguments, format);
+	length += snprintf(line + length, sizeof(line) - length, "%s", start);
 	length += vsnprintf(line + length, sizeof(line) - length, format, arguments);
-	va_end(arguments);
 	if (length > (int)sizeof(line) - 2)
 		length = sizeof(line) - 2;
 	line[length++] = '\n';
 	if (write(log_fd, line, length) < 0) { /* a log that cannot be written must not stop a dump */
 	}
 	errno = saved;
+}
+
+void log_line(int level, const char *format, ...)
+{
+	va_list arguments;
+
+	if (level > log_level)
+		return;
+	va_start(arguments, format);
+	write_line("", format, arguments);
+	va_end(arguments);
+}
+
+void log_line_at(const char *file, int line, int level, const char *format, ...)
+{
+	char start[256];
+	va_list arguments;
+
+	if (level > log_level)
+		return;
+	snprintf(start, sizeof(start), "%s (%s:%d): ", level == LOG_ERROR ? "Error" : "Warn ", file, line);
+	va_start(arguments, format);
+	write_line(start, format, arguments);
+	va_end(arguments);
 }

@@ -2,12 +2,18 @@
  * log.h - the log: what was done, for whoever wants to know why.
  *
  * Levels are those of `criu -v`: 1 errors, 2 warnings (default), 3 information and timestamps, 4 everything.
- * Lines begin with the time since the start, "(00.012345)", from level 3 on. Before log_open() lines at the
- * default level or below go to stderr.
+ *
+ *	(00.012345) Error (criu/dump/look.c:123): process 4711 (sh): …
+ *	(00.012345) Warn  (criu/files/pipe.c:50): nobody in the tree holds …
+ *	(00.012345) freeze the processes
+ *
+ * Programs look for "Error" and "Warn", and for the rest of this form, which is that of CRIU 4.2. The time is that since the
+ * start. It is left out where the log is stderr, below level 3. Before log_open() all lines go to stderr.
  */
 #ifndef CRIU_BASE_LOG_H
 #define CRIU_BASE_LOG_H
 
+#include <stdbool.h>
 #include "compiler.h"
 
 enum log_level { LOG_ERROR = 1, LOG_WARNING = 2, LOG_INFORMATION = 3, LOG_EVERYTHING = 4 };
@@ -18,14 +24,17 @@ extern int log_level; /* one of the two mutable globals of the program; the othe
 int log_open(int directory, const char *path);
 /* From here on this process writes to PATH.pid (--log-pid), if log_open() was given a path. */
 int log_per_process(void);
+bool log_is_file(void);	  /* and not stderr */
 int log_descriptor(void); /* for the blobs and for children that rearrange their descriptors */
 void log_move(int fd);	  /* the log's descriptor was dup'ed to `fd` */
 void log_close(void);
 
 void log_line(int level, const char *format, ...) printf_like(2, 3);
+/* An error or a warning, and the line of the source that has it to say. */
+void log_line_at(const char *file, int line, int level, const char *format, ...) printf_like(4, 5);
 
-#define log_error(...)	 log_line(LOG_ERROR, __VA_ARGS__)
-#define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
+#define log_error(...)	 log_line_at(__FILE__, __LINE__, LOG_ERROR, __VA_ARGS__)
+#define log_warning(...) log_line_at(__FILE__, __LINE__, LOG_WARNING, __VA_ARGS__)
 #define log_info(...)	 log_line(LOG_INFORMATION, __VA_ARGS__)
 /* The level is looked at first: a line that nobody reads is not formatted. */
 #define log_debug(...)                                         \

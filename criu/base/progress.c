@@ -20,7 +20,7 @@ static struct {
 
 void progress_begin(const char *journey)
 {
-	if (!isatty(STDERR_FILENO) || log_descriptor() == STDERR_FILENO)
+	if (!isatty(STDERR_FILENO) || !log_is_file())
 		return;
 	progress.journey = journey;
 	progress.next = monotonic_time() + PATIENCE;
