@@ -36,27 +36,28 @@ static const char *work_directory(const struct options *options)
 	return options->work_dir ? options->work_dir : options->images_dir ? options->images_dir : ".";
 }
 
-static int open_log(const struct options *options)
+static int open_log(const struct options *options, int (*open_it)(int directory, const char *path))
 {
 	const char *path = work_directory(options);
 	autoclose int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
 	if (directory < 0)
 		return fail(errno, "cannot open the work directory %s", path);
-	return log_open(directory, options->log_file);
+	return open_it(directory, options->log_file);
 }
 
 static int run_command(const struct options *options)
 {
 	const struct command *command = find_command(options->command);
-	int result = command->opens_log ? 0 : open_log(options);
+	int result = command->opens_log ? 0 : open_log(options, log_open);
 
 	return result ? result : command->run(options);
 }
 
 /*
- * What went wrong before the log was open belongs into it, too: programs that run criu read nothing else. That it cannot be opened
- * is no second message for anybody.
+ * What went wrong before the log was open belongs into it, too: programs that run criu read nothing else. The log may be that of
+ * another criu, which is the reason why this one failed: what stands in it stays. That it cannot be opened is no second message for
+ * anybody.
  */
 static void complete_log(const struct options *options)
 {
@@ -65,9 +66,9 @@ static void complete_log(const struct options *options)
 	if (options->log_file && !log_is_file()) {
 		log_level = 0;
 		if (options->log_file[0] == '/')
-			log_open(AT_FDCWD, options->log_file);
+			log_open_to_append(AT_FDCWD, options->log_file);
 		else
-			open_log(options);
+			open_log(options, log_open_to_append);
 		log_level = level;
 	}
 	failure_log();

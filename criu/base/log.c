@@ -18,7 +18,7 @@ static int log_fd = STDERR_FILENO;
 static char log_name[PATH_MAX]; /* "" while the log is stderr */
 static struct timespec started;
 
-int log_open(int directory, const char *path)
+static int open_log(int directory, const char *path, int how)
 {
 	int fd;
 
@@ -27,12 +27,22 @@ int log_open(int directory, const char *path)
 		return 0;
 	if (strlen(path) >= sizeof(log_name))
 		return fail(ENAMETOOLONG, "cannot open the log %s", path);
-	fd = openat(directory, path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	fd = openat(directory, path, O_WRONLY | O_CREAT | how | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return fail(errno, "cannot open the log %s", path);
 	strcpy(log_name, path);
 	log_fd = fd;
 	return 0;
+}
+
+int log_open(int directory, const char *path)
+{
+	return open_log(directory, path, O_TRUNC);
+}
+
+int log_open_to_append(int directory, const char *path)
+{
+	return open_log(directory, path, 0);
 }
 
 int log_per_process(void)

@@ -22,6 +22,8 @@ extern int log_level; /* one of the two mutable globals of the program; the othe
 
 /* path NULL: stderr. Relative to `directory` (an fd, or AT_FDCWD). 0 or -errno, recorded. */
 int log_open(int directory, const char *path);
+/* What stands in it stays: another criu may be writing to it. */
+int log_open_to_append(int directory, const char *path);
 /* From here on this process writes to PATH.pid (--log-pid), if log_open() was given a path. */
 int log_per_process(void);
 bool log_is_file(void);	  /* and not stderr */

@@ -132,8 +132,15 @@ def read_only(cell, dumper, _restorer):
 
 def meanwhile(cell, moment, action, images, other):
 	"""Options: at this moment another criu wants the directory; that it is refused does no harm."""
-	command = f"{action} -D {images}" + (f" -t {other.root}" if "dump" in action else "")
+	command = f"{action} -D {images}" + (f" -t {other.root} -o dump.log" if "dump" in action else "")
 	return at_moment(cell, moment, command, "|| :")
+
+
+def expect_log(cell, images, log, action):
+	"""The one who was refused has told so in its log, which was the log of the other one, too: that lost nothing."""
+	said = system.read_text(os.path.join(images, log))
+	if action in ("dump", "pre-dump") and ("Error" not in said or "freeze the processes: done" not in said):
+		raise Failure(f"{log}: {said}")
 
 
 def expect_refused(cell, what):
@@ -152,6 +159,7 @@ def while_dumping(action):
 		cell.dump(dumper, images, ["-R"])
 		cell.dump(dumper, images, meanwhile(cell, "post-dump", action, images, other))
 		expect_refused(cell, "written to")
+		expect_log(cell, images, "dump.log", action)
 		other.check_running()
 		other.finish()
 		restored(cell, restorer, images)
