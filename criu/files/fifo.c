@@ -97,6 +97,23 @@ static int hold(struct held_pipe *pipe, int end, const char *name)
 	return pipe->ends[end] < 0 ? fail(errno, "cannot open the named pipe %s", name) : 0;
 }
 
+/* It lies there as it was left; to write what is in it is not to be seen. Its times may be changed by its owner only. */
+static int fill(struct held_pipe *pipe, const char *name)
+{
+	struct timespec times[2];
+	struct stat before;
+	int result;
+
+	if (fstat(pipe->ends[0], &before) < 0)
+		return fail(errno, "cannot look at the named pipe %s", name);
+	result = hold(pipe, 1, name) ?: held_pipe_fill(pipe);
+	times[0] = before.st_atim;
+	times[1] = before.st_mtim;
+	if (!result && futimens(pipe->ends[0], times) < 0)
+		log_info("%s is as if it was written now: its times cannot be set (error %d)", name, errno);
+	return result;
+}
+
 static int put_content_back(struct held_pipe *pipe, const char *name)
 {
 	int kept = 0, result = hold(pipe, 0, name);
@@ -113,7 +130,7 @@ static int put_content_back(struct held_pipe *pipe, const char *name)
 	result = held_pipe_set_capacity(pipe);
 	if (result || !pipe->size)
 		return result;
-	return hold(pipe, 1, name) ?: held_pipe_fill(pipe);
+	return fill(pipe, name);
 }
 
 static int where_only(const char *name, int flags)

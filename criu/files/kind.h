@@ -36,6 +36,11 @@ struct file_kind {
 	/* Restore. Makes the open file description and returns a descriptor of it, close-on-exec. */
 	int (*open)(struct snapshot *snapshot, struct file *file);
 	/*
+	 * Restore, once for all files of the kind, when all have been opened: what could hinder that, as owners and modes. May be
+	 * NULL.
+	 */
+	int (*finish)(struct snapshot *snapshot);
+	/*
 	 * Restore, in each newborn, while all files are still open and none has its number yet: what has to be done by the
 	 * process itself. May be NULL.
 	 */

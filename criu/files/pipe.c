@@ -16,6 +16,7 @@
 #include "files/kind.h"
 #include "files/pipe_content.h"
 #include "image/message.h"
+#include "model/inode.h"
 
 static bool recognizes(const struct seen_file *seen)
 {
@@ -113,6 +114,59 @@ static int open_pipe(struct snapshot *snapshot, struct file *file)
 	return fd;
 }
 
+static void note_holders(struct snapshot *snapshot)
+{
+	const struct task *task;
+
+	for_each_task(task, snapshot) for (size_t i = 0; i < task->descriptor_count; i++)
+	{
+		const struct file *file = task->descriptors[i].file;
+		struct held_pipe *pipe;
+
+		if (file->kind != &file_kind_pipe)
+			continue;
+		pipe = held_pipe_find(&snapshot->pipes, file->entry->pipe->pipe_id);
+		if (!pipe->holder)
+			pipe->holder = task;
+	}
+}
+
+/*
+ * Images of criu 4.2.1 do not tell whose it was: as a new one, it belongs to whoever has it. So he can open it again by
+ * /proc/self/fd.
+ */
+static int set_inode(const struct held_pipe *pipe)
+{
+	const CredsEntry *creds = pipe->holder->cores[0]->thread_core->creds;
+	const PipeDataEntry *record = pipe->record;
+	bool is_told = record && record->has_uid;
+	uint32_t uid = is_told ? record->uid : creds->fsuid, gid = is_told ? record->gid : creds->fsgid;
+	int fd = pipe->ends[0];
+
+	if (inode_set_owner(fd, uid, gid) < 0) {
+		if (errno != EPERM)
+			return fail(errno, "cannot give a pipe to user %u", uid);
+		log_warning("a pipe of user %u, group %u, which process %d (%s) has, now belongs to user %u",
+			    uid, gid, pipe->holder->pid, pipe->holder->name, geteuid());
+	}
+	if ((is_told && inode_set_mode(fd, record->mode) < 0) ||
+	    (record && inode_set_times(fd, record->times) < 0))
+		return fail(errno, "cannot set mode and times of a pipe");
+	return 0;
+}
+
+/* Last: a pipe is opened again for each description, and its owner may have left himself no right to that. */
+static int set_inodes(struct snapshot *snapshot)
+{
+	int result = 0;
+
+	note_holders(snapshot);
+	for (size_t i = 0; !result && snapshot->pipes && i < snapshot->pipes->count; i++)
+		if (snapshot->pipes->items[i].holder)
+			result = set_inode(&snapshot->pipes->items[i]);
+	return result;
+}
+
 static void close_ends(struct snapshot *snapshot)
 {
 	held_pipes_close(&snapshot->pipes);
@@ -132,6 +186,7 @@ const struct file_kind file_kind_pipe = {
 	.check = check,
 	.load_more = load_contents,
 	.open = open_pipe,
+	.finish = set_inodes,
 	.close_more = close_ends,
 	.owner = owner,
 };

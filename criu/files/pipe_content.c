@@ -14,7 +14,7 @@
 #include "base/memory.h"
 #include "files/pipe_content.h"
 #include "image/message.h"
-#include "pipe-data.pb-c.h"
+#include "model/inode.h"
 
 /* ---- dump ---- */
 
@@ -89,12 +89,26 @@ void pipes_in_use_free(struct pipes_in_use *pipes)
 	free(pipes->items);
 }
 
-static int save(struct image *image, const struct pipe_in_use *pipe)
+/* A named pipe keeps its inode itself. */
+static void describe_inode(const struct stat *inode, PipeDataEntry *entry)
+{
+	message_set(entry, uid, inode->st_uid);
+	message_set(entry, gid, inode->st_gid);
+	message_set(entry, mode, inode->st_mode & 07777);
+	entry->times = inode_times(inode);
+}
+
+/* One piece alone is not taken for a packet, unless it may be one. */
+static void forget_packet(PipeDataEntry *entry)
+{
+	free(entry->packets);
+	entry->packets = NULL;
+	entry->n_packets = 0;
+}
+
+static int describe(const struct pipe_in_use *pipe, bool is_named, PipeDataEntry *entry, char **content)
 {
 	const struct seen_file *seen = pipe->file->seen;
-	PipeDataEntry entry = PIPE_DATA_ENTRY__INIT;
-	autofree char *content = NULL;
-	autofree uint32_t *packets = NULL;
 	autoclose int reader = open_reader(seen);
 	int capacity, result;
 
@@ -103,13 +117,26 @@ static int save(struct image *image, const struct pipe_in_use *pipe)
 	capacity = fcntl(reader, F_GETPIPE_SZ);
 	if (capacity < 0)
 		return fail(errno, "cannot read the capacity of %s", seen->link);
-	entry.pipe_id = pipe->id;
-	message_set(&entry, size, capacity);
-	result = copy_content(reader, capacity, &content, &entry);
-	packets = entry.packets;
-	if (entry.n_packets == 1 && !pipe->is_of_packets)
-		entry.n_packets = 0;
-	return result ?: image_write(image, &entry.base) ?: image_write_bytes(image, content, entry.bytes);
+	entry->pipe_id = pipe->id;
+	message_set(entry, size, capacity);
+	if (!is_named)
+		describe_inode(&seen->stat, entry);
+	result = copy_content(reader, capacity, content, entry);
+	if (entry->n_packets == 1 && !pipe->is_of_packets)
+		forget_packet(entry);
+	return result;
+}
+
+static int save(struct image *image, const struct pipe_in_use *pipe, bool is_named)
+{
+	PipeDataEntry *entry = message_new(PipeDataEntry, pipe_data_entry);
+	autofree char *content = NULL;
+	int result = describe(pipe, is_named, entry, &content) ?:
+			     image_write(image, &entry->base)  ?:
+			     image_write_bytes(image, content, entry->bytes);
+
+	image_free(entry);
+	return result;
 }
 
 int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *images, enum image_kind kind)
@@ -118,7 +145,7 @@ int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *imag
 	int result = pipes->count ? image_create(images, &image, kind, 0) : 0;
 
 	for (size_t i = 0; !result && i < pipes->count; i++)
-		result = save(image, &pipes->items[i]);
+		result = save(image, &pipes->items[i], kind == IMAGE_FIFO_DATA);
 	return image_close(image) ?: result;
 }
 
@@ -141,14 +168,28 @@ struct held_pipe *held_pipe_find(struct held_pipes **pipes, uint32_t id)
 	return added;
 }
 
-static int load(struct image *image, const PipeDataEntry *entry, struct held_pipe *pipe)
+static bool is_possible_inode(const PipeDataEntry *entry)
+{
+	return entry->has_uid == entry->has_gid && entry->has_uid == entry->has_mode &&
+	       (!entry->has_uid ||
+		(entry->uid != UINT32_MAX && entry->gid != UINT32_MAX && !(entry->mode & ~07777U))) &&
+	       inode_times_are_possible(entry->times);
+}
+
+/* The pipe takes the record over, even if it is wrong. */
+static int load(struct image *image, PipeDataEntry *entry, struct held_pipe *pipe)
 {
 	uint64_t sum = 0;
 
+	if (pipe->record) {
+		image_free(entry);
+		return fail(EINVAL, "%s holds the content of pipe %u twice", image_name(image), pipe->id);
+	}
+	pipe->record = entry;
 	for (size_t i = 0; i < entry->n_packets; i++)
 		sum += entry->packets[i];
-	if (pipe->content)
-		return fail(EINVAL, "%s holds the content of pipe %u twice", image_name(image),
+	if (!is_possible_inode(entry))
+		return fail(EINVAL, "%s: pipe %u has an impossible owner, mode or time", image_name(image),
 			    entry->pipe_id);
 	if (entry->bytes > image_size(image) - image_position(image))
 		return fail(EINVAL, "%s is shorter than it says: pipe %u", image_name(image), entry->pipe_id);
@@ -158,7 +199,7 @@ static int load(struct image *image, const PipeDataEntry *entry, struct held_pip
 	pipe->capacity = entry->size;
 	pipe->size = entry->bytes;
 	pipe->content = allocate(pipe->size);
-	pipe->packets = copy_bytes(entry->packets, entry->n_packets * sizeof(*entry->packets));
+	pipe->packets = entry->packets;
 	pipe->packet_count = entry->n_packets;
 	return image_read_bytes(image, pipe->content, pipe->size);
 }
@@ -173,7 +214,6 @@ int held_pipes_load(struct image_store *images, enum image_kind kind, struct hel
 		return result == -ENOENT ? 0 : result;
 	while ((result = image_read_as(image, pipe_data_entry, &entry)) > 0) {
 		result = load(image, entry, held_pipe_find(pipes, entry->pipe_id));
-		image_free(entry);
 		if (result)
 			break;
 	}
@@ -213,7 +253,7 @@ void held_pipes_close(struct held_pipes **pipes)
 			if (pipe->ends[end] >= 0 && !pipe->is_given[end])
 				close(pipe->ends[end]);
 		free(pipe->content);
-		free(pipe->packets);
+		image_free(pipe->record);
 	}
 	if (*pipes) {
 		index_free(&(*pipes)->by_id);

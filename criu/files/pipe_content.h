@@ -6,6 +6,7 @@
 
 #include "files/seen.h"
 #include "image/image.h"
+#include "pipe-data.pb-c.h"
 
 /* Restore: a pipe on its way back. */
 struct held_pipe {
@@ -13,9 +14,11 @@ struct held_pipe {
 	unsigned capacity; /* 0: as the kernel makes it */
 	char *content;
 	size_t size;
-	uint32_t *packets; /* lengths that add up to `size`; none: a stream */
+	const uint32_t *packets; /* lengths that add up to `size`; none: a stream */
 	size_t packet_count;
-	int ends[2];	  /* to read, to write; -1: not open */
+	PipeDataEntry *record;	   /* what else the image says of it; NULL: nothing */
+	const struct task *holder; /* the first that has it */
+	int ends[2];		   /* to read, to write; -1: not open */
 	bool is_given[2]; /* it is one of the tree's own by now; if not, it is ours until files_close() */
 };
 

@@ -195,6 +195,9 @@ int files_open(struct snapshot *snapshot)
 		file->fd = file->kind->open(snapshot, file);
 		result = file->fd < 0 ? file->fd : open_for_mapping(file);
 	}
+	for (size_t i = 0; !result && i < file_kind_count; i++)
+		if (file_kinds[i]->finish)
+			result = file_kinds[i]->finish(snapshot);
 	return result;
 }
 

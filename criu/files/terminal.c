@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "files/terminal.h"
 #include "image/message.h"
+#include "model/inode.h"
 
 #define ADVICE "--shell-job (-j), to restore it on the terminal of whoever restores it"
 /* Ids as criu 4.2 gives them: pty N is 2N, its master 2N + 1, /dev/tty is 2012. */
@@ -112,6 +113,7 @@ static void read_rights(TtyInfoEntry *info)
 	message_set(info, slave_uid, slave.st_uid);
 	message_set(info, slave_gid, slave.st_gid);
 	message_set(info, slave_mode, slave.st_mode & 07777);
+	info->slave_times = inode_times(&slave);
 }
 
 static int read_settings(int fd, TtyInfoEntry *info)

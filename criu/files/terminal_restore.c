@@ -18,6 +18,7 @@
 #include "base/memory.h"
 #include "files/terminal.h"
 #include "image/image.h"
+#include "model/inode.h"
 
 static int load_terminals(struct snapshot *snapshot)
 {
@@ -246,6 +247,9 @@ static int dress_slave(const struct snapshot *snapshot, const TtyInfoEntry *mast
 	if (slave.has_slave_mode && (fchown(pair->slave, slave.slave_uid, slave.slave_gid) < 0 ||
 				     fchmod(pair->slave, slave.slave_mode) < 0))
 		return fail(errno, "cannot give terminal %u its owner", pair->index);
+	if (!inode_times_are_possible(master->slave_times) ||
+	    inode_set_times(pair->slave, master->slave_times) < 0)
+		return fail(errno, "cannot set the times of terminal %u", pair->index);
 	if (master->exclusive && ioctl(pair->slave, TIOCEXCL) < 0)
 		return fail(errno, "cannot make terminal %u exclusive", pair->index);
 	return 0;

@@ -18,6 +18,7 @@
 #include "image/message.h"
 #include "memory/huge.h"
 #include "memory/memfd.h"
+#include "model/inode.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 8 /* Linux 6.3 */
@@ -105,6 +106,7 @@ int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, cons
 	entry->shmid = object->id;
 	entry->seals = seals;
 	message_set(entry, mode, found.st_mode);
+	entry->times = inode_times(&found);
 	if (object->page_size)
 		message_set(entry, hugetlb_flag, huge_memfd_flags(object->page_size));
 	if (is_named && is_nameless(entry->name))
@@ -146,6 +148,7 @@ static int check_entry(const MemfdInodeEntry *entry, uint64_t page_size)
 			    entry->seals & ~ALL_SEALS				 ? "seals" :
 			    entry->uid == UINT32_MAX || entry->gid == UINT32_MAX ? "owner" :
 			    strlen(entry->name) > LONGEST_NAME			 ? "name" :
+			    !inode_times_are_possible(entry->times)		 ? "time" :
 										   NULL;
 
 	if (!wrong && entry->hugetlb_flag &&
@@ -222,21 +225,22 @@ int memfd_make(struct shared_memory *object)
 	return 0;
 }
 
+/* Times come last: mapping and filling it have changed them. */
 int memfd_seal(const struct shared_memory *object)
 {
 	const MemfdInodeEntry *entry = object->memfd;
 	uint32_t mode = entry->mode & 07777;
-	struct stat found;
 	int seals = fcntl(object->fd, F_GET_SEALS);
 
-	if (seals < 0 || fstat(object->fd, &found) < 0)
+	if (seals < 0)
 		return fail(errno, "cannot look at memfd %s", entry->name);
-	if ((found.st_uid != entry->uid || found.st_gid != entry->gid) &&
-	    fchown(object->fd, entry->uid, entry->gid) < 0)
+	if (inode_set_owner(object->fd, entry->uid, entry->gid) < 0)
 		return fail(errno, "cannot give memfd %s to user %u", entry->name, entry->uid);
-	if (entry->has_mode && (found.st_mode & 07777) != mode && fchmod(object->fd, mode) < 0)
+	if (entry->has_mode && inode_set_mode(object->fd, mode) < 0)
 		return fail(errno, "cannot give memfd %s its mode %o", entry->name, mode);
 	if ((uint32_t)seals != entry->seals && fcntl(object->fd, F_ADD_SEALS, entry->seals) < 0)
 		return fail(errno, "cannot seal memfd %s (%#x)", entry->name, entry->seals);
+	if (inode_set_times(object->fd, entry->times) < 0)
+		return fail(errno, "cannot set the times of memfd %s", entry->name);
 	return 0;
 }

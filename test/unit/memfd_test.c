@@ -93,7 +93,10 @@ static void loaded(void **state unused)
 static void forged(void **state unused)
 {
 	MemfdInodeEntry entry = possible(1, "a"), twice[] = { possible(1, "a"), possible(2, "b") };
+	InodeTimesEntry late = INODE_TIMES_ENTRY__INIT;
 	char longest[251];
+
+	late.modified_ns = 1000000000;
 
 #define refused(field, value, word) \
 	entry = possible(1, "a");   \
@@ -108,6 +111,7 @@ static void forged(void **state unused)
 	memset(longest, 'x', sizeof(longest) - 1);
 	longest[sizeof(longest) - 1] = '\0';
 	refused(name, longest, "name");
+	refused(times, &late, "time");
 	entry = possible(1, "a");
 	entry.has_hugetlb_flag = true;
 #define refused_pages(flags)        \

@@ -8,6 +8,9 @@ from harness import system
 from harness.cell import Failure
 from harness.row import Row
 
+from . import programs
+from .terminals import as_the_mode_says, with_own_terminals
+
 NO_SEMAPHORE = {"dump": "it drops EFD_SEMAPHORE", "restore": "it drops EFD_SEMAPHORE"}
 TRUNCATED = {"restore": "it keeps 32 bits of the counter"}
 NOT_THE_MOMENT = {"dump": "it saves what was left, not the moment", "restore": "it takes what was left, not the moment"}
@@ -17,6 +20,9 @@ NO_PACKETS = {"dump": "it refuses pipes of packets", "restore": "it refuses pipe
 HUNG_UP = {"dump": "it does not look", "restore": "every reader is told that all writers have gone"}
 CHILD_LOCKS = {"dump": "it does not see a child's lock through a descriptor of its parent"}
 DROPPED_LOCKS = {"restore": "it drops POSIX locks when it has mapped the file"}
+NO_INODE = {"dump": "it does not save owner, mode and times", "restore": "it does not know owner, mode and times"}
+ROOTS = {"restore": "all pipes that it makes are root's"}
+NO_TIMES = {"dump": "it does not save times", "restore": "it does not know times"}
 LOCKS = {"dump_options": ("--file-locks",), "restore_options": ("--file-locks",)}
 AWAKE = {"restore": "targets that have fired once are awake again"}
 
@@ -120,6 +126,15 @@ ROWS = [
 	Row("fifo-hang-up", "fifos", arguments=("hang_up",), peer_fails=HUNG_UP),
 	Row("fifo-kept", "fifos", arguments=("kept",), run=kept_outside, modes=("ours", "peer-to-ours", "peer"),
 	    peer_fails={"restore": "it puts the content back twice"}),
+
+	Row("inodes-pipe", "inodes", arguments=("pipe",), peer_fails=NO_INODE),
+	Row("inodes-memfd", "inodes", arguments=("memfd",), peer_fails=NO_TIMES),
+	Row("inodes-nameless", "inodes", arguments=("nameless",), peer_fails=NO_TIMES),
+	Row("inodes-fifo", "inodes", arguments=("fifo",), changes_files=True, peer_fails={"restore": "it writes what was in it"}),
+	Row("inodes-terminal", "inodes", arguments=("terminal",), run=with_own_terminals(as_the_mode_says), peer_fails=NO_INODE),
+	Row("inodes-user", "inodes", arguments=("user",), unprivileged=True, peer_fails=ROOTS | programs.ANOTHER_USER),
+	Row("inodes-file-user", "inodes", arguments=("file_user",), peer_fails=ROOTS),
+	Row("inodes-foreign", "inodes", arguments=("foreign",), peer_fails=NO_INODE),
 
 	Row("locks-family", "locks_family", arguments=("plain",), unprivileged=True, peer_fails=CHILD_LOCKS, **LOCKS),
 	Row("locks-mapped", "locks_family", arguments=("mapped",), peer_fails=CHILD_LOCKS | DROPPED_LOCKS, **LOCKS),
