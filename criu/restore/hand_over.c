@@ -15,6 +15,7 @@
 #include "base/memory.h"
 #include "compel.h"
 #include "kernel/calls.h"
+#include "restore/lives.h"
 #include "restore/restore.h"
 #include "task/part.h"
 
@@ -30,7 +31,7 @@ static int guard_task(struct task *task)
 	victim->thread_count = task->thread_count;
 	victim->threads = allocate_array(task->thread_count, sizeof(*victim->threads));
 	result = trace_guard(&victim->threads[0], task->pid);
-	return result == -ESRCH ? fail(0, "process %d died while it was being restored", task->pid) : result;
+	return result == -ESRCH ? fail_for_death(task->pid, task->name) : result;
 }
 
 int restore_guard(void *context)
@@ -61,7 +62,7 @@ static int await_threads(struct task *task, uint64_t deadline)
 
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = trace_wait(&threads[i], deadline) ?: trace_exit_kill(&threads[i], true);
-	return result == -ESRCH ? fail(0, "a thread died while it was being restored") : result;
+	return result == -ESRCH ? fail_for_death(task->pid, task->name) : result;
 }
 
 static int make_last_call(struct restore *restore, struct task *task, const struct call_list *calls,
@@ -149,8 +150,10 @@ int restore_release(void *context)
 {
 	struct restore *restore = context;
 	struct task *task;
-	int result = 0;
+	int result = lives_check(restore);
 
+	if (result)
+		return result;
 	/* First all lose the bond to our life, then all are let go: in between is no failure, only our own sudden death. */
 	for_each_task(task, &restore->snapshot) for (size_t i = 0; task->victim && i < task->thread_count;
 						     i++)

@@ -26,6 +26,7 @@
 #include "files/kind.h"
 #include "files/locks.h"
 #include "files/terminal.h"
+#include "restore/lives.h"
 #include "restore/restore.h"
 #include "task/part.h"
 
@@ -74,15 +75,21 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 	born = clone_with_pid(pid, 0, SIGCHLD, NULL);
 	if (born < 0)
 		return fail(errno, "cannot make process %d, which once led a group", pid);
-	if (born)
+	if (born) {
+		life_note_birth(task->newborn->stand_in_life);
 		return 0;
+	}
+	life_begin(task->newborn->stand_in_life);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != task->pid)
+		_exit(1);
 	if (setpgid(0, 0) < 0) {
 		fail(errno, "cannot begin process group %d again", pid);
 		give_up(restore);
 	}
 	board_arrive(restore->board);
 	board_wait_for_stage(restore->board, STAGE_BURY);
+	life_end(task->newborn->stand_in_life);
 	_exit(0);
 }
 
@@ -122,6 +129,7 @@ static does_not_return void die_again(struct restore *restore, const struct task
 	board_wait_for_stage(restore->board, STAGE_BURY);
 	if (collect_stand_in(task))
 		give_up(restore);
+	life_end(task->newborn->life);
 	if (WIFSIGNALED(status)) {
 		sigset_t all;
 

@@ -44,6 +44,7 @@ struct newborn {
 	uint64_t vdso_park;    /* where it waits while criu is unmapped */
 	uint64_t vdso_place;   /* where it goes; 0: nowhere, the task has none */
 	uint64_t old_vdso;     /* that of another kernel, now ordinary memory; 0: it is this one's */
+	struct life *life, *stand_in_life; /* lives.h: shared by all */
 	struct call_list space;
 	struct call_list *self; /* one a thread */
 	uint64_t region;

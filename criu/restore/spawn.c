@@ -21,7 +21,10 @@
 #include "base/progress.h"
 #include "base/time.h"
 #include "kernel/proc.h"
+#include "restore/lives.h"
 #include "restore/restore.h"
+
+#define LOOK_EVERY 100000000 /* nanoseconds, for the dead and for the progress */
 
 static void futex_wake(uint32_t *futex)
 {
@@ -93,25 +96,6 @@ static int report_failure(struct restore *restore)
 		    board->failed_index, board->failed_tid);
 }
 
-/* Has a task that should still be there ended? */
-static bool has_lost_somebody(const struct restore *restore)
-{
-	const struct task *task;
-
-	for_each_task(task, &restore->snapshot)
-	{
-		struct proc_stat stat;
-		autoclose int proc = -1;
-
-		if (task->state == TASK_DEAD)
-			continue;
-		proc = proc_open(task->pid);
-		if (proc < 0 || proc_read_stat(proc, &stat) || stat.state == 'Z' || stat.state == 'X')
-			return true;
-	}
-	return false;
-}
-
 static void show_progress(const struct restore *restore)
 {
 	const struct task *task;
@@ -122,13 +106,16 @@ static void show_progress(const struct restore *restore)
 			total << PAGE_SHIFT);
 }
 
-static int board_wait_for(struct restore *restore, size_t count, bool all_are_born)
+/* Many may arrive in the meantime: what looks at all of them is done by the clock. */
+static int board_wait_for(struct restore *restore, size_t count)
 {
 	struct restorer_board *board = restore->board;
-	struct timespec patience = { .tv_nsec = 100000000 };
+	uint64_t look_at = monotonic_time() + LOOK_EVERY;
 
 	for (;;) {
 		uint32_t arrived = __atomic_load_n(&board->arrived, __ATOMIC_SEQ_CST);
+		uint64_t now = monotonic_time();
+		struct timespec patience;
 
 		if (__atomic_load_n(&board->failed, __ATOMIC_SEQ_CST))
 			return report_failure(restore);
@@ -136,12 +123,14 @@ static int board_wait_for(struct restore *restore, size_t count, bool all_are_bo
 			return 0;
 		if (interrupt_check())
 			return -EINTR;
-		show_progress(restore);
-		if (syscall(SYS_futex, &board->arrived, FUTEX_WAIT, arrived, &patience, NULL, 0) < 0 &&
-		    errno == ETIMEDOUT && !board->failed &&
-		    (all_are_born ? has_lost_somebody(restore) :
-				    waitpid(restore->snapshot.root->pid, NULL, WNOHANG | __WALL) > 0))
-			return report_failure(restore);
+		if (now >= look_at) {
+			show_progress(restore);
+			if (lives_check(restore))
+				return -failure_errno();
+			look_at = now + LOOK_EVERY;
+		}
+		patience = (struct timespec){ .tv_nsec = look_at - now };
+		syscall(SYS_futex, &board->arrived, FUTEX_WAIT, arrived, &patience, NULL, 0);
 	}
 }
 
@@ -211,9 +200,11 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 	if (born < 0)
 		return explain_birth(task->pid, errno);
 	if (!born) {
+		life_begin(task->newborn->life);
 		die_with_parent(restore, task);
 		newborn_main(restore, task);
 	}
+	life_note_birth(task->newborn->life);
 	return born;
 }
 
@@ -229,9 +220,11 @@ static pid_t spawn_sibling(struct restore *restore, struct task *task)
 	if (born < 0)
 		return explain_birth(task->pid, errno);
 	if (!born) {
+		life_begin(task->newborn->life);
 		guard_await(&restore->guard);
 		newborn_main(restore, task);
 	}
+	life_note_birth(task->newborn->life);
 	restore->has_spawned = true;
 	return guard_begin(&restore->guard, pidfd) ?: born;
 }
@@ -257,6 +250,9 @@ int restore_spawn(void *context)
 	if (restore->board == MAP_FAILED)
 		return fail(errno, "no memory to share with newborns");
 	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
+	result = lives_make(restore);
+	if (result)
+		return result;
 	for_each_task(task, &restore->snapshot) stand_ins += task->newborn->stand_in > 0;
 	restore->criu = getpid();
 	/* Whoever started us may have ignored it, and with it the zombies of the tree. */
@@ -269,12 +265,22 @@ int restore_spawn(void *context)
 		return pid;
 	restore->has_spawned = true;
 	restore->forked = monotonic_time();
-	result = board_wait_for(restore, restore->snapshot.task_count + stand_ins, false);
+	result = board_wait_for(restore, restore->snapshot.task_count + stand_ins);
 	restore->all_are_born = !result;
 	return result;
 }
 
 /* ---- stages ---- */
+
+/* A zombie must have died as it did the first time, and not of something else in between. */
+static int check_death(const struct task *task, uint32_t status)
+{
+	uint32_t wanted = task->cores[0]->tc->exit_code & ~0x80; /* no core is dumped a second time */
+
+	if (status == wanted)
+		return 0;
+	return fail_for_death(task->pid, task->name);
+}
 
 /* The dead have died when they are zombies. */
 static int wait_for_the_dead(struct restore *restore)
@@ -298,6 +304,8 @@ static int wait_for_the_dead(struct restore *restore)
 			if (stat.state != 'Z')
 				usleep(100);
 		}
+		if (check_death(task, stat.exit_code))
+			return -EINVAL;
 	}
 	return 0;
 }
@@ -309,11 +317,11 @@ int restore_settle(void *context)
 	int result;
 
 	board_open_stage(restore->board, STAGE_SETTLE);
-	result = board_wait_for(restore, restore->snapshot.task_count, true);
+	result = board_wait_for(restore, restore->snapshot.task_count);
 	if (result)
 		return result;
 	board_open_stage(restore->board, STAGE_BURY);
-	return board_wait_for(restore, alive, true) ?: wait_for_the_dead(restore);
+	return board_wait_for(restore, alive) ?: wait_for_the_dead(restore);
 }
 
 int restore_rebuild(void *context)
@@ -321,7 +329,7 @@ int restore_rebuild(void *context)
 	struct restore *restore = context;
 
 	board_open_stage(restore->board, STAGE_LEAVE);
-	return board_wait_for(restore, restore->snapshot.thread_count, true);
+	return board_wait_for(restore, restore->snapshot.thread_count);
 }
 
 /* ---- undo ---- */

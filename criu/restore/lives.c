@@ -1,0 +1,125 @@
+/*
+ * lives.c - notices that a newborn has died: of the OOM killer, or by somebody's hand. Most newborns are no children of criu, and their
+ * parents wait for other things. So the kernel is asked to tell: each newborn holds a robust futex (get_robust_list(2)) in memory
+ * that all share, and whatever ends it, the kernel marks that futex. To look at all of them is to read a few words each.
+ *
+ * Two stretches of a life are not covered by its futex: before the newborn has registered it (then its parent has noted the birth, and /proc
+ * tells), and when it has given it up to become the task (then criu traces it, and waitid() tells). The list itself lies in the
+ * shared memory, too: the OOM killer takes a process's private memory away before the kernel walks its list.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "kernel/proc.h"
+#include "restore/lives.h"
+#include "restore/restore.h"
+
+struct life {
+	struct robust_list_head head;
+	struct robust_list link; /* the only one in it */
+	uint32_t holder; /* the futex: its pid; marked by the kernel when it dies; 0: nobody's, or it may die */
+	uint32_t is_born, is_registered;
+};
+
+int lives_make(struct restore *restore)
+{
+	size_t count = 0;
+	struct task *task;
+	struct life *lives;
+
+	for_each_task(task, &restore->snapshot) count += 1 + (task->newborn->stand_in > 0);
+	lives = mmap(NULL, count * sizeof(*lives), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (lives == MAP_FAILED)
+		return fail(errno, "no memory to share with newborns");
+	for_each_task(task, &restore->snapshot)
+	{
+		task->newborn->life = lives++;
+		if (task->newborn->stand_in)
+			task->newborn->stand_in_life = lives++;
+	}
+	return 0;
+}
+
+void life_begin(struct life *life)
+{
+	life->head.list.next = &life->link;
+	life->head.futex_offset = offsetof(struct life, holder) - offsetof(struct life, link);
+	life->link.next = &life->head.list;
+	life->holder = getpid();
+	syscall(SYS_set_robust_list, &life->head, sizeof(life->head));
+	__atomic_store_n(&life->is_registered, 1, __ATOMIC_RELEASE);
+}
+
+void life_note_birth(struct life *life)
+{
+	__atomic_store_n(&life->is_born, 1, __ATOMIC_RELEASE);
+}
+
+void life_end(struct life *life)
+{
+	__atomic_store_n(&life->holder, 0, __ATOMIC_RELEASE);
+}
+
+int fail_for_death(pid_t pid, const char *name)
+{
+	autoclose int proc = proc_open(pid);
+	struct proc_stat stat = { 0 };
+	int signal;
+
+	if (proc >= 0 && proc_read_stat(proc, &stat))
+		return -EINVAL;
+	signal = WIFSIGNALED(stat.exit_code) ? WTERMSIG(stat.exit_code) : 0;
+	if (!signal) /* or somebody has collected it */
+		return fail(0, "process %d (%s) ended while it was being restored", pid, name);
+	return fail(0, "process %d (%s) was killed by signal %d while it was being restored%s", pid, name,
+		    signal, signal == SIGKILL ? "; out of memory?" : "");
+}
+
+static bool is_gone(pid_t pid)
+{
+	autoclose int proc = proc_open(pid);
+	struct proc_stat stat;
+
+	return proc < 0 || proc_read_stat(proc, &stat) || stat.state == 'Z' || stat.state == 'X';
+}
+
+static bool has_died(const struct life *life, pid_t pid)
+{
+	if (__atomic_load_n(&life->holder, __ATOMIC_ACQUIRE) & FUTEX_OWNER_DIED)
+		return true;
+	return __atomic_load_n(&life->is_born, __ATOMIC_ACQUIRE) &&
+	       !__atomic_load_n(&life->is_registered, __ATOMIC_ACQUIRE) && is_gone(pid);
+}
+
+/* While we trace it, a process is ours to wait for. It is left for whoever collects it. */
+static bool has_died_traced(const struct task *task)
+{
+	siginfo_t info = { 0 };
+
+	return task->victim &&
+	       (waitid(P_PID, task->pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 || info.si_pid);
+}
+
+int lives_check(const struct restore *restore)
+{
+	const struct task *task;
+
+	/* Who dies takes its descendants with it: parents stand first. */
+	for_each_task(task, &restore->snapshot)
+	{
+		const struct newborn *newborn = task->newborn;
+
+		if (has_died(newborn->life, task->pid) || has_died_traced(task))
+			return fail_for_death(task->pid, task->name);
+		if (newborn->stand_in && has_died(newborn->stand_in_life, newborn->stand_in))
+			return fail_for_death(newborn->stand_in, "which once led a group");
+	}
+	return 0;
+}

@@ -1,0 +1,116 @@
+"""newborns.py - somebody kills a newborn while criu restores: found soon, told by name, and nothing is left behind."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+
+from harness import system
+from harness.cell import Failure
+from harness.row import Row
+
+SOON = 3  # seconds for criu to end after a death
+
+
+def threads_of(pids):
+	return [tid for pid in pids for tid in system.threads(pid)]
+
+
+def candidates(criu):
+	"""Whom criu has made so far, threads included; not criu, nor its guard, and not who has died already."""
+	newborns = [pid for pid in system.descendants(os.getpid()) if pid != criu and system.status(pid).get("Name") != "criu-guard"]
+	return [tid for tid in threads_of(newborns) if system.thread_state(tid, tid) not in ("Z", "X", "gone")]
+
+
+def kill_someone(criu, chance):
+	"""The pid of the process that was killed; None: there was nobody."""
+	victims = candidates(criu)
+	if not victims:
+		return None
+	tid = chance.choice(victims)
+	pid = int(system.status(tid).get("Tgid", tid))
+	try:
+		os.kill(tid, signal.SIGKILL)
+	except ProcessLookupError:
+		return None
+	return pid
+
+
+def one_round(cell, restorer, images, delay, chance):
+	"""Did criu notice a death? True; what it said instead of who was killed; False: it was done, or had not begun."""
+	command = [restorer.path, "restore", "-d", "-D", images, "-o", "restore.log", "-v4", *cell.row.restore_options]
+	with open(os.devnull) as nothing, open(cell.path("killed.out"), "w") as output:
+		process = subprocess.Popen(command, stdin=nothing, stdout=output, stderr=output)
+		time.sleep(delay)
+		process.send_signal(signal.SIGSTOP)  # it goes on when we have looked around: who it leads, waits for it
+		killed = kill_someone(process.pid, chance)
+		process.send_signal(signal.SIGCONT)
+		try:
+			code = process.wait(SOON * system.patience)
+		except subprocess.TimeoutExpired:
+			process.kill()
+			process.wait()
+			raise Failure(f"{killed} was killed, and criu waits for ever")
+	said = system.read_text(cell.path("killed.out"))
+	if not killed or not code:
+		return False
+	return True if re.search(r"process \d+ \([^)]+\).* was killed", said) else said.strip()
+
+
+def is_nobody_left(cell):
+	cell.reap()
+	return not system.descendants(os.getpid())
+
+
+def end_all(cell):
+	"""What a restore has made that was done when somebody of it was killed."""
+	for pid in system.descendants(os.getpid()):
+		os.kill(pid, signal.SIGKILL)
+	system.wait_until(lambda: is_nobody_left(cell), 3)
+	cell.forget_verdict()
+
+
+def kill_newborns(cell, dumper, restorer):
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	whole = 30
+	for _ in range(3):
+		whole = min(whole, cell.restore(restorer, images).seconds)
+		cell.kill_tree()
+	chance = random.Random(f"{cell.settings.seed} {cell.row.name}")
+	seen, other, rounds = 0, [], cell.settings.kills
+	for number in range(rounds):
+		delay = chance.uniform(0, whole * 0.9)
+		try:
+			result = one_round(cell, restorer, images, delay, chance)
+		except Failure as failure:
+			raise Failure(f"round {number + 1}, after {delay * 1000:.1f} ms of {whole * 1000:.0f}: {failure}")
+		if result is False:
+			end_all(cell)
+		elif not system.wait_until(lambda: is_nobody_left(cell), 3):
+			raise Failure("left behind: " + "; ".join(map(system.describe_task, system.descendants(os.getpid()))))
+		seen += result is not False
+		other += [result] if isinstance(result, str) else []
+	if seen < rounds // 4:
+		raise Failure(f"only {seen} of {rounds} restores were still going on when a newborn was killed")
+	if len(other) > seen // 3:
+		raise Failure(f"{len(other)} of {seen} did not say who was killed, such as:\n{other[0]}")  # but what that led to
+	cell.restore(restorer, images)
+	cell.finish()
+
+
+def row(name, program, *arguments, **more):
+	return Row(f"newborns-killed-{name}", program, arguments=arguments, run=kill_newborns, modes=("ours",), timeout=600, **more)
+
+
+ROWS = [
+	row("tree", "tree"),
+	row("busy", "busy"),
+	row("sibling", "tree", restore_options=("--restore-sibling",)),
+	row("threads", "threads", "16"),
+	row("many", "processes", "200"),
+]
