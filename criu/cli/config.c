@@ -94,25 +94,29 @@ static int check_place(const struct setting *setting)
 	}
 }
 
+/* Goes on after an error, of which the first is the one that is told: the log may be named further down. */
 static int parse(struct settings *settings, const char *text, const char *path)
 {
 	autofree char *copy = copy_text(text);
 	char *line, *rest = copy;
 	int number = 0, result = 0;
 
-	while ((line = strsep(&rest, "\n")) && !result) {
+	while ((line = strsep(&rest, "\n"))) {
 		size_t before = settings->count;
+		bool is_first = !has_failed();
+		int wrong;
 
 		number++;
-		result = parse_line(settings, line);
+		wrong = parse_line(settings, line);
 		if (settings->count > before) {
 			struct setting *added = &settings->items[before];
 
 			added->origin = format_text("%s:%d", path, number);
-			result = check_place(added);
+			wrong = check_place(added);
 		}
-		if (result)
-			fail_in(result, "%s:%d", path, number);
+		if (wrong && is_first)
+			fail_in(wrong, "%s:%d", path, number);
+		result = result ?: wrong;
 	}
 	return result;
 }

@@ -32,17 +32,18 @@ static void print_text(int column, const char *text)
 }
 
 /* A star, explained at the end, stands for "not supported yet". */
-static void print_help(bool supported, int column, const char *help)
+static void print_help(enum availability there, int column, const char *help)
 {
-	autofree char *text = supported ? copy_text(help) : format_text("%s *", help);
+	autofree char *text = there == THERE ? copy_text(help) : format_text("%s *", help);
 
 	print_text(column, text);
 }
 
 static void print_option(const struct option_row *row, int command)
 {
-	const char *before = row->kind == OPTIONAL || row->kind == LEVEL ? "[=" : " ";
-	const char *after = row->kind == OPTIONAL || row->kind == LEVEL ? "]" : "";
+	bool is_optional = row->kind == OPTIONAL || row->kind == TRACKER || row->kind == LEVEL;
+	const char *before = is_optional ? "[=" : " ";
+	const char *after = is_optional ? "]" : "";
 	int column;
 
 	if (row->letter && row_by_letter(row->letter, command) == row)
@@ -51,7 +52,7 @@ static void print_option(const struct option_row *row, int command)
 		column = printf("      --%s", row->name);
 	if (row->metavar)
 		column += printf("%s%s%s", before, row->metavar, after);
-	print_help(row->supported, column, row->help);
+	print_help(row->there, column, row->help);
 }
 
 static const struct command_row *print_commands(const char *command)
@@ -59,19 +60,19 @@ static const struct command_row *print_commands(const char *command)
 	const struct command_row *found = NULL;
 
 	for (size_t i = 0; i < command_row_count && command; i++)
-		if (!strcmp(command_rows[i].name, command))
+		if (!strcmp(command_rows[i].name, command) && command_rows[i].there != NO_MORE)
 			found = &command_rows[i];
 	printf("Usage: criu %s [OPTION]... %s\n\n", found ? found->name : "COMMAND",
 	       found && found->arguments ? found->arguments : "");
 	for (size_t i = 0; i < command_row_count; i++) {
 		int column;
 
-		if (found && found != &command_rows[i])
+		if (found ? found != &command_rows[i] : command_rows[i].there == NO_MORE)
 			continue;
 		column = printf("  %s", command_rows[i].name);
 		if (command_rows[i].arguments)
 			column += printf(" %s", command_rows[i].arguments);
-		print_help(command_rows[i].supported, column, command_rows[i].help);
+		print_help(command_rows[i].there, column, command_rows[i].help);
 	}
 	return found;
 }
@@ -86,7 +87,7 @@ void help_print(const char *command)
 
 		if (row->kind == HEADING) {
 			title = row->help;
-		} else if (!found || found->bit & row->commands) {
+		} else if (row->there != NO_MORE && (!found || found->bit & row->commands)) {
 			if (title)
 				printf("\n%s:\n", title);
 			title = NULL;

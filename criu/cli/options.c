@@ -4,6 +4,9 @@
  * Two passes. First every option is found in the table (options.def) and listed as a `setting` in the order it was
  * given; so --help, --config and --no-default-config are known before anything is believed. Then the settings are
  * applied: the files', in their order, then those of the command line, each overwriting what was there.
+ * The rows are found by rows.c.
+ *
+ * The first error ends neither pass: what is said about the log counts nevertheless, because that error belongs into it.
  *
  * getopt_long() is not used: it prints its own messages, and it cannot be given one line of a file.
  */
@@ -16,104 +19,36 @@
 #include "base/memory.h"
 #include "cli/table.h"
 
-const struct option_row option_rows[] = {
-#define SECTION(title) { .kind = HEADING, .help = title },
-#define OPTION(letter, name, kind, field, commands, metavar, help) \
-	{ letter, name, kind, offsetof(struct options, field), commands, metavar, help, true },
-#define SPECIAL(letter, name, kind, commands, metavar, help) \
-	{ letter, name, kind, 0, commands, metavar, help, true },
-#define LATER(letter, name, kind, commands, metavar, help) \
-	{ letter, name, kind, 0, commands, metavar, help, false },
-#include "cli/options.def"
-};
-const size_t option_row_count = array_size(option_rows);
+/* --- The command line as a list of settings -------------------------------------------------------------------- */
 
-const struct command_row command_rows[] = {
-#define COMMAND(name, function, bit, arguments, help) { name, bit, arguments, help, true },
-#define COMMAND_LATER(name, bit, arguments, help)     { name, bit, arguments, help, false },
-#include "cli/options.def"
-};
-const size_t command_row_count = array_size(command_rows);
-
-/* --- Finding the row ------------------------------------------------------------------------------------------- */
-
-static bool takes_no_argument(const struct option_row *row)
+static bool takes_no_argument(const struct setting *setting)
 {
-	return row->kind == FLAG || row->kind == ALL_CHECKS || row->kind == NO_DEFAULT_CONFIG ||
-	       row->kind == HELP || row->kind == VERSION;
+	enum option_kind kind = setting->row->kind;
+
+	return setting->negated || kind == FLAG || kind == FINALLY || kind == ALL_CHECKS ||
+	       kind == NO_DEFAULT_CONFIG || kind == HELP || kind == VERSION;
 }
 
 static bool may_lack_argument(const struct option_row *row)
 {
-	return row->kind == OPTIONAL || row->kind == LEVEL;
+	return row->kind == OPTIONAL || row->kind == TRACKER || row->kind == LEVEL;
 }
 
-const struct option_row *row_by_letter(char letter, int command)
+/*
+ * The argument of an option is the word that follows. If that looks like another option, something is missing: one of the variables
+ * in `criu dump -t $PID -D $DIRECTORY -R` is empty, and to dump into a directory called "-R" would end the processes. Whoever means it
+ * writes -D./-R or --images-dir=-R. What begins like a number is left to those that want one.
+ */
+static int take_next(const struct setting *setting, const char *given_as, const char *next,
+		     const char **argument)
 {
-	const struct option_row *found = NULL;
-
-	for (size_t i = 0; i < option_row_count; i++) {
-		const struct option_row *row = &option_rows[i];
-
-		if (row->letter != letter || !row->name)
-			continue;
-		if (row->commands != EVERY && row->commands & command)
-			return row;
-		if (!found || row->commands == EVERY)
-			found = row;
-	}
-	return found;
-}
-
-static const struct option_row *row_by_name(const char *name, size_t length)
-{
-	for (size_t i = 0; i < option_row_count; i++) {
-		const char *candidate = option_rows[i].name;
-
-		if (candidate && strlen(candidate) == length && !memcmp(candidate, name, length))
-			return &option_rows[i];
-	}
-	return NULL;
-}
-
-/* The rows whose name begins with this; *row is the last one. */
-static int rows_by_beginning(const char *name, size_t length, bool flags_only, const struct option_row **row)
-{
-	int matches = 0;
-
-	for (size_t i = 0; i < option_row_count && length; i++) {
-		if (!option_rows[i].name || strncmp(option_rows[i].name, name, length))
-			continue;
-		if (flags_only && option_rows[i].kind != FLAG)
-			continue;
-		*row = &option_rows[i];
-		matches++;
-	}
-	return matches;
-}
-
-static int find_row(const char *name, size_t length, struct setting *setting)
-{
-	bool negated = length > 3 && !memcmp(name, "no-", 3);
-	int matches;
-
-	setting->row = row_by_name(name, length);
-	if (setting->row)
-		return 0;
-	if (negated && (setting->row = row_by_name(name + 3, length - 3)) && setting->row->kind == FLAG) {
-		setting->negated = true;
-		return 0;
-	}
-	matches = rows_by_beginning(name, length, false, &setting->row);
-	if (!matches && negated) {
-		matches = rows_by_beginning(name + 3, length - 3, true, &setting->row);
-		setting->negated = true;
-	}
-	if (matches == 1)
-		return 0;
-	if (matches > 1)
-		return fail(0, "--%.*s may be several options", (int)length, name);
-	return -ENOENT;
+	if (!next)
+		return fail(0, "%s needs an argument: %s", given_as, setting->row->metavar);
+	if (next[0] == '-' && next[1] && (next[1] < '0' || next[1] > '9'))
+		return fail(0, "%s needs an argument, %s, and not %s, which follows it", given_as,
+			    setting->row->metavar, next);
+	*argument = next;
+	return 0;
 }
 
 static int unknown_option(const char *name, size_t length)
@@ -129,8 +64,6 @@ static int unknown_option(const char *name, size_t length)
 	return result;
 }
 
-/* --- The command line as a list of settings -------------------------------------------------------------------- */
-
 static void add_setting(struct settings *settings, const struct setting *setting, const char *argument)
 {
 	struct setting *added = grow(&settings->items, &settings->count);
@@ -144,53 +77,53 @@ int settings_add_long(struct settings *settings, const char *text, const char *n
 	size_t length = strcspn(text, "=");
 	const char *argument = text[length] ? text + length + 1 : NULL;
 	struct setting setting = {};
-	int result = find_row(text, length, &setting);
+	int count = row_find(text, length, &setting), result = 0;
+	autofree char *name = NULL;
 
-	if (result == -ENOENT)
+	if (!count)
 		return unknown_option(text, length);
-	if (result)
-		return result;
-	if (takes_no_argument(setting.row)) {
+	if (count > 1)
+		return fail(0, "--%.*s may be several options", (int)length, text);
+	name = format_text("--%s%s", setting.negated ? "no-" : "", setting.row->name);
+	if (takes_no_argument(&setting)) {
 		if (argument)
-			return fail(0, "--%s takes no argument, but '%s' was given", setting.row->name,
-				    argument);
+			return fail(0, "%s takes no argument, but '%s' was given", name, argument);
 	} else if (!argument && !may_lack_argument(setting.row)) {
-		if (!next)
-			return fail(0, "--%s needs an argument: %s", setting.row->name, setting.row->metavar);
-		argument = next;
-		*took_next = true;
+		result = take_next(&setting, name, next, &argument);
+		*took_next = !result;
 	}
-	add_setting(settings, &setting, argument);
-	return 0;
+	if (!result)
+		add_setting(settings, &setting, argument);
+	return result;
 }
 
 /* "-tPID", "-t PID", "-dR", "-v3": what follows a letter is its argument if it takes one, else more letters. */
 static int add_letters(struct settings *settings, const char *letters, const char *next, bool *took_next)
 {
-	for (; *letters; letters++) {
+	int result = 0;
+
+	for (; *letters && !result; letters++) {
 		struct setting setting = { .row = row_by_letter(*letters, 0), .letter = *letters };
-		const char *argument = letters[1] ? letters + 1 : NULL;
+		const char *argument = letters[1] ? letters + 1 : NULL, name[] = { '-', *letters, '\0' };
 
 		if (!setting.row) {
-			int result = fail(0, "unknown option -%c", *letters);
-
+			result = fail(0, "unknown option %s", name);
 			fail_advice("criu --help");
-			return result;
+			break;
 		}
-		if (takes_no_argument(setting.row)) {
+		if (takes_no_argument(&setting)) {
 			add_setting(settings, &setting, NULL);
 			continue;
 		}
 		if (!argument && !may_lack_argument(setting.row)) {
-			if (!next)
-				return fail(0, "-%c needs an argument: %s", *letters, setting.row->metavar);
-			argument = next;
-			*took_next = true;
+			result = take_next(&setting, name, next, &argument);
+			*took_next = !result;
 		}
-		add_setting(settings, &setting, argument);
+		if (!result)
+			add_setting(settings, &setting, argument);
 		break;
 	}
-	return 0;
+	return result;
 }
 
 static int read_command_line(struct settings *settings, struct options *options, int argc, char **argv)
@@ -199,9 +132,10 @@ static int read_command_line(struct settings *settings, struct options *options,
 	int result = 0;
 
 	options->arguments = allocate_array(argc + 1, sizeof(*options->arguments));
-	for (int i = 1; i < argc && !result; i++) {
+	for (int i = 1; i < argc; i++) {
 		const char *word = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
 		bool took_next = false;
+		int wrong = 0;
 
 		if (only_words || word[0] != '-' || !word[1]) {
 			if (options->command)
@@ -211,9 +145,10 @@ static int read_command_line(struct settings *settings, struct options *options,
 		} else if (!strcmp(word, "--"))
 			only_words = true;
 		else if (word[1] == '-')
-			result = settings_add_long(settings, word + 2, next, &took_next);
+			wrong = settings_add_long(settings, word + 2, next, &took_next);
 		else
-			result = add_letters(settings, word + 1, next, &took_next);
+			wrong = add_letters(settings, word + 1, next, &took_next);
+		result = result ?: wrong;
 		i += took_next;
 	}
 	return result;
@@ -294,6 +229,8 @@ static int parse_number(const struct setting *setting, unsigned long most, unsig
 	const char *text = setting->argument;
 	char *end;
 
+	if (!*text)
+		return fail(0, "--%s: the argument is empty", setting->row->name);
 	errno = 0;
 	*number = strtoul(text, &end, 10);
 	if (text[0] < '0' || text[0] > '9' || *end)
@@ -337,22 +274,18 @@ static int apply_descriptor(const struct setting *setting, int *fd)
 	return result;
 }
 
-/* "-v" is one more, "-vvv" three more, "-v3" three. Above the highest there is nothing. */
-static int apply_level(const struct setting *setting, int *level)
+/*
+ * As 4.2 takes it: "-v" is one more, "-vvv" three more (whatever the letters behind the second v are), and any other text is a
+ * number, or 0 if it is none. So "-verbosity=4", with one dash, is level 0. Less than 0 is more than everything.
+ */
+static void apply_level(const struct setting *setting, int *level)
 {
 	const char *text = setting->argument;
-	unsigned long number;
-	int result;
 
-	if (!text || strspn(text, "v") == strlen(text)) {
-		number = *level + 1 + (text ? strlen(text) : 0);
-	} else {
-		result = parse_number(setting, INT_MAX, &number);
-		if (result)
-			return result;
-	}
-	*level = min(number, (unsigned long)LOG_EVERYTHING);
-	return 0;
+	if (!text || text[0] == 'v')
+		*level = (unsigned)*level + 1 + (text ? strlen(text) : 0);
+	else
+		*level = strtol(text, NULL, 10);
 }
 
 static int apply_validation(const struct setting *setting, bool *by_size)
@@ -362,6 +295,13 @@ static int apply_validation(const struct setting *setting, bool *by_size)
 		return fail(0, "--%s: '%s' is neither 'filesize' nor 'buildid'", setting->row->name,
 			    setting->argument);
 	return 0;
+}
+
+/* Empty is what is left of a variable that was not set. */
+static int apply_text(const struct setting *setting, const char **text)
+{
+	*text = setting->argument;
+	return **text ? 0 : fail(0, "--%s: the argument is empty", setting->row->name);
 }
 
 /* The one list there is; a second one would need an offset for its count. */
@@ -375,17 +315,24 @@ static int apply(struct options *options, const struct setting *setting)
 	const struct option_row *row = setting->row;
 	void *field = (char *)options + row->offset;
 
-	if (!row->supported) /* what is not there is off already */
+	if (row->there == NO_MORE)
+		return fail(0, "--%s does not exist any more: %s", row->name, row->help);
+	if (row->there == NOT_YET) /* what is not there is off already */
 		return setting->negated ? 0 : fail(0, "--%s is not supported yet", row->name);
 	switch (row->kind) {
 	case FLAG:
 		*(bool *)field = !setting->negated;
 		return 0;
-	case TEXT:
-		*(const char **)field = setting->argument;
+	case FINALLY:
+		if (!setting->negated)
+			options->leave_running = options->leave_stopped = false;
+		*(bool *)field = !setting->negated;
 		return 0;
+	case TEXT:
+		return apply_text(setting, field);
 	case OPTIONAL:
-		*(const char **)field = setting->argument ?: "";
+	case TRACKER:
+		*(const char **)field = setting->negated ? NULL : setting->argument ?: "";
 		return 0;
 	case TEXTS:
 		apply_texts(options, setting);
@@ -398,7 +345,8 @@ static int apply(struct options *options, const struct setting *setting)
 	case DESCRIPTOR:
 		return apply_descriptor(setting, field);
 	case LEVEL:
-		return apply_level(setting, field);
+		apply_level(setting, field);
+		return 0;
 	case VALIDATION:
 		return apply_validation(setting, field);
 	case ALL_CHECKS:
@@ -422,7 +370,30 @@ static int apply_all(struct options *options, const struct settings *settings)
 	return 0;
 }
 
+/* After an error: the log tells it, so where the log is has to be known, and how much it is to tell. */
+static void apply_log_settings(struct options *options, const struct settings *settings)
+{
+	const void *const about_log[] = { &options->log_file, &options->work_dir, &options->images_dir,
+					  &options->verbosity };
+
+	for (size_t i = 0; i < settings->count; i++)
+		for (size_t field = 0; field < array_size(about_log); field++)
+			if ((const char *)options + settings->items[i].row->offset == about_log[field])
+				apply(options, &settings->items[i]);
+}
+
 /* --- What must fit together ------------------------------------------------------------------------------------ */
+
+/* Perhaps `criu dump 4711`. */
+static int unwanted_argument(const struct options *options, const struct command_row *row)
+{
+	const char *argument = options->arguments[0];
+	int result = fail(0, "%s takes no argument, but '%s' was given", row->name, argument);
+
+	if (row->bit & (DUMP | PRE_DUMP) && argument[strspn(argument, "0123456789")] == '\0')
+		fail_advice("criu %s --tree %s", row->name, argument);
+	return result;
+}
 
 static int check_command(const struct options *options)
 {
@@ -439,12 +410,11 @@ static int check_command(const struct options *options)
 
 		if (strcmp(row->name, options->command))
 			continue;
-		if (!row->supported)
+		if (row->there == NO_MORE)
+			return fail(0, "%s does not exist any more: %s", row->name, row->help);
+		if (row->there == NOT_YET)
 			return fail(0, "%s is not supported yet", row->name);
-		if (options->argument_count && !row->arguments)
-			return fail(0, "%s takes no argument, but '%s' was given", row->name,
-				    options->arguments[0]);
-		return 0;
+		return options->argument_count && !row->arguments ? unwanted_argument(options, row) : 0;
 	}
 	result = fail(0, "unknown command '%s'", options->command);
 	meant = suggestion(options->command, &command_rows[0].name, command_row_count,
@@ -479,6 +449,18 @@ static int check_combination(const struct options *options)
 	return 0;
 }
 
+/* 1: it was printed. Who asks for help gets it whatever else is wrong, as with 4.2. */
+static int print_what_is_asked(const struct settings *command_line, const struct options *options, int result)
+{
+	if (find_setting(command_line, HELP))
+		help_print(options->command);
+	else if (!result && find_setting(command_line, VERSION))
+		version_print();
+	else
+		return result;
+	return 1;
+}
+
 int options_parse(struct options *options, int argc, char **argv)
 {
 	struct settings command_line = {};
@@ -491,17 +473,11 @@ int options_parse(struct options *options, int argc, char **argv)
 	log_level = 0; /* main() reports what is wrong; the log is not open yet */
 	result = read_command_line(&command_line, options, argc, argv);
 	settle_letters(&command_line, options);
-	if (!result && find_setting(&command_line, HELP)) {
-		help_print(options->command);
-		result = 1;
-	} else if (!result && find_setting(&command_line, VERSION)) {
-		version_print();
-		result = 1;
-	}
+	result = print_what_is_asked(&command_line, options, result);
 	if (!result)
 		result = check_command(options);
-	if (!result)
-		result = read_configuration(options->given, &command_line);
+	if (result <= 0)
+		result = read_configuration(options->given, &command_line) ?: result;
 	for (size_t i = 0; i < command_line.count; i++)
 		*grow(&options->given->items, &options->given->count) = command_line.items[i];
 	free(command_line.items);
@@ -509,6 +485,9 @@ int options_parse(struct options *options, int argc, char **argv)
 		result = apply_all(options, options->given);
 	if (!result)
 		result = check_combination(options);
+	if (result < 0)
+		apply_log_settings(options, options->given);
+	options->verbosity = min((unsigned)options->verbosity, (unsigned)LOG_EVERYTHING);
 	log_level = options->verbosity;
 	return result;
 }

@@ -37,6 +37,7 @@ struct options {
 	bool exec_cmd;
 	bool display_stats;
 	bool json;	       /* show --json */
+	bool deprecated;       /* nobody asks */
 	bool validate_by_size; /* --file-validation filesize; false: buildid */
 	bool skip_file_rwx_check;
 	bool auto_dedup;    /* dump: frees what it replaces; restore: what it has read */

@@ -1,5 +1,5 @@
 /*
- * table.h - the rows of options.def as structs, and what the files of options share: options.c, config.c, help.c.
+ * table.h - the rows of options.def as structs, and what the files of options share: rows.c, options.c, config.c, help.c.
  */
 #ifndef CRIU_CLI_TABLE_H
 #define CRIU_CLI_TABLE_H
@@ -8,17 +8,19 @@
 
 /* What an argument may be, and how it is stored. */
 enum option_kind {
-	HEADING,    /* not an option: the title of a section */
-	FLAG,	    /* bool; --no-NAME clears it */
-	TEXT,	    /* const char *: the last one wins */
-	TEXTS,	    /* const char **, and a count: all of them */
-	OPTIONAL,   /* const char *; the argument only as --name=ARGUMENT */
+	HEADING,  /* not an option: the title of a section */
+	FLAG,	  /* bool; --no-NAME clears it */
+	TEXT,	  /* const char *: the last one wins */
+	TEXTS,	  /* const char **, and a count: all of them */
+	OPTIONAL, /* const char *; the argument only as --name=ARGUMENT */
+	TRACKER,  /* as OPTIONAL, but --no-NAME clears it */
+	FINALLY, /* bool: one of two that exclude each other, --leave-running and --leave-stopped; the last one wins */
 	PROCESS,    /* pid_t > 0 */
 	NUMBER,	    /* unsigned */
 	SECONDS,    /* unsigned */
 	SIZE,	    /* unsigned long, with K, M or G */
 	DESCRIPTOR, /* int: an open file descriptor */
-	LEVEL,	    /* int; without an argument, or as -vv: one more */
+	LEVEL,	    /* int; see apply_level() */
 	VALIDATION, /* bool: 'filesize' or 'buildid' */
 	ALL_CHECKS, /* both fields of --extra and --experimental */
 	CONFIG,	    /* looked for before all others, as is the next */
@@ -43,7 +45,13 @@ enum {
 	UNTRACK = 2048,
 	SERVERS = PAGE_SERVER | SERVICE | LAZY_PAGES,
 	EVERY = -1,
+	/* No commands: CRIU 4.2 has no option of this name; or it has, but not with "no-" before it. */
+	OURS = 1 << 16,
+	OURS_NEGATED = 1 << 17,
 };
+
+/* Whether an option or a command works. What does not is refused by name. */
+enum availability { THERE, NOT_YET, NO_MORE };
 
 struct option_row {
 	char letter; /* 0: none */
@@ -52,8 +60,8 @@ struct option_row {
 	size_t offset; /* of the field in struct options */
 	int commands;
 	const char *metavar;
-	const char *help;
-	bool supported;
+	const char *help; /* NO_MORE: what to do instead */
+	enum availability there;
 };
 extern const struct option_row option_rows[];
 extern const size_t option_row_count;
@@ -62,8 +70,8 @@ struct command_row {
 	const char *name;
 	int bit;
 	const char *arguments; /* NULL: none are allowed */
-	const char *help;
-	bool supported;
+	const char *help;      /* NO_MORE: why */
+	enum availability there;
 };
 extern const struct command_row command_rows[];
 extern const size_t command_row_count;
@@ -92,6 +100,12 @@ void settings_free(struct settings *settings);
 /* config.c: adds the options of a configuration file. -ENOENT is not recorded, all other errors are. */
 int config_read(struct settings *settings, const char *path);
 int config_parse(struct settings *settings, const char *text); /* without the file, for tests */
+
+/*
+ * Which option is meant by a name, a beginning of one, or either with "no-" before it: how many there are. With 1 the setting's
+ * row is found, and whether it is negated.
+ */
+int row_find(const char *text, size_t length, struct setting *setting);
 
 /* A letter may stand for another option where a command has one of its own; 0: there is none. */
 const struct option_row *row_by_letter(char letter, int command);

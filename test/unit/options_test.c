@@ -40,11 +40,12 @@ static void describe(const struct options *options, char *text, size_t size)
 		const struct option_row *row = &option_rows[i];
 		const void *field = (const char *)options + row->offset;
 
-		if (!row->name || !row->supported)
+		if (!row->name || row->there != THERE)
 			continue;
-		if ((row->kind == FLAG || row->kind == VALIDATION) && *(const bool *)field)
+		if ((row->kind == FLAG || row->kind == FINALLY || row->kind == VALIDATION) &&
+		    *(const bool *)field)
 			fprintf(out, " %s", row->name);
-		if (row->kind == TEXT && *(const char *const *)field)
+		if ((row->kind == TEXT || row->kind == TRACKER) && *(const char *const *)field)
 			fprintf(out, " %s=%s", row->name, *(const char *const *)field);
 		if (row->kind == PROCESS && *(const pid_t *)field)
 			fprintf(out, " %s=%d", row->name, *(const pid_t *)field);
@@ -92,9 +93,25 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 -D a -W b -o c", "dump tree=1 images-dir=a work-dir=b log-file=c" },
 		{ "flatten a -o b --log-file c", "flatten output=b log-file=c <a>" },
 		{ "-o b flatten", "flatten output=b" },
-		{ "dump -t 1 -Rsj", "dump tree=1 leave-running leave-stopped shell-job" },
-		{ "dump -t 1 -RsjDdir -l",
-		  "dump tree=1 images-dir=dir leave-running leave-stopped shell-job file-locks" },
+		{ "dump -t 1 -RjDdir -l", "dump tree=1 images-dir=dir leave-running shell-job file-locks" },
+		/* the last one wins */
+		{ "dump -t 1 -Rs", "dump tree=1 leave-stopped" },
+		{ "dump -t 1 -sR", "dump tree=1 leave-running" },
+		{ "dump -t 1 -sR --no-leave-running", "dump tree=1" },
+		{ "dump -t 1 -R --no-leave-stopped", "dump tree=1 leave-running" },
+		{ "dump -t 1 --track-mem", "dump tree=1 track-mem=" },
+		{ "dump -t 1 --track-mem=written", "dump tree=1 track-mem=written" },
+		{ "dump -t 1 --track-mem --no-track-mem", "dump tree=1" },
+		{ "dump -t 1 --deprecated", "dump tree=1 deprecated" },
+		/* a shortened name means what it means to 4.2, whatever of ours begins like it */
+		{ "dump --leave-run -t 1", "dump tree=1 leave-running" },
+		{ "dump --no-tl -t 1", "dump tree=1" },
+		{ "show --js", "show json" },
+		/* arguments that begin with a dash, if there is no doubt */
+		{ "dump -t 1 -D./-R", "dump tree=1 images-dir=./-R" },
+		{ "dump -t 1 --images-dir=-R", "dump tree=1 images-dir=-R" },
+		{ "dump -t 1 -D -5", "dump tree=1 images-dir=-5" },
+		{ "dump -t 1 -D -", "dump tree=1 images-dir=-" },
 		{ "restore -dS", "restore restore-detached restore-sibling" },
 		{ "restore -d --pidfile p --status-fd 1", "restore pidfile=p status-fd=1 restore-detached" },
 		{ "restore --exec-cmd -d -- ls -l", "restore restore-detached exec-cmd <ls> <-l>" },
@@ -113,71 +130,164 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 -R --no-leave-running", "dump tree=1" },
 		{ "dump -t 1 --no-leave-r -R", "dump tree=1 leave-running" },
 		{ "dump -t 1 --no-tcp-established", "dump tree=1" },
-		/* verbosity */
-		{ "check -v", "check verbosity=3" },
-		{ "check -vv", "check verbosity=4" },
-		{ "check -vvvv", "check verbosity=4" },
-		{ "check -v -v", "check verbosity=4" },
-		{ "check -v0", "check verbosity=0" },
-		{ "check -v1 -v", "check" },
-		{ "check -v4 -v1", "check verbosity=1" },
-		{ "check -v9", "check verbosity=4" },
-		{ "check --verbosity", "check verbosity=3" },
-		{ "check --verbosity=1", "check verbosity=1" },
 	};
 
 	for (size_t i = 0; i < array_size(good); i++)
 		check_line(good[i].line, good[i].expected);
 }
 
+/* What `criu dump -t 999999 -v0 …` of 4.2.1 prints shows the level. */
+static const struct {
+	const char *options;
+	int level;
+} given[] = {
+	{ "", 2 },
+	{ "-v", 3 },
+	{ "-vv", 4 },
+	{ "-vvvv", 4 },
+	{ "-v -v", 4 },
+	{ "-v0", 0 },
+	{ "-v1", 1 },
+	{ "-v2", 2 },
+	{ "-v3", 3 },
+	{ "-v4", 4 },
+	{ "-v9", 4 },
+	{ "-v4 -v1", 1 },
+	{ "-v9 -v1", 1 },
+	{ "-v1 -v", 2 },
+	{ "-v0 -v", 1 },
+	{ "-v0 -vv", 2 },
+	{ "-v0 -vvv", 3 },
+	{ "-v0 -vv4", 3 },
+	{ "-v0 -vvx", 3 },
+	{ "-v0 -vv-1", 4 },
+	{ "-v0 -vvxv", 4 },
+	/* no number */
+	{ "-vx", 0 },
+	{ "-vRx", 0 },
+	{ "-vV", 0 },
+	{ "-v=4", 0 },
+	{ "-v0x4", 0 },
+	{ "-verbosity=0", 0 },
+	{ "-verbosity=4", 0 },
+	{ "--verbosity=", 0 },
+	/* as far as it is one */
+	{ "-v4x", 4 },
+	{ "-v1.9", 1 },
+	{ "-v+1", 1 },
+	{ "-v010", 4 },
+	{ "-v-0", 0 },
+	/* less than nothing, and too much */
+	{ "-v-1", 4 },
+	{ "-v-1 -v", 0 },
+	{ "-v-2 -v", 4 },
+	{ "-v-2 -vv", 0 },
+	{ "-v0 -v-3 -vvvvv", 2 },
+	{ "-v2147483647 -v", 4 },
+	{ "-v4294967297", 1 },
+	{ "-v18446744073709551617", 4 },
+	{ "-v99999999999", 4 },
+	{ "--verbosity", 3 },
+	{ "--verbosity=0", 0 },
+	{ "--verbosity=4", 4 },
+	{ "--verb=1", 1 },
+	{ "-v0 --verbosity", 1 },
+	{ "-v0 --verbosity=v", 2 },
+	{ "-v0 --verbosity=vv", 3 },
+	{ "-v0 --verbosity=v3", 3 },
+};
+
+static void levels(void **state unused)
+{
+	for (size_t i = 0; i < array_size(given); i++) {
+		autofree char *line = format_text("check %s", given[i].options);
+		struct options options;
+
+		assert_int_equal(parse_words(&options, line), 0);
+		if (options.verbosity != given[i].level)
+			fail_msg("%s is level %d and not %d", given[i].options, options.verbosity,
+				 given[i].level);
+		options_free(&options);
+	}
+}
+
+static const struct {
+	const char *line, *expected;
+} bad[] = {
+	{ "", "criu: no command is given\n  try: criu --help\n" },
+	{ "dmp -t 1", "criu: unknown command 'dmp'\n  try: criu dump\n" },
+	{ "bogus", "criu: unknown command 'bogus'\n  try: criu --help\n" },
+	{ "pre-dump", "criu: pre-dump needs to know which process: --tree PID\n" },
+	{ "lazy-pages", "criu: lazy-pages is not supported yet\n" },
+	{ "swrk 3", "criu: swrk is not supported yet\n" },
+	{ "dump", "criu: dump needs to know which process: --tree PID\n" },
+	{ "dump -t", "criu: -t needs an argument: PID\n" },
+	{ "dump --tree", "criu: --tree needs an argument: PID\n" },
+	{ "dump -t 0", "criu: --tree: there is no process 0\n" },
+	{ "dump -t -1", "criu: --tree: '-1' is not a number\n" },
+	{ "dump -t 12x", "criu: --tree: '12x' is not a number\n" },
+	{ "dump --tree=", "criu: --tree: the argument is empty\n" },
+	{ "dump --images-dir= -t 1", "criu: --images-dir: the argument is empty\n" },
+	{ "dump --config= -t 1", "criu: cannot read the configuration file : No such file or directory\n" },
+	/* a variable that was not set: the option that follows is no argument */
+	{ "dump -t -D img", "criu: -t needs an argument, PID, and not -D, which follows it\n" },
+	{ "dump --tree -D img", "criu: --tree needs an argument, PID, and not -D, which follows it\n" },
+	{ "dump -t 1 -D -R", "criu: -D needs an argument, DIR, and not -R, which follows it\n" },
+	{ "dump -t 1 -D --leave-running",
+	  "criu: -D needs an argument, DIR, and not --leave-running, which follows it\n" },
+	{ "dump -Rt -D img", "criu: -t needs an argument, PID, and not -D, which follows it\n" },
+	{ "restore --exec-cmd --pidfile -- ls",
+	  "criu: --pidfile needs an argument, FILE, and not --, which follows it\n" },
+	{ "dump 4711", "criu: dump takes no argument, but '4711' was given\n  try: criu dump --tree 4711\n" },
+	{ "dump -", "criu: dump takes no argument, but '-' was given\n" },
+	{ "dump -- -t 1", "criu: dump takes no argument, but '-t' was given\n" },
+	{ "check 4711", "criu: check takes no argument, but '4711' was given\n" },
+	{ "check --verbosity 4", "criu: check takes no argument, but '4' was given\n" },
+	{ "check -v 4", "criu: check takes no argument, but '4' was given\n" },
+	{ "dump -t 99999999999", "criu: --tree: 99999999999 is too large\n" },
+	{ "dump -t 99999999999999999999", "criu: --tree: 99999999999999999999 is too large\n" },
+	{ "dump -t 1 extra", "criu: dump takes no argument, but 'extra' was given\n" },
+	{ "dump -t 1 --bogus", "criu: unknown option --bogus\n  try: criu --help\n" },
+	{ "dump -t 1 --image-dir=x", "criu: unknown option --image-dir\n  try: --images-dir\n" },
+	{ "dump -t 1 --no-tree", "criu: unknown option --no-tree\n  try: criu --help\n" },
+	{ "dump -t 1 -q", "criu: unknown option -q\n  try: criu --help\n" },
+	{ "dump -t 1 --leave", "criu: --leave may be several options\n" },
+	{ "dump -t 1 --no", "criu: --no may be several options\n" },
+	{ "dump -t 1 --no-d", "criu: --no-d may be several options\n" },
+	{ "dump -t 1 --j", "criu: --join-ns needs an argument: NS:PID|FILE[,ID,ID]\n" },
+	{ "dump -t 1 --no-track-mem=auto", "criu: --no-track-mem takes no argument, but 'auto' was given\n" },
+	{ "dump -t 1 -x", "criu: --ext-unix-sk is not supported yet\n" },
+	{ "dump -t 1 -jx5", "criu: --ext-unix-sk is not supported yet\n" },
+	{ "dump -t 1 --ext-unix-sk=5", "criu: --ext-unix-sk is not supported yet\n" },
+	{ "dump -t 1 -M auto", "criu: --ext-mount-map is not supported yet\n" },
+	{ "dump -t 1 --ext-mount-map a:b", "criu: --ext-mount-map is not supported yet\n" },
+	{ "dump -t 1 --enable-external-sharing", "criu: --enable-external-sharing is not supported yet\n" },
+	{ "dump -t 1 --enable-external-masters", "criu: --enable-external-masters is not supported yet\n" },
+	{ "check --ms",
+	  "criu: --ms does not exist any more: without --extra nothing that is new is missed: criu check --help\n" },
+	{ "exec -t 1",
+	  "criu: exec does not exist any more: nothing can be run inside another process any more\n" },
+	{ "dump -t 1 --shell-job=1", "criu: --shell-job takes no argument, but '1' was given\n" },
+	{ "dump -t 1 --tcp-established", "criu: --tcp-established is not supported yet\n" },
+	{ "dump -t 1 --ghost-limit 4M", "criu: --ghost-limit is not supported yet\n" },
+	{ "dump -t 1 --unprivileged", "criu: --unprivileged is not supported yet\n" },
+	{ "restore -r /", "criu: --root is not supported yet\n" },
+	{ "restore -S", "criu: --restore-sibling makes sense only with --restore-detached\n" },
+	{ "restore --exec-cmd",
+	  "criu: --exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...\n" },
+	{ "restore -- ls", "criu: restore takes no argument without --exec-cmd, but 'ls' was given\n" },
+	{ "check --file-validation x", "criu: --file-validation: 'x' is neither 'filesize' nor 'buildid'\n" },
+	{ "check --status-fd 1000", "criu: --status-fd: descriptor 1000 is not open\n" },
+	{ "pre-dump -t 1 --pre-dump-mode quick",
+	  "criu: --pre-dump-mode: 'quick' is neither 'read' nor 'splice'\n" },
+	{ "flatten a b", "criu: flatten takes one directory, but 'b' was given, too\n" },
+	{ "check --timeout soon", "criu: --timeout: 'soon' is not a number\n" },
+	{ "check --config /nonexistent",
+	  "criu: cannot read the configuration file /nonexistent: No such file or directory\n" },
+};
+
 static void wrong_command_lines(void **state unused)
 {
-	static const struct {
-		const char *line, *expected;
-	} bad[] = {
-		{ "", "criu: no command is given\n  try: criu --help\n" },
-		{ "dmp -t 1", "criu: unknown command 'dmp'\n  try: criu dump\n" },
-		{ "bogus", "criu: unknown command 'bogus'\n  try: criu --help\n" },
-		{ "pre-dump", "criu: pre-dump needs to know which process: --tree PID\n" },
-		{ "lazy-pages", "criu: lazy-pages is not supported yet\n" },
-		{ "swrk 3", "criu: swrk is not supported yet\n" },
-		{ "dump", "criu: dump needs to know which process: --tree PID\n" },
-		{ "dump -t", "criu: -t needs an argument: PID\n" },
-		{ "dump --tree", "criu: --tree needs an argument: PID\n" },
-		{ "dump -t 0", "criu: --tree: there is no process 0\n" },
-		{ "dump -t -1", "criu: --tree: '-1' is not a number\n" },
-		{ "dump -t 12x", "criu: --tree: '12x' is not a number\n" },
-		{ "dump --tree=", "criu: --tree: '' is not a number\n" },
-		{ "dump -t 99999999999", "criu: --tree: 99999999999 is too large\n" },
-		{ "dump -t 99999999999999999999", "criu: --tree: 99999999999999999999 is too large\n" },
-		{ "dump -t 1 extra", "criu: dump takes no argument, but 'extra' was given\n" },
-		{ "dump -t 1 --bogus", "criu: unknown option --bogus\n  try: criu --help\n" },
-		{ "dump -t 1 --image-dir=x", "criu: unknown option --image-dir\n  try: --images-dir\n" },
-		{ "dump -t 1 --no-tree", "criu: unknown option --no-tree\n  try: criu --help\n" },
-		{ "dump -t 1 -q", "criu: unknown option -q\n  try: criu --help\n" },
-		{ "dump -t 1 --leave", "criu: --leave may be several options\n" },
-		{ "dump -t 1 --shell-job=1", "criu: --shell-job takes no argument, but '1' was given\n" },
-		{ "dump -t 1 --tcp-established", "criu: --tcp-established is not supported yet\n" },
-		{ "dump -t 1 --ghost-limit 4M", "criu: --ghost-limit is not supported yet\n" },
-		{ "dump -t 1 --unprivileged", "criu: --unprivileged is not supported yet\n" },
-		{ "restore -r /", "criu: --root is not supported yet\n" },
-		{ "restore -S", "criu: --restore-sibling makes sense only with --restore-detached\n" },
-		{ "restore --exec-cmd",
-		  "criu: --exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...\n" },
-		{ "restore -- ls",
-		  "criu: restore takes no argument without --exec-cmd, but 'ls' was given\n" },
-		{ "check --file-validation x",
-		  "criu: --file-validation: 'x' is neither 'filesize' nor 'buildid'\n" },
-		{ "check --status-fd 1000", "criu: --status-fd: descriptor 1000 is not open\n" },
-		{ "pre-dump -t 1 --pre-dump-mode quick",
-		  "criu: --pre-dump-mode: 'quick' is neither 'read' nor 'splice'\n" },
-		{ "flatten a b", "criu: flatten takes one directory, but 'b' was given, too\n" },
-		{ "check -vx", "criu: --verbosity: 'x' is not a number\n" },
-		{ "check --timeout soon", "criu: --timeout: 'soon' is not a number\n" },
-		{ "check --config /nonexistent",
-		  "criu: cannot read the configuration file /nonexistent: No such file or directory\n" },
-	};
-
 	for (size_t i = 0; i < array_size(bad); i++)
 		check_line(bad[i].line, bad[i].expected);
 }
@@ -200,6 +310,7 @@ static void all_rows(void **state unused)
 		if (!row->name)
 			continue;
 		assert_int_equal(settings_add_long(&settings, row->name, "1", &took_next), 0);
+		assert_true(took_next || row->kind != TEXT);
 		assert_ptr_equal(settings.items[0].row, row);
 		settings_free(&settings);
 		for (size_t other = 0; other < i; other++) {
@@ -245,6 +356,75 @@ static int remove_directory(void **state unused)
 	return 0;
 }
 
+/* --help is given whatever else is wrong, --version unless something was wrong before. Both print: here, to nowhere. */
+static void help_and_version(void **state unused)
+{
+	static const struct {
+		const char *line;
+		int result;
+	} asked[] = {
+		{ "--help", 1 },
+		{ "-h", 1 },
+		{ "dump -h", 1 },
+		{ "dump --h", 1 },
+		{ "--help --bogus", 1 },
+		{ "--bogus -h", 1 },
+		{ "--help --tree", 1 },
+		{ "-t 0 --help", 1 },
+		{ "check --ms --help", 1 },
+		{ "-Vh", 1 },
+		{ "bogus --help", 1 },
+		{ "--version", 1 },
+		{ "-V", 1 },
+		{ "dump -V", 1 },
+		{ "--bogus --version", -EINVAL },
+	};
+	int out = dup(STDOUT_FILENO);
+
+	fflush(stdout);
+	assert_non_null(freopen("/dev/null", "w", stdout));
+	for (size_t i = 0; i < array_size(asked); i++) {
+		autofree char *copy = copy_text(asked[i].line);
+		struct options options;
+
+		assert_int_equal(parse_words(&options, copy), asked[i].result);
+		options_free(&options);
+	}
+	fflush(stdout);
+	dup2(out, STDOUT_FILENO);
+	close(out);
+}
+
+/* The first error ends nothing: wherever the log is named, it is known, and so is how much it is to tell. */
+static void log_after_an_error(void **state unused)
+{
+	static const char *const lines[] = {
+		"dump -t 1 --bogus -D img -W work -o log -v4",
+		"dump -v4 -o log -W work -D img -t 0",
+		"dump -t 1 --unprivileged -D img -o log -W work -v4",
+		"dump -t 1 -o log --stream -D img -W work -v4 --tcp-close -t x",
+		"-D img -W work -o log -v4 bogus",
+		"-D img -W work -o log -v4",
+		"dump -D img -W work -o log -v4",
+		"dump -t -D img -W work -o log -v4",
+		"dump -t 1 x -D img -W work -o log -v4",
+		"exec -D img -W work -o log -v4",
+		"dump -Rq -D img -W work -o log -v4",
+	};
+
+	for (size_t i = 0; i < array_size(lines); i++) {
+		autofree char *copy = copy_text(lines[i]);
+		struct options options;
+
+		if (parse_words(&options, copy) != -EINVAL || !options.log_file ||
+		    strcmp(options.log_file, "log") || !options.work_dir ||
+		    strcmp(options.work_dir, "work") || !options.images_dir ||
+		    strcmp(options.images_dir, "img") || options.verbosity != 4)
+			fail_msg("%s: the log is not known", lines[i]);
+		options_free(&options);
+	}
+}
+
 static void config_lines(void **state unused)
 {
 	static const struct {
@@ -279,6 +459,9 @@ static void config_lines(void **state unused)
 		{ "\ntcp-established\n", "criu: %s:2: --tcp-established is not supported yet\n" },
 		{ "config other\n", "criu: %s:1: config belongs on the command line\n" },
 		{ "help\n", "criu: %s:1: help belongs on the command line\n" },
+		{ "bogus\nunknown\n", "criu: %s:1: unknown option --bogus\n  try: criu --help\n" },
+		{ "ms\n",
+		  "criu: %s:1: --ms does not exist any more: without --extra nothing that is new is missed: criu check --help\n" },
 		{ "dump\n", "criu: %s:1: unknown option --dump\n  try: criu --help\n" },
 	};
 	autofree char *path = format_text("%s/given", directory);
@@ -334,9 +517,12 @@ static void suggestions(void **state unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(command_lines), cmocka_unit_test(wrong_command_lines),
-		cmocka_unit_test(all_rows),	 cmocka_unit_test(config_lines),
-		cmocka_unit_test(config_order),	 cmocka_unit_test(suggestions),
+		cmocka_unit_test(command_lines),       cmocka_unit_test(levels),
+		cmocka_unit_test(wrong_command_lines), cmocka_unit_test(all_rows),
+
+		cmocka_unit_test(help_and_version),    cmocka_unit_test(log_after_an_error),
+		cmocka_unit_test(config_lines),	       cmocka_unit_test(config_order),
+		cmocka_unit_test(suggestions),
 	};
 
 	unsetenv("CRIU_CONFIG_FILE");

@@ -1,7 +1,9 @@
 """options.py - what the user can ask for beside the plain journey: who the parent is, pid files, where logs go."""
 
 import os
+import re
 import signal
+import string
 import subprocess
 
 from harness import system
@@ -94,8 +96,128 @@ def work_directory(cell, dumper, restorer):
 		raise Failure(f"missing in the work directory: {missing}; not an image: {stray}")
 
 
+# What is wrong on a command line stands in the log that it names, wherever it names it.
+LOG_LINE = re.compile(r"^\(\d\d\.\d{6}\) ((Error|Warn ) \((criu|compel)/[a-z0-9_/]+\.c:\d+\): )?\S")
+REFUSED = [
+	(["dump", "-t", "1", "--unprivileged"], "--unprivileged is not supported yet"),
+	(["dump", "--tcp-established", "-t", "1"], "--tcp-established is not supported yet"),
+	(["dump", "-t", "1", "--bogus"], "unknown option --bogus"),
+	(["dump", "--bogus", "-t", "1"], "unknown option --bogus"),
+	(["dump", "-t", "0"], "there is no process 0"),
+	(["dump", "-t"], "-t needs an argument, PID, and not"),
+	(["dump"], "needs to know which process"),
+	(["dump", "1"], "dump takes no argument"),
+	(["restore", "-S"], "only with --restore-detached"),
+	(["restore", "--root", "/"], "--root is not supported yet"),
+	(["restore", "--config", "/nonexistent"], "cannot read the configuration file"),
+	(["restore", "--status-fd", "99"], "descriptor 99 is not open"),
+	(["exec", "-t", "1"], "exec does not exist any more"),
+	(["lazy-pages"], "lazy-pages is not supported yet"),
+	(["bogus"], "unknown command"),
+	(["check", "--ms"], "--ms does not exist any more"),
+]
+
+
+def told_once(where, text, reason):
+	lines = [line for line in text.splitlines() if reason in line]
+	if len(lines) != 1 or len(text.splitlines()) != len(lines):
+		raise Failure(f"{where} does not tell once, and alone, '{reason}': {text!r}")
+	return lines[0]
+
+
+def refused(cell, arguments, reason, directory, level):
+	log = ["-v" + level, "-o", "the.log", "-D", directory]
+	for options in (arguments + log, [arguments[0]] + log + arguments[1:]):
+		if options[-1] == "-t":
+			continue
+		run = subprocess.run([cell.ours.path, *options], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+		text = system.read_text(os.path.join(directory, "the.log"))
+		if run.returncode != 1 or reason not in run.stderr.splitlines()[0]:
+			raise Failure(f"{' '.join(options)}: exit code {run.returncode}, {run.stderr!r}")
+		if level == "0":
+			if text:
+				raise Failure(f"level 0 wrote {text!r}")
+		elif not re.match(LOG_LINE, told_once("the log", text, reason)) or " Error (" not in text:
+			raise Failure(f"not the form of a log: {text!r}")
+		os.unlink(os.path.join(directory, "the.log"))
+
+
+def log_of_a_refusal(cell, _dumper, _restorer):
+	for arguments, reason in REFUSED:
+		for level in "0124":
+			refused(cell, arguments, reason, cell.directory, level)
+	# Where there is no directory, none is made for a log.
+	run = subprocess.run([cell.ours.path, "dump", "--bogus", "-o", "the.log", "-D", cell.path("missing")],
+			     capture_output=True, text=True, stdin=subprocess.DEVNULL)
+	if run.returncode != 1 or len(run.stderr.splitlines()) != 2 or os.path.exists(cell.path("missing")):
+		raise Failure(f"without a directory: exit code {run.returncode}, {run.stderr!r}")
+	# A directory that is missing is told in a log that does not lie in it.
+	run = subprocess.run([cell.ours.path, "restore", "-o", cell.path("the.log"), "-D", cell.path("missing")],
+			     capture_output=True, text=True, stdin=subprocess.DEVNULL)
+	told_once("the log", system.read_text(cell.path("the.log")), "missing")
+
+
+def form_of_the_log(cell, dumper, restorer):
+	"""Each line of every log, at each level; at the lower ones there is nothing to say."""
+	cell.start()
+	cell.wait_ready()
+	for level in "01234":
+		images = cell.new_images("level" + level)
+		for run in (cell.dump(dumper, images, ["-v" + level]), cell.restore(restorer, images, ["-v" + level])):
+			text = system.read_text(run.log_path)
+			wrong = [line for line in text.splitlines() if not re.match(LOG_LINE, line)]
+			if wrong or (text and level in "01") or (not text and level in "34"):
+				raise Failure(f"level {level}: {wrong or text[:500]!r}")
+	cell.finish()
+
+
+# What getopt_long() says for the peer, and what ours says instead. Whether an argument is a good one is another question.
+WRONG = {
+	"unknown": r"unrecognized option|invalid option|unknown option",
+	"ambiguous": r"is ambiguous|may be several options",
+	"without an argument": r"requires an argument|needs an argument",
+	"with an argument": r"doesn't allow an argument|takes no argument",
+}
+HIDDEN = ("close", "deprecated", "enable-external-masters", "enable-external-sharing", "ext-mount-map", "ext-unix-sk", "ms", "veth-pair")
+OURS = ("json", "max-chain", "output")
+OURS_NEGATED = ("enable-external-masters", "enable-external-sharing", "exec-cmd", "lazy-pages", "leave-running", "leave-stopped",
+		"tls-no-cn-verify")
+WITH_ARGUMENT = ("--track-mem=1",)  # the name of a tracker: ours
+
+
+def what_is_wrong(cell, path, arguments):
+	run = subprocess.run([path, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=cell.directory)
+	first = run.stderr.strip().splitlines()[0] if run.stderr.strip() else ""
+	return next((name for name, pattern in WRONG.items() if re.search(pattern, first)), "fine")
+
+
+def names_in_help(path):
+	text = subprocess.run([path, "--help"], capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
+	return set(re.findall(r"--([a-z][a-z-]+[a-z])", text)) - {"no"}
+
+
+def spellings(cell, dumper, restorer):
+	"""Every long option with an argument, without, and negated; every letter."""
+	names = names_in_help(dumper.path) | names_in_help(restorer.path) | set(HIDDEN)
+	options = [form.format(name) for name in sorted(names - set(OURS)) for form in ("--{}", "--{}=1", "--no-{}")]
+	options = sorted(set(options) - {f"--no-{name}" for name in OURS_NEGATED} - set(WITH_ARGUMENT) - {"--help", "--version"})
+	options += [f"-{letter}" for letter in string.ascii_letters + string.digits + "?:;+" if letter not in "hV"]
+	different = []
+	for option in options:
+		ours = what_is_wrong(cell, cell.ours.path, ["check", "--feature", "list", option])
+		peers = what_is_wrong(cell, cell.peer.path, ["check", "--feature", "mnt_id", option])
+		if ours != peers:
+			different.append(f"{option}: {ours}, and for the peer {peers}")
+	if different or len(options) < 300:
+		raise Failure(f"{len(options)} options; " + "; ".join(different))
+
+
 def row(name, run):
 	return Row(f"option-{name}", "counter", run=run, modes=("ours", "ours-to-peer", "peer-to-ours", "peer"))
+
+
+def own_row(name, run):
+	return Row(f"option-{name}", "counter", run=run, modes=("ours",))
 
 
 ROWS = [
@@ -104,4 +226,7 @@ ROWS = [
 	row("foreground", foreground),
 	row("exec-cmd", exec_cmd),
 	row("work-dir", work_directory),
+	own_row("log-of-a-refusal", log_of_a_refusal),
+	own_row("log-form", form_of_the_log),
+	Row("option-spellings", run=spellings, modes=("ours-to-peer",), timeout=120),
 ]

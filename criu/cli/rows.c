@@ -1,0 +1,103 @@
+/*
+ * rows.c - the table of commands and options (options.def), and which row is meant by what somebody has typed.
+ *
+ * A name may be shortened as long as it stays unambiguous. What 4.2 understands by a beginning of a name, is understood here: so
+ * names that it does not have (OURS, OURS_NEGATED) are looked at only when none of its own begins like this.
+ */
+#include <string.h>
+#include "base/memory.h"
+#include "cli/table.h"
+
+const struct option_row option_rows[] = {
+#define SECTION(title) { .kind = HEADING, .help = title },
+#define OPTION(letter, name, kind, field, commands, metavar, help) \
+	{ letter, name, kind, offsetof(struct options, field), commands, metavar, help, THERE },
+#define SPECIAL(letter, name, kind, commands, metavar, help) \
+	{ letter, name, kind, 0, commands, metavar, help, THERE },
+#define LATER(letter, name, kind, commands, metavar, help) \
+	{ letter, name, kind, 0, commands, metavar, help, NOT_YET },
+#define GONE(name, kind, instead) { 0, name, kind, 0, EVERY, NULL, instead, NO_MORE },
+#include "cli/options.def"
+};
+const size_t option_row_count = array_size(option_rows);
+
+const struct command_row command_rows[] = {
+#define COMMAND(name, function, bit, arguments, help) { name, bit, arguments, help, THERE },
+#define COMMAND_LATER(name, bit, arguments, help)     { name, bit, arguments, help, NOT_YET },
+#define COMMAND_GONE(name, instead)		      { name, 0, "", instead, NO_MORE },
+#include "cli/options.def"
+};
+const size_t command_row_count = array_size(command_rows);
+
+const struct option_row *row_by_letter(char letter, int command)
+{
+	const struct option_row *found = NULL;
+
+	for (size_t i = 0; i < option_row_count; i++) {
+		const struct option_row *row = &option_rows[i];
+
+		if (row->letter != letter || !row->name)
+			continue;
+		if (row->commands != EVERY && row->commands & command)
+			return row;
+		if (!found || row->commands == EVERY)
+			found = row;
+	}
+	return found;
+}
+
+static bool can_be_negated(const struct option_row *row)
+{
+	return (row->kind == FLAG || row->kind == FINALLY || row->kind == TRACKER) && row->there != NO_MORE;
+}
+
+/* Whether `text` is a beginning of `name`, or of it with "no-" before it. */
+static bool begins(const char *name, bool negated, const char *text, size_t length)
+{
+	static const char no[] = "no-";
+	size_t shared = negated ? min(length, sizeof(no) - 1) : 0;
+
+	return !memcmp(text, no, shared) && !strncmp(name, text + shared, length - shared);
+}
+
+static bool is_ours(const struct option_row *row, bool negated)
+{
+	int bits = negated ? OURS | OURS_NEGATED : OURS;
+
+	return row->commands != EVERY && row->commands & bits;
+}
+
+enum pass { WHOLE_NAMES, BEGINNINGS_OF_THEIRS, BEGINNINGS_OF_OURS, PASSES };
+
+/* How many names fit; *setting is of the last of them. */
+static int count_names(enum pass pass, const char *text, size_t length, struct setting *setting)
+{
+	int count = 0;
+
+	for (size_t i = 0; i < option_row_count; i++) {
+		const struct option_row *row = &option_rows[i];
+
+		for (int negated = 0; row->name && negated <= can_be_negated(row); negated++) {
+			bool is_whole = strlen(row->name) + 3 * negated == length;
+
+			if (pass == WHOLE_NAMES ? !is_whole :
+						  is_ours(row, negated) != (pass == BEGINNINGS_OF_OURS))
+				continue;
+			if (!begins(row->name, negated, text, length))
+				continue;
+			setting->row = row;
+			setting->negated = negated;
+			count++;
+		}
+	}
+	return count;
+}
+
+int row_find(const char *text, size_t length, struct setting *setting)
+{
+	int count = 0;
+
+	for (enum pass pass = WHOLE_NAMES; !count && length && pass < PASSES; pass++)
+		count = count_names(pass, text, length, setting);
+	return count;
+}
