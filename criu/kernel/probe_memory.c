@@ -199,6 +199,12 @@ bool probe_written_tracker(int unused_argument unused)
 	return scan(pages, 4, SCAN_WRITTEN) == 1;
 }
 
+/* Who can read memory, can compare it with the images. */
+bool probe_any_tracker(int unused_argument unused)
+{
+	return probe_written_tracker(0) || probe_soft_dirty(0) || probe_process_vm(0);
+}
+
 /* The address of a ring is its id. A moved one must be known by its new address. */
 bool probe_aio_remap(int unused_argument unused)
 {

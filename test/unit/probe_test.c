@@ -72,6 +72,17 @@ static void names(void **state unused)
 	assert_null(probe_find("bogus"));
 }
 
+/* One tracker that works is enough: to compare memory needs no more than to read it, which a dump requires anyway. */
+static void tracking(void **state unused)
+{
+	static const char *const trackers[] = { "written", "soft-dirty", "process_vm" };
+	bool any = false;
+
+	for (size_t i = 0; i < array_size(trackers); i++)
+		any = probe_run(probe_find(trackers[i])) || any;
+	assert_int_equal(probe_run(probe_find("mem_dirty_track")), any);
+}
+
 static size_t open_descriptors(void)
 {
 	DIR *directory = opendir("/proc/self/fd");
@@ -140,6 +151,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names),
+		cmocka_unit_test(tracking),
 		cmocka_unit_test(nothing_is_left),
 		cmocka_unit_test(answers),
 		cmocka_unit_test(it_is_another_process),

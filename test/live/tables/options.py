@@ -212,6 +212,17 @@ def spellings(cell, dumper, restorer):
 		raise Failure(f"{len(options)} options; " + "; ".join(different))
 
 
+def feature_of_a_pre_dump(cell, dumper, _restorer):
+	"""Engines ask for it, and then make a pre-dump: if the answer is yes, that must work, whatever the kernel has."""
+	answer = subprocess.run([dumper.path, "check", "--feature", "mem_dirty_track"], capture_output=True, text=True)
+	if answer.returncode or answer.stdout != "mem_dirty_track is supported\n":
+		raise Failure(f"exit code {answer.returncode}: {answer.stdout!r} {answer.stderr!r}")
+	cell.start()
+	cell.wait_ready()
+	cell.pre_dump(dumper, cell.new_images())
+	cell.finish()
+
+
 def row(name, run):
 	return Row(f"option-{name}", "counter", run=run, modes=("ours", "ours-to-peer", "peer-to-ours", "peer"))
 
@@ -228,5 +239,6 @@ ROWS = [
 	row("work-dir", work_directory),
 	own_row("log-of-a-refusal", log_of_a_refusal),
 	own_row("log-form", form_of_the_log),
+	own_row("check-mem-dirty-track", feature_of_a_pre_dump),
 	Row("option-spellings", run=spellings, modes=("ours-to-peer",), timeout=120),
 ]
