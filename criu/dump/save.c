@@ -2,6 +2,7 @@
  * save.c - writes what is known about the tasks into images, and in the end makes the directory complete.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -121,18 +122,31 @@ int dump_complete(void *context)
 	return result;
 }
 
+static void display_pages(const char *label, uint64_t pages)
+{
+	printf("%s: %" PRIu64 " (0x%" PRIx64 ")\n", label, pages, pages);
+}
+
+/* The first lines are those of CRIU 4.2, which programs read; what it does not tell comes behind them. */
 static void display(const DumpStatsEntry *stats)
 {
-	printf("freezing: %u us\nfrozen: %u us\nsaving memory: %u us\n", stats->freezing_time,
-	       stats->frozen_time, stats->memdump_time);
-	printf("pages looked at: %llu\npages saved: %llu\npages left to the parent: %llu\n",
-	       (unsigned long long)(stats->pages_scanned + stats->shpages_scanned),
-	       (unsigned long long)(stats->pages_written + stats->shpages_written),
-	       (unsigned long long)(stats->pages_skipped_parent + stats->shpages_skipped_parent));
+	printf("Displaying dump stats:\n"
+	       "Freezing time: %u us\nFrozen time: %u us\nMemory dump time: %u us\nMemory write time: %u us\n"
+	       "IRMAP resolve time: %u us\n",
+	       stats->freezing_time, stats->frozen_time, stats->memdump_time, stats->memwrite_time,
+	       stats->irmap_resolve);
+	display_pages("Memory pages scanned", stats->pages_scanned);
+	display_pages("Memory pages skipped from parent", stats->pages_skipped_parent);
+	display_pages("Memory pages written", stats->pages_written);
+	display_pages("Lazy memory pages", stats->pages_lazy);
+	display_pages("Shared memory pages scanned", stats->shpages_scanned);
+	display_pages("Shared memory pages skipped from parent", stats->shpages_skipped_parent);
+	display_pages("Shared memory pages written", stats->shpages_written);
 	if (stats->compared_by)
-		printf("compared with the parent by: %s\n", stats->compared_by);
+		printf("Compared with the parent by: %s\n", stats->compared_by);
 	if (stats->tracker)
-		printf("tracked from now on by: %s (%s)\n", stats->tracker, stats->tracker_reason);
+		printf("Tracked from now on by: %s (%s)\n", stats->tracker, stats->tracker_reason);
+	fflush(stdout);
 }
 
 static uint32_t microseconds(uint64_t from, uint64_t to)

@@ -150,6 +150,20 @@ static int open_directories(struct restore *restore)
 	return log_open(restore->work_directory, options->log_file);
 }
 
+/* The lines of CRIU 4.2, which programs read. At once: what follows may take the place of criu, or wait for long. */
+static void display(const RestoreStatsEntry *stats)
+{
+	unsigned long long compared = stats->pages_compared, skipped = stats->pages_skipped_cow,
+			   restored = stats->pages_restored;
+
+	printf("Displaying restore stats:\n"
+	       "Pages compared: %llu (0x%llx)\nPages skipped COW: %llu (0x%llx)\nPages restored: %llu (0x%llx)\n"
+	       "Restore time: %u us\nForking time: %u us\n",
+	       compared, compared, skipped, skipped, restored, restored, stats->restore_time,
+	       stats->forking_time);
+	fflush(stdout);
+}
+
 static int save_statistics(struct restore *restore, uint64_t ended)
 {
 	StatsEntry entry = STATS_ENTRY__INIT;
@@ -164,8 +178,7 @@ static int save_statistics(struct restore *restore, uint64_t ended)
 	stats.restore_time = (ended - restore->began) / 1000;
 	message_set(&stats, pages_restored, restore->pages_restored + *restore->newborn_pages);
 	if (restore->options->display_stats)
-		printf("restore: %u us\nfirst process after: %u us\npages restored: %llu\n",
-		       stats.restore_time, stats.forking_time, (unsigned long long)stats.pages_restored);
+		display(&stats);
 	result = image_write_single(work, IMAGE_STATS, 1, &entry.base);
 	image_store_close(work);
 	return result;

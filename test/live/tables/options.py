@@ -67,14 +67,16 @@ def foreground(cell, dumper, restorer):
 
 
 def exec_cmd(cell, dumper, restorer):
-	"""The command takes the place of criu, and is the parent."""
+	"""The command takes the place of criu, and is the parent. What criu has printed before is not lost."""
 	images = dumped(cell, dumper)
-	process = start_criu(cell, restorer, images, ["--exec-cmd", "--", "sleep", "1000"])
+	process = start_criu(cell, restorer, images, ["--display-stats", "--exec-cmd", "--", "sleep", "1000"])
 	def is_sleep():
 		return system.status(process.pid).get("Name") == "sleep"
 	if not system.wait_until(is_sleep, 5):
 		raise Failure("the command does not run in the place of criu")
 	check_parent(cell, process.pid, "the command")
+	if "\nPages restored: " not in system.read_text(cell.path("output")):
+		raise Failure("the statistics are not printed: " + system.read_text(cell.path("output")))
 	os.kill(cell.root, signal.SIGTERM)
 	system.wait_until(lambda: os.path.exists(cell.path("verdict")), 10)
 	process.kill()
@@ -223,6 +225,33 @@ def feature_of_a_pre_dump(cell, dumper, _restorer):
 	cell.finish()
 
 
+def shape(printed):
+	return [re.sub(r"\b\d+\b", "N", re.sub(r"0x[0-9a-f]+", "0xN", line)) for line in printed.strip().splitlines()]
+
+
+def check_statistics(ours, peers):
+	"""The peer's lines, numbers apart, come first; ours may follow."""
+	if len(peers) < 5 or ours[:len(peers)] != peers:
+		raise Failure(f"{ours}\nfor the peer {peers}")
+
+
+def statistics(cell, _dumper, _restorer):
+	show = ["--display-stats"]
+	cell.start()
+	cell.wait_ready()
+	ours = shape(cell.dump(cell.ours, cell.new_images("ours"), ["-R", *show]).printed)
+	peers = shape(cell.dump(cell.peer, cell.new_images("peers"), ["-R", *show]).printed)
+	check_statistics(ours, peers)
+	check_statistics(shape(cell.pre_dump(cell.ours, cell.new_images("pre"), show).printed), peers)
+	images = cell.new_images("first")
+	cell.dump(cell.ours, images)
+	ours = shape(cell.restore(cell.ours, images, show).printed)
+	images = cell.new_images("second")
+	cell.dump(cell.ours, images)
+	check_statistics(ours, shape(cell.restore(cell.peer, images, show).printed))
+	cell.finish()
+
+
 def row(name, run):
 	return Row(f"option-{name}", "counter", run=run, modes=("ours", "ours-to-peer", "peer-to-ours", "peer"))
 
@@ -240,5 +269,6 @@ ROWS = [
 	own_row("log-of-a-refusal", log_of_a_refusal),
 	own_row("log-form", form_of_the_log),
 	own_row("check-mem-dirty-track", feature_of_a_pre_dump),
+	Row("option-display-stats", "counter", run=statistics, modes=("ours-to-peer",)),
 	Row("option-spellings", run=spellings, modes=("ours-to-peer",), timeout=120),
 ]
