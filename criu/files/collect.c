@@ -17,6 +17,7 @@
 #include "base/memory.h"
 #include "files/kind.h"
 #include "files/locks.h"
+#include "files/words.h"
 #include "image/message.h"
 
 #ifndef F_GETOWNER_UIDS
@@ -186,8 +187,7 @@ static int describe(struct snapshot *snapshot, struct file *file)
 		if (file_kinds[i]->recognizes(seen))
 			file->kind = file_kinds[i];
 	if (!file->kind)
-		return refuse("process %d (%s): file %d (%s) is of a kind that is not supported yet",
-			      seen->task->pid, seen->task->name, seen->fd, seen->link);
+		return refuse_file(seen, "it is of a kind that is not supported yet");
 	owner = message_new(FownEntry, fown_entry);
 	result = read_owner(seen, owner);
 	if (result) {

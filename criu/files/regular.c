@@ -12,9 +12,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/io.h"
 #include "base/memory.h"
 #include "files/build_id.h"
 #include "files/kind.h"
+#include "files/words.h"
 #include "image/message.h"
 
 #define MEMORY_DEVICES 1 /* major number */
@@ -49,14 +51,6 @@ static bool recognizes(const struct seen_file *seen)
 	return is_openable(&seen->stat);
 }
 
-static int refuse_file(const struct seen_file *seen, const char *why)
-{
-	if (seen->fd >= 0)
-		return refuse("process %d (%s): file %d (%s): %s", seen->task->pid, seen->task->name,
-			      seen->fd, seen->link, why);
-	return refuse("process %d (%s): %s: %s", seen->task->pid, seen->task->name, seen->link, why);
-}
-
 /* A file of /proc about a process of the tree: restore opens files before there are processes. */
 static bool tells_of_the_tree(const struct snapshot *snapshot, const char *path)
 {
@@ -70,6 +64,37 @@ static bool tells_of_the_tree(const struct snapshot *snapshot, const char *path)
 	return false;
 }
 
+/* Mounts that are in nobody's tree: open_tree(), fsmount(), or a lazy umount(). */
+static bool is_in_hidden_mount(const struct seen_file *seen)
+{
+	autofree char *text = NULL, *wanted = NULL;
+
+	if (seen->info.mount < 0 || read_text_at(seen->task->proc, "mountinfo", &text) < 0)
+		return false;
+	wanted = format_text("%d ", seen->info.mount);
+	for (const char *line = text; *line; line = strchrnul(line, '\n'), line += *line == '\n')
+		if (!strncmp(line, wanted, strlen(wanted)))
+			return false;
+	return true;
+}
+
+/* Why restore will not find it under its path. */
+static const char *why_not_found(const struct seen_file *seen, int error)
+{
+	size_t length = strlen(seen->link), suffix = strlen(" (deleted)");
+	int pid;
+
+	if (sscanf(seen->link, "/proc/%d", &pid) == 1)
+		return "it tells of a process that has ended";
+	if (is_in_hidden_mount(seen))
+		return "it lies in a mount that no longer has a place, or never had one: not supported yet";
+	if (length > suffix && !strcmp(seen->link + length - suffix, " (deleted)"))
+		return "its path was deleted, and only other links of it exist: not supported yet";
+	return error == ENOENT ? "its path no longer exists" :
+	       error	       ? strerror(error) :
+				 "its path now leads to another file";
+}
+
 /* Will restore find the same file under this path? */
 static int check_path(const struct snapshot *snapshot, const struct seen_file *seen)
 {
@@ -81,9 +106,9 @@ static int check_path(const struct snapshot *snapshot, const struct seen_file *s
 	if (!seen->stat.st_nlink)
 		return refuse_file(seen, "deleted files are not supported yet");
 	if (stat(seen->link, &found) < 0)
-		return refuse_file(seen, errno == ENOENT ? "its path no longer exists" : strerror(errno));
+		return refuse_file(seen, why_not_found(seen, errno));
 	if (found.st_ino != seen->stat.st_ino || found.st_dev != seen->stat.st_dev)
-		return refuse_file(seen, "its path now leads to another file");
+		return refuse_file(seen, why_not_found(seen, 0));
 	return 0;
 }
 

@@ -2,20 +2,27 @@
  * refused.c - holds things that a plain dump must refuse, by name, all at once.
  *
  * usage: refused DIRECTORY THING...
- * THING: deleted | tcp | inotify | io_uring | userfaultfd | locked | itself
+ * THING: one of those in the table at the end
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
+#include <mqueue.h>
 #include <netinet/in.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "live.h"
@@ -84,12 +91,183 @@ static void locked(void)
 	live_check(flock(open(path, O_RDWR | O_CREAT, 0600), LOCK_EX) == 0, "flock: %m");
 }
 
+/* A path that leads to nothing, or to something else, which has to do nothing with it. */
+static const char *queue_name;
+
+static void message_queue(const char *name)
+{
+	if (mq_open(name, O_CREAT | O_RDWR, 0600, NULL) < 0)
+		live_skip("no message queues: %m");
+	queue_name = name;
+}
+
+static void queue(void)
+{
+	message_queue("/criu-live-queue");
+}
+
+static void queue_removed(void)
+{
+	message_queue("/criu-live-queue-gone");
+	mq_unlink(queue_name);
+	queue_name = NULL;
+}
+
+static void queue_like_a_file(void)
+{
+	message_queue("/etc");
+}
+
+static int secret_memory(void)
+{
+	int fd = syscall(SYS_memfd_secret, 0);
+
+	if (fd < 0)
+		live_skip("no secret memory: %m");
+	live_check(ftruncate(fd, 4096) == 0, "ftruncate: %m");
+	return fd;
+}
+
+static void secret(void)
+{
+	secret_memory();
+}
+
+static void secret_mapped(void)
+{
+	int fd = secret_memory();
+
+	live_check(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED, "mmap: %m");
+	close(fd);
+}
+
+static void pidfd(void)
+{
+	live_check(syscall(SYS_pidfd_open, getpid(), 0) >= 0, "pidfd_open: %m");
+}
+
+static void fanotify(void)
+{
+	if (fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, O_RDONLY) < 0)
+		live_skip("no fanotify: %m");
+}
+
+static void namespace(void)
+{
+	live_check(open("/proc/self/ns/net", O_RDONLY) >= 0, "ns/net: %m");
+}
+
+static void device(void)
+{
+	live_check(open("/dev/kmsg", O_RDONLY) >= 0, "/dev/kmsg: %m");
+}
+
+static void symbolic(void)
+{
+	char path[4096];
+
+	live_path(path, sizeof(path), "a-link");
+	live_check(symlink("nowhere", path) == 0 && open(path, O_PATH | O_NOFOLLOW) >= 0, "%s: %m", path);
+}
+
+/* The file is still there, under another name than it was opened by. */
+static void other_link(void)
+{
+	char path[4096], other[4096];
+
+	live_path(path, sizeof(path), "a-removed-name");
+	live_path(other, sizeof(other), "another-name");
+	live_check(open(path, O_RDWR | O_CREAT, 0600) >= 0 && link(path, other) == 0 && unlink(path) == 0,
+		   "%s: %m", path);
+}
+
+static void ended(void)
+{
+	pid_t child = fork();
+	char path[64];
+
+	if (!child)
+		for (;;)
+			pause();
+	snprintf(path, sizeof(path), "/proc/%d/status", child);
+	live_check(open(path, O_RDONLY) >= 0, "%s: %m", path);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+}
+
+/* A clone of a mount that is not attached anywhere. */
+static void hidden_mount(void)
+{
+	if (syscall(SYS_open_tree, AT_FDCWD, live_directory, 1 /* OPEN_TREE_CLONE */) < 0)
+		live_skip("open_tree: %m");
+}
+
+static void unix_listening(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "a-socket" };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	live_check(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 1) == 0 &&
+			   unlink(address.sun_path) == 0,
+		   "listen: %m");
+}
+
+static void unix_abstract(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "\0criu\0live" };
+
+	live_check(bind(socket(AF_UNIX, SOCK_DGRAM, 0), (struct sockaddr *)&address,
+			offsetof(struct sockaddr_un, sun_path) + 10) == 0,
+		   "bind: %m");
+}
+
+static void unix_pair(void)
+{
+	int ends[2];
+
+	live_check(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) == 0, "socketpair: %m");
+}
+
+static void udp(void)
+{
+	live_check(socket(AF_INET6, SOCK_DGRAM, 0) >= 0, "socket: %m");
+}
+
+static void netlink(void)
+{
+	live_check(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) >= 0, "socket: %m");
+}
+
 static const struct {
 	const char *name;
 	void (*set_up)(void);
 } things[] = {
-	{ "deleted", deleted },	 { "tcp", tcp },       { "inotify", inotify }, { "io_uring", uring },
-	{ "userfaultfd", uffd }, { "locked", locked }, { "itself", itself },
+	{ "deleted", deleted },
+	{ "tcp", tcp },
+	{ "inotify", inotify },
+	{ "io_uring", uring },
+	{ "userfaultfd", uffd },
+	{ "locked", locked },
+	{ "itself", itself },
+	{ "queue", queue },
+	{ "queue-removed", queue_removed },
+	{ "tcp-state", tcp },
+	{ "queue-like-a-file", queue_like_a_file },
+	{ "secret", secret },
+	{ "secret-mapped", secret_mapped },
+	{ "pidfd", pidfd },
+	{ "fanotify", fanotify },
+	{ "namespace", namespace },
+	{ "device", device },
+	{ "symbolic", symbolic },
+	{ "other-link", other_link },
+	{ "ended", ended },
+	{ "hidden-mount", hidden_mount },
+	{ "unix-listening", unix_listening },
+	{ "unix-abstract", unix_abstract },
+	{ "unix-pair", unix_pair },
+	{ "udp", udp },
+	{ "netlink", netlink },
 };
 
 int main(int argc, char **argv)
@@ -101,5 +279,7 @@ int main(int argc, char **argv)
 				things[i].set_up();
 	live_ready();
 	live_wait_stop();
+	if (queue_name)
+		mq_unlink(queue_name);
 	return live_finish();
 }

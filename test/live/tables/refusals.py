@@ -15,6 +15,25 @@ NAMED = {
 	"userfaultfd": r"(?i)userfault",
 	"locked": r"(?i)lock",
 	"itself": r"/proc/\d+/status",
+	"tcp-state": r"is an IPv4 stream socket \(TCP\), established, 127\.0\.0\.1:\d+, to 127\.0\.0\.1:\d+, which",
+	"queue": r"\(/criu-live-queue\) is a POSIX message queue",
+	"queue-removed": r"\(/criu-live-queue-gone \(deleted\)\) is a POSIX message queue",
+	"queue-like-a-file": r"\(/etc\) is a POSIX message queue",
+	"secret": r"file \d+ .* is secret memory",
+	"secret-mapped": r"memory at 0x[0-9a-f]+ .* is secret memory",
+	"pidfd": r"is a pidfd",
+	"fanotify": r"is a fanotify",
+	"namespace": r"is a namespace",
+	"device": r"is the character device 1:11",
+	"symbolic": r"a-link\) is a symbolic link",
+	"other-link": r"its path was deleted, and only other links",
+	"ended": r"tells of a process that has ended",
+	"hidden-mount": r"lies in a mount",
+	"unix-listening": r"is a unix stream socket, listening, a-socket, which",
+	"unix-abstract": r"is a unix datagram socket, @criu@live, which",
+	"unix-pair": r"is a unix seqpacket socket, connected, which",
+	"udp": r"is an IPv6 datagram socket \(UDP\), which",
+	"netlink": r"is a netlink raw socket \(route\), which",
 }
 
 
@@ -39,6 +58,9 @@ def row(name, *things, **more):
 	return Row(f"refused-{name}", "refused", arguments=things, run=refused, modes=("ours", "peer"), **more)
 
 
+WORDS = ("tcp-state", "queue", "queue-removed", "queue-like-a-file", "secret", "secret-mapped", "pidfd", "fanotify", "namespace", "device", "symbolic", "other-link",
+	 "ended", "hidden-mount", "unix-listening", "unix-abstract", "unix-pair", "udp", "netlink")
+
 ROWS = [
 	row("deleted", "deleted"),
 	row("tcp", "tcp"),
@@ -47,6 +69,7 @@ ROWS = [
 	row("userfaultfd", "userfaultfd"),
 	row("lock", "locked"),
 	row("itself", "itself", peer_fails={"dump": "it saves the path, and the restored process reads of itself again"}),
+	*[row(thing, thing, peer_fails={"dump": "its errors say other things, or it saves it"}) for thing in WORDS],
 	row("all-at-once", "deleted", "tcp", "io_uring", "userfaultfd",
 	    peer_fails={"dump": "it tells the first refusal only"}),
 ]
