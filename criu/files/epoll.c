@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "files/kind.h"
+#include "files/terminal.h"
 #include "image/message.h"
 
 /* What is left of a target's events after it has fired, with EPOLLONESHOT: it sleeps until it is armed again. */
@@ -189,10 +190,14 @@ static int add_targets(const struct file *file, const struct task *task)
 
 	/* Sleepers first: epoll_wait() must not find anybody else's events. */
 	for (int pass = 0; pass < 2; pass++)
-		for (size_t i = 0; !result && i < entry->n_tfd; i++)
-			if (!(entry->tfd[i]->events & ~HOW_TO_WATCH) == !pass)
-				result = add(file, task_find_descriptor(task, entry->tfd[i]->tfd)->file,
-					     entry->tfd[i]);
+		for (size_t i = 0; !result && i < entry->n_tfd; i++) {
+			const struct file *target = task_find_descriptor(task, entry->tfd[i]->tfd)->file;
+
+			/* /dev/null cannot be watched: of a terminal that criu does not have nothing is told. */
+			if (!(entry->tfd[i]->events & ~HOW_TO_WATCH) == !pass &&
+			    !terminal_is_replaced(target))
+				result = add(file, target, entry->tfd[i]);
+		}
 	return result;
 }
 

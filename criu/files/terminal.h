@@ -2,7 +2,8 @@
  * terminal.h - terminals: the one that a tree was started from (--shell-job), and pairs (pty(7)) of which the tree has both ends.
  *
  * Words: a terminal is *outer* if nobody in the tree holds its master. On restore its files lead to the terminal that criu was
- * started from. Else it is *inner*, and is made again under its number (/dev/pts/N).
+ * started from, or to /dev/null if there is none. Else it is *inner*, and is made again under its number (/dev/pts/N), or under another
+ * if somebody has taken that.
  */
 #ifndef CRIU_FILES_TERMINAL_H
 #define CRIU_FILES_TERMINAL_H
@@ -14,6 +15,7 @@
 
 #define TTY_DEVICE  makedev(5, 0) /* /dev/tty: whatever controls the session */
 #define PTMX_DEVICE makedev(5, 2)
+#define NULL_DEVICE makedev(1, 3)
 #define PTS_MAJOR   136
 
 #define CONTROL_CHARACTERS 19
@@ -24,7 +26,8 @@ struct kernel_termios {
 };
 
 struct pair {
-	uint32_t index;
+	uint32_t index;	 /* in the images */
+	uint32_t number; /* now */
 	int master, slave;
 };
 
@@ -37,7 +40,8 @@ struct terminals {
 	size_t pair_count;
 
 	/* restore: the terminal that criu was started from, and how it was before */
-	int ours; /* -1: not looked for yet */
+	int ours;	/* -1: there is none, or it was not looked for yet */
+	bool is_needed; /* it was looked for */
 	bool is_changed;
 	struct kernel_termios old_settings;
 	struct winsize *old_size;
@@ -65,11 +69,16 @@ uint32_t terminal_index(const struct seen_file *seen);
 int terminal_save_data(struct snapshot *snapshot, struct image **image, const TtyInfoEntry *master);
 int terminal_load_data(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master);
 
+/* terminal_holder.c: "process 7 (sshd)", who has pty `number` open; NULL: nobody that we see. To be freed */
+char *terminal_holder(uint32_t number);
+
 /* terminal_restore.c */
 int terminal_check(struct snapshot *snapshot, struct file *file);
 int terminal_open(struct snapshot *snapshot, struct file *file);
 int terminal_settle(struct snapshot *snapshot, struct task *task);
 void terminals_close(struct snapshot *snapshot);
+/* In criu and in a newborn: does /dev/null stand for it, since criu has no terminal? */
+bool terminal_is_replaced(const struct file *file);
 
 /*
  * In a newborn that has just begun its session, before it has children: its terminal controls the session again. An outer one does

@@ -2,8 +2,9 @@
  * terminal_restore.c - restore: terminals. See terminal.h.
  *
  * An inner terminal needs its number again, for its name is known to those who use it: /dev/ptmx is opened until the kernel
- * gives that number. Whose session it controls is said right after setsid(), before there are children to inherit it; who is in the
- * foreground, when all groups exist. The outer terminal is touched last, when nothing but criu's own death can go wrong.
+ * gives that number. If somebody else has it, another one will do, unless an image names it by its path. Whose session it controls is said
+ * right after setsid(), before there are children to inherit it; who is in the foreground, when all groups exist. The outer terminal is
+ * touched last, when nothing but criu's own death can go wrong.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,17 +48,27 @@ static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
 	return terminal_find_master(snapshot, info->pty->index);
 }
 
+/* A terminal that may be opened again, for each file that leads to it: another user's, or an exclusive one, may not. */
+static int open_if_terminal(int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return isatty(fd) ? open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC) : -1;
+}
+
 /* The terminal that criu was started from: that of the first of its standard files that is one, or that of its session. */
-static int find_ours(struct terminals *terminals)
+static void find_ours(struct terminals *terminals)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && terminals->ours < 0; fd++)
-		if (isatty(fd))
-			terminals->ours = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		terminals->ours = open_if_terminal(fd);
 	if (terminals->ours < 0)
-		terminals->ours = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+		terminals->ours = open("/dev/tty", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (terminals->ours < 0)
-		return fail(0, "the processes need a terminal, and criu itself has none");
-	return 0;
+		log_warning(
+			"the processes had a terminal and criu has none: they get /dev/null, where there is "
+			"nothing to be read, and what is written is lost");
+	terminals->is_needed = true;
 }
 
 int terminal_check(struct snapshot *snapshot, struct file *file)
@@ -80,7 +91,16 @@ int terminal_check(struct snapshot *snapshot, struct file *file)
 		fail_advice("--shell-job (-j), to give the processes this terminal");
 		return fail(0, "the processes belong to a terminal that is not part of the images");
 	}
-	return snapshot->terminals->ours < 0 ? find_ours(snapshot->terminals) : 0;
+	if (!snapshot->terminals->is_needed)
+		find_ours(snapshot->terminals);
+	return 0;
+}
+
+bool terminal_is_replaced(const struct file *file)
+{
+	struct stat now;
+
+	return file->kind == &file_kind_terminal && fstat(file->fd, &now) == 0 && now.st_rdev == NULL_DEVICE;
 }
 
 /* ---- settings ---- */
@@ -198,32 +218,81 @@ void terminals_take_back(struct snapshot *snapshot)
 
 /* ---- inner terminals ---- */
 
-/* A master with this number: others that the kernel gives on the way are let go. */
-static int find_number(uint32_t index)
+static int open_master(struct pair *pair)
 {
-	autofree int *passed = NULL;
+	pair->master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	if (pair->master < 0 || ioctl(pair->master, TIOCGPTN, &pair->number) < 0)
+		return fail(errno, "cannot make a terminal");
+	return 0;
+}
+
+/* The one to be taken, of those that the kernel gave, lowest numbers first; NULL: none yet. */
+static struct pair *choose(const struct snapshot *snapshot, struct pair *given, size_t count, uint32_t wanted)
+{
+	if (given[count - 1].number == wanted)
+		return &given[count - 1];
+	/* Behind it: it is taken. Then any that no other terminal of the tree has to have. */
+	for (size_t i = 0; given[count - 1].number > wanted && i < count; i++)
+		if (!terminal_find_master(snapshot, given[i].number))
+			return &given[i];
+	return NULL;
+}
+
+/* What the kernel gives on the way is let go. */
+static int find_number(const struct snapshot *snapshot, struct pair *pair)
+{
+	struct pair *given = NULL, *chosen = NULL;
 	size_t count = 0;
-	int master;
+	int result = 0;
 
-	for (;;) {
-		uint32_t got = UINT32_MAX;
+	while (!result && !chosen) {
+		struct pair *next = grow(&given, &count);
 
-		master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-		if (master < 0 || ioctl(master, TIOCGPTN, &got) < 0) {
-			master = fail(errno, "cannot make terminal /dev/pts/%u", index);
-			break;
-		}
-		if (got == index)
-			break;
-		*grow(&passed, &count) = master;
-		if (got > index) {
-			master = fail(EEXIST, "terminal /dev/pts/%u is taken", index);
-			break;
-		}
+		result = open_master(next);
+		if (!result)
+			chosen = choose(snapshot, given, count, pair->index);
+	}
+	if (chosen) {
+		pair->number = chosen->number;
+		pair->master = steal_fd(&chosen->master);
 	}
 	for (size_t i = 0; i < count; i++)
-		close(passed[i]);
-	return master;
+		if (given[i].master >= 0)
+			close(given[i].master);
+	free(given);
+	return result;
+}
+
+/* A descriptor that was opened by the path and leads to it, without being one of its files (O_PATH). */
+static const struct file *find_by_path(const struct snapshot *snapshot, uint32_t index)
+{
+	autofree char *name = format_text("/dev/pts/%u", index);
+
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		const struct file *file = snapshot->files[i];
+
+		if (file->entry->reg && !file->is_only_path && !strcmp(file->entry->reg->name, name))
+			return file;
+	}
+	return NULL;
+}
+
+/* Under another number it is another path. */
+static int check_number(const struct snapshot *snapshot, const struct pair *pair)
+{
+	autofree char *holder = NULL;
+	const struct file *named;
+
+	if (pair->number == pair->index)
+		return 0;
+	holder = terminal_holder(pair->index);
+	named = find_by_path(snapshot, pair->index);
+	if (named)
+		return fail(EEXIST, "%s has terminal /dev/pts/%u, which file %u of files.img names",
+			    holder ?: "somebody", pair->index, named->id);
+	log_warning("%s has terminal /dev/pts/%u: what the processes had under this name is /dev/pts/%u now",
+		    holder ?: "somebody", pair->index, pair->number);
+	return 0;
 }
 
 /* Who owns the slave's file, and what else was set with it. criu 4.2 tells it with a file that leads to the slave, if any. */
@@ -258,13 +327,14 @@ static int dress_slave(const struct snapshot *snapshot, const TtyInfoEntry *mast
 static int make_pair(const struct snapshot *snapshot, const TtyInfoEntry *info, struct pair *pair)
 {
 	int zero = 0, packets = info->packet_mode, result;
-	autofree char *name = format_text("/dev/pts/%u", info->pty->index);
+	autofree char *name = NULL;
 
 	pair->index = info->pty->index;
-	pair->slave = -1;
-	pair->master = find_number(pair->index);
-	if (pair->master < 0)
-		return pair->master;
+	pair->master = pair->slave = -1;
+	result = find_number(snapshot, pair) ?: check_number(snapshot, pair);
+	if (result)
+		return result;
+	name = format_text("/dev/pts/%u", pair->number);
 	if (ioctl(pair->master, TIOCSPTLCK, &zero) < 0)
 		return fail(errno, "cannot unlock terminal %u", pair->index);
 	pair->slave = open(name, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
@@ -279,19 +349,43 @@ static int make_pair(const struct snapshot *snapshot, const TtyInfoEntry *info, 
 	return result;
 }
 
-static struct pair *find_pair(struct snapshot *snapshot, uint32_t index)
+static struct pair *known_pair(const struct snapshot *snapshot, uint32_t index)
 {
-	struct terminals *terminals = snapshot->terminals;
-	struct pair *pair;
+	const struct terminals *terminals = snapshot->terminals;
 
 	for (size_t i = 0; i < terminals->pair_count; i++)
 		if (terminals->pairs[i].index == index)
 			return &terminals->pairs[i];
+	return NULL;
+}
+
+static struct pair *find_pair(struct snapshot *snapshot, uint32_t index)
+{
+	struct terminals *terminals = snapshot->terminals;
+	struct pair *pair = known_pair(snapshot, index);
+
+	if (pair)
+		return pair;
 	pair = grow(&terminals->pairs, &terminals->pair_count);
 	return make_pair(snapshot, terminal_find_master(snapshot, index), pair) ? NULL : pair;
 }
 
 /* ---- files ---- */
+
+/* What controls the session `id`, if the images hold it and it can be had. */
+static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, uint32_t id)
+{
+	const struct terminals *terminals = snapshot->terminals;
+
+	for (size_t i = 0; terminals && i < terminals->count; i++) {
+		const TtyInfoEntry *info = terminals->items[i];
+
+		if (info->type == TTY_TYPE__PTY && info->sid == id &&
+		    (is_inner(snapshot, info) || terminals->ours >= 0))
+			return info;
+	}
+	return NULL;
+}
 
 static int open_again(int fd, int flags)
 {
@@ -302,13 +396,25 @@ static int open_again(int fd, int flags)
 	return fd < 0 ? fail(errno, "cannot open a terminal") : fd;
 }
 
+static int open_nothing(int flags)
+{
+	int fd = open("/dev/null", (flags & O_ACCMODE) | O_CLOEXEC);
+
+	return fd < 0 ? fail(errno, "cannot open /dev/null") : fd;
+}
+
 static int open_inner(struct snapshot *snapshot, const TtyInfoEntry *info, int flags)
 {
 	struct pair *pair;
 
 	/* Only the session itself can open its /dev/tty: until then, something that keeps the place. */
-	if (info->type == TTY_TYPE__CTTY)
-		return open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (info->type == TTY_TYPE__CTTY) {
+		if (!terminal_of_session(snapshot, info->sid))
+			log_warning("session %u had a terminal, which it cannot have again: its /dev/tty is "
+				    "/dev/null now",
+				    info->sid);
+		return open_nothing(flags);
+	}
 	pair = find_pair(snapshot, info->pty->index);
 	if (!pair)
 		return -EINVAL;
@@ -316,11 +422,23 @@ static int open_inner(struct snapshot *snapshot, const TtyInfoEntry *info, int f
 					  open_again(pair->slave, flags);
 }
 
-static int open_controlling(int flags)
+/* Of a session without a terminal that controls it, /dev/tty is the one that it has all the same, if any. */
+static int open_controlling(const struct snapshot *snapshot, int flags)
 {
-	int fd = open("/dev/tty", flags | O_NONBLOCK | O_CLOEXEC);
+	int fd = open("/dev/tty", flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 
-	return fd < 0 ? fail(errno, "cannot open /dev/tty") : fd;
+	if (fd >= 0)
+		return fd;
+	return snapshot->terminals->ours < 0 ? open_nothing(flags) :
+					       open_again(snapshot->terminals->ours, flags);
+}
+
+static int open_outer(const struct snapshot *snapshot, const TtyInfoEntry *info, int flags)
+{
+	if (info->type == TTY_TYPE__CTTY)
+		return open_controlling(snapshot, flags);
+	return snapshot->terminals->ours < 0 ? open_nothing(flags) :
+					       open_again(snapshot->terminals->ours, flags);
 }
 
 int terminal_open(struct snapshot *snapshot, struct file *file)
@@ -329,11 +447,7 @@ int terminal_open(struct snapshot *snapshot, struct file *file)
 	const TtyInfoEntry *info = terminal_find(snapshot, entry->tty_info_id);
 	int flags = entry->flags & ~(O_CREAT | O_EXCL | O_TRUNC), fd;
 
-	if (is_inner(snapshot, info))
-		fd = open_inner(snapshot, info, flags);
-	else
-		fd = info->type == TTY_TYPE__CTTY ? open_controlling(flags) :
-						    open_again(snapshot->terminals->ours, flags);
+	fd = is_inner(snapshot, info) ? open_inner(snapshot, info, flags) : open_outer(snapshot, info, flags);
 	if (fd >= 0 && fcntl(fd, F_SETFL, flags) < 0) {
 		close(fd);
 		return fail(errno, "cannot set the flags of a terminal (%#o)", flags);
@@ -343,23 +457,10 @@ int terminal_open(struct snapshot *snapshot, struct file *file)
 
 /* ---- sessions ---- */
 
-static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, const struct task *task)
-{
-	const struct terminals *terminals = snapshot->terminals;
-
-	for (size_t i = 0; terminals && task->session == task->pid && i < terminals->count; i++) {
-		const TtyInfoEntry *info = terminals->items[i];
-
-		if (info->type == TTY_TYPE__PTY && info->sid == (uint32_t)task->pid &&
-		    (is_inner(snapshot, info) || terminals->ours >= 0))
-			return info;
-	}
-	return NULL;
-}
-
 static int open_slave(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
-	autofree char *name = format_text("/dev/pts/%u", info->pty->index);
+	const struct pair *pair = known_pair(snapshot, info->pty->index);
+	autofree char *name = format_text("/dev/pts/%u", pair ? pair->number : info->pty->index);
 	int fd;
 
 	if (!is_inner(snapshot, info))
@@ -378,7 +479,7 @@ static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 
 		if (!other || other->type != TTY_TYPE__CTTY || other->sid != session)
 			continue;
-		own = open_controlling(entry->flags);
+		own = open_controlling(snapshot, entry->flags);
 		if (own < 0)
 			return own;
 		if (fcntl(own, F_SETFL, entry->flags) < 0 || dup3(own, snapshot->files[i]->fd, O_CLOEXEC) < 0)
@@ -389,7 +490,8 @@ static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 
 int terminal_take_control(struct snapshot *snapshot, const struct task *task)
 {
-	const TtyInfoEntry *info = terminal_of_session(snapshot, task);
+	const TtyInfoEntry *info = task->session == task->pid ? terminal_of_session(snapshot, task->pid) :
+								NULL;
 	autoclose int fd = info ? open_slave(snapshot, info) : -1;
 
 	if (!info || fd < 0)
@@ -406,7 +508,8 @@ int terminal_take_control(struct snapshot *snapshot, const struct task *task)
 
 int terminal_settle(struct snapshot *snapshot, struct task *task)
 {
-	const TtyInfoEntry *info = terminal_of_session(snapshot, task);
+	const TtyInfoEntry *info = task->session == task->pid ? terminal_of_session(snapshot, task->pid) :
+								NULL;
 	autoclose int fd = -1;
 	pid_t group = info ? info->pgrp : 0;
 

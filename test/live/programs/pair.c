@@ -1,7 +1,8 @@
 /*
  * pair.c - a terminal of which the tree has both ends: a parent that has the master, a session on the other end.
  *
- * usage: pair DIRECTORY plain|waiting|flood|stopped|tty|foreground|packets|typed
+ * usage: pair DIRECTORY plain|waiting|flood|stopped|tty|foreground|packets|typed|moved
+ * moved: there is a second terminal, and the first has another name in the end
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,7 +24,8 @@
 static const char *kind;
 static struct termios settings;
 static char name[64];
-static int master, told[2];
+static char second_name[64];
+static int master, second, second_slave, told[2];
 static pid_t session, other;
 
 static bool is(const char *wanted)
@@ -154,6 +156,8 @@ static void set_up(void)
 		lead();
 	hear();
 	live_check(fchmodat(AT_FDCWD, name, 0640, 0) == 0 && chown(name, 65534, 5) == 0, "%s: %m", name);
+	if (is("moved"))
+		live_check(openpty(&second, &second_slave, second_name, NULL, NULL) == 0, "openpty: %m");
 	if (is("flood"))
 		return;
 	type("one\n");
@@ -177,8 +181,13 @@ static void verify_settings(void)
 	struct stat found;
 	int packets = 0;
 
-	live_check(ptsname_r(master, path, sizeof(path)) == 0 && strcmp(path, name) == 0,
+	live_check(ptsname_r(master, path, sizeof(path)) == 0 && !strcmp(path, name) == !is("moved"),
 		   "it is %s, and was %s", path, name);
+	strcpy(name, path);
+	if (is("moved"))
+		live_check(ptsname_r(second, path, sizeof(path)) == 0 && !strcmp(path, second_name) &&
+				   !strcmp(ttyname(second_slave), second_name),
+			   "the second is %s, and was %s", path, second_name);
 	live_check(ioctl(master, TIOCGWINSZ, &size) == 0 && size.ws_row == 7 && size.ws_ypixel == 77,
 		   "another size");
 	live_check(tcgetattr(master, &now) == 0 && now.c_lflag == then.c_lflag &&

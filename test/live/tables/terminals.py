@@ -10,7 +10,7 @@ import subprocess
 import termios
 import time
 
-from harness import system
+from harness import chains, system
 from harness.cell import Failure
 from harness.row import Row
 
@@ -169,12 +169,126 @@ def job_refused(cell, dumper, restorer):
 			raise Failure("restored without --shell-job")
 		if "--shell-job" not in log_of(images) + second_heard(second) or second.size() != (20, 40):
 			raise Failure("wrong words or another terminal: " + log_of(images))
-		run = restorer.restore(images, ("-j",))
-		if not run.failed or "terminal" not in run.error:
-			raise Failure(f"restored without a terminal: {run.describe()}")
 	finally:
 		second.close()
 		first.close()
+
+
+LOST = "the processes had a terminal and criu has none"
+
+
+def check_lost(images, said, code):
+	if code != 0:
+		raise Failure(f"not restored: {said}{log_of(images)}")
+	if system.read_text(os.path.join(images, "restore.log")).count(LOST) != 1:
+		raise Failure("it does not say once that there is no terminal: " + log_of(images))
+
+
+def lost(closes_all):
+	"""Restored from where there is no terminal, as by cron: it has /dev/null, and is told once."""
+	def run(cell, dumper, restorer):
+		first = Terminal(cell, 33, 111)
+		try:
+			first.run("job", [cell.program(), cell.directory, *cell.row.arguments], True)
+			cell.root = first.number("job")
+			wait_ready(cell)
+			images = cell.new_images()
+			cell.dump(dumper, images, ["-j"])
+			first.number("job.code")
+			command = [restorer.path, "restore", "-D", images, "-o", "restore.log", "-v4", "-d", "-j"]
+			if closes_all:
+				command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+			done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+					      start_new_session=True)
+			check_lost(images, done.stdout, done.returncode)
+			cell.exits.pop(cell.root, None)
+			cell.note_downtime()
+			cell.finish()
+		finally:
+			first.close()
+	return run
+
+
+def lost_leader(cell, dumper, restorer):
+	"""It leads its session, whose terminal goes; it is restored without one."""
+	first = Terminal(cell, 33, 111)
+	try:
+		pid = os.fork()
+		if pid == 0:
+			first.become_leader()
+			os.execv(cell.program(), [cell.program(), cell.directory, *cell.row.arguments])
+		cell.root = pid
+		wait_ready(cell)
+		images = cell.new_images()
+		cell.dump(dumper, images, ["-j"])
+		command = [restorer.path, "restore", "-D", images, "-o", "restore.log", "-v4", "-d", "-j"]
+		done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+				      start_new_session=True)
+		check_lost(images, done.stdout, done.returncode)
+		cell.exits.pop(cell.root, None)
+		cell.note_downtime()
+		cell.finish()
+	finally:
+		first.close()
+
+
+@contextlib.contextmanager
+def taken(number):
+	"""Somebody else's terminal /dev/pts/`number`, with both ends."""
+	kept = []
+	while not kept or kept[-1][0] != number:
+		master, slave = os.openpty()
+		kept.append((int(os.path.basename(os.ttyname(slave))), master, slave))
+		if kept[-1][0] > number:
+			raise Failure(f"terminal {number} is taken already")
+	try:
+		yield
+	finally:
+		for _, master, slave in kept:
+			os.close(master)
+			os.close(slave)
+
+
+def number_taken(cell, dumper, restorer):
+	"""The first of two terminals gets another number, and the second keeps its own."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	with taken(0):
+		run = cell.restore(restorer, images)
+		wanted = f"process {os.getpid()} ({system.read_text('/proc/self/comm').strip()}) has terminal /dev/pts/0"
+		if wanted not in run.log:
+			raise Failure(f"the log does not say: {wanted}")
+		cell.finish()
+
+
+def with_path(images, number):
+	"""Another descriptor of the first process, which was opened by the path with O_PATH: as other programs may dump it."""
+	name = f"/dev/pts/{number}".encode()
+	files = chains.read(images, "files.img")
+	known = [record for record in chains.records(files) if chains.field(chains.field(record, 3, b""), 6) == name]
+	old = {kind: data for kind, _, data in chains.fields(chains.field(known[0], 3))}
+	entry = chains.message(_1=999, _2=os.O_PATH, _3=0) + old[5] + old[6]
+	record = chains.message(_1=1, _2=999) + b"\x1a" + bytes([len(entry)]) + entry
+	chains.write(files + chains.record(record), images, "files.img")
+	table = min(found for found in os.listdir(images) if found.startswith("fdinfo-"))
+	chains.write(chains.read(images, table) + chains.record(chains.message(_1=999, _2=0, _3=1, _4=99)), images, table)
+
+
+def number_named(cell, dumper, restorer):
+	"""As before, but something names it by its path: then the number has to be free."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	with_path(images, 0)
+	with taken(0):
+		run = restorer.restore(images)
+		cell.reap()
+		wanted = f"process {os.getpid()} ({system.read_text('/proc/self/comm').strip()}) has terminal /dev/pts/0, which file 999"
+		if not run.failed or wanted not in run.error:
+			raise Failure(f"it should have said: {wanted}: {run.describe()}")
 
 
 def leader(cell, dumper, restorer):
@@ -225,6 +339,13 @@ ROWS = [
 	Row("shell-job-tty", "terminal", arguments=("tty",), run=with_own_terminals(job(True)), modes=BOTH_WAYS, peer_fails=NO_DEV_TTY),
 	*[Row("shell-job-leader-" + kind, "terminal", arguments=(kind,), run=with_own_terminals(leader), modes=BOTH_WAYS,
 	      peer_fails=NO_LEADER) for kind in ("standard", "tty")],
+	*[Row("shell-job-lost-" + kind, "terminal_lost", arguments=(kind,), run=with_own_terminals(lost(False)),
+	      modes=("ours", "peer-to-ours"), peer_fails=NO_DEV_TTY if kind == "tty" else {}) for kind in ("standard", "tty", "epoll")],
+	Row("shell-job-lost-closed", "terminal_lost", arguments=("standard",), run=with_own_terminals(lost(True)), modes=("ours",)),
+	*[Row("shell-job-lost-leader-" + kind, "terminal_lost", arguments=(kind,), run=with_own_terminals(lost_leader), modes=("ours",))
+	  for kind in ("standard", "tty", "epoll")],
+	Row("terminal-number-taken", "pair", arguments=("moved",), run=with_own_terminals(number_taken), modes=("ours", "peer-to-ours")),
+	Row("terminal-number-named", "pair", arguments=("plain",), run=with_own_terminals(number_named), modes=("ours",)),
 	Row("shell-job-refused", "terminal", arguments=("standard",), run=with_own_terminals(job_refused), modes=("ours",)),
 	*[Row("terminal-" + kind, "pair", arguments=(kind,), run=with_own_terminals(as_the_mode_says), peer_fails=fails)
 	  for kind, fails in PAIRS.items()],
