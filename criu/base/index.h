@@ -21,4 +21,10 @@ void *index_find(const struct index *index, uint64_t key); /* NULL: it is not th
 void index_remove(struct index *index, uint64_t key);
 void index_free(struct index *index);
 
+/* One key for two numbers. Other pairs may have it, too: whoever finds something there looks at what it is. */
+static inline uint64_t index_mix(uint64_t one, uint64_t other)
+{
+	return (one ^ one >> 29) * 0xbf58476d1ce4e5b9ULL ^ other;
+}
+
 #endif

@@ -71,11 +71,14 @@ int write_all_at(int fd, const void *buffer, size_t size, off_t offset)
 
 ssize_t read_text_from(int fd, char **text)
 {
-	size_t length = 0, room = 4096;
-	autofree char *buffer = allocate(room);
+	/* Most texts are short, and some are kept: those take no more room than they need. */
+	char first[4096];
+	size_t length = 0, room = sizeof(first);
+	autofree char *buffer = NULL;
 
 	for (;;) {
-		ssize_t got = read(fd, buffer + length, room - 1 - length);
+		char *text_so_far = buffer ?: first;
+		ssize_t got = read(fd, text_so_far + length, room - 1 - length);
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -87,8 +90,12 @@ ssize_t read_text_from(int fd, char **text)
 		if (room - 1 - length < room / 4) {
 			room *= 2;
 			buffer = reallocate_array(buffer, room, 1);
+			if (text_so_far == first)
+				memcpy(buffer, first, length);
 		}
 	}
+	if (!buffer)
+		buffer = copy_bytes(first, length + 1);
 	buffer[length] = '\0';
 	*text = steal_pointer(&buffer);
 	return length;

@@ -203,30 +203,31 @@ static int describe(struct snapshot *snapshot, struct file *file)
 	return result;
 }
 
-static bool is_first_of_table(const struct snapshot *snapshot, const struct task *task)
+static bool is_first_of_table(struct index *tables, struct task *task)
 {
-	struct task *other;
-
-	for_each_task(other, snapshot) if (other->ids &&
-					   other->ids->files_id == task->ids->files_id) return other == task;
+	if (index_find(tables, task->ids->files_id))
+		return false;
+	index_set(tables, task->ids->files_id, task);
 	return true;
 }
 
 int files_collect(struct snapshot *snapshot)
 {
 	struct found *found = NULL;
+	struct index tables = { 0 };
 	size_t count = 0;
 	struct task *task;
 	int result = 0;
 
 	for_each_task(task, snapshot)
 	{
-		if (result || task->state == TASK_DEAD || !is_first_of_table(snapshot, task))
+		if (result || task->state == TASK_DEAD || !is_first_of_table(&tables, task))
 			continue;
 		result = list_descriptors(snapshot, task, &found, &count);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
+	index_free(&tables);
 	if (!result)
 		name_files(snapshot, found, count);
 	free(found);
@@ -248,11 +249,28 @@ int files_collect(struct snapshot *snapshot)
 	return result;
 }
 
+/* One that is known by its path already. NULL: none is, and *key is free for it. */
+static struct file *find_path(const struct snapshot *snapshot, const struct seen_file *seen, uint64_t *key)
+{
+	struct file *file;
+
+	*key = index_mix(index_mix(seen->stat.st_dev, seen->stat.st_ino), seen->info.flags);
+	for (; (file = index_find(&snapshot->files_by_path, *key)); ++*key) {
+		const struct seen_file *other = file->seen;
+
+		if (other->stat.st_dev == seen->stat.st_dev && other->stat.st_ino == seen->stat.st_ino &&
+		    other->info.flags == seen->info.flags && !strcmp(other->link, seen->link))
+			break;
+	}
+	return file;
+}
+
 int files_add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id)
 {
 	struct seen_file seen = { .task = task, .fd = -1, .info = { .flags = flags, .mount = -1 } };
 	ssize_t length = read_link_at(task->proc, link, &seen.link);
 	struct file *file;
+	uint64_t key;
 	int result;
 
 	snprintf(seen.place, sizeof(seen.place), "%s", link);
@@ -262,19 +280,15 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 		free(seen.link);
 		return fail(errno, "cannot look at /proc/%d/%s", task->pid, link);
 	}
-	for (size_t i = snapshot->file_count; i-- > 0;) {
-		const struct seen_file *other = snapshot->files[i]->seen;
-
-		if (other->fd >= 0 || other->stat.st_dev != seen.stat.st_dev ||
-		    other->stat.st_ino != seen.stat.st_ino || other->info.flags != seen.info.flags ||
-		    strcmp(other->link, seen.link))
-			continue;
-		*id = snapshot->files[i]->id;
+	file = find_path(snapshot, &seen, &key);
+	if (file) {
+		*id = file->id;
 		free(seen.link);
 		return 0;
 	}
 	file = snapshot_add_file(snapshot, snapshot->file_count + 1);
 	file->seen = copy_bytes(&seen, sizeof(seen));
+	index_set(&snapshot->files_by_path, key, file);
 	*id = file->id;
 	result = describe(snapshot, file);
 	return result == -EOPNOTSUPP ? 0 : result; /* it is told with the other refusals */
@@ -317,6 +331,7 @@ static int save_descriptors(struct snapshot *snapshot, const struct task *task)
 
 int files_save(struct snapshot *snapshot)
 {
+	struct index tables = { 0 };
 	struct image *image;
 	struct task *task;
 	int result = image_create(snapshot->images, &image, IMAGE_FILES, 0);
@@ -326,9 +341,12 @@ int files_save(struct snapshot *snapshot)
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		result = image_write(image, &snapshot->files[i]->entry->base);
 	result = image_close(image) ?: result;
-	for_each_task(task,
-		      snapshot) if (!result && task->state != TASK_DEAD && is_first_of_table(snapshot, task))
-		result = save_descriptors(snapshot, task);
+	for_each_task(task, snapshot)
+	{
+		if (!result && task->state != TASK_DEAD && is_first_of_table(&tables, task))
+			result = save_descriptors(snapshot, task);
+	}
+	index_free(&tables);
 	for (size_t i = 0; !result && i < file_kind_count; i++)
 		if (file_kinds[i]->save_more)
 			result = file_kinds[i]->save_more(snapshot);

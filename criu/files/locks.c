@@ -87,18 +87,35 @@ static bool is_same(const struct file_lock *a, const struct file_lock *b)
 	       (a->flag != LOCK_POSIX || a->task == b->task);
 }
 
+/* NULL: there is none yet, and *key is free for it. */
+static const struct file_lock *find_same(const struct index *known, const struct file_lock *lock,
+					 uint64_t *key)
+{
+	const struct file_lock *other;
+
+	*key = index_mix(index_mix((uintptr_t)lock->file, lock->start), lock->length);
+	if (lock->flag == LOCK_POSIX)
+		*key = index_mix(*key, (uintptr_t)lock->task);
+	while ((other = index_find(known, *key)) && !is_same(other, lock))
+		++*key;
+	return other;
+}
+
 static void forget_repeated(struct snapshot *snapshot)
 {
+	struct index known = { 0 };
 	size_t kept = 0;
 
 	for (size_t i = 0; i < snapshot->lock_count; i++) {
-		bool is_known = false;
+		struct file_lock *lock = &snapshot->locks[i];
+		uint64_t key;
 
-		for (size_t j = 0; j < kept && !is_known; j++)
-			is_known = is_same(&snapshot->locks[i], &snapshot->locks[j]);
-		if (!is_known)
-			snapshot->locks[kept++] = snapshot->locks[i];
+		if (find_same(&known, lock, &key))
+			continue;
+		snapshot->locks[kept] = *lock;
+		index_set(&known, key, &snapshot->locks[kept++]);
 	}
+	index_free(&known);
 	snapshot->lock_count = kept;
 }
 

@@ -57,22 +57,19 @@ static int check(struct snapshot *snapshot, struct file *file)
 	return 0;
 }
 
-/* Is it the first file that can be what memfd_create() returned? */
-static bool is_original(const struct snapshot *snapshot, const struct file *file)
+/* Which file can be what memfd_create() returned? Of those, the first of each. */
+static int find_originals(struct snapshot *snapshot)
 {
-	const struct shared_memory *object = memfd_find(snapshot, file->entry->memfd->inode_id);
-
-	if (object->is_anonymous || !file->holder)
-		return false;
 	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const struct file *other = snapshot->files[i];
-		const MemfdFileEntry *entry = other->kind == file->kind ? other->entry->memfd : NULL;
+		const struct file *file = snapshot->files[i];
+		const MemfdFileEntry *entry = file->kind == &file_kind_memfd ? file->entry->memfd : NULL;
+		struct shared_memory *object = entry ? memfd_find(snapshot, entry->inode_id) : NULL;
 
-		if (entry && other->holder && entry->inode_id == file->entry->memfd->inode_id &&
+		if (object && !object->is_anonymous && !object->original && file->holder &&
 		    !(entry->flags & O_PATH) && (entry->flags & O_ACCMODE) == O_RDWR)
-			return other == file;
+			object->original = file->id;
 	}
-	return false;
+	return 0;
 }
 
 static int reopen(const struct file *file, const struct shared_memory *object)
@@ -111,7 +108,7 @@ static int open_memfd(struct snapshot *snapshot, struct file *file)
 {
 	const MemfdFileEntry *entry = file->entry->memfd;
 	const struct shared_memory *object = memfd_find(snapshot, entry->inode_id);
-	int fd = is_original(snapshot, file) ? adopt(file, object) : reopen(file, object);
+	int fd = object->original == file->id ? adopt(file, object) : reopen(file, object);
 
 	if (fd >= 0 && entry->pos && !(entry->flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0) {
 		close(fd);
@@ -133,6 +130,7 @@ const struct file_kind file_kind_memfd = {
 	.describe = describe,
 	.save_more = memfd_save,
 	.check = check,
+	.load_more = find_originals,
 	.open = open_memfd,
 	.owner = owner,
 };

@@ -99,6 +99,7 @@ int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, cons
 	object->is_anonymous = !is_named;
 	entry = object->memfd = message_new(MemfdInodeEntry, memfd_inode_entry);
 	entry->inode_id = object - snapshot->shared + 1;
+	index_set(&snapshot->memfds, entry->inode_id, (void *)(uintptr_t)entry->inode_id);
 	entry->name = copy_text(is_named ? name + strlen(PREFIX) : name);
 	entry->uid = found.st_uid;
 	entry->gid = found.st_gid;
@@ -134,10 +135,9 @@ int memfd_save(struct snapshot *snapshot)
 
 struct shared_memory *memfd_find(const struct snapshot *snapshot, uint64_t number)
 {
-	for (size_t i = 0; i < snapshot->shared_count; i++)
-		if (snapshot->shared[i].memfd && snapshot->shared[i].memfd->inode_id == number)
-			return &snapshot->shared[i];
-	return NULL;
+	uintptr_t found = (uintptr_t)index_find(&snapshot->memfds, number);
+
+	return found ? &snapshot->shared[found - 1] : NULL;
 }
 
 static int check_entry(const MemfdInodeEntry *entry, uint64_t page_size)
@@ -172,13 +172,12 @@ static int add_entry(struct snapshot *snapshot, MemfdInodeEntry *entry)
 		image_free(entry);
 		return result;
 	}
-	object = grow(&snapshot->shared, &snapshot->shared_count);
-	object->id = entry->shmid;
+	object = shared_memory_new(snapshot, entry->shmid);
+	index_set(&snapshot->memfds, entry->inode_id, (void *)snapshot->shared_count);
 	object->size = entry->size;
 	object->has_size = true;
 	object->page_size = page_size;
 	object->is_anonymous = is_nameless(entry->name) && !entry->is_named && entry->size;
-	object->fd = -1;
 	object->memfd = entry;
 	return 0;
 }

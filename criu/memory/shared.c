@@ -28,12 +28,21 @@
 
 #define BUFFER_PAGES 256
 
-struct shared_memory *shared_memory_find(struct snapshot *snapshot, uint64_t id)
+struct shared_memory *shared_memory_find(const struct snapshot *snapshot, uint64_t id)
 {
-	for (size_t i = 0; i < snapshot->shared_count; i++)
-		if (snapshot->shared[i].id == id)
-			return &snapshot->shared[i];
-	return NULL;
+	uintptr_t number = (uintptr_t)index_find(&snapshot->shared_by_id, id);
+
+	return number ? &snapshot->shared[number - 1] : NULL;
+}
+
+struct shared_memory *shared_memory_new(struct snapshot *snapshot, uint64_t id)
+{
+	struct shared_memory *object = grow(&snapshot->shared, &snapshot->shared_count);
+
+	object->id = id;
+	object->fd = -1;
+	index_set(&snapshot->shared_by_id, id, (void *)snapshot->shared_count);
+	return object;
 }
 
 /* ---- dump ---- */
@@ -64,16 +73,17 @@ static int look_closely(struct shared_memory *object)
 int shared_memory_look(struct snapshot *snapshot, struct task *task, const char *link, dev_t device,
 		       ino_t inode, struct shared_memory **found)
 {
-	uint64_t id = free_id(snapshot, inode);
+	uint64_t key = index_mix(device, inode);
 	struct shared_memory *object;
+	uintptr_t number;
 
-	for (size_t i = 0; i < snapshot->shared_count; i++) {
-		*found = &snapshot->shared[i];
+	for (; (number = (uintptr_t)index_find(&snapshot->shared_by_inode, key)); key++) {
+		*found = &snapshot->shared[number - 1];
 		if ((*found)->inode == inode && (*found)->device == device)
 			return 0;
 	}
-	*found = object = grow(&snapshot->shared, &snapshot->shared_count);
-	object->id = id;
+	*found = object = shared_memory_new(snapshot, free_id(snapshot, inode));
+	index_set(&snapshot->shared_by_inode, key, (void *)snapshot->shared_count);
 	object->device = device;
 	object->inode = inode;
 	object->is_anonymous = true;
@@ -213,11 +223,9 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 	if (needed < vma->offset || needed > INT64_MAX)
 		return fail(EINVAL, "the image holds an impossible mapping of shared memory");
 	if (!object) {
-		object = grow(&snapshot->shared, &snapshot->shared_count);
-		object->id = vma->object;
+		object = shared_memory_new(snapshot, vma->object);
 		object->page_size = page_size;
 		object->is_anonymous = true;
-		object->fd = -1;
 	}
 	if (object->page_size != page_size || !object->is_anonymous)
 		return fail(EINVAL, "the images hold two kinds of shared memory %llu",
@@ -338,6 +346,9 @@ void shared_memory_close(struct snapshot *snapshot)
 		if (snapshot->shared[i].fd >= 0)
 			close(snapshot->shared[i].fd);
 	}
+	index_free(&snapshot->shared_by_id);
+	index_free(&snapshot->shared_by_inode);
+	index_free(&snapshot->memfds);
 	free(snapshot->shared);
 	snapshot->shared = NULL;
 	snapshot->shared_count = 0;

@@ -26,6 +26,7 @@ struct shared_memory {
 
 	/* restore */
 	bool has_size; /* an image says its size; else mappings do */
+	uint32_t original; /* of a memfd: the first file that can be what memfd_create() returned, by its id; 0: none */
 };
 
 /*
@@ -45,6 +46,8 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 /* Restore, when everybody has mapped and opened what he needs: modes and seals of memfds. */
 int shared_memory_seal(struct snapshot *snapshot);
 void shared_memory_close(struct snapshot *snapshot);
-struct shared_memory *shared_memory_find(struct snapshot *snapshot, uint64_t id);
+struct shared_memory *shared_memory_find(const struct snapshot *snapshot, uint64_t id);
+/* A new one, of which nothing is known yet: pointers to others are no longer valid. */
+struct shared_memory *shared_memory_new(struct snapshot *snapshot, uint64_t id);
 
 #endif

@@ -105,9 +105,11 @@ struct snapshot {
 	size_t task_count, thread_count;
 	struct file **files; /* sorted by id, which begin at 1 */
 	size_t file_count;
+	struct index files_by_path;   /* dump: those that are known by their paths only; files/collect.c */
 	struct shared_memory *shared; /* memory/shared.h */
 	size_t shared_count;
-	struct file_lock *locks; /* files/locks.h */
+	struct index shared_by_id, shared_by_inode, memfds; /* to numbers, which begin at 1 */
+	struct file_lock *locks;			    /* files/locks.h */
 	size_t lock_count;
 	struct terminals *terminals;	  /* files/terminal.h */
 	struct held_pipes *pipes, *fifos; /* restore: files/pipe_content.h */

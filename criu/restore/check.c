@@ -112,40 +112,43 @@ static int plan_sessions(struct restore *restore)
 	return 0;
 }
 
+static int plan_stand_in(struct task *task)
+{
+	if (task->group <= 0)
+		return fail(EINVAL, "pstree.img holds process %d in an impossible group: %d", task->pid,
+			    task->group);
+	if (check_pid(task->group))
+		return -EEXIST;
+	task->newborn->stand_in = task->group;
+	return 0;
+}
+
 /* A group whose leader is gone needs somebody to begin it: one of its members brings forth a stand-in with that pid. */
 static int plan_groups(struct restore *restore)
 {
 	struct snapshot *snapshot = &restore->snapshot;
 	const struct task *root = snapshot->root;
+	struct index planned = { 0 };
 	struct task *task;
+	int result = 0;
 
 	for_each_task(task, snapshot)
 	{
-		const struct task *other;
-		bool is_first = true;
-
 		if (snapshot_find_task(snapshot, task->group))
 			continue;
 		/* The group of the shell: with --shell-job, ours takes its place. */
 		if (task->group == root->group && task->session == root->session &&
 		    root->session != root->pid)
 			continue;
-		for_each_task(other, snapshot)
-		{
-			if (other == task)
-				break;
-			is_first &= other->group != task->group;
-		}
-		if (!is_first)
+		if (index_find(&planned, task->group))
 			continue;
-		if (task->group <= 0)
-			return fail(EINVAL, "pstree.img holds process %d in an impossible group: %d",
-				    task->pid, task->group);
-		if (check_pid(task->group))
-			return -EEXIST;
-		task->newborn->stand_in = task->group;
+		result = plan_stand_in(task);
+		if (result)
+			break;
+		index_set(&planned, task->group, task);
 	}
-	return 0;
+	index_free(&planned);
+	return result;
 }
 
 /* ---- files ---- */
