@@ -15,6 +15,8 @@
 /* The set of cgroups that criu itself is in (inventory.img: root_cg_set): where tasks are put back without --manage-cgroups. */
 #define DUMP_OWN_CGROUPS 1
 
+struct apart_look; /* apart.c */
+
 struct dump {
 	const struct options *options;
 	struct snapshot snapshot;
@@ -48,6 +50,9 @@ int dump_release_early(void *dump);
 /* look.c: what can be told from outside */
 int dump_look(void *dump);
 TaskKobjIdsEntry *dump_make_ids(uint32_t number);
+/* apart.c: what a process or thread has apart. `result` is what has become of the look so far; refusals are told if it is 0. */
+int dump_begin_apart(struct apart_look **look, const struct snapshot *snapshot);
+int dump_end_apart(struct apart_look *look, int result);
 /* ahead.c: reads the mappings of large processes before the freeze, and proves afterwards that they are still so */
 int dump_read_ahead(void *dump);
 void dump_list_tree(pid_t root, pid_t **pids, size_t *count); /* while it runs: who is there now */

@@ -21,7 +21,7 @@
 #include "image/message.h"
 #include "task/part.h"
 
-/* Ids of the namespaces that criu itself is in, which the format wants; those of tasks are the same (see below). */
+/* Ids of the namespaces that criu itself is in, which the format wants; those of tasks are the same (apart.c). */
 static const struct {
 	const char *name;
 	size_t has, id;
@@ -48,40 +48,6 @@ TaskKobjIdsEntry *dump_make_ids(uint32_t number)
 		*(uint32_t *)((char *)ids + namespaces[i].id) = namespaces[i].number;
 	}
 	return ids;
-}
-
-/* The inodes of a process's namespaces; 0 where this kernel has none of the kind. */
-static void read_namespaces(int proc, ino_t inodes[array_size(namespaces)])
-{
-	for (size_t i = 0; i < array_size(namespaces); i++) {
-		struct stat found;
-		char path[16];
-
-		snprintf(path, sizeof(path), "ns/%s", namespaces[i].name);
-		inodes[i] = fstatat(proc, path, &found, 0) < 0 ? 0 : found.st_ino;
-	}
-}
-
-static int check_namespaces(const struct dump *dump)
-{
-	ino_t ours[array_size(namespaces)], theirs[array_size(namespaces)];
-	autoclose int self = proc_open(getpid());
-	const struct task *task;
-
-	if (self < 0)
-		return fail(-self, "cannot open /proc/self");
-	read_namespaces(self, ours);
-	for_each_task(task, &dump->snapshot)
-	{
-		if (task->state == TASK_DEAD)
-			continue;
-		read_namespaces(task->proc, theirs);
-		for (size_t i = 0; i < array_size(namespaces); i++)
-			if (ours[i] != theirs[i])
-				refuse("process %d (%s) is in another %s namespace than criu, which is not supported yet",
-				       task->pid, task->name, namespaces[i].name);
-	}
-	return 0;
 }
 
 /* What tasks may share with clone(2) although they are no threads of one process. */
@@ -239,24 +205,35 @@ static int check_session(const struct dump *dump)
 	return 0;
 }
 
-int dump_look(void *context)
+static int look_at_tasks(struct dump *dump)
 {
-	struct dump *dump = context;
-	struct task *task;
 	uint32_t number = 2; /* 1 is criu itself in inventory.img */
-	int result = check_namespaces(dump);
+	struct task *task;
 
-	if (result)
-		return result;
-	check_session(dump);
 	for_each_task(task, &dump->snapshot)
 	{
-		result = look_at_task(dump, task, number++);
+		int result = look_at_task(dump, task, number++);
+
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
+	return 0;
+}
+
+int dump_look(void *context)
+{
+	struct dump *dump = context;
+	struct apart_look *apart;
+	int result = dump_begin_apart(&apart, &dump->snapshot);
+
+	check_session(dump);
+	result = result ?: look_at_tasks(dump);
 	dump_forget_ahead(dump);
-	result = check_sharing(dump) ?: files_collect(&dump->snapshot) ?: dump_describe_opened_areas(dump);
+	result = result					?:
+			 check_sharing(dump)		?:
+			 files_collect(&dump->snapshot) ?:
+							  dump_describe_opened_areas(dump);
+	result = dump_end_apart(apart, result);
 	if (!result && refusals())
 		return -EOPNOTSUPP;
 	return result;

@@ -2,10 +2,13 @@
  * refused.c - holds things that a plain dump must refuse, by name, all at once.
  *
  * usage: refused DIRECTORY THING...
- * THING: one of those in the table at the end
+ * THING: one of those in the table at the end, or
+ *	  children-pid | children-time		namespaces that the process's children are going to be born in
+ *	  thread-NAMESPACE | thread-files | thread-fs	what a thread has apart from its process
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
@@ -14,6 +17,9 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/file.h>
@@ -238,6 +244,69 @@ static void netlink(void)
 	live_check(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) >= 0, "socket: %m");
 }
 
+/* ---- what one call of unshare(2) makes ---- */
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+
+static void leave(int what)
+{
+	if (unshare(what) == 0)
+		return;
+	if (errno == EINVAL)
+		live_skip("this kernel has no such namespaces");
+	live_fail("unshare: %m");
+}
+
+static void *leave_in_thread(void *argument)
+{
+	static atomic_int arrived;
+	int *what = argument;
+
+	leave(*what);
+	atomic_fetch_add(&arrived, 1);
+	while (atomic_load(&arrived) < 2)
+		usleep(1000);
+	*what = 0;
+	pause();
+	return NULL;
+}
+
+/* Two threads, so that one line has to tell of both. */
+static void apart(int what)
+{
+	static int left[2];
+	pthread_t thread;
+
+	for (int i = 0; i < 2; i++) {
+		left[i] = what;
+		live_check(pthread_create(&thread, NULL, leave_in_thread, &left[i]) == 0, "pthread_create");
+	}
+	while (*(volatile int *)&left[0] || *(volatile int *)&left[1])
+		usleep(1000);
+}
+
+static const struct {
+	const char *name;
+	void (*leave)(int what);
+	int what;
+} apartness[] = {
+	{ "children-pid", leave, CLONE_NEWPID }, { "children-time", leave, CLONE_NEWTIME },
+	{ "thread-net", apart, CLONE_NEWNET },	 { "thread-ipc", apart, CLONE_NEWIPC },
+	{ "thread-uts", apart, CLONE_NEWUTS },	 { "thread-mnt", apart, CLONE_NEWNS },
+	{ "thread-pid", apart, CLONE_NEWPID },	 { "thread-time", apart, CLONE_NEWTIME },
+	{ "thread-fs", apart, CLONE_FS },	 { "thread-cgroup", apart, CLONE_NEWCGROUP },
+	{ "thread-files", apart, CLONE_FILES },
+};
+
+static void set_apart(const char *name)
+{
+	for (size_t i = 0; i < sizeof(apartness) / sizeof(apartness[0]); i++)
+		if (strcmp(apartness[i].name, name) == 0)
+			apartness[i].leave(apartness[i].what);
+}
+
 static const struct {
 	const char *name;
 	void (*set_up)(void);
@@ -273,10 +342,12 @@ static const struct {
 int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
-	for (int argument = 2; argument < argc; argument++)
+	for (int argument = 2; argument < argc; argument++) {
+		set_apart(argv[argument]);
 		for (size_t i = 0; i < sizeof(things) / sizeof(things[0]); i++)
 			if (strcmp(things[i].name, argv[argument]) == 0)
 				things[i].set_up();
+	}
 	live_ready();
 	live_wait_stop();
 	if (queue_name)

@@ -34,7 +34,22 @@ NAMED = {
 	"unix-pair": r"is a unix seqpacket socket, connected, which",
 	"udp": r"is an IPv6 datagram socket \(UDP\), which",
 	"netlink": r"is a netlink raw socket \(route\), which",
+	"children-pid": r"process \d+ .*children born in another pid namespace",
+	"children-time": r"process \d+ .*children born in another time namespace",
+	"thread-pid": r"thread \d+ has its children born in another pid namespace.* 1 other",
+	"thread-time": r"thread \d+ has its children born in another time namespace.* 1 other",
+	"thread-net": r"thread \d+ is in another net namespace.* 1 other",
+	"thread-ipc": r"thread \d+ is in another ipc namespace.* 1 other",
+	"thread-uts": r"thread \d+ is in another uts namespace.* 1 other",
+	"thread-cgroup": r"thread \d+ is in another cgroup namespace.* 1 other",
+	"thread-mnt": r"thread \d+ has a root, directory, umask or mnt namespace of its own.* 1 other",
+	"thread-fs": r"thread \d+ has a root, directory, umask or mnt namespace of its own.* 1 other",
+	"thread-files": r"thread \d+ has a table of open files of its own.* 1 other",
 }
+
+# What the peer does not see.
+APART = ("children-pid", "thread-pid", "thread-time", "thread-net", "thread-ipc", "thread-uts",
+	 "thread-cgroup", "thread-mnt", "thread-fs", "thread-files")
 
 
 def refused(cell, dumper, _restorer):
@@ -72,4 +87,6 @@ ROWS = [
 	*[row(thing, thing, peer_fails={"dump": "its errors say other things, or it saves it"}) for thing in WORDS],
 	row("all-at-once", "deleted", "tcp", "io_uring", "userfaultfd",
 	    peer_fails={"dump": "it tells the first refusal only"}),
+	row("children-time", "children-time", peer_fails={"dump": "its error does not name it"}),
+	*[row(thing, thing, peer_fails={"dump": "it does not see it"}) for thing in APART],
 ]

@@ -1,0 +1,214 @@
+/*
+ * apart.c - what a process or a single thread has apart: namespaces other than criu's, or than those of its process; a thread's own
+ * root and directories, or descriptor table. None of it is saved yet, so it is refused by name.
+ *
+ * unshare(2) and setns(2) work on one thread. Of its namespaces a thread can change all but user, pid and time (Linux 6.18: EINVAL,
+ * EUSERS, or they change for its children only). For mounts it has to unshare its root and directories first, so kcmp() tells.
+ *
+ * A link of /proc costs some 3 µs, kcmp() 1 µs. With thousands of threads that is done beside the rest of the step, by a thread of our own.
+ */
+#include <errno.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/aside.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "dump/dump.h"
+#include "kernel/proc.h"
+
+#define WORTH_A_THREAD 100 /* threads to look at; below, to start one of our own takes longer */
+
+/* The links in /proc/PID/ns. What is told of a process that is elsewhere than criu, and of a thread that is elsewhere than its process. */
+static const struct {
+	const char *link;
+	bool is_of_threads;
+	const char *process_is, *thread_is;
+} links[] = {
+	{ "pid", false, "is in another pid namespace than criu", NULL },
+	{ "user", false, "is in another user namespace than criu", NULL },
+	{ "time", false, "is in another time namespace than criu", NULL },
+	{ "mnt", false, "is in another mnt namespace than criu", NULL },
+	{ "net", true, "is in another net namespace than criu", "is in another net namespace" },
+	{ "ipc", true, "is in another ipc namespace than criu", "is in another ipc namespace" },
+	{ "uts", true, "is in another uts namespace than criu", "is in another uts namespace" },
+	{ "cgroup", true, "is in another cgroup namespace than criu", "is in another cgroup namespace" },
+	{ "pid_for_children", true, "has its children born in another pid namespace (unshare(CLONE_NEWPID))",
+	  "has its children born in another pid namespace (unshare(CLONE_NEWPID))" },
+	{ "time_for_children", true,
+	  "has its children born in another time namespace (unshare(CLONE_NEWTIME))",
+	  "has its children born in another time namespace (unshare(CLONE_NEWTIME))" },
+};
+
+/* What threads of a process share unless one of them has called unshare(2). */
+static const struct {
+	int type;
+	const char *thread_is;
+} shared[] = {
+	{ KCMP_FILES, "has a table of open files of its own" },
+	{ KCMP_FS, "has a root, directory, umask or mnt namespace of its own" },
+};
+
+/* One that stands for all threads of a process that are apart in the same way. */
+struct apart {
+	const struct task *task;
+	pid_t tid;
+	const char *is; /* of the two tables above */
+	size_t others;
+};
+
+struct apart_look {
+	const struct snapshot *snapshot;
+	char ours[array_size(links)][64];
+	struct apart *found;
+	size_t count;
+	int error; /* of the first call that failed, and of which */
+	const char *failed;
+	struct aside *aside;
+};
+
+/* `text` is empty if there is no such link: this kernel has no such namespace, or the new pid namespace has no process yet. */
+static int read_link(int proc, const char *directory, const char *name, char text[64])
+{
+	char path[64];
+	ssize_t length;
+
+	snprintf(path, sizeof(path), "%sns/%s", directory, name);
+	length = readlinkat(proc, path, text, 63);
+	if (length < 0 && errno != ENOENT)
+		return -errno;
+	text[max(length, 0)] = '\0';
+	return 0;
+}
+
+static void note(struct apart_look *look, const struct task *task, pid_t tid, const char *is)
+{
+	for (size_t i = look->count; i-- > 0 && look->found[i].task == task;)
+		if (look->found[i].is == is) {
+			look->found[i].others++;
+			return;
+		}
+	*grow(&look->found, &look->count) = (struct apart){ .task = task, .tid = tid, .is = is };
+}
+
+static void look_at_links(struct apart_look *look, const struct task *task, size_t thread,
+			  char links_of_process[array_size(links)][64])
+{
+	char directory[32] = "", other[64];
+
+	if (thread)
+		snprintf(directory, sizeof(directory), "task/%d/", task->threads[thread]);
+	for (size_t i = 0; i < array_size(links); i++) {
+		char *text = thread ? other : links_of_process[i];
+		int result;
+
+		if (thread && !links[i].is_of_threads)
+			continue;
+		result = read_link(task->proc, directory, links[i].link, text);
+		if (result) {
+			look->error = -result;
+			look->failed = "read a link in /proc/PID/ns";
+		} else if (strcmp(text, thread ? links_of_process[i] : look->ours[i]) != 0) {
+			note(look, task, task->threads[thread],
+			     thread ? links[i].thread_is : links[i].process_is);
+		}
+	}
+}
+
+static void look_at_shared(struct apart_look *look, const struct task *task, pid_t tid)
+{
+	for (size_t i = 0; i < array_size(shared); i++) {
+		long order = syscall(SYS_kcmp, task->pid, tid, shared[i].type, 0, 0);
+
+		if (order < 0) {
+			look->error = errno;
+			look->failed = "compare threads with kcmp()";
+		} else if (order) {
+			note(look, task, tid, shared[i].thread_is);
+		}
+	}
+}
+
+static void look_at_all(void *context)
+{
+	struct apart_look *look = context;
+	const struct task *task;
+
+	for_each_task(task, look->snapshot)
+	{
+		char links_of_process[array_size(links)][64];
+
+		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
+			look_at_links(look, task, i, links_of_process);
+			if (i)
+				look_at_shared(look, task, task->threads[i]);
+		}
+	}
+}
+
+/* Of criu itself, which is in the same namespaces with all that it forks: for its children as for itself. */
+static int read_our_links(struct apart_look *look)
+{
+	for (size_t i = 0; i < array_size(links); i++) {
+		autoclose int self = proc_open(getpid());
+		size_t own = strcspn(links[i].link, "_");
+		char name[32];
+		int result;
+
+		snprintf(name, sizeof(name), "%.*s", (int)own, links[i].link);
+		result = self < 0 ? self : read_link(self, "", name, look->ours[i]);
+		if (result)
+			return fail(-result, "cannot read /proc/self/ns/%s", name);
+	}
+	return 0;
+}
+
+int dump_begin_apart(struct apart_look **begun, const struct snapshot *snapshot)
+{
+	struct apart_look *look = *begun = allocate(sizeof(*look));
+	const struct task *task;
+	size_t threads = 0;
+	int result = read_our_links(look);
+
+	if (result)
+		return result;
+	look->snapshot = snapshot;
+	for_each_task(task, snapshot) threads += task->thread_count;
+	if (threads >= WORTH_A_THREAD)
+		look->aside = aside_start();
+	if (look->aside)
+		aside_do(look->aside, look_at_all, look);
+	else
+		look_at_all(look);
+	return 0;
+}
+
+static void refuse_apart(const struct apart *apart)
+{
+	const struct task *task = apart->task;
+
+	if (apart->tid == task->pid)
+		refuse("process %d (%s) %s, which is not supported yet", task->pid, task->name, apart->is);
+	else if (!apart->others)
+		refuse("process %d (%s): thread %d %s, which is not supported yet", task->pid, task->name,
+		       apart->tid, apart->is);
+	else
+		refuse("process %d (%s): thread %d %s, which is not supported yet; so do %zu other threads of it",
+		       task->pid, task->name, apart->tid, apart->is, apart->others);
+}
+
+int dump_end_apart(struct apart_look *look, int result)
+{
+	if (look->aside)
+		aside_wait(look->aside);
+	aside_end(look->aside);
+	if (!result && look->error)
+		result = fail(look->error, "cannot %s", look->failed);
+	for (size_t i = 0; !result && i < look->count; i++)
+		refuse_apart(&look->found[i]);
+	free(look->found);
+	free(look);
+	return result;
+}
