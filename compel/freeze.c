@@ -43,7 +43,8 @@ static int seize_new(struct victim *victim, struct index *known)
 	snprintf(path, sizeof(path), "/proc/%d/task", victim->pid);
 	tasks = opendir(path);
 	if (!tasks)
-		return fail(ESRCH, "there is no process %d", victim->pid);
+		return errno == ENOENT ? fail(ESRCH, "there is no process %d", victim->pid) :
+					 fail(errno, "cannot list the threads of process %d", victim->pid);
 	while (result >= 0 && (entry = readdir(tasks))) {
 		pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
 

@@ -78,6 +78,8 @@ int fail_at(const char *file, int line, int error, const char *format, ...)
 		record->file = file;
 		record->line = line;
 		record->is_in_log = log_is_file();
+		if (error == EMFILE)
+			fail_advice("a higher limit of open files (ulimit -n)");
 	}
 	return error ? -error : -EINVAL;
 }

@@ -160,6 +160,15 @@ static void confirm_tracking(struct dump *dump)
 	failure_clear();
 }
 
+/* Nor is this a reason to say that there is no snapshot: the processes may be gone, but for it. */
+static void save_statistics(struct dump *dump)
+{
+	if (!dump_save_statistics(dump))
+		return;
+	log_warning("the snapshot is complete, but stats-dump could not be written: %s", failure_text());
+	failure_clear();
+}
+
 /* The snapshot is complete, whatever becomes of this. */
 static void tidy_chain(const struct options *options, struct image_store *images)
 {
@@ -179,7 +188,7 @@ static void tidy_chain(const struct options *options, struct image_store *images
 	if (!result && options->max_chain && length > options->max_chain)
 		result = flatten_in_place(images, &flat);
 	if (result) {
-		log_warning("the snapshot is complete, but its chain is as it was (above)");
+		log_warning("the snapshot is complete, but its chain is as it was: %s", failure_text());
 		failure_clear();
 	}
 }
@@ -204,7 +213,7 @@ static int run(const struct options *options, bool is_pre_dump)
 	if (!result) {
 		image_store_settle(dump.snapshot.images);
 		confirm_tracking(&dump);
-		result = dump_save_statistics(&dump);
+		save_statistics(&dump);
 	}
 	dump_give_room_up(&dump);
 	pre_dump_forget(&dump);

@@ -25,18 +25,25 @@
 #define KERNEL_THREAD 0x00200000 /* PF_KTHREAD */
 #define EXIT_PATIENCE 0.5	 /* seconds, for all threads of a process to end */
 
-/* Is `pid` criu itself or one of the processes that wait for it? Freezing those would freeze us. */
-static bool is_our_ancestor(pid_t pid)
+/*
+ * Is `pid` criu itself or one of the processes that wait for it? Freezing those would freeze us. 1, 0, or -errno, recorded: only an
+ * ancestor that we are not shown ends the search.
+ */
+static int is_our_ancestor(pid_t pid)
 {
 	for (pid_t at = getpid(); at > 0;) {
 		struct proc_stat stat;
 		autoclose int proc = -1;
+		int result;
 
 		if (at == pid)
 			return true;
 		proc = proc_open(at);
-		if (proc < 0 || proc_read_stat(proc, &stat))
-			return false;
+		if (proc < 0)
+			return proc == -ENOENT ? false : fail(-proc, "cannot look at process %d", at);
+		result = proc_read_stat(proc, &stat);
+		if (result)
+			return fail_in(result, "process %d", at);
 		at = stat.parent;
 	}
 	return false;
@@ -68,16 +75,28 @@ static int check_zombie(int proc, pid_t pid, const char *name)
 	}
 }
 
+static int read_root(int proc, pid_t pid, struct proc_stat *stat, struct proc_status *status)
+{
+	int result = proc < 0 ? proc : proc_read_stat(proc, stat) ?: proc_read_status(proc, status);
+
+	if (!result)
+		return 0;
+	if (result == -ENOENT || result == -ESRCH) {
+		failure_clear();
+		return fail(0, "there is no process %d", pid);
+	}
+	return proc < 0 ? fail(-proc, "cannot look at process %d", pid) : fail_in(result, "process %d", pid);
+}
+
 static int check_root(pid_t pid)
 {
 	autoclose int proc = proc_open(pid);
 	struct proc_status status;
 	struct proc_stat stat;
+	int result = read_root(proc, pid, &stat, &status);
 
-	if (proc < 0)
-		return fail(0, "there is no process %d", pid);
-	if (proc_read_stat(proc, &stat) || proc_read_status(proc, &status))
-		return fail(0, "there is no process %d", pid);
+	if (result)
+		return result;
 	proc_status_free(&status);
 	if (status.group_leader != pid)
 		return fail(0, "%d is a thread of process %d, not a process", pid, status.group_leader);
@@ -88,10 +107,11 @@ static int check_root(pid_t pid)
 			       fail(0, "process %d (%s) has ended already: it is a zombie", pid, stat.comm);
 	if (pid == getpid())
 		return fail(0, "process %d is criu itself", pid);
-	if (is_our_ancestor(pid))
+	result = is_our_ancestor(pid);
+	if (result > 0)
 		return fail(0, "process %d (%s) is an ancestor of criu, which would freeze itself with it",
 			    pid, stat.comm);
-	return 0;
+	return result;
 }
 
 /* Is there such a process? And what is slow, and can be known while it still runs. */
@@ -150,7 +170,8 @@ static int freeze_task(struct task *task, uint64_t deadline)
 
 	task->proc = proc_open(task->pid);
 	if (task->proc < 0)
-		return -ESRCH;
+		return task->proc == -ENOENT ? -ESRCH :
+					       fail(-task->proc, "cannot look at process %d", task->pid);
 	task->pidfd = syscall(SYS_pidfd_open, task->pid, 0);
 	if (task->pidfd < 0)
 		return errno == ESRCH ? -ESRCH : fail(errno, "cannot open process %d", task->pid);

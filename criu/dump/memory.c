@@ -110,7 +110,7 @@ static int save_task(struct dump *dump, struct task *task)
 		dump->late_writer = writer;
 		return result;
 	}
-	return page_writer_close(writer) ?: result;
+	return page_writer_close(writer, result);
 }
 
 /* What smaps counts: also pages of files, which are not saved. */

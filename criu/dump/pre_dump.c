@@ -166,7 +166,7 @@ static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
 							    &area->changed, &area->unchanged);
 	}
 	spliced_close(&pre_dumped->spliced);
-	return page_writer_close(writer) ?: result;
+	return page_writer_close(writer, result);
 }
 
 int pre_dump_save(void *context)

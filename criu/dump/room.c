@@ -90,7 +90,7 @@ void dump_give_room_up(void *context)
 {
 	struct dump *dump = context;
 
-	page_writer_close(steal_pointer(&dump->late_writer));
+	page_writer_close(steal_pointer(&dump->late_writer), -ECANCELED);
 	aside_end(steal_pointer(&dump->reads_aside));
 	stream_reserve_free(&dump->room);
 }

@@ -74,6 +74,8 @@ int image_open(struct image_store *store, struct image **image, enum image_kind 
 int image_create(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id);
 /* Closes it; NULL is fine. For a created image: flushes, and returns 0 or -errno, recorded. */
 int image_close(struct image *image);
+/* Something else has failed, which is told: what has not been written yet is not, and closing it returns `error`. NULL is fine. */
+void image_abandon(struct image *image, int error);
 const char *image_name(const struct image *image);
 uint64_t image_size(const struct image *image);
 /*

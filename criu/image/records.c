@@ -29,6 +29,7 @@ struct image {
 	char name[IMAGE_NAME_SIZE];
 	int fd;
 	bool is_written;
+	int error;	       /* -errno: nothing more is written. It has been told already */
 	unsigned record_count; /* read or written so far */
 
 	/* buffer[start..end) was read and not yet asked for, or (start is 0) is not yet written. */
@@ -103,12 +104,28 @@ static int take_word(struct image *image, uint32_t *word)
 	return 0;
 }
 
+/* Only the first failure is told: what comes next fails for the same reason. */
+static int write_out(struct image *image, const void *bytes, size_t size)
+{
+	int result = image->error ?: write_all(image->fd, bytes, size);
+
+	if (result < 0 && !image->error)
+		image->error = fail(-result, "cannot write %s/%s", image->store->name, image->name);
+	return image->error;
+}
+
 int image_flush(struct image *image)
 {
-	int result = write_all(image->fd, image->buffer, image->end);
+	int result = write_out(image, image->buffer, image->end);
 
 	image->end = 0;
-	return result < 0 ? fail(-result, "cannot write %s/%s", image->store->name, image->name) : 0;
+	return result;
+}
+
+void image_abandon(struct image *image, int error)
+{
+	if (image && !image->error)
+		image->error = error;
 }
 
 /* *place is where the next `size` bytes to write belong. */
@@ -319,9 +336,7 @@ int image_write_bytes(struct image *image, const void *bytes, size_t size)
 
 	if (size > BUFFER_SIZE) {
 		result = image_flush(image);
-		if (result == 0)
-			result = write_all(image->fd, bytes, size);
-		return result < 0 ? fail(-result, "cannot write %s/%s", image->store->name, image->name) : 0;
+		return result ?: write_out(image, bytes, size);
 	}
 	result = append(image, size, &place);
 	if (result == 0)

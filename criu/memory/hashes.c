@@ -58,15 +58,17 @@ int hash_writer_add(struct hash_writer *writer, const char *pages, uint64_t coun
 	return result;
 }
 
-int hash_writer_close(struct hash_writer *writer)
+int hash_writer_close(struct hash_writer *writer, int result)
 {
-	int result;
+	int closed;
 
 	if (!writer)
-		return 0;
-	result = image_close(writer->image);
+		return result;
+	if (result)
+		image_abandon(writer->image, result);
+	closed = image_close(writer->image);
 	free(writer);
-	return result;
+	return result ?: closed;
 }
 
 /* ---- read ---- */

@@ -25,7 +25,8 @@ int hash_writer_open(struct hash_writer **writer, struct image_store *store, uin
 		     uint64_t snapshot);
 /* The hashes of the next `count` pages of the pages image, which lie at `pages`. */
 int hash_writer_add(struct hash_writer *writer, const char *pages, uint64_t count);
-int hash_writer_close(struct hash_writer *writer); /* NULL is fine */
+/* As page_writer_close(). */
+int hash_writer_close(struct hash_writer *writer, int result);
 
 /* ---- read ---- */
 

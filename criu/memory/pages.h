@@ -47,8 +47,11 @@ typedef int page_source(void *from, struct page_run *runs, size_t count, char *b
  */
 int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags,
 		    bool skips_zeros, page_source *source, void *from);
-/* Closes the images; also after an error. NULL is fine. */
-int page_writer_close(struct page_writer *writer);
+/*
+ * Closes the images. `result` is what has come of everything so far: after an error no more is written, nothing else told, and it is
+ * returned. NULL is fine.
+ */
+int page_writer_close(struct page_writer *writer, int result);
 
 /* Sources: the memory of a task (`from`: struct task_memory *), a file (`from`: its descriptor, as int *). */
 struct task_memory {

@@ -200,17 +200,23 @@ int page_writer_add(struct page_writer *writer, const struct page_runs *runs, un
 	return result;
 }
 
-int page_writer_close(struct page_writer *writer)
+int page_writer_close(struct page_writer *writer, int result)
 {
-	int result;
-
 	if (!writer)
-		return 0;
-	result = stream_close(writer->stream);
-	result = (writer->pagemap ? flush_entry(writer) : 0) ?: result;
-	result = image_close(writer->pagemap) ?: result;
-	result = image_close(writer->pages) ?: result;
-	result = hash_writer_close(writer->hashes) ?: result;
+		return result;
+	result = stream_close(writer->stream, result);
+	if (!result)
+		result = flush_entry(writer);
+	for (size_t i = 0; i < 2; i++) {
+		struct image *image = i ? writer->pages : writer->pagemap;
+		int closed;
+
+		if (result)
+			image_abandon(image, result);
+		closed = image_close(image);
+		result = result ?: closed;
+	}
+	result = hash_writer_close(writer->hashes, result);
 	free(writer);
 	return result;
 }

@@ -199,7 +199,7 @@ static int save_one(struct snapshot *snapshot, struct tracking *tracking, struct
 		result = write_plan(writer, object, &plan, is_exact, tracking_skips_zeros(tracking));
 	page_runs_free(&runs);
 	page_runs_free(&plan);
-	return page_writer_close(writer) ?: result;
+	return page_writer_close(writer, result);
 }
 
 int shared_memory_save(struct snapshot *snapshot, struct tracking *tracking, uint32_t *next_pages_id,

@@ -62,6 +62,8 @@ struct stream {
 	/* under the lock */
 	bool is_ending;
 	int error; /* positive */
+
+	bool is_told; /* that error, by the filler */
 };
 
 int stream_reserve_make(struct stream_reserve *reserve, size_t size)
@@ -181,9 +183,12 @@ static void *write_behind(void *argument)
 
 /* ---- whoever fills ---- */
 
-static int report(const struct stream *stream)
+static int report(struct stream *stream)
 {
-	return stream->error ? fail(stream->error, "cannot write %s", stream->name) : 0;
+	if (stream->error && !stream->is_told)
+		fail(stream->error, "cannot write %s", stream->name);
+	stream->is_told = stream->error;
+	return -stream->error;
 }
 
 static int write_now(struct stream *stream, struct buffer *buffer)
@@ -267,16 +272,28 @@ static void end_writer(struct stream *stream)
 	pthread_join(stream->writer, NULL);
 }
 
-int stream_close(struct stream *stream)
+/* What the writer has not begun yet. */
+static void abandon(struct stream *stream, int result)
+{
+	pthread_mutex_lock(&stream->lock);
+	if (!stream->error) {
+		stream->error = -result;
+		stream->is_told = true;
+	}
+	pthread_mutex_unlock(&stream->lock);
+}
+
+int stream_close(struct stream *stream, int result)
 {
 	struct buffer *last;
-	int result;
 
 	if (!stream)
-		return 0;
+		return result;
+	if (result)
+		abandon(stream, result);
 	end_writer(stream);
 	/* After an error nothing more is written. */
-	result = report(stream) ?: write_full(stream);
+	result = result ?: report(stream) ?: write_full(stream);
 	last = stream->buffers ? &stream->buffers[stream->current] : NULL;
 	if (!result && last && last->filled) {
 		last->offset = stream->offset;

@@ -33,7 +33,10 @@ int stream_open(struct stream **stream, int fd, const char *name, const struct s
 char *stream_buffer(struct stream *stream, size_t *room);
 /* So many bytes were put there: whole pages, at most the room. */
 int stream_advance(struct stream *stream, size_t size);
-/* Writes the rest, ends the threads. 0 or -errno, recorded. NULL is fine. */
-int stream_close(struct stream *stream);
+/*
+ * Ends the threads, and writes the rest, unless `result`, what has come of everything so far, is an error: that is returned then. 0 or
+ * -errno, recorded, once. NULL is fine.
+ */
+int stream_close(struct stream *stream, int result);
 
 #endif

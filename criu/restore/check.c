@@ -35,12 +35,17 @@ static int check_pid(pid_t pid)
 		struct proc_status status;
 		struct proc_stat stat;
 
+		int result;
+
 		if (proc < 0)
-			return 0;
-		if (proc_read_stat(proc, &stat) || proc_read_status(proc, &status)) {
+			return proc == -ENOENT ? 0 : fail(-proc, "cannot see whether pid %d is free", pid);
+		result = proc_read_stat(proc, &stat) ?: proc_read_status(proc, &status);
+		if (result == -ESRCH || result == -ENOENT) {
 			failure_clear(); /* it has just ended */
 			return 0;
 		}
+		if (result)
+			return fail_in(result, "pid %d", pid);
 		proc_status_free(&status);
 		if (status.group_leader != pid)
 			return fail(0, "pid %d is taken by a thread of process %d (%s)", pid,

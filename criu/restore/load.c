@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include "arch/arch.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "files/kind.h"
 #include "image/image.h"
@@ -237,6 +238,17 @@ static int load_memory(struct restore *restore, struct task *task)
 	return result == -ENOENT ? fail(ENOENT, "pagemap-%d.img is missing", task->pid) : result;
 }
 
+/* Which process it is, the images say. Who names one goes by what older versions asked for, or is mistaken in the directory. */
+static void mention_needless_tree(const struct restore *restore)
+{
+	pid_t named = restore->options->tree, root = restore->snapshot.root->pid;
+
+	if (named == root)
+		log_warning("--tree %d is not needed: the images say that it is process %d", named, root);
+	else if (named)
+		log_warning("--tree %d: the images hold process %d, and no other is restored", named, root);
+}
+
 int restore_load(void *context)
 {
 	struct restore *restore = context;
@@ -252,6 +264,7 @@ int restore_load(void *context)
 			 load_tree(snapshot);
 	if (result)
 		return result;
+	mention_needless_tree(restore);
 	snapshot->is_of_another = !page_chain_snapshot(restore->chain, 0);
 	for_each_task(task, snapshot)
 	{

@@ -256,18 +256,20 @@ static int finish(struct restore *restore)
 
 	/* We are still in the session and may be the root's parent: whoever depends on that is not to suffer for these. */
 	if (save_statistics(restore, monotonic_time())) {
-		log_warning("the processes run, but stats-restore could not be written");
+		log_warning("the processes run, but stats-restore could not be written: %s", failure_text());
 		failure_clear();
 	}
 	if (options->auto_dedup && free_pages(restore)) {
-		log_warning("the processes run, but their images are still as large");
+		log_warning("the processes run, but their images are still as large: %s", failure_text());
 		failure_clear();
 	}
 	unlock_images(restore);
 	tell_status(options);
-	/* The tree has long been running: a script can no longer say no. It is told in the log. */
-	if (scripts_run(&restore->scripts, "post-resume", restore->snapshot.root->pid))
+	/* The tree has long been running: a script can no longer say no. */
+	if (scripts_run(&restore->scripts, "post-resume", restore->snapshot.root->pid)) {
+		log_warning("the processes run, but %s", failure_text());
 		failure_clear();
+	}
 	if (options->exec_cmd)
 		return become_command(restore);
 	if (options->restore_sibling)

@@ -295,6 +295,8 @@ static int wait_for_the_dead(struct restore *restore)
 		if (task->state != TASK_DEAD)
 			continue;
 		proc = proc_open(task->pid);
+		if (proc < 0 && proc != -ENOENT)
+			return fail(-proc, "cannot look at zombie %d", task->pid);
 		while (stat.state != 'Z') {
 			if (proc < 0 || proc_read_stat(proc, &stat))
 				return fail(0, "zombie %d was collected while it was being restored",

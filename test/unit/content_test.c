@@ -36,7 +36,7 @@ static void put_beside(unsigned number, enum beside beside)
 			fill_page(page, number, pagemap.entries[i].start / PAGE_SIZE + p);
 			assert_int_equal(hash_writer_add(writer, page, 1), 0);
 		}
-	assert_int_equal(hash_writer_close(writer), 0);
+	assert_int_equal(hash_writer_close(writer, 0), 0);
 	pagemap_free(&pagemap);
 	image_store_close(store);
 }

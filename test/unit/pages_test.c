@@ -84,7 +84,7 @@ static struct page_statistics write_pages(struct image_store *store, struct memo
 	assert_int_equal(
 		page_writer_open(&writer, store, IMAGE_PAGEMAP, ID, PAGES_ID, NULL, NULL, &statistics), 0);
 	assert_int_equal(page_writer_add(writer, runs, flags, skips_zeros, from_memory, memory), expected);
-	assert_int_equal(page_writer_close(writer), 0);
+	assert_int_equal(page_writer_close(writer, 0), 0);
 	return statistics;
 }
 

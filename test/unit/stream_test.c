@@ -67,7 +67,7 @@ static void hold_what_is_put(const struct stream_reserve *reserve)
 
 			assert_int_equal(stream_open(&stream, fd, "test", reserve), 0);
 			assert_int_equal(put(stream, pages[i], most[j]), 0);
-			assert_int_equal(stream_close(stream), 0);
+			assert_int_equal(stream_close(stream, 0), 0);
 			check(fd, pages[i], most[j]);
 			close(fd);
 		}
@@ -106,7 +106,7 @@ static void writes_late_from_a_reserve(void **state unused)
 	assert_int_equal(put(stream, 3000, 64), 0);
 	assert_int_equal(fstat(fd, &found), 0);
 	assert_int_equal(found.st_size, 0);
-	assert_int_equal(stream_close(stream), 0);
+	assert_int_equal(stream_close(stream, 0), 0);
 	check(fd, 3000, 64);
 	stream_reserve_free(&reserve);
 	close(fd);
@@ -114,7 +114,7 @@ static void writes_late_from_a_reserve(void **state unused)
 
 static void nothing_to_close(void **state unused)
 {
-	assert_int_equal(stream_close(NULL), 0);
+	assert_int_equal(stream_close(NULL, 0), 0);
 }
 
 static void tells_that_memory_is_short(void **state unused)
@@ -133,7 +133,7 @@ static void tells_that_memory_is_short(void **state unused)
 	setrlimit(RLIMIT_DATA, &old);
 	assert_true(result < 0);
 	assert_int_equal(failure_errno(), ENOMEM);
-	assert_int_equal(stream_close(stream), 0);
+	assert_int_equal(stream_close(stream, 0), 0);
 	failure_clear();
 }
 
@@ -157,13 +157,35 @@ static void tell_a_full_disk(const struct stream_reserve *reserve)
 		failure_clear();
 		assert_int_equal(stream_open(&stream, fd, "test", reserve), 0);
 		result = put(stream, pages[i], 64);
-		result = stream_close(stream) ?: result;
+		result = stream_close(stream, result);
 		assert_true(result < 0);
 		assert_int_equal(failure_errno(), EFBIG);
 		close(fd);
 	}
 	setrlimit(RLIMIT_FSIZE, &old);
 	failure_clear();
+}
+
+/* After somebody else's error nothing is written that has not been yet, and nothing said. */
+static void is_given_up(void **state unused)
+{
+	static const size_t pages[] = { 0, 1, 63 };
+
+	for (size_t i = 0; i < array_size(pages); i++) {
+		int fd = memfd_create("stream", MFD_CLOEXEC);
+		struct stream *stream;
+		struct stat found;
+
+		failure_clear();
+		assert_int_equal(stream_open(&stream, fd, "test", NULL), 0);
+		assert_int_equal(put(stream, pages[i], 64), 0);
+		assert_int_equal(stream_close(stream, -EPERM), -EPERM);
+		assert_false(has_failed());
+		assert_int_equal(fstat(fd, &found), 0);
+		assert_int_equal(found.st_size, 0);
+		close(fd);
+	}
+	assert_int_equal(stream_close(NULL, -EPERM), -EPERM);
 }
 
 static void tells_a_full_disk(void **state unused)
@@ -184,6 +206,7 @@ int main(void)
 		cmocka_unit_test(writes_late_from_a_reserve),
 		cmocka_unit_test(nothing_to_close),
 		cmocka_unit_test(tells_that_memory_is_short),
+		cmocka_unit_test(is_given_up),
 		cmocka_unit_test(tells_a_full_disk),
 	};
 

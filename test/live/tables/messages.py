@@ -1,0 +1,160 @@
+"""messages.py - what is told when something is missing that is not the image: the true reason, in one place, once."""
+
+import os
+import re
+import resource
+import subprocess
+import time
+
+from harness import system
+from harness.cell import Failure
+from harness.row import Row
+
+
+def run_limited(command, limit):
+	"""Runs it with a limit of open files, and gives its exit code and what it printed."""
+	def lower():
+		resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+	run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, preexec_fn=lower)
+	return run.returncode, run.stdout + run.stderr
+
+
+def few_descriptors(command, most):
+	"""Whatever a command wants to open when it may open no more, it says that this is so."""
+	code = 1
+	for limit in range(6, most):
+		code, text = run_limited(command, limit)
+		if code == 0:
+			break
+		if "Too many open files" not in text or "ulimit -n" not in text or re.search("there is no|has ended|grows faster", text):
+			raise Failure(f"limit {limit}: exit code {code}, {text!r}")
+		if "rror" in "".join(line for line in text.splitlines() if not line.startswith("criu: ")):
+			raise Failure(f"limit {limit}: told more than once: {text!r}")
+	if code:
+		raise Failure(f"not even with {most} descriptors: {text!r}")
+
+
+def limit_of_open_files(cell, dumper, _restorer):
+	"""ulimit -n 6: there are no descriptors, and not "there is no process"."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.away_since = time.monotonic()
+	few_descriptors([dumper.path, "dump", "-v1", "-t", str(cell.root), "-D", images], 64)
+	cell.wait_gone([cell.root])
+	cell.restore(cell.ours, images)
+	cell.finish()
+
+
+def limit_of_a_tree(cell, dumper, _restorer):
+	"""A child that cannot be looked at has not ended."""
+	cell.start()
+	cell.wait_ready()
+	before = system.tree(cell.root)
+	few_descriptors([dumper.path, "dump", "-v1", "-R", "--timeout", "1", "-t", str(cell.root), "-D", cell.new_images()], 256)
+	cell.check_running()
+	if system.tree(cell.root) != before:
+		raise Failure("a process is gone")
+	cell.finish()
+
+
+def small_file_system(cell, options):
+	path = cell.path("small")
+	os.mkdir(path)
+	subprocess.run(["mount", "-t", "tmpfs", "-o", options, "small", path], check=True)
+	return path
+
+
+def told(text, words):
+	return [line for line in text.splitlines() if words in line]
+
+
+def full_disk(cell, dumper, options):
+	"""One line on the terminal. The log has the cause, and once more with the process to which it happened."""
+	images = small_file_system(cell, "size=300k")
+	command = [dumper.path, "dump", "-R", "-t", str(cell.root), "-D", images, *options]
+	run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+	subprocess.run([*command, "-v4", "-o", cell.path("full.log")], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+	log = system.read_text(cell.path("full.log"))
+	subprocess.run(["umount", images], check=True)
+	os.rmdir(images)
+	if run.returncode != 1 or len(told(run.stderr, "No space left on device")) != 1 or "rror" in run.stderr:
+		raise Failure(f"exit code {run.returncode}: {run.stderr!r}")
+	if not 1 <= len(told(log, "No space left on device")) <= 2:
+		raise Failure(f"the log: {told(log, 'No space left on device')}")
+	cell.check_running()
+
+
+def disk_is_full(cell, dumper, _restorer):
+	cell.start()
+	cell.wait_ready()
+	for options in ([], ["--track-mem=content"], ["--track-mem=written"]):
+		full_disk(cell, dumper, options)
+	cell.finish()
+
+
+def no_room_for_statistics(cell, dumper, restorer):
+	"""The snapshot is complete and the process gone: that its times cannot be written is no reason to say that there is none."""
+	cell.start()
+	cell.wait_ready()
+	work = small_file_system(cell, "size=4k,nr_inodes=1")
+	images = cell.new_images()
+	cell.away_since = time.monotonic()
+	run = dumper.run("dump", images, ["-t", cell.root, "-W", work], log=os.path.join(images, "dump.log"))
+	if run.failed or not (dumper.is_peer or "Warn  (" in run.log):
+		raise Failure(run.describe())
+	cell.wait_gone([cell.root])
+	subprocess.run(["umount", work], check=True)
+	cell.restore(restorer, images)
+	cell.finish()
+
+
+def needless_tree(cell, dumper, restorer):
+	"""restore -t PID: what older versions asked for. Another process than that of the images is named."""
+	cell.start()
+	cell.wait_ready()
+	for wrong in (0, 1):
+		images = cell.new_images(f"images{wrong}")
+		cell.dump(dumper, images)
+		named = cell.root + wrong
+		run = cell.restore(restorer, images, ["-t", named])
+		expected = "Using -t with criu restore is obsoleted" if restorer.is_peer else \
+			f"--tree {named}: the images hold process {cell.root}" if wrong else f"--tree {named} is not needed"
+		if not re.search(r"Warn  \([a-z/.-]+:\d+\): " + re.escape(expected), run.log):
+			raise Failure(f"no warning '{expected}': {run.log[:500]!r}")
+	cell.finish()
+
+
+def script_after_resume(cell, dumper, restorer):
+	"""A script that fails when the processes run already changes nothing, but is not passed over."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	script = cell.path("script")
+	with open(script, "w") as file:
+		file.write("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != post-resume ]\n")
+	os.chmod(script, 0o700)
+	with open(cell.path("output"), "w") as output:
+		run = subprocess.run([restorer.path, "restore", "-d", "-D", images, "--action-script", script], stdin=subprocess.DEVNULL,
+				     stdout=output, stderr=output)
+	text = system.read_text(cell.path("output"))
+	if run.returncode or "Warn  (" not in text or "ended with status 1 at post-resume" not in text:
+		raise Failure(f"exit code {run.returncode}: {text!r}")
+	cell.exits.pop(cell.root, None)
+	cell.note_downtime()
+	cell.finish()
+
+
+def row(name, run, program="counter", modes=("ours",), **more):
+	return Row(f"message-{name}", program, run=run, modes=modes, **more)
+
+
+ROWS = [
+	row("limit-of-open-files", limit_of_open_files),
+	row("limit-of-a-tree", limit_of_a_tree, "tree"),
+	row("disk-is-full", disk_is_full, "memory"),
+	row("no-room-for-statistics", no_room_for_statistics, modes=("ours", "peer")),
+	row("restore-tree", needless_tree, modes=("ours", "peer")),
+	row("script-after-resume", script_after_resume),
+]
