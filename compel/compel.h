@@ -43,6 +43,7 @@ struct traced_thread {
 	uint64_t asleep;      /* … since so many nanoseconds */
 	long restarted;	      /* the call that it was restarting then, by its number; 0: none, or unknown */
 	uint64_t remaining; /* set by trace_settle_context(): see trace_reenter_call(); ns, 0: unknown, or none */
+	struct for_now *for_now; /* see victim_call_for_now(); opaque */
 };
 
 /* `deadline` is CLOCK_MONOTONIC in nanoseconds. -ESRCH: the thread is gone (not recorded); -ETIMEDOUT: recorded. */
@@ -100,6 +101,8 @@ void victim_look_ahead(pid_t pid);
 int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline);
 /* All threads run on (or stay in the group stop they were in). Undoes an infection first. */
 int victim_thaw(struct victim *victim);
+/* From now on our death is the death of all of them. Before they are killed: that is not done in one moment. */
+void victims_tie(struct victim *const *victims, size_t count);
 /* SIGKILLs the process and detaches; the caller reaps if it is the parent. */
 int victim_kill(struct victim *victim);
 /* Leaves all threads in a group stop (SIGSTOP), detached. */
@@ -131,6 +134,14 @@ uint64_t victim_scratch(const struct victim *victim, size_t *size);
 int victim_call(struct victim *victim, struct remote_call *calls, size_t count);
 /* The same in thread `index`, by ptrace, for what only a thread can tell of itself. Scratch may be used. */
 int victim_call_thread(struct victim *victim, size_t index, struct remote_call *calls, size_t count);
+/*
+ * The same, of what must not be if the process lives on: should we die, the thread makes the calls `back` (two at most) before it goes on.
+ * So it stays until it is taken back, or the process is killed. A thread that the parasite is not in makes but the first of them, and
+ * none where the task has no `syscall; ret` of its own.
+ */
+int victim_call_for_now(struct victim *victim, size_t index, struct remote_call *calls, size_t count,
+			const struct remote_call *back, size_t back_count);
+int victim_take_back(struct victim *victim, size_t index);
 int victim_read(const struct victim *victim, uint64_t address, void *buffer,
 		size_t size); /* process_vm_readv */
 int victim_write(const struct victim *victim, uint64_t address, const void *buffer, size_t size);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include "base/error.h"
 #include "base/index.h"
 #include "base/log.h"
@@ -161,6 +162,27 @@ int victim_thaw_stopped(struct victim *victim)
 	return first_failure(result, victim_thaw(victim));
 }
 
+/*
+ * The options of a thread that runs cannot be set, so the parasites are parked first, all at once: the last loop is as short as can be, and
+ * wakes nobody who would be given our CPU. Who cannot be tied is dying already.
+ */
+void victims_tie(struct victim *const *victims, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (victims[i]->infection && victims[i]->infection->is_serving)
+			ptrace(PTRACE_INTERRUPT, borrowed_thread(victims[i])->tid, 0, 0);
+	for (size_t i = 0; i < count; i++) {
+		struct infection *infection = victims[i]->infection;
+
+		if (infection && infection->is_serving)
+			infection->is_serving = trace_park(borrowed_thread(victims[i]),
+							   trace_deadline(CALL_SECONDS)) < 0;
+	}
+	for (size_t i = 0; i < count; i++)
+		ptrace(PTRACE_SETOPTIONS, victims[i]->pid, 0,
+		       victims[i]->threads[0].options | PTRACE_O_EXITKILL);
+}
+
 int victim_kill(struct victim *victim)
 {
 	uint64_t deadline = trace_deadline(CALL_SECONDS);
@@ -182,8 +204,10 @@ int victim_kill(struct victim *victim)
 
 void victim_free(struct victim *victim)
 {
-	for (size_t index = 0; index < victim->thread_count; index++)
+	for (size_t index = 0; index < victim->thread_count; index++) {
 		trace_free_context(&victim->threads[index].context);
+		for_now_free(&victim->threads[index]);
+	}
 	victim_forget(victim);
 	free(victim->threads);
 	victim->threads = NULL;

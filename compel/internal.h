@@ -162,7 +162,15 @@ int call_in_region(struct victim *victim, long number, const uint64_t arguments[
 /* Drops what we know of an infection, of a process that is gone or cured. */
 void victim_forget(struct victim *victim);
 
+/* ---- for_now.c ---- */
+
+void for_now_free(struct traced_thread *thread);
+
 /* ---- parasite.c ---- */
+
+/* In a thread that has its own stack and our way home on it: it is parked on that way afterwards. */
+int call_on_stack(struct victim *victim, struct traced_thread *thread, const struct way_home *home,
+		  struct remote_call *calls, size_t count);
 
 /* From parked in the region to serving, and back. */
 int parasite_connect(struct victim *victim);

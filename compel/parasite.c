@@ -230,9 +230,8 @@ int victim_call(struct victim *victim, struct remote_call *calls, size_t count)
 	return result;
 }
 
-/* In a thread that has its own stack and our way home on it. */
-static int call_on_stack(struct victim *victim, struct traced_thread *thread, const struct way_home *home,
-			 struct remote_call *calls, size_t count)
+int call_on_stack(struct victim *victim, struct traced_thread *thread, const struct way_home *home,
+		  struct remote_call *calls, size_t count)
 {
 	uint64_t ip = victim->infection->gadgets.syscall_return, sp;
 	int result = home_write(home, victim, NULL, 0, &sp);

@@ -44,6 +44,11 @@ struct parasite_state {
 	uint64_t home_size;	 /* … and its size; it lies at PARASITE_HOME until then */
 	uint64_t syscall_return; /* `syscall; ret` in the task's own code; 0: there is none */
 	int32_t userfaultfd;	 /* made by a call and not closed by one yet; -1: none */
+	int32_t back_count; /* calls to be made first of all when criu has died: see victim_call_for_now() */
+	struct {
+		int64_t number;
+		uint64_t arguments[2];
+	} back[2];
 };
 
 #endif

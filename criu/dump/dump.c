@@ -98,6 +98,7 @@ static const struct step dump_steps[] = {
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
 	{ "complete the images", dump_complete, NULL, false },		  /* on disk, then inventory.img: now it is a dump */
 	{ "run the scripts (post-dump)", run_last_scripts, NULL, false }, /* they may still say no */
+	{ "prepare the end of the processes", dump_prepare_end, dump_withdraw_end, false }, /* the kernel is not to write into their files */
 	{ "let the processes go", dump_release, NULL, true },		  /* cannot be undone */
 };
 

@@ -47,6 +47,9 @@ void dump_thaw(void *dump);
 int dump_release(void *dump);
 int dump_release_early(void *dump);
 
+/* end.c: nothing that the kernel does for a dying process is to be seen */
+int dump_prepare_end(void *dump);
+void dump_withdraw_end(void *dump);
 /* look.c: what can be told from outside */
 int dump_look(void *dump);
 TaskKobjIdsEntry *dump_make_ids(uint32_t number);

@@ -298,13 +298,28 @@ void dump_thaw(void *context)
 	dump->released = true;
 }
 
+/* All or nobody, also if we die meanwhile. One alone needs no care for that. */
+static int kill_all(struct dump *dump)
+{
+	autofree struct victim **victims = allocate_array(dump->snapshot.task_count, sizeof(*victims));
+	size_t count = 0;
+	struct task *task;
+
+	for_each_task(task, &dump->snapshot) if (task->victim) victims[count++] = task->victim;
+	if (count > 1)
+		victims_tie(victims, count);
+	for (size_t i = 0; i < count; i++)
+		kill(victims[i]->pid, SIGKILL);
+	return for_each_victim(dump, victim_kill);
+}
+
 static int release(struct dump *dump)
 {
 	const struct options *options = dump->options;
-	int result = for_each_victim(
-		dump, dump->is_pre_dump || (options->leave_running && !options->leave_stopped) ? victim_thaw :
-		      options->leave_stopped ? victim_thaw_stopped :
-					       victim_kill);
+	int result = dump->is_pre_dump || (options->leave_running && !options->leave_stopped) ?
+			     for_each_victim(dump, victim_thaw) :
+		     options->leave_stopped ? for_each_victim(dump, victim_thaw_stopped) :
+					      kill_all(dump);
 
 	dump->released = true;
 	dump->thawed = monotonic_time();

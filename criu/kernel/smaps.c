@@ -169,3 +169,19 @@ void vmas_free(struct vmas *vmas)
 	vmas->items = NULL;
 	vmas->count = 0;
 }
+
+struct vma *vmas_find(const struct vmas *vmas, uint64_t address)
+{
+	size_t before = 0, behind = vmas->count;
+
+	while (before < behind) {
+		size_t middle = before + (behind - before) / 2;
+		const struct vma *vma = &vmas->items[middle];
+
+		if (vma->status & VMA_GUARD_RANGE || vma->start > address)
+			behind = middle;
+		else
+			before = middle + 1;
+	}
+	return before && address < vmas->items[before - 1].end ? &vmas->items[before - 1] : NULL;
+}

@@ -98,5 +98,7 @@ static inline bool vma_is_saved_whole(const struct vma *vma)
 }
 
 void vmas_free(struct vmas *vmas);
+/* The mapping at an address, NULL: there is none. Guard ranges are not looked for. */
+struct vma *vmas_find(const struct vmas *vmas, uint64_t address);
 
 #endif

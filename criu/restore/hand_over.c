@@ -65,14 +65,13 @@ static int await_threads(struct task *task, uint64_t deadline)
 	return result == -ESRCH ? fail_for_death(task->pid, task->name) : result;
 }
 
-static int make_last_call(struct restore *restore, struct task *task, const struct call_list *calls,
-			  size_t index)
+static int make_last_call(struct restore *restore, struct traced_thread *thread,
+			  const struct call_list *calls, size_t index)
 {
 	const struct restorer_header *header = (const struct restorer_header *)restorer_blob_start;
-	struct traced_thread *leader = &task->victim->threads[0];
 	long answer;
-	int result = trace_syscall(leader, restore->refuge_start + header->syscall,
-				   leader->context.registers.rsp, calls->calls[index].number,
+	int result = trace_syscall(thread, restore->refuge_start + header->syscall,
+				   thread->context.registers.rsp, calls->calls[index].number,
 				   calls->calls[index].arguments, &answer);
 
 	if (!result && answer < 0)
@@ -80,21 +79,32 @@ static int make_last_call(struct restore *restore, struct task *task, const stru
 	return result;
 }
 
-/* What has to wait until all threads are what they were; and the restorer cannot unmap itself. */
-static int make_last_calls(struct restore *restore, struct task *task)
+static int finish_thread(struct restore *restore, struct task *task, size_t thread)
 {
 	struct call_list calls;
-	int result;
+	int result = 0;
 
 	calls_init(&calls, restore->refuge_start + RESTORER_ARGUMENTS); /* nobody reads those any more */
 	for (size_t part = 0; part < task_part_count; part++)
 		if (task_parts[part]->finish)
-			task_parts[part]->finish(task, &calls);
-	call(&calls, "unmap the restorer", SYS_munmap, restore->refuge_start, REGION_ROOM);
-	result = victim_write(task->victim, calls.base, calls.bytes, calls.size);
+			task_parts[part]->finish(task, thread, &calls);
+	if (!thread)
+		call(&calls, "unmap the restorer", SYS_munmap, restore->refuge_start, REGION_ROOM);
+	if (calls.size)
+		result = victim_write(task->victim, calls.base, calls.bytes, calls.size);
 	for (size_t i = 0; !result && i < calls.count; i++)
-		result = make_last_call(restore, task, &calls, i);
+		result = make_last_call(restore, &task->victim->threads[thread], &calls, i);
 	calls_free(&calls);
+	return result;
+}
+
+/* What has to wait until all threads are what they were; the leader is last, and unmaps the restorer, which cannot do it itself. */
+static int make_last_calls(struct restore *restore, struct task *task)
+{
+	int result = 0;
+
+	for (size_t i = task->thread_count; !result && i-- > 0;)
+		result = finish_thread(restore, task, i);
 	return result;
 }
 
@@ -115,13 +125,23 @@ static int give_registers(struct task *task, size_t index)
 	return result;
 }
 
-static int hand_over(struct restore *restore, struct task *task, uint64_t deadline)
+static int complete(struct restore *restore, struct task *task)
 {
-	int result = await_threads(task, deadline) ?: make_last_calls(restore, task);
+	int result = make_last_calls(restore, task);
 
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = give_registers(task, i);
-	return result;
+	return result ? fail_in(result, "process %d (%s)", task->pid, task->name) : 0;
+}
+
+static int hand_over(struct restore *restore, struct task *task)
+{
+	int result = await_threads(task, trace_deadline(PATIENCE));
+
+	if (result)
+		return fail_in(result, "process %d (%s)", task->pid, task->name);
+	task->newborn->waits = identity_waits(task);
+	return task->newborn->waits ? 0 : complete(restore, task);
 }
 
 /* All are interrupted before the first is waited for: they stop while we work. */
@@ -129,7 +149,7 @@ int restore_hand_over(void *context)
 {
 	struct restore *restore = context;
 	struct task *task;
-	int result;
+	int result = 0;
 
 	for_each_task(task, &restore->snapshot)
 	{
@@ -137,20 +157,27 @@ int restore_hand_over(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	for_each_task(task, &restore->snapshot)
-	{
-		result = task->state == TASK_DEAD ? 0 : hand_over(restore, task, trace_deadline(PATIENCE));
-		if (result)
-			return fail_in(result, "process %d (%s)", task->pid, task->name);
-	}
-	return 0;
+	for_each_task(task, &restore->snapshot) if (!result && task->state != TASK_DEAD)
+		result = hand_over(restore, task);
+	return result;
+}
+
+/* Those of whom others would see something if the restore failed yet: now nothing else can make it fail. */
+static int complete_the_rest(struct restore *restore)
+{
+	struct task *task;
+	int result = 0;
+
+	for_each_task(task, &restore->snapshot) if (!result && task->newborn->waits)
+		result = complete(restore, task);
+	return result;
 }
 
 int restore_release(void *context)
 {
 	struct restore *restore = context;
 	struct task *task;
-	int result = lives_check(restore);
+	int result = lives_check(restore) ?: complete_the_rest(restore);
 
 	if (result)
 		return result;

@@ -49,6 +49,7 @@ struct newborn {
 	struct call_list *self; /* one a thread */
 	uint64_t region;
 	size_t region_size;
+	bool waits; /* its last calls are left to the very end: hand_over.c */
 };
 
 struct guard {

@@ -10,8 +10,7 @@
  *	bounding set	needs CAP_SETPCAP, as do …
  *	securebits	as they were, locks and all
  *	capset()	all, when nothing needs capabilities any more
- * Changed ids have cleared the signal that a thread wants when its parent dies, so that comes after them (the leader's
- * is last of all: identity.c).
+ * Changed ids clear the signal that a thread wants when its parent dies: that comes last of all (identity.c).
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -241,8 +240,6 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 		securebits = SECBIT_NO_SETUID_FIXUP;
 	}
 	make_capabilities(creds, securebits, calls);
-	if (thread && core->pdeath_sig)
-		call(calls, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, core->pdeath_sig);
 	if (creds->no_new_privs)
 		call(calls, "set no_new_privs", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
 }

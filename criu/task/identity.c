@@ -9,10 +9,13 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/io.h"
 #include "image/message.h"
+#include "task/ending.h"
 #include "task/part.h"
 
 #define ASK_TID_ADDRESS	 "ask for clear_child_tid"
@@ -93,6 +96,30 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 	return 0;
 }
 
+/* In a newborn, whose memory may still be waiting for its place. */
+static bool read_own_memory(const struct task *task, uint64_t address, void *buffer, size_t size)
+{
+	const struct vma *vma = vmas_find(&task->vmas, address);
+	struct iovec here = { buffer, size }, there = { NULL, size };
+
+	if (!vma)
+		return false;
+	there.iov_base = (void *)(uintptr_t)(vma->place + (address - vma->start));
+	return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == (ssize_t)size;
+}
+
+static void set_clear_tid(const CoreEntry *core, struct call_list *calls)
+{
+	call(calls, "set clear_child_tid", SYS_set_tid_address, arch_clear_tid(core));
+}
+
+static void set_robust_list(const CoreEntry *core, struct call_list *calls)
+{
+	call(calls, "set the robust futex list", SYS_set_robust_list, core->thread_core->futex_rla,
+	     core->thread_core->futex_rla_len);
+}
+
+/* What would be seen in files if the restore failed yet (task/ending.h) is left to finish(). */
 static void make(const struct task *task, size_t thread, struct call_list *calls)
 {
 	const CoreEntry *core = task->cores[thread];
@@ -105,20 +132,48 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 					   task->name);
 	call(calls, "set the name of the thread", SYS_prctl, PR_SET_NAME,
 	     calls_bytes(calls, name, sizeof(name)));
-	call(calls, "set clear_child_tid", SYS_set_tid_address, arch_clear_tid(core));
-	if (core->thread_core->futex_rla_len)
-		call(calls, "set the robust futex list", SYS_set_robust_list, core->thread_core->futex_rla,
-		     core->thread_core->futex_rla_len);
+	if (!ending_clears_word(task, thread))
+		set_clear_tid(core, calls);
+	if (core->thread_core->futex_rla_len && !ending_marks_futexes(task, thread, read_own_memory))
+		set_robust_list(core, calls);
 	if (rseq && rseq->rseq_abi_pointer)
 		call(calls, "register rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size, 0,
 		     rseq->signature);
 }
 
-/* Until now it was our own: a newborn dies with criu. */
-static void finish(const struct task *task, struct call_list *calls)
+static bool has_robust_list(const struct task *task, size_t thread)
 {
-	call(calls, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
-	     task->cores[0]->thread_core->pdeath_sig);
+	uint64_t head = 0;
+	size_t length;
+
+	return syscall(SYS_get_robust_list, task->threads[thread], &head, &length) == 0 &&
+	       head == task->cores[thread]->thread_core->futex_rla;
+}
+
+/*
+ * The parent death signal was our own until now: a newborn dies with criu. Other threads get theirs as late, because their parent may be
+ * another by now (restore/parent.c), and changed user ids clear it.
+ */
+static void finish(const struct task *task, size_t thread, struct call_list *calls)
+{
+	const CoreEntry *core = task->cores[thread];
+
+	if (ending_clears_word(task, thread))
+		set_clear_tid(core, calls);
+	if (core->thread_core->futex_rla && !has_robust_list(task, thread))
+		set_robust_list(core, calls);
+	if (!thread || core->thread_core->pdeath_sig)
+		call(calls, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
+		     core->thread_core->pdeath_sig);
+}
+
+bool identity_waits(const struct task *task)
+{
+	for (size_t i = 0; i < task->thread_count; i++)
+		if (ending_clears_word(task, i) ||
+		    (task->cores[i]->thread_core->futex_rla && !has_robust_list(task, i)))
+			return true;
+	return false;
 }
 
 const struct task_part part_identity = {

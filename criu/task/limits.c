@@ -76,9 +76,9 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	}
 }
 
-static void finish(const struct task *task, struct call_list *calls)
+static void finish(const struct task *task, size_t thread, struct call_list *calls)
 {
-	const TaskRlimitsEntry *entries = task->cores[0]->tc->rlimits;
+	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 
 	if (entries && entries->n_rlimits > RLIMIT_SIGPENDING) {
 		const RlimitEntry *entry = entries->rlimits[RLIMIT_SIGPENDING];

@@ -133,8 +133,10 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
  * A change of ids has cleared it. 2 is what a kernel with fs.suid_dumpable=2 gives, and nobody can ask for: 0 keeps as much from
  * others.
  */
-static void finish(const struct task *task, struct call_list *calls)
+static void finish(const struct task *task, size_t thread, struct call_list *calls)
 {
+	if (thread)
+		return;
 	call(calls, "set dumpable", SYS_prctl, PR_SET_DUMPABLE,
 	     !task->mm->has_dumpable || task->mm->dumpable == 1);
 }

@@ -29,8 +29,8 @@ struct task_part {
 	int (*check)(const struct task *task, size_t thread);
 	/* Restore: the calls with which the thread becomes what it was. They run in its final address space. */
 	void (*make)(const struct task *task, size_t thread, struct call_list *calls);
-	/* Restore, when all threads are what they were: the last calls, which the leader makes. A few bytes at most. */
-	void (*finish)(const struct task *task, struct call_list *calls);
+	/* Restore, when all threads are what they were: the last calls of a thread, made by ptrace. Few, and a few bytes at most. */
+	void (*finish)(const struct task *task, size_t thread, struct call_list *calls);
 };
 
 extern const struct task_part *const task_parts[];
@@ -39,6 +39,9 @@ extern const size_t task_part_count;
 extern const struct task_part part_memory_layout, part_process, part_identity, part_scheduling, part_signals,
 	part_posix_timers, part_limits, part_credentials, part_pending_signals, part_timers,
 	part_memory_locks, part_posix_timers_set, part_machine;
+
+/* identity.c: has it calls to finish with that would be seen outside if the restore failed after them? */
+bool identity_waits(const struct task *task);
 
 /* posix_timers.c: does a timer, when it is set again, send this signal anew? Then nobody else puts it back. */
 bool posix_timer_resends(const struct task *task, const SiginfoEntry *entry);

@@ -89,7 +89,7 @@ def every_step(cell, dumper, restorer):
 
 
 def row(program, *arguments, **more):
-	return Row(f"fault-{program.replace('_', '-')}", program, arguments=arguments, run=every_step, modes=("ours",),
+	return Row("-".join(["fault", program.replace("_", "-"), *more.pop("suffix", ())]), program, arguments=arguments, run=every_step, modes=("ours",),
 		   timeout=300, peer_fails={"dump": "it knows no CRIU_FAULT"}, **more)
 
 
@@ -105,5 +105,7 @@ ROWS = [
 	row("epoll", "nested"),
 	row("aio", "rings", "numbers"),
 	row("tree"),
+	row("dying", "mutex", suffix=("mutex",)),
+	row("dying", "unlocking", suffix=("unlocking",)),
 	row("locks", "flock", dump_options=("--file-locks",), restore_options=("--file-locks",)),
 ]

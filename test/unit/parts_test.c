@@ -63,6 +63,7 @@ static struct task *new_task(void)
 		task->threads[i] = PID + i;
 		task->cores[i] = message_new(CoreEntry, core_entry);
 		task->cores[i]->thread_core = message_new(ThreadCoreEntry, thread_core_entry);
+		task->cores[i]->thread_info = message_new(ThreadInfoX86, thread_info_x86);
 		task->cores[i]->thread_core->creds = new_credentials();
 	}
 	task->cores[0]->tc = message_new(TaskCoreEntry, task_core_entry);
@@ -199,26 +200,32 @@ static void credentials_of_our_own(void **state unused)
 	free_task(task);
 }
 
-/* Its leader gets the signal last of all; other threads when their ids stand. */
-static void credentials_and_parents(void **state unused)
+static struct call_list finish(const struct task_part *part, const struct task *task, size_t thread)
 {
+	struct call_list calls;
+
+	calls_init(&calls, BASE);
+	part->finish(task, thread, &calls);
+	return calls;
+}
+
+/* The signal is set last of all: changed ids clear it. The leader forgets ours; others have none of ours. */
+static void parent_death_signals(void **state unused)
+{
+	const int wanted[] = { SIGUSR2, SIGUSR1 };
 	struct task *task = new_task();
 	struct call_list calls;
-	size_t at = 0;
 
-	message_set(task->cores[1]->thread_core, pdeath_sig, SIGUSR1);
-	task->cores[1]->thread_core->creds->suid = geteuid() + 1;
-	calls = make(&part_credentials, task, 1);
-	while (calls.calls[at].number != SYS_setresuid)
-		at++;
-	assert_int_equal(next_call(&calls, &at, SYS_prctl, PR_SET_PDEATHSIG)->arguments[1], SIGUSR1);
-	calls_free(&calls);
-	message_set(task->cores[0]->thread_core, pdeath_sig, SIGUSR2);
-	calls_init(&calls, BASE);
-	part_identity.finish(task, &calls);
-	assert_int_equal(calls.count, 1);
-	assert_int_equal(calls.calls[0].arguments[1], SIGUSR2);
-	calls_free(&calls);
+	for (size_t thread = 0; thread < 2; thread++) {
+		calls = finish(&part_identity, task, thread);
+		assert_int_equal(calls.count, !thread);
+		calls_free(&calls);
+		message_set(task->cores[thread]->thread_core, pdeath_sig, wanted[thread]);
+		calls = finish(&part_identity, task, thread);
+		assert_int_equal(calls.count, 1);
+		assert_int_equal(calls.calls[0].arguments[1], wanted[thread]);
+		calls_free(&calls);
+	}
 	free_task(task);
 }
 
@@ -514,7 +521,7 @@ static void limits(void **state unused)
 	}
 	calls_free(&calls);
 	calls_init(&calls, BASE);
-	part_limits.finish(task, &calls);
+	part_limits.finish(task, 0, &calls);
 	assert_int_equal(calls.count, 1);
 	assert_int_equal(((const struct rlimit *)calls_at(&calls, calls.calls[0].arguments[2]))->rlim_cur,
 			 RLIMIT_SIGPENDING);
@@ -593,7 +600,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(credentials_in_order, start_clean),
 		cmocka_unit_test_setup(credentials_of_our_own, start_clean),
-		cmocka_unit_test_setup(credentials_and_parents, start_clean),
+		cmocka_unit_test_setup(parent_death_signals, start_clean),
 		cmocka_unit_test_setup(credentials_refused, start_clean),
 		cmocka_unit_test_setup(signal_actions, start_clean),
 		cmocka_unit_test_setup(signal_stacks, start_clean),

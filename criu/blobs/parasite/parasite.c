@@ -69,13 +69,16 @@ void serve(char *region)
 	}
 }
 
-/* The last act but one: no descriptor of ours, and the way home on the thread's own stack. */
+/* The last act but one: nothing done for the moment only, no descriptor of ours, and the way home on the thread's own stack. */
 void pack_up(char *region)
 {
 	struct parasite_state *state = state_of(region);
 	volatile char *to = (volatile char *)state->home_stack;
 	const char *from = region + PARASITE_HOME;
 
+	for (int32_t index = 0; index < state->back_count; index++)
+		system_call(state->back[index].number, (long)state->back[index].arguments[0],
+			    (long)state->back[index].arguments[1], 0, 0, 0, 0);
 	close_descriptor(&state->sockets[0]);
 	close_descriptor(&state->sockets[1]);
 	close_descriptor(&state->userfaultfd);

@@ -7,6 +7,7 @@ ORDER = [
 	"kinds",
 	"terminals",
 	"hard",
+	"dying",
 	"memory",
 	"aio",
 	"chain",

@@ -1,0 +1,85 @@
+/*
+ * end.c - prepares the end of the processes: what the kernel does in the memory of a thread that dies (task/ending.h) would be seen in
+ * files that live on, and by the threads themselves when they are restored. So those threads forget their robust futexes and their
+ * clear_child_tid first.
+ *
+ * That is done when the images are complete, right before the processes are killed. If that fails, or if we die, they get back what they
+ * have forgotten (victim_call_for_now()).
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include "arch/arch.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "compel.h"
+#include "dump/dump.h"
+#include "task/ending.h"
+
+static bool read_memory(const struct task *task, uint64_t address, void *buffer, size_t size)
+{
+	struct iovec here = { buffer, size }, there = { (void *)(uintptr_t)address, size };
+
+	return process_vm_readv(task->pid, &here, 1, &there, 1, 0) == (ssize_t)size;
+}
+
+/* Calls act() for every thread in whose memory the kernel would write; stops at a failure. */
+static int for_each_writer(struct dump *dump, int (*act)(struct task *, size_t thread))
+{
+	struct task *task;
+	int result = 0;
+
+	for_each_task(task, &dump->snapshot) for (size_t i = 0; task->victim && i < task->thread_count; i++)
+	{
+		if (ending_marks_futexes(task, i, read_memory) || ending_clears_word(task, i))
+			result = act(task, i);
+		if (result)
+			return result;
+	}
+	return 0;
+}
+
+static int forget_addresses(struct task *task, size_t thread)
+{
+	const uint64_t size = sizeof(struct robust_list_head);
+	struct remote_call calls[] = {
+		{ SYS_set_robust_list, { 0, size }, 0 },
+		{ SYS_set_tid_address, { 0 }, 0 },
+	};
+	const struct remote_call list = { SYS_set_robust_list,
+					  { task->cores[thread]->thread_core->futex_rla, size },
+					  0 };
+	const struct remote_call word = { SYS_set_tid_address, { arch_clear_tid(task->cores[thread]) }, 0 };
+	/* The first is the surer one. */
+	bool list_first = ending_marks_futexes(task, thread, read_memory);
+	const struct remote_call back[] = { list_first ? list : word, list_first ? word : list };
+	int result = victim_call_for_now(task->victim, thread, calls, array_size(calls), back,
+					 array_size(back));
+
+	log_debug("thread %d: the kernel must not write into its memory when it dies", task->threads[thread]);
+	if (!result && calls[0].result < 0)
+		result = fail((int)-calls[0].result, "thread %d: cannot set the robust futex list",
+			      task->threads[thread]);
+	return result;
+}
+
+int dump_prepare_end(void *context)
+{
+	struct dump *dump = context;
+
+	if (dump->options->leave_running || dump->options->leave_stopped)
+		return 0;
+	return for_each_writer(dump, forget_addresses);
+}
+
+/* Best effort: who is dead by now needs nothing, and all others must get theirs. */
+void dump_withdraw_end(void *context)
+{
+	struct dump *dump = context;
+	struct task *task;
+
+	for_each_task(task, &dump->snapshot) for (size_t i = 0; task->victim && i < task->thread_count; i++)
+		victim_take_back(task->victim, i);
+}

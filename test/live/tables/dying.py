@@ -1,0 +1,60 @@
+"""dying.py - what the kernel does for a task that ends, and must not do for one that a dump takes away."""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+from harness import system
+from harness.cell import Failure
+from harness.row import Row
+from . import kills
+
+MARKED = {"dump": "the kernel marks the futexes of those that it ends"}
+MEMORY = ("mutex", "inheriting", "unlocking", "clear_tid", "child_clear_tid")
+ELSEWHERE = {"leave-stopped": "this mode saves the files of the test's directory only"}
+PLACES = {"": {}, "-tmpfs": {"path": ("/tmp/dying-shared",), "without": ELSEWHERE}}
+
+
+def memory(kind, suffix, path=(), without={}):
+	return Row("dying-" + kind.replace("_", "-") + suffix, "dying", arguments=(kind, *path), changes_files=True, without=without,
+		   peer_fails=MARKED)
+
+
+def killed(cell, dumper, restorer):
+	"""criu is killed at a random moment of a dump that ends the tree: all of it lives on as it was, or all of it is gone, and restored whole."""
+	cell.start()
+	cell.wait_ready()
+	before = system.tree(cell.root)
+	whole = kills.time_of_dump(cell, dumper)
+	chance, ends = random.Random(f"{cell.settings.seed} {cell.row.name}"), [0, 0]
+	for number in range(cell.settings.kills):
+		images = cell.new_images(f"killed{number}")
+		command = [dumper.path, "dump", "-t", str(cell.root), "-D", images, "-o", "dump.log"]
+		cell.away_since = time.monotonic()
+		kills.start_and_signal(cell, command, chance.uniform(whole * 0.2, whole * 1.3), signal.SIGKILL)
+		is_complete = os.path.exists(os.path.join(images, "inventory.img"))
+		is_gone = system.wait_until(lambda: not left(cell), 0.3 if is_complete else 0)
+		ends[is_gone] += 1
+		if is_gone:
+			cell.restore(restorer, images)
+		elif sorted(left(cell)) != sorted(before):
+			raise Failure(f"round {number + 1}: a part of the tree is left: {left(cell)} of {before}")
+		cell.check_running()
+		shutil.rmtree(images)
+	if not all(ends):
+		raise Failure(f"the tree lived on {ends[0]} times, and was gone {ends[1]} times: nothing was tested")
+	cell.finish()
+
+
+def left(cell):
+	cell.reap()
+	return system.descendants(os.getpid())
+
+
+ROWS = [
+	*[memory(kind, suffix, **more) for kind in MEMORY for suffix, more in PLACES.items()],
+	*[Row("dying-killed-" + kind, "dying", arguments=(kind,), run=killed, modes=("ours",), timeout=600)
+	  for kind in ("mutex", "unlocking")],
+]
