@@ -79,6 +79,21 @@ static int make_last_call(struct restore *restore, struct traced_thread *thread,
 	return result;
 }
 
+/* From here on nobody's death is the root's, but ours (PTRACE_O_EXITKILL), until it gets the signal of its own. */
+static int change_parent(struct restore *restore, struct task *root)
+{
+	struct call_list calls;
+	int result;
+
+	calls_init(&calls, 0);
+	call(&calls, "clear the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, 0);
+	result = make_last_call(restore, &root->victim->threads[0], &calls, 0);
+	calls_free(&calls);
+	if (!result)
+		parent_leave(restore);
+	return result;
+}
+
 static int finish_thread(struct restore *restore, struct task *task, size_t thread)
 {
 	struct call_list calls;
@@ -127,8 +142,12 @@ static int give_registers(struct task *task, size_t index)
 
 static int complete(struct restore *restore, struct task *task)
 {
-	int result = make_last_calls(restore, task);
+	int result = 0;
 
+	if (restore->middle && !task->parent)
+		result = change_parent(restore, task);
+	if (!result)
+		result = make_last_calls(restore, task);
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = give_registers(task, i);
 	return result ? fail_in(result, "process %d (%s)", task->pid, task->name) : 0;
@@ -140,7 +159,7 @@ static int hand_over(struct restore *restore, struct task *task)
 
 	if (result)
 		return fail_in(result, "process %d (%s)", task->pid, task->name);
-	task->newborn->waits = identity_waits(task);
+	task->newborn->waits = identity_waits(task) || (restore->middle && !task->parent);
 	return task->newborn->waits ? 0 : complete(restore, task);
 }
 

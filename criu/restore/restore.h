@@ -71,7 +71,8 @@ struct restore {
 	uint64_t refuge_start, refuge_end; /* addresses that no mapping of any task will have */
 	bool has_spawned, all_are_born, is_running;
 	uint64_t began, forked;
-	pid_t criu; /* ourselves */
+	pid_t criu;   /* ourselves; in the middle process and the root: that */
+	pid_t middle; /* parent.c; 0: there is none */
 	struct guard guard;
 };
 
@@ -106,6 +107,11 @@ int guard_prepare(struct guard *guard);
 int guard_begin(struct guard *guard, int root); /* a pidfd */
 void guard_await(struct guard *guard);		/* in the root: ends it if we have died */
 void guard_end(struct guard *guard);
+/* parent.c: where our end is not to be taken for that of the root's parent */
+bool parent_is_needed(const struct restore *restore);
+pid_t parent_spawn(struct restore *restore); /* the root */
+void parent_leave(struct restore *restore);  /* the root is adopted, and not by us */
+void parent_end(struct restore *restore);
 /* newborn.c: runs in the newborn */
 void newborn_main(struct restore *restore, struct task *task) does_not_return;
 /* space.c: a task's memory, in the newborn */

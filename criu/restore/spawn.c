@@ -260,6 +260,7 @@ int restore_spawn(void *context)
 	/* Orphans of a restore that fails come to us, so that none is left. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	pid = restore->options->restore_sibling ? spawn_sibling(restore, restore->snapshot.root) :
+	      parent_is_needed(restore)		? parent_spawn(restore) :
 						  spawn_task(restore, restore->snapshot.root);
 	if (pid < 0)
 		return pid;
@@ -346,7 +347,9 @@ static void kill_tree(const struct restore *restore)
 		for_each_task(task, &restore->snapshot) kill(task->pid, SIGKILL);
 		return;
 	}
-	/* Each dies with its parent (PR_SET_PDEATHSIG). The root is ours to wait for, unless it is our sibling. */
+	/* Each dies with its parent (PR_SET_PDEATHSIG). The root is ours to wait for, unless it is our sibling, or a grandchild. */
+	if (restore->middle)
+		return;
 	if (restore->options->restore_sibling ||
 	    waitpid(restore->snapshot.root->pid, &status, WNOHANG | __WALL) == 0)
 		kill(restore->snapshot.root->pid, SIGKILL);
@@ -373,6 +376,7 @@ void restore_kill(void *context)
 		return;
 	restore->board->failed = 1;
 	kill_tree(restore);
+	parent_end(restore);
 	/* Orphans come to us when their parent has died, and parents stand first. We may have children that are none of these. */
 	for_each_task(task, &restore->snapshot)
 	{

@@ -105,6 +105,7 @@ ROWS = [
 	row("epoll", "nested"),
 	row("aio", "rings", "numbers"),
 	row("tree"),
+	row("death_signals", "kill"),
 	row("dying", "mutex", suffix=("mutex",)),
 	row("dying", "unlocking", suffix=("unlocking",)),
 	row("locks", "flock", dump_options=("--file-locks",), restore_options=("--file-locks",)),

@@ -1,13 +1,17 @@
 /*
  * busy.c - four threads and a child with four more, and 64 MiB of memory: every thread counts, in a place that the
  * harness knows (the note "counters": address and number), so that it sees from outside that each of them goes on.
+ *
+ * usage: busy DIRECTORY [death_signal]     it wants SIGKILL when its parent dies
  */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "live.h"
@@ -55,6 +59,8 @@ int main(int argc, char **argv)
 	char text[64];
 
 	live_begin(argc, argv);
+	if (argc > 2)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	live_fill(memory, SIZE, 1);
 	snprintf(text, sizeof(text), "%lx %d\n", (unsigned long)counters, THREADS);

@@ -8,6 +8,7 @@ ORDER = [
 	"terminals",
 	"hard",
 	"dying",
+	"parents",
 	"memory",
 	"aio",
 	"chain",

@@ -192,6 +192,7 @@ ROWS = [
 	Row("killed-dumps", "busy", run=kill_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
 	Row("killed-restores", "busy", run=kill_restores, modes=("ours", "peer"), timeout=1800,
 	    peer_fails={"restore": "half-made tasks survive it"}),
+	Row("killed-restores-death-signal", "busy", arguments=("death_signal",), run=kill_restores, modes=("ours",), timeout=1800),
 	Row("terminated-dumps", "busy", run=terminate_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
 	Row("busy", "busy"),
 ]

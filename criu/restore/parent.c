@@ -1,0 +1,97 @@
+/*
+ * parent.c - a parent for the root that is not criu, where criu's end would be felt.
+ *
+ * A thread may want a signal when its parent dies (PR_SET_PDEATHSIG), and the kernel takes the end of `criu restore -d` for that. So a root
+ * that has such a thread is born by a process of its own, the middle one, which ends while the root stands still and wants no signal
+ * yet: whoever adopts it then is the parent that it would have had anyway, and criu's end is nobody's business any more.
+ *
+ *	criu ── middle ── root      until the last step; if criu dies, middle dies, and with it the root
+ *	adopter ── root             then; if criu dies, PTRACE_O_EXITKILL
+ *
+ * criu adopts orphans during a restore (a child subreaper), so it stops doing that first. If the restore fails after this, the
+ * adopter is told of the root's end, as after any other end of it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "restore/restore.h"
+
+bool parent_is_needed(const struct restore *restore)
+{
+	const struct options *options = restore->options;
+	const struct task *root = restore->snapshot.root;
+
+	if (!options->restore_detached || options->restore_sibling || options->exec_cmd ||
+	    root->state == TASK_DEAD)
+		return false;
+	for (size_t i = 0; i < root->thread_count; i++)
+		if (root->cores[i]->thread_core->pdeath_sig)
+			return true;
+	return false;
+}
+
+/* Ends when the root has ended: criu sees that. */
+static does_not_return void be_parent(struct restore *restore, int born)
+{
+	pid_t criu = restore->criu, root;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != criu)
+		_exit(1);
+	restore->criu = getpid(); /* for whom the root is to die */
+	root = spawn_task(restore, restore->snapshot.root);
+	if (root < 0 || write(born, "", 1) != 1)
+		_exit(1);
+	close(born);
+	while (waitpid(root, NULL, __WALL) < 0 && errno == EINTR)
+		;
+	_exit(0);
+}
+
+pid_t parent_spawn(struct restore *restore)
+{
+	autoclose int hears = -1;
+	int born[2];
+	ssize_t heard;
+	char byte;
+
+	if (pipe2(born, O_CLOEXEC) < 0)
+		return fail(errno, "cannot make a pipe");
+	hears = born[0];
+	restore->middle = fork();
+	if (restore->middle == 0)
+		be_parent(restore, born[1]);
+	close(born[1]);
+	if (restore->middle < 0)
+		return fail(errno, "cannot make a process");
+	restore->has_spawned = true;
+	do
+		heard = read(hears, &byte, 1);
+	while (heard < 0 && errno == EINTR);
+	if (heard == 1)
+		return restore->snapshot.root->pid;
+	return has_failed() ?
+		       -failure_errno() :
+		       fail(0, "the process that was to make process %d died", restore->snapshot.root->pid);
+}
+
+void parent_end(struct restore *restore)
+{
+	if (restore->middle <= 0)
+		return;
+	kill(restore->middle, SIGKILL);
+	while (waitpid(restore->middle, NULL, __WALL) < 0 && errno == EINTR)
+		;
+	restore->middle = 0;
+}
+
+void parent_leave(struct restore *restore)
+{
+	prctl(PR_SET_CHILD_SUBREAPER, 0);
+	parent_end(restore);
+}

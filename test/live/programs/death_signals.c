@@ -1,0 +1,169 @@
+/*
+ * death_signals.c - signals that are wanted when the parent dies (PR_SET_PDEATHSIG): they come when it dies, and not before.
+ *
+ * usage: death_signals DIRECTORY leader|threads|user|child|kill
+ *
+ * leader: the root wants one; threads: another thread of it does, and a third another one; user: after it has become another user;
+ * child: a child of it; kill: the root wants SIGKILL. The file `orphaned` in DIRECTORY is there when the parent's death is meant.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "live.h"
+
+static atomic_int heard;
+
+static void hear(int signo)
+{
+	heard |= 1 << signo;
+}
+
+static void want(int signo)
+{
+	live_check(prctl(PR_SET_PDEATHSIG, signo) == 0, "PR_SET_PDEATHSIG: %m");
+}
+
+static void check_wanted(int wanted)
+{
+	int signo = 0;
+
+	prctl(PR_GET_PDEATHSIG, &signo);
+	live_check(signo == wanted, "thread %d wants signal %d when its parent dies, not %d", gettid(), signo,
+		   wanted);
+}
+
+static void *want_in_thread(void *number)
+{
+	int wanted = (int)(long)number;
+
+	want(wanted);
+	for (;;) {
+		check_wanted(wanted);
+		live_sleep(0.01);
+	}
+	return NULL;
+}
+
+static void begin_threads(void)
+{
+	pthread_t thread;
+
+	for (long i = 0; i < 2; i++)
+		live_check(pthread_create(&thread, NULL, want_in_thread,
+					  (void *)(long)(i ? SIGUSR2 : SIGUSR1)) == 0,
+			   "no thread");
+	live_sleep(0.05);
+}
+
+static void begin_leader(void)
+{
+	want(SIGUSR1);
+}
+
+static void begin_kill(void)
+{
+	want(SIGKILL);
+}
+
+static void begin_user(void)
+{
+	live_check(chmod(live_directory, 0777) == 0, "chmod: %m");
+	live_check(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0,
+		   "setresuid: %m");
+	want(SIGUSR1);
+}
+
+/* ---- a child, whose parent is in the tree ---- */
+
+static pid_t child;
+static int told[2];
+
+static void wait_as_child(void)
+{
+	want(SIGUSR1);
+	while (!heard) {
+		check_wanted(SIGUSR1);
+		live_check(getppid() != 1, "the parent is dead, and no signal came");
+		live_sleep(0.01);
+	}
+	live_check(write(told[1], "", 1) == 1, "write: %m");
+}
+
+static void be_parent(void)
+{
+	live_fork(wait_as_child);
+	for (;;)
+		pause();
+}
+
+static void begin_child(void)
+{
+	live_check(pipe(told) == 0, "pipe: %m");
+	child = live_fork(be_parent);
+	live_sleep(0.05);
+}
+
+static void end_child(void)
+{
+	char byte;
+
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	kill(child, SIGKILL);
+	live_check(waitpid(child, NULL, 0) == child, "waitpid: %m");
+	live_check(read(told[0], &byte, 1) == 1, "no signal came to the child");
+	live_check(wait(NULL) > 0, "wait: %m");
+}
+
+static void end_nothing(void)
+{
+}
+
+static const struct {
+	const char *name;
+	int wanted, by_leader; /* signals, as bits; its own */
+	void (*begin)(void), (*end)(void);
+} kinds[] = {
+	{ "leader", 1 << SIGUSR1, SIGUSR1, begin_leader, end_nothing },
+	{ "threads", 1 << SIGUSR1 | 1 << SIGUSR2, 0, begin_threads, end_nothing },
+	{ "user", 1 << SIGUSR1, SIGUSR1, begin_user, end_nothing },
+	{ "child", 0, 0, begin_child, end_child },
+	{ "kill", 0, SIGKILL, begin_kill, end_nothing },
+};
+
+static bool is_orphaned(void)
+{
+	char path[4096];
+
+	live_path(path, sizeof(path), "orphaned");
+	return access(path, F_OK) == 0;
+}
+
+int main(int argc, char **argv)
+{
+	size_t kind = 0;
+
+	live_begin(argc, argv);
+	while (strcmp(kinds[kind].name, argv[2]))
+		kind++;
+	signal(SIGUSR1, hear);
+	signal(SIGUSR2, hear);
+	kinds[kind].begin();
+	live_ready();
+	while (!live_stopping()) {
+		check_wanted(kinds[kind].by_leader);
+		live_check(!heard || is_orphaned(), "signals %x came although the parent lives", heard);
+		live_sleep(0.01);
+	}
+	live_check(!is_orphaned() || heard == kinds[kind].wanted,
+		   "the parent is dead: signals %x came, not %x", heard, kinds[kind].wanted);
+	kinds[kind].end();
+	return live_finish();
+}
