@@ -36,6 +36,8 @@ def killed(cell, dumper, restorer):
 		kills.start_and_signal(cell, command, chance.uniform(whole * 0.2, whole * 1.3), signal.SIGKILL)
 		is_complete = os.path.exists(os.path.join(images, "inventory.img"))
 		is_gone = system.wait_until(lambda: not left(cell), 0.3 if is_complete else 0)
+		if not is_gone and sorted(left(cell)) != sorted(before):  # it is going: all of it
+			is_gone = system.wait_until(lambda: not left(cell), 5)
 		ends[is_gone] += 1
 		if is_gone:
 			cell.restore(restorer, images)
