@@ -105,7 +105,12 @@ int victim_thaw(struct victim *victim);
 void victims_tie(struct victim *const *victims, size_t count);
 /* SIGKILLs the process and detaches; the caller reaps if it is the parent. */
 int victim_kill(struct victim *victim);
-/* Leaves all threads in a group stop (SIGSTOP), detached. */
+/*
+ * The process, whose threads are parked, is in a group stop when they are released. `signal` stops it, which is SIGSTOP, or one of SIGTSTP,
+ * SIGTTIN and SIGTTOU with its default action. 1: nothing happened, because the kernel ignores these in an orphaned group.
+ */
+int victim_stop(struct victim *victim, int signal);
+/* Leaves all threads in a group stop (SIGSTOP, if it was in none), detached. */
 int victim_thaw_stopped(struct victim *victim);
 void victim_free(struct victim *victim);
 

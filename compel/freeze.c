@@ -157,7 +157,7 @@ int victim_thaw_stopped(struct victim *victim)
 {
 	int result = victim_cure(victim);
 
-	if (kill(victim->pid, SIGSTOP) < 0)
+	if (!victim->threads[0].was_stopped && kill(victim->pid, SIGSTOP) < 0)
 		return first_failure(result, fail(errno, "cannot stop process %d", victim->pid));
 	return first_failure(result, victim_thaw(victim));
 }

@@ -49,6 +49,10 @@ static inline void list_remove(struct list *link)
 	for (entry = list_entry((head)->next, __typeof__(*entry), member); &entry->member != (head); \
 	     entry = list_entry(entry->member.next, __typeof__(*entry), member))
 
+#define list_for_each_reverse(entry, head, member)                                                       \
+	for (entry = list_entry((head)->previous, __typeof__(*entry), member); &entry->member != (head); \
+	     entry = list_entry(entry->member.previous, __typeof__(*entry), member))
+
 /* As list_for_each(), for a body that may remove or free `entry`. */
 #define list_for_each_safe(entry, following, head, member)                          \
 	for (entry = list_entry((head)->next, __typeof__(*entry), member),          \

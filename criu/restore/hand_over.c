@@ -74,7 +74,7 @@ static int make_last_call(struct restore *restore, struct traced_thread *thread,
 				   thread->context.registers.rsp, calls->calls[index].number,
 				   calls->calls[index].arguments, &answer);
 
-	if (!result && answer < 0)
+	if (!result && answer < 0 && answer != calls->calls[index].result)
 		result = fail(-answer, "cannot %s", calls->purposes[index]);
 	return result;
 }
@@ -103,6 +103,8 @@ static int finish_thread(struct restore *restore, struct task *task, size_t thre
 	for (size_t part = 0; part < task_part_count; part++)
 		if (task_parts[part]->finish)
 			task_parts[part]->finish(task, thread, &calls);
+	if (!thread)
+		stop_hush(task, &calls);
 	if (!thread)
 		call(&calls, "unmap the restorer", SYS_munmap, restore->refuge_start, REGION_ROOM);
 	if (calls.size)
@@ -150,7 +152,20 @@ static int complete(struct restore *restore, struct task *task)
 		result = make_last_calls(restore, task);
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = give_registers(task, i);
+	if (!result)
+		result = stop_again(task);
 	return result ? fail_in(result, "process %d (%s)", task->pid, task->name) : 0;
+}
+
+/* Who has a stopped child hears of it before it is finished itself: see stop.c. */
+static bool has_waiting_child(const struct task *task)
+{
+	const struct task *child;
+
+	list_for_each (child, &task->children, sibling)
+		if (child->state == TASK_STOPPED && child->newborn->waits)
+			return true;
+	return false;
 }
 
 static int hand_over(struct restore *restore, struct task *task)
@@ -159,11 +174,12 @@ static int hand_over(struct restore *restore, struct task *task)
 
 	if (result)
 		return fail_in(result, "process %d (%s)", task->pid, task->name);
-	task->newborn->waits = identity_waits(task) || (restore->middle && !task->parent);
+	task->newborn->waits = identity_waits(task) || (restore->middle && !task->parent) ||
+			       has_waiting_child(task);
 	return task->newborn->waits ? 0 : complete(restore, task);
 }
 
-/* All are interrupted before the first is waited for: they stop while we work. */
+/* All are interrupted before the first is waited for: they stop while we work. Children come before their parents. */
 int restore_hand_over(void *context)
 {
 	struct restore *restore = context;
@@ -176,8 +192,9 @@ int restore_hand_over(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	for_each_task(task, &restore->snapshot) if (!result && task->state != TASK_DEAD)
-		result = hand_over(restore, task);
+	list_for_each_reverse (task, &restore->snapshot.tasks, link)
+		if (!result && task->state != TASK_DEAD)
+			result = hand_over(restore, task);
 	return result;
 }
 
@@ -187,8 +204,9 @@ static int complete_the_rest(struct restore *restore)
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, &restore->snapshot) if (!result && task->newborn->waits)
-		result = complete(restore, task);
+	list_for_each_reverse (task, &restore->snapshot.tasks, link)
+		if (!result && task->newborn->waits)
+			result = complete(restore, task);
 	return result;
 }
 
@@ -212,7 +230,7 @@ int restore_release(void *context)
 	{
 		if (!task->victim)
 			continue;
-		if (task->state == TASK_STOPPED || restore->options->leave_stopped)
+		if (task->state != TASK_STOPPED && restore->options->leave_stopped)
 			kill(task->pid, SIGSTOP);
 		for (size_t i = 0; i < task->thread_count; i++)
 			trace_release(&task->victim->threads[i]);

@@ -112,6 +112,9 @@ bool parent_is_needed(const struct restore *restore);
 pid_t parent_spawn(struct restore *restore); /* the root */
 void parent_leave(struct restore *restore);  /* the root is adopted, and not by us */
 void parent_end(struct restore *restore);
+/* stop.c: tasks that were stopped, and what their parents hear of it */
+int stop_again(struct task *task);
+void stop_hush(const struct task *task, struct call_list *calls); /* of the parent */
 /* newborn.c: runs in the newborn */
 void newborn_main(struct restore *restore, struct task *task) does_not_return;
 /* space.c: a task's memory, in the newborn */

@@ -40,6 +40,8 @@ extern const struct task_part part_memory_layout, part_process, part_identity, p
 	part_posix_timers, part_limits, part_credentials, part_pending_signals, part_timers,
 	part_memory_locks, part_posix_timers_set, part_machine;
 
+/* signals.c: is it SIG_DFL, by the image? */
+bool signal_has_default_action(const struct task *task, int signal);
 /* identity.c: has it calls to finish with that would be seen outside if the restore failed after them? */
 bool identity_waits(const struct task *task);
 

@@ -13,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
@@ -20,6 +21,7 @@
 #include "task/part.h"
 
 #define ASK_SUBREAPER  "ask whether it is a child subreaper"
+#define ASK_STOPPED    "ask whether it has heard of a child that stopped"
 #define ASK_MEMBARRIER "ask for its memory barriers"
 #define TRY_MEMBARRIER "try its memory barriers"
 
@@ -88,12 +90,43 @@ static const struct {
 	{ TRY_MEMBARRIER " of restartable sequences", MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ },
 };
 
-static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+/* The kernel keeps what a child was stopped by until its parent has waited for it. */
+static void ask_for_children(const struct task *task, struct call_list *calls)
+{
+	const struct task *child;
+
+	list_for_each (child, &task->children, sibling) {
+		if (child->state == TASK_STOPPED)
+			call(calls, ASK_STOPPED, SYS_waitid, P_PID, child->pid,
+			     calls_bytes(calls, NULL, sizeof(siginfo_t)),
+			     WSTOPPED | WNOWAIT | WNOHANG | __WALL);
+	}
+}
+
+static void hear_of_children(const struct task *task, const struct call_list *calls)
+{
+	const struct remote_call *asked = calls_find(calls, ASK_STOPPED);
+	const struct task *child;
+
+	list_for_each (child, &task->children, sibling) {
+		const siginfo_t *info;
+
+		if (child->state != TASK_STOPPED)
+			continue;
+		info = calls_at(calls, asked->arguments[2]);
+		if (asked->result == 0 && !info->si_pid)
+			message_set(child->cores[0]->tc, stop_reported, true);
+		asked++;
+	}
+}
+
+static void ask(const struct task *task, size_t thread, struct call_list *calls)
 {
 	long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 
 	if (thread)
 		return;
+	ask_for_children(task, calls);
 	call(calls, ASK_SUBREAPER, SYS_prctl, PR_GET_CHILD_SUBREAPER, calls_bytes(calls, NULL, sizeof(int)));
 	call(calls, ASK_MEMBARRIER, SYS_membarrier, GET_REGISTRATIONS);
 	if (commands >= 0 && commands & GET_REGISTRATIONS)
@@ -124,6 +157,7 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 
 	if (thread)
 		return 0;
+	hear_of_children(task, calls);
 	barriers = registered_barriers(task, calls);
 	if (barriers)
 		message_set(task->cores[0]->tc, membarrier_registration_mask, barriers);
@@ -131,6 +165,11 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 		return fail(-asked->result, "cannot " ASK_SUBREAPER);
 	message_set(task->cores[0]->tc, child_subreaper, *(int *)calls_at(calls, asked->arguments[1]));
 	return 0;
+}
+
+static bool is_terminal_stop(uint32_t signal)
+{
+	return signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU;
 }
 
 /* Lowering it needs CAP_SYS_RESOURCE (proc(5)). */
@@ -165,6 +204,9 @@ static int check(const struct task *task, size_t thread)
 	if (core->exit_signal >= NSIG)
 		return fail(EINVAL, "core-%d.img holds an impossible signal: %u", task->pid,
 			    core->exit_signal);
+	if (core->has_stop_signo && core->stop_signo != SIGSTOP && !is_terminal_stop(core->stop_signo))
+		return fail(EINVAL, "core-%d.img holds a signal that stops nobody: %u", task->pid,
+			    core->stop_signo);
 	commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 	if (core->membarrier_registration_mask & ~(commands < 0 ? 0u : (uint32_t)commands))
 		return fail(EINVAL, "this kernel does not know all of its memory barriers (membarrier %#x)",

@@ -121,6 +121,13 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 		make_actions(task->cores[0]->tc, calls);
 }
 
+bool signal_has_default_action(const struct task *task, int signal)
+{
+	int skipped = (signal > SIGKILL) + (signal > SIGSTOP);
+
+	return !has_action(signal) || !task->cores[0]->tc->sigactions[signal - 1 - skipped]->sigaction;
+}
+
 const struct task_part part_signals = {
 	.name = "signals",
 	.look = look,

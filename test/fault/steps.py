@@ -105,6 +105,7 @@ ROWS = [
 	row("epoll", "nested"),
 	row("aio", "rings", "numbers"),
 	row("tree"),
+	row("stopped", "20", has_stopped_task=True),  # SIGTSTP
 	row("death_signals", "kill"),
 	row("dying", "mutex", suffix=("mutex",)),
 	row("dying", "unlocking", suffix=("unlocking",)),

@@ -135,28 +135,73 @@ def in_session_of_its_own(cell, body):
 		os._exit(1)
 
 
-def stopped_job(cell, dumper, restorer):
-	"""A job of criu's session that is left stopped is not hung up when criu, its parent, ends."""
-	def body():
-		with open(os.devnull) as nothing, open(cell.path("output"), "a") as output:
-			process = subprocess.Popen([os.path.join(PROGRAMS, cell.row.program), cell.directory], stdin=nothing,
-						   stdout=output, stderr=output, cwd=cell.directory, process_group=0)
-		cell.root, process.returncode = process.pid, 0
-		with open(cell.path("root"), "w") as file:
-			file.write(str(cell.root))
-		cell.wait_ready()
-		images = cell.new_images()
-		cell.dump(dumper, images, ["-j"])
-		cell.restore(restorer, images, ["-j", "-s"])
-		time.sleep(0.2)
-		state = system.thread_state(cell.root, cell.root)
-		if state != "T":
-			raise Failure(f"the job is not stopped: {state}")
-	in_session_of_its_own(cell, body)
-	cell.root = int(system.read_text(cell.path("root")))
+def start_job(cell):
+	"""As a shell does: a group of its own in our session."""
+	with open(os.devnull) as nothing, open(cell.path("output"), "a") as output:
+		process = subprocess.Popen([os.path.join(PROGRAMS, cell.row.program), cell.directory], stdin=nothing,
+					   stdout=output, stderr=output, cwd=cell.directory, process_group=0)
+	cell.root, process.returncode = process.pid, 0
+	with open(cell.path("root"), "w") as file:
+		file.write(str(cell.root))
+	cell.wait_ready()
+
+
+def check_stopped(cell):
+	time.sleep(0.2)
+	state = system.thread_state(cell.root, cell.root)
+	if state != "T":
+		raise Failure(f"the job is not stopped: {state}")
+
+
+def go_on(cell):
 	os.kill(cell.root, signal.SIGCONT)
 	cell.pause()
 	cell.finish()
+
+
+def stopped_job(cell, dumper, restorer):
+	"""A job of criu's session that is left stopped is not hung up when criu, its parent, ends."""
+	def body():
+		start_job(cell)
+		images = cell.new_images()
+		cell.dump(dumper, images, ["-j"])
+		cell.restore(restorer, images, ["-j", "-s"])
+		check_stopped(cell)
+	in_session_of_its_own(cell, body)
+	cell.root = int(system.read_text(cell.path("root")))
+	go_on(cell)
+
+
+def suspended_job(cell, dumper, restorer):
+	"""A job that was stopped from its terminal is so again, and whoever adopts it hears by what."""
+	def body():
+		start_job(cell)
+		os.kill(cell.root, signal.SIGTSTP)
+		check_stopped(cell)
+		images = cell.new_images()
+		cell.dump(dumper, images, ["-j"])
+		cell.restore(restorer, images, ["-j"])
+		check_stopped(cell)
+	in_session_of_its_own(cell, body)
+	cell.root = int(system.read_text(cell.path("root")))
+	info = os.waitid(os.P_PID, cell.root, os.WSTOPPED | os.WNOWAIT | os.WNOHANG)
+	if not info or info.si_status != signal.SIGTSTP:
+		raise Failure(f"it is stopped by {info and info.si_status}, not by {int(signal.SIGTSTP)}")
+	go_on(cell)
+
+
+def stopped_on_top(cell, dumper, restorer):
+	"""-s, of a tree that has a stopped child: that stays stopped by what had stopped it, after the dump and after the restore."""
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.dump(dumper, images, ["-s"])
+	check_stopped(cell)
+	go_on(cell)
+	cell.forget_verdict()
+	cell.restore(restorer, images, ["-s"])
+	check_stopped(cell)
+	go_on(cell)
 
 
 def killed_for_others(cell, dumper, restorer):
@@ -211,5 +256,7 @@ ROWS = [
 	Row("hard-limited-files", "counter", run=limited_files, **OURS),
 	Row("hard-other-children", "tree", run=has_other_children, **OURS),
 	Row("hard-stopped-job", "counter", run=stopped_job, **OURS),
+	Row("hard-suspended-job", "counter", run=suspended_job, modes=("ours", "peer-to-ours")),
+	Row("hard-stopped-on-top", "stopped", arguments=(str(int(signal.SIGTSTP)),), run=stopped_on_top, has_stopped_task=True, **OURS),
 	Row("hard-killed-for-others", "credentials", arguments=("user",), run=killed_for_others, timeout=600, **OURS),
 ]

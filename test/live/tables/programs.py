@@ -1,5 +1,7 @@
 """programs.py - the small programs: each holds one kind of state and verifies it by itself (programs/*.c)."""
 
+import signal
+
 from harness.row import Row
 
 # system calls that a thread sleeps in while it is dumped
@@ -16,6 +18,18 @@ def again(call):
 	if call not in ("nanosleep", "clock_nanosleep", "poll", "futex"):
 		return {}
 	return dict.fromkeys(("chain", "chain-to-peer"), "it is interrupted three times, and the kernel tells but of the first")
+
+STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+def stopped(name, signo, *how):
+	fails = {"restore": "it tells the parent once more"}
+	if signo in STOPS[2:]:
+		fails["dump"] = "it knows SIGSTOP and SIGTSTP only"
+	if how == ("reported",):
+		fails["dump"] = "it does not save that the parent has been told"
+	return Row(name, "stopped", arguments=(str(int(signo)), *how), has_stopped_task=True, peer_fails=fails, without={
+		"leave-stopped": "SIGCONT for the tree would wake the stopped child too"})
 
 
 ROWS = [
@@ -41,8 +55,9 @@ ROWS = [
 	Row("fpu-avx512", "fpu", arguments=("avx512",)),
 
 	Row("signals", "signals", unprivileged=True),
-	Row("signals-stopped-child", "stopped", has_stopped_task=True, without={
-		"leave-stopped": "SIGCONT for the tree would wake the stopped child too"}),
+	*[stopped("signals-stopped-child-" + signo.name.lower(), signo) for signo in STOPS],
+	*[stopped("signals-stopped-child-" + how, signal.SIGTSTP, how) for how in
+	  ("blocked", "threads", "waiting", "reported", "orphaned")],
 	Row("signals-hard", "signals_hard", peer_fails={
 		"restore": "it lowers the limit before it puts back what is waiting"}),
 	Row("timers", "timers", unprivileged=True),

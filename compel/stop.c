@@ -1,0 +1,79 @@
+/*
+ * stop.c - puts a process into a group stop, by SIGSTOP or by one of the signals of a terminal, whatever it blocks.
+ *
+ * A signal that is sent waits in a queue with others, may be blocked, and is ignored where nobody could wake the process again (an
+ * orphaned group). So SIGSTOP, which cannot be blocked, brings a thread to where a signal is about to be delivered, and who traces
+ * says which: the kernel stops the process by that one. All happens before the thread is back in its program.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "internal.h"
+
+/* Resumes until a stop for which `is_wanted`. */
+static int go_on(const struct traced_thread *thread, int signal, bool (*is_wanted)(int), int *status)
+{
+	uint64_t deadline = trace_deadline(CALL_SECONDS);
+	int result;
+
+	do {
+		if (ptrace(PTRACE_CONT, thread->tid, 0, signal) < 0)
+			return -errno;
+		signal = 0;
+		result = wait_for_stop(thread->tid, deadline, status);
+	} while (!result && !is_wanted(*status));
+	return result;
+}
+
+static bool is_about_to_stop(int status)
+{
+	return signal_of(status) == SIGSTOP;
+}
+
+/* 1: the kernel ignores it. */
+static int stop_by(const struct traced_thread *thread, pid_t pid, int signal)
+{
+	int status, result = 0;
+
+	if (syscall(SYS_tgkill, pid, thread->tid, SIGSTOP) < 0)
+		return -errno;
+	result = go_on(thread, 0, is_about_to_stop, &status);
+	/* If it does not stop the process, it shall stop the thread all the same. */
+	if (!result && ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
+		result = -errno;
+	if (!result)
+		result = go_on(thread, signal, is_event_stop, &status);
+	return result ?: WSTOPSIG(status) != signal;
+}
+
+/* The other threads stand in a stop of ours: that they take part in this one is known when they have met it. */
+static int join_stop(const struct victim *victim)
+{
+	int status, result = 0;
+
+	for (size_t i = 1; !result && i < victim->thread_count; i++)
+		result = go_on(&victim->threads[i], 0, is_event_stop, &status);
+	return result;
+}
+
+int victim_stop(struct victim *victim, int signal)
+{
+	struct traced_thread *thread = &victim->threads[0];
+	uint64_t mask = 0;
+	int result;
+
+	if (ptrace(PTRACE_GETSIGMASK, thread->tid, sizeof(mask), &mask) < 0)
+		return fail(errno, "cannot read the signal mask of thread %d", thread->tid);
+	result = set_signal_mask(thread, ALL_SIGNALS & ~(1ULL << (signal - 1)));
+	if (!result)
+		result = stop_by(thread, victim->pid, signal);
+	if (!result)
+		result = join_stop(victim);
+	if (result >= 0)
+		result = set_signal_mask(thread, mask) ?: result;
+	return result < 0 ? fail(-result, "cannot stop process %d", victim->pid) : result;
+}
