@@ -90,6 +90,7 @@ static const struct step dump_steps[] = {
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
 	{ "look at the processes", dump_look, NULL, false },		  /* refuses, before anything is touched */
 	{ "ask the processes", dump_ask, dump_leave, false },		  /* the only step that goes into them */
+	{ "look at the semaphores", dump_look_for_undo, NULL, false },	  /* a question that only the processes can answer */
 	{ "settle the AIO rings", dump_settle_rings, NULL, false },	  /* before memory: what is in flight is written to it */
 	{ "save the memory", dump_memory, NULL, false },		  /* most of the time: while all stands still */
 	{ "save the files", dump_save_files, NULL, false },		  /* reads what is in pipes: while all stands still */

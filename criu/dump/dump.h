@@ -70,6 +70,8 @@ void dump_area_entries(struct task *task);	   /* into task->mm */
 /* ask.c: what only the tasks themselves can tell */
 int dump_ask(void *dump);
 void dump_leave(void *dump);
+/* undo.c: semaphores that the kernel would change at their end */
+int dump_look_for_undo(void *dump);
 /* rings.c: AIO rings */
 int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma);
 int dump_settle_rings(void *dump);

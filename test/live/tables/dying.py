@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -15,6 +16,11 @@ MARKED = {"dump": "the kernel marks the futexes of those that it ends"}
 MEMORY = ("mutex", "inheriting", "unlocking", "clear_tid", "child_clear_tid")
 ELSEWHERE = {"leave-stopped": "this mode saves the files of the test's directory only"}
 PLACES = {"": {}, "-tmpfs": {"path": ("/tmp/dying-shared",), "without": ELSEWHERE}}
+
+
+UNDONE = ("held", "given", "thread", "own_list", "high", "many", "child")
+NOT_UNDONE = ("returned", "idle", "foreign")
+LIVE_ON = {"leave-running": "the semaphores are gone when it has ended", "leave-stopped": "the semaphores are gone when it has ended"}
 
 
 def memory(kind, suffix, path=(), without={}):
@@ -50,6 +56,21 @@ def killed(cell, dumper, restorer):
 	cell.finish()
 
 
+def undone(cell, dumper, _restorer):
+	"""What the kernel would undo at a process's end cannot be saved: the dump is refused by name, also if nothing is to end."""
+	cell.start()
+	cell.wait_ready()
+	for number, options in enumerate(([], ["-R"])):
+		images = cell.new_images(f"images{number}")
+		run = dumper.dump(cell.root, images, options)
+		if not run.failed or not re.search(r"semaphore \d+ of set \d+ .*SEM_UNDO", run.error):
+			raise Failure(f"not refused by name: {run.describe()}")
+		if os.path.exists(os.path.join(images, "inventory.img")):
+			raise Failure("the directory looks complete: it has inventory.img")
+		cell.check_running()
+	cell.finish()
+
+
 def left(cell):
 	cell.reap()
 	return system.descendants(os.getpid())
@@ -57,6 +78,9 @@ def left(cell):
 
 ROWS = [
 	*[memory(kind, suffix, **more) for kind in MEMORY for suffix, more in PLACES.items()],
+	*[Row("semaphores-" + kind, "semaphores", arguments=(kind,), run=undone, modes=("ours", "peer"), peer_fails={
+		"dump": "it lets the kernel undo it"}) for kind in UNDONE],
+	*[Row("semaphores-" + kind, "semaphores", arguments=(kind,), without=LIVE_ON, unprivileged=True) for kind in NOT_UNDONE],
 	*[Row("dying-killed-" + kind, "dying", arguments=(kind,), run=killed, modes=("ours",), timeout=600)
 	  for kind in ("mutex", "unlocking")],
 ]

@@ -1,0 +1,231 @@
+/*
+ * undo.c - System V semaphores that the kernel would change at the end of a task (SEM_UNDO, semop(2)): refused, because no restore can make
+ * it promise that again.
+ *
+ * Whether there is anything to be undone, the kernel does not tell. It tells if a task has a list of such changes (kcmp()), but every
+ * process that ever made a thread has one, mostly empty. So the task itself tries, in calls that cannot succeed and so change nothing: what
+ * would be undone must stay between -32768 and 32767, or the error is ERANGE. Adding 32768 to a semaphore with SEM_UNDO (and taking it
+ * away without) is out of range if there is less than nothing to be undone, taking 32767 away if there is more. If both were
+ * possible, the last operation waits for zero where there is none: EAGAIN.
+ *
+ * Having asked leaves in the kernel an empty entry of the task for that set, and when the task ends, the time of the set's last change
+ * (sem_otime) becomes that of its end (6.18, exit_sem()). So sets that nobody ever changed are not asked for, and neither are those that
+ * the task may not change, of which it is asked without SEM_UNDO: then there is no entry.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sem.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "compel.h"
+#include "dump/dump.h"
+#include "kernel/calls.h"
+
+#define STEP	 16384 /* half of the way */
+#define FOR_EACH 4     /* operations on a semaphore */
+#define LAST	 2     /* operations at the end, which cannot succeed */
+#define MOST	 500   /* operations in a call; the kernel may allow fewer (SEMOPM) */
+
+struct set {
+	int id;
+	unsigned count;
+};
+
+struct sets {
+	struct set *items;
+	size_t count, batch; /* how many semaphores are asked for in one call */
+};
+
+/* ---- which semaphores there are ---- */
+
+static void read_sets(struct sets *sets)
+{
+	autofree char *text = NULL;
+	struct seminfo info = { 0 };
+
+	if (read_text_at(-1, "/proc/sysvipc/sem", &text) < 0)
+		return; /* a kernel without */
+	for (char *line = strchr(text, '\n'); line && line[1]; line = strchr(line + 1, '\n')) {
+		struct set set;
+		long long changed;
+
+		if (sscanf(line + 1, "%*d %d %*o %u %*u %*u %*u %*u %lld", &set.id, &set.count, &changed) ==
+			    3 &&
+		    changed)
+			*grow(&sets->items, &sets->count) = set;
+	}
+	if (semctl(0, 0, IPC_INFO, &info) < 0 || info.semopm < FOR_EACH + LAST)
+		info.semopm = FOR_EACH + LAST;
+	sets->batch = (min(info.semopm, MOST) - LAST) / FOR_EACH;
+}
+
+/* ---- asking ---- */
+
+struct question {
+	int set;
+	unsigned first, count;
+	bool is_high;  /* its value has no room above */
+	bool is_given; /* has it given more than it has taken? Else: less? */
+};
+
+static size_t add_step(struct sembuf *operations, const struct question *question, unsigned number, int step)
+{
+	const short with_undo = SEM_UNDO | IPC_NOWAIT;
+	struct sembuf up = { number, step, question->is_given ? with_undo : IPC_NOWAIT };
+	struct sembuf down = { number, -step, question->is_given ? IPC_NOWAIT : with_undo };
+
+	operations[0] = question->is_high ? down : up;
+	operations[1] = question->is_high ? up : down;
+	return 2;
+}
+
+/* Its result: -ERANGE, yes; -EAGAIN, no. */
+static void add_question(struct call_list *calls, const struct question *question)
+{
+	struct sembuf operations[MOST];
+	unsigned end = question->first + question->count;
+	size_t count = 0;
+
+	for (unsigned number = question->first; number < end; number++) {
+		count += add_step(operations + count, question, number, STEP);
+		count += add_step(operations + count, question, number, question->is_given ? STEP : STEP - 1);
+	}
+	if (!question->is_high)
+		operations[count++] = (struct sembuf){ end - 1, 1, IPC_NOWAIT };
+	operations[count++] = (struct sembuf){ end - 1, 0, IPC_NOWAIT };
+	call(calls, "try to change semaphores", SYS_semop, question->set,
+	     calls_bytes(calls, operations, count * sizeof(*operations)), count);
+}
+
+static int make_calls(struct task *task, size_t thread, struct call_list *calls)
+{
+	return victim_write(task->victim, calls->base, calls->bytes, calls->size) ?:
+		       victim_call_thread(task->victim, thread, calls->calls, calls->count);
+}
+
+/* 1: something would be undone, or a value has no room. */
+static int ask(struct task *task, size_t thread, struct question question)
+{
+	struct call_list calls;
+	int result;
+
+	calls_init(&calls, victim_scratch(task->victim, NULL));
+	add_question(&calls, &question);
+	question.is_given = !question.is_given;
+	add_question(&calls, &question);
+	result = make_calls(task, thread, &calls);
+	if (!result)
+		result = calls.calls[0].result == -ERANGE || calls.calls[1].result == -ERANGE;
+	calls_free(&calls);
+	return result;
+}
+
+/* The value may change while we ask, because others do not stand still. */
+static int ask_for_one(struct task *task, size_t thread, int set, unsigned number)
+{
+	bool is_high;
+	int result;
+
+	do {
+		is_high = semctl(set, number, GETVAL) >= STEP;
+		result = ask(task, thread, (struct question){ set, number, 1, is_high, false });
+	} while (result >= 0 && (semctl(set, number, GETVAL) >= STEP) != is_high);
+	return result;
+}
+
+static int ask_for_each(struct task *task, size_t thread, const struct question *batch)
+{
+	for (unsigned number = batch->first; number < batch->first + batch->count; number++) {
+		int result = ask_for_one(task, thread, batch->set, number);
+
+		if (result < 0)
+			return result;
+		if (result) {
+			refuse("process %d (%s): semaphore %u of set %d would be changed at its end (SEM_UNDO), which "
+			       "cannot be saved",
+			       task->pid, task->name, number, batch->set);
+			fail_advice("let the process give its semaphores back first");
+		}
+	}
+	return 0;
+}
+
+/* 1: it may. */
+static int may_change(struct task *task, size_t thread, const struct set *set)
+{
+	const struct sembuf operations[LAST] = { { 0, 1, IPC_NOWAIT }, { 0, 0, IPC_NOWAIT } };
+	struct call_list calls;
+	int result;
+
+	calls_init(&calls, victim_scratch(task->victim, NULL));
+	call(&calls, "try to change a semaphore", SYS_semop, set->id,
+	     calls_bytes(&calls, operations, sizeof(operations)), LAST);
+	result = make_calls(task, thread, &calls);
+	if (!result)
+		result = calls.calls[0].result == -EAGAIN || calls.calls[0].result == -ERANGE;
+	calls_free(&calls);
+	return result;
+}
+
+static int ask_for_set(struct task *task, size_t thread, const struct set *set, unsigned batch)
+{
+	int result = may_change(task, thread, set);
+
+	if (result <= 0)
+		return result;
+	for (unsigned first = 0; result >= 0 && first < set->count; first += batch) {
+		struct question question = { set->id, first, min(batch, set->count - first), false, false };
+
+		result = ask(task, thread, question);
+		if (result > 0)
+			result = ask_for_each(task, thread, &question);
+	}
+	return result;
+}
+
+/* ---- whom ---- */
+
+static bool has_same_list(pid_t one, pid_t other)
+{
+	return syscall(SYS_kcmp, one, other, KCMP_SYSVSEM, 0, 0) == 0;
+}
+
+static int look_at_task(struct task *task, const struct sets *sets)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < task->thread_count; i++) {
+		if (has_same_list(getpid(), task->threads[i]) ||
+		    (i && has_same_list(task->pid, task->threads[i])))
+			continue; /* it has none, as we; or the leader's */
+		for (size_t set = 0; result >= 0 && set < sets->count; set++)
+			result = ask_for_set(task, i, &sets->items[set], sets->batch);
+		if (result < 0)
+			return result;
+	}
+	return 0;
+}
+
+int dump_look_for_undo(void *context)
+{
+	struct dump *dump = context;
+	struct sets sets = { 0 };
+	struct task *task;
+	int result = 0;
+
+	read_sets(&sets);
+	for_each_task(task, &dump->snapshot) if (!result && sets.count && task->victim)
+	{
+		result = look_at_task(task, &sets);
+		if (result)
+			result = fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	free(sets.items);
+	return result ?: refusals() ? -EOPNOTSUPP : 0;
+}
