@@ -141,8 +141,8 @@ int victim_call(struct victim *victim, struct remote_call *calls, size_t count);
 int victim_call_thread(struct victim *victim, size_t index, struct remote_call *calls, size_t count);
 /*
  * The same, of what must not be if the process lives on: should we die, the thread makes the calls `back` (two at most) before it goes on.
- * So it stays until it is taken back, or the process is killed. A thread that the parasite is not in makes but the first of them, and
- * none where the task has no `syscall; ret` of its own.
+ * So it stays until it is taken back, or the process is killed. A thread that the parasite is not in makes none of them where the task has
+ * no `syscall; ret` of its own.
  */
 int victim_call_for_now(struct victim *victim, size_t index, struct remote_call *calls, size_t count,
 			const struct remote_call *back, size_t back_count);

@@ -1,10 +1,8 @@
 /*
  * for_now.c - calls that are taken back if the process lives on, also by our death.
  *
- * The thread that the parasite is in finds in the state of the parasite what to do. Any other is left parked on its way home, with one
- * call more in front of it: set free by our death, it makes that, and what follows is the way home.
- *
- *	parked at    syscall; ret     with the registers of the call      stack: entry ─▶ the way home
+ * The thread that the parasite is in finds in the state of the parasite what to do. On the way home of any other thread stands a frame
+ * for each call (frame_add_call()), from before it makes the first call until it is home: whenever we die, it takes them back.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -52,30 +50,19 @@ static int tell_parasite(struct victim *victim, const struct for_now *for_now)
 
 /* ---- any other ---- */
 
-static int park_before_call(struct victim *victim, struct traced_thread *thread,
-			    const struct for_now *for_now)
-{
-	const struct gadgets *gadgets = &victim->infection->gadgets;
-	struct user_regs_struct registers = thread->context.registers;
-	int result;
-
-	prepare_call(&registers, gadgets->syscall_return, for_now->home.entry, for_now->back[0].number,
-		     for_now->back[0].arguments);
-	result = set_registers(thread, &registers);
-	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
-}
-
+/* Where code is borrowed, nothing of ours can stay: it is to be given back. */
 static int call_and_stay(struct victim *victim, struct traced_thread *thread, struct remote_call *calls,
 			 size_t count)
 {
+	const struct gadgets *gadgets = &victim->infection->gadgets;
 	struct for_now *for_now = thread->for_now;
-	int result = home_prepare(&for_now->home, victim, thread, &victim->infection->gadgets);
+	int result = home_prepare(&for_now->home, victim, thread, gadgets, for_now->back, for_now->count);
 
 	if (result)
 		return result;
 	result = call_on_stack(victim, thread, &for_now->home, calls, count);
-	if (!result && !victim->infection->gadgets.borrowed)
-		return park_before_call(victim, thread, for_now);
+	if (!result && !gadgets->borrowed)
+		return 0;
 	result = first_failure(result, home_leave(&for_now->home, victim, thread));
 	home_free(&for_now->home);
 	return result;
@@ -88,7 +75,7 @@ static int come_home(struct victim *victim, struct traced_thread *thread)
 	int result = 0;
 
 	if (!is_on_its_way)
-		result = home_prepare(&for_now->home, victim, thread, &victim->infection->gadgets);
+		result = home_prepare(&for_now->home, victim, thread, &victim->infection->gadgets, NULL, 0);
 	if (result)
 		return result;
 	result = call_on_stack(victim, thread, &for_now->home, for_now->back, for_now->count);

@@ -43,7 +43,7 @@ static bool read_below(const struct way_home *home, const struct victim *victim)
 }
 
 int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
-		 const struct gadgets *gadgets)
+		 const struct gadgets *gadgets, const struct remote_call *detours, size_t detour_count)
 {
 	struct frame frame;
 	int result = frame_build(&frame, thread, gadgets);
@@ -51,6 +51,8 @@ int home_prepare(struct way_home *home, const struct victim *victim, struct trac
 	*home = (struct way_home){};
 	if (result < 0)
 		return result;
+	for (size_t i = detour_count; i-- > 0;)
+		frame_add_call(&frame, thread, gadgets, &detours[i]);
 	home->entry = frame.entry;
 	home->start = frame.entry - HOME_CHAIN;
 	home->end = frame.entry + frame.size;

@@ -237,7 +237,8 @@ static int enter(struct victim *victim)
 
 	if (result < 0)
 		return result;
-	result = home_prepare(&infection->home, victim, borrowed_thread(victim), &infection->gadgets);
+	result = home_prepare(&infection->home, victim, borrowed_thread(victim), &infection->gadgets, NULL,
+			      0);
 	if (!result)
 		result = enter_region(victim);
 	gadgets_give_back(&infection->gadgets, victim->pid);

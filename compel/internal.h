@@ -105,8 +105,9 @@ struct way_home {
 	char *saved; /* from `start` to `end`: what the task had there */
 };
 
+/* `detours` are calls that are made on the way, in this order, before the thread goes on. */
 int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
-		 const struct gadgets *gadgets);
+		 const struct gadgets *gadgets, const struct remote_call *detours, size_t detour_count);
 /* Puts the image and `count` words before it on the stack; *sp is where these begin. */
 int home_write(const struct way_home *home, const struct victim *victim, const uint64_t *chain, size_t count,
 	       uint64_t *sp);
@@ -121,6 +122,9 @@ struct frame {
 	char *bytes;
 };
 int frame_build(struct frame *frame, struct traced_thread *thread, const struct gadgets *gadgets);
+/* The same to make a call, all signals blocked, and then to do what lies at `frame`; it is put in front of that. */
+void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
+		    const struct remote_call *call);
 uint64_t stack_pointer(const struct traced_thread *thread);
 #define FRAME_ROOM 16384 /* more than any frame needs */
 

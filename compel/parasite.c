@@ -258,7 +258,7 @@ int victim_call_thread(struct victim *victim, size_t index, struct remote_call *
 	result = gadgets_lend(gadgets, victim->pid);
 	if (result < 0)
 		return result;
-	result = home_prepare(&home, victim, thread, gadgets);
+	result = home_prepare(&home, victim, thread, gadgets, NULL, 0);
 	if (!result) {
 		result = call_on_stack(victim, thread, &home, calls, count);
 		result = first_failure(result, home_leave(&home, victim, thread));

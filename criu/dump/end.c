@@ -52,9 +52,7 @@ static int forget_addresses(struct task *task, size_t thread)
 					  { task->cores[thread]->thread_core->futex_rla, size },
 					  0 };
 	const struct remote_call word = { SYS_set_tid_address, { arch_clear_tid(task->cores[thread]) }, 0 };
-	/* The first is the surer one. */
-	bool list_first = ending_marks_futexes(task, thread, read_memory);
-	const struct remote_call back[] = { list_first ? list : word, list_first ? word : list };
+	const struct remote_call back[] = { list, word };
 	int result = victim_call_for_now(task->victim, thread, calls, array_size(calls), back,
 					 array_size(back));
 

@@ -9,6 +9,7 @@
  */
 #include <cpuid.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
 #include "base/memory.h"
@@ -95,17 +96,30 @@ static void fill_frame(struct signal_frame *frame, const struct thread_context *
 	frame->context.signal_mask = context->signal_mask;
 }
 
+/* What leads into a frame: how many words there are before its own first one. */
+static size_t count_words(const struct gadgets *gadgets)
+{
+	return gadgets->sigreturn ? 0 : 2;
+}
+
+static void fill_words(char *to, const struct gadgets *gadgets)
+{
+	uint64_t words[] = { gadgets->pop_return, 15, gadgets->syscall_return };
+
+	if (gadgets->sigreturn)
+		words[0] = gadgets->sigreturn;
+	memcpy(to, words, (count_words(gadgets) + 1) * sizeof(*words));
+}
+
 int frame_build(struct frame *frame, struct traced_thread *thread, const struct gadgets *gadgets)
 {
 	struct thread_context context = thread->context; /* `extended` is only read */
 	int result = trace_settle_context(thread, &context);
-	uint64_t features, words[] = { gadgets->pop_return, 15, gadgets->syscall_return }, extended, start;
-	size_t first = gadgets->sigreturn ? 0 : 2, size;
+	uint64_t features, extended, start;
+	size_t first = count_words(gadgets), size;
 
 	if (result < 0)
 		return result;
-	if (gadgets->sigreturn)
-		words[0] = gadgets->sigreturn;
 	size = extended_in_use(&context, &features);
 	extended = round_down(context.registers.rsp - RED_ZONE - size - FP_XSTATE_MAGIC2_SIZE, 64UL);
 	start = round_down(extended - sizeof(struct signal_frame), 16UL);
@@ -114,8 +128,35 @@ int frame_build(struct frame *frame, struct traced_thread *thread, const struct 
 	frame->bytes = allocate(frame->size);
 	fill_frame((struct signal_frame *)(frame->bytes + first * sizeof(uint64_t)), &context, extended);
 	fill_extended(frame->bytes + (extended - frame->entry), &context, size, features);
-	memcpy(frame->bytes, words, (first + 1) * sizeof(uint64_t));
+	fill_words(frame->bytes, gadgets);
 	return 0;
+}
+
+/*
+ * The frame of a call lies right below what comes next, whose entry is on top of the stack when the call returns. The FPU state is not
+ * its business: the last frame has it.
+ */
+void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
+		    const struct remote_call *call)
+{
+	size_t first = count_words(gadgets);
+	uint64_t start = round_down(frame->entry - sizeof(struct signal_frame), 16UL);
+	struct frame added = { .entry = start - first * sizeof(uint64_t) };
+	struct user_regs_struct registers = thread->context.registers;
+	struct signal_frame *signal_frame;
+
+	prepare_call(&registers, gadgets->syscall_return, frame->entry, call->number, call->arguments);
+	added.size = frame->entry - added.entry + frame->size;
+	added.bytes = allocate(added.size);
+	signal_frame = (struct signal_frame *)(added.bytes + first * sizeof(uint64_t));
+	signal_frame->context.flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS;
+	signal_frame->context.stack.ss_flags = INVALID_ALTSTACK;
+	signal_frame->context.signal_mask = ALL_SIGNALS;
+	fill_registers(&signal_frame->context.machine, &registers);
+	fill_words(added.bytes, gadgets);
+	memcpy(added.bytes + (frame->entry - added.entry), frame->bytes, frame->size);
+	free(frame->bytes);
+	*frame = added;
 }
 
 void prepare_call(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, long number,
