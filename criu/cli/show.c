@@ -1,13 +1,15 @@
 /*
- * show.c - `criu show [--json] DIR`: what a directory of images holds. This file has the command and the text
- * for a person; show_tree.c reads, show_file.c describes files, show_json.c writes for programs.
+ * show.c - `criu show [--json] DIR|IMAGE`: what a directory of images holds, or a single one (show_image.c). This file has the
+ * command and the text for a person; show_tree.c reads, show_file.c describes files, show_json.c writes for programs.
  *
  * Names in images are not ours: whatever would move the cursor of a terminal is printed as \xNN.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "base/memory.h"
 #include "cli/commands.h"
@@ -45,8 +47,7 @@ size_t show_character(const char *text, size_t length, bool *is_valid, bool *is_
 	return size + 1;
 }
 
-/* Returns how many characters wide it is. */
-static unsigned print_clean(FILE *out, const char *text)
+unsigned show_clean(FILE *out, const char *text)
 {
 	bool is_valid, is_printable;
 	unsigned width = 0;
@@ -103,7 +104,7 @@ static void print_made(FILE *out, const struct show_tree *tree)
 		fprintf(out, "made at an unknown time");
 	if (tree->inventory->made_by) {
 		fprintf(out, " by ");
-		print_clean(out, tree->inventory->made_by);
+		show_clean(out, tree->inventory->made_by);
 	}
 	fputc('\n', out);
 }
@@ -114,19 +115,19 @@ static void print_chain(FILE *out, const struct show_tree *tree)
 
 	if (tree->parent) {
 		fprintf(out, "builds on ");
-		print_clean(out, tree->parent);
+		show_clean(out, tree->parent);
 		fputc('\n', out);
 	}
 	if (tree->layer_count > 1)
 		fprintf(out, "a chain of %zu snapshots; memory comes from\n", tree->layer_count);
 	for (size_t i = 0; tree->layer_count > 1 && i < tree->layer_count; i++) {
 		fprintf(out, "%10s  ", human(used, tree->layers[i].used));
-		print_clean(out, tree->layers[i].directory);
+		show_clean(out, tree->layers[i].directory);
 		fputc('\n', out);
 	}
 	if (tree->problem) {
 		fprintf(out, "CANNOT BE RESTORED: ");
-		print_clean(out, tree->problem);
+		show_clean(out, tree->problem);
 		fputc('\n', out);
 	}
 }
@@ -135,7 +136,7 @@ static void print_head(FILE *out, const struct show_tree *tree)
 {
 	char saved[16], in_parent[16];
 
-	print_clean(out, tree->directory);
+	show_clean(out, tree->directory);
 	if (tree->inventory)
 		fprintf(out, ": a complete dump, ");
 	else
@@ -206,7 +207,7 @@ static void print_process(FILE *out, const struct show_process *process, unsigne
 	if (process->credentials)
 		snprintf(uid, sizeof(uid), "%u", process->credentials->euid);
 	fprintf(out, "%8u  ", process->entry->pid);
-	pad(out, print_branch(out, process) + print_clean(out, show_process_name(process)), width);
+	pad(out, print_branch(out, process) + show_clean(out, show_process_name(process)), width);
 	fprintf(out, "  %-8s %6s %8zu %9s %9s\n", show_state(process), uid, process->cores.count,
 		has_memory ? human(saved, process->memory.saved + process->memory.in_parent) : "-",
 		has_memory ? human(mapped, process->memory.mapped) : "-");
@@ -238,7 +239,7 @@ static void print_path(FILE *out, const char *what, const char *path)
 	if (!path)
 		return;
 	fprintf(out, "  %s ", what);
-	print_clean(out, *path ? path : "/");
+	show_clean(out, *path ? path : "/");
 	fputc('\n', out);
 }
 
@@ -306,7 +307,7 @@ static void print_file(FILE *out, const struct show_tree *tree, const FdinfoEntr
 		shown = show_describe(tree, file);
 	fprintf(out, "%6u  %-14s  ", descriptor->fd, shown.kind);
 	if (shown.what)
-		print_clean(out, shown.what);
+		show_clean(out, shown.what);
 	else
 		fprintf(out, "no file %u in files.img", descriptor->id);
 	if (shown.is_deleted)
@@ -326,7 +327,7 @@ static void print_file(FILE *out, const struct show_tree *tree, const FdinfoEntr
 static void print_details(FILE *out, const struct show_tree *tree, const struct show_process *process)
 {
 	fprintf(out, "\n%u ", process->entry->pid);
-	print_clean(out, show_process_name(process));
+	show_clean(out, show_process_name(process));
 	fputc('\n', out);
 	print_facts(out, tree, process);
 	for (size_t i = 0; i < process->descriptors.count; i++)
@@ -355,25 +356,51 @@ void show_text(FILE *out, const struct show_tree *tree)
 	print_shared(out, tree);
 }
 
-int command_show(const struct options *options)
+static int show_directory(const char *directory, bool as_json)
 {
-	const char *directory = options->argument_count ? options->arguments[0] : options->images_dir;
 	struct image_store *store;
 	struct show_tree tree;
-	int result;
+	int result = image_store_open_directory(&store, directory, false);
 
-	result = image_store_open_directory(&store, directory ? directory : ".", false);
 	if (result < 0)
 		return result;
 	result = show_tree_read(store, &tree);
 	if (result == 0 && !tree.inventory && !tree.process_count && !tree.files.count)
 		result = fail(0, "there are no images in %s", tree.directory);
-	if (result == 0 && options->json)
+	if (result == 0 && as_json)
 		show_json(stdout, &tree);
 	else if (result == 0)
 		show_text(stdout, &tree);
 	show_tree_free(&tree);
 	image_store_close(store);
+	return result;
+}
+
+/* What is no path of itself, may be one in the directory of the images. */
+static char *find_path(const struct options *options, const char *argument)
+{
+	if (!options->images_dir || argument[0] == '/' || access(argument, F_OK) == 0)
+		return copy_text(argument);
+	return format_text("%s/%s", options->images_dir, argument);
+}
+
+static int show_argument(const struct options *options, const char *argument)
+{
+	autofree char *path = find_path(options, argument);
+	struct stat status;
+
+	if (stat(path, &status) < 0)
+		return fail(errno, "cannot show %s", path);
+	return S_ISDIR(status.st_mode) ? show_directory(path, options->json) :
+					 show_image(stdout, path, options->json);
+}
+
+int command_show(const struct options *options)
+{
+	int result = options->argument_count ? 0 : show_directory(options->images_dir ?: ".", options->json);
+
+	for (size_t i = 0; !result && i < options->argument_count; i++)
+		result = show_argument(options, options->arguments[i]);
 	if (result == 0 && (fflush(stdout) || ferror(stdout)))
 		return fail(errno, "cannot write to the standard output");
 	return result;

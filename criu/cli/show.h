@@ -114,7 +114,15 @@ struct show_file show_describe(const struct show_tree *tree, const FileEntry *fi
 /* Calls `each` for the access mode ("read", "write", "read-write") and every other flag ("append"). */
 void show_flags(uint32_t flags, void (*each)(void *context, const char *name), void *context);
 
+/* --- An image --- */
+
+/* All records of one image file. 0 or -errno, recorded. */
+int show_image(FILE *out, const char *path, bool as_json);
+
 /* --- Text --- */
+
+/* Without what controls a terminal. Returns how many characters wide it is. */
+unsigned show_clean(FILE *out, const char *text);
 
 /*
  * One character of a text that may be anything: its length in bytes, 1 or more; *is_valid is false for a byte

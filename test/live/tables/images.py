@@ -1,5 +1,6 @@
 """images.py - the directory of images itself: its modes, and that other tools read it."""
 
+import json
 import os
 import shutil
 import stat
@@ -42,6 +43,50 @@ def decoded_by_crit(cell, dumper, _restorer):
 				     text=True)
 		if run.returncode != 0:
 			raise Failure(f"{' '.join(command)}: {run.stdout[-1000:]}")
+
+
+NOT_CRITS = ("hashes-", "tracking")  # images of ours
+MISREAD = "nr_pages"                 # by crit 4.1.1: 0 where the older field is missing
+
+
+def contradiction(ours, crits, where):
+	"""Ours knows more fields. Of those that crit knows, the numbers, and the names of values, are the same."""
+	if isinstance(crits, dict) and isinstance(ours, dict):
+		missing = set(crits) - set(ours) - {"extra"}
+		if missing:
+			return f"{where}: without {missing}"
+		found = [contradiction(ours[key], crits[key], f"{where}.{key}") for key in crits if key in ours and key != MISREAD]
+		return next(filter(None, found), None)
+	if isinstance(crits, list) and isinstance(ours, list):
+		if len(ours) != len(crits):
+			return f"{where}: {len(ours)} and not {len(crits)}"
+		return next(filter(None, (contradiction(*pair, where) for pair in zip(ours, crits))), None)
+	if isinstance(crits, int) and isinstance(ours, int) and ours != crits:
+		return f"{where}: {ours} and not {crits}"
+	return None
+
+
+def shown_as_by_crit(cell, dumper, _restorer):
+	"""criu show --json IMAGE: the fields and numbers that crit finds."""
+	if not shutil.which("crit"):
+		raise Skip("crit is not installed")
+	os.mkdir(cell.path("images"))
+	images = dumped(cell, dumper)
+	for name in sorted(os.listdir(images)):
+		path = os.path.join(images, name)
+		if not name.endswith(".img") or name.startswith(NOT_CRITS):
+			continue
+		show = subprocess.run([cell.ours.path, "show", "--json", path], capture_output=True, text=True)
+		if show.returncode:
+			if "is not the name of an image" not in show.stderr:
+				raise Failure(show.stderr)
+			continue
+		if name.startswith("pages-"):
+			continue
+		decoded = subprocess.run(["crit", "decode", "-i", path], capture_output=True, text=True, check=True)
+		wrong = contradiction(json.loads(show.stdout)["entries"], json.loads(decoded.stdout)["entries"], name)
+		if wrong:
+			raise Failure(wrong)
 
 
 def pages_id(images, name):
@@ -95,6 +140,8 @@ ROWS = [
 	Row("images-pages-order", "memory_shared", run=order_of_pages, modes=("ours",)),
 	Row("images-private", "counter", run=private, modes=("ours", "peer"),
 	    peer_fails={"dump": "it makes no directory, and its images can be read by all"}),
+	Row("images-show", "pipes", arguments=("anonymous",), run=shown_as_by_crit, modes=("ours", "peer")),
+	Row("images-show-shared", "memory_shared", run=shown_as_by_crit, modes=("ours", "peer")),
 	Row("images-crit", "pipes", arguments=("anonymous",), run=decoded_by_crit, modes=("ours", "peer")),
 	Row("images-crit-shared", "memory_shared", run=decoded_by_crit, modes=("ours", "peer")),
 ]
