@@ -51,6 +51,8 @@ static int take_next(const struct setting *setting, const char *given_as, const 
 	return 0;
 }
 
+enum { MOST_NAMED = 8 }; /* of the options that an ambiguous name may be */
+
 static int unknown_option(const char *name, size_t length)
 {
 	autofree char *text = format_text("%.*s", (int)length, name);
@@ -72,19 +74,37 @@ static void add_setting(struct settings *settings, const struct setting *setting
 	added->argument = argument ? copy_text(argument) : NULL;
 }
 
+static char *name_of(const struct setting *setting)
+{
+	return format_text("--%s%s", setting->negated ? "no-" : "", setting->row->name);
+}
+
+static int ambiguous(const char *text, size_t length, const struct setting *found, int count)
+{
+	autofree char *names = name_of(&found[0]);
+
+	for (int i = 1; i < min(count, MOST_NAMED); i++) {
+		autofree char *before = names, *name = name_of(&found[i]);
+
+		names = format_text("%s, %s", before, name);
+	}
+	return fail(0, "--%.*s may be %s%s", (int)length, text, names, count > MOST_NAMED ? ", …" : "");
+}
+
 int settings_add_long(struct settings *settings, const char *text, const char *next, bool *took_next)
 {
 	size_t length = strcspn(text, "=");
 	const char *argument = text[length] ? text + length + 1 : NULL;
-	struct setting setting = {};
-	int count = row_find(text, length, &setting), result = 0;
+	struct setting found[MOST_NAMED], setting;
+	int count = row_find(text, length, found, MOST_NAMED), result = 0;
 	autofree char *name = NULL;
 
 	if (!count)
 		return unknown_option(text, length);
 	if (count > 1)
-		return fail(0, "--%.*s may be several options", (int)length, text);
-	name = format_text("--%s%s", setting.negated ? "no-" : "", setting.row->name);
+		return ambiguous(text, length, found, count);
+	setting = found[0];
+	name = name_of(&setting);
 	if (takes_no_argument(&setting)) {
 		if (argument)
 			return fail(0, "%s takes no argument, but '%s' was given", name, argument);

@@ -69,8 +69,8 @@ static bool is_ours(const struct option_row *row, bool negated)
 
 enum pass { WHOLE_NAMES, BEGINNINGS_OF_THEIRS, BEGINNINGS_OF_OURS, PASSES };
 
-/* How many names fit; *setting is of the last of them. */
-static int count_names(enum pass pass, const char *text, size_t length, struct setting *setting)
+/* How many names fit; the first of them are put into found[0…most). */
+static int find_names(enum pass pass, const char *text, size_t length, struct setting *found, int most)
 {
 	int count = 0;
 
@@ -85,19 +85,19 @@ static int count_names(enum pass pass, const char *text, size_t length, struct s
 				continue;
 			if (!begins(row->name, negated, text, length))
 				continue;
-			setting->row = row;
-			setting->negated = negated;
+			if (count < most)
+				found[count] = (struct setting){ .row = row, .negated = negated };
 			count++;
 		}
 	}
 	return count;
 }
 
-int row_find(const char *text, size_t length, struct setting *setting)
+int row_find(const char *text, size_t length, struct setting *found, int most)
 {
 	int count = 0;
 
 	for (enum pass pass = WHOLE_NAMES; !count && length && pass < PASSES; pass++)
-		count = count_names(pass, text, length, setting);
+		count = find_names(pass, text, length, found, most);
 	return count;
 }

@@ -102,10 +102,10 @@ int config_read(struct settings *settings, const char *path);
 int config_parse(struct settings *settings, const char *text); /* without the file, for tests */
 
 /*
- * Which option is meant by a name, a beginning of one, or either with "no-" before it: how many there are. With 1 the setting's
- * row is found, and whether it is negated.
+ * Which option is meant by a name, a beginning of one, or either with "no-" before it: how many there are. The rows of the first are put
+ * into found[0…most), and whether they are negated.
  */
-int row_find(const char *text, size_t length, struct setting *setting);
+int row_find(const char *text, size_t length, struct setting *found, int most);
 
 /* A letter may stand for another option where a command has one of its own; 0: there is none. */
 const struct option_row *row_by_letter(char letter, int command);

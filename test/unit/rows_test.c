@@ -128,7 +128,7 @@ static void beginnings(void **state unused)
 		for (size_t length = 1; length <= strlen(known[i].name); length++) {
 			const struct name *expected = getopt_finds(known[i].name, length);
 			struct setting setting = {};
-			int count = row_find(known[i].name, length, &setting);
+			int count = row_find(known[i].name, length, &setting, 1);
 
 			if (!expected && count == 1)
 				fail_msg("--%.*s is %s", (int)length, known[i].name, setting.row->name);

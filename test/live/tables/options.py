@@ -176,7 +176,7 @@ def form_of_the_log(cell, dumper, restorer):
 # What getopt_long() says for the peer, and what ours says instead. Whether an argument is a good one is another question.
 WRONG = {
 	"unknown": r"unrecognized option|invalid option|unknown option",
-	"ambiguous": r"is ambiguous|may be several options",
+	"ambiguous": r"is ambiguous|--[a-z-]+ may be --",
 	"without an argument": r"requires an argument|needs an argument",
 	"with an argument": r"doesn't allow an argument|takes no argument",
 }
