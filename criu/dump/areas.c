@@ -313,6 +313,10 @@ static VmaEntry *area_entry(const struct vma *vma)
 		message_set(entry, huge_pages, true);
 	if (vma->locks_on_fault)
 		message_set(entry, on_fault, true);
+	if (vma->key)
+		message_set(entry, key, vma->key);
+	if (vma->is_sealed)
+		message_set(entry, is_sealed, true);
 	if (vma->object_size)
 		message_set(entry, shm_size, vma->object_size);
 	return entry;

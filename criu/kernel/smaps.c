@@ -58,6 +58,8 @@ static void parse_vm_flags(const char *text, struct vma *vma)
 			vma->flags = (vma->flags & ~MAP_PRIVATE) | MAP_DROPPABLE;
 		if (text[0] == 'l' && text[1] == 'f')
 			vma->locks_on_fault = true;
+		if (text[0] == 's' && text[1] == 'l')
+			vma->is_sealed = true;
 		for (size_t i = 0; i < array_size(vm_flags); i++)
 			if (text[0] == vm_flags[i].letters[0] && text[1] == vm_flags[i].letters[1]) {
 				vma->flags |= vm_flags[i].map_flags;
@@ -101,6 +103,8 @@ int proc_parse_smaps(char *text, struct vmas *vmas)
 			vma->resident = strtoull(line + 4, NULL, 10) << 10;
 		} else if (vma && !strncmp(line, "Swap:", 5)) {
 			vma->has_swapped = strtoull(line + 5, NULL, 10) > 0;
+		} else if (vma && !strncmp(line, "ProtectionKey:", 14)) {
+			vma->key = strtoul(line + 14, NULL, 10);
 		} else if (vma && !strncmp(line, "KernelPageSize:", 15)) {
 			parse_page_size(line + 15, vma);
 		} else if (vma && !strncmp(line, "AnonHugePages:", 14)) {

@@ -50,6 +50,8 @@ struct vma {
 	uint64_t object_size; /* of shared memory, if it does not end where this mapping does; else 0 */
 	bool has_huge_pages;  /* transparent ones */
 	bool locks_on_fault;  /* with MAP_LOCKED: only what is touched */
+	bool is_sealed;	      /* mseal(2), Linux 6.10 */
+	uint32_t key;	      /* pkeys(7) */
 
 	/* dump only */
 	dev_t device;

@@ -319,7 +319,11 @@ static int check_task(const struct snapshot *snapshot, const struct task *task)
 			if (task_parts[part]->check)
 				result = task_parts[part]->check(task, i);
 	}
-	return result ?: check_layout(snapshot, task) ?: check_pages(task) ?: check_files(snapshot, task);
+	return result				    ?:
+		       check_layout(snapshot, task) ?:
+		       protection_check(task)	    ?:
+		       check_pages(task)	    ?:
+						      check_files(snapshot, task);
 }
 
 /* A wait status that a process can bring about by ending: with an exit code, or by a signal that kills unless it is handled. */

@@ -454,7 +454,7 @@ static int protect_all(const struct task *task)
 		const struct vma *vma = &task->vmas.items[i];
 
 		if (is_touched(stack, vma) && (vma->is_inherited || !is_open(vma)))
-			result = protect(vma, vma->protection);
+			result = protect(vma, protection_while_made(vma));
 	}
 	return result;
 }

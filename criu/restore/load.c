@@ -180,6 +180,8 @@ static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry
 		.has_huge_pages = entry->huge_pages,
 		.locks_on_fault = entry->on_fault,
 		.object_size = entry->shm_size,
+		.key = entry->key,
+		.is_sealed = entry->is_sealed,
 	};
 	if (vma->start >= vma->end || (vma->start | vma->end | vma->offset) % PAGE_SIZE)
 		return fail(EINVAL, "mm-%d.img holds an impossible mapping at %#" PRIx64, task->pid,

@@ -7,7 +7,7 @@
  * fork(), compared page by page, and stays shared where it is equal.
  *
  * The calls, in this order: park the vdso · unmap everything that is neither the task's nor the restorer's · move what waits in
- * the refuge · move the vdso to its place · advice, guards, locks.
+ * the refuge · move the vdso to its place · advice, guards, locks · protection keys, seals.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -73,7 +73,7 @@ static uint64_t place_in_refuge(const struct restore *restore, struct task *task
 static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 {
 	bool is_shared = vma->status & (VMA_ANON_SHARED | VMA_FILE_SHARED);
-	int fd = descriptor_of(restore, vma);
+	int fd = descriptor_of(restore, vma), protection = protection_while_made(vma);
 	int flags = (is_shared			? MAP_SHARED :
 		     vma->flags & MAP_DROPPABLE ? MAP_DROPPABLE :
 						  MAP_PRIVATE) |
@@ -83,10 +83,10 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 
 	if (fd < -1)
 		return fail(EINVAL, "the mapping at %#llx leads nowhere", (unsigned long long)vma->start);
-	mapped = mmap(at(vma->start), vma_length(vma), vma->protection, flags, fd, vma->offset);
+	mapped = mmap(at(vma->start), vma_length(vma), protection, flags, fd, vma->offset);
 	if (mapped == MAP_FAILED && errno == EEXIST) {
 		vma->place = place_in_refuge(restore, task, vma);
-		mapped = mmap(at(vma->place), vma_length(vma), vma->protection, flags, fd, vma->offset);
+		mapped = mmap(at(vma->place), vma_length(vma), protection, flags, fd, vma->offset);
 	}
 	if (mapped == MAP_FAILED || mapped != at(vma->place))
 		return fail(errno, "cannot map %llu bytes for %#llx", (unsigned long long)vma_length(vma),
@@ -214,5 +214,6 @@ void space_plan(struct restore *restore, struct task *task, struct call_list *ca
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (!is_kernels(&task->vmas.items[i]))
 			plan_lock(&task->vmas.items[i], calls);
+	protection_plan(task, calls);
 	spans_free(&kept);
 }

@@ -31,6 +31,11 @@ int vdso_redirect(const struct task *task);
 void vdso_plan_parking(const struct task *task, struct call_list *calls);
 void vdso_plan_return(const struct task *task, struct call_list *calls);
 
+/* protection.c. Can its protection keys and seals be had here? With what protection is a mapping made, before it gets both? */
+int protection_check(const struct task *task);
+int protection_while_made(const struct vma *vma);
+void protection_plan(const struct task *task, struct call_list *calls);
+
 /* inherit.c. Keeps what the task goes on with of its parent's mappings, unmaps the rest; marks it in task->vmas. */
 int space_inherit(struct task *task);
 /* Can pages of `theirs`, the parent's, become pages of `ours`, at the same address? */

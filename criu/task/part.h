@@ -37,7 +37,7 @@ extern const struct task_part *const task_parts[];
 extern const size_t task_part_count;
 
 extern const struct task_part part_memory_layout, part_process, part_identity, part_scheduling, part_signals,
-	part_posix_timers, part_limits, part_credentials, part_pending_signals, part_timers,
+	part_posix_timers, part_limits, part_credentials, part_pending_signals, part_timers, part_memory_keys,
 	part_memory_locks, part_posix_timers_set, part_machine;
 
 /* signals.c: is it SIG_DFL, by the image? */

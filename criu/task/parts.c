@@ -5,6 +5,7 @@
 
 const struct task_part *const task_parts[] = {
 	&part_memory_layout, /* first: names of areas and the executable, with all privileges */
+	&part_memory_keys,   /* dump only: restore/protection.c has to do it before there are threads */
 	&part_memory_locks,  /* all its memory is there; needs CAP_IPC_LOCK or a limit */
 	&part_process,	     /* personality, subreaper, …: needs nothing */
 	&part_identity,	     /* name, thread ids, rseq: memory is there */

@@ -223,13 +223,17 @@ static void smaps_real(void **state unused)
 		"00400000-00452000 r-xp 00001000 08:02 173521      /a b (deleted)\nSize:  328 kB\nKernelPageSize:        4 kB\nRss:    316 kB\n"
 		"VmFlags: rd ex mr mw me dw \n"
 		"7ffc0000-7ffe1000 rw-s 00000000 00:01 18446744073709551615 \nKernelPageSize:     2048 kB\nRss: 0 kB\n"
-		"Private_Hugetlb:    4096 kB\nVmFlags: rd wr gd lo dd ht zz\n"
+		"Private_Hugetlb:    4096 kB\nProtectionKey:        11\nVmFlags: rd wr gd lo dd ht sl zz\n"
 		"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0   [vsyscall]\nVmFlags: ex\n";
 	struct vmas vmas = { 0 };
 
 	assert_int_equal(proc_parse_smaps(text, &vmas), 0);
 	assert_int_equal(vmas.count, 3);
 	assert_int_equal(vmas.items[0].start, 0x400000);
+	assert_int_equal(vmas.items[0].key, 0);
+	assert_int_equal(vmas.items[1].key, 11);
+	assert_false(vmas.items[0].is_sealed);
+	assert_true(vmas.items[1].is_sealed);
 	assert_int_equal(vmas.items[0].offset, 0x1000);
 	assert_int_equal(vmas.items[0].inode, 173521);
 	assert_int_equal(vmas.items[0].protection, PROT_READ | PROT_EXEC);

@@ -222,5 +222,7 @@ ROWS = [
 	Row("memory-ahead-changes", "advice_changes", arguments=("256", "changing", "0"), run=advice_changes(40), modes=("ours",)),
 	Row("memory-ahead-changes-late", "advice_changes", arguments=("64", "changing", "40"), run=advice_changes(8),
 	    modes=("ours",)),
+	*[Row("memory-protection-" + kind.replace("_", "-"), "protection", arguments=(kind,), peer_fails=LOST)
+	  for kind in ("keys", "freed", "exec_only", "relatives", "seals")],
 	Row("memory-static", run=static, modes=THREE_WAYS),
 ]

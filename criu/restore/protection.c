@@ -1,0 +1,157 @@
+/*
+ * protection.c - what protects memory beyond read, write and execute: protection keys (pkeys(7)) and seals (mseal(2), Linux 6.10). The
+ * restorer gives both, when all mappings are at their places and filled, and while the process has one thread yet.
+ *
+ * A new process gets the lowest key that is free. So all keys up to the highest that is needed are allocated, in order; and freed again if
+ * they are not the task's. Allocated without restrictions: threads are born with these rights, so the kernel may write to registered
+ * memory (rseq) that has a key, before a thread gets its own rights with its registers.
+ *
+ * Memory that can only be executed gets a key from the kernel itself, as soon as there is such memory: the lowest that is free, and fork()
+ * hands it down. A child could not get rid of it. So newborns may read such memory, too, until nobody is born any more.
+ *
+ * A seal is for good: no call may come after it that changes the mapping.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "restore/space.h"
+
+#define CALL_MSEAL 462 /* newer than Debian 12's headers; the same on all architectures */
+
+static bool is_execute_only(const struct vma *vma)
+{
+	return vma->protection == PROT_EXEC;
+}
+
+int protection_while_made(const struct vma *vma)
+{
+	return is_execute_only(vma) ? PROT_READ | PROT_EXEC : (int)vma->protection;
+}
+
+static bool is_allocated(const struct task *task, uint32_t key)
+{
+	return task->mm->keys >> key & 1;
+}
+
+/* Of memory that can only be executed: the kernel's choice, not the task's. */
+static bool has_kernels_key(const struct task *task, const struct vma *vma)
+{
+	return is_execute_only(vma) && vma->key && !is_allocated(task, vma->key);
+}
+
+static uint32_t highest_key(const struct task *task)
+{
+	uint32_t highest = task->mm->keys ? 31 - (uint32_t)__builtin_clz(task->mm->keys) : 0;
+
+	for (size_t i = 0; i < task->vmas.count; i++)
+		highest = max(highest, task->vmas.items[i].key);
+	return highest;
+}
+
+/* ---- before any task exists ---- */
+
+/* How many this machine gives: the answer is the same for every process. */
+static uint32_t count_keys(void)
+{
+	uint32_t had = 0, count = 0;
+	int key;
+
+	while ((key = syscall(SYS_pkey_alloc, 0, 0)) > 0 && key < 32) {
+		had |= 1u << key;
+		count = max(count, (uint32_t)key);
+	}
+	for (key = 1; key < 32; key++)
+		if (had >> key & 1)
+			syscall(SYS_pkey_free, key);
+	return count;
+}
+
+static bool has_keys_of_its_own(const struct task *task)
+{
+	for (size_t i = 0; i < task->vmas.count; i++)
+		if (task->vmas.items[i].key && !has_kernels_key(task, &task->vmas.items[i]))
+			return true;
+	return task->mm->keys;
+}
+
+static int check_keys(const struct task *task)
+{
+	uint32_t highest = highest_key(task), here;
+
+	if (!has_keys_of_its_own(task))
+		return 0;
+	here = count_keys();
+	if (highest > here)
+		return fail(0, "its memory has protection key %u, but this machine has %u", highest, here);
+	return 0;
+}
+
+static int check_seal(const struct vma *vma)
+{
+	/* Of nothing at all: only ENOSYS says something. */
+	if (!vma->is_sealed || !syscall(CALL_MSEAL, 0, 0, 0) || errno != ENOSYS)
+		return 0;
+	return fail(0, "the memory at %#" PRIx64 " is sealed, but this kernel has no mseal() (Linux 6.10)",
+		    vma->start);
+}
+
+int protection_check(const struct task *task)
+{
+	int result = check_keys(task);
+
+	for (size_t i = 0; !result && i < task->vmas.count; i++)
+		result = check_seal(&task->vmas.items[i]);
+	return result;
+}
+
+/* ---- the calls ---- */
+
+static void free_key(uint32_t key, struct call_list *calls)
+{
+	call(calls, "free a protection key", SYS_pkey_free, key);
+}
+
+/* A process has one at most; 0: none. */
+static uint32_t kernels_key(const struct task *task)
+{
+	for (size_t i = 0; i < task->vmas.count; i++)
+		if (has_kernels_key(task, &task->vmas.items[i]))
+			return task->vmas.items[i].key;
+	return 0;
+}
+
+static void plan_key(const struct task *task, const struct vma *vma, struct call_list *calls)
+{
+	if (is_kernels(vma) || vma->status & VMA_GUARD_RANGE)
+		return;
+	if (is_execute_only(vma) && (!vma->key || has_kernels_key(task, vma)))
+		call(calls, "have memory only executed", SYS_mprotect, vma->start, vma_length(vma),
+		     vma->protection);
+	else if (vma->key)
+		call(calls, "give memory its protection key", SYS_pkey_mprotect, vma->start, vma_length(vma),
+		     vma->protection, vma->key);
+}
+
+void protection_plan(const struct task *task, struct call_list *calls)
+{
+	bool has_keys = has_keys_of_its_own(task);
+	uint32_t highest = has_keys ? highest_key(task) : 0, kernels = has_keys ? kernels_key(task) : 0;
+
+	for (uint32_t key = 1; key <= highest; key++)
+		call(calls, "allocate a protection key", SYS_pkey_alloc, 0, 0);
+	if (kernels)
+		free_key(kernels, calls);
+	for (size_t i = 0; i < task->vmas.count; i++)
+		plan_key(task, &task->vmas.items[i], calls);
+	for (uint32_t key = 1; key <= highest; key++)
+		if (!is_allocated(task, key) && key != kernels)
+			free_key(key, calls);
+	for (size_t i = 0; i < task->vmas.count; i++)
+		if (task->vmas.items[i].is_sealed && !is_kernels(&task->vmas.items[i]))
+			call(calls, "seal memory", CALL_MSEAL, task->vmas.items[i].start,
+			     vma_length(&task->vmas.items[i]), 0);
+}

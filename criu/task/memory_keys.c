@@ -1,0 +1,50 @@
+/*
+ * memory_keys.c - protection keys (pkeys(7)): which of them a process has allocated. Which mapping has which stands in smaps, what a thread
+ * may do with them is among its registers; restore/protection.c makes all of it again.
+ *
+ * The kernel tells nobody which keys are allocated. But pkey_mprotect() says EINVAL for one that is not, before it looks for the
+ * memory, which is nowhere here: ENOMEM for one that is, and nothing changes (Linux 6.18). The key that the kernel itself has
+ * taken for memory that can only be executed counts as not allocated.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include "base/error.h"
+#include "image/message.h"
+#include "task/part.h"
+
+#define ASK_KEY	  "ask for a protection key"
+#define NOBODYS	  (1ULL << 63) /* the kernel's half of the address space */
+#define MOST_KEYS 16	       /* x86; arm64 has 8 */
+
+static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+{
+	for (int key = 1; !thread && key < MOST_KEYS; key++)
+		call(calls, ASK_KEY, SYS_pkey_mprotect, NOBODYS, PAGE_SIZE, PROT_NONE, key);
+}
+
+static int hear(struct task *task, size_t thread, const struct call_list *calls)
+{
+	const struct remote_call *asked = thread ? NULL : calls_find(calls, ASK_KEY);
+	uint32_t keys = 0;
+
+	for (int key = 1; asked && key < MOST_KEYS; key++, asked++)
+		keys |= (asked->result == -ENOMEM) << key;
+	if (keys)
+		message_set(task->mm, keys, keys);
+	return 0;
+}
+
+static int check(const struct task *task, size_t thread)
+{
+	if (!thread && (task->mm->keys & 1 || task->mm->keys >> MOST_KEYS))
+		return fail(EINVAL, "the image holds impossible protection keys: %#x", task->mm->keys);
+	return 0;
+}
+
+const struct task_part part_memory_keys = {
+	.name = "memory keys",
+	.ask = ask,
+	.hear = hear,
+	.check = check,
+};
