@@ -37,7 +37,7 @@ int get_registers(const struct traced_thread *thread, struct user_regs_struct *r
 int set_registers(const struct traced_thread *thread, const struct user_regs_struct *registers);
 int set_signal_mask(const struct traced_thread *thread, uint64_t mask);
 
-/* The text of /proc/TID/name; -errno. */
+/* The text of /proc/TID/name, which is one record; -errno. */
 ssize_t read_proc(pid_t tid, const char *name, char **text);
 /* The number behind `key` in such a text. */
 bool find_number(const char *text, const char *key, int base, uint64_t *number);

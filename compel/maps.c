@@ -4,11 +4,13 @@
  * Reads /proc/PID/maps, while the victim is frozen.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include "base/error.h"
+#include "base/io.h"
 #include "base/memory.h"
 #include "internal.h"
 
@@ -40,8 +42,8 @@ static bool parse_map(const char *line, struct map *map)
 
 int maps_read(struct maps *maps, pid_t pid)
 {
-	autofree char *text = NULL;
-	ssize_t size = read_proc(pid, "maps", &text);
+	autofree char *path = format_text("/proc/%d/maps", pid), *text = NULL;
+	ssize_t size = read_text_at(AT_FDCWD, path, &text);
 	char *next;
 
 	*maps = (struct maps){};

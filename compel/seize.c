@@ -44,7 +44,7 @@ ssize_t read_proc(pid_t tid, const char *name, char **text)
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", tid, name);
-	return read_text_at(AT_FDCWD, path, text);
+	return read_record_at(AT_FDCWD, path, text);
 }
 
 bool find_number(const char *text, const char *key, int base, uint64_t *number)

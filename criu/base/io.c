@@ -69,36 +69,51 @@ int write_all_at(int fd, const void *buffer, size_t size, off_t offset)
 	return 0;
 }
 
-ssize_t read_text_from(int fd, char **text)
+/*
+ * Most texts are short, and some are kept: those take no more room than they need. `is_record`: a read that does not fill its buffer has
+ * brought the last of it. That holds for the kernel's seq_file with one record (single_open()), which never returns a part of it.
+ */
+static ssize_t read_text(int fd, char **text, bool is_record)
 {
-	/* Most texts are short, and some are kept: those take no more room than they need. */
 	char first[4096];
 	size_t length = 0, room = sizeof(first);
 	autofree char *buffer = NULL;
 
 	for (;;) {
-		char *text_so_far = buffer ?: first;
-		ssize_t got = read(fd, text_so_far + length, room - 1 - length);
+		char *so_far = buffer ?: first;
+		ssize_t got = read(fd, so_far + length, room - 1 - length);
 
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
 			return -errno;
-		if (got == 0)
-			break;
 		length += got;
-		if (room - 1 - length < room / 4) {
-			room *= 2;
-			buffer = reallocate_array(buffer, room, 1);
-			if (text_so_far == first)
-				memcpy(buffer, first, length);
-		}
+		if (got == 0 || (is_record && length < room - 1))
+			break;
+		if (room - 1 - length >= room / 4)
+			continue;
+		room *= 2;
+		buffer = reallocate_array(buffer, room, 1);
+		if (so_far == first)
+			memcpy(buffer, first, length);
 	}
 	if (!buffer)
 		buffer = copy_bytes(first, length + 1);
 	buffer[length] = '\0';
 	*text = steal_pointer(&buffer);
 	return length;
+}
+
+ssize_t read_text_from(int fd, char **text)
+{
+	return read_text(fd, text, false);
+}
+
+ssize_t read_record_at(int directory, const char *path, char **text)
+{
+	autoclose int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : read_text(fd, text, true);
 }
 
 ssize_t read_text_at(int directory, const char *path, char **text)

@@ -19,6 +19,8 @@ int write_all_at(int fd, const void *buffer, size_t size, off_t offset);
 /* The whole file as a NUL-terminated text, for /proc: *text is allocated, the length is returned. */
 ssize_t read_text_at(int directory, const char *path, char **text);
 ssize_t read_text_from(int fd, char **text); /* from where it stands */
+/* The same of a file of /proc that is one record (status, stat, fdinfo/N, …): one read less. */
+ssize_t read_record_at(int directory, const char *path, char **text);
 int write_text_at(int directory, const char *path, const char *text);
 /* Where a symbolic link points: allocated in *target; its length is returned. */
 ssize_t read_link_at(int directory, const char *path, char **target);

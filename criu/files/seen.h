@@ -4,6 +4,7 @@
 #ifndef CRIU_FILES_SEEN_H
 #define CRIU_FILES_SEEN_H
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include "kernel/proc.h"
 #include "model/snapshot.h"
@@ -16,6 +17,10 @@ struct seen_file {
 	struct stat stat;
 	char *link; /* where /proc/PID/fd/FD points: a path, or "pipe:[123]" */
 	struct proc_fdinfo info;
+	/* F_SETOWN, F_SETSIG: whom the kernel tells about the file, and on behalf of which users */
+	struct f_owner_ex owner;
+	uint32_t owner_users[2];
+	int signal;
 };
 
 /*

@@ -26,7 +26,7 @@ int proc_open(pid_t pid)
 
 static int read_text(int proc, const char *name, char **text)
 {
-	ssize_t length = read_text_at(proc, name, text);
+	ssize_t length = read_record_at(proc, name, text);
 
 	return length < 0 ? fail(-length, "cannot read /proc/PID/%s", name) : 0;
 }
@@ -281,7 +281,7 @@ int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info)
 
 	memset(info, 0, sizeof(*info));
 	snprintf(path, sizeof(path), "fdinfo/%d", fd);
-	length = read_text_at(proc, path, &info->rest);
+	length = read_record_at(proc, path, &info->rest);
 	if (length < 0)
 		return fail(-length, "cannot read /proc/PID/%s", path);
 	position = status_value(info->rest, "pos");

@@ -49,7 +49,7 @@ static int look_rseq(pid_t tid, ThreadCoreEntry *core)
 
 static int look_name(ThreadCoreEntry *core, const struct thread_facts *facts)
 {
-	ssize_t length = read_text_at(facts->proc, "comm", &core->comm);
+	ssize_t length = read_record_at(facts->proc, "comm", &core->comm);
 
 	if (length < 0)
 		return fail(-length, "cannot read the name of a thread");
