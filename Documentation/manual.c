@@ -51,7 +51,7 @@ static void put_command(const char *name, const char *arguments, const char *hel
 static void put_option(char letter, const char *name, int kind, const char *metavar, const char *help,
 		       bool supported)
 {
-	bool optional = kind == OPTIONAL || kind == TRACKER || kind == LEVEL;
+	bool optional = kind == OPTIONAL || kind == TRACKER || kind == CGROUPS || kind == LEVEL;
 
 	printf(".TP\n");
 	if (letter) {

@@ -41,7 +41,8 @@ static void print_help(enum availability there, int column, const char *help)
 
 static void print_option(const struct option_row *row, int command)
 {
-	bool is_optional = row->kind == OPTIONAL || row->kind == TRACKER || row->kind == LEVEL;
+	bool is_optional = row->kind == OPTIONAL || row->kind == TRACKER || row->kind == CGROUPS ||
+			   row->kind == LEVEL;
 	const char *before = is_optional ? "[=" : " ";
 	const char *after = is_optional ? "]" : "";
 	int column;

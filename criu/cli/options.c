@@ -31,7 +31,7 @@ static bool takes_no_argument(const struct setting *setting)
 
 static bool may_lack_argument(const struct option_row *row)
 {
-	return row->kind == OPTIONAL || row->kind == TRACKER || row->kind == LEVEL;
+	return row->kind == OPTIONAL || row->kind == TRACKER || row->kind == CGROUPS || row->kind == LEVEL;
 }
 
 /*
@@ -324,10 +324,32 @@ static int apply_text(const struct setting *setting, const char **text)
 	return **text ? 0 : fail(0, "--%s: the argument is empty", setting->row->name);
 }
 
-/* The one list there is; a second one would need an offset for its count. */
-static void apply_texts(struct options *options, const struct setting *setting)
+/* In which cgroups tasks are is saved and restored in all modes but one. What is set in the cgroups is not yet. */
+static int apply_cgroups(const struct setting *setting, bool *ignores)
 {
-	*grow(&options->action_scripts, &options->action_script_count) = setting->argument;
+	const char *const modes[] = { "none", "soft", "ignore" }, *const later[] = { "props", "full",
+										     "strict" };
+	const char *mode = setting->argument ?: "soft";
+
+	for (size_t i = 0; i < array_size(modes); i++)
+		if (!strcmp(mode, modes[i])) {
+			*ignores = !strcmp(mode, "ignore");
+			return 0;
+		}
+	for (size_t i = 0; i < array_size(later); i++)
+		if (!strcmp(mode, later[i])) {
+			fail_advice(
+				"--%s=soft: processes go back to their cgroups, which exist with their settings",
+				setting->row->name);
+			return fail(0, "--%s=%s is not supported yet", setting->row->name, mode);
+		}
+	fail_advice("one of none, soft, ignore");
+	return fail(0, "--%s: there is no mode '%s'", setting->row->name, mode);
+}
+
+static void apply_texts(const struct setting *setting, struct texts *texts)
+{
+	*grow(&texts->items, &texts->count) = setting->argument;
 }
 
 static int apply(struct options *options, const struct setting *setting)
@@ -355,7 +377,7 @@ static int apply(struct options *options, const struct setting *setting)
 		*(const char **)field = setting->negated ? NULL : setting->argument ?: "";
 		return 0;
 	case TEXTS:
-		apply_texts(options, setting);
+		apply_texts(setting, field);
 		return 0;
 	case PROCESS:
 		return apply_process(setting, field);
@@ -367,6 +389,8 @@ static int apply(struct options *options, const struct setting *setting)
 	case LEVEL:
 		apply_level(setting, field);
 		return 0;
+	case CGROUPS:
+		return apply_cgroups(setting, field);
 	case VALIDATION:
 		return apply_validation(setting, field);
 	case ALL_CHECKS:
@@ -518,6 +542,7 @@ void options_free(struct options *options)
 		settings_free(options->given);
 	free(options->given);
 	free(options->arguments);
-	free(options->action_scripts);
+	free(options->action_scripts.items);
+	free(options->cgroup_roots.items);
 	*options = (struct options){};
 }

@@ -11,6 +11,12 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+/* What an option was given that can be given several times. */
+struct texts {
+	const char **items;
+	size_t count;
+};
+
 struct options {
 	/* What to do */
 	const char *command; /* "dump", "restore", "check", "show", … */
@@ -45,9 +51,10 @@ struct options {
 	const char *pre_dump_mode;
 	unsigned timeout;	   /* seconds */
 	unsigned long ghost_limit; /* bytes */
-	const char **action_scripts;
-	size_t action_script_count;
-	const char *cpu_cap; /* NULL: the default */
+	struct texts action_scripts;
+	bool ignores_cgroups;	   /* --manage-cgroups=ignore */
+	struct texts cgroup_roots; /* "/PATH", "CONTROLLER:/PATH" */
+	const char *cpu_cap;	   /* NULL: the default */
 
 	/* check */
 	const char *feature;

@@ -11,7 +11,7 @@ enum option_kind {
 	HEADING,  /* not an option: the title of a section */
 	FLAG,	  /* bool; --no-NAME clears it */
 	TEXT,	  /* const char *: the last one wins */
-	TEXTS,	  /* const char **, and a count: all of them */
+	TEXTS,	  /* struct texts: all of them */
 	OPTIONAL, /* const char *; the argument only as --name=ARGUMENT */
 	TRACKER,  /* as OPTIONAL, but --no-NAME clears it */
 	FINALLY, /* bool: one of two that exclude each other, --leave-running and --leave-stopped; the last one wins */
@@ -22,6 +22,7 @@ enum option_kind {
 	DESCRIPTOR, /* int: an open file descriptor */
 	LEVEL,	    /* int; see apply_level() */
 	VALIDATION, /* bool: 'filesize' or 'buildid' */
+	CGROUPS, /* bool: 'ignore', or another mode of --manage-cgroups; the argument only as --name=ARGUMENT */
 	ALL_CHECKS, /* both fields of --extra and --experimental */
 	CONFIG,	    /* looked for before all others, as is the next */
 	NO_DEFAULT_CONFIG,

@@ -1,11 +1,11 @@
 /*
  * apart.c - what a process or a single thread has apart: namespaces other than criu's, or than those of its process; a thread's own
- * root and directories, or descriptor table. None of it is saved yet, so it is refused by name.
+ * root and directories, or descriptor table. None of it is saved yet, so it is refused by name. What is saved is its cgroups.
  *
  * unshare(2) and setns(2) work on one thread. Of its namespaces a thread can change all but user, pid and time (Linux 6.18: EINVAL,
  * EUSERS, or they change for its children only). For mounts it has to unshare its root and directories first, so kcmp() tells.
  *
- * A link of /proc costs some 3 µs, kcmp() 1 µs. With thousands of threads that is done beside the rest of the step, by a thread of our own.
+ * A link of /proc costs some 3 µs, kcmp() 1 µs, a list of cgroups 10 µs. With thousands of threads that is done beside the rest of the step, by a thread of our own.
  */
 #include <errno.h>
 #include <linux/kcmp.h>
@@ -15,8 +15,10 @@
 #include <unistd.h>
 #include "base/aside.h"
 #include "base/error.h"
+#include "base/io.h"
 #include "base/memory.h"
 #include "dump/dump.h"
+#include "image/message.h"
 #include "kernel/proc.h"
 
 #define WORTH_A_THREAD 100 /* threads to look at; below, to start one of our own takes longer */
@@ -61,12 +63,22 @@ struct apart {
 
 struct apart_look {
 	const struct snapshot *snapshot;
+	struct cgroup_sets *cgroups; /* NULL: there are none, or they are ignored */
+	uint32_t *sets;		     /* of cgroups: one a thread, in the order of tasks; 0: none was found */
 	char ours[array_size(links)][64];
 	struct apart *found;
 	size_t count;
 	int error; /* of the first call that failed, and of which */
 	const char *failed;
 	struct aside *aside;
+};
+
+/* What its threads are compared with. */
+struct process {
+	const struct task *task;
+	char links[array_size(links)][64];
+	uint32_t *sets;
+	bool threads_may_differ; /* in their cgroups */
 };
 
 /* `text` is empty if there is no such link: this kernel has no such namespace, or the new pid namespace has no process yet. */
@@ -83,6 +95,12 @@ static int read_link(int proc, const char *directory, const char *name, char tex
 	return 0;
 }
 
+static void note_failure(struct apart_look *look, int error, const char *what)
+{
+	look->error = error;
+	look->failed = what;
+}
+
 static void note(struct apart_look *look, const struct task *task, pid_t tid, const char *is)
 {
 	for (size_t i = look->count; i-- > 0 && look->found[i].task == task;)
@@ -93,27 +111,25 @@ static void note(struct apart_look *look, const struct task *task, pid_t tid, co
 	*grow(&look->found, &look->count) = (struct apart){ .task = task, .tid = tid, .is = is };
 }
 
-static void look_at_links(struct apart_look *look, const struct task *task, size_t thread,
-			  char links_of_process[array_size(links)][64])
+static void look_at_links(struct apart_look *look, struct process *process, size_t thread)
 {
+	const struct task *task = process->task;
 	char directory[32] = "", other[64];
 
 	if (thread)
 		snprintf(directory, sizeof(directory), "task/%d/", task->threads[thread]);
 	for (size_t i = 0; i < array_size(links); i++) {
-		char *text = thread ? other : links_of_process[i];
+		char *text = thread ? other : process->links[i];
 		int result;
 
 		if (thread && !links[i].is_of_threads)
 			continue;
 		result = read_link(task->proc, directory, links[i].link, text);
-		if (result) {
-			look->error = -result;
-			look->failed = "read a link in /proc/PID/ns";
-		} else if (strcmp(text, thread ? links_of_process[i] : look->ours[i]) != 0) {
+		if (result)
+			note_failure(look, -result, "read a link in /proc/PID/ns");
+		else if (strcmp(text, thread ? process->links[i] : look->ours[i]) != 0)
 			note(look, task, task->threads[thread],
 			     thread ? links[i].thread_is : links[i].process_is);
-		}
 	}
 }
 
@@ -122,29 +138,52 @@ static void look_at_shared(struct apart_look *look, const struct task *task, pid
 	for (size_t i = 0; i < array_size(shared); i++) {
 		long order = syscall(SYS_kcmp, task->pid, tid, shared[i].type, 0, 0);
 
-		if (order < 0) {
-			look->error = errno;
-			look->failed = "compare threads with kcmp()";
-		} else if (order) {
+		if (order < 0)
+			note_failure(look, errno, "compare threads with kcmp()");
+		else if (order)
 			note(look, task, tid, shared[i].thread_is);
-		}
 	}
+}
+
+static void look_at_cgroups(struct apart_look *look, struct process *process, size_t thread)
+{
+	autofree char *text = NULL;
+	char path[48] = "cgroup";
+	bool may_differ;
+	ssize_t length;
+
+	if (thread && !process->threads_may_differ) {
+		process->sets[thread] = process->sets[0];
+		return;
+	}
+	if (thread)
+		snprintf(path, sizeof(path), "task/%d/cgroup", process->task->threads[thread]);
+	length = read_text_at(process->task->proc, path, &text);
+	if (length < 0)
+		note_failure(look, -length, "read /proc/PID/cgroup");
+	else if (cgroup_sets_find(look->cgroups, text, &process->sets[thread], &may_differ))
+		note_failure(look, EINVAL, "understand /proc/PID/cgroup");
+	else if (!thread)
+		process->threads_may_differ = may_differ;
 }
 
 static void look_at_all(void *context)
 {
 	struct apart_look *look = context;
+	struct process process = { .sets = look->sets };
 	const struct task *task;
 
 	for_each_task(task, look->snapshot)
 	{
-		char links_of_process[array_size(links)][64];
-
+		process.task = task;
 		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
-			look_at_links(look, task, i, links_of_process);
+			look_at_links(look, &process, i);
 			if (i)
 				look_at_shared(look, task, task->threads[i]);
+			if (look->cgroups)
+				look_at_cgroups(look, &process, i);
 		}
+		process.sets += task->thread_count;
 	}
 }
 
@@ -165,7 +204,7 @@ static int read_our_links(struct apart_look *look)
 	return 0;
 }
 
-int dump_begin_apart(struct apart_look **begun, const struct snapshot *snapshot)
+int dump_begin_apart(struct apart_look **begun, const struct dump *dump)
 {
 	struct apart_look *look = *begun = allocate(sizeof(*look));
 	const struct task *task;
@@ -174,8 +213,10 @@ int dump_begin_apart(struct apart_look **begun, const struct snapshot *snapshot)
 
 	if (result)
 		return result;
-	look->snapshot = snapshot;
-	for_each_task(task, snapshot) threads += task->thread_count;
+	for_each_task(task, &dump->snapshot) threads += task->thread_count;
+	look->snapshot = &dump->snapshot;
+	look->cgroups = dump->cgroups;
+	look->sets = allocate_array(threads, sizeof(*look->sets));
 	if (threads >= WORTH_A_THREAD)
 		look->aside = aside_start();
 	if (look->aside)
@@ -183,6 +224,19 @@ int dump_begin_apart(struct apart_look **begun, const struct snapshot *snapshot)
 	else
 		look_at_all(look);
 	return 0;
+}
+
+static void keep_cgroups(const struct apart_look *look)
+{
+	const uint32_t *sets = look->sets;
+	const struct task *task;
+
+	for_each_task(task, look->snapshot)
+	{
+		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++)
+			message_set(task->cores[i]->thread_core, cg_set, sets[i] ?: DUMP_OWN_CGROUPS);
+		sets += task->thread_count;
+	}
 }
 
 static void refuse_apart(const struct apart *apart)
@@ -208,7 +262,10 @@ int dump_end_apart(struct apart_look *look, int result)
 		result = fail(look->error, "cannot %s", look->failed);
 	for (size_t i = 0; !result && i < look->count; i++)
 		refuse_apart(&look->found[i]);
+	if (!result)
+		keep_cgroups(look);
 	free(look->found);
+	free(look->sets);
 	free(look);
 	return result;
 }

@@ -86,6 +86,7 @@ static const struct step dump_steps[] = {
 	{ "begin the images", begin_images, remove_images, false },	  /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
 	{ "make room", dump_make_room, dump_give_room_up, false },	  /* for what was written since the previous snapshot */
+	{ "open the cgroups", dump_open_cgroups, NULL, false },		  /* whom one has frozen never stops: refused before it is waited for */
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: what changes yet is in vain */
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
 	{ "look at the processes", dump_look, NULL, false },		  /* refuses, before anything is touched */
@@ -134,8 +135,8 @@ static int open_directories(struct dump *dump)
 	if (dump->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
 	dump->scripts = (struct scripts){
-		.paths = options->action_scripts,
-		.count = options->action_script_count,
+		.paths = options->action_scripts.items,
+		.count = options->action_scripts.count,
 		.images = image_store_directory(dump->snapshot.images),
 		.work = dump->work_directory,
 	};
@@ -219,6 +220,7 @@ static int run(const struct options *options, bool is_pre_dump)
 	}
 	dump_give_room_up(&dump);
 	pre_dump_forget(&dump);
+	dump_close_cgroups(&dump);
 	tracking_close(&dump.tracking);
 	if (!result)
 		tidy_chain(options, dump.snapshot.images);

@@ -12,10 +12,11 @@
 #include "memory/tracker.h"
 #include "model/snapshot.h"
 
-/* The set of cgroups that criu itself is in (inventory.img: root_cg_set): where tasks are put back without --manage-cgroups. */
+/* The set of cgroups that criu itself is in (inventory.img: root_cg_set), see cgroups.c. */
 #define DUMP_OWN_CGROUPS 1
 
-struct apart_look; /* apart.c */
+struct apart_look;  /* apart.c */
+struct cgroup_sets; /* cgroups.c */
 
 struct dump {
 	const struct options *options;
@@ -35,7 +36,8 @@ struct dump {
 	uint32_t next_pages_id;
 	struct aio_lengths
 		ring_lengths; /* rings.c; freed when the tasks run again, or are gone: it takes a while */
-	struct ahead *ahead;  /* NULL: nothing was read before the freeze */
+	struct cgroup_sets *cgroups; /* cgroups.c; NULL: they are ignored */
+	struct ahead *ahead;	     /* NULL: nothing was read before the freeze */
 	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
 };
@@ -54,8 +56,14 @@ void dump_withdraw_end(void *dump);
 int dump_look(void *dump);
 TaskKobjIdsEntry *dump_make_ids(uint32_t number);
 /* apart.c: what a process or thread has apart. `result` is what has become of the look so far; refusals are told if it is 0. */
-int dump_begin_apart(struct apart_look **look, const struct snapshot *snapshot);
+int dump_begin_apart(struct apart_look **look, const struct dump *dump);
 int dump_end_apart(struct apart_look *look, int result);
+/* cgroups.c */
+int dump_open_cgroups(void *dump);
+void dump_close_cgroups(struct dump *dump);
+/* The id of the set that a text of /proc/PID/cgroup tells; and may a process that is there have threads that are elsewhere? */
+int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, bool *threads_may_differ);
+int dump_save_cgroups(struct dump *dump);
 /* ahead.c: reads the mappings of large processes before the freeze, and proves afterwards that they are still so */
 int dump_read_ahead(void *dump);
 void dump_list_tree(pid_t root, pid_t **pids, size_t *count); /* while it runs: who is there now */

@@ -110,7 +110,6 @@ static int look_at_thread(struct task *task, size_t index)
 	int result;
 
 	core->thread_core = message_new(ThreadCoreEntry, thread_core_entry);
-	message_set(core->thread_core, cg_set, DUMP_OWN_CGROUPS);
 	if (!index)
 		core->tc = message_new(TaskCoreEntry, task_core_entry);
 	snprintf(path, sizeof(path), "task/%d", thread->tid);
@@ -224,7 +223,7 @@ int dump_look(void *context)
 {
 	struct dump *dump = context;
 	struct apart_look *apart;
-	int result = dump_begin_apart(&apart, &dump->snapshot);
+	int result = dump_begin_apart(&apart, dump);
 
 	check_session(dump);
 	result = result ?: look_at_tasks(dump);

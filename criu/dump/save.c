@@ -72,7 +72,9 @@ int dump_save_tasks(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = page_writer_close(steal_pointer(&dump->late_writer), 0) ?: save_tree(&dump->snapshot);
+	int result = page_writer_close(steal_pointer(&dump->late_writer), 0) ?:
+			     save_tree(&dump->snapshot)			     ?:
+									       dump_save_cgroups(dump);
 
 	for_each_task(task, &dump->snapshot)
 	{

@@ -434,6 +434,7 @@ int restore_check(void *context)
 	return result								    ?:
 		       rings_check(&restore->snapshot)				    ?:
 		       restore_check_huge_pages(&restore->snapshot, restore->chain) ?:
+		       restore_check_cgroups(restore)				    ?:
 		       plan_sessions(restore)					    ?:
 		       check_pids(&restore->snapshot)				    ?:
 		       plan_groups(restore)					    ?:

@@ -251,19 +251,13 @@ static void mention_needless_tree(const struct restore *restore)
 		log_warning("--tree %d: the images hold process %d, and no other is restored", named, root);
 }
 
-int restore_load(void *context)
+static int load_all(struct restore *restore, const InventoryEntry *inventory)
 {
-	struct restore *restore = context;
 	struct snapshot *snapshot = &restore->snapshot;
-	InventoryEntry *inventory;
 	struct task *task;
-	int result = inventory_read(snapshot->images, &inventory);
+	int result = page_chain_open_locked(&restore->chain, snapshot->images, IMAGES_ARE_READ) ?:
+			     load_tree(snapshot);
 
-	if (result)
-		return result;
-	image_free(inventory);
-	result = page_chain_open_locked(&restore->chain, snapshot->images, IMAGES_ARE_READ) ?:
-			 load_tree(snapshot);
 	if (result)
 		return result;
 	mention_needless_tree(restore);
@@ -275,7 +269,7 @@ int restore_load(void *context)
 			return fail_in(result, "process %d", task->pid);
 		snapshot->thread_count += task->state == TASK_DEAD ? 0 : task->thread_count;
 	}
-	result = files_load(snapshot);
+	result = files_load(snapshot) ?: restore_load_cgroups(restore, inventory);
 	if (result)
 		return result;
 	for_each_task(task, snapshot)
@@ -285,5 +279,18 @@ int restore_load(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
+	return result;
+}
+
+int restore_load(void *context)
+{
+	struct restore *restore = context;
+	InventoryEntry *inventory;
+	int result = inventory_read(restore->snapshot.images, &inventory);
+
+	if (result)
+		return result;
+	result = load_all(restore, inventory);
+	image_free(inventory);
 	return result;
 }

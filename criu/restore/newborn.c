@@ -72,7 +72,7 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 
 	if (!pid)
 		return 0;
-	born = clone_with_pid(pid, 0, SIGCHLD, NULL);
+	born = clone_with_pid(pid, 0, SIGCHLD, -1, NULL);
 	if (born < 0)
 		return fail(errno, "cannot make process %d, which once led a group", pid);
 	if (born) {
@@ -369,6 +369,8 @@ void newborn_main(struct restore *restore, struct task *task)
 	if (restore->options->log_pid && log_per_process())
 		give_up(restore);
 	log_debug("process %d (%s) is born", task->pid, task->name);
+	if (cgroups_join(restore, task)) /* first of all: what it uses counts where it is */
+		goto failed;
 	if (task->state == TASK_DEAD) {
 		if (bear_children(restore, task, true) || become_leader(restore, task) ||
 		    bear_children(restore, task, false) || bear_stand_in(restore, task))

@@ -115,6 +115,7 @@ static const struct step restore_steps[] = {
 	{ "settle the processes", restore_settle, NULL, false },	      /* all pids exist: groups, owners, the dead */
 	{ "guard the processes", restore_guard, NULL, false },		      /* before they change user: see hand_over.c */
 	{ "rebuild the processes", restore_rebuild, NULL, false },	      /* each leaves our code */
+	{ "put the threads into their cgroups", restore_move_threads, NULL, false },
 	{ "look at the images again", check_chain, NULL, false },	      /* was what has been read what was meant? */
 	{ "hand over the registers", restore_hand_over, NULL, false },
 	{ "run the scripts (post-restore)", run_restored_scripts, NULL, false },
@@ -141,8 +142,8 @@ static int open_directories(struct restore *restore)
 	if (restore->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
 	restore->scripts = (struct scripts){
-		.paths = options->action_scripts,
-		.count = options->action_script_count,
+		.paths = options->action_scripts.items,
+		.count = options->action_scripts.count,
 		.images = image_store_directory(restore->snapshot.images),
 		.work = restore->work_directory,
 	};
@@ -298,6 +299,7 @@ int command_restore(const struct options *options)
 	restore_close_files(&restore);
 	if (!result)
 		result = finish(&restore);
+	restore_close_cgroups(&restore);
 	page_chain_close(restore.chain);
 	image_store_close(restore.snapshot.images);
 	if (restore.work_directory >= 0)

@@ -7,6 +7,7 @@
 #include "base/scripts.h"
 #include "blobs/restorer/restorer.h"
 #include "cli/options.h"
+#include "inventory.pb-c.h"
 #include "kernel/calls.h"
 #include "memory/pages.h"
 #include "memory/stack.h"
@@ -45,6 +46,8 @@ struct newborn {
 	uint64_t vdso_place;   /* where it goes; 0: nowhere, the task has none */
 	uint64_t old_vdso;     /* that of another kernel, now ordinary memory; 0: it is this one's */
 	struct life *life, *stand_in_life; /* lives.h: shared by all */
+	struct cgroup_set *cgroups,
+		**thread_cgroups; /* cgroups.c; the latter only where one is apart, NULL: it is not */
 	struct call_list space;
 	struct call_list *self; /* one a thread */
 	uint64_t region;
@@ -64,6 +67,7 @@ struct restore {
 	struct page_chain *chain; /* snapshot.images and the snapshots that it builds on */
 	int work_directory;
 	struct scripts scripts;
+	struct cgroups *cgroups;
 	struct restorer_board *board;
 	struct page_statistics pages;
 	uint64_t pages_restored;	   /* shared memory: by criu itself */
@@ -90,6 +94,15 @@ int restore_load(void *restore);
 int restore_check(void *restore);
 /* huge.c: has this host the huge pages (hugetlb) that they need? */
 int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain *chain);
+/* cgroups.c */
+int restore_load_cgroups(struct restore *restore, const InventoryEntry *inventory);
+int restore_check_cgroups(struct restore *restore);
+void restore_close_cgroups(struct restore *restore);
+/* Where the task is born (version 2): a directory, or -1: where its parent is. And why that could not be. */
+int cgroups_open_birthplace(const struct restore *restore, const struct task *task, int *directory);
+int cgroups_explain_birth(const struct restore *restore, const struct task *task, int error);
+int cgroups_join(const struct restore *restore, const struct task *task); /* in the newborn */
+int restore_move_threads(void *restore);
 /* files and shared memory, in criu itself */
 int restore_open_files(void *restore);
 void restore_close_files(void *restore);
@@ -100,8 +113,8 @@ int restore_settle(void *restore);
 int restore_rebuild(void *restore);
 pid_t spawn_task(struct restore *restore, struct task *task);
 void die_with_parent(const struct restore *restore, const struct task *task);
-long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal,
-		    int *pidfd); /* raw clone3(): 0 in the child */
+/* A raw clone3(): 0 in the child. `cgroup` is a directory of version 2, or -1. */
+long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int *pidfd);
 /* guard.c: kills the root if we die, where the kernel would not */
 int guard_prepare(struct guard *guard);
 int guard_begin(struct guard *guard, int root); /* a pidfd */

@@ -151,8 +151,12 @@ void die_with_parent(const struct restore *restore, const struct task *task)
 		_exit(1);
 }
 
-static int explain_birth(pid_t pid, int error)
+static int explain_birth(const struct restore *restore, const struct task *task, int cgroup, int error)
 {
+	pid_t pid = task->pid;
+
+	if (cgroup >= 0 && error != EEXIST)
+		return cgroups_explain_birth(restore, task, error);
 	if (error == EPERM)
 		fail_advice("run criu as root, or with CAP_CHECKPOINT_RESTORE");
 	return fail(error, "cannot make process %d%s", pid, error == EEXIST ? ": its pid is taken" : "");
@@ -162,16 +166,17 @@ static int explain_birth(pid_t pid, int error)
  * The child is born with all signals blocked: what somebody sends to it meanwhile waits for the task that it becomes. All but SIGCHLD,
  * which is ignored as long as it is not blocked: those of zombies that die again must not come a second time.
  */
-long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int *pidfd)
+long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int *pidfd)
 {
 	sigset_t most, before;
 	long born;
 	struct clone_args arguments = {
-		.flags = flags,
+		.flags = flags | (cgroup < 0 ? 0 : CLONE_INTO_CGROUP),
 		.pidfd = (uintptr_t)pidfd,
 		.exit_signal = exit_signal,
 		.set_tid = (uintptr_t)&pid,
 		.set_tid_size = 1,
+		.cgroup = max(cgroup, 0),
 	};
 
 	sigfillset(&most);
@@ -195,12 +200,19 @@ static int exit_signal_of(const struct task *task)
 
 pid_t spawn_task(struct restore *restore, struct task *task)
 {
-	long born = clone_with_pid(task->pid, 0, exit_signal_of(task), NULL);
+	autoclose int cgroup = -1;
+	int result = cgroups_open_birthplace(restore, task, &cgroup);
+	long born;
 
+	if (result)
+		return result;
+	born = clone_with_pid(task->pid, 0, exit_signal_of(task), cgroup, NULL);
 	if (born < 0)
-		return explain_birth(task->pid, errno);
+		return explain_birth(restore, task, cgroup, errno);
 	if (!born) {
 		life_begin(task->newborn->life);
+		if (cgroup >= 0)
+			close(cgroup); /* the descendants do not need it */
 		die_with_parent(restore, task);
 		newborn_main(restore, task);
 	}
@@ -211,16 +223,21 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 /* A root that is our sibling: our parent's child, as if that had forked it. */
 static pid_t spawn_sibling(struct restore *restore, struct task *task)
 {
-	autoclose int pidfd = -1;
+	autoclose int pidfd = -1, cgroup = -1;
+	int result = cgroups_open_birthplace(restore, task, &cgroup);
 	long born;
 
+	if (result)
+		return result;
 	if (guard_prepare(&restore->guard))
 		return -EMFILE;
-	born = clone_with_pid(task->pid, CLONE_PARENT | CLONE_PIDFD, 0, &pidfd);
+	born = clone_with_pid(task->pid, CLONE_PARENT | CLONE_PIDFD, 0, cgroup, &pidfd);
 	if (born < 0)
-		return explain_birth(task->pid, errno);
+		return explain_birth(restore, task, cgroup, errno);
 	if (!born) {
 		life_begin(task->newborn->life);
+		if (cgroup >= 0)
+			close(cgroup);
 		guard_await(&restore->guard);
 		newborn_main(restore, task);
 	}

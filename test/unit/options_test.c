@@ -42,7 +42,8 @@ static void describe(const struct options *options, char *text, size_t size)
 
 		if (!row->name || row->there != THERE)
 			continue;
-		if ((row->kind == FLAG || row->kind == FINALLY || row->kind == VALIDATION) &&
+		if ((row->kind == FLAG || row->kind == FINALLY || row->kind == VALIDATION ||
+		     row->kind == CGROUPS) &&
 		    *(const bool *)field)
 			fprintf(out, " %s", row->name);
 		if ((row->kind == TEXT || row->kind == TRACKER) && *(const char *const *)field)
@@ -56,8 +57,10 @@ static void describe(const struct options *options, char *text, size_t size)
 		if (row->kind == DESCRIPTOR && *(const int *)field != -1)
 			fprintf(out, " %s=%d", row->name, *(const int *)field);
 	}
-	for (size_t i = 0; i < options->action_script_count; i++)
-		fprintf(out, " script=%s", options->action_scripts[i]);
+	for (size_t i = 0; i < options->action_scripts.count; i++)
+		fprintf(out, " script=%s", options->action_scripts.items[i]);
+	for (size_t i = 0; i < options->cgroup_roots.count; i++)
+		fprintf(out, " cgroup-root=%s", options->cgroup_roots.items[i]);
 	for (size_t i = 0; i < options->argument_count; i++)
 		fprintf(out, " <%s>", options->arguments[i]);
 	fclose(out);
@@ -126,6 +129,10 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 --file-validation filesize", "dump tree=1 file-validation" },
 		{ "dump -t 1 --file-validation filesize --file-validation buildid", "dump tree=1" },
 		{ "dump -t 1 --action-script a --action-script b", "dump tree=1 script=a script=b" },
+		{ "dump -t 1 --manage-cgroups", "dump tree=1" },
+		{ "dump -t 1 --manage-cgroup=ignore", "dump tree=1 manage-cgroups" },
+		{ "dump -t 1 --manage-cgroups=ignore --manage-cgroups=none", "dump tree=1" },
+		{ "restore --cgroup-root a:/b --cgroup-root=/c", "restore cgroup-root=a:/b cgroup-root=/c" },
 		/* taking back, also of what is not there yet */
 		{ "dump -t 1 -R --no-leave-running", "dump tree=1" },
 		{ "dump -t 1 --no-leave-r -R", "dump tree=1 leave-running" },
@@ -278,6 +285,10 @@ static const struct {
 	{ "restore --exec-cmd",
 	  "criu: --exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...\n" },
 	{ "restore -- ls", "criu: restore takes no argument without --exec-cmd, but 'ls' was given\n" },
+	{ "restore --manage-cgroups=full",
+	  "criu: --manage-cgroups=full is not supported yet\n  try: --manage-cgroups=soft: processes go back to their cgroups, which exist with their settings\n" },
+	{ "restore --manage-cgroups=x",
+	  "criu: --manage-cgroups: there is no mode 'x'\n  try: one of none, soft, ignore\n" },
 	{ "check --file-validation x", "criu: --file-validation: 'x' is neither 'filesize' nor 'buildid'\n" },
 	{ "check --status-fd 1000", "criu: --status-fd: descriptor 1000 is not open\n" },
 	{ "pre-dump -t 1 --pre-dump-mode quick",

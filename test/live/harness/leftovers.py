@@ -4,6 +4,7 @@ A worker takes a Snapshot before and after its test, inside its own mount and ne
 test's (the cgroup tree and /tmp are the machine's: there only names that speak of criu count).
 """
 
+import contextlib
 import os
 import socket
 import stat
@@ -39,12 +40,24 @@ OWN_CGROUPS = "criu-live-"  # and the pid of a worker
 
 
 def cgroups():
+	"""All that speak of criu, and all below those; what another worker has made is its own."""
 	names = set()
 	for folder, _, _ in os.walk("/sys/fs/cgroup"):
-		name = os.path.basename(folder)
-		if "criu" in name and (not name.startswith(OWN_CGROUPS) or name == f"{OWN_CGROUPS}{os.getpid()}"):
+		parts = folder.split("/")
+		speaking = [name for name in parts if "criu" in name]
+		if speaking and all(not name.startswith(OWN_CGROUPS) or name == f"{OWN_CGROUPS}{os.getpid()}" for name in speaking):
 			names.add(f"cgroup {folder}")
 	return names
+
+
+def sweep_cgroups(workers):
+	"""Removes empty cgroups of workers that are gone. The peer makes them anew: a dump of a process in the root of a hierarchy
+	saves all cgroups of the machine, those of tests beside it among them, and its restore makes those that are missing."""
+	names = {f"{OWN_CGROUPS}{pid}" for pid in workers}
+	for folder, _, _ in os.walk("/sys/fs/cgroup", topdown=False):
+		if names & set(folder.split("/")):
+			with contextlib.suppress(OSError):
+				os.rmdir(folder)
 
 
 def stray_files():

@@ -27,7 +27,7 @@ class Runner:
 		self.settings = settings
 		self.base = tempfile.mkdtemp(prefix="criu-live.", dir=settings.directory)
 		os.chmod(self.base, 0o755)
-		self.workers = []
+		self.workers, self.pids = [], []
 		signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the workers are stopped
 		self.counts = {"pass": 0, "FAIL": 0, "skip": 0}
 		system.become_subreaper()
@@ -42,6 +42,7 @@ class Runner:
 		finally:
 			for worker in self.workers:
 				self.stop(worker)
+			leftovers.sweep_cgroups(self.pids)
 			if not self.counts["FAIL"]:
 				shutil.rmtree(self.base, ignore_errors=True)
 		return self.counts
@@ -68,6 +69,7 @@ class Runner:
 			os.set_inheritable(writing, False)
 			worker_main(test, self.settings, directory, writing)
 		os.close(writing)
+		self.pids.append(pid)
 		now = time.monotonic()
 		deadline = now + test.row.timeout * system.patience
 		self.workers.append(Worker(test, pid, reading, directory, now, deadline))

@@ -17,6 +17,7 @@ ORDER = [
 	"refusals",
 	"images",
 	"directory",
+	"cgroups",
 	"options",
 	"messages",
 	"bad_input",

@@ -1,0 +1,261 @@
+/*
+ * cgroups.c - in which cgroups tasks and threads are. Each distinct combination (a set) is kept once, however many share it, and
+ * named by a number in their cores (cg_set); cgroup.img lists the sets.
+ *
+ * Set 1 is the one that criu itself is in, inventory_entry.root_cg_set. To this format it means: wherever the criu is that restores. So it
+ * is not in cgroup.img, as 4.2.1 has it, unless the root of the tree is in another one: then 4.2.1 looks it up there. A tree that is in
+ * set 1 as a whole has no cgroup.img.
+ *
+ * What is set in a cgroup (limits and the like) is not saved yet. `dirs` stay empty for that: 4.2.1 would make missing cgroups of
+ * them, without any limit, and so it says that they are missing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "cgroup.pb-c.h"
+#include "dump/dump.h"
+#include "image/message.h"
+#include "kernel/cgroups.h"
+#include "task/cgroup_roots.h"
+
+struct seen_set {
+	struct seen_set *next; /* with the same hash */
+	uint32_t id;
+	struct cgroup_places places;
+	char *text; /* of /proc/PID/cgroup */
+	bool is_used;
+	bool is_threaded; /* in version 2, and not its root */
+	bool may_split;	  /* threads of a process may be elsewhere than its first one */
+};
+
+struct cgroup_sets {
+	struct seen_set **items;
+	size_t count;
+	struct index by_hash;
+	int *roots; /* of the hierarchies, in the order of our own places; -1: cannot be opened */
+};
+
+static uint64_t hash_text(const char *text)
+{
+	uint64_t hash = 0xcbf29ce484222325; /* FNV-1a */
+
+	while (*text)
+		hash = (hash ^ (unsigned char)*text++) * 0x100000001b3;
+	return hash;
+}
+
+static int add_set(struct cgroup_sets *sets, const char *text, uint64_t hash, struct seen_set **added)
+{
+	struct seen_set *set = allocate(sizeof(*set));
+	int result = cgroups_parse(text, &set->places);
+
+	if (result) {
+		free(set);
+		return result;
+	}
+	set->text = copy_text(text);
+	set->next = index_find(&sets->by_hash, hash);
+	index_set(&sets->by_hash, hash, set);
+	*grow(&sets->items, &sets->count) = *added = set;
+	set->id = sets->count;
+	return 0;
+}
+
+/* Threads of one process can be in different cgroups of a hierarchy of version 1 if it has more than one. */
+static bool has_several(int root)
+{
+	struct stat found;
+
+	return root < 0 || fstat(root, &found) < 0 || found.st_nlink > 2; /* one more for each directory */
+}
+
+/* In version 2 they can if the cgroup is a threaded one, or has threaded ones below. (The root has no cgroup.type.) */
+static bool is_threaded(int root, const char *path)
+{
+	autoclose int fd = root < 0 ? -1 : cgroup_open_file(root, path, "cgroup.type", O_RDONLY);
+	char type[16] = "";
+
+	return fd < 0 || read(fd, type, sizeof(type) - 1) < 0 || strcmp(type, "domain\n") != 0;
+}
+
+static void look_at_set(const struct cgroup_sets *sets, struct seen_set *set)
+{
+	const struct cgroup_places *own = &sets->items[0]->places;
+
+	/* Else somebody has just mounted a hierarchy, or unmounted one. */
+	set->may_split = set->places.count != own->count;
+	for (size_t i = 0; i < own->count && !set->may_split; i++) {
+		const struct cgroup_place *place = &set->places.items[i];
+
+		if (!*place->hierarchy && strcmp(place->path, "/") != 0)
+			set->may_split = set->is_threaded = is_threaded(sets->roots[i], place->path);
+		else
+			set->may_split = has_several(sets->roots[i]);
+	}
+}
+
+int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, bool *threads_may_differ)
+{
+	uint64_t hash = hash_text(text);
+	struct seen_set *set = index_find(&sets->by_hash, hash);
+	int result;
+
+	while (set && strcmp(set->text, text) != 0)
+		set = set->next;
+	if (!set) {
+		result = add_set(sets, text, hash, &set);
+		if (result)
+			return result;
+	}
+	if (!set->is_used)
+		look_at_set(sets, set);
+	set->is_used = true;
+	*id = set->id;
+	*threads_may_differ = set->may_split;
+	return 0;
+}
+
+/* Whom a cgroup has frozen stops for nobody (version 1), or cannot make a call for us (version 2). Known at once, it need not be waited for. */
+static int check_frozen(const struct dump *dump)
+{
+	const struct cgroup_sets *sets = dump->cgroups;
+	autofree char *path = format_text("/proc/%d/cgroup", dump->options->tree), *text = NULL;
+	struct cgroup_places places;
+	int result = 0;
+
+	if (read_text_at(-1, path, &text) < 0 || cgroups_parse(text, &places))
+		return fail(ESRCH, "cannot read %s", path);
+	for (size_t i = 0; i < places.count && places.count == sets->items[0]->places.count && !result; i++)
+		if (sets->roots[i] >= 0 &&
+		    cgroup_is_frozen(sets->roots[i], places.items[i].hierarchy, places.items[i].path)) {
+			fail_advice("thaw it");
+			result = fail(0, "process %d is in cgroup %s (%s), which is frozen",
+				      dump->options->tree, places.items[i].path,
+				      *places.items[i].hierarchy ? places.items[i].hierarchy : "version 2");
+		}
+	cgroup_places_free(&places);
+	return result;
+}
+
+static void open_roots(struct cgroup_sets *sets)
+{
+	const struct cgroup_places *own = &sets->items[0]->places;
+
+	sets->roots = allocate_array(own->count, sizeof(*sets->roots));
+	for (size_t i = 0; i < own->count; i++) {
+		sets->roots[i] = cgroup_open_root(own->items[i].hierarchy);
+		if (sets->roots[i] < 0)
+			failure_clear(); /* then each thread is looked at */
+	}
+}
+
+/* Before the freeze. */
+int dump_open_cgroups(void *context)
+{
+	struct dump *dump = context;
+	autofree char *text = NULL;
+	struct seen_set *own;
+	int result = cgroup_roots_check(&dump->options->cgroup_roots);
+
+	if (result || dump->options->ignores_cgroups)
+		return result;
+	if (read_text_at(-1, "/proc/self/cgroup", &text) < 0)
+		return 0; /* a kernel without cgroups */
+	dump->cgroups = allocate(sizeof(*dump->cgroups));
+	result = add_set(dump->cgroups, text, hash_text(text), &own);
+	if (result)
+		return result;
+	open_roots(dump->cgroups);
+	return check_frozen(dump);
+}
+
+void dump_close_cgroups(struct dump *dump)
+{
+	struct cgroup_sets *sets = steal_pointer(&dump->cgroups);
+
+	if (!sets)
+		return;
+	for (size_t i = 0; sets->roots && i < sets->items[0]->places.count; i++)
+		if (sets->roots[i] >= 0)
+			close(sets->roots[i]);
+	for (size_t i = 0; i < sets->count; i++) {
+		cgroup_places_free(&sets->items[i]->places);
+		free(sets->items[i]->text);
+		free(sets->items[i]);
+	}
+	free(sets->items);
+	free(sets->roots);
+	index_free(&sets->by_hash);
+	free(sets);
+}
+
+/* ---- cgroup.img ---- */
+
+static CgSetEntry *describe_set(const struct seen_set *set)
+{
+	CgSetEntry *entry = message_new(CgSetEntry, cg_set_entry);
+
+	entry->id = set->id;
+	message_array(entry, ctls, set->places.count);
+	for (size_t i = 0; i < set->places.count; i++) {
+		CgMemberEntry *member = entry->ctls[i] = message_new(CgMemberEntry, cg_member_entry);
+
+		member->name = copy_text(set->places.items[i].hierarchy);
+		member->path = copy_text(set->places.items[i].path);
+	}
+	return entry;
+}
+
+static CgControllerEntry *describe_hierarchy(const struct cgroup_sets *sets, const char *hierarchy,
+					     const struct texts *roots)
+{
+	CgControllerEntry *entry = message_new(CgControllerEntry, cg_controller_entry);
+	autofree char *names = copy_text(hierarchy);
+	char *rest = names;
+
+	while (rest)
+		*grow(&entry->cnames, &entry->n_cnames) = copy_text(strsep(&rest, ","));
+	message_set(entry, is_threaded, *hierarchy != '\0');
+	for (size_t i = 0; i < sets->count; i++)
+		entry->is_threaded |= sets->items[i]->is_threaded;
+	entry->root = cgroup_given_root(roots, hierarchy);
+	return entry;
+}
+
+static bool needs_image(const struct cgroup_sets *sets)
+{
+	for (size_t i = 1; i < sets->count; i++)
+		if (sets->items[i]->is_used)
+			return true;
+	return false;
+}
+
+int dump_save_cgroups(struct dump *dump)
+{
+	const struct cgroup_sets *sets = dump->cgroups;
+	const struct cgroup_places *own;
+	CgroupEntry *entry;
+	bool roots_set;
+	int result;
+
+	if (!sets || !needs_image(sets))
+		return 0;
+	own = &sets->items[0]->places;
+	roots_set = dump->snapshot.root->cores[0]->thread_core->cg_set == DUMP_OWN_CGROUPS;
+	entry = message_new(CgroupEntry, cgroup_entry);
+	for (size_t i = 0; i < sets->count; i++)
+		if (sets->items[i]->is_used && (i || !roots_set))
+			*grow(&entry->sets, &entry->n_sets) = describe_set(sets->items[i]);
+	for (size_t i = 0; i < own->count; i++)
+		*grow(&entry->controllers, &entry->n_controllers) =
+			describe_hierarchy(sets, own->items[i].hierarchy, &dump->options->cgroup_roots);
+	result = image_write_single(dump->snapshot.images, IMAGE_CGROUP, 0, &entry->base);
+	image_free(entry);
+	return result;
+}

@@ -1,0 +1,352 @@
+"""cgroups.py - who is in a cgroup of its own is there again, from its birth on: processes, children, threads; version 1 and 2."""
+
+import contextlib
+import os
+
+from harness import leftovers, system
+from harness.cell import Failure, Skip
+from harness.row import Row
+
+TOP = "/sys/fs/cgroup"
+HOME = None
+SECOND = "unified"  # where version 2 is mounted beside version 1; else it is TOP itself
+
+
+def hierarchies(*names):
+	"""The roots of those that there are. Version 2 is "", the others are directories in TOP."""
+	second = os.path.join(TOP, SECOND)
+	roots = [(second if os.path.exists(os.path.join(second, "cgroup.procs")) else TOP) if not name else
+		 os.path.join(TOP, name) for name in names]
+	found = [root for root in roots if os.path.exists(os.path.join(root, "cgroup.procs"))]
+	if not found:
+		raise Skip(f"no such hierarchies of cgroups here: {', '.join(roots)}")
+	return found
+
+
+def write(path, text):
+	with open(path, "w") as file:
+		file.write(str(text))
+
+
+def own_group(root):
+	return os.path.join(root, f"{leftovers.OWN_CGROUPS}{os.getpid()}")
+
+
+def make_group(root, name=""):
+	path = os.path.join(own_group(root), name)
+	try:
+		os.makedirs(path, exist_ok=True)
+	except OSError as error:
+		raise Skip(f"no cgroup can be made: {error}") from error
+	return path.rstrip("/")
+
+
+def remove_groups(root):
+	"""All of ours in this hierarchy; the tasks in them are gone or about to be."""
+	def gone():
+		for folder, _, _ in os.walk(own_group(root), topdown=False):
+			with contextlib.suppress(OSError):
+				os.rmdir(folder)
+		return not os.path.exists(own_group(root))
+	system.wait_until(gone, 5)
+
+
+@contextlib.contextmanager
+def groups(cell, roots, places):
+	"""Makes a cgroup for each (who, name) in each of the hierarchies, and tells the program. HOME is where the harness is."""
+	try:
+		with open(cell.path("places"), "w") as file:
+			for root in roots:
+				for who, name in places:
+					file.write(f"{who} {home(root) if name is HOME else make_group(root, name)}\n")
+		yield
+	finally:
+		if cell.root:
+			cell.kill_tree()
+		for root in roots:
+			remove_groups(root)
+
+
+def where(pid, tid=None):
+	"""hierarchy -> path, without those where it is in the root."""
+	lines = system.read_text(f"/proc/{pid}/task/{tid or pid}/cgroup").splitlines()
+	return {hierarchy: path for _, hierarchy, path in (line.split(":", 2) for line in lines) if path != "/"}
+
+
+def home(root):
+	"""The directory of our own cgroup in this hierarchy."""
+	name = os.path.basename(root)
+	name = {SECOND: "", os.path.basename(TOP): "", "systemd": "name=systemd"}.get(name, name)
+	return os.path.join(root, where(os.getpid()).get(name, "").lstrip("/"))
+
+
+def all_places(cell):
+	return {(pid, tid): where(pid, tid) for pid in system.tree(cell.root) for tid in system.threads(pid)}
+
+
+def in_groups(names, *places):
+	"""The mode's own course, with the program in these cgroups."""
+	def course(cell, dumper, restorer):
+		with groups(cell, hierarchies(*names), places):
+			cell.mode.run(cell, dumper, restorer)
+	return course
+
+
+def in_threaded(cell, dumper, restorer):
+	"""Version 2: below a cgroup that is a domain, in cgroups that are threaded."""
+	[root] = hierarchies("")
+	for name in ("first", "second"):
+		write(os.path.join(make_group(root, name), "cgroup.type"), "threaded")
+	with groups(cell, [root], [("process", "first"), ("thread", "second")]):
+		cell.mode.run(cell, dumper, restorer)
+
+
+def dumped(cell, dumper, options=()):
+	cell.start()
+	cell.wait_ready()
+	before = all_places(cell)
+	images = cell.new_images()
+	cell.dump(dumper, images, options)
+	return images, before
+
+
+def expect(cell, places, what):
+	found = all_places(cell)
+	if found != places:
+		raise Failure(f"{what}: {found}, not {places}")
+
+
+def expect_refusal(cell, restorer, images, pattern, options=()):
+	run = restorer.restore(images, options)
+	if not run.failed:
+		raise Failure("the restore succeeded")
+	if pattern not in run.error:
+		raise Failure(f"the error does not say '{pattern}':\n{run.error}")
+	cell.reap()
+	left = system.descendants(os.getpid())
+	if left:
+		raise Failure("left behind: " + "; ".join(map(system.describe_task, left)))
+
+
+def missing(cell, dumper, restorer):
+	"""A cgroup that does not exist is named, and nothing is made: neither it nor any process."""
+	roots = hierarchies("", "pids")
+	with groups(cell, roots, [("process", "a"), ("child", "a/b")]):
+		images, before = dumped(cell, dumper)
+		for root in roots:
+			os.rmdir(os.path.join(own_group(root), "a/b"))
+			expect_refusal(cell, restorer, images, "does not exist")
+			if os.path.exists(os.path.join(own_group(root), "a/b")):
+				raise Failure("a cgroup was made")
+			make_group(root, "a/b")
+		cell.restore(restorer, images)
+		expect(cell, before, "after the restore")
+		cell.finish()
+
+
+def frozen(cell, dumper, restorer):
+	"""Whoever comes into a frozen cgroup stands still: neither a dump nor a restore waits for that."""
+	for root in hierarchies("", "freezer"):
+		second = os.path.exists(os.path.join(root, "cgroup.controllers"))
+		file, freeze, thaw = ("cgroup.freeze", "1", "0") if second else ("freezer.state", "FROZEN", "THAWED")
+		with groups(cell, [root], [("process", "")]):
+			cell.start()
+			cell.wait_ready()
+			images = cell.new_images(os.path.basename(root))
+			write(os.path.join(own_group(root), file), freeze)
+			try:
+				run = dumper.dump(cell.root, images)
+				if not run.failed or "is frozen" not in run.error:
+					raise Failure(f"a dump of who is frozen: {run.describe()}")
+			finally:
+				write(os.path.join(own_group(root), file), thaw)
+			cell.dump(dumper, images)
+			write(os.path.join(own_group(root), file), freeze)
+			try:
+				expect_refusal(cell, restorer, images, "is frozen")
+			finally:
+				write(os.path.join(own_group(root), file), thaw)
+			cell.restore(restorer, images)
+			cell.finish()
+		os.unlink(cell.path("ready"))
+		cell.forget_verdict()
+
+
+def forged(cell, dumper, restorer):
+	"""Images that name no set, or a cgroup that lies outside: errors that say so, before any process exists."""
+	roots = hierarchies("", "pids")
+	with groups(cell, roots, [("process", "a")]):
+		images, before = dumped(cell, dumper)
+		path = os.path.join(images, "cgroup.img")
+		with open(path, "rb") as file:
+			whole = file.read()
+		place = own_group("/").encode() + b"/a"
+		for forgery, error in ((whole.replace(place, (b"/../" + place)[:len(place)]), "impossible"),
+				       (whole.replace(place, b"x" + place[1:]), "impossible"),
+				       (whole.replace(b"\x08\x02", b"\x08\x05"), "does not hold set 2"),
+				       (None, "cgroup.img is missing")):
+			os.unlink(path)
+			if forgery:
+				with open(path, "wb") as file:
+					file.write(forgery)
+			expect_refusal(cell, restorer, images, error)
+			with open(path, "wb") as file:
+				file.write(whole)
+		cell.restore(restorer, images)
+		expect(cell, before, "after the restore")
+		cell.finish()
+
+
+def unusable(cell, dumper, restorer):
+	"""A cgroup that is there again, but that nobody can be moved to yet: named, and nothing is left."""
+	[root] = hierarchies("cpuset")
+	with groups(cell, [], []):
+		for name in ("", "child"):
+			group = make_group(root, name)
+			for file in ("cpuset.cpus", "cpuset.mems"):
+				write(os.path.join(group, file), system.read_text(os.path.join(root, file)))
+		try:
+			write(cell.path("places"), f"child {make_group(root, 'child')}\n")
+			images, before = dumped(cell, dumper)
+			os.rmdir(make_group(root, "child"))
+			group = make_group(root, "child")
+			expect_refusal(cell, restorer, images, "No space left")
+			for file in ("cpuset.cpus", "cpuset.mems"):
+				write(os.path.join(group, file), system.read_text(os.path.join(root, file)))
+			cell.restore(restorer, images)
+			expect(cell, before, "after the restore")
+			cell.finish()
+		finally:
+			cell.kill_tree()
+			remove_groups(root)
+
+
+@contextlib.contextmanager
+def criu_in(roots, name):
+	"""The harness, and whatever it starts, in another cgroup of these hierarchies."""
+	before = [home(root) for root in roots]
+	try:
+		for root in roots:
+			write(os.path.join(make_group(root, name), "cgroup.procs"), os.getpid())
+		yield
+	finally:
+		for path in before:
+			write(os.path.join(path, "cgroup.procs"), os.getpid())
+
+
+def with_criu(cell, dumper, restorer):
+	"""Who was in the cgroups of the criu that dumped comes to those of the criu that restores; others to their own."""
+	roots = hierarchies("", "pids", "memory")
+	with groups(cell, roots, [("child", "child")]):
+		images, before = dumped(cell, dumper)
+		with criu_in(roots, "criu"):
+			cell.restore(restorer, images)
+			places = {key: where(os.getpid()) if key[0] == cell.root else before[key] for key in before}
+			expect(cell, places, "restored by a criu that is elsewhere")
+		cell.kill_tree()
+
+
+def from_elsewhere(cell, dumper, restorer):
+	"""Where criu is makes no difference to who is somewhere else."""
+	roots = hierarchies("", "pids", "memory")
+	with groups(cell, roots, [("process", "process")]):
+		with criu_in(roots, "dumps"):
+			images, before = dumped(cell, dumper)
+		with criu_in(roots, "restores"):
+			cell.restore(restorer, images)
+			expect(cell, before, "restored by a criu that is elsewhere")
+		cell.pause()
+		cell.finish()
+
+
+def ignored(cell, dumper, restorer):
+	"""--manage-cgroups=ignore, of either: as if there were no cgroups, whether they still exist or not."""
+	roots = hierarchies("", "pids")
+	for number, (at_dump, at_restore) in enumerate((((), ("--manage-cgroups=ignore",)),
+							(("--manage-cgroups=ignore",), ()))):
+		with groups(cell, roots, [("process", "process"), ("child", "process/child")]):
+			cell.start()
+			cell.wait_ready()
+			images = cell.new_images(f"images{number}")
+			before = all_places(cell)
+			cell.dump(dumper, images, at_dump)
+			for root in roots:
+				os.rmdir(os.path.join(own_group(root), "process/child"))
+			cell.restore(restorer, images, at_restore)
+			expect(cell, {key: where(os.getpid()) for key in before}, "cgroups are ignored")
+			cell.kill_tree()
+		os.unlink(cell.path("ready"))
+		cell.forget_verdict()
+
+
+def moved(cell, dumper, restorer):
+	"""--cgroup-root: the topmost cgroup of the tree becomes the given one."""
+	root = hierarchies("pids", "")[0]
+	name = "pids" if root.endswith("/pids") else ""
+	top = f"/{leftovers.OWN_CGROUPS}{os.getpid()}"
+	cases = (  # options of the dump, of the restore; where process and child come to
+		((), (), "/old", "/old/child"),
+		((), (f"--cgroup-root={name}:{top}/new/",), "/new", "/new/child"),
+		((f"--cgroup-root={name}:{top}",), (f"--cgroup-root={name}:{top}/new",), "/new/old", "/new/old/child"),
+		((), (f"--cgroup-root={top}/nowhere", f"--cgroup-root={name}:{top}/new"), "/new", "/new/child"),
+	)
+	for number, (at_dump, at_restore, process, child) in enumerate(cases):
+		with groups(cell, [root], [("process", "old"), ("child", "old/child")]):
+			for path in ("new/child", "new/old/child"):
+				make_group(root, path)
+			cell.start()
+			cell.wait_ready()
+			images = cell.new_images(f"images{number}")
+			cell.dump(dumper, images, at_dump)
+			if "nowhere" in str(at_restore):  # in other hierarchies the tree was, and stays, in the root
+				expect_refusal(cell, restorer, images, "nowhere (", at_restore)
+				at_restore = at_restore[1:]
+			cell.restore(restorer, images, at_restore)
+			found = [where(pid)[name] for pid in system.tree(cell.root)]
+			if found != [top + process, top + child]:
+				raise Failure(f"case {number}: {found}")
+			cell.kill_tree()
+		os.unlink(cell.path("ready"))
+		cell.forget_verdict()
+
+
+def charged(cell, dumper, restorer):
+	"""Memory that a restored process has counts in its own cgroup, and not in criu's."""
+	[root] = hierarchies("memory")
+	with groups(cell, [root], [("process", "")]):
+		images, _ = dumped(cell, dumper)
+		cell.restore(restorer, images)
+		used = int(system.read_text(os.path.join(own_group(root), "memory.usage_in_bytes")))
+		if used < 8 << 20:
+			raise Failure(f"{used} bytes are charged, but the process has 8 MiB")
+		cell.finish()
+
+
+ALL = ("", "memory", "pids", "systemd")
+OURS = ("ours",)
+BOTH = ("ours", "ours-to-peer", "peer-to-ours", "peer")
+
+
+def row(name, run, modes=(), **more):
+	return Row(f"cgroup-{name}", "cgroups", run=run, modes=modes, **more)
+
+
+ROWS = [
+	row("process", in_groups(ALL, ("process", "a/b"))),
+	row("child", in_groups(ALL, ("child", "a"))),
+	row("process-alone", in_groups(ALL, ("process", "a"), ("child", HOME)),
+	    without={"peer": "it has no cgroups for a child that is where the dumping criu was, and whose parent is not"}),
+	row("apart", in_groups(ALL, ("process", "a"), ("child", "a/b"))),
+	row("thread", in_groups(("memory", "pids"), ("process", "a"), ("thread", "b"))),
+	row("only-thread", in_groups(("pids",), ("thread", "b"))),
+	row("threaded", in_threaded),
+	row("missing", missing, modes=("ours", "peer-to-ours")),
+	row("forged", forged, modes=OURS),
+	row("unusable", unusable, modes=OURS),
+	row("frozen", frozen, modes=OURS),
+	row("with-criu", with_criu, modes=BOTH),
+	row("from-elsewhere", from_elsewhere, modes=BOTH),
+	row("ignored", ignored, modes=OURS),
+	row("root", moved, modes=("ours", "peer-to-ours")),
+	row("charged", charged, modes=BOTH),
+]
