@@ -18,6 +18,7 @@
 #include "compel.h"
 #include "dump/dump.h"
 #include "files/seen.h"
+#include "files/terminal.h"
 #include "image/message.h"
 #include "task/part.h"
 
@@ -228,10 +229,11 @@ int dump_look(void *context)
 	check_session(dump);
 	result = result ?: look_at_tasks(dump);
 	dump_forget_ahead(dump);
-	result = result					?:
-			 check_sharing(dump)		?:
-			 files_collect(&dump->snapshot) ?:
-							  dump_describe_opened_areas(dump);
+	result = result						  ?:
+			 check_sharing(dump)			  ?:
+			 files_collect(&dump->snapshot)		  ?:
+			 terminals_check_control(&dump->snapshot) ?:
+								    dump_describe_opened_areas(dump);
 	result = dump_end_apart(apart, result);
 	if (!result && refusals())
 		return -EOPNOTSUPP;

@@ -296,6 +296,45 @@ static int describe(struct snapshot *snapshot, struct file *file, FownEntry *own
 	return files_add_path_of(snapshot, file, message_new(FownEntry, fown_entry), &entry->regf_id);
 }
 
+/* ---- terminals that control a session ---- */
+
+static bool is_known(const struct snapshot *snapshot, const struct proc_stat *stat)
+{
+	for (size_t i = 0; snapshot->terminals && i < snapshot->terminals->count; i++) {
+		const TtyInfoEntry *info = snapshot->terminals->items[i];
+
+		if (info->type == TTY_TYPE__CTTY ? info->sid == (uint32_t)stat->session :
+						   makedev(PTS_MAJOR, info->pty->index) == stat->terminal)
+			return true;
+	}
+	return false;
+}
+
+/* When the leader of a session dies, the kernel hangs up a terminal that is no pty, for everybody who has it open. */
+int terminals_check_control(const struct snapshot *snapshot)
+{
+	const struct task *task;
+
+	for_each_task(task, snapshot)
+	{
+		struct proc_stat stat;
+		int result;
+
+		if (task->state == TASK_DEAD || task->session != task->pid)
+			continue;
+		result = proc_read_stat(task->proc, &stat);
+		if (result)
+			return result;
+		if (!stat.terminal || is_known(snapshot, &stat))
+			continue;
+		fail_advice("let it give the terminal up (TIOCNOTTY), or keep it open");
+		refuse("process %d (%s): its session is controlled by a terminal (device %u:%u) that no process of the tree "
+		       "has open: it would be lost",
+		       task->pid, task->name, major(stat.terminal), minor(stat.terminal));
+	}
+	return 0;
+}
+
 static int save_terminals(struct snapshot *snapshot)
 {
 	struct terminals *terminals = snapshot->terminals;

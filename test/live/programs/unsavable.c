@@ -1,7 +1,7 @@
 /*
  * unsavable.c - holds something of a kind that can be saved, in a state in which it cannot.
  *
- * usage: unsavable DIRECTORY lease|epoll|hung_up|foreign_session
+ * usage: unsavable DIRECTORY lease|epoll|hung_up|foreign_session|controlled
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <utmp.h>
 #include <unistd.h>
@@ -76,14 +77,31 @@ static void foreign_session(void)
 	live_check(tcgetsid(master) > 0, "no session: %m");
 }
 
+/* A terminal that controls our session, which nobody in the tree has open; somebody else has its master. */
+static void controlled(void)
+{
+	live_check(openpty(&master, &slave, NULL, NULL, NULL) == 0, "openpty: %m");
+	if (fork() == 0) {
+		if (fork() == 0) {
+			setsid();
+			close(slave);
+			live_sleep(3);
+		}
+		_exit(0);
+	}
+	live_check(ioctl(slave, TIOCSCTTY, 0) == 0, "TIOCSCTTY: %m");
+	close(master);
+	close(slave);
+	live_sleep(0.2);
+}
+
 static const struct {
 	const char *name;
 	void (*set_up)(void);
 } states[] = {
-	{ "lease", lease },
-	{ "epoll", epoll },
-	{ "hung_up", hung_up },
-	{ "foreign_session", foreign_session },
+	{ "lease", lease },	      { "epoll", epoll },
+	{ "hung_up", hung_up },	      { "foreign_session", foreign_session },
+	{ "controlled", controlled },
 };
 
 int main(int argc, char **argv)

@@ -74,7 +74,7 @@ def not_asked_for(cell, dumper, restorer):
 
 
 UNSAVABLE = {"lease": "lease", "epoll": "epoll.*watches", "hung_up": "terminal that has gone",
-	     "foreign_session": "session is not part of the tree"}
+	     "foreign_session": "session is not part of the tree", "controlled": "controlled by a terminal .*136:"}
 
 
 def refused(cell, dumper, _restorer):
@@ -86,7 +86,7 @@ def refused(cell, dumper, _restorer):
 		raise Failure(f"not refused by name: {run.describe()}")
 	cell.check_running()
 	cell.finish()
-	if cell.row.arguments[0] == "foreign_session":
+	if cell.row.arguments[0] in ("foreign_session", "controlled"):
 		system.wait_until(lambda: cell.reap() or not system.descendants(os.getpid()), 5)
 
 
