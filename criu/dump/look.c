@@ -101,6 +101,23 @@ static int check_sharing(struct dump *dump)
 	return 0;
 }
 
+/*
+ * The root may share with its parent, which is not in the tree: between vfork() and exec() it does. (With anybody else outside: nobody
+ * looks.) The parent may be none of ours to look at.
+ */
+static int check_parent(const struct dump *dump)
+{
+	const struct task *root = dump->snapshot.root;
+	struct proc_stat stat;
+	int result = proc_read_stat(root->proc, &stat);
+
+	for (size_t i = 0; !result && i < array_size(shareable); i++)
+		if (syscall(SYS_kcmp, root->pid, stat.parent, shareable[i].type, 0, 0) == 0)
+			refuse("process %d (%s) shares its %s with process %d, its parent, which is not part of the tree",
+			       root->pid, root->name, shareable[i].name, stat.parent);
+	return result;
+}
+
 static int look_at_thread(struct task *task, size_t index)
 {
 	const struct traced_thread *thread = &task->victim->threads[index];
@@ -231,6 +248,7 @@ int dump_look(void *context)
 	dump_forget_ahead(dump);
 	result = result						  ?:
 			 check_sharing(dump)			  ?:
+			 check_parent(dump)			  ?:
 			 files_collect(&dump->snapshot)		  ?:
 			 terminals_check_control(&dump->snapshot) ?:
 								    dump_describe_opened_areas(dump);

@@ -105,6 +105,18 @@ def leaderless(cell, dumper, _restorer):
 	cell.finish()
 
 
+def shares_with_parent(cell, dumper, _restorer):
+	"""A root that shares something with its parent, which is not in the tree: refused by name, and both go on."""
+	cell.start()
+	cell.wait_ready()
+	child = int(system.read_text(cell.path("child")))
+	run = dumper.dump(child, cell.new_images(), ["-j"])
+	if not run.failed or f"with process {cell.root}" not in run.error:
+		raise Failure(f"it was not refused: {run.describe()}")
+	cell.check_running()
+	cell.finish()
+
+
 def limited_files(cell, dumper, _restorer):
 	"""A limit of file sizes that is too low for the images is told, and the process goes on."""
 	cell.start()
@@ -253,6 +265,8 @@ ROWS = [
 	*[Row(f"hard-taken-{which}", program, arguments=arguments, run=functools.partial(taken_late, which=which), **OURS)
 	  for which, program, arguments in (("child", "tree", ()), ("thread", "threads", ("4",)), ("leader", "tree", ()))],
 	Row("hard-leaderless", "leaderless", run=leaderless, **OURS),
+	*[Row("hard-shares-" + what, "sharing", arguments=(what,), run=shares_with_parent, **OURS)
+	  for what in ("memory", "files", "directories")],
 	Row("hard-limited-files", "counter", run=limited_files, **OURS),
 	Row("hard-other-children", "tree", run=has_other_children, **OURS),
 	Row("hard-stopped-job", "counter", run=stopped_job, **OURS),
