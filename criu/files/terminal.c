@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "files/terminal.h"
 #include "image/message.h"
@@ -310,7 +311,23 @@ static bool is_known(const struct snapshot *snapshot, const struct proc_stat *st
 	return false;
 }
 
-/* When the leader of a session dies, the kernel hangs up a terminal that is no pty, for everybody who has it open. */
+/* Nobody has it open, so the restored session has none. */
+static void lose_terminal(const struct task *task, dev_t terminal)
+{
+	if (major(terminal) == PTS_MAJOR) {
+		log_warning(
+			"process %d (%s): no process of the tree has the terminal of its session open (/dev/pts/%u): "
+			"that will control it no more",
+			task->pid, task->name, minor(terminal));
+		return;
+	}
+	refuse("process %d (%s): the terminal of its session (device %u:%u), which no process of the tree has open, would "
+	       "be hung up for all others",
+	       task->pid, task->name, major(terminal), minor(terminal));
+	fail_advice("let the process give its terminal up first (TIOCNOTTY)");
+}
+
+/* When the leader of a session dies, the kernel hangs its terminal up, if that is no pty (6.18, disassociate_ctty()). */
 int terminals_check_control(const struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -325,12 +342,8 @@ int terminals_check_control(const struct snapshot *snapshot)
 		result = proc_read_stat(task->proc, &stat);
 		if (result)
 			return result;
-		if (!stat.terminal || is_known(snapshot, &stat))
-			continue;
-		fail_advice("let it give the terminal up (TIOCNOTTY), or keep it open");
-		refuse("process %d (%s): its session is controlled by a terminal (device %u:%u) that no process of the tree "
-		       "has open: it would be lost",
-		       task->pid, task->name, major(stat.terminal), minor(stat.terminal));
+		if (stat.terminal && !is_known(snapshot, &stat))
+			lose_terminal(task, stat.terminal);
 	}
 	return 0;
 }

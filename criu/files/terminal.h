@@ -61,7 +61,7 @@ TtyInfoEntry *terminal_find(const struct snapshot *snapshot, uint32_t id);
 TtyInfoEntry *terminal_find_master(const struct snapshot *snapshot, uint32_t index);
 void terminals_free(struct snapshot *snapshot);
 
-/* Dump, when all files are known: refuses a terminal that controls a session of the tree and is none of them. */
+/* Dump, when all files are known: what if a terminal that controls a session of the tree is none of them? */
 int terminals_check_control(const struct snapshot *snapshot);
 /* Dump: is it /dev/pts/N? The N of that, or of the master. */
 bool terminal_is_slave(const struct seen_file *seen);

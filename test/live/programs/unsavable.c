@@ -1,7 +1,7 @@
 /*
  * unsavable.c - holds something of a kind that can be saved, in a state in which it cannot.
  *
- * usage: unsavable DIRECTORY lease|epoll|hung_up|foreign_session|controlled
+ * usage: unsavable DIRECTORY lease|epoll|hung_up|foreign_session|controlled|controlled_by_pty
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -77,22 +77,37 @@ static void foreign_session(void)
 	live_check(tcgetsid(master) > 0, "no session: %m");
 }
 
-/* A terminal that controls our session, which nobody in the tree has open; somebody else has its master. */
-static void controlled(void)
+/* Somebody outside of the tree has what we have open, for a while. */
+static void leave_holder(void)
 {
-	live_check(openpty(&master, &slave, NULL, NULL, NULL) == 0, "openpty: %m");
 	if (fork() == 0) {
 		if (fork() == 0) {
 			setsid();
-			close(slave);
 			live_sleep(3);
 		}
 		_exit(0);
 	}
+	live_sleep(0.1);
+}
+
+/* A terminal that controls our session, and that others have open, but not we. */
+static void controlled(void)
+{
+	int terminal = open("/dev/tty62", O_RDWR | O_NOCTTY);
+
+	if (terminal < 0 || ioctl(terminal, TIOCSCTTY, 0) < 0)
+		live_skip("this machine has no free terminal: %m");
+	leave_holder();
+	close(terminal);
+}
+
+static void controlled_by_pty(void)
+{
+	live_check(openpty(&master, &slave, NULL, NULL, NULL) == 0, "openpty: %m");
+	leave_holder();
 	live_check(ioctl(slave, TIOCSCTTY, 0) == 0, "TIOCSCTTY: %m");
 	close(master);
 	close(slave);
-	live_sleep(0.2);
 }
 
 static const struct {
@@ -101,7 +116,7 @@ static const struct {
 } states[] = {
 	{ "lease", lease },	      { "epoll", epoll },
 	{ "hung_up", hung_up },	      { "foreign_session", foreign_session },
-	{ "controlled", controlled },
+	{ "controlled", controlled }, { "controlled_by_pty", controlled_by_pty },
 };
 
 int main(int argc, char **argv)

@@ -74,7 +74,7 @@ def not_asked_for(cell, dumper, restorer):
 
 
 UNSAVABLE = {"lease": "lease", "epoll": "epoll.*watches", "hung_up": "terminal that has gone",
-	     "foreign_session": "session is not part of the tree", "controlled": "controlled by a terminal .*136:"}
+	     "foreign_session": "session is not part of the tree", "controlled": "terminal of its session .*4:62.* hung up"}
 
 
 def refused(cell, dumper, _restorer):
@@ -88,6 +88,17 @@ def refused(cell, dumper, _restorer):
 	cell.finish()
 	if cell.row.arguments[0] in ("foreign_session", "controlled"):
 		system.wait_until(lambda: cell.reap() or not system.descendants(os.getpid()), 5)
+
+
+def terminal_lost(cell, dumper, restorer):
+	"""A pty that controls the session, but that nobody has open, is not saved; that is told."""
+	images = dumped(cell, dumper)
+	if "will control it no more" not in system.read_text(os.path.join(images, "dump.log")):
+		raise Failure("there is no warning")
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+	system.wait_until(lambda: cell.reap() or not system.descendants(os.getpid()), 5)
 
 
 def table_lost(cell, dumper, restorer):
@@ -141,5 +152,6 @@ ROWS = [
 	Row("locks-taken", "locks", arguments=("posix",), run=lock_taken, modes=("ours",), **LOCKS),
 	*[Row("unsavable-" + state.replace("_", "-"), "unsavable", arguments=(state,), run=refused, modes=("ours",),
 	      dump_options=("--file-locks",)) for state in UNSAVABLE],
+	Row("terminal-controls-only", "unsavable", arguments=("controlled_by_pty",), run=terminal_lost, modes=("ours",)),
 	Row("locks-not-asked-for", "locks", arguments=("flock",), run=not_asked_for, modes=("ours",)),
 ]
