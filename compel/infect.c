@@ -103,7 +103,7 @@ static int call_from_stack(struct victim *victim, const uint64_t *chain, size_t 
 	return result < 0 ? result : call_finish(thread, value);
 }
 
-static int map_region(struct victim *victim, int protection, long *value)
+static int map_region(struct victim *victim, int protection, int sharing, long *value)
 {
 	struct infection *infection = victim->infection;
 	const struct gadgets *gadgets = &infection->gadgets;
@@ -111,7 +111,7 @@ static int map_region(struct victim *victim, int protection, long *value)
 	const uint64_t chain[] = { gadgets->pop_return, SYS_munmap, gadgets->syscall_return };
 	const uint64_t arguments[6] = {
 		infection->region,    PARASITE_SIZE,
-		(uint64_t)protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		(uint64_t)protection, (uint64_t)sharing | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
 		(uint64_t)-1,	      0
 	};
 
@@ -180,22 +180,41 @@ static int leave_region(struct victim *victim)
 	return first_failure(result, home_leave(&infection->home, victim, borrowed_thread(victim)));
 }
 
-/* Steps 1 to 4. */
+/* Of limits nobody but the task itself, or who has CAP_SYS_RESOURCE, could make more. */
+static int explain_no_room(const struct victim *victim, long value)
+{
+	if (value == -ENOMEM)
+		fail_advice(
+			"a higher limit of address space for it (prlimit --as), or fewer mappings than vm.max_map_count");
+	if (value == -EAGAIN)
+		fail_advice(
+			"a higher limit of locked memory for it (prlimit --memlock): all that it maps is locked (mlockall)");
+	return fail(value < 0 ? (int)-value : EEXIST,
+		    "process %d: cannot map %d KiB for the parasite, for as long as the dump takes",
+		    victim->pid, PARASITE_SIZE >> 10);
+}
+
+/*
+ * Steps 1 to 4. Memory that is shared (with nobody) is no data to RLIMIT_DATA, which may be used up (Linux 6.18); but it lies in
+ * tmpfs, which a machine may have little of.
+ */
 static int enter_region(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
 	struct traced_thread *thread = borrowed_thread(victim);
+	const int all = PROT_READ | PROT_WRITE | PROT_EXEC;
 	bool is_writable = true;
 	long value = 0;
-	int result = map_region(victim, PROT_READ | PROT_WRITE | PROT_EXEC, &value);
+	int result = map_region(victim, all, MAP_PRIVATE, &value);
 
+	if (!result && value == -ENOMEM)
+		result = map_region(victim, all, MAP_SHARED, &value);
 	if (!result && (value == -EACCES || value == -EPERM)) {
 		is_writable = false;
-		result = map_region(victim, PROT_READ | PROT_EXEC, &value);
+		result = map_region(victim, PROT_READ | PROT_EXEC, MAP_PRIVATE, &value);
 	}
 	if (!result && (uint64_t)value != infection->region)
-		result = fail(value < 0 ? (int)-value : EEXIST,
-			      "process %d: cannot map memory for the parasite", victim->pid);
+		result = explain_no_room(victim, value);
 	if (result < 0)
 		goto go_home;
 	result = fill_region(victim, is_writable);

@@ -1,0 +1,268 @@
+/*
+ * at_limit.c - a process that has as much of something as its limit, or the kernel's, lets it have: nothing may be needed beyond that.
+ *
+ * usage: at_limit DIRECTORY as|data|stack|mappings|locked|locked_future|signals|cpu|pipes [SPARE]
+ *
+ * SPARE: so many mappings less.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "live.h"
+
+#define PAGE 4096UL
+#define SIZE (64 * PAGE)
+
+static int limited = -1;
+
+static void set_limit(int which, rlim_t value)
+{
+	struct rlimit limit = { value, value };
+
+	limited = which;
+	live_check(setrlimit(which, &limit) == 0, "setrlimit %d: %m", which);
+}
+
+static unsigned long long number_in(const char *path, const char *key)
+{
+	static char text[65536]; /* nothing may be mapped here */
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t length = read(fd, text, sizeof(text) - 1);
+	char *found;
+
+	close(fd);
+	live_check(length > 0, "%s: %m", path);
+	text[length] = '\0';
+	found = strstr(text, key);
+	live_check(found, "%s has no %s", path, key);
+	return strtoull(found + strlen(key), NULL, 10);
+}
+
+static char content[SIZE];
+
+static void verify_content(void)
+{
+	live_compare(content, SIZE, 5, "its memory");
+}
+
+/* ---- addresses, data, stack: no byte more ---- */
+
+static bool can_map(void)
+{
+	void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (page != MAP_FAILED)
+		munmap(page, PAGE);
+	return page != MAP_FAILED;
+}
+
+static void reach_as(void)
+{
+	set_limit(RLIMIT_AS, number_in("/proc/self/status", "VmSize:\t") << 10);
+	live_check(!can_map(), "there is room for more");
+}
+
+static void reach_data(void)
+{
+	set_limit(RLIMIT_DATA, 0);
+	live_check(!can_map(), "there is room for more");
+}
+
+static void verify_full(void)
+{
+	verify_content();
+	live_check(!can_map(), "there is room for more");
+}
+
+static void reach_stack(void)
+{
+	volatile char deep[200 << 10];
+
+	for (size_t i = 0; i < sizeof(deep); i += PAGE)
+		deep[i] = 1;
+	set_limit(RLIMIT_STACK, 128 << 10);
+}
+
+/* ---- mappings ---- */
+
+static char *pieces;
+static size_t piece_count, spare;
+
+/* Every second page is protected in another way; as far as the kernel lets us. */
+static void reach_mappings(void)
+{
+	unsigned long most = number_in("/proc/sys/vm/max_map_count", "");
+
+	pieces = mmap(NULL, (most + 2) * PAGE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	live_check(pieces != MAP_FAILED, "mmap: %m");
+	for (piece_count = 1; mprotect(pieces + piece_count * PAGE, PAGE, PROT_READ) == 0; piece_count += 2)
+		live_check(piece_count < most, "there is no limit");
+	for (size_t freed = 0; freed < spare; freed += 2, piece_count -= 2)
+		live_check(mprotect(pieces + (piece_count - 2) * PAGE, PAGE, PROT_READ | PROT_WRITE) == 0,
+			   "mprotect: %m");
+	pieces[0] = 17;
+}
+
+static void verify_mappings(void)
+{
+	live_check(pieces[0] == 17, "its memory is another");
+	live_check(spare || mprotect(pieces + piece_count * PAGE, PAGE, PROT_READ) < 0,
+		   "there is room for more");
+	live_check(munmap(pieces, PAGE) == 0, "munmap: %m"); /* merges nothing, and makes room */
+}
+
+/* ---- locked memory ---- */
+
+static void reach_locked(void)
+{
+	live_check(mlock(content, SIZE) == 0, "mlock: %m");
+	set_limit(RLIMIT_MEMLOCK, SIZE);
+}
+
+/* All of it, and what is mapped from now on: there is no room for that. */
+static void reach_locked_future(void)
+{
+	struct rlimit limit;
+
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+		live_skip("mlockall: %m (limit %lu)", limit.rlim_cur);
+	set_limit(RLIMIT_MEMLOCK, number_in("/proc/self/status", "VmLck:\t") << 10);
+}
+
+static void verify_locked(void)
+{
+	verify_content();
+	live_check(number_in("/proc/self/status", "VmLck:\t") << 10 >= SIZE, "it is not locked");
+}
+
+/* ---- signals that wait ---- */
+
+#define WAITING (SIGRTMIN + 3)
+
+static sigset_t waiting;
+static int waiting_count;
+
+/* More than its limit lets it have, whatever else its user has waiting. */
+static void reach_signals(void)
+{
+	union sigval value = { 0 };
+
+	sigemptyset(&waiting);
+	sigaddset(&waiting, WAITING);
+	sigprocmask(SIG_BLOCK, &waiting, NULL);
+	for (; waiting_count < 1000; value.sival_int = ++waiting_count)
+		live_check(sigqueue(getpid(), WAITING, value) == 0, "signal %d: %m", waiting_count);
+	set_limit(RLIMIT_SIGPENDING, 100);
+}
+
+static void verify_signals(void)
+{
+	struct timespec now = { 0 };
+	siginfo_t facts;
+
+	for (int i = 0; i < waiting_count; i++)
+		live_check(sigtimedwait(&waiting, &facts, &now) == WAITING && facts.si_value.sival_int == i,
+			   "signal %d of %d: %m", i, waiting_count);
+	live_check(sigtimedwait(&waiting, &facts, &now) < 0, "there are more signals");
+}
+
+/* ---- CPU time: nearly all of its second has been used ---- */
+
+static volatile sig_atomic_t exceeded;
+
+static void on_exceeded(int signo)
+{
+	exceeded++;
+}
+
+static void reach_cpu(void)
+{
+	signal(SIGXCPU, on_exceeded);
+	for (struct rusage usage = { 0 };
+	     usage.ru_utime.tv_sec * 1000000 + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec < 700000;)
+		getrusage(RUSAGE_SELF, &usage);
+	set_limit(RLIMIT_CPU, 1);
+}
+
+static void verify_cpu(void)
+{
+	live_check(!exceeded, "its time is over");
+}
+
+/* ---- pipes ---- */
+
+#define PIPES 40
+
+static int pipes[PIPES][2];
+
+/* For an ordinary user, more than /proc/sys/fs/pipe-user-pages-soft: the last are small ones. */
+static void reach_pipes(void)
+{
+	for (int i = 0; i < PIPES; i++) {
+		live_check(pipe2(pipes[i], O_NONBLOCK) == 0, "pipe: %m");
+		fcntl(pipes[i][1], F_SETPIPE_SZ, 1 << 20);
+		live_check(write(pipes[i][1], content, PAGE) == PAGE, "write: %m");
+	}
+}
+
+static void verify_pipes(void)
+{
+	static char page[PAGE];
+
+	for (int i = 0; i < PIPES; i++)
+		live_check(read(pipes[i][0], page, PAGE) == PAGE && !memcmp(page, content, PAGE), "pipe %d",
+			   i);
+}
+
+static const struct {
+	const char *name;
+	void (*reach)(void), (*verify)(void);
+} kinds[] = {
+	{ "as", reach_as, verify_full },
+	{ "data", reach_data, verify_full },
+	{ "stack", reach_stack, verify_content },
+	{ "mappings", reach_mappings, verify_mappings },
+	{ "locked", reach_locked, verify_locked },
+	{ "locked_future", reach_locked_future, verify_locked },
+	{ "signals", reach_signals, verify_signals },
+	{ "cpu", reach_cpu, verify_cpu },
+	{ "pipes", reach_pipes, verify_pipes },
+};
+
+static void live_with(void (*reach)(void), void (*verify)(void))
+{
+	struct rlimit before = { 0 }, now = { 0 };
+
+	reach();
+	if (limited >= 0)
+		getrlimit(limited, &before);
+	live_ready();
+	live_wait_stop();
+	if (limited >= 0)
+		getrlimit(limited, &now);
+	live_check(!memcmp(&before, &now, sizeof(now)), "limit %d: %lu, was %lu", limited, now.rlim_cur,
+		   before.rlim_cur);
+	verify();
+}
+
+int main(int argc, char **argv)
+{
+	live_begin(argc, argv);
+	live_fill(content, SIZE, 5);
+	spare = argc > 3 ? atoi(argv[3]) : 0;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (!strcmp(kinds[i].name, argv[2]))
+			live_with(kinds[i].reach, kinds[i].verify);
+	return live_finish();
+}
