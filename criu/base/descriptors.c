@@ -1,6 +1,7 @@
 /*
  * descriptors.c - see descriptors.h. Failures are none: a limit that stays as it is shows when it is reached.
  */
+#include <dirent.h>
 #include "base/descriptors.h"
 
 void descriptors_unlimit(struct rlimit *before)
@@ -17,4 +18,27 @@ void descriptors_limit(const struct rlimit *before)
 {
 	if (before->rlim_max)
 		setrlimit(RLIMIT_NOFILE, before);
+}
+
+size_t descriptors_allow(size_t wanted)
+{
+	struct rlimit limit, more = { wanted, wanted };
+
+	/* More than fs.nr_open nobody gets. */
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted ||
+	    setrlimit(RLIMIT_NOFILE, &more) == 0)
+		return wanted;
+	return limit.rlim_cur;
+}
+
+size_t descriptors_count(void)
+{
+	DIR *open = opendir("/proc/self/fd");
+	size_t count = 0;
+
+	while (open && readdir(open))
+		count++;
+	if (open)
+		closedir(open);
+	return count > 3 ? count - 3 : 0; /* . and .. and the directory itself */
 }

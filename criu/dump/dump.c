@@ -92,6 +92,7 @@ static const struct step dump_steps[] = {
 	{ "look at the processes", dump_look, NULL, false },		  /* refuses, before anything is touched */
 	{ "ask the processes", dump_ask, dump_leave, false },		  /* the only step that goes into them */
 	{ "look at the semaphores", dump_look_for_undo, NULL, false },	  /* a question that only the processes can answer */
+	{ "see whether it could be restored", dump_foresee, NULL, false }, /* here: before much time is spent */
 	{ "settle the AIO rings", dump_settle_rings, NULL, false },	  /* before memory: what is in flight is written to it */
 	{ "save the memory", dump_memory, NULL, false },		  /* most of the time: while all stands still */
 	{ "save the files", dump_save_files, NULL, false },		  /* reads what is in pipes: while all stands still */
@@ -141,7 +142,9 @@ static int open_directories(struct dump *dump)
 		.work = dump->work_directory,
 	};
 	descriptors_unlimit(&dump->scripts.descriptors);
-	return log_open(dump->work_directory, options->log_file);
+	result = log_open(dump->work_directory, options->log_file);
+	dump->own_descriptors = descriptors_count();
+	return result;
 }
 
 static void free_files(struct snapshot *snapshot)

@@ -29,6 +29,7 @@ struct dump {
 	pid_t room_for;			 /* … of this process, … */
 	struct page_writer *late_writer; /* … which are written when the processes run on */
 	struct page_statistics pages, shared_pages;
+	size_t own_descriptors;	       /* open before any was opened for the tree */
 	bool is_pre_dump;	       /* memory only, and the tree runs on */
 	struct pre_dumped *pre_dumped; /* pre_dump.c: one a task */
 	size_t pre_dumped_count;
@@ -75,6 +76,9 @@ int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards);
 int dump_describe_areas(struct dump *dump, struct task *task);
 int dump_describe_opened_areas(struct dump *dump); /* when all open files are known */
 void dump_area_entries(struct task *task);	   /* into task->mm */
+/* foresee.c: could it be restored here? Refuses, if the processes are going to end */
+void dump_foresee_room(struct dump *dump);
+int dump_foresee(void *dump);
 /* ask.c: what only the tasks themselves can tell */
 int dump_ask(void *dump);
 void dump_leave(void *dump);

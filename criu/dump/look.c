@@ -253,6 +253,8 @@ int dump_look(void *context)
 			 terminals_check_control(&dump->snapshot) ?:
 								    dump_describe_opened_areas(dump);
 	result = dump_end_apart(apart, result);
+	if (!result && !refusals())
+		dump_foresee_room(dump);
 	if (!result && refusals())
 		return -EOPNOTSUPP;
 	return result;

@@ -175,6 +175,25 @@ static void close_ends(struct snapshot *snapshot)
 	held_pipes_close(&snapshot->fifos);
 }
 
+/* Both ends of each. */
+static size_t keeps(const struct snapshot *snapshot)
+{
+	struct index known = { 0 };
+	size_t count = 0;
+
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		const struct file *file = snapshot->files[i];
+		const FifoEntry *entry = file->kind == &file_kind_fifo ? file->entry->fifo : NULL;
+
+		if (!entry || index_find(&known, entry->pipe_id))
+			continue;
+		index_set(&known, entry->pipe_id, (void *)entry);
+		count += 2;
+	}
+	index_free(&known);
+	return count;
+}
+
 const struct file_kind file_kind_fifo = {
 	.name = "named pipe",
 	.type = FD_TYPES__FIFO,
@@ -186,4 +205,5 @@ const struct file_kind file_kind_fifo = {
 	.load_more = load_contents,
 	.open = open_fifo,
 	.close_more = close_ends,
+	.keeps = keeps,
 };

@@ -47,6 +47,11 @@ struct file_kind {
 	int (*settle)(struct snapshot *snapshot, struct task *task);
 	/* Restore, once, when every newborn has what it needs: closes and frees what load_more() and open() kept. May be NULL. */
 	void (*close_more)(struct snapshot *snapshot);
+	/*
+	 * Dump and restore: how many descriptors open() and load_more() keep beside those of the files. NULL: none. Messages may be
+	 * missing where something was refused.
+	 */
+	size_t (*keeps)(const struct snapshot *snapshot);
 	/* The owner that files of this kind carry. NULL: none, or that of the path. */
 	const FownEntry *(*owner)(const struct file *file);
 };
@@ -61,12 +66,24 @@ const struct file_kind *file_kind_of(FdTypes type);
 /* The regular file that says where `file` lies, by file_kind.path; NULL: none, which only files_load() finds. */
 struct file *file_path(const struct snapshot *snapshot, const struct file *file);
 
+/* ---- room.c: dump, and restore before any process exists ---- */
+
+/* Which files are only mapped, and which only say where another lies. */
+void files_note_use(struct snapshot *snapshot);
+/*
+ * Can criu have as many descriptors as it takes to restore all this? NULL, or a sentence that says why not. `ours`: that it has open
+ * for itself.
+ */
+char *files_lack_room(struct snapshot *snapshot, size_t ours);
+
 /* ---- restore, all kinds ---- */
 
 /* Reads files.img and the descriptor tables of all tasks; checks every file. */
 int files_load(struct snapshot *snapshot);
-/* Opens every file that a task needs, in this process: newborns inherit them. */
+/* Opens every file that a task has open, in this process: newborns inherit them. */
 int files_open(struct snapshot *snapshot);
+/* In a newborn: a descriptor of what is only mapped, to be closed by the caller. */
+int files_open_to_map(struct snapshot *snapshot, struct file *file, bool is_shared);
 void files_close(struct snapshot *snapshot);
 /* In a newborn, before files_arrange(): settle() of all kinds. */
 int files_settle(struct snapshot *snapshot, struct task *task);

@@ -172,6 +172,32 @@ static void close_ends(struct snapshot *snapshot)
 	held_pipes_close(&snapshot->pipes);
 }
 
+/* Both ends of each pipe; one that the tree has open itself is no descriptor more: take_end(). */
+static size_t keeps(const struct snapshot *snapshot)
+{
+	struct index given = {
+		0
+	}; /* by the pipe's id: bit 0 there is such a pipe, 1 its end to read, 2 to write */
+	size_t count = 0;
+
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		const struct file *file = snapshot->files[i];
+		const PipeEntry *entry = file->kind == &file_kind_pipe ? file->entry->pipe : NULL;
+		uintptr_t known = entry ? (uintptr_t)index_find(&given, entry->pipe_id) : 0, now = known | 1;
+
+		if (!entry)
+			continue;
+		now |= (entry->flags & O_ACCMODE) == O_RDONLY ? 2 :
+		       (entry->flags & O_ACCMODE) == O_WRONLY ? 4 :
+								0;
+		index_set(&given, entry->pipe_id, (void *)now);
+		count += 2 * !known;
+		count -= __builtin_popcountl((now ^ known) & 6);
+	}
+	index_free(&given);
+	return count;
+}
+
 static const FownEntry *owner(const struct file *file)
 {
 	return file->entry->pipe->fown;
@@ -188,5 +214,6 @@ const struct file_kind file_kind_pipe = {
 	.open = open_pipe,
 	.finish = set_inodes,
 	.close_more = close_ends,
+	.keeps = keeps,
 	.owner = owner,
 };

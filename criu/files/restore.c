@@ -155,22 +155,43 @@ int files_load(struct snapshot *snapshot)
 			     find_paths(snapshot)			 ?:
 			     for_each_living(snapshot, check_descriptors);
 
-	if (!result)
+	if (!result) {
 		snapshot_note_holders(snapshot);
+		files_note_use(snapshot);
+	}
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		if (snapshot->files[i]->kind && !snapshot->files[i]->is_only_path)
 			result = snapshot->files[i]->kind->check(snapshot, snapshot->files[i]);
 	return result;
 }
 
-static int open_for_mapping(struct file *file)
+static int open_writable(const struct file *file)
+{
+	const RegFileEntry *entry = file->entry->reg;
+	int fd = open(entry->name, O_RDWR | O_CLOEXEC | O_NOCTTY);
+
+	return fd < 0 ? fail(errno, "cannot open %s to map it", entry->name) : fd;
+}
+
+/* A shared mapping that could be made writable needs more than the file that the task has open. */
+static bool lacks_writable(const struct file *file)
 {
 	const RegFileEntry *entry = file->entry->reg;
 
-	if (!file->needs_writable_mapping || !entry || (entry->flags & O_ACCMODE) == O_RDWR)
+	return file->needs_writable_mapping && entry && (entry->flags & O_ACCMODE) != O_RDWR;
+}
+
+static int open_for_mapping(struct file *file)
+{
+	if (!lacks_writable(file))
 		return 0;
-	file->mapping_fd = open(entry->name, O_RDWR | O_CLOEXEC | O_NOCTTY);
-	return file->mapping_fd < 0 ? fail(errno, "cannot open %s to map it", entry->name) : 0;
+	file->mapping_fd = open_writable(file);
+	return min(file->mapping_fd, 0);
+}
+
+int files_open_to_map(struct snapshot *snapshot, struct file *file, bool is_shared)
+{
+	return is_shared && lacks_writable(file) ? open_writable(file) : file->kind->open(snapshot, file);
 }
 
 static void close_descriptor(int *fd)
@@ -190,7 +211,7 @@ int files_open(struct snapshot *snapshot)
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];
 
-		if (!file->kind || file->is_only_path)
+		if (!file->kind || file->is_only_path || file->is_only_mapped)
 			continue; /* nobody's descriptor: checked when it was loaded */
 		file->fd = file->kind->open(snapshot, file);
 		result = file->fd < 0 ? file->fd : open_for_mapping(file);
@@ -324,9 +345,12 @@ static int put_in_place(struct table *table, const struct descriptor *descriptor
 				      dup3(file->fd, number, flags);
 	if (result < 0)
 		return fail(errno, "cannot put file %d in its place", number);
-	if (!--file->waiting && !is_at_home(table, file)) {
+	/* Here it stays, and the others are made of this one: no number is taken for longer than it must be. */
+	if (!is_at_home(table, file)) {
 		table->files[file->fd] = NULL;
-		close_descriptor(&file->fd);
+		close(file->fd);
+		file->fd = number;
+		note_place(table, file);
 	}
 	return 0;
 }

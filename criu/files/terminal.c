@@ -378,6 +378,12 @@ static const FownEntry *owner(const struct file *file)
 	return file->entry->tty->fown;
 }
 
+/* Both ends of each pair, and the one that criu was started from. */
+static size_t keeps(const struct snapshot *snapshot)
+{
+	return snapshot->terminals ? 2 * snapshot->terminals->count + 1 : 0;
+}
+
 const struct file_kind file_kind_terminal = {
 	.name = "terminal",
 	.type = FD_TYPES__TTY,
@@ -389,5 +395,6 @@ const struct file_kind file_kind_terminal = {
 	.open = terminal_open,
 	.settle = terminal_settle,
 	.close_more = terminals_close,
+	.keeps = keeps,
 	.owner = owner,
 };

@@ -71,7 +71,8 @@ struct file {
 	const struct file_kind *kind;
 	FileEntry *entry;
 	struct task *holder;	/* the first that has a descriptor of it; NULL: none */
-	bool is_only_path;	/* restore: it says where a file of another kind lies */
+	bool is_only_path;	/* it says where a file of another kind lies: files/room.c */
+	bool is_only_mapped;	/* a regular file: opened when it is mapped, and closed again */
 	struct seen_file *seen; /* dump only: files/seen.h */
 	/* restore: open in every newborn until it has taken what it needs; -1 */
 	int fd;

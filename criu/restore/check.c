@@ -17,8 +17,10 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/spans.h"
+#include "base/descriptors.h"
 #include "files/kind.h"
 #include "kernel/proc.h"
+#include "memory/mapping_room.h"
 #include "restore/restore.h"
 #include "restore/space.h"
 #include "task/part.h"
@@ -417,6 +419,28 @@ static int check_lost_tables(const struct snapshot *snapshot)
 	return result;
 }
 
+/* For whatever a restore needs at once, and only for a while. */
+static int check_room(struct restore *restore)
+{
+	autofree char *lack = files_lack_room(&restore->snapshot, descriptors_count());
+	const struct task *task;
+
+	if (lack) {
+		fail_advice("a higher hard limit of open files (ulimit -Hn), or CAP_SYS_RESOURCE");
+		return fail(0, "%s", lack);
+	}
+	for_each_task(task, &restore->snapshot)
+	{
+		autofree char *too_many = mappings_lack_room(task);
+
+		if (too_many) {
+			fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(task));
+			return fail(0, "%s", too_many);
+		}
+	}
+	return 0;
+}
+
 int restore_check(void *context)
 {
 	struct restore *restore = context;
@@ -432,6 +456,7 @@ int restore_check(void *context)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	return result								    ?:
+		       check_room(restore)					    ?:
 		       rings_check(&restore->snapshot)				    ?:
 		       restore_check_huge_pages(&restore->snapshot, restore->chain) ?:
 		       restore_check_cgroups(restore)				    ?:

@@ -52,7 +52,7 @@ static int interrupt_threads(struct task *task)
 
 	for (size_t i = 1; !result && i < task->thread_count; i++)
 		result = trace_seize(&threads[i], task->threads[i], false);
-	return result == -ESRCH ? fail(0, "a thread died while it was being restored") : result;
+	return result == -ESRCH ? fail_for_death(task->pid, task->name) : result;
 }
 
 static int await_threads(struct task *task, uint64_t deadline)

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/spans.h"
+#include "files/kind.h"
 #include "kernel/proc.h"
 #include "memory/shared.h"
 #include "restore/space.h"
@@ -40,7 +41,31 @@
 
 /* ---- mapping ---- */
 
-static int descriptor_of(struct restore *restore, const struct vma *vma)
+static void close_mapped(struct newborn *newborn)
+{
+	if (newborn->mapped)
+		close(newborn->mapped_fd);
+	newborn->mapped = NULL;
+}
+
+/*
+ * What is only mapped is open for as long as it is mapped: many programs have more of such files than descriptors. The pieces of a library
+ * lie one behind the other, so the last file stays open until another is needed.
+ */
+static int open_mapped(struct restore *restore, struct newborn *newborn, struct file *file, bool is_shared)
+{
+	if (newborn->mapped == file && newborn->is_mapped_shared == is_shared)
+		return newborn->mapped_fd;
+	close_mapped(newborn);
+	newborn->mapped_fd = files_open_to_map(&restore->snapshot, file, is_shared);
+	if (newborn->mapped_fd < 0)
+		return -EINVAL;
+	newborn->mapped = file;
+	newborn->is_mapped_shared = is_shared;
+	return newborn->mapped_fd;
+}
+
+static int descriptor_of(struct restore *restore, struct newborn *newborn, const struct vma *vma)
 {
 	if (vma->status & VMA_ANON_SHARED) {
 		const struct shared_memory *object = shared_memory_find(&restore->snapshot, vma->object);
@@ -48,8 +73,10 @@ static int descriptor_of(struct restore *restore, const struct vma *vma)
 		return object ? object->fd : -EINVAL;
 	}
 	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)) {
-		const struct file *file = snapshot_find_file(&restore->snapshot, vma->object);
+		struct file *file = snapshot_find_file(&restore->snapshot, vma->object);
 
+		if (file && file->is_only_mapped)
+			return open_mapped(restore, newborn, file, vma->status & VMA_FILE_SHARED);
 		return file ? (file->mapping_fd >= 0 && vma->status & VMA_FILE_SHARED ? file->mapping_fd :
 											file->fd) :
 			      -EINVAL;
@@ -73,7 +100,7 @@ static uint64_t place_in_refuge(const struct restore *restore, struct task *task
 static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 {
 	bool is_shared = vma->status & (VMA_ANON_SHARED | VMA_FILE_SHARED);
-	int fd = descriptor_of(restore, vma), protection = protection_while_made(vma);
+	int fd = descriptor_of(restore, task->newborn, vma), protection = protection_while_made(vma);
 	int flags = (is_shared			? MAP_SHARED :
 		     vma->flags & MAP_DROPPABLE ? MAP_DROPPABLE :
 						  MAP_PRIVATE) |
@@ -81,6 +108,8 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 		    (fd < 0 ? MAP_ANONYMOUS | (vma->flags & (MAP_HUGETLB | VMA_HUGE_SIZE)) : 0);
 	void *mapped;
 
+	if (fd < -1 && has_failed())
+		return fail_in(fd, "the mapping at %#llx", (unsigned long long)vma->start);
 	if (fd < -1)
 		return fail(EINVAL, "the mapping at %#llx leads nowhere", (unsigned long long)vma->start);
 	mapped = mmap(at(vma->start), vma_length(vma), protection, flags, fd, vma->offset);
@@ -118,6 +147,7 @@ int space_build(struct restore *restore, struct task *task)
 		if (is_mapped_by_us(vma))
 			result = (vma->is_inherited ? 0 : map_area(restore, task, vma)) ?: name_area(vma);
 	}
+	close_mapped(task->newborn);
 	result = result ?: rings_make(task) ?: space_fill(task, &pages) ?: vdso_redirect(task);
 	__atomic_fetch_add(restore->newborn_pages, pages, __ATOMIC_RELAXED);
 	return result;

@@ -7,6 +7,7 @@ ORDER = [
 	"kinds",
 	"terminals",
 	"hard",
+	"limits",
 	"dying",
 	"parents",
 	"memory",

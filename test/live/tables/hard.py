@@ -121,7 +121,7 @@ def limited_files(cell, dumper, _restorer):
 	"""A limit of file sizes that is too low for the images is told, and the process goes on."""
 	cell.start()
 	cell.wait_ready()
-	script = '#!/bin/bash\nulimit -f 4\nexec {criu} "$@"\n'
+	script = '#!/bin/bash\nulimit -S -f 4\nexec {criu} "$@"\n'
 	run = wrapped(cell, dumper, "dumper", script).dump(cell.root, cell.new_images(), ["-v1"])
 	if not run.failed or "File too large" not in run.error:
 		raise Failure(f"it should have failed, with words: {run.describe()}")

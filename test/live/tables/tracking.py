@@ -108,7 +108,7 @@ def failed_dump(cell, dumper, images, tracker):
 	act(cell)
 	path = cell.new_images("images2")
 	run = dumper.dump(cell.root, path, [f"--track-mem={tracker}", "-R", *PREVIOUS],
-			  environment={"CRIU_FAULT": "dump:14"})
+			  environment={"CRIU_FAULT": "dump:16"})
 	if not run.failed:
 		raise Failure("the dump that was to fail did not")
 	cell.check_running()

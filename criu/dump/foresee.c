@@ -1,0 +1,94 @@
+/*
+ * foresee.c - would a restore of this tree succeed here, by a criu with our privileges? A dump that is going to end its processes asks
+ * before it does so, and is refused if not. If the processes live on, it is a warning: the images may be meant for another
+ * machine.
+ *
+ * What is asked is what a restore asks itself before it makes anything (restore/check.c), as far as that depends on this machine and on
+ * us: room for descriptors and mappings, before anything is touched; then the check() of each part of each task.
+ */
+#include <errno.h>
+#include "base/descriptors.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "dump/dump.h"
+#include "files/kind.h"
+#include "memory/mapping_room.h"
+#include "memory/stack.h"
+#include "task/part.h"
+
+static bool ends_processes(const struct dump *dump)
+{
+	return !dump->options->leave_running && !dump->options->leave_stopped;
+}
+
+static void tell(const struct dump *dump, const char *sentence)
+{
+	if (ends_processes(dump))
+		refuse("%s", sentence);
+	else
+		log_warning("%s", sentence);
+}
+
+/* The directories that a restore keeps open, and their locks. */
+static size_t count_directories(const struct dump *dump)
+{
+	return dump->tracking.chain ? 2 * page_chain_length(dump->tracking.chain) : 0;
+}
+
+void dump_foresee_room(struct dump *dump)
+{
+	autofree char *lack = files_lack_room(&dump->snapshot,
+					      dump->own_descriptors + count_directories(dump));
+	const struct task *task;
+
+	if (lack) {
+		tell(dump, lack);
+		fail_advice(
+			"a higher hard limit of open files for criu (ulimit -Hn), CAP_SYS_RESOURCE, or --leave-running");
+	}
+	for_each_task(task, &dump->snapshot)
+	{
+		autofree char *too_many = mappings_lack_room(task);
+
+		if (!too_many)
+			continue;
+		tell(dump, too_many);
+		fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(task));
+	}
+}
+
+static int check_parts(const struct task *task)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < task->thread_count; i++)
+		for (size_t part = 0; !result && part < task_part_count; part++)
+			if (task_parts[part]->check)
+				result = task_parts[part]->check(task, i);
+	return result;
+}
+
+int dump_foresee(void *context)
+{
+	struct dump *dump = context;
+	const struct task *task;
+	int result = 0;
+
+	for_each_task(task, &dump->snapshot)
+	{
+		if (task->state != TASK_DEAD)
+			result = check_parts(task);
+		if (result)
+			break;
+	}
+	if (!result)
+		return 0;
+	if (!ends_processes(dump)) {
+		log_warning("process %d (%s) could not be restored here (above)", task->pid, task->name);
+		failure_clear();
+		return 0;
+	}
+	fail_advice("--leave-running, if it is to be restored elsewhere");
+	return fail_in(result, "process %d (%s) could not be restored here", task->pid, task->name);
+}

@@ -1,0 +1,100 @@
+/*
+ * room.c - how many descriptors a restore needs at once, counted when a tree is dumped, and again before it is restored.
+ *
+ * criu has every open file of the tree once; each newborn has all of these, too, and then its own table. So the tree's own limit is not
+ * enough, and a dump that ends its processes must not find out too late. What is only mapped is opened when it is mapped.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include "base/descriptors.h"
+#include "base/index.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "memory/shared.h"
+
+#define PASSING 8 /* open for a moment: images, files of /proc, the executable, what moves, a guard */
+#define KEPT	3 /* in a newborn, beside its table: the executable, the log, and what moves */
+
+static void note_use(const struct snapshot *snapshot, uint32_t id)
+{
+	struct file *file = id ? snapshot_find_file(snapshot, id) : NULL;
+
+	if (file)
+		file->is_only_mapped = false;
+}
+
+void files_note_use(struct snapshot *snapshot)
+{
+	const struct task *task;
+
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		struct file *file = snapshot->files[i], *path = file->kind ? file_path(snapshot, file) : NULL;
+
+		if (path)
+			path->is_only_path = true;
+		file->is_only_mapped = file->kind == &file_kind_regular && !file->holder;
+	}
+	for_each_task(task, snapshot)
+	{
+		if (!task->mm || !task->fs)
+			continue;
+		note_use(snapshot, task->mm->exe_file_id);
+		note_use(snapshot, task->fs->cwd_id);
+		note_use(snapshot, task->fs->root_id);
+	}
+}
+
+/* Those that criu has open when the first process is born. */
+static size_t count_open(const struct snapshot *snapshot)
+{
+	size_t count = snapshot->shared_count;
+
+	for (size_t i = 0; i < file_kind_count; i++)
+		if (file_kinds[i]->keeps)
+			count += file_kinds[i]->keeps(snapshot);
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		const struct file *file = snapshot->files[i];
+
+		if (!file->kind || file->is_only_path || file->is_only_mapped)
+			continue;
+		count += 1 + file->needs_writable_mapping;
+	}
+	return count;
+}
+
+static size_t count_table(const struct task *task)
+{
+	const struct descriptor *last = &task->descriptors[task->descriptor_count - 1];
+
+	if (!task->descriptor_count)
+		return 0;
+	return max(task->descriptor_count + KEPT, (size_t)last->fd + 1);
+}
+
+char *files_lack_room(struct snapshot *snapshot, size_t ours)
+{
+	size_t open, needed, allowed;
+	const struct task *task;
+
+	files_note_use(snapshot);
+	open = count_open(snapshot);
+	needed = open + ours + PASSING;
+	allowed = descriptors_allow(needed);
+	if (needed > allowed)
+		return format_text(
+			"a restore needs %zu file descriptors: %zu for what is open in the processes, and %zu for "
+			"itself; but criu may have %zu",
+			needed, open, ours + PASSING, allowed);
+	for_each_task(task, snapshot)
+	{
+		needed = count_table(task);
+		allowed = descriptors_allow(needed);
+		if (needed > allowed)
+			return format_text(
+				"process %d (%s) has %zu open files, the highest number is %d: to restore it takes %zu "
+				"descriptors, but criu may have %zu",
+				task->pid, task->name, task->descriptor_count,
+				task->descriptors[task->descriptor_count - 1].fd, needed, allowed);
+	}
+	return NULL;
+}

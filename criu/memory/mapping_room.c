@@ -1,0 +1,55 @@
+/*
+ * mapping_room.c - see mapping_room.h. A newborn makes the task's mappings while criu's own are still there, with the restorer's beside
+ * them. So a task that has nearly as many as the kernel gives can be dumped, and not be restored.
+ */
+#include "memory/mapping_room.h"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/io.h"
+#include "base/memory.h"
+
+/* The restorer's three, threads that read pages, the parked vdso, and parts of mappings that were inherited and are not merged again. */
+#define PASSING 24
+
+static size_t count_ours(void)
+{
+	autofree char *maps = NULL;
+	size_t count = 0;
+
+	if (read_text_at(AT_FDCWD, "/proc/self/maps", &maps) < 0)
+		return 0;
+	for (const char *line = maps; (line = strchr(line, '\n')); line++)
+		count++;
+	return count;
+}
+
+static size_t count_theirs(const struct task *task)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < task->vmas.count; i++)
+		count += !(task->vmas.items[i].status & (VMA_GUARD_RANGE | VMA_VSYSCALL));
+	return count;
+}
+
+size_t mappings_needed(const struct task *task)
+{
+	return count_theirs(task) + count_ours() + PASSING;
+}
+
+char *mappings_lack_room(const struct task *task)
+{
+	autofree char *text = NULL;
+	size_t needed = mappings_needed(task), most;
+
+	if (read_text_at(AT_FDCWD, "/proc/sys/vm/max_map_count", &text) < 0)
+		return NULL;
+	most = strtoull(text, NULL, 10);
+	if (needed <= most)
+		return NULL;
+	return format_text(
+		"process %d (%s) has %zu mappings: while it is restored there are %zu, and this kernel gives a process %zu "
+		"(vm.max_map_count)",
+		task->pid, task->name, count_theirs(task), needed, most);
+}

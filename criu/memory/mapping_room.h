@@ -1,0 +1,13 @@
+/*
+ * mapping_room.h - how many mappings a newborn has at once, compared with what the kernel gives (vm.max_map_count).
+ */
+#ifndef CRIU_MEMORY_MAPPING_ROOM_H
+#define CRIU_MEMORY_MAPPING_ROOM_H
+
+#include "model/snapshot.h"
+
+size_t mappings_needed(const struct task *task);
+/* NULL, or a sentence that says why it cannot be restored here. */
+char *mappings_lack_room(const struct task *task);
+
+#endif

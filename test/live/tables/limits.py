@@ -1,0 +1,188 @@
+"""limits.py - processes that have as much as they may have: what a dump or a restore needs beyond that is not the process's to give.
+
+What a dump accepts must be restored; what it refuses is told with numbers, and goes on.
+"""
+
+import functools
+import os
+import re
+import time
+
+from harness import system
+from harness.cell import NOBODY, Failure
+from harness.row import Row
+from tables.hard import wrapped
+
+LIMIT = 1024  # of the programs, and of criu
+
+
+def expect(cell, run, words):
+	if not run.failed or not re.search(words, run.error):
+		raise Failure(f"not refused with words like {words!r}: {run.describe()}")
+
+
+def start_again(cell):
+	cell.start()
+	cell.wait_ready()
+
+
+def refused(cell, dumper, _restorer, words, user=None):
+	"""The dump needs what the process cannot give: it goes on."""
+	cell.user = user
+	start_again(cell)
+	expect(cell, dumper.dump(cell.root, cell.new_images()), words)
+	cell.check_running()
+	cell.finish()
+
+
+# Descriptors
+
+def may_raise():
+	"""CAP_SYS_RESOURCE: then the limit is none."""
+	return int(system.status(os.getpid())["CapEff"], 16) >> 24 & 1
+
+
+def limited(cell, criu, name, limit):
+	return wrapped(cell, criu, name, f'#!/bin/sh\nulimit -n {limit}\nexec {{criu}} "$@"\n')
+
+
+def start_full(cell, kind, spare):
+	for name in ("ready", "verdict"):
+		if os.path.exists(cell.path(name)):
+			os.unlink(cell.path(name))
+	cell.exits.clear()
+	cell.start([cell.program(), cell.directory, kind, str(LIMIT), str(spare)])
+	cell.wait_ready()
+	def is_full():
+		return kind == "mapped" or len(os.listdir(f"/proc/{cell.root}/fd")) == LIMIT - spare
+	if not system.wait_until(is_full, 10):
+		raise Failure("its table did not become full")
+
+
+def dump_full(cell, criu, kind, spare):
+	"""With `spare` free: the images, or None if the dump was refused."""
+	start_full(cell, kind, spare)
+	images = cell.new_images(f"images{spare}")
+	cell.away_since = time.monotonic()
+	run = criu.dump(cell.root, images)
+	if run.failed:
+		expect(cell, run, rf"descriptors.* but criu may have {LIMIT}")
+		cell.check_running()
+		cell.finish()
+		return None
+	cell.wait_gone([cell.root])
+	return images
+
+
+def full_table(cell, dumper, restorer, kind, most_spare):
+	"""criu may have as many descriptors as the process. From some number of free ones on, all is well; before, it is refused."""
+	dumper, restorer = limited(cell, dumper, "dumper", LIMIT), limited(cell, restorer, "restorer", LIMIT)
+	accepted = []
+	for spare in sorted({0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, most_spare}):
+		if spare > most_spare:
+			break
+		images = dump_full(cell, dumper, kind, spare)
+		if images:
+			cell.restore(restorer, images)
+			cell.finish()
+		if accepted and not images:
+			raise Failure(f"with {accepted[0]} spare descriptors it was dumped, with {spare} it was not")
+		accepted += [spare] if images else []
+	if not accepted:
+		raise Failure(f"refused even with {most_spare} spare descriptors")
+	if accepted[0] == 0 and not may_raise() and kind != "mapped":
+		raise Failure("a full table was dumped: is it full?")
+
+
+def images_from_elsewhere(cell, dumper, restorer):
+	"""Dumped where more is allowed: refused before any process exists."""
+	start_full(cell, "files", 0)
+	images = cell.new_images()
+	cell.away_since = time.monotonic()
+	run = limited(cell, dumper, "dumper", 2 * LIMIT).dump(cell.root, images)
+	if run.failed:
+		raise Failure(f"it should have been dumped: {run.describe()}")
+	cell.wait_gone([cell.root])
+	if not may_raise():
+		run = limited(cell, restorer, "restorer", LIMIT).restore(images)
+		expect(cell, run, rf"a restore needs 10\d\d file descriptors.* but criu may have {LIMIT}")
+		if "create" in run.log or "is born" in run.log:
+			raise Failure("a process was made before the descriptors were counted")
+	cell.restore(limited(cell, restorer, "other", 2 * LIMIT), images)
+	cell.finish()
+
+
+def left_running(cell, dumper, _restorer):
+	"""Whose processes live on, loses nothing: a warning."""
+	start_full(cell, "files", 0)
+	run = limited(cell, dumper, "dumper", LIMIT).dump(cell.root, cell.new_images(), ["-R"])
+	if run.failed or (not may_raise() and not re.search(r"Warn.*a restore needs 10\d\d file descriptors", run.log)):
+		raise Failure(f"no dump with a warning: {run.describe()}")
+	cell.check_running()
+	cell.finish()
+
+
+# Mappings
+
+def mappings(cell, dumper, restorer):
+	"""As many as the kernel gives are refused with a number; with some fewer all is well."""
+	most = int(system.read_text("/proc/sys/vm/max_map_count"))
+	cell.start([cell.program(), cell.directory, "mappings", "0"])
+	cell.wait_ready()
+	expect(cell, dumper.dump(cell.root, cell.new_images("refused")), rf"has ({most - 1}|{most}) mappings.*vm.max_map_count")
+	cell.check_running()
+	cell.kill_tree()
+	os.unlink(cell.path("ready"))
+	cell.exits.clear()
+	cell.start([cell.program(), cell.directory, "mappings", "80"])
+	cell.wait_ready()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	cell.restore(restorer, images)
+	cell.finish()
+
+
+# Privileges
+
+def hard_limits(cell, dumper, restorer):
+	"""A hard limit that criu could not give back: a dump that would end the process is refused."""
+	start_again(cell)
+	script = '#!/bin/bash\nulimit -c 0\nexec setpriv --bounding-set -sys_resource --inh-caps -sys_resource {criu} "$@"\n'
+	weak = wrapped(cell, dumper, "weak", script)
+	expect(cell, weak.dump(cell.root, cell.new_images("refused")), "could not be restored here.*hard limit")
+	cell.check_running()
+	run = weak.dump(cell.root, cell.new_images("warned"), ["-R"])
+	if run.failed or "could not be restored here" not in run.log:
+		raise Failure(f"no dump with a warning: {run.describe()}")
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	cell.restore(restorer, images)
+	cell.finish()
+
+
+OURS = {"modes": ("ours",)}
+LOWERED = {"restore": "it lowers the limit before it puts back what is waiting"}
+
+
+def table(kind, most_spare):
+	return Row(f"limits-table-{kind}", "full_table", run=functools.partial(full_table, kind=kind, most_spare=most_spare),
+		   timeout=120, **OURS)
+
+
+ROWS = [
+	*[Row("limits-" + kind, "at_limit", arguments=(kind,), unprivileged=True)
+	  for kind in ("data", "stack", "locked", "cpu", "pipes")],
+	Row("limits-signals", "at_limit", arguments=("signals",), unprivileged=True, peer_fails=LOWERED),
+	Row("limits-as", "at_limit", arguments=("as",), run=functools.partial(refused, words="256 KiB(.|\n)*prlimit --as"), **OURS),
+	Row("limits-locked-future", "at_limit", arguments=("locked_future",)),
+	Row("limits-locked-future-user", "at_limit", arguments=("locked_future",), run=functools.partial(
+		refused, words="256 KiB(.|\n)*prlimit --memlock", user=NOBODY), **OURS),
+	Row("limits-mappings", "at_limit", run=mappings, timeout=120, **OURS),
+	table("files", 32),
+	table("copies", 8),
+	table("pipes", LIMIT // 2 + 32),
+	table("mapped", 0),
+	Row("limits-table-from-elsewhere", "full_table", run=images_from_elsewhere, **OURS),
+	Row("limits-table-left-running", "full_table", run=left_running, **OURS),
+	Row("limits-hard", "counter", run=hard_limits, **OURS),
+]
