@@ -135,6 +135,8 @@ static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 {
 	if (vma->status & VMA_SHADOW_STACK)
 		return refuse_area(dump, task, vma, "shadow stacks");
+	if (vma->unknown)
+		return refuse_area(dump, task, vma, vma->unknown);
 	if (!strncmp(vma->path, "/[aio]", 6))
 		return dump_describe_ring(dump, task, vma);
 	if (is_anonymous_huge(vma))

@@ -49,6 +49,17 @@ static const struct {
 	{ "ss", 0, -1, VMA_SHADOW_STACK },
 };
 
+/* What nobody here can give back, and nothing else tells. That pages are write-protected ("uw") may be our own tracker's doing. */
+static const struct {
+	char letters[3];
+	const char *what;
+} unknown_flags[] = {
+	{ "um", "memory whose missing pages somebody else provides (userfaultfd)" },
+	{ "ui", "memory whose pages somebody else maps (userfaultfd)" },
+	{ "sf", "a file in persistent memory that is mapped with MAP_SYNC" },
+	{ "mt", "memory with tags (PROT_MTE)" },
+};
+
 static void parse_vm_flags(const char *text, struct vma *vma)
 {
 	for (; text[0] && text[1]; text += 3) {
@@ -60,6 +71,9 @@ static void parse_vm_flags(const char *text, struct vma *vma)
 			vma->locks_on_fault = true;
 		if (text[0] == 's' && text[1] == 'l')
 			vma->is_sealed = true;
+		for (size_t i = 0; i < array_size(unknown_flags); i++)
+			if (text[0] == unknown_flags[i].letters[0] && text[1] == unknown_flags[i].letters[1])
+				vma->unknown = unknown_flags[i].what;
 		for (size_t i = 0; i < array_size(vm_flags); i++)
 			if (text[0] == vm_flags[i].letters[0] && text[1] == vm_flags[i].letters[1]) {
 				vma->flags |= vm_flags[i].map_flags;

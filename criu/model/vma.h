@@ -56,9 +56,10 @@ struct vma {
 	/* dump only */
 	dev_t device;
 	uint64_t inode;
-	uint64_t resident;  /* bytes */
-	bool may_write;	    /* mprotect() could make it writable */
-	bool has_swapped;   /* pages */
+	uint64_t resident;   /* bytes */
+	const char *unknown; /* what about it cannot be saved, in words; NULL: nothing */
+	bool may_write;	     /* mprotect() could make it writable */
+	bool has_swapped;    /* pages */
 	bool has_relatives; /* somebody else has some of its pages, too: since a fork, or as pages of a file */
 	char *path;	    /* as /proc/PID/smaps says it; owned; NULL: a guard range has none */
 

@@ -15,6 +15,7 @@
 #define ASK_MEMORY_FAILURE "ask how it dies of broken memory"
 #define ASK_TIME_STAMPS	   "ask whether it may read time stamps"
 #define ASK_SPECULATION	   "ask for speculation"
+#define ASK_SEGMENTS	   "ask for a table of segments"
 
 #define SPECULATION_CONTROLS 3 /* PR_SPEC_STORE_BYPASS, _INDIRECT_BRANCH, _L1D_FLUSH */
 #define IO_FLUSHER	     (0x00080000 | 0x00100000) /* PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE: both, or it is none */
@@ -30,12 +31,16 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	return 0;
 }
 
-static void ask(const struct task *task unused, size_t thread unused, struct call_list *calls)
+static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
 {
 	call(calls, ASK_MEMORY_FAILURE, SYS_prctl, PR_MCE_KILL_GET);
 	call(calls, ASK_TIME_STAMPS, SYS_prctl, PR_GET_TSC, calls_bytes(calls, NULL, sizeof(int)));
 	for (int control = 0; control < SPECULATION_CONTROLS; control++)
 		call(calls, ASK_SPECULATION, SYS_prctl, PR_GET_SPECULATION_CTRL, control);
+#ifdef SYS_modify_ldt
+	if (!thread) /* 0: it has none */
+		call(calls, ASK_SEGMENTS, SYS_modify_ldt, 0, calls_bytes(calls, NULL, 8), 8);
+#endif
 }
 
 /* Only what the thread can have asked for: enabled is how all begin, and where it cannot be controlled nobody has. */
@@ -51,6 +56,10 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 	const struct remote_call *speculation = calls_find(calls, ASK_SPECULATION);
 	long memory_failure = calls_result(calls, ASK_MEMORY_FAILURE);
 
+#ifdef SYS_modify_ldt
+	if (!thread && calls_result(calls, ASK_SEGMENTS) > 0)
+		return fail(0, "it has segments of its own (modify_ldt), which are not supported");
+#endif
 	if (memory_failure >= 0 && memory_failure != PR_MCE_KILL_DEFAULT)
 		message_set(core, memory_failure, memory_failure);
 	if (time_stamps->result == 0 && *(int *)calls_at(calls, time_stamps->arguments[1]) == PR_TSC_SIGSEGV)

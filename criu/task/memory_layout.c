@@ -19,10 +19,16 @@
 #define ASK_DUMPABLE "ask whether it is dumpable"
 #define ASK_THP	     "ask whether huge pages are off"
 #define ASK_DENIAL   "ask whether memory may be written and executed"
+#define ASK_MERGING  "ask whether all its memory may be merged"
 
 #ifndef PR_SET_MDWE /* Linux 6.3 */
 #define PR_SET_MDWE 65
 #define PR_GET_MDWE 66
+#endif
+
+#ifndef PR_SET_MEMORY_MERGE /* Linux 6.4 */
+#define PR_SET_MEMORY_MERGE 67
+#define PR_GET_MEMORY_MERGE 68
 #endif
 
 static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
@@ -66,6 +72,7 @@ static void ask(const struct task *task unused, size_t thread, struct call_list 
 	call(calls, ASK_DUMPABLE, SYS_prctl, PR_GET_DUMPABLE);
 	call(calls, ASK_THP, SYS_prctl, PR_GET_THP_DISABLE);
 	call(calls, ASK_DENIAL, SYS_prctl, PR_GET_MDWE);
+	call(calls, ASK_MERGING, SYS_prctl, PR_GET_MEMORY_MERGE);
 }
 
 static int hear(struct task *task, size_t thread, const struct call_list *calls)
@@ -79,6 +86,8 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 		message_set(core, thp_disable, thp);
 	if (denial > 0)
 		message_set(core, deny_write_exec, denial);
+	if (calls_result(calls, ASK_MERGING) > 0)
+		message_set(core, merges_memory, true);
 	task->mm->mm_brk = calls_result(calls, ASK_BREAK);
 	message_set(task->mm, dumpable, calls_result(calls, ASK_DUMPABLE));
 	message_set(task->mm, thp_disabled, thp > 0);
@@ -91,6 +100,29 @@ static int check(const struct task *task, size_t thread)
 		return fail(EINVAL, "the image holds %zu words of auxv, more than any kernel has",
 			    task->mm->n_mm_saved_auxv);
 	return 0;
+}
+
+/*
+ * KSM for all that is mapped, and will be. Said to a process it changes the advice of each mapping: what had been taken out is taken out
+ * again. criu's own, which a newborn has inherited, is forgotten by the newborn itself, before it gets advice of its own.
+ */
+static void make_merging(const struct task *task, bool merges, struct call_list *calls)
+{
+	if (!merges) {
+		if (prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) > 0)
+			prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0);
+		return;
+	}
+	call(calls, "merge its memory", SYS_prctl, PR_SET_MEMORY_MERGE, 1);
+	for (size_t i = 0; i < task->vmas.count; i++) {
+		const struct vma *vma = &task->vmas.items[i];
+
+		if (vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE) &&
+		    !(vma->status & (VMA_VSYSCALL | VMA_VDSO | VMA_VVAR | VMA_GUARD_RANGE)) &&
+		    !(vma->flags & MAP_HUGETLB) && !(vma->advice >> MADV_MERGEABLE & 1))
+			call(calls, "do not merge a mapping", SYS_madvise, vma->start, vma_length(vma),
+			     MADV_UNMERGEABLE);
+	}
 }
 
 static void make(const struct task *task, size_t thread, struct call_list *calls)
@@ -124,6 +156,7 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	else if (mm->has_thp_disabled &&
 		 prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0) /* criu's own, inherited */
 		call(calls, "turn huge pages on", SYS_prctl, PR_SET_THP_DISABLE, 0);
+	make_merging(task, core->merges_memory, calls);
 	if (core->has_deny_write_exec) /* for good; what is mapped stays as it is */
 		call(calls, "deny memory that is written and executed", SYS_prctl, PR_SET_MDWE,
 		     core->deny_write_exec);

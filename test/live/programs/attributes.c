@@ -2,7 +2,7 @@
  * attributes.c - what else belongs to a process: one group a row.
  *
  * usage: attributes DIRECTORY limits|personality|oom|name|self|death_signal|subreaper|thp|timer_slack|core_filter|
- *	  membarrier|scheduling|affinity|io_priority|memory_failure|time_stamps|deny_write_exec|realtime|tight_limits|
+ *	  membarrier|scheduling|affinity|io_priority|memory_failure|time_stamps|deny_write_exec|memory_merge|realtime|tight_limits|
  *	  privileged_once|read_implies_exec
  */
 #define _GNU_SOURCE
@@ -284,6 +284,38 @@ static void describe_deny_write_exec(char *text)
 	sprintf(text, "write and execute denied %d\n", prctl(PR_GET_MDWE, 0, 0, 0, 0));
 }
 
+#ifndef PR_SET_MEMORY_MERGE
+#define PR_SET_MEMORY_MERGE 67
+#define PR_GET_MEMORY_MERGE 68
+#endif
+
+static char *apart;
+
+/* All memory may be merged (KSM), but for one mapping. */
+static void set_memory_merge(void)
+{
+	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) < 0)
+		live_skip("no PR_SET_MEMORY_MERGE");
+	apart = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	live_check(madvise(apart, 1 << 20, MADV_UNMERGEABLE) == 0, "madvise: %m");
+}
+
+static void describe_memory_merge(char *text)
+{
+	unsigned long start = 0, end = 0;
+	FILE *file = fopen("/proc/self/smaps", "re");
+	char line[512];
+	size_t used = sprintf(text, "merges %d\n", prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0));
+
+	while (file && fgets(line, sizeof(line), file)) {
+		live_smaps_head(line, &start, &end);
+		if (!strncmp(line, "VmFlags:", 8))
+			used += sprintf(text + used, "%lx%s\n", start,
+					strstr(line, " mg") ? " mergeable" : "");
+	}
+	fclose(file);
+}
+
 static void set_realtime(void)
 {
 	struct sched_param parameters = { .sched_priority = 5 };
@@ -388,6 +420,7 @@ static const struct attribute {
 	{ "memory_failure", set_memory_failure, describe_memory_failure },
 	{ "time_stamps", set_time_stamps, describe_time_stamps },
 	{ "deny_write_exec", set_deny_write_exec, describe_deny_write_exec },
+	{ "memory_merge", set_memory_merge, describe_memory_merge },
 	{ "realtime", set_realtime, describe_realtime },
 	{ "tight_limits", set_tight_limits, describe_tight_limits },
 	{ "read_implies_exec", set_read_implies_exec, describe_read_implies_exec },

@@ -1,18 +1,24 @@
 /*
  * unsavable.c - holds something of a kind that can be saved, in a state in which it cannot.
  *
- * usage: unsavable DIRECTORY lease|epoll|hung_up|foreign_session|controlled|controlled_by_pty
+ * usage: unsavable DIRECTORY lease|epoll|hung_up|foreign_session|controlled|controlled_by_pty|segments|provided
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pty.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <termios.h>
 #include <utmp.h>
 #include <unistd.h>
+#ifdef __x86_64__
+#include <asm/ldt.h>
+#endif
 
 #include "live.h"
 
@@ -110,6 +116,41 @@ static void controlled_by_pty(void)
 	close(slave);
 }
 
+static void segments(void)
+{
+#ifdef SYS_modify_ldt
+	struct user_desc segment = {
+		.entry_number = 3, .limit = 0xfffff, .seg_32bit = 1, .limit_in_pages = 1, .useable = 1
+	};
+
+	if (syscall(SYS_modify_ldt, 1, &segment, sizeof(segment)) < 0)
+		live_skip("no modify_ldt() here: %m");
+#else
+	live_skip("no segments here");
+#endif
+}
+
+/* Somebody outside of the tree provides the pages of its memory. */
+static void provided(void)
+{
+	int handler = syscall(SYS_userfaultfd, O_CLOEXEC);
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .range.len = 1 << 20, .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	range.range.start = (unsigned long)mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE,
+						MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (handler < 0 || ioctl(handler, UFFDIO_API, &api) < 0 ||
+	    ioctl(handler, UFFDIO_REGISTER, &range) < 0)
+		live_skip("no userfaultfd here: %m");
+	if (fork() == 0) {
+		if (fork() == 0)
+			live_sleep(3);
+		_exit(0);
+	}
+	close(handler);
+	live_sleep(0.2);
+}
+
 static const struct {
 	const char *name;
 	void (*set_up)(void);
@@ -117,6 +158,7 @@ static const struct {
 	{ "lease", lease },	      { "epoll", epoll },
 	{ "hung_up", hung_up },	      { "foreign_session", foreign_session },
 	{ "controlled", controlled }, { "controlled_by_pty", controlled_by_pty },
+	{ "segments", segments },     { "provided", provided },
 };
 
 int main(int argc, char **argv)

@@ -93,7 +93,7 @@ ROWS = [
 		"dump": "it stores the hexadecimal digits as a decimal number", "restore": "the personality is lost"}) for kind in
 	  ("personality", "read_implies_exec")],
 	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), peer_fails=NO_PLACE) for kind in
-	  ("timer_slack", "core_filter", "affinity", "io_priority", "memory_failure", "time_stamps", "deny_write_exec",
+	  ("timer_slack", "core_filter", "affinity", "io_priority", "memory_failure", "time_stamps", "deny_write_exec", "memory_merge",
 	   "privileged_once")],
 
 	Row("files", "files", changes_files=True, unprivileged=True),
