@@ -65,8 +65,9 @@ struct vma {
 
 	/* restore only */
 	uint64_t place; /* where it is mapped until the task's address space is its own: `start` if that was free */
-	bool is_inherited; /* the parent's mapping, kept over fork(): equal pages stay shared */
-	const char *name;  /* PR_SET_VMA_ANON_NAME; NULL; the image record's */
+	bool is_inherited;   /* the parent's mapping, kept over fork(): equal pages stay shared */
+	uint32_t generation; /* how many times it was inherited since it was made */
+	const char *name;    /* PR_SET_VMA_ANON_NAME; NULL; the image record's */
 };
 
 struct vmas {

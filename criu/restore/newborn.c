@@ -368,6 +368,7 @@ void newborn_main(struct restore *restore, struct task *task)
 
 	if (restore->options->log_pid && log_per_process())
 		give_up(restore);
+	space_renew(task);
 	log_debug("process %d (%s) is born", task->pid, task->name);
 	if (cgroups_join(restore, task)) /* first of all: what it uses counts where it is */
 		goto failed;

@@ -38,6 +38,7 @@ struct vdso {
 /* What a restore knows of a task while it is being made: task->newborn. */
 struct newborn {
 	struct page_stack memory;
+	unsigned generation;	   /* how many ancestors it has in the tree */
 	pid_t initial_session;	   /* the one it has to be born into; 0: any */
 	pid_t stand_in;		   /* group whose dead leader it has to bring forth; 0: none */
 	uint64_t refuge_used;	   /* from refuge_start on: mappings that wait there for their place */
@@ -135,6 +136,7 @@ void stop_hush(const struct task *task, struct call_list *calls); /* of the pare
 void newborn_main(struct restore *restore, struct task *task) does_not_return;
 /* space.c: a task's memory, in the newborn */
 int space_build(struct restore *restore, struct task *task);
+void space_renew(struct task *task); /* renew.c */
 void space_plan(struct restore *restore, struct task *task, struct call_list *calls);
 /* hand_over.c: registers, and let go */
 int restore_guard(void *restore);

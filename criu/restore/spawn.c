@@ -21,10 +21,12 @@
 #include "base/progress.h"
 #include "base/time.h"
 #include "kernel/proc.h"
+#include "memory/huge.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 
 #define LOOK_EVERY 100000000 /* nanoseconds, for the dead and for the progress */
+#define MANY_TASKS 100
 
 static void futex_wake(uint32_t *futex)
 {
@@ -255,6 +257,34 @@ static size_t living_tasks(const struct snapshot *snapshot)
 	return count;
 }
 
+/*
+ * Every newborn is a copy of us, with all that we know of all tasks, and unmaps that when it leaves our code: in 4 KiB pages, that was
+ * half of the time that a restore of 1,000 processes takes, and grew with the square of their number. In huge pages it is next to nothing.
+ * Where a newborn writes, the kernel splits a huge page.
+ */
+static int be_copied_cheaply(const struct restore *restore)
+{
+	autoclose int self = -1;
+	struct vmas own = { 0 };
+	int result;
+
+	if (restore->snapshot.task_count < MANY_TASKS)
+		return 0;
+	self = proc_open(getpid());
+	result = self < 0 ? fail(-self, "cannot open /proc/self") : proc_read_maps(self, &own);
+	for (size_t i = 0; !result && i < own.count; i++) {
+		const struct vma *vma = &own.items[i];
+
+		if (vma->inode || vma->flags & MAP_SHARED || !(vma->protection & PROT_WRITE))
+			continue;
+		for (uint64_t block = round_up(vma->start, HUGE_BLOCK); block + HUGE_BLOCK <= vma->end;
+		     block += HUGE_BLOCK)
+			huge_collapse((void *)(uintptr_t)block);
+	}
+	vmas_free(&own);
+	return result;
+}
+
 int restore_spawn(void *context)
 {
 	struct restore *restore = context;
@@ -267,10 +297,14 @@ int restore_spawn(void *context)
 	if (restore->board == MAP_FAILED)
 		return fail(errno, "no memory to share with newborns");
 	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
-	result = lives_make(restore);
+	result = lives_make(restore) ?: be_copied_cheaply(restore);
 	if (result)
 		return result;
-	for_each_task(task, &restore->snapshot) stand_ins += task->newborn->stand_in > 0;
+	for_each_task(task, &restore->snapshot)
+	{
+		stand_ins += task->newborn->stand_in > 0;
+		task->newborn->generation = task->parent ? task->parent->newborn->generation + 1 : 0;
+	}
 	restore->criu = getpid();
 	/* Whoever started us may have ignored it, and with it the zombies of the tree. */
 	signal(SIGCHLD, SIG_DFL);

@@ -1,4 +1,7 @@
-/* processes.c - very many processes: a binary tree of them, each with its own memory, all joined at the end. */
+/*
+ * processes.c - very many processes: a tree of them, each with its own memory, all joined at the end. Every process has as many children
+ * as are asked for: 1, and the tree is a chain.
+ */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdatomic.h>
@@ -8,7 +11,9 @@
 
 #include "live.h"
 
-static int count;
+#define MOST_CHILDREN 2
+
+static int count, most_children;
 static atomic_int *alive;
 static uint64_t own[512];
 
@@ -22,20 +27,23 @@ static void run_child(void)
 
 static void run(int number)
 {
-	pid_t children[2];
+	pid_t children[MOST_CHILDREN];
+	bool is_ready = false;
 	int born = 0;
 
 	live_fill(own, sizeof(own), number);
-	for (int i = 1; i <= 2; i++) {
-		next_child = 2 * number + i;
+	for (int i = 1; i <= most_children; i++) {
+		next_child = most_children * number + i;
 		if (next_child < count)
 			children[born++] = live_fork(run_child);
 	}
 	++*alive;
 	while (!live_stopping()) {
 		live_compare(own, sizeof(own), number, "own memory");
-		if (number == 0 && *alive == count)
+		if (number == 0 && !is_ready && *alive == count) {
 			live_ready();
+			is_ready = true;
+		}
 		live_sleep(number == 0 ? 0.005 : 0.05);
 	}
 	live_compare(own, sizeof(own), number, "own memory");
@@ -49,6 +57,7 @@ int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
 	count = atoi(argv[2]);
+	most_children = argc > 3 ? atoi(argv[3]) : MOST_CHILDREN;
 	alive = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	run(0);
 	return live_finish();

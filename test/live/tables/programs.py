@@ -111,4 +111,5 @@ ROWS = [
 	    restore_options=("--file-locks",)),
 	Row("tree", "tree", unprivileged=True),
 	Row("tree-200", "processes", arguments=("200",)),
+	Row("tree-deep", "processes", arguments=("100", "1")),
 ]
