@@ -11,14 +11,19 @@
 #include "base/steps.h"
 #include "base/time.h"
 
-static size_t fault_of(const char *journey)
+/* The number of the step that is to fail, from 1; 0: none. */
+static size_t fault_of(const char *journey, const struct step *steps, size_t count)
 {
 	const char *fault = getenv("CRIU_FAULT");
 	size_t length = strlen(journey);
 
 	if (!fault || strncmp(fault, journey, length) || fault[length] != ':')
 		return 0;
-	return strtoul(fault + length + 1, NULL, 10);
+	fault += length + 1;
+	for (size_t i = 0; i < count; i++)
+		if (!strcmp(steps[i].name, fault))
+			return i + 1;
+	return strtoul(fault, NULL, 10);
 }
 
 static int run_step(const struct step *step, bool fails, void *context)
@@ -48,7 +53,7 @@ static void undo(const struct step *steps, size_t count, void *context)
 
 int steps_run(const char *journey, const struct step *steps, size_t count, void *context)
 {
-	size_t fault = fault_of(journey);
+	size_t fault = fault_of(journey, steps, count);
 	int result = 0;
 
 	progress_begin(journey);

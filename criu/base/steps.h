@@ -1,7 +1,7 @@
 /*
  * steps.h - a journey is a table of named steps: run in order, logged, timed, and undone backwards when one fails.
  *
- * CRIU_FAULT=JOURNEY:N in the environment makes step N (from 1) fail on purpose, after it has done its work, so that its own undoing is
+ * CRIU_FAULT=JOURNEY:NAME in the environment, or JOURNEY:N with the number of a step (from 1), makes that step fail on purpose, after it has done its work, so that its own undoing is
  * tested, too; a final step fails before. The fault tests walk through all N of each table.
  */
 #ifndef CRIU_BASE_STEPS_H

@@ -92,6 +92,8 @@ static void faults(void **state unused)
 	assert_course("test:2", 0, "abBA", -EINVAL);
 	assert_course("test:3", 0, "abcBA", -EINVAL);
 	assert_course("test:4", 0, "abcDBA", -EINVAL);
+	assert_course("test:b", 0, "abBA", -EINVAL);
+	assert_course("test:d", 0, "abcDBA", -EINVAL);
 }
 
 static void faults_elsewhere(void **state unused)

@@ -60,7 +60,7 @@ def has_other_children(cell, dumper, restorer):
 	cell.dump(dumper, images)
 	pid = cell.path("sleeper.pid")
 	other = wrapped(cell, restorer, "restorer", f'#!/bin/sh\nsleep 60 >/dev/null 2>&1 &\necho $! > {pid}\nexec {{criu}} "$@"\n')
-	run = other.restore(images, timeout=10, environment={"CRIU_FAULT": "restore:8"})
+	run = other.restore(images, timeout=10, environment={"CRIU_FAULT": "restore:guard the processes"})
 	os.kill(int(system.read_text(pid)), signal.SIGKILL)
 	if not run.failed or run.seconds > 5 * system.patience:
 		raise Failure(f"it should have failed, and soon: {run.describe()}")

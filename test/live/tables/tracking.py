@@ -108,7 +108,7 @@ def failed_dump(cell, dumper, images, tracker):
 	act(cell)
 	path = cell.new_images("images2")
 	run = dumper.dump(cell.root, path, [f"--track-mem={tracker}", "-R", *PREVIOUS],
-			  environment={"CRIU_FAULT": "dump:16"})
+			  environment={"CRIU_FAULT": "dump:keep track of the memory"})
 	if not run.failed:
 		raise Failure("the dump that was to fail did not")
 	cell.check_running()
@@ -118,7 +118,7 @@ def failed_dump(cell, dumper, images, tracker):
 def failed_pre_dump(cell, dumper, images, tracker):
 	act(cell)
 	run = dumper.pre_dump(cell.root, cell.new_images("images2"), [f"--track-mem={tracker}", *PREVIOUS],
-			      environment={"CRIU_FAULT": "pre-dump:10"})
+			      environment={"CRIU_FAULT": "pre-dump:keep track of the memory"})
 	if not run.failed:
 		raise Failure("the pre-dump that was to fail did not")
 
