@@ -38,7 +38,7 @@ struct cgroup_sets {
 	struct seen_set **items;
 	size_t count;
 	struct index by_hash;
-	int *roots; /* of the hierarchies, in the order of our own places; -1: cannot be opened */
+	char **roots; /* where the hierarchies are mounted, in the order of our own places; NULL: nowhere */
 };
 
 static uint64_t hash_text(const char *text)
@@ -68,16 +68,17 @@ static int add_set(struct cgroup_sets *sets, const char *text, uint64_t hash, st
 }
 
 /* Threads of one process can be in different cgroups of a hierarchy of version 1 if it has more than one. */
-static bool has_several(int root)
+static bool has_several(const char *root)
 {
 	struct stat found;
 
-	return root < 0 || fstat(root, &found) < 0 || found.st_nlink > 2; /* one more for each directory */
+	return !root || stat(root, &found) < 0 || found.st_nlink > 2; /* one more for each directory */
 }
 
 /* In version 2 they can if the cgroup is a threaded one, or has threaded ones below. (The root has no cgroup.type.) */
-static bool is_threaded(int root, const char *path)
+static bool is_threaded(const char *point, const char *path)
 {
+	autoclose int root = point ? open(point, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 	autoclose int fd = root < 0 ? -1 : cgroup_open_file(root, path, "cgroup.type", O_RDONLY);
 	char type[16] = "";
 
@@ -121,19 +122,27 @@ int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, b
 	return 0;
 }
 
+static bool is_frozen(const char *point, const struct cgroup_place *place)
+{
+	autoclose int root = point ? open(point, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	return root >= 0 && cgroup_is_frozen(root, place->hierarchy, place->path);
+}
+
 /* Whom a cgroup has frozen stops for nobody (version 1), or cannot make a call for us (version 2). Known at once, it need not be waited for. */
 static int check_frozen(const struct dump *dump)
 {
 	const struct cgroup_sets *sets = dump->cgroups;
 	autofree char *path = format_text("/proc/%d/cgroup", dump->options->tree), *text = NULL;
+	ssize_t length = read_text_at(-1, path, &text);
 	struct cgroup_places places;
-	int result = 0;
+	int result;
 
-	if (read_text_at(-1, path, &text) < 0 || cgroups_parse(text, &places))
-		return fail(ESRCH, "cannot read %s", path);
+	if (length < 0)
+		return fail(-length, "cannot read %s", path);
+	result = cgroups_parse(text, &places);
 	for (size_t i = 0; i < places.count && places.count == sets->items[0]->places.count && !result; i++)
-		if (sets->roots[i] >= 0 &&
-		    cgroup_is_frozen(sets->roots[i], places.items[i].hierarchy, places.items[i].path)) {
+		if (is_frozen(sets->roots[i], &places.items[i])) {
 			fail_advice("thaw it");
 			result = fail(0, "process %d is in cgroup %s (%s), which is frozen",
 				      dump->options->tree, places.items[i].path,
@@ -143,16 +152,19 @@ static int check_frozen(const struct dump *dump)
 	return result;
 }
 
-static void open_roots(struct cgroup_sets *sets)
+/* Of one that is mounted nowhere, each thread is looked at. */
+static int find_roots(struct cgroup_sets *sets)
 {
 	const struct cgroup_places *own = &sets->items[0]->places;
+	autofree char *mounts = NULL;
+	ssize_t length = read_text_at(-1, "/proc/self/mountinfo", &mounts);
 
+	if (length < 0)
+		return fail(-length, "cannot read /proc/self/mountinfo");
 	sets->roots = allocate_array(own->count, sizeof(*sets->roots));
-	for (size_t i = 0; i < own->count; i++) {
-		sets->roots[i] = cgroup_open_root(own->items[i].hierarchy);
-		if (sets->roots[i] < 0)
-			failure_clear(); /* then each thread is looked at */
-	}
+	for (size_t i = 0; i < own->count; i++)
+		sets->roots[i] = cgroup_find_root(mounts, own->items[i].hierarchy);
+	return 0;
 }
 
 /* Before the freeze. */
@@ -161,18 +173,19 @@ int dump_open_cgroups(void *context)
 	struct dump *dump = context;
 	autofree char *text = NULL;
 	struct seen_set *own;
+	ssize_t length;
 	int result = cgroup_roots_check(&dump->options->cgroup_roots);
 
 	if (result || dump->options->ignores_cgroups)
 		return result;
-	if (read_text_at(-1, "/proc/self/cgroup", &text) < 0)
+	length = read_text_at(-1, "/proc/self/cgroup", &text);
+	if (length == -ENOENT)
 		return 0; /* a kernel without cgroups */
+	if (length < 0)
+		return fail(-length, "cannot read /proc/self/cgroup");
 	dump->cgroups = allocate(sizeof(*dump->cgroups));
 	result = add_set(dump->cgroups, text, hash_text(text), &own);
-	if (result)
-		return result;
-	open_roots(dump->cgroups);
-	return check_frozen(dump);
+	return result ?: find_roots(dump->cgroups) ?: check_frozen(dump);
 }
 
 void dump_close_cgroups(struct dump *dump)
@@ -182,8 +195,7 @@ void dump_close_cgroups(struct dump *dump)
 	if (!sets)
 		return;
 	for (size_t i = 0; sets->roots && i < sets->items[0]->places.count; i++)
-		if (sets->roots[i] >= 0)
-			close(sets->roots[i]);
+		free(sets->roots[i]);
 	for (size_t i = 0; i < sets->count; i++) {
 		cgroup_places_free(&sets->items[i]->places);
 		free(sets->items[i]->text);

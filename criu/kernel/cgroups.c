@@ -208,20 +208,39 @@ static int mount_root(const char *hierarchy)
 	return mounted < 0 ? -errno : mounted;
 }
 
+/* A directory, and in *point where it is mounted, allocated; -1: nowhere. */
+static int find_root(const char *mounts, const char *hierarchy, char **point)
+{
+	struct cgroup_mount mount;
+	int root = -1;
+
+	*point = NULL;
+	while (root < 0 && cgroup_next_mount(&mounts, hierarchy, &mount)) {
+		root = open_mount(&mount);
+		if (root >= 0)
+			*point = steal_pointer(&mount.point);
+		free(mount.point);
+	}
+	return root;
+}
+
+char *cgroup_find_root(const char *mounts, const char *hierarchy)
+{
+	char *point;
+	autoclose int root unused = find_root(mounts, hierarchy, &point);
+
+	return point;
+}
+
 int cgroup_open_root(const char *hierarchy)
 {
-	autofree char *mounts = NULL;
+	autofree char *mounts = NULL, *point = NULL;
 	ssize_t length = read_text_at(-1, "/proc/self/mountinfo", &mounts);
-	struct cgroup_mount mount;
-	const char *at = mounts;
-	int root = -1;
+	int root;
 
 	if (length < 0)
 		return fail(-length, "cannot read /proc/self/mountinfo");
-	while (root < 0 && cgroup_next_mount(&at, hierarchy, &mount)) {
-		root = open_mount(&mount);
-		free(mount.point);
-	}
+	root = find_root(mounts, hierarchy, &point);
 	if (root < 0)
 		root = mount_root(hierarchy);
 	if (root >= 0)

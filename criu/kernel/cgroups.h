@@ -40,6 +40,8 @@ struct cgroup_mount {
 /* The next one in the text of /proc/PID/mountinfo; *at is moved behind it. False: there is none. `point` is allocated. */
 bool cgroup_next_mount(const char **at, const char *hierarchy, struct cgroup_mount *mount);
 
+/* Where the root of a hierarchy is mounted, by the text of /proc/self/mountinfo: allocated. NULL: nowhere. */
+char *cgroup_find_root(const char *mounts, const char *hierarchy);
 /* The root of a hierarchy that this kernel has: a directory (O_PATH), mounted or not. -errno, recorded. */
 int cgroup_open_root(const char *hierarchy);
 

@@ -196,11 +196,15 @@ static int find_hierarchies(struct cgroups *cgroups, const struct texts *roots)
 {
 	autofree char *text = NULL;
 	int result = cgroup_roots_check(roots);
+	ssize_t length;
 
 	if (result)
 		return result;
-	if (read_text_at(-1, "/proc/self/cgroup", &text) < 0)
+	length = read_text_at(-1, "/proc/self/cgroup", &text);
+	if (length == -ENOENT)
 		text = copy_text(""); /* a kernel without cgroups */
+	else if (length < 0)
+		return fail(-length, "cannot read /proc/self/cgroup");
 	result = cgroups_parse(text, &cgroups->places);
 	if (result)
 		return result;
