@@ -11,7 +11,7 @@ from harness.cell import PROGRAMS, Cell, Failure
 from harness.row import Row
 
 from . import kills
-from .bad_input import expect_error, listing
+from .bad_input import dumped, expect_error, listing
 from .tracking import at_moment
 
 MODES = ("ours",)
@@ -26,15 +26,6 @@ def another(cell, program, *arguments):
 	other.start([os.path.join(PROGRAMS, program), directory, *arguments])
 	other.wait_ready()
 	return other
-
-
-def dumped(cell, dumper):
-	"""The row's program is in the images, and nowhere else."""
-	cell.start()
-	cell.wait_ready()
-	images = cell.new_images()
-	cell.dump(dumper, images)
-	return images
 
 
 def restored(cell, restorer, images):

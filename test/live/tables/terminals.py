@@ -184,6 +184,18 @@ def check_lost(images, said, code):
 		raise Failure("it does not say once that there is no terminal: " + log_of(images))
 
 
+def restore_without_terminal(cell, restorer, images, closes_all=False):
+	command = [restorer.path, "restore", "-D", images, "-o", "restore.log", "-v4", "-d", "-j"]
+	if closes_all:
+		command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+	done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+			      start_new_session=True)
+	check_lost(images, done.stdout, done.returncode)
+	cell.exits.pop(cell.root, None)
+	cell.note_downtime()
+	cell.finish()
+
+
 def lost(closes_all):
 	"""Restored from where there is no terminal, as by cron: it has /dev/null, and is told once."""
 	def run(cell, dumper, restorer):
@@ -195,15 +207,7 @@ def lost(closes_all):
 			images = cell.new_images()
 			cell.dump(dumper, images, ["-j"])
 			first.number("job.code")
-			command = [restorer.path, "restore", "-D", images, "-o", "restore.log", "-v4", "-d", "-j"]
-			if closes_all:
-				command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
-			done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-					      start_new_session=True)
-			check_lost(images, done.stdout, done.returncode)
-			cell.exits.pop(cell.root, None)
-			cell.note_downtime()
-			cell.finish()
+			restore_without_terminal(cell, restorer, images, closes_all)
 		finally:
 			first.close()
 	return run
@@ -221,13 +225,7 @@ def lost_leader(cell, dumper, restorer):
 		wait_ready(cell)
 		images = cell.new_images()
 		cell.dump(dumper, images, ["-j"])
-		command = [restorer.path, "restore", "-D", images, "-o", "restore.log", "-v4", "-d", "-j"]
-		done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-				      start_new_session=True)
-		check_lost(images, done.stdout, done.returncode)
-		cell.exits.pop(cell.root, None)
-		cell.note_downtime()
-		cell.finish()
+		restore_without_terminal(cell, restorer, images)
 	finally:
 		first.close()
 
