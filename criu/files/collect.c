@@ -47,6 +47,9 @@ int files_borrow(const struct seen_file *seen)
 static int look_at_owner(int fd, struct seen_file *seen)
 {
 	seen->signal = fcntl(fd, F_GETSIG);
+	/* An O_PATH descriptor has no owner, nor can anything be asked of it. */
+	if (seen->signal < 0 && errno == EBADF)
+		return seen->signal = 0;
 	if (seen->signal < 0 || fcntl(fd, F_GETOWN_EX, &seen->owner) < 0)
 		return fail(errno, "cannot read the owner of file %d", seen->fd);
 	if (seen->owner.pid && fcntl(fd, F_GETOWNER_UIDS, seen->owner_users) < 0)
@@ -55,26 +58,32 @@ static int look_at_owner(int fd, struct seen_file *seen)
 }
 
 /* What can be asked of the file itself costs half of what its path in /proc does. */
-static int look_at(struct task *task, int number, struct seen_file *seen)
+static int look_through(struct seen_file *seen)
 {
-	autoclose int fd = -1;
-	ssize_t length;
-	int result;
+	autoclose int fd = files_borrow(seen);
 
-	snprintf(seen->place, sizeof(seen->place), "fd/%d", number);
-	seen->task = task;
-	seen->fd = number;
-	fd = files_borrow(seen);
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &seen->stat) < 0)
-		return fail(errno, "cannot look at file %d", number);
+		return fail(errno, "cannot look at file %d", seen->fd);
+	return look_at_owner(fd, seen);
+}
+
+static int look_at(struct task *task, int fd, struct seen_file *seen)
+{
+	ssize_t length;
+	int result;
+
+	snprintf(seen->place, sizeof(seen->place), "fd/%d", fd);
+	seen->task = task;
+	seen->fd = fd;
+	result = look_through(seen);
+	if (result)
+		return result;
 	length = read_link_at(task->proc, seen->place, &seen->link);
 	if (length < 0)
-		return fail(-length, "cannot read where file %d points", number);
-	result = proc_read_fdinfo(task->proc, number, &seen->info);
-	/* An O_PATH descriptor has no owner, nor can anything be asked of it. */
-	return result || seen->info.flags & O_PATH ? result : look_at_owner(fd, seen);
+		return fail(-length, "cannot read where file %d points", fd);
+	return proc_read_fdinfo(task->proc, fd, &seen->info);
 }
 
 static int list_descriptors(struct snapshot *snapshot, struct task *task, struct found **found, size_t *count)

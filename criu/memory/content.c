@@ -41,7 +41,8 @@ struct comparison {
 /* One walk through the parent: the hashes of the layer that it is at. */
 struct hash_reader {
 	struct content *content;
-	bool is_open; /* it is at a layer */
+	bool reads_pages; /* where there are no hashes */
+	bool is_open;	  /* it is at a layer */
 	size_t layer;
 	struct page_hashes hashes; /* empty: it has none, or they are not of these pages */
 	struct page_hash window[WINDOW_PAGES];
@@ -108,6 +109,25 @@ static void note_places(union parent_page *known, const struct page_run *run)
 	}
 }
 
+static int hash_pages(const struct content *content, const struct page_run *run, uint32_t pages_id,
+		      union parent_page *known)
+{
+	autofree char *buffer = allocate(PIECE_PAGES * PAGE_SIZE);
+	int result = 0;
+
+	for (uint64_t done = 0, take; !result && done < run->count; done += take) {
+		struct iovec place = { .iov_base = buffer };
+
+		take = min(run->count - done, (uint64_t)PIECE_PAGES);
+		place.iov_len = take * PAGE_SIZE;
+		result = page_chain_read(content->chain, run->layer, pages_id, &place, 1,
+					 run->offset + done * PAGE_SIZE);
+		for (uint64_t i = 0; !result && i < take; i++)
+			known[done + i].hash = page_hash(buffer + i * PAGE_SIZE, content->seed);
+	}
+	return result;
+}
+
 /* A page_visitor. */
 static int note_pages(void *context, const struct page_run *run, uint32_t pages_id, uint64_t number)
 {
@@ -121,15 +141,20 @@ static int note_pages(void *context, const struct page_run *run, uint32_t pages_
 		result = open_hashes(reader, run->layer, pages_id);
 	if (result)
 		return result;
-	if (!copy_hashes(reader, run->offset / PAGE_SIZE, run->count, &content->known[number].hash))
+	if (copy_hashes(reader, run->offset / PAGE_SIZE, run->count, &content->known[number].hash)) {
+		if (!reader->reads_pages) {
+			note_places(&content->known[number], run);
+			return 0;
+		}
+		result = hash_pages(content, run, pages_id, &content->known[number]);
+	}
+	if (!result)
 		bits_set(content->is_hashed, number, number + run->count);
-	else
-		note_places(&content->known[number], run);
-	return 0;
+	return result;
 }
 
 int content_open(struct content *content, struct page_chain *chain, enum image_kind kind, unsigned long id,
-		 uint64_t seed)
+		 uint64_t seed, const struct page_runs *only)
 {
 	autofree struct hash_reader *reader = allocate(sizeof(*reader));
 	int result;
@@ -138,7 +163,8 @@ int content_open(struct content *content, struct page_chain *chain, enum image_k
 	content->seed = seed;
 	content->pages_ids = allocate_array(page_chain_length(chain), sizeof(*content->pages_ids));
 	reader->content = content;
-	result = page_stack_walk(chain, kind, id, &content->pages, note_pages, reader);
+	reader->reads_pages = only;
+	result = page_stack_walk(chain, kind, id, only, &content->pages, note_pages, reader);
 	page_hashes_close(&reader->hashes);
 	if (!result && !content->known)
 		make_room(content);

@@ -33,11 +33,19 @@ struct content {
 
 /*
  * Reads the hashes: 16 bytes a page. So to compare takes the same time, and the same memory, however many snapshots the pages come from.
+ * With `only`, it is of those pages, and they are read and hashed now where there are no hashes; NULL: of all.
  * -ENOENT, not recorded: the chain has nothing of it. To be closed in any case; all zero is fine.
  */
 int content_open(struct content *content, struct page_chain *chain, enum image_kind kind, unsigned long id,
-		 uint64_t seed);
+		 uint64_t seed, const struct page_runs *only);
 void content_close(struct content *content);
+/* file_pages.c: to compare more pages of a mapping might take longer than to save them. */
+#define FILE_PAGES_MOST 1024
+/*
+ * Of a running process: what the chain has of its own pages in private mappings of files, if those are not too many.
+ * -ENOENT, not recorded: nothing.
+ */
+int file_pages_open(struct content *content, struct page_chain *chain, pid_t pid, uint64_t seed);
 static inline bool content_is_open(const struct content *content)
 {
 	return content->known;

@@ -22,8 +22,9 @@ struct walk {
 	unsigned long id;
 	page_visitor *visit;
 	void *context;
-	struct pagemap pagemap;	 /* of the layer that is being taken */
-	struct page_runs *pages; /* all of them: see page_stack_walk() */
+	struct pagemap pagemap;	      /* of the layer that is being taken */
+	const struct page_runs *only; /* NULL: all are wanted */
+	struct page_runs *pages;      /* all of them: see page_stack_walk() */
 	size_t page_count;
 	uint64_t *found; /* a bit a page; those that are not found yet are what the next layer must have */
 	size_t left;	 /* so many are not */
@@ -155,19 +156,32 @@ static int take_entries(struct walk *walk, size_t layer)
 	return result ?: pass_by(walk, layer, told, walk->page_count);
 }
 
-/* The newest layer says what is wanted. */
-static int want_all(struct walk *walk)
+static void want(struct walk *walk, uint64_t start, uint64_t end)
+{
+	uint64_t count = (end - start) / PAGE_SIZE;
+
+	page_runs_add(
+		walk->pages,
+		&(struct page_run){ .start = start, .count = count, .offset = walk->page_count * PAGE_SIZE });
+	walk->page_count += count;
+}
+
+/* The newest layer says what there is. */
+static int want_pages(struct walk *walk)
 {
 	const struct pagemap *pagemap = &walk->pagemap;
 	char name[IMAGE_NAME_SIZE];
 
 	for (size_t i = 0; i < pagemap->count; i++) {
 		const struct pagemap_entry *entry = &pagemap->entries[i];
+		uint64_t end = entry->start + entry->count * PAGE_SIZE;
 
-		page_runs_add(walk->pages, &(struct page_run){ .start = entry->start,
-							       .count = entry->count,
-							       .offset = walk->page_count * PAGE_SIZE });
-		walk->page_count += entry->count;
+		if (!walk->only)
+			want(walk, entry->start, end);
+		for (size_t j = walk->only ? page_runs_find(walk->only, entry->start) : 0;
+		     walk->only && j < walk->only->count && walk->only->items[j].start < end; j++)
+			want(walk, max(entry->start, walk->only->items[j].start),
+			     min(end, page_run_end(&walk->only->items[j])));
 	}
 	if (walk->page_count > arch_task_size() / PAGE_SIZE)
 		return fail(EINVAL, "%s/%s names more pages than any memory has",
@@ -187,16 +201,20 @@ static int take_layer(struct walk *walk, size_t layer)
 	if (result == -ENOENT && layer)
 		return pass_by(walk, layer, 0, walk->page_count);
 	if (!result && !layer)
-		result = want_all(walk);
+		result = want_pages(walk);
 	return result ?: take_entries(walk, layer);
 }
 
-int page_stack_walk(struct page_chain *chain, enum image_kind kind, unsigned long id, struct page_runs *pages,
-		    page_visitor *visit, void *context)
+int page_stack_walk(struct page_chain *chain, enum image_kind kind, unsigned long id,
+		    const struct page_runs *only, struct page_runs *pages, page_visitor *visit, void *context)
 {
-	struct walk walk = {
-		.chain = chain, .kind = kind, .id = id, .pages = pages, .visit = visit, .context = context
-	};
+	struct walk walk = { .chain = chain,
+			     .kind = kind,
+			     .id = id,
+			     .only = only,
+			     .pages = pages,
+			     .visit = visit,
+			     .context = context };
 	int result = take_layer(&walk, 0);
 
 	for (size_t layer = 1; !result && walk.left; layer++)
@@ -281,7 +299,7 @@ int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum ima
 	int result;
 
 	*stack = (struct page_stack){ .chain = chain };
-	result = page_stack_walk(chain, kind, id, &pages, list, stack);
+	result = page_stack_walk(chain, kind, id, NULL, &pages, list, stack);
 	page_runs_free(&pages);
 	if (result)
 		page_stack_close(stack);

@@ -25,11 +25,12 @@
 typedef int page_visitor(void *context, const struct page_run *run, uint32_t pages_id, uint64_t number);
 
 /*
- * Tells where the pages are: layer by layer from the newest on, by address in each. They are added to *pages with their offsets in that
+ * Tells where the pages are (those of `only`; NULL: all): layer by layer from the newest on, by address in each. They are added to *pages with their offsets in that
  * one image; what the walk needs does not grow with the chain. -ENOENT (not recorded): the newest layer has no such image.
  */
-int page_stack_walk(struct page_chain *chain, enum image_kind kind, unsigned long id, struct page_runs *pages,
-		    page_visitor *visit, void *context) must_check;
+int page_stack_walk(struct page_chain *chain, enum image_kind kind, unsigned long id,
+		    const struct page_runs *only, struct page_runs *pages, page_visitor *visit, void *context)
+	must_check;
 
 struct page_stack {
 	struct page_runs runs;	   /* by address: sorted, disjoint, final; with layer and offset */

@@ -31,7 +31,9 @@ static int look_back(struct tracked *tracked, struct tracking *tracking)
 	if (result)
 		return result;
 	tracked->is_trusted = looks->resumes && looks->resumes(tracking, tracked);
-	if (!tracked->is_trusted)
+	if (tracked->is_trusted)
+		tracking_open_file_pages(tracking, &tracked->file_pages, tracked->task->pid);
+	else
 		result = tracking_open_content(tracking, &tracked->content, IMAGE_PAGEMAP,
 					       tracked->task->pid);
 	return result == -ENOENT ? 0 : result;
@@ -56,6 +58,7 @@ void tracked_close(struct tracked *tracked)
 	free(tracked->noted.items);
 	free(tracked->witnesses);
 	content_close(&tracked->content);
+	content_close(&tracked->file_pages);
 	if (tracked->userfaultfd >= 0)
 		close(tracked->userfaultfd);
 	*tracked = (struct tracked){ .userfaultfd = -1, .memory.mem = -1 };
@@ -100,14 +103,26 @@ static int compare(const struct content *content, page_source *source, void *fro
 	return result;
 }
 
+/* What a mapping is compared with: all of a task of which nothing was noted; else only what nobody notes. NULL: nothing. */
+static const struct content *content_of(const struct tracked *tracked, const struct vma *vma,
+					const struct page_runs *changed)
+{
+	if (content_is_open(&tracked->content))
+		return &tracked->content;
+	if (vma->status & VMA_FILE_PRIVATE && page_runs_total(changed) <= FILE_PAGES_MOST)
+		return &tracked->file_pages;
+	return NULL;
+}
+
 int tracked_plan(struct tracked *tracked, const struct vma *vma, struct page_runs *changed,
 		 struct page_runs *unchanged, struct page_runs *plan)
 {
+	const struct content *content = content_of(tracked, vma, changed);
 	int result = 0;
 
 	tracked->memory.has_relatives = vma->has_relatives;
-	if (content_is_open(&tracked->content))
-		result = compare(&tracked->content, pages_of_task, &tracked->memory, changed, unchanged);
+	if (content && content_is_open(content))
+		result = compare(content, pages_of_task, &tracked->memory, changed, unchanged);
 	if (!result)
 		page_runs_plan(changed, unchanged, &tracked->parent, plan);
 	page_runs_free(changed);

@@ -173,8 +173,17 @@ static int look_at_parent(struct tracking *tracking)
 	return 0;
 }
 
+static int keep_prepared(struct tracking *tracking, struct prepared *prepared, int result)
+{
+	if (result)
+		content_close(&prepared->content);
+	else
+		*grow(&tracking->prepared, &tracking->prepared_count) = *prepared;
+	return result == -ENOENT ? 0 : result;
+}
+
 /* Shared memory is compared whoever noted what. What is there of processes that are gone by now is not needed; nobody knows that yet. */
-static int prepare(struct tracking *tracking)
+static int prepare_images(struct tracking *tracking)
 {
 	struct image_names names;
 	int result = image_store_list(tracking->parent, &names);
@@ -188,11 +197,28 @@ static int prepare(struct tracking *tracking)
 		if (is_shared || (tracking->looks == &tracker_content &&
 				  image_name_is(names.items[i], IMAGE_PAGEMAP, &prepared.id))) {
 			result = content_open(&prepared.content, tracking->chain, prepared.kind, prepared.id,
-					      tracking->seed);
-			*grow(&tracking->prepared, &tracking->prepared_count) = prepared;
+					      tracking->seed, NULL);
+			result = keep_prepared(tracking, &prepared, result);
 		}
 	}
 	image_names_free(&names);
+	return result;
+}
+
+static int prepare(struct tracking *tracking)
+{
+	const TrackingEntry *noted = tracking->noted;
+	int result = prepare_images(tracking);
+
+	for (size_t i = 0; !result && tracking->looks == &tracker_written && i < noted->n_tasks; i++) {
+		struct prepared prepared = { .kind = IMAGE_PAGEMAP,
+					     .id = noted->tasks[i]->pid,
+					     .is_of_files = true };
+
+		result = file_pages_open(&prepared.content, tracking->chain, prepared.id, tracking->seed);
+		result = keep_prepared(tracking, &prepared, result);
+	}
+	page_chain_rest(tracking->chain);
 	return result;
 }
 
@@ -204,19 +230,33 @@ static void forget_prepared(struct tracking *tracking)
 	tracking->prepared_count = 0;
 }
 
-int tracking_open_content(struct tracking *tracking, struct content *content, enum image_kind kind,
-			  unsigned long id)
+static bool take_prepared(struct tracking *tracking, struct content *content, enum image_kind kind,
+			  unsigned long id, bool is_of_files)
 {
 	for (size_t i = 0; i < tracking->prepared_count; i++) {
 		struct prepared *prepared = &tracking->prepared[i];
 
-		if (prepared->kind == kind && prepared->id == id && content_is_open(&prepared->content)) {
+		if (prepared->kind == kind && prepared->id == id && prepared->is_of_files == is_of_files &&
+		    content_is_open(&prepared->content)) {
 			*content = prepared->content;
 			prepared->content = (struct content){ 0 };
-			return 0;
+			return true;
 		}
 	}
-	return content_open(content, tracking->chain, kind, id, tracking->seed);
+	return false;
+}
+
+int tracking_open_content(struct tracking *tracking, struct content *content, enum image_kind kind,
+			  unsigned long id)
+{
+	return take_prepared(tracking, content, kind, id, false) ?
+		       0 :
+		       content_open(content, tracking->chain, kind, id, tracking->seed, NULL);
+}
+
+void tracking_open_file_pages(struct tracking *tracking, struct content *content, pid_t pid)
+{
+	take_prepared(tracking, content, IMAGE_PAGEMAP, pid, true);
 }
 
 void tracking_look_again(struct tracking *tracking)

@@ -26,6 +26,7 @@ struct tracking;
 struct prepared {
 	enum image_kind kind;
 	unsigned long id;
+	bool is_of_files; /* of a task: only what its private mappings of files have */
 	struct content content;
 };
 
@@ -102,6 +103,8 @@ void tracking_keep(struct tracking *tracking, struct tracked *tracked);
 /* What the parent has, as content_open(); what was prepared is given away once. */
 int tracking_open_content(struct tracking *tracking, struct content *content, enum image_kind kind,
 			  unsigned long id);
+/* The same of what nobody notes: closed, if nothing was prepared. */
+void tracking_open_file_pages(struct tracking *tracking, struct content *content, pid_t pid);
 /* What the parent noted of this very process: its place in noted->tasks; -1: nothing. */
 ssize_t tracking_find_noted(const struct tracking *tracking, const struct task *task);
 
@@ -116,9 +119,10 @@ struct tracked {
 	struct frames known, noted; /* for soft-dirty: the parent's, and those for the next */
 	uint64_t *witnesses;	    /* addresses, for soft-dirty: see soft_dirty.c */
 	size_t witness_count;
-	struct page_runs parent; /* what the parent has of it */
-	struct content content;
-	int userfaultfd; /* of its memory; -1 */
+	struct page_runs parent;   /* what the parent has of it */
+	struct content content;	   /* if it is not trusted: all of it is compared … */
+	struct content file_pages; /* … if it is: what nobody notes */
+	int userfaultfd;	   /* of its memory; -1 */
 };
 
 /* 0 or -errno, recorded. To be closed in any case. */

@@ -80,7 +80,7 @@ static void assert_compared(const struct memory *memory)
 			page_runs_add_range(&own, PAGES(page), PAGES(page + 1));
 	}
 	assert_int_equal(page_chain_open(&chain, store), 0);
-	assert_int_equal(content_open(&content, chain, IMAGE_PAGEMAP, ID, SEED), 0);
+	assert_int_equal(content_open(&content, chain, IMAGE_PAGEMAP, ID, SEED, NULL), 0);
 	assert_int_equal(content_compare(&content, &own, read_own, (void *)memory, &changed, &unchanged), 0);
 	for (size_t page = 0; page < memory->pages; page++) {
 		bool is_own = memory->own[page] != ABSENT;
@@ -95,6 +95,37 @@ static void assert_compared(const struct memory *memory)
 	page_chain_close(chain);
 	image_store_close(store);
 	page_runs_free(&own);
+	page_runs_free(&changed);
+	page_runs_free(&unchanged);
+}
+
+/* Of a part of the pages: the same is told of those, and nothing of others. */
+static void assert_part_compared(const struct memory *memory)
+{
+	size_t from = memory->pages / 3, end = max(2 * memory->pages / 3, from + 1);
+	struct page_runs own = { 0 }, only = { 0 }, changed = { 0 }, unchanged = { 0 };
+	struct image_store *store = layer_open(0, false);
+	struct content content = { 0 };
+	struct page_chain *chain;
+
+	for (size_t page = 0; page < memory->pages; page++)
+		if (memory->own[page] != ABSENT && memory->own[page] != VANISHING)
+			page_runs_add_range(&own, PAGES(page), PAGES(page + 1));
+	page_runs_add_range(&only, PAGES(from), PAGES(end));
+	assert_int_equal(page_chain_open(&chain, store), 0);
+	assert_int_equal(content_open(&content, chain, IMAGE_PAGEMAP, ID, SEED, &only), 0);
+	assert_int_equal(content_compare(&content, &own, read_own, (void *)memory, &changed, &unchanged), 0);
+	for (size_t page = 0; page < memory->pages; page++) {
+		bool is_wanted = page >= from && page < end && memory->owner[page] != NOBODY;
+
+		assert_int_equal(is_in(&content.pages, page), is_wanted);
+		assert_int_equal(is_in(&unchanged, page), is_wanted && memory->own[page] == EQUAL);
+	}
+	content_close(&content);
+	page_chain_close(chain);
+	image_store_close(store);
+	page_runs_free(&own);
+	page_runs_free(&only);
 	page_runs_free(&changed);
 	page_runs_free(&unchanged);
 }
@@ -117,6 +148,7 @@ static void by_chance(void **state unused)
 		for (unsigned page = 0; page < pages; page++)
 			memory.own[page] = seed % 6 || rand() % 8 ? rand() % VANISHING : VANISHING;
 		assert_compared(&memory);
+		assert_part_compared(&memory);
 		assert_int_equal(clean(NULL) ?: prepare(NULL), 0);
 	}
 }
@@ -132,10 +164,13 @@ static void by_several_threads(void **state unused)
 		memory.own[page] = page % 7 ? EQUAL : DIFFERENT;
 	}
 	assert_compared(&memory);
+	assert_part_compared(&memory);
 	put_beside(1, HASHES);
 	assert_compared(&memory);
+	assert_part_compared(&memory);
 	put_beside(0, HASHES);
 	assert_compared(&memory);
+	assert_part_compared(&memory);
 }
 
 /* Hashes are not only kept: they are what is compared, and nothing is read of the images. */
@@ -154,6 +189,7 @@ static void hashes_suffice(void **state unused)
 	for (size_t i = 0; i < 20; i++)
 		assert_int_equal(pwrite(fd, page, sizeof(page), PAGES(i)), PAGE_SIZE);
 	assert_compared(&memory);
+	assert_part_compared(&memory);
 }
 
 static void no_such_task(void **state unused)
@@ -165,7 +201,7 @@ static void no_such_task(void **state unused)
 	layer(0, false, { 1, 1, HERE });
 	store = layer_open(0, false);
 	assert_int_equal(page_chain_open(&chain, store), 0);
-	assert_int_equal(content_open(&content, chain, IMAGE_PAGEMAP, ID + 1, SEED), -ENOENT);
+	assert_int_equal(content_open(&content, chain, IMAGE_PAGEMAP, ID + 1, SEED, NULL), -ENOENT);
 	assert_null(content.known);
 	assert_false(has_failed());
 	content_close(&content);

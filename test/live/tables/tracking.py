@@ -13,6 +13,7 @@ from harness.row import Row
 from tables.chain import restored
 
 WRITTEN = 22  # pages, by tracked.c's do_write()
+MOST_ASLEEP = 8
 PREVIOUS = ("--prev-images-dir", "../images1")
 
 
@@ -75,6 +76,29 @@ def between(tracker, loss=None, most=None):
 		cell.pause()
 		cell.finish()
 	return course
+
+
+def asleep(tracker, first=track):
+	"""Who does nothing has next to nothing saved again: the vdso, and the pages of his stack that a snapshot itself writes to."""
+	def course(cell, dumper, restorer):
+		cell.start()
+		cell.wait_ready()
+		first(cell, dumper, "images0", tracker)
+		track(cell, dumper, "images1", tracker, "--prev-images-dir", "../images0")
+		images = cell.new_images("images3")
+		cell.dump(dumper, images, [f"--track-mem={tracker}", *PREVIOUS])
+		if saved(images) > MOST_ASLEEP:
+			raise Failure(f"{saved(images)} pages were saved, and not at most {MOST_ASLEEP}")
+		cell.restore(restorer, images)
+		cell.pause()
+		cell.finish()
+	return course
+
+
+def track_by_pre_dump(cell, dumper, name, tracker):
+	run = dumper.pre_dump(cell.root, cell.new_images(name), [f"--track-mem={tracker}"])
+	if run.failed:
+		raise Failure(run.describe())
 
 
 # Losses
@@ -463,7 +487,7 @@ LOSSES = {
 	"failed-pre-dump": failed_pre_dump,
 	"untracked": untrack,
 }
-FEW = {"write": 300, "empty": 300}  # pages: what was written, what a process touches by itself, and its mapping of files
+FEW = {"write": 300, "empty": 300}  # pages: what was written, and what a process touches by itself
 OURS = ("ours",)
 
 ROWS = [
@@ -471,6 +495,8 @@ ROWS = [
 	  for tracker in TRACKERS for action in ACTIONS],
 	*[Row(f"tracking-{tracker}-{name}", "tracked", arguments=("replace",), run=between(tracker, loss), modes=OURS)
 	  for tracker in TRACKERS for name, loss in LOSSES.items()],
+	*[Row(f"tracking-{tracker}-asleep", "sleeper", run=asleep(tracker), modes=OURS) for tracker in TRACKERS],
+	Row("tracking-written-asleep-pre-dump", "sleeper", run=asleep("written", track_by_pre_dump), modes=OURS),
 	*[Row(f"tracking-{tracker}-pid-reused", "tracked", arguments=("replace",), run=pid_reused(tracker), modes=OURS)
 	  for tracker in TRACKERS],
 	*[Row(f"tracking-{tracker}-overlapping", "tracked", run=overlapping(tracker), modes=OURS) for tracker in TRACKERS],

@@ -1,0 +1,73 @@
+/*
+ * file_pages.c - what the parent snapshot has of a task's own pages in private mappings of files, to be compared with.
+ *
+ * Where pages are noted by write protection, those of files are not (written.c): nobody can say of them that they are as they were. They
+ * are few, the data of programs and libraries that was relocated or written to, and nearly always the same. So they are
+ * compared, by their hashes. The parent's are read before the freeze. What has more pages than that is worth is saved.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "kernel/proc.h"
+#include "memory/content.h"
+#include "memory/pagemap.h"
+
+/* Pages. To compare 16 MiB while a process is frozen takes some 5 ms: as much as to save them. */
+#define MOST_OF_TASK 4096
+
+static int read_names(struct page_runs *pages, struct page_chain *chain, pid_t pid)
+{
+	struct pagemap pagemap = { 0 };
+	int result = pagemap_read(&pagemap, page_chain_store(chain, 0), IMAGE_PAGEMAP, pid);
+
+	for (size_t i = 0; !result && i < pagemap.count; i++)
+		page_runs_add_range(pages, pagemap.entries[i].start,
+				    pagemap.entries[i].start + pagemap.entries[i].count * PAGE_SIZE);
+	pagemap_free(&pagemap);
+	return result;
+}
+
+/* The process runs: what it maps next is not compared, and so is saved. */
+static void choose_mappings(struct page_runs *chosen, const struct page_runs *theirs, const struct vmas *vmas)
+{
+	uint64_t total = 0;
+
+	for (size_t i = 0; i < vmas->count; i++) {
+		const struct vma *vma = &vmas->items[i];
+		uint64_t pages;
+
+		if (!vma->inode || vma->flags & MAP_SHARED)
+			continue;
+		pages = page_runs_within(theirs, vma->start, vma->end);
+		if (!pages || pages > FILE_PAGES_MOST || total + pages > MOST_OF_TASK)
+			continue;
+		total += pages;
+		page_runs_add_range(chosen, vma->start, vma->end);
+	}
+}
+
+int file_pages_open(struct content *content, struct page_chain *chain, pid_t pid, uint64_t seed)
+{
+	struct page_runs theirs = { 0 }, chosen = { 0 };
+	autoclose int proc = proc_open(pid);
+	struct vmas vmas = { 0 };
+	int result = 0;
+
+	if (proc < 0)
+		return -ENOENT;
+	if (proc_read_maps(proc, &vmas)) {
+		failure_clear(); /* it has ended */
+		result = -ENOENT;
+	}
+	result = result ?: read_names(&theirs, chain, pid);
+	if (!result)
+		choose_mappings(&chosen, &theirs, &vmas);
+	if (!result && !chosen.count)
+		result = -ENOENT;
+	result = result ?: content_open(content, chain, IMAGE_PAGEMAP, pid, seed, &chosen);
+	vmas_free(&vmas);
+	page_runs_free(&theirs);
+	page_runs_free(&chosen);
+	return result;
+}
