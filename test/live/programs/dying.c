@@ -115,6 +115,13 @@ static void hold_in_child(void)
 
 static pid_t child;
 
+/* The word of the futex is the first of a mutex in the C libraries of Linux; it says that somebody waits. */
+static void wait_for_waiter(pthread_mutex_t *mutex)
+{
+	while (!(*(atomic_uint *)mutex & FUTEX_WAITERS))
+		live_sleep(0.001);
+}
+
 static void begin_mutexes(int protocol)
 {
 	make_mutex(&shared->by_thread, protocol);
@@ -125,7 +132,8 @@ static void begin_mutexes(int protocol)
 	wait_until(&begun, 1);
 	run(await, &shared->by_thread);
 	run(await, &shared->by_child);
-	live_sleep(0.05); /* now they wait, and the futexes say so */
+	wait_for_waiter(&shared->by_thread);
+	wait_for_waiter(&shared->by_child);
 }
 
 static void begin_mutex(void)
