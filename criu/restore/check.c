@@ -36,7 +36,6 @@ static int check_pid(pid_t pid)
 		autoclose int proc = proc_open(pid);
 		struct proc_status status;
 		struct proc_stat stat;
-
 		int result;
 
 		if (proc < 0)
@@ -49,6 +48,9 @@ static int check_pid(pid_t pid)
 		if (result)
 			return fail_in(result, "pid %d", pid);
 		proc_status_free(&status);
+		/* Collected between the two: the kernel tells 0 of a process that has no pid any more. */
+		if (!status.group_leader)
+			return 0;
 		if (status.group_leader != pid)
 			return fail(0, "pid %d is taken by a thread of process %d (%s)", pid,
 				    status.group_leader, stat.comm);
