@@ -63,7 +63,7 @@ def leave_running(cell, dumper, restorer):
 	cell.dump(dumper, images, ["-R"])
 	cell.check_running()
 	cell.pause()
-	cell.finish()
+	finish_whole(cell)
 	if not cell.row.changes_files:  # else the files are no longer those of the dump: nothing to restore over
 		restore_again(cell, restorer, images)
 
@@ -111,10 +111,17 @@ def leave_stopped(cell, dumper, restorer):
 		save_files(cell)
 	go_on(cell)
 	cell.pause()
-	cell.finish()
+	finish_whole(cell)
 	if cell.row.changes_files:
 		put_back_files(cell)
 	restore_again(cell, restorer, images)
+
+
+def finish_whole(cell):
+	"""No process of it is left, whose pid a restore would need: some end after the root."""
+	pids = system.tree(cell.root)
+	cell.finish()
+	cell.wait_gone(pids)
 
 
 def go_on(cell):
