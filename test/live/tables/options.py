@@ -42,11 +42,13 @@ def sibling(cell, dumper, restorer):
 
 
 def start_criu(cell, restorer, images, options):
-	command = [restorer.path, "restore", "-D", images, "-o", "restore.log", *options]
+	pidfile = cell.path("restored.pid")  # written when it is traced, right before it runs: what is not traced then, runs
+	command = [restorer.path, "restore", "-D", images, "-o", "restore.log", "--pidfile", pidfile, *options]
 	with open(os.devnull) as nothing, open(cell.path("output"), "a") as output:
 		process = subprocess.Popen(command, stdin=nothing, stdout=output, stderr=output)
 	def running():
-		return system.thread_state(cell.root, cell.root) in "SR" and system.status(cell.root).get("TracerPid") == "0"
+		return (os.path.exists(pidfile) and system.thread_state(cell.root, cell.root) in "SR"
+			and system.status(cell.root).get("TracerPid") == "0")
 	if not system.wait_until(running, 5):
 		raise Failure("the process was not restored: " + system.read_tail(os.path.join(images, "restore.log"), 500))
 	return process
