@@ -2,9 +2,14 @@
  * interrupt.c - notes signals that ask criu to end. See interrupt.h.
  */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/time.h"
+
+#define ONE_AND_THE_SAME \
+	300000000UL /* ns: timeout(1) sends its signal to us, and then to our process group */
 
 static const struct {
 	int number;
@@ -13,6 +18,7 @@ static const struct {
 
 static struct sigaction before[array_size(signals)];
 static volatile sig_atomic_t noted; /* the signal; 0: none */
+static atomic_ullong noted_at;	    /* CLOCK_MONOTONIC, ns */
 
 static void end_by(int number)
 {
@@ -27,7 +33,11 @@ static void end_by(int number)
 
 static void note(int number)
 {
-	if (noted)
+	uint64_t now = monotonic_time();
+
+	if (!noted)
+		noted_at = now;
+	else if (now - noted_at > ONE_AND_THE_SAME)
 		end_by(number);
 	noted = number;
 }

@@ -1,6 +1,6 @@
 /*
  * interrupt.h - SIGINT, SIGTERM and SIGHUP end a dump or restore in good order: it fails at its next step or piece of work, everything is
- * undone as after any failure, and criu ends by that signal. A second signal ends criu at once.
+ * undone as after any failure, and criu ends by that signal. A second signal, some time later, ends criu at once.
  *
  * A signal that was ignored when criu was started (nohup) stays ignored.
  */

@@ -143,9 +143,14 @@ static int remove_whole(int directory, const char *name)
 
 int replace_begin(int directory)
 {
+	int fd;
+
 	if (mkdirat(directory, INCOMING, 0700) < 0)
 		return -errno;
-	return open_below(directory, INCOMING);
+	fd = open_below(directory, INCOMING);
+	if (fd < 0)
+		unlinkat(directory, INCOMING, AT_REMOVEDIR);
+	return fd;
 }
 
 static int keep_aside(int directory)
@@ -189,12 +194,13 @@ int replace_undo(int directory)
 
 bool replace_is_pending(int directory)
 {
-	static const char *const names[] = { INCOMING, COMPLETE, MOVING, LEAVING, PREVIOUS };
+	return exists(directory, INCOMING) || exists(directory, PREVIOUS) || replace_hides_dump(directory);
+}
 
-	for (size_t i = 0; i < array_size(names); i++)
-		if (exists(directory, names[i]))
-			return true;
-	return false;
+bool replace_hides_dump(int directory)
+{
+	return exists(directory, COMPLETE) || exists(directory, MOVING) || exists(directory, LEAVING) ||
+	       (exists(directory, PREVIOUS) && !exists(directory, INVENTORY_NAME));
 }
 
 /* Which dump it is to be, if there is a choice: its images are the only ones of the directory afterwards. */

@@ -167,6 +167,10 @@ static int begin_staging(struct image_store *store)
 	if (staging < 0)
 		return fail(-staging, "cannot make a place for the new images in %s", store->name);
 	log_info("%s holds an older dump, which stays until the new one is complete", store->name);
+	/* But what it noted of the memory is of no use any more: its keeper is to end (keeper.h), or the new one could note nothing. */
+	if (unlinkat(store->directory, image_types[IMAGE_TRACKING].pattern, 0) < 0 && errno != ENOENT)
+		log_warning("%s: the notes of the older dump cannot be removed: %s", store->name,
+			    strerror(errno));
 	store->staging = staging;
 	return 0;
 }

@@ -74,5 +74,7 @@ int replace_commit(
 int replace_undo(int directory); /* whatever has been done, the older dump is there again, and nothing else */
 int replace_finish(int directory);	/* whatever a crash has left: one dump is there, and nothing else */
 bool replace_is_pending(int directory); /* is there anything for replace_finish()? Needs no lock */
+bool replace_hides_dump(
+	int directory); /* … without which the dump would not be found? Else what is left is only in the way of a writer */
 
 #endif

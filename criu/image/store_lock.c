@@ -68,6 +68,8 @@ static int is_in_use(const struct image_store *store, enum image_use use)
 
 static int lock(struct image_store *store, enum image_use use)
 {
+	/* To change a lock, the kernel gives the old one back first. */
+	store->is_locked = false;
 	if (flock(store->directory, (use == IMAGES_ARE_WRITTEN ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0) {
 		store->is_locked = true;
 		store->use = use;
@@ -76,10 +78,21 @@ static int lock(struct image_store *store, enum image_use use)
 	if (errno == EWOULDBLOCK)
 		return is_in_use(store, use);
 	/* NFS: EBADF for an exclusive lock, because a directory cannot be opened for writing. */
-	store->is_locked = false;
 	log_warning("the images directory %s cannot be locked (%s): nothing keeps another criu from it",
 		    store->name, strerror(errno));
 	return 0;
+}
+
+/* Without a lock nobody can tell a crash from somebody at work. */
+static int refuse_to_finish(const struct image_store *store)
+{
+	if (replace_hides_dump(store->directory))
+		fail_advice(
+			"keep its hidden subdirectories, which hold the dump: copy all of it to a file system with locks");
+	else
+		fail_advice("if no criu is at work there, remove its hidden subdirectory .incoming");
+	fail(0, "a dump into %s is under way, or was interrupted", store->name);
+	return -EBUSY;
 }
 
 static int finish_replacement(struct image_store *store)
@@ -88,14 +101,19 @@ static int finish_replacement(struct image_store *store)
 
 	if (result)
 		return result;
-	if (!store->is_locked) {
-		fail_advice("if no criu is at work there, remove its hidden subdirectories");
-		return fail(0, "a dump into %s is under way, or was interrupted", store->name);
-	}
+	if (!store->is_locked)
+		return refuse_to_finish(store);
 	log_warning("%s: a dump that replaced an older one was interrupted; it is brought to its end",
 		    store->name);
 	result = replace_finish(store->directory);
 	return result ? fail(-result, "cannot bring an interrupted dump in %s to its end", store->name) : 0;
+}
+
+/* What is only in the way of a writer is none of a reader's business: it may not be able to write there. */
+static bool has_to_finish(const struct image_store *store, enum image_use use)
+{
+	return use == IMAGES_ARE_WRITTEN ? replace_is_pending(store->directory) :
+					   replace_hides_dump(store->directory);
 }
 
 int image_store_lock(struct image_store *store, enum image_use use)
@@ -106,8 +124,10 @@ int image_store_lock(struct image_store *store, enum image_use use)
 	if (store->directory < 0 ||
 	    (store->is_locked && (store->use == use || store->use == IMAGES_ARE_WRITTEN)))
 		return 0;
-	result = replace_is_pending(store->directory) ? finish_replacement(store) : 0;
-	return result ?: lock(store, use);
+	result = lock(store, use);
+	if (result || !has_to_finish(store, use))
+		return result;
+	return finish_replacement(store) ?: lock(store, use);
 }
 
 void image_store_unlock(struct image_store *store)

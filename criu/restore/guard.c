@@ -24,6 +24,7 @@ static does_not_return void watch(int life, int root)
 	prctl(PR_SET_NAME, "criu-guard");
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
 	while (read(life, &nothing, 1) < 0 && errno == EINTR)
 		;
 	syscall(SYS_pidfd_send_signal, root, SIGKILL, NULL, 0);

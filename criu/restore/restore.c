@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "base/descriptors.h"
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -275,6 +276,8 @@ static int finish(struct restore *restore)
 		return become_command(restore);
 	if (options->restore_sibling)
 		return 0;
+	/* A signal that came when nothing could be undone any more. */
+	interrupt_die();
 	if (!options->restore_detached)
 		return wait_for_root(restore);
 	leave_session(restore);

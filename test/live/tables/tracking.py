@@ -310,6 +310,31 @@ def overlapping(tracker):
 	return course
 
 
+def begun_anew(tracker):
+	"""A chain is begun anew in the same directory: what was noted for the older snapshot ends, and the new one notes."""
+	def course(cell, dumper, restorer):
+		cell.start()
+		cell.wait_ready()
+		track(cell, dumper, "images1", tracker)
+		for _ in range(2):
+			cell.pause()
+			run = cell.dump(dumper, cell.path("images1"), ["-R", f"--track-mem={tracker}"])
+			if "will have to compare" in run.log:
+				raise Failure("the new snapshot notes nothing: " + run.describe())
+		def keepers():
+			cell.reap()
+			return [pid for pid in system.descendants(os.getpid()) if system.status(pid).get("Name") == "criu-keeper"]
+		if not system.wait_until(lambda: len(keepers()) == (tracker == "written"), 2):
+			raise Failure(f"keepers {keepers()} are there")
+		act(cell)
+		images = cell.new_images("images3")
+		cell.dump(dumper, images, [f"--track-mem={tracker}", *PREVIOUS])
+		if saved(images) > 2 * WRITTEN:
+			raise Failure(f"{saved(images)} pages were saved, and {WRITTEN} written")
+		restored(cell, restorer, images)
+	return course
+
+
 def exec_again(tracker):
 	"""After exec all of the memory is new; from the next snapshot on it is tracked again."""
 	def course(cell, dumper, restorer):
@@ -500,6 +525,7 @@ ROWS = [
 	*[Row(f"tracking-{tracker}-pid-reused", "tracked", arguments=("replace",), run=pid_reused(tracker), modes=OURS)
 	  for tracker in TRACKERS],
 	*[Row(f"tracking-{tracker}-overlapping", "tracked", run=overlapping(tracker), modes=OURS) for tracker in TRACKERS],
+	*[Row(f"tracking-{tracker}-begun-anew", "tracked", run=begun_anew(tracker), modes=OURS) for tracker in TRACKERS],
 	*[Row(f"tracking-{tracker}-exec-again", "tracked", arguments=("exec",), run=exec_again(tracker), modes=OURS)
 	  for tracker in TRACKERS],
 	*[Row(f"tracking-mixed-{program}", program, run=mixed, modes=("ours-to-peer", "peer-to-ours"))
