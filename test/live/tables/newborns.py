@@ -12,6 +12,7 @@ from harness.cell import Failure
 from harness.row import Row
 
 SOON = 3  # seconds for criu to end after a death
+WHOLE = 60  # seconds for criu to end when nobody was killed
 
 
 def threads_of(pids):
@@ -48,7 +49,7 @@ def one_round(cell, restorer, images, delay, chance):
 		killed = kill_someone(process.pid, chance)
 		process.send_signal(signal.SIGCONT)
 		try:
-			code = process.wait(SOON * system.patience)
+			code = process.wait((SOON if killed else WHOLE) * system.patience)
 		except subprocess.TimeoutExpired:
 			process.kill()
 			process.wait()
