@@ -299,7 +299,8 @@ def moved(cell, dumper, restorer):
 			images = cell.new_images(f"images{number}")
 			cell.dump(dumper, images, at_dump)
 			if "nowhere" in str(at_restore):  # in other hierarchies the tree was, and stays, in the root
-				expect_refusal(cell, restorer, images, "nowhere (", at_restore)
+				if len(system.read_text("/proc/self/cgroup").splitlines()) > 1:
+					expect_refusal(cell, restorer, images, "nowhere (", at_restore)
 				at_restore = at_restore[1:]
 			cell.restore(restorer, images, at_restore)
 			found = [where(pid)[name] for pid in system.tree(cell.root)]
