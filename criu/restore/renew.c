@@ -152,6 +152,8 @@ void space_renew(struct task *task)
 
 	if (!task->newborn->generation || task->newborn->generation % GENERATIONS || IS_WATCHED)
 		return;
+	if (list_is_empty(&task->children)) /* all of a wide generation would hold their copies at once */
+		return;
 	pieces = allocate(sizeof(*pieces));
 	if (!find_pieces(pieces, task->parent))
 		pieces_drop(pieces);
