@@ -213,16 +213,21 @@ def lost(closes_all):
 	return run
 
 
+def start_leader(cell, terminal):
+	"""The program leads a session whose terminal this is."""
+	pid = os.fork()
+	if pid == 0:
+		terminal.become_leader()
+		os.execv(cell.program(), [cell.program(), cell.directory, *cell.row.arguments])
+	cell.root = pid
+	wait_ready(cell)
+
+
 def lost_leader(cell, dumper, restorer):
 	"""It leads its session, whose terminal goes; it is restored without one."""
 	first = Terminal(cell, 33, 111)
 	try:
-		pid = os.fork()
-		if pid == 0:
-			first.become_leader()
-			os.execv(cell.program(), [cell.program(), cell.directory, *cell.row.arguments])
-		cell.root = pid
-		wait_ready(cell)
+		start_leader(cell, first)
 		images = cell.new_images()
 		cell.dump(dumper, images, ["-j"])
 		restore_without_terminal(cell, restorer, images)
@@ -293,12 +298,7 @@ def leader(cell, dumper, restorer):
 	"""The job leads the session itself; criu is given a new terminal, which controls nobody yet."""
 	first, second = Terminal(cell, 33, 111), Terminal(cell, 20, 40)
 	try:
-		pid = os.fork()
-		if pid == 0:
-			first.become_leader()
-			os.execv(cell.program(), [cell.program(), cell.directory, *cell.row.arguments])
-		cell.root = pid
-		wait_ready(cell)
+		start_leader(cell, first)
 		first.converse(b"one\n", b"1 one\r\n")
 		images = cell.new_images()
 		cell.dump(dumper, images, ["-j"])
