@@ -40,6 +40,7 @@ void dump_foresee_room(struct dump *dump)
 {
 	autofree char *lack = files_lack_room(&dump->snapshot,
 					      dump->own_descriptors + count_directories(dump));
+	struct mapping_room room;
 	const struct task *task;
 
 	if (lack) {
@@ -47,14 +48,15 @@ void dump_foresee_room(struct dump *dump)
 		fail_advice(
 			"a higher hard limit of open files for criu (ulimit -Hn), CAP_SYS_RESOURCE, or --leave-running");
 	}
+	mapping_room_measure(&room);
 	for_each_task(task, &dump->snapshot)
 	{
-		autofree char *too_many = mappings_lack_room(task);
+		autofree char *too_many = mappings_lack_room(&room, task);
 
 		if (!too_many)
 			continue;
 		tell(dump, too_many);
-		fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(task));
+		fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(&room, task));
 	}
 }
 
@@ -63,9 +65,7 @@ static int check_parts(const struct task *task)
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task->thread_count; i++)
-		for (size_t part = 0; !result && part < task_part_count; part++)
-			if (task_parts[part]->check)
-				result = task_parts[part]->check(task, i);
+		result = task_parts_check(task, i);
 	return result;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "memory/mapping_room.h"
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/io.h"
@@ -33,23 +34,29 @@ static size_t count_theirs(const struct task *task)
 	return count;
 }
 
-size_t mappings_needed(const struct task *task)
-{
-	return count_theirs(task) + count_ours() + PASSING;
-}
-
-char *mappings_lack_room(const struct task *task)
+void mapping_room_measure(struct mapping_room *room)
 {
 	autofree char *text = NULL;
-	size_t needed = mappings_needed(task), most;
 
-	if (read_text_at(AT_FDCWD, "/proc/sys/vm/max_map_count", &text) < 0)
-		return NULL;
-	most = strtoull(text, NULL, 10);
-	if (needed <= most)
+	room->ours = count_ours();
+	room->most = read_text_at(AT_FDCWD, "/proc/sys/vm/max_map_count", &text) < 0 ?
+			     SIZE_MAX :
+			     strtoull(text, NULL, 10);
+}
+
+size_t mappings_needed(const struct mapping_room *room, const struct task *task)
+{
+	return count_theirs(task) + room->ours + PASSING;
+}
+
+char *mappings_lack_room(const struct mapping_room *room, const struct task *task)
+{
+	size_t needed = mappings_needed(room, task);
+
+	if (needed <= room->most)
 		return NULL;
 	return format_text(
 		"process %d (%s) has %zu mappings: while it is restored there are %zu, and this kernel gives a process %zu "
 		"(vm.max_map_count)",
-		task->pid, task->name, count_theirs(task), needed, most);
+		task->pid, task->name, count_theirs(task), needed, room->most);
 }

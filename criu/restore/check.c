@@ -319,9 +319,7 @@ static int check_task(const struct snapshot *snapshot, const struct task *task)
 
 		result = arch_load_registers(task->cores[i], &context);
 		trace_free_context(&context);
-		for (size_t part = 0; !result && part < task_part_count; part++)
-			if (task_parts[part]->check)
-				result = task_parts[part]->check(task, i);
+		result = result ?: task_parts_check(task, i);
 	}
 	return result				    ?:
 		       check_layout(snapshot, task) ?:
@@ -425,18 +423,20 @@ static int check_lost_tables(const struct snapshot *snapshot)
 static int check_room(struct restore *restore)
 {
 	autofree char *lack = files_lack_room(&restore->snapshot, descriptors_count());
+	struct mapping_room room;
 	const struct task *task;
 
 	if (lack) {
 		fail_advice("a higher hard limit of open files (ulimit -Hn), or CAP_SYS_RESOURCE");
 		return fail(0, "%s", lack);
 	}
+	mapping_room_measure(&room);
 	for_each_task(task, &restore->snapshot)
 	{
-		autofree char *too_many = mappings_lack_room(task);
+		autofree char *too_many = mappings_lack_room(&room, task);
 
 		if (too_many) {
-			fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(task));
+			fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(&room, task));
 			return fail(0, "%s", too_many);
 		}
 	}

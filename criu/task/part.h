@@ -35,6 +35,8 @@ struct task_part {
 
 extern const struct task_part *const task_parts[];
 extern const size_t task_part_count;
+/* Can a thread be restored here, as far as the parts know? The failure is recorded. */
+int task_parts_check(const struct task *task, size_t thread);
 
 extern const struct task_part part_memory_layout, part_process, part_identity, part_scheduling, part_signals,
 	part_posix_timers, part_limits, part_credentials, part_pending_signals, part_timers, part_memory_keys,

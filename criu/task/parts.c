@@ -21,3 +21,13 @@ const struct task_part *const task_parts[] = {
 };
 
 const size_t task_part_count = array_size(task_parts);
+
+int task_parts_check(const struct task *task, size_t thread)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < task_part_count; i++)
+		if (task_parts[i]->check)
+			result = task_parts[i]->check(task, thread);
+	return result;
+}
