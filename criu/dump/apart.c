@@ -190,14 +190,17 @@ static void look_at_all(void *context)
 /* Of criu itself, which is in the same namespaces with all that it forks: for its children as for itself. */
 static int read_our_links(struct apart_look *look)
 {
+	autoclose int self = proc_open(getpid());
+
+	if (self < 0)
+		return fail(-self, "cannot open /proc/self");
 	for (size_t i = 0; i < array_size(links); i++) {
-		autoclose int self = proc_open(getpid());
 		size_t own = strcspn(links[i].link, "_");
 		char name[32];
 		int result;
 
 		snprintf(name, sizeof(name), "%.*s", (int)own, links[i].link);
-		result = self < 0 ? self : read_link(self, "", name, look->ours[i]);
+		result = read_link(self, "", name, look->ours[i]);
 		if (result)
 			return fail(-result, "cannot read /proc/self/ns/%s", name);
 	}

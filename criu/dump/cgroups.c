@@ -146,7 +146,7 @@ static int check_frozen(const struct dump *dump)
 			fail_advice("thaw it");
 			result = fail(0, "process %d is in cgroup %s (%s), which is frozen",
 				      dump->options->tree, places.items[i].path,
-				      *places.items[i].hierarchy ? places.items[i].hierarchy : "version 2");
+				      cgroup_title(places.items[i].hierarchy));
 		}
 	cgroup_places_free(&places);
 	return result;

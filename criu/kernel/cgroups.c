@@ -92,6 +92,11 @@ bool cgroup_is_related(const char *hierarchy, const char *other)
 	}
 }
 
+const char *cgroup_title(const char *hierarchy)
+{
+	return *hierarchy ? hierarchy : "version 2";
+}
+
 bool cgroup_path_is_sound(const char *path)
 {
 	if (*path != '/')

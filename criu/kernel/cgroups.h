@@ -32,6 +32,9 @@ bool cgroup_has_controller(const char *hierarchy, const char *controller, size_t
 /* Have both names a controller in common? Other machines may have other controllers side by side. */
 bool cgroup_is_related(const char *hierarchy, const char *other);
 
+/* The name of a hierarchy, for people. */
+const char *cgroup_title(const char *hierarchy);
+
 /* A mount of all of a hierarchy. */
 struct cgroup_mount {
 	char *point;

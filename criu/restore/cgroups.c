@@ -288,11 +288,6 @@ void restore_close_cgroups(struct restore *restore)
 
 /* ---- before any task exists ---- */
 
-static const char *title_of(const struct hierarchy *hierarchy)
-{
-	return *hierarchy->name ? hierarchy->name : "version 2";
-}
-
 static int check_path(const struct hierarchy *hierarchy, const char *path)
 {
 	autoclose int directory = cgroup_open(hierarchy->root, path), procs = -1;
@@ -301,15 +296,16 @@ static int check_path(const struct hierarchy *hierarchy, const char *path)
 		fail_advice(
 			"make it with its limits first; or --manage-cgroups=ignore, to restore the processes in the "
 			"cgroups that criu is in");
-		return fail(0, "cgroup %s (%s) does not exist", path, title_of(hierarchy));
+		return fail(0, "cgroup %s (%s) does not exist", path, cgroup_title(hierarchy->name));
 	}
 	if (cgroup_is_frozen(hierarchy->root, hierarchy->name, path)) {
 		fail_advice("thaw it: the processes would stand still as soon as they come into it");
-		return fail(0, "cgroup %s (%s) is frozen", path, title_of(hierarchy));
+		return fail(0, "cgroup %s (%s) is frozen", path, cgroup_title(hierarchy->name));
 	}
 	procs = directory < 0 ? directory : cgroup_open_file(hierarchy->root, path, "cgroup.procs", O_WRONLY);
 	if (procs < 0)
-		return fail(-procs, "processes cannot be moved to cgroup %s (%s)", path, title_of(hierarchy));
+		return fail(-procs, "processes cannot be moved to cgroup %s (%s)", path,
+			    cgroup_title(hierarchy->name));
 	return 0;
 }
 
@@ -345,7 +341,7 @@ static int explain(int error, const char *what, pid_t id, const struct hierarchy
 	else if (error == EBUSY)
 		fail_advice(
 			"the cgroup passes controllers on (cgroup.subtree_control), so no process can be in it");
-	return fail(error, "cannot %s %d in cgroup %s (%s)", what, id, path, title_of(hierarchy));
+	return fail(error, "cannot %s %d in cgroup %s (%s)", what, id, path, cgroup_title(hierarchy->name));
 }
 
 /* Version 2, in whoever bears the task. */
