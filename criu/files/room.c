@@ -64,11 +64,9 @@ static size_t count_open(const struct snapshot *snapshot)
 
 static size_t count_table(const struct task *task)
 {
-	const struct descriptor *last = &task->descriptors[task->descriptor_count - 1];
+	size_t count = task->descriptor_count;
 
-	if (!task->descriptor_count)
-		return 0;
-	return max(task->descriptor_count + KEPT, (size_t)last->fd + 1);
+	return count ? max(count + KEPT, (size_t)task->descriptors[count - 1].fd + 1) : 0;
 }
 
 char *files_lack_room(struct snapshot *snapshot, size_t ours)

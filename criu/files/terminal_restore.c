@@ -457,6 +457,12 @@ int terminal_open(struct snapshot *snapshot, struct file *file)
 
 /* ---- sessions ---- */
 
+/* NULL, too, for a task that leads no session. */
+static const TtyInfoEntry *terminal_of_leader(const struct snapshot *snapshot, const struct task *task)
+{
+	return task->session == task->pid ? terminal_of_session(snapshot, task->pid) : NULL;
+}
+
 static int open_slave(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
 	const struct pair *pair = known_pair(snapshot, info->pty->index);
@@ -490,8 +496,7 @@ static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 
 int terminal_take_control(struct snapshot *snapshot, const struct task *task)
 {
-	const TtyInfoEntry *info = task->session == task->pid ? terminal_of_session(snapshot, task->pid) :
-								NULL;
+	const TtyInfoEntry *info = terminal_of_leader(snapshot, task);
 	autoclose int fd = info ? open_slave(snapshot, info) : -1;
 
 	if (!info || fd < 0)
@@ -508,8 +513,7 @@ int terminal_take_control(struct snapshot *snapshot, const struct task *task)
 
 int terminal_settle(struct snapshot *snapshot, struct task *task)
 {
-	const TtyInfoEntry *info = task->session == task->pid ? terminal_of_session(snapshot, task->pid) :
-								NULL;
+	const TtyInfoEntry *info = terminal_of_leader(snapshot, task);
 	autoclose int fd = -1;
 	pid_t group = info ? info->pgrp : 0;
 
