@@ -51,7 +51,13 @@ int trace_seize(struct traced_thread *thread, pid_t tid,
 		bool suspend_seccomp); /* PTRACE_SEIZE + INTERRUPT; does not wait */
 /* For a task that must die with us long before it is to be stopped: PTRACE_SEIZE with PTRACE_O_EXITKILL, and no more. */
 int trace_guard(struct traced_thread *thread, pid_t tid);
-int trace_interrupt(struct traced_thread *thread);		 /* what trace_seize() would have done then */
+int trace_interrupt(struct traced_thread *thread); /* what trace_seize() would have done then */
+/*
+ * Threads that run while they are traced stop when somebody sends them a signal. Lets all such threads of ours go on: the signal is
+ * delivered, and a group stop lasts until SIGCONT. Whoever waits for something that they do has to call it now and then: best when
+ * SIGCHLD comes, which tells of each stop.
+ */
+void trace_pass_signals(void);
 int trace_wait(struct traced_thread *thread, uint64_t deadline); /* … until it is parked; reads `context` */
 int trace_get_context(const struct traced_thread *thread, struct thread_context *context);
 int trace_set_context(const struct traced_thread *thread, const struct thread_context *context);

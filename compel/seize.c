@@ -216,6 +216,20 @@ int trace_guard(struct traced_thread *thread, pid_t tid)
 	return 0;
 }
 
+/* Children that we do not trace are among those that are found: nothing is done to them. */
+void trace_pass_signals(void)
+{
+	siginfo_t info = {};
+
+	while (waitid(P_ALL, 0, &info, WSTOPPED | WNOHANG | __WALL) == 0 && info.si_pid) {
+		int status = info.si_status << 8 | 0x7f;
+		bool is_group_stop = is_event_stop(status) && WSTOPSIG(status) != SIGTRAP;
+
+		ptrace(is_group_stop ? PTRACE_LISTEN : PTRACE_CONT, info.si_pid, 0, signal_of(status));
+		info.si_pid = 0;
+	}
+}
+
 int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers)
 {
 	struct iovec piece = { registers, sizeof(*registers) };

@@ -98,13 +98,20 @@ static bool has_died(const struct life *life, pid_t pid)
 	       !__atomic_load_n(&life->is_registered, __ATOMIC_ACQUIRE) && is_gone(pid);
 }
 
-/* While we trace it, a process is ours to wait for. It is left for whoever collects it. */
+/*
+ * While we trace it, a process is ours to wait for. It is left for whoever collects it. The kernel tells who traces of stops, too, asked
+ * for or not: trace_pass_signals() is about those.
+ */
 static bool has_died_traced(const struct task *task)
 {
 	siginfo_t info = { 0 };
 
-	return task->victim &&
-	       (waitid(P_PID, task->pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 || info.si_pid);
+	if (!task->victim)
+		return false;
+	if (waitid(P_PID, task->pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
+		return true;
+	return info.si_pid &&
+	       (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED);
 }
 
 int lives_check(const struct restore *restore)

@@ -20,6 +20,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "base/time.h"
+#include "compel.h"
 #include "kernel/proc.h"
 #include "memory/huge.h"
 #include "restore/lives.h"
@@ -108,6 +109,22 @@ static void show_progress(const struct restore *restore)
 			total << PAGE_SHIFT);
 }
 
+/* Somebody has sent a signal to a task that we trace: it stands still until we have seen to it (SIGCHLD tells of that). */
+static volatile sig_atomic_t has_stopped_tasks;
+
+static void note_stopped_task(int signal unused)
+{
+	has_stopped_tasks = 1;
+}
+
+static void pass_signals(void)
+{
+	if (!has_stopped_tasks)
+		return;
+	has_stopped_tasks = 0;
+	trace_pass_signals();
+}
+
 /* Many may arrive in the meantime: what looks at all of them is done by the clock. */
 static int board_wait_for(struct restore *restore, size_t count)
 {
@@ -125,6 +142,7 @@ static int board_wait_for(struct restore *restore, size_t count)
 			return 0;
 		if (interrupt_check())
 			return -EINTR;
+		pass_signals();
 		if (now >= look_at) {
 			show_progress(restore);
 			if (lives_check(restore))
@@ -380,10 +398,16 @@ int restore_settle(void *context)
 
 int restore_rebuild(void *context)
 {
+	const struct sigaction noting = { .sa_handler = note_stopped_task, .sa_flags = SA_RESTART };
 	struct restore *restore = context;
+	int result;
 
+	sigaction(SIGCHLD, &noting, NULL);
+	has_stopped_tasks = 1; /* perhaps: they have been traced for a while */
 	board_open_stage(restore->board, STAGE_LEAVE);
-	return board_wait_for(restore, restore->snapshot.thread_count);
+	result = board_wait_for(restore, restore->snapshot.thread_count);
+	signal(SIGCHLD, SIG_DFL);
+	return result;
 }
 
 /* ---- undo ---- */

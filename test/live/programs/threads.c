@@ -218,6 +218,7 @@ int main(int argc, char **argv)
 
 	live_begin(argc, argv);
 	count = atoi(argv[2]);
+	live_check(count <= MOST, "at most %d threads", MOST);
 	plain = argc > 3 && strcmp(argv[3], "plain") == 0;
 	each = argc > 3 && !plain;
 	for (int i = 0; i < count; i++) {

@@ -1,10 +1,16 @@
-"""newborns.py - somebody kills a newborn while criu restores: found soon, told by name, and nothing is left behind."""
+"""newborns.py - what others do to the processes while criu restores them.
 
+Somebody kills one: found soon, told by name, and nothing is left behind. Somebody stops them and lets them go on, as a shell or a
+manager does: the restore takes longer, and succeeds.
+"""
+
+import glob
 import os
 import random
 import re
 import signal
 import subprocess
+import threading
 import time
 
 from harness import system
@@ -104,6 +110,64 @@ def kill_newborns(cell, dumper, restorer):
 	cell.finish()
 
 
+def below(pid):
+	"""All tasks below a process; soon, unlike a look at all of /proc."""
+	children = [int(child) for child in system.read_text(f"/proc/{pid}/task/{pid}/children").split()]
+	return children + [task for child in children for task in below(child)]
+
+
+def newborns_of_our_child():
+	"""Whom criu is restoring; neither criu nor, when it is done, the root, which it leaves to us."""
+	ours = [int(pid) for path in glob.glob("/proc/self/task/*/children") for pid in system.read_text(path).split()]
+	return [pid for child in ours for pid in below(child)]
+
+
+def send(pids, number):
+	for pid in pids:
+		try:
+			os.kill(pid, number)
+		except ProcessLookupError:
+			pass
+
+
+def pester(is_done, sent):
+	while not is_done.is_set():
+		pids = newborns_of_our_child()
+		for number in (signal.SIGCONT, signal.SIGCHLD, signal.SIGSTOP):
+			send(pids, number)
+			time.sleep(0.001)
+		send(pids, signal.SIGCONT)
+		sent.append(len(pids))
+
+
+def restore_pestered(cell, restorer, images):
+	"""How many newborns were met."""
+	is_done, sent = threading.Event(), [0]
+	thread = threading.Thread(target=pester, args=(is_done, sent))
+	thread.start()
+	try:
+		cell.restore(restorer, images)
+	finally:
+		is_done.set()
+		thread.join()
+	return max(sent)
+
+
+def signal_newborns(cell, dumper, restorer):
+	cell.start()
+	cell.wait_ready()
+	images = cell.new_images()
+	met = 0
+	for _ in range(10):
+		cell.dump(dumper, images)
+		met += restore_pestered(cell, restorer, images) > 0
+		if met == 3:
+			break
+	else:
+		raise Failure(f"{met} of 10 restores were met while they were going on")
+	cell.finish()
+
+
 def row(name, program, *arguments, **more):
 	return Row(f"newborns-killed-{name}", program, arguments=arguments, run=kill_newborns, modes=("ours",), timeout=600, **more)
 
@@ -114,4 +178,7 @@ ROWS = [
 	row("sibling", "tree", restore_options=("--restore-sibling",)),
 	row("threads", "threads", "16"),
 	row("many", "processes", "200"),
+	Row("newborns-signalled-mappings", "many_areas", arguments=("8000",), run=signal_newborns, modes=("ours",)),
+	Row("newborns-signalled-threads", "threads", arguments=("200",), run=signal_newborns, modes=("ours",)),
+	Row("newborns-signalled-tree", "tree", run=signal_newborns, modes=("ours",)),
 ]
