@@ -368,10 +368,10 @@ void newborn_main(struct restore *restore, struct task *task)
 
 	if (restore->options->log_pid && log_per_process())
 		give_up(restore);
-	space_renew(task);
 	log_debug("process %d (%s) is born", task->pid, task->name);
 	if (cgroups_join(restore, task)) /* first of all: what it uses counts where it is */
 		goto failed;
+	space_renew(task);
 	if (task->state == TASK_DEAD) {
 		if (bear_children(restore, task, true) || become_leader(restore, task) ||
 		    bear_children(restore, task, false) || bear_stand_in(restore, task))

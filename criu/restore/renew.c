@@ -147,12 +147,14 @@ static void pieces_drop(struct pieces *pieces)
 
 void space_renew(struct task *task)
 {
+	const struct newborn *newborn = task->newborn;
 	struct pieces *pieces;
 	char *stack;
 
-	if (!task->newborn->generation || task->newborn->generation % GENERATIONS || IS_WATCHED)
+	if (!newborn->generation || newborn->generation % GENERATIONS || IS_WATCHED)
 		return;
-	if (list_is_empty(&task->children)) /* all of a wide generation would hold their copies at once */
+	/* It is for those who come after: with few of them, a wide generation would hold many copies at once for little. */
+	if (newborn->generations_below < GENERATIONS)
 		return;
 	pieces = allocate(sizeof(*pieces));
 	if (!find_pieces(pieces, task->parent))

@@ -38,15 +38,16 @@ struct vdso {
 /* What a restore knows of a task while it is being made: task->newborn. */
 struct newborn {
 	struct page_stack memory;
-	unsigned generation;	   /* how many ancestors it has in the tree */
-	pid_t initial_session;	   /* the one it has to be born into; 0: any */
-	pid_t stand_in;		   /* group whose dead leader it has to bring forth; 0: none */
-	uint64_t refuge_used;	   /* from refuge_start on: mappings that wait there for their place */
-	struct vdso vdso;	   /* where this kernel has put it in the newborn */
-	uint64_t vdso_park;	   /* where it waits while criu is unmapped */
-	uint64_t vdso_place;	   /* where it goes; 0: nowhere, the task has none */
-	uint64_t old_vdso;	   /* that of another kernel, now ordinary memory; 0: it is this one's */
-	const struct file *mapped; /* the one that was opened last to be mapped; NULL: none */
+	unsigned generation;	    /* how many ancestors it has in the tree */
+	unsigned generations_below; /* 0: it has no children */
+	pid_t initial_session;	    /* the one it has to be born into; 0: any */
+	pid_t stand_in;		    /* group whose dead leader it has to bring forth; 0: none */
+	uint64_t refuge_used;	    /* from refuge_start on: mappings that wait there for their place */
+	struct vdso vdso;	    /* where this kernel has put it in the newborn */
+	uint64_t vdso_park;	    /* where it waits while criu is unmapped */
+	uint64_t vdso_place;	    /* where it goes; 0: nowhere, the task has none */
+	uint64_t old_vdso;	    /* that of another kernel, now ordinary memory; 0: it is this one's */
+	const struct file *mapped;  /* the one that was opened last to be mapped; NULL: none */
 	bool is_mapped_shared;
 	int mapped_fd;
 	struct life *life, *stand_in_life; /* lives.h: shared by all */

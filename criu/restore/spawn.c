@@ -303,6 +303,20 @@ static int be_copied_cheaply(const struct restore *restore)
 	return result;
 }
 
+/* Parents stand before their children. */
+static void count_generations(const struct snapshot *snapshot)
+{
+	struct task *task;
+
+	for_each_task(task, snapshot) if (task->parent)
+		task->newborn->generation = task->parent->newborn->generation + 1;
+	list_for_each_reverse (task, &snapshot->tasks, link)
+		if (task->parent)
+			task->parent->newborn->generations_below =
+				max(task->parent->newborn->generations_below,
+				    task->newborn->generations_below + 1);
+}
+
 int restore_spawn(void *context)
 {
 	struct restore *restore = context;
@@ -318,11 +332,8 @@ int restore_spawn(void *context)
 	result = lives_make(restore) ?: be_copied_cheaply(restore);
 	if (result)
 		return result;
-	for_each_task(task, &restore->snapshot)
-	{
-		stand_ins += task->newborn->stand_in > 0;
-		task->newborn->generation = task->parent ? task->parent->newborn->generation + 1 : 0;
-	}
+	for_each_task(task, &restore->snapshot) stand_ins += task->newborn->stand_in > 0;
+	count_generations(&restore->snapshot);
 	restore->criu = getpid();
 	/* Whoever started us may have ignored it, and with it the zombies of the tree. */
 	signal(SIGCHLD, SIG_DFL);
