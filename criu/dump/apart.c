@@ -19,7 +19,9 @@
 #include "base/memory.h"
 #include "dump/dump.h"
 #include "image/message.h"
+#include "kernel/cpus.h"
 #include "kernel/proc.h"
+#include "task/part.h"
 
 #define WORTH_A_THREAD 100 /* threads to look at; below, to start one of our own takes longer */
 
@@ -63,7 +65,8 @@ struct apart {
 
 struct apart_look {
 	const struct snapshot *snapshot;
-	struct cgroup_sets *cgroups; /* NULL: there are none, or they are ignored */
+	struct cgroup_sets *cgroups; /* NULL: a kernel without */
+	bool ignores_cgroups;	     /* then they tell only of cpusets */
 	uint32_t *sets;		     /* of cgroups: one a thread, in the order of tasks; 0: none was found */
 	char ours[array_size(links)][64];
 	struct apart *found;
@@ -219,6 +222,7 @@ int dump_begin_apart(struct apart_look **begun, const struct dump *dump)
 	for_each_task(task, &dump->snapshot) threads += task->thread_count;
 	look->snapshot = &dump->snapshot;
 	look->cgroups = dump->cgroups;
+	look->ignores_cgroups = dump->options->ignores_cgroups;
 	look->sets = allocate_array(threads, sizeof(*look->sets));
 	if (threads >= WORTH_A_THREAD)
 		look->aside = aside_start();
@@ -233,11 +237,20 @@ static void keep_cgroups(const struct apart_look *look)
 {
 	const uint32_t *sets = look->sets;
 	const struct task *task;
+	struct cpus ours;
 
+	cpus_fill(&ours);
+	cpus_restrict(&ours);
 	for_each_task(task, look->snapshot)
 	{
-		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++)
-			message_set(task->cores[i]->thread_core, cg_set, sets[i] ?: DUMP_OWN_CGROUPS);
+		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
+			ThreadCoreEntry *core = task->cores[i]->thread_core;
+			const struct cpus *cpus = sets[i] ? cgroup_sets_cpus(look->cgroups, sets[i]) : NULL;
+
+			scheduling_forget_all_cpus(core, cpus ?: &ours);
+			message_set(core, cg_set,
+				    look->ignores_cgroups || !sets[i] ? DUMP_OWN_CGROUPS : sets[i]);
+		}
 		sets += task->thread_count;
 	}
 }

@@ -22,6 +22,7 @@
 #include "dump/dump.h"
 #include "image/message.h"
 #include "kernel/cgroups.h"
+#include "kernel/cpus.h"
 #include "task/cgroup_roots.h"
 
 struct seen_set {
@@ -32,6 +33,8 @@ struct seen_set {
 	bool is_used;
 	bool is_threaded; /* in version 2, and not its root */
 	bool may_split;	  /* threads of a process may be elsewhere than its first one */
+	bool cpus_are_known;
+	struct cpus cpus; /* then: those of its cpuset */
 };
 
 struct cgroup_sets {
@@ -101,6 +104,32 @@ static void look_at_set(const struct cgroup_sets *sets, struct seen_set *set)
 	}
 }
 
+/* Which hierarchy has the cpusets: one of version 1, or version 2. */
+static bool has_cpusets(const struct cgroup_places *places, size_t index)
+{
+	if (*places->items[index].hierarchy)
+		return cgroup_has_controller(places->items[index].hierarchy, "cpuset", 6);
+	for (size_t i = 0; i < places->count; i++)
+		if (cgroup_has_controller(places->items[i].hierarchy, "cpuset", 6))
+			return false;
+	return true;
+}
+
+static void look_at_cpus(const struct cgroup_sets *sets, struct seen_set *set)
+{
+	if (set->places.count != sets->items[0]->places.count)
+		return;
+	for (size_t i = 0; i < set->places.count && !set->cpus_are_known; i++) {
+		const struct cgroup_place *place = &set->places.items[i];
+		autoclose int root = has_cpusets(&set->places, i) && sets->roots[i] ?
+					     open(sets->roots[i], O_PATH | O_DIRECTORY | O_CLOEXEC) :
+					     -1;
+
+		set->cpus_are_known = root >= 0 &&
+				      cgroup_read_cpus(root, place->hierarchy, place->path, &set->cpus);
+	}
+}
+
 int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, bool *threads_may_differ)
 {
 	uint64_t hash = hash_text(text);
@@ -114,12 +143,21 @@ int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, b
 		if (result)
 			return result;
 	}
-	if (!set->is_used)
+	if (!set->is_used) {
 		look_at_set(sets, set);
+		look_at_cpus(sets, set);
+	}
 	set->is_used = true;
 	*id = set->id;
 	*threads_may_differ = set->may_split;
 	return 0;
+}
+
+const struct cpus *cgroup_sets_cpus(const struct cgroup_sets *sets, uint32_t id)
+{
+	const struct seen_set *set = sets->items[id - 1];
+
+	return set->cpus_are_known ? &set->cpus : NULL;
 }
 
 static bool is_frozen(const char *point, const struct cgroup_place *place)
@@ -176,7 +214,7 @@ int dump_open_cgroups(void *context)
 	ssize_t length;
 	int result = cgroup_roots_check(&dump->options->cgroup_roots);
 
-	if (result || dump->options->ignores_cgroups)
+	if (result)
 		return result;
 	length = read_text_at(-1, "/proc/self/cgroup", &text);
 	if (length == -ENOENT)
@@ -185,7 +223,9 @@ int dump_open_cgroups(void *context)
 		return fail(-length, "cannot read /proc/self/cgroup");
 	dump->cgroups = allocate(sizeof(*dump->cgroups));
 	result = add_set(dump->cgroups, text, hash_text(text), &own);
-	return result ?: find_roots(dump->cgroups) ?: check_frozen(dump);
+	if (!result)
+		result = find_roots(dump->cgroups);
+	return result || dump->options->ignores_cgroups ? result : check_frozen(dump);
 }
 
 void dump_close_cgroups(struct dump *dump)
@@ -256,7 +296,7 @@ int dump_save_cgroups(struct dump *dump)
 	bool roots_set;
 	int result;
 
-	if (!sets || !needs_image(sets))
+	if (!sets || dump->options->ignores_cgroups || !needs_image(sets))
 		return 0;
 	own = &sets->items[0]->places;
 	roots_set = dump->snapshot.root->cores[0]->thread_core->cg_set == DUMP_OWN_CGROUPS;

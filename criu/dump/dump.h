@@ -37,7 +37,7 @@ struct dump {
 	uint32_t next_pages_id;
 	struct aio_lengths
 		ring_lengths; /* rings.c; freed when the tasks run again, or are gone: it takes a while */
-	struct cgroup_sets *cgroups; /* cgroups.c; NULL: they are ignored */
+	struct cgroup_sets *cgroups; /* cgroups.c; NULL: a kernel without */
 	struct ahead *ahead;	     /* NULL: nothing was read before the freeze */
 	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
@@ -64,6 +64,8 @@ int dump_open_cgroups(void *dump);
 void dump_close_cgroups(struct dump *dump);
 /* The id of the set that a text of /proc/PID/cgroup tells; and may a process that is there have threads that are elsewhere? */
 int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, bool *threads_may_differ);
+/* The CPUs that threads which are there may run on. NULL: that cannot be told. */
+const struct cpus *cgroup_sets_cpus(const struct cgroup_sets *sets, uint32_t id);
 int dump_save_cgroups(struct dump *dump);
 /* ahead.c: reads the mappings of large processes before the freeze, and proves afterwards that they are still so */
 int dump_read_ahead(void *dump);

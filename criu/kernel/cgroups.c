@@ -14,6 +14,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "kernel/cgroups.h"
+#include "kernel/cpus.h"
 
 /* ---- /proc/PID/cgroup ---- */
 
@@ -287,4 +288,22 @@ bool cgroup_is_frozen(int root, const char *hierarchy, const char *path)
 		return false;
 	/* Both tell of a freeze further up, too. */
 	return *hierarchy ? strncmp(text, "THAWED", 6) != 0 : strstr(text, "frozen 1") != NULL;
+}
+
+/* In version 2, a cgroup for which the controller is not enabled has what the next one above has. */
+bool cgroup_read_cpus(int root, const char *hierarchy, const char *path, struct cpus *cpus)
+{
+	const char *name = *hierarchy ? "cpuset.effective_cpus" : "cpuset.cpus.effective";
+	autofree char *group = copy_text(path), *text = NULL;
+
+	for (;;) {
+		autoclose int fd = cgroup_open_file(root, group, name, O_RDONLY);
+		char *last = strrchr(group, '/');
+
+		if (fd >= 0)
+			return read_text_from(fd, &text) >= 0 && cpus_parse(text, cpus);
+		if (fd != -ENOENT || *hierarchy || !last)
+			return false;
+		*last = '\0';
+	}
 }

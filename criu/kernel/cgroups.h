@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+struct cpus; /* kernel/cpus.h */
+
 struct cgroup_place {
 	const char *hierarchy, *path;
 };
@@ -53,6 +55,8 @@ int cgroup_open(int root, const char *path);
 int cgroup_open_file(int root, const char *path, const char *name, int flags);
 /* Whoever is in it, or comes into it, stands still. Of hierarchies without a freezer: false. */
 bool cgroup_is_frozen(int root, const char *hierarchy, const char *path);
+/* The CPUs that threads in it may run on; false: that is not known. For a hierarchy with the controller cpuset, and version 2. */
+bool cgroup_read_cpus(int root, const char *hierarchy, const char *path, struct cpus *cpus);
 /* An absolute path that leads nowhere but down. */
 bool cgroup_path_is_sound(const char *path);
 

@@ -24,6 +24,7 @@
 #include "kernel/cgroups.h"
 #include "restore/restore.h"
 #include "task/cgroup_roots.h"
+#include "task/part.h"
 
 struct hierarchy {
 	const char *name, *own; /* in `places` */
@@ -417,7 +418,7 @@ static int move_thread(const struct cgroups *cgroups, const struct task *task, s
 		if (result)
 			return explain(-result, "put thread", task->threads[thread], hierarchy, to->paths[i]);
 	}
-	return 0;
+	return to ? scheduling_keep_to_cpus(task, thread) : 0;
 }
 
 int restore_move_threads(void *context)

@@ -2,12 +2,13 @@
  * scheduling.c - when and where a thread runs: policy, priority, nice value (sched(7)), CPUs, timer slack, priority of its input and
  * output.
  *
- * A newborn has what criu itself has of these, so all of them are always set. A thread that may run on all CPUs of this machine is to
- * run on all of the next one, too; CPUs that a thread is kept to, and that are not there, are told in the log.
+ * A newborn has what criu itself has of these, so all of them are always set. A thread that may run on all CPUs of its cpuset is to
+ * run on all of the one that it comes to, too; CPUs that a thread is kept to, and that are not there, are told in the log.
  */
 #include <errno.h>
 #include <linux/ioprio.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -15,15 +16,10 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "image/message.h"
+#include "kernel/cpus.h"
 #include "task/part.h"
 
 #define ASK_SLACK "ask for the timer slack"
-
-#define MOST_CPUS 8192 /* what Linux can be built for */
-
-struct cpus {
-	uint8_t bits[MOST_CPUS / 8];
-};
 
 static bool is_realtime(unsigned policy)
 {
@@ -32,88 +28,86 @@ static bool is_realtime(unsigned policy)
 
 /* ---- CPUs ---- */
 
-static int get_cpus(pid_t tid, struct cpus *cpus)
-{
-	memset(cpus, 0, sizeof(*cpus));
-	return syscall(SYS_sched_getaffinity, tid, sizeof(*cpus), cpus) < 0 ? -errno : 0;
-}
-
-/* Those that a thread of ours may run on: the kernel leaves out what is not there, or not in our cpuset. */
-static void restrict_cpus(struct cpus *cpus)
-{
-	struct cpus ours;
-	bool is_kept = !get_cpus(0, &ours);
-
-	if (syscall(SYS_sched_setaffinity, 0, sizeof(*cpus), cpus) < 0 || get_cpus(0, cpus))
-		memset(cpus, 0, sizeof(*cpus));
-	if (is_kept)
-		syscall(SYS_sched_setaffinity, 0, sizeof(ours), &ours);
-}
-
-static size_t length_of(const struct cpus *cpus)
-{
-	size_t length = sizeof(cpus->bits);
-
-	while (length && !cpus->bits[length - 1])
-		length--;
-	return length;
-}
-
 static int look_at_cpus(pid_t tid, ThreadCoreEntry *core)
 {
-	struct cpus theirs, all;
-	int result = get_cpus(tid, &theirs);
+	struct cpus cpus;
+	int result = cpus_of_thread(tid, &cpus);
 
 	if (result)
 		return fail(-result, "cannot read the CPUs of thread %d", tid);
-	memset(&all, 0xff, sizeof(all));
-	restrict_cpus(&all);
 	core->has_cpu_affinity = true;
-	if (!memcmp(&theirs, &all, sizeof(all)))
-		return 0; /* empty: all there are */
-	core->cpu_affinity.len = length_of(&theirs);
-	core->cpu_affinity.data = copy_bytes(theirs.bits, core->cpu_affinity.len);
+	core->cpu_affinity.len = cpus_length(&cpus);
+	core->cpu_affinity.data = copy_bytes(cpus.bits, core->cpu_affinity.len);
 	return 0;
 }
 
-/* What the thread is to run on here. */
-static void choose_cpus(const ThreadCoreEntry *core, struct cpus *cpus)
+void scheduling_forget_all_cpus(ThreadCoreEntry *core, const struct cpus *all)
 {
-	memset(cpus, 0, sizeof(*cpus));
-	if (core->cpu_affinity.len)
-		memcpy(cpus, core->cpu_affinity.data, min(core->cpu_affinity.len, sizeof(*cpus)));
-	restrict_cpus(cpus);
-	if (!length_of(cpus))
-		memset(cpus, 0xff, sizeof(*cpus));
+	ProtobufCBinaryData *affinity = &core->cpu_affinity;
+
+	if (!affinity->len || affinity->len != cpus_length(all) ||
+	    memcmp(affinity->data, all->bits, affinity->len) != 0)
+		return;
+	free(affinity->data);
+	*affinity = (ProtobufCBinaryData){ 0 };
 }
 
+static void cpus_of_image(const ThreadCoreEntry *core, struct cpus *cpus)
+{
+	memset(cpus, 0, sizeof(*cpus));
+	memcpy(cpus, core->cpu_affinity.data, min(core->cpu_affinity.len, sizeof(*cpus)));
+}
+
+/* By what criu itself may use: its cpuset is often, not always, that of the tasks. */
 static int check_cpus(const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
-	struct cpus cpus;
+	struct cpus wanted, found;
 
 	if (!core->has_cpu_affinity || !core->cpu_affinity.len)
 		return 0;
-	if (core->cpu_affinity.len > sizeof(cpus))
+	if (core->cpu_affinity.len > sizeof(wanted))
 		return fail(EINVAL, "the image names more CPUs than any machine has");
-	choose_cpus(core, &cpus);
-	if (memcmp(&cpus, core->cpu_affinity.data, core->cpu_affinity.len) ||
-	    length_of(&cpus) > core->cpu_affinity.len)
+	cpus_of_image(core, &wanted);
+	found = wanted;
+	cpus_restrict(&found);
+	if (memcmp(&wanted, &found, sizeof(wanted)) != 0)
 		log_warning("thread %d of process %d was kept to CPUs that are not all here: it %s",
 			    task->threads[thread], task->pid,
-			    length_of(&cpus) == sizeof(cpus) ? "may run on all" : "has to do with fewer");
+			    cpus_length(&found) ? "has to do with fewer" : "may run on all");
 	return 0;
 }
 
+/* None of them may be here, or in its cpuset: then it runs on all of that. */
 static void make_cpus(const ThreadCoreEntry *core, struct call_list *calls)
 {
 	struct cpus cpus;
 
 	if (!core->has_cpu_affinity)
 		return;
-	choose_cpus(core, &cpus);
-	call(calls, "keep it to its CPUs", SYS_sched_setaffinity, 0, sizeof(cpus),
+	cpus_fill(&cpus);
+	call(calls, "let it run on all CPUs", SYS_sched_setaffinity, 0, sizeof(cpus),
 	     calls_bytes(calls, &cpus, sizeof(cpus)));
+	if (!core->cpu_affinity.len)
+		return;
+	call(calls, "keep it to its CPUs", SYS_sched_setaffinity, 0, core->cpu_affinity.len,
+	     calls_bytes(calls, core->cpu_affinity.data, core->cpu_affinity.len));
+	calls_accept(calls, EINVAL);
+}
+
+int scheduling_keep_to_cpus(const struct task *task, size_t thread)
+{
+	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
+	struct cpus cpus;
+	int result;
+
+	if (!core->has_cpu_affinity || !core->cpu_affinity.len)
+		return 0;
+	cpus_of_image(core, &cpus);
+	result = cpus_keep_thread(task->threads[thread], &cpus);
+	return result && result != -EINVAL ?
+		       fail(-result, "cannot keep thread %d to its CPUs", task->threads[thread]) :
+		       0;
 }
 
 /* ---- dump ---- */

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernel/cgroups.h"
+#include "kernel/cpus.h"
 #include "task/cgroup_roots.h"
 
 static int start_clean(void **state unused)
@@ -175,13 +176,39 @@ static void paths_move(void **state unused)
 	assert_below("/elsewhere/x", "/new", "/new", "/app", "/app/db");
 }
 
+static void assert_cpus(const char *list, size_t length, uint8_t first, uint8_t last)
+{
+	struct cpus cpus;
+
+	assert_true(cpus_parse(list, &cpus));
+	assert_int_equal(cpus_length(&cpus), length);
+	if (length) {
+		assert_int_equal(cpus.bits[0], first);
+		assert_int_equal(cpus.bits[length - 1], last);
+	}
+}
+
+static void cpus_are_read(void **state unused)
+{
+	static const char *const wrong[] = { "a", "0-", "-1", "0,,1", "1;2", "8192", "0-8192", "0 1" };
+	struct cpus cpus;
+
+	assert_cpus("", 0, 0, 0);
+	assert_cpus("\n", 0, 0, 0);
+	assert_cpus("0\n", 1, 0x01, 0x01);
+	assert_cpus("0-3,8\n", 2, 0x0f, 0x01);
+	assert_cpus("1,3-4,8191", 1024, 0x1a, 0x80);
+	for (size_t i = 0; i < array_size(wrong); i++)
+		assert_false(cpus_parse(wrong[i], &cpus));
+}
+
 int main(void)
 {
 #define clean(test) cmocka_unit_test_setup(test, start_clean)
 	const struct CMUnitTest tests[] = {
 		clean(places_are_sorted), clean(places_are_refused), clean(names_are_compared),
 		clean(paths_lead_down),	  clean(mounts_are_found),   clean(roots_are_found),
-		clean(roots_are_refused), clean(paths_move),
+		clean(roots_are_refused), clean(paths_move),	     clean(cpus_are_read),
 	};
 
 	error_init();

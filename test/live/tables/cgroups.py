@@ -323,6 +323,53 @@ def charged(cell, dumper, restorer):
 		cell.finish()
 
 
+def set_cpus(root, name, cpus):
+	"""Of a cgroup of version 1, and of those that it is in."""
+	for group in (make_group(root), make_group(root, name)):
+		write(os.path.join(group, "cpuset.mems"), system.read_text(os.path.join(root, "cpuset.mems")))
+	write(os.path.join(make_group(root), "cpuset.cpus"), system.read_text(os.path.join(root, "cpuset.cpus")))
+	write(os.path.join(make_group(root, name), "cpuset.cpus"), ",".join(map(str, sorted(cpus))))
+
+
+def expect_cpus(cell, leader, child, thread):
+	tids = system.threads(cell.root)
+	children = [pid for pid in system.descendants(cell.root) if pid not in tids]
+	for who, tid, cpus in (("process", tids[0], leader), ("child", children[0], child), ("thread", tids[1], thread)):
+		found = os.sched_getaffinity(tid)
+		if found != cpus:
+			raise Failure(f"the {who} may run on CPUs {found}, not {cpus}")
+
+
+def on_cpus(options):
+	"""Who may run on all CPUs of its cpuset still may, also when that gets more; who is kept to some is kept to those."""
+	def course(cell, dumper, restorer):
+		[root] = hierarchies("cpuset")
+		every = os.sched_getaffinity(0)
+		if len(every) < 2:
+			raise Skip("one CPU only")
+		few, one = {min(every)}, {max(every)}
+		with groups(cell, [root], []):
+			for name, cpus in (("few", few), ("all", every)):
+				set_cpus(root, name, cpus)
+			write(cell.path("places"), f"process {make_group(root, 'few')}\nthread {make_group(root, 'all')}\n")
+			cell.start()
+			cell.wait_ready()
+			os.sched_setaffinity(system.threads(cell.root)[1], one)
+			expect_cpus(cell, few, few, one)
+			images = cell.new_images()
+			cell.dump(dumper, images, options)
+			cell.restore(restorer, images)
+			if not options:
+				expect_cpus(cell, few, few, one)
+				set_cpus(root, "few", every)
+			expect_cpus(cell, every, every, one)
+			if options:
+				cell.kill_tree()
+			else:
+				cell.finish()
+	return course
+
+
 ALL = ("", "memory", "pids", "systemd")
 OURS = ("ours",)
 BOTH = ("ours", "ours-to-peer", "peer-to-ours", "peer")
@@ -350,4 +397,6 @@ ROWS = [
 	row("ignored", ignored, modes=OURS),
 	row("root", moved, modes=("ours", "peer-to-ours")),
 	row("charged", charged, modes=BOTH),
+	row("cpus", on_cpus(()), modes=OURS),
+	row("cpus-ignored", on_cpus(("--manage-cgroups=ignore",)), modes=OURS),
 ]
