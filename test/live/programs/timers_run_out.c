@@ -19,14 +19,14 @@
 
 #define EVERY 20000 /* microseconds */
 
-static volatile sig_atomic_t ticks, last_code;
+static volatile sig_atomic_t ticks, first_code;
 static struct itimerspec told;
 static timer_t timer;
 
 static void on_alarm(int signo, siginfo_t *facts, void *context)
 {
-	ticks++;
-	last_code = facts->si_code;
+	if (!ticks++)
+		first_code = facts->si_code;
 }
 
 static void mask_alarm(int how)
@@ -128,12 +128,18 @@ static void disarmed(void)
 	set(ITIMER_PROF, 0, 2 * EVERY);
 }
 
+/* One signal waits; whoever is not run for a while after that may find more ticks than one, but never more than there was time for. */
 static void must_tick(int code)
 {
+	double began = live_now(), most;
+
 	mask_alarm(SIG_UNBLOCK);
-	live_check(ticks == 1 && last_code == code, "%d signals at once, code %d", ticks, last_code);
-	live_sleep(10 * EVERY / 1e6);
-	live_check(ticks >= 5 && ticks <= 12, "%d ticks in the time of 10", ticks);
+	live_check(ticks >= 1 && first_code == code, "%d signals at once, the first with code %d", ticks,
+		   first_code);
+	while (ticks < 5 && live_now() < began + 10)
+		live_sleep(EVERY / 1e6);
+	most = 2 + (live_now() - began) / (EVERY / 1e6);
+	live_check(ticks >= 5 && ticks <= most, "%d ticks in the time of %.1f", ticks, most);
 }
 
 static void verify_disarmed(void)
