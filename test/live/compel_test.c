@@ -3,7 +3,7 @@
  * tracer at random moments.
  *
  *	make BUILD=build && gcc -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Icriu -Iinclude -Icompel -o /tmp/compel_test \
- *		test/live/compel_test.c test/live/compel_victims.c build/objects/criu.a -lprotobuf-c
+ *		test/live/compel_*.c build/objects/criu.a -lprotobuf-c
  *	/tmp/compel_test [KILLS]	(as root; 300 kills by default)
  *
  * One line a check: `ok NAME` or `FAIL NAME: why`. Ends with 1 if any failed.
@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,56 +26,9 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
-#include "compel.h"
-#include "compel_victims.h"
+#include "compel_check.h"
 
 #define STORMED_TIMES 3000
-
-static int failures;
-static struct tale *tale;
-
-static void check(bool is_right, const char *name, const char *format, ...) printf_like(3, 4);
-static void check(bool is_right, const char *name, const char *format, ...)
-{
-	char report[2048];
-	va_list arguments;
-
-	if (is_right) {
-		printf("ok %s\n", name);
-		return;
-	}
-	failures++;
-	printf("FAIL %s: ", name);
-	va_start(arguments, format);
-	vprintf(format, arguments);
-	va_end(arguments);
-	failure_report(report, sizeof(report), "", NULL);
-	printf(" %s\n", report);
-	failure_clear();
-}
-
-static uint64_t microseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000ULL + now.tv_nsec / 1000;
-}
-
-/* A leader can be reaped when its tracer, us, has reaped its threads: whatever compel forgot shows here, and is no reason to hang. */
-static void end(pid_t pid)
-{
-	uint64_t deadline = microseconds() + 10000000;
-
-	kill(pid, SIGKILL);
-	while (!waitpid(pid, NULL, WNOHANG)) {
-		if (microseconds() > deadline) {
-			check(false, "a victim that was killed can be reaped", "%d cannot", pid);
-			return;
-		}
-		usleep(100);
-	}
-}
 
 /* ---- what a process looks like from outside ---- */
 
@@ -167,87 +119,7 @@ static const char *differs(pid_t pid, const struct look *before)
 	return what;
 }
 
-static bool goes_on(volatile long *ticks)
-{
-	long before = *ticks;
-
-	for (int wait = 0; wait < 2000 && *ticks == before; wait++)
-		usleep(1000);
-	return *ticks != before;
-}
-
-static uint64_t status_number(pid_t pid, const char *key)
-{
-	autofree char *path = format_text("/proc/%d/status", pid), *status = NULL;
-	char *found;
-
-	if (read_text_at(AT_FDCWD, path, &status) < 0 || !(found = strstr(status, key)))
-		return (uint64_t)-1;
-	return strtoull(found + strlen(key), NULL, 10);
-}
-
-static char state_of(pid_t pid)
-{
-	autofree char *path = format_text("/proc/%d/status", pid), *status = NULL;
-
-	return read_text_at(AT_FDCWD, path, &status) < 0 ? '-' : strstr(status, "State:\t")[7];
-}
-
-static int first_error(int one, int other)
-{
-	return one < 0 ? one : other;
-}
-
 /* ---- the whole journey ---- */
-
-/* Asks the parasite, and every thread, who they are. */
-static int question(struct victim *victim)
-{
-	uint64_t scratch = victim_scratch(victim, NULL);
-	struct remote_call calls[] = { { SYS_getpid, {}, 0 },
-				       { SYS_gettid, {}, 0 },
-				       { SYS_getcwd, { scratch, 4096 }, 0 } };
-	char directory[4096], own[4096];
-	int result = victim_call(victim, calls, array_size(calls));
-
-	if (result < 0)
-		return result;
-	if (calls[0].result != victim->pid || calls[2].result <= 0)
-		return fail(EINVAL, "getpid() is %ld, getcwd() is %ld", calls[0].result, calls[2].result);
-	result = victim_read(victim, scratch, directory, calls[2].result);
-	if (result < 0 || strcmp(directory, getcwd(own, sizeof(own))))
-		return fail(EINVAL, "getcwd() gave something else");
-	for (size_t index = 0; index < victim->thread_count; index++) {
-		calls[0].number = SYS_gettid;
-		result = victim_call_thread(victim, index, calls, 2);
-		if (result < 0)
-			return result;
-		if (calls[0].result != victim->threads[index].tid)
-			return fail(EINVAL, "gettid() is %ld in thread %d", calls[0].result,
-				    victim->threads[index].tid);
-	}
-	return 0;
-}
-
-static int visit(pid_t pid)
-{
-	struct victim victim;
-	int result = victim_freeze(&victim, pid, trace_deadline(5));
-
-	if (result < 0)
-		return result;
-	result = victim_infect(&victim);
-	if (!result)
-		result = question(&victim);
-	if (!result)
-		result = victim_cure(&victim);
-	if (result < 0)
-		victim_thaw(&victim);
-	else
-		result = victim_thaw(&victim);
-	victim_free(&victim);
-	return result;
-}
 
 static void visit_and_check(const char *name, void (*run)(struct tale *), int times)
 {
@@ -337,140 +209,6 @@ static void orphan_blocking(const struct blocking_call *call)
 		check(false, call->name, "orphaned: %s", different);
 	free_look(&before);
 	end_blocking(pid, call, "orphaned", true);
-}
-
-/* ---- stopped, traced, killed ---- */
-
-static void wait_for_state(pid_t pid, char state)
-{
-	for (int wait = 0; wait < 1000 && state_of(pid) != state; wait++)
-		usleep(1000);
-}
-
-static void stopped_process(void)
-{
-	pid_t pid = start_victim(tale, count);
-	struct victim victim;
-	int result;
-
-	kill(pid, SIGSTOP);
-	wait_for_state(pid, 'T');
-	result = victim_freeze(&victim, pid, trace_deadline(5));
-	check(!result && victim.threads[0].was_stopped && victim.threads[0].stop_signal == SIGSTOP,
-	      "a stopped process is seen as stopped", "result %d", result);
-	result = victim_infect(&victim);
-	result = result ?: question(&victim);
-	check(!result, "a stopped process can be asked", "result %d", result);
-	result = victim_thaw(&victim);
-	wait_for_state(pid, 'T');
-	usleep(20000);
-	check(!result && state_of(pid) == 'T', "… stays stopped", "result %d, state %c", result,
-	      state_of(pid));
-	kill(pid, SIGCONT);
-	check(goes_on(&tale->ticks[0]), "… and goes on when told", "it does not");
-	victim_free(&victim);
-	end(pid);
-}
-
-static void thaw_stopped(void)
-{
-	pid_t pid = start_victim(tale, count_with_vectors);
-	struct victim victim;
-	int result = victim_freeze(&victim, pid, trace_deadline(5));
-	long before;
-
-	result = result ?: victim_infect(&victim);
-	result = result ?: victim_thaw_stopped(&victim);
-	wait_for_state(pid, 'T');
-	before = tale->ticks[3];
-	usleep(20000);
-	check(!result && state_of(pid) == 'T' && before == tale->ticks[3], "left stopped", "result %d",
-	      result);
-	kill(pid, SIGCONT);
-	check(goes_on(&tale->ticks[3]) && !tale->wrong_registers, "… and goes on when told", "it does not");
-	victim_free(&victim);
-	end(pid);
-}
-
-static void signals_while_frozen(void)
-{
-	pid_t pid = start_victim(tale, handle_signals);
-	struct victim victim;
-	int result = victim_freeze(&victim, pid, trace_deadline(5));
-
-	result = result ?: victim_infect(&victim);
-	kill(pid, SIGUSR1);
-	result = result ?: question(&victim);
-	kill(pid, SIGSTOP);
-	result = result ?: question(&victim);
-	check(!result && !tale->signals, "signals wait", "result %d, %d handled", result, tale->signals);
-	result = victim_thaw(&victim);
-	wait_for_state(pid, 'T');
-	check(!result && state_of(pid) == 'T', "SIGSTOP is obeyed afterwards", "state %c", state_of(pid));
-	kill(pid, SIGCONT);
-	check(goes_on(&tale->ticks[0]) && tale->signals == 1, "a handler runs afterwards, once", "%d times",
-	      tale->signals);
-	victim_free(&victim);
-
-	result = victim_freeze(&victim, pid, trace_deadline(5));
-	result = result ?: victim_infect(&victim);
-	kill(pid, SIGSTOP);
-	kill(pid, SIGCONT);
-	result = result ?: question(&victim);
-	result = first_error(result, victim_thaw(&victim));
-	check(!result && goes_on(&tale->ticks[0]), "SIGSTOP and SIGCONT while frozen", "result %d", result);
-	victim_free(&victim);
-	end(pid);
-}
-
-static void killed_while_infected(void)
-{
-	pid_t pid = start_victim(tale, count_with_vectors);
-	struct remote_call call = { SYS_getpid, {}, 0 };
-	struct victim victim;
-	int result = victim_freeze(&victim, pid, trace_deadline(5));
-
-	result = result ?: victim_infect(&victim);
-	kill(pid, SIGKILL);
-	check(!result && victim_call(&victim, &call, 1) < 0, "a killed process is an error", "result %d",
-	      result);
-	failure_clear();
-	victim_thaw(&victim);
-	failure_clear();
-	victim_free(&victim);
-	check(waitpid(pid, NULL, 0) == pid, "… and can be reaped", "it cannot");
-
-	pid = start_victim(tale, count_with_vectors);
-	result = victim_freeze(&victim, pid, trace_deadline(5));
-	result = result ?: victim_infect(&victim);
-	result = result ?: victim_kill(&victim);
-	victim_free(&victim);
-	check(!result && waitpid(pid, NULL, 0) == pid, "victim_kill", "result %d", result);
-}
-
-static void traced_already(void)
-{
-	pid_t pid = start_victim(tale, count), debugger = 0;
-	struct victim victim;
-	char report[1024];
-	int ready[2];
-
-	if (pipe(ready) || !(debugger = fork())) {
-		ptrace(PTRACE_SEIZE, pid, 0, 0);
-		if (write(ready[1], "x", 1))
-			pause();
-	}
-	if (read(ready[0], report, 1) != 1)
-		abort();
-	check(victim_freeze(&victim, pid, trace_deadline(1)) == -EBUSY, "a traced process is refused",
-	      "it is not");
-	failure_report(report, sizeof(report), "", NULL);
-	check(strstr(report, "compel_test") != NULL, "… and the tracer is named", "%s", report);
-	failure_clear();
-	end(debugger);
-	close(ready[0]);
-	close(ready[1]);
-	end(pid);
 }
 
 /* The kernel grows it for us as it would for a signal, so that its mapping may differ. */
@@ -696,11 +434,7 @@ int main(int count_of_arguments, char **arguments)
 	growing_threads();
 	stormed();
 	late_stop();
-	stopped_process();
-	thaw_stopped();
-	signals_while_frozen();
-	killed_while_infected();
-	traced_already();
+	check_ends();
 	calls_of_threads();
 	for (int index = 0; index < blocking_call_count; index++)
 		visit_blocking(&blocking_calls[index]);

@@ -1,0 +1,33 @@
+/*
+ * compel_check.h - what the parts of compel_test share: saying how a check went, looking at a victim, and the visit of a tracer.
+ */
+#ifndef COMPEL_CHECK_H
+#define COMPEL_CHECK_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "compel.h"
+#include "compel_victims.h"
+
+extern int failures;
+extern struct tale *tale;
+
+/* One line: `ok NAME` or `FAIL NAME: why`, with the failure that is recorded. */
+void check(bool is_right, const char *name, const char *format, ...) printf_like(3, 4);
+uint64_t microseconds(void);
+void end(pid_t pid); /* kills a victim and reaps it */
+
+bool goes_on(volatile long *ticks);
+uint64_t status_number(pid_t pid, const char *key); /* of /proc/PID/status */
+char state_of(pid_t pid);
+void wait_for_state(pid_t pid, char state);
+
+int first_error(int one, int other);
+int question(struct victim *victim); /* asks the parasite, and every thread, who they are */
+int visit(pid_t pid);		     /* freezes, infects, asks, cures, thaws */
+
+/* compel_ends.c: processes that are stopped, traced, killed, or lose their tracer with something left to do */
+void check_ends(void);
+
+#endif
