@@ -113,7 +113,8 @@ void victims_tie(struct victim *const *victims, size_t count);
 int victim_kill(struct victim *victim);
 /*
  * The process, whose threads are parked, is in a group stop when they are released. `signal` stops it, which is SIGSTOP, or one of SIGTSTP,
- * SIGTTIN and SIGTTOU with its default action. 1: nothing happened, because the kernel ignores these in an orphaned group.
+ * SIGTTIN and SIGTTOU with its default action. 1: nothing happened, because the kernel ignores these in an orphaned group,
+ * or somebody has sent SIGCONT meanwhile.
  */
 int victim_stop(struct victim *victim, int signal);
 /* Leaves all threads in a group stop (SIGSTOP, if it was in none), detached. */

@@ -117,7 +117,8 @@ void home_free(struct way_home *home);
 
 /* arch/x86/frame.c: the words and the signal frame that bring a thread back, for a stack that ends at `top`. */
 struct frame {
-	uint64_t entry; /* where it must lie */
+	uint64_t entry;	   /* where it must lie */
+	uint64_t extended; /* where its XSAVE area then is */
 	size_t size;
 	char *bytes;
 };

@@ -14,8 +14,8 @@
 #include "base/error.h"
 #include "internal.h"
 
-/* Resumes until a stop for which `is_wanted`. */
-static int go_on(const struct traced_thread *thread, int signal, bool (*is_wanted)(int), int *status)
+/* Resumes until a stop that is no signal's. */
+static int go_on(const struct traced_thread *thread, int signal, int *status)
 {
 	uint64_t deadline = trace_deadline(CALL_SECONDS);
 	int result;
@@ -25,28 +25,38 @@ static int go_on(const struct traced_thread *thread, int signal, bool (*is_wante
 			return -errno;
 		signal = 0;
 		result = wait_for_stop(thread->tid, deadline, status);
-	} while (!result && !is_wanted(*status));
+	} while (!result && !is_event_stop(*status));
 	return result;
 }
 
-static bool is_about_to_stop(int status)
+/*
+ * To where SIGSTOP is about to be delivered. A SIGCONT that somebody sends throws away the SIGSTOP that waits, and the thread traps
+ * instead, before it is back in its program: then it gets another one.
+ */
+static int bring_to_stop(const struct traced_thread *thread, pid_t pid)
 {
-	return signal_of(status) == SIGSTOP;
+	uint64_t deadline = trace_deadline(CALL_SECONDS);
+	int status, result;
+
+	do {
+		if (syscall(SYS_tgkill, pid, thread->tid, SIGSTOP) < 0 ||
+		    ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
+			return -errno;
+		result = wait_for_stop(thread->tid, deadline, &status);
+	} while (!result && signal_of(status) != SIGSTOP);
+	return result;
 }
 
-/* 1: the kernel ignores it. */
+/* 1: the kernel ignores it, or somebody has sent SIGCONT in the same moment. */
 static int stop_by(const struct traced_thread *thread, pid_t pid, int signal)
 {
-	int status, result = 0;
+	int status, result = bring_to_stop(thread, pid);
 
-	if (syscall(SYS_tgkill, pid, thread->tid, SIGSTOP) < 0)
-		return -errno;
-	result = go_on(thread, 0, is_about_to_stop, &status);
 	/* If it does not stop the process, it shall stop the thread all the same. */
 	if (!result && ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
 		result = -errno;
 	if (!result)
-		result = go_on(thread, signal, is_event_stop, &status);
+		result = go_on(thread, signal, &status);
 	return result ?: WSTOPSIG(status) != signal;
 }
 
@@ -56,7 +66,7 @@ static int join_stop(const struct victim *victim)
 	int status, result = 0;
 
 	for (size_t i = 1; !result && i < victim->thread_count; i++)
-		result = go_on(&victim->threads[i], 0, is_event_stop, &status);
+		result = go_on(&victim->threads[i], 0, &status);
 	return result;
 }
 

@@ -11,6 +11,8 @@
 #include "base/memory.h"
 #include "compel_check.h"
 
+#define STOPPED_TIMES 2000
+
 static void stopped_process(void)
 {
 	pid_t pid = start_victim(tale, count);
@@ -137,8 +139,86 @@ static void traced_already(void)
 	end(pid);
 }
 
+/* Somebody lets it go on all the time: it still must not run before it is stopped, nor afterwards, while it is traced. */
+static void stopped_among_signals(void)
+{
+	pid_t pid = start_victim(tale, count), other = fork();
+	struct victim victim;
+	int result = 0;
+	bool has_run = false;
+
+	while (!other)
+		kill(pid, SIGCONT);
+	for (int time = 0; time < STOPPED_TIMES && !result && !has_run; time++) {
+		long before;
+
+		result = victim_freeze(&victim, pid, trace_deadline(5));
+		before = tale->ticks[0];
+		if (!result)
+			result = min(victim_stop(&victim, time % 2 ? SIGSTOP : SIGTSTP), 0);
+		has_run = tale->ticks[0] != before;
+		result = first_error(result, victim_thaw(&victim));
+		victim_free(&victim);
+	}
+	check(!result && !has_run, "stopped while somebody sends SIGCONT", "%s",
+	      has_run ? "it has run" : strerror(-result));
+	end(other);
+	end(pid);
+}
+
+static void leave_something_to_do(pid_t pid)
+{
+	const uint64_t size = 24; /* struct robust_list_head */
+	struct remote_call calls[] = { { SYS_set_robust_list, { 0, size }, 0 },
+				       { SYS_set_tid_address, { 0 }, 0 } };
+	const struct remote_call back[] = { { SYS_set_robust_list, { 0, size }, 0 },
+					    { SYS_set_tid_address, { 0 }, 0 } };
+	struct victim victim;
+	int result = victim_freeze(&victim, pid, trace_deadline(5));
+
+	result = result ?: victim_infect(&victim);
+	for (size_t i = 0; !result && i < victim.thread_count; i++)
+		result = victim_call_for_now(&victim, i, calls, 2, back, 2);
+	_exit(result < 0);
+}
+
+/* What it has to do then, it does on a stack that its registers of other times give it the right to. */
+static void keyed_stack(void)
+{
+	pid_t pid = start_victim(tale, have_keyed_stack), tracer;
+	int result = 0, status = 0;
+
+	for (int time = 0; tale->result >= 0 && time < 5 && !result && !status; time++) {
+		result = visit(pid);
+		tracer = fork();
+		if (!tracer)
+			leave_something_to_do(pid);
+		waitpid(tracer, &status, 0);
+		if (!goes_on(&tale->ticks[0]) || !goes_on(&tale->ticks[1]))
+			result = -EFAULT;
+	}
+	check(!result && !status, "a stack with a protection key", "%s, the tracer ended with %d",
+	      strerror(-result), status);
+	end(pid);
+}
+
+/* The one sort that cannot be visited (Documentation/blobs.md): nothing happens to it. */
+static void no_room_at_all(void)
+{
+	pid_t pid = start_victim(tale, forbid_writable_code_and_data);
+	int result = visit(pid);
+
+	failure_clear();
+	check(result == -ENOMEM && goes_on(&tale->ticks[0]) && state_of(pid) == 'R',
+	      "neither writable code nor more data", "%s, state %c", strerror(-result), state_of(pid));
+	end(pid);
+}
+
 void check_ends(void)
 {
+	no_room_at_all();
+	stopped_among_signals();
+	keyed_stack();
 	stopped_process();
 	thaw_stopped();
 	signals_while_frozen();

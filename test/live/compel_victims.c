@@ -464,6 +464,14 @@ void forbid_writable_code(struct tale *tale)
 	count(tale);
 }
 
+void forbid_writable_code_and_data(struct tale *tale)
+{
+	struct rlimit none = { 0, 0 };
+
+	setrlimit(RLIMIT_DATA, &none);
+	forbid_writable_code(tale);
+}
+
 void filter_calls(struct tale *tale)
 {
 	struct sock_filter filter[] = {
@@ -535,6 +543,33 @@ void have_little_stack(struct tale *tale)
 			 : [stack] "r"(start + 256), [ticks] "r"(&tale->ticks[0])
 			 : "memory");
 	__builtin_unreachable();
+}
+
+static void *count_on_keyed_stack(void *argument unused)
+{
+	for (;;)
+		story->ticks[1]++;
+	return NULL;
+}
+
+/* The thread inherits the right to use the key, which a signal, or whatever sets its registers anew, does not have at first. */
+void have_keyed_stack(struct tale *tale)
+{
+	const size_t size = 256 << 10;
+	char *stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	long key = syscall(SYS_pkey_alloc, 0, 0);
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	tale->result = key;
+	pthread_attr_init(&attributes);
+	pthread_attr_setstack(&attributes, stack, size);
+	if (key < 0 || syscall(SYS_pkey_mprotect, stack, size, PROT_READ | PROT_WRITE, key) ||
+	    pthread_create(&thread, &attributes, count_on_keyed_stack, NULL))
+		tale->result = -1;
+	while (tale->result >= 0 && !tale->ticks[1])
+		usleep(1000);
+	count(tale);
 }
 
 /* ---- timers ---- */

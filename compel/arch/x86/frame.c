@@ -87,13 +87,14 @@ static void fill_extended(char *to, const struct thread_context *context, size_t
 	memcpy(to + size, &magic, sizeof(magic));
 }
 
-static void fill_frame(struct signal_frame *frame, const struct thread_context *context, uint64_t extended)
+static void fill_frame(struct signal_frame *frame, const struct user_regs_struct *registers, uint64_t mask,
+		       uint64_t extended)
 {
 	frame->context.flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS;
 	frame->context.stack.ss_flags = INVALID_ALTSTACK;
-	fill_registers(&frame->context.machine, &context->registers);
+	fill_registers(&frame->context.machine, registers);
 	frame->context.machine.__fpstate_word = extended;
-	frame->context.signal_mask = context->signal_mask;
+	frame->context.signal_mask = mask;
 }
 
 /* What leads into a frame: how many words there are before its own first one. */
@@ -115,33 +116,34 @@ int frame_build(struct frame *frame, struct traced_thread *thread, const struct 
 {
 	struct thread_context context = thread->context; /* `extended` is only read */
 	int result = trace_settle_context(thread, &context);
-	uint64_t features, extended, start;
+	uint64_t features, start;
 	size_t first = count_words(gadgets), size;
 
 	if (result < 0)
 		return result;
 	size = extended_in_use(&context, &features);
-	extended = round_down(context.registers.rsp - RED_ZONE - size - FP_XSTATE_MAGIC2_SIZE, 64UL);
-	start = round_down(extended - sizeof(struct signal_frame), 16UL);
+	frame->extended = round_down(context.registers.rsp - RED_ZONE - size - FP_XSTATE_MAGIC2_SIZE, 64UL);
+	start = round_down(frame->extended - sizeof(struct signal_frame), 16UL);
 	frame->entry = start - first * sizeof(uint64_t);
-	frame->size = extended + size + FP_XSTATE_MAGIC2_SIZE - frame->entry;
+	frame->size = frame->extended + size + FP_XSTATE_MAGIC2_SIZE - frame->entry;
 	frame->bytes = allocate(frame->size);
-	fill_frame((struct signal_frame *)(frame->bytes + first * sizeof(uint64_t)), &context, extended);
-	fill_extended(frame->bytes + (extended - frame->entry), &context, size, features);
+	fill_frame((struct signal_frame *)(frame->bytes + first * sizeof(uint64_t)), &context.registers,
+		   context.signal_mask, frame->extended);
+	fill_extended(frame->bytes + (frame->extended - frame->entry), &context, size, features);
 	fill_words(frame->bytes, gadgets);
 	return 0;
 }
 
 /*
- * The frame of a call lies right below what comes next, whose entry is on top of the stack when the call returns. The FPU state is not
- * its business: the last frame has it.
+ * The frame of a call lies right below what comes next, whose entry is on top of the stack when the call returns. The FPU state is that of
+ * the last frame: without any, the kernel would set the rights of protection keys to its default, and the stack may have a key.
  */
 void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
 		    const struct remote_call *call)
 {
 	size_t first = count_words(gadgets);
 	uint64_t start = round_down(frame->entry - sizeof(struct signal_frame), 16UL);
-	struct frame added = { .entry = start - first * sizeof(uint64_t) };
+	struct frame added = { .entry = start - first * sizeof(uint64_t), .extended = frame->extended };
 	struct user_regs_struct registers = thread->context.registers;
 	struct signal_frame *signal_frame;
 
@@ -149,10 +151,7 @@ void frame_add_call(struct frame *frame, const struct traced_thread *thread, con
 	added.size = frame->entry - added.entry + frame->size;
 	added.bytes = allocate(added.size);
 	signal_frame = (struct signal_frame *)(added.bytes + first * sizeof(uint64_t));
-	signal_frame->context.flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS;
-	signal_frame->context.stack.ss_flags = INVALID_ALTSTACK;
-	signal_frame->context.signal_mask = ALL_SIGNALS;
-	fill_registers(&signal_frame->context.machine, &registers);
+	fill_frame(signal_frame, &registers, ALL_SIGNALS, frame->extended);
 	fill_words(added.bytes, gadgets);
 	memcpy(added.bytes + (frame->entry - added.entry), frame->bytes, frame->size);
 	free(frame->bytes);
