@@ -97,6 +97,9 @@ static inline uint64_t refuge_step(const struct vma *vma)
 /* load.c: reads everything; check.c: can all of it be made here? */
 int restore_load(void *restore);
 int restore_check(void *restore);
+/* pids.c: are the pids free, and who begins which session and group? And why an id could not be had. */
+int restore_check_pids(struct restore *restore);
+int fail_for_taken_id(const char *what, pid_t id);
 /* huge.c: has this host the huge pages (hugetlb) that they need? */
 int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain *chain);
 /* cgroups.c */

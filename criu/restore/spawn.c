@@ -89,10 +89,11 @@ static int report_failure(struct restore *restore)
 	task = find_by_thread(restore, board->failed_tid);
 	if (!task)
 		return fail(-board->failed_result, "thread %d failed", board->failed_tid);
+	if (board->failed_list == RESTORER_THREADS && board->failed_result == -EEXIST)
+		return fail_for_taken_id("thread", task->threads[board->failed_index]);
 	if (board->failed_list == RESTORER_THREADS)
-		return fail(-board->failed_result, "process %d (%s): cannot make thread %d%s", task->pid,
-			    task->name, task->threads[board->failed_index],
-			    board->failed_result == -EEXIST ? ": its id is taken" : "");
+		return fail(-board->failed_result, "process %d (%s): cannot make thread %d", task->pid,
+			    task->name, task->threads[board->failed_index]);
 	return fail(-board->failed_result, "process %d (%s): cannot %s (call %d of thread %d)", task->pid,
 		    task->name,
 		    board->failed_list == RESTORER_LIST_SPACE ? "lay out its memory" : "make it what it was",
@@ -177,9 +178,11 @@ static int explain_birth(const struct restore *restore, const struct task *task,
 
 	if (cgroup >= 0 && error != EEXIST)
 		return cgroups_explain_birth(restore, task, error);
+	if (error == EEXIST)
+		return fail_for_taken_id("process", pid);
 	if (error == EPERM)
 		fail_advice("run criu as root, or with CAP_CHECKPOINT_RESTORE");
-	return fail(error, "cannot make process %d%s", pid, error == EEXIST ? ": its pid is taken" : "");
+	return fail(error, "cannot make process %d", pid);
 }
 
 /*

@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import signal
 import subprocess
 import time
 
@@ -147,6 +148,25 @@ def script_after_resume(cell, dumper, restorer):
 	cell.finish()
 
 
+def taken_numbers(cell, dumper, restorer):
+	"""Who is in a session or group of the tree, but not in the tree, keeps its number taken: the restore fails, and says by whom."""
+	for number, begin in enumerate(("", "set -m; ")):  # in the leader's group, or in one of its own
+		cell.start(["bash", "-c", f"{begin}(sleep 1000 &); exec sleep 1001"])
+		outsider = system.wait_until(lambda: [pid for pid in system.descendants(os.getpid()) if pid != cell.root
+			and system.status(pid)["Name"] == "sleep" and int(system.status(pid)["PPid"]) == os.getpid()], 5)
+		system.wait_until(lambda: system.status(cell.root)["Name"] == "sleep", 5)
+		images = cell.new_images(f"images{number}")
+		cell.dump(dumper, images)
+		run = restorer.restore(images)
+		expected = rf"taken.*{outsider[0]} \(sleep\) is in its session"
+		if not run.failed or not re.search(expected, run.error):
+			raise Failure(f"no '{expected}' in:\n{run.describe()}")
+		os.kill(outsider[0], signal.SIGKILL)
+		system.wait_until(lambda: cell.reap() or not os.path.exists(f"/proc/{outsider[0]}"), 5)
+		cell.restore(restorer, images)
+		cell.kill_tree()
+
+
 def row(name, run, program="counter", modes=("ours",), **more):
 	return Row(f"message-{name}", program, run=run, modes=modes, **more)
 
@@ -156,6 +176,7 @@ ROWS = [
 	row("limit-of-a-tree", limit_of_a_tree, "tree"),
 	row("disk-is-full", disk_is_full, "memory"),
 	row("no-room-for-statistics", no_room_for_statistics, modes=("ours", "peer")),
+	row("taken-numbers", taken_numbers, None),
 	row("restore-tree", needless_tree, modes=("ours", "peer")),
 	row("script-after-resume", script_after_resume),
 ]

@@ -1,0 +1,202 @@
+/*
+ * pids.c - the numbers of the tree: are its pids free, and in which order do sessions and process groups come about?
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "kernel/proc.h"
+#include "restore/restore.h"
+
+#define ZOMBIE_PATIENCE 3.0 /* seconds; a busy pid 1 takes up to 1.7 s to collect what is its to collect */
+
+/* ---- pids ---- */
+
+static int check_pid(pid_t pid)
+{
+	for (int waited = 0;; waited++) {
+		autoclose int proc = proc_open(pid);
+		struct proc_status status;
+		struct proc_stat stat;
+		int result;
+
+		if (proc < 0)
+			return proc == -ENOENT ? 0 : fail(-proc, "cannot see whether pid %d is free", pid);
+		result = proc_read_stat(proc, &stat) ?: proc_read_status(proc, &status);
+		if (result == -ESRCH || result == -ENOENT) {
+			failure_clear(); /* it has just ended */
+			return 0;
+		}
+		if (result)
+			return fail_in(result, "pid %d", pid);
+		proc_status_free(&status);
+		/* Collected between the two: the kernel tells 0 of a process that has no pid any more. */
+		if (!status.group_leader)
+			return 0;
+		if (status.group_leader != pid)
+			return fail(0, "pid %d is taken by a thread of process %d (%s)", pid,
+				    status.group_leader, stat.comm);
+		if (stat.state != 'Z' && stat.state != 'X')
+			return fail(0, "pid %d is taken by a running process (%s)", pid, stat.comm);
+		if (waited * 0.001 > ZOMBIE_PATIENCE)
+			return fail(0, "pid %d is taken by a zombie (%s) that its parent %d does not collect",
+				    pid, stat.comm, stat.parent);
+		if (!waited)
+			log_info("pid %d is a zombie: waiting for process %d to collect it", pid,
+				 stat.parent);
+		usleep(1000);
+	}
+}
+
+static bool is_number(const char *text)
+{
+	return text[0] && strspn(text, "0123456789") == strlen(text);
+}
+
+/* Who is in a session or a group of that number, for people; allocated. NULL: nobody. */
+static char *find_member(pid_t number)
+{
+	DIR *all = opendir("/proc");
+	struct dirent *entry;
+	char *member = NULL;
+
+	while (all && !member && (entry = readdir(all))) {
+		autoclose int proc = is_number(entry->d_name) ? proc_open(atoi(entry->d_name)) : -1;
+		struct proc_stat stat;
+
+		if (proc < 0)
+			continue;
+		if (proc_read_stat(proc, &stat))
+			failure_clear(); /* it has just ended */
+		else if (stat.session == number || stat.group == number)
+			member = format_text("process %d (%s) is in its %s", stat.pid, stat.comm,
+					     stat.session == number ? "session" : "process group");
+	}
+	if (all)
+		closedir(all);
+	return member;
+}
+
+int fail_for_taken_id(const char *what, pid_t id)
+{
+	autofree char *member = find_member(id);
+
+	if (!member)
+		return fail(EEXIST, "cannot make %s %d: its id is taken", what, id);
+	fail_advice(
+		"end that process, which was not dumped with it; or restore in another pid namespace, or on another machine");
+	return fail(EEXIST, "cannot make %s %d: its id is taken, because %s", what, id, member);
+}
+
+/* The kernel keeps a number as long as somebody is in its group. (It does so for a session, too, but there is no call to ask for that.) */
+static int check_group(pid_t group)
+{
+	if (group == 1 || (kill(-group, 0) < 0 && errno == ESRCH)) /* -1 is everybody */
+		return 0;
+	return fail_for_taken_id("process", group);
+}
+
+static int check_pids(const struct snapshot *snapshot)
+{
+	const struct task *task;
+	int result = 0;
+
+	for_each_task(task, snapshot) for (size_t i = 0; !result && i < task->thread_count; i++)
+		result = check_pid(task->threads[i]);
+	for_each_task(task, snapshot) if (!result) result = check_group(task->pid);
+	return result;
+}
+
+/* ---- sessions and groups ---- */
+
+/* Which session does a task have to be born into, for itself and for those it brings forth before its own setsid()? */
+static int plan_session(struct task *task)
+{
+	struct newborn *newborn = task->newborn;
+	struct task *child;
+
+	if (task->session != task->pid)
+		newborn->initial_session = task->session;
+	list_for_each (child, &task->children, sibling) {
+		pid_t wanted = child->newborn->initial_session;
+
+		if (!wanted || wanted == task->session)
+			continue;
+		if (newborn->initial_session && newborn->initial_session != wanted)
+			return fail(EINVAL,
+				    "process %d has session %d, which its parent %d can never have had",
+				    child->pid, wanted, task->pid);
+		newborn->initial_session = wanted;
+	}
+	return 0;
+}
+
+static int plan_sessions(struct restore *restore)
+{
+	struct snapshot *snapshot = &restore->snapshot;
+	pid_t outer;
+
+	/* Children stand behind their parents in the list, so backwards is bottom up. */
+	for (struct list *link = snapshot->tasks.previous; link != &snapshot->tasks; link = link->previous) {
+		int result = plan_session(list_entry(link, struct task, link));
+
+		if (result)
+			return result;
+	}
+	outer = snapshot->root->newborn->initial_session;
+	if (outer && !restore->options->shell_job) {
+		fail_advice("--shell-job (-j), to restore it in the session of this shell");
+		return fail(0, "process %d belonged to session %d, which is not part of the images",
+			    snapshot->root->pid, outer);
+	}
+	return 0;
+}
+
+static int plan_stand_in(struct task *task)
+{
+	if (task->group <= 0)
+		return fail(EINVAL, "pstree.img holds process %d in an impossible group: %d", task->pid,
+			    task->group);
+	if (check_pid(task->group) || check_group(task->group))
+		return -EEXIST;
+	task->newborn->stand_in = task->group;
+	return 0;
+}
+
+/* A group whose leader is gone needs somebody to begin it: one of its members brings forth a stand-in with that pid. */
+static int plan_groups(struct restore *restore)
+{
+	struct snapshot *snapshot = &restore->snapshot;
+	const struct task *root = snapshot->root;
+	struct index planned = { 0 };
+	struct task *task;
+	int result = 0;
+
+	for_each_task(task, snapshot)
+	{
+		if (snapshot_find_task(snapshot, task->group))
+			continue;
+		/* The group of the shell: with --shell-job, ours takes its place. */
+		if (task->group == root->group && task->session == root->session &&
+		    root->session != root->pid)
+			continue;
+		if (index_find(&planned, task->group))
+			continue;
+		result = plan_stand_in(task);
+		if (result)
+			break;
+		index_set(&planned, task->group, task);
+	}
+	index_free(&planned);
+	return result;
+}
+
+int restore_check_pids(struct restore *restore)
+{
+	return plan_sessions(restore) ?: check_pids(&restore->snapshot) ?: plan_groups(restore);
+}
