@@ -21,6 +21,7 @@ def parse(description):
 			    help="only this mode (may be given several times); default: all but peer and undisturbed")
 	parser.add_argument("--part", metavar="N/M", type=part, default=(1, 1),
 			    help="every row in its main mode (the first of its modes), and of all other tests one Mth, the Nth")
+	parser.add_argument("--rows", metavar="N/M", type=part, default=(1, 1), help="only one Mth of the rows, the Nth")
 	parser.add_argument("--list", action="store_true", help="list the tests and leave")
 	parser.add_argument("binary", nargs="?", help="the binary under test; the same as --criu")
 	parser.add_argument("--criu", default=os.path.join(ROOT, "build", "criu"), help="default: build/criu")
@@ -57,7 +58,7 @@ def choose(tables, settings):
 	wanted = settings.mode or [mode.name for mode in MODES if mode.name not in NOT_BY_DEFAULT]
 	for table in tables:
 		for row in table:
-			if not re.search(settings.k, row.name):
+			if not re.search(settings.k, row.name) or not is_in_part(row.name, *settings.rows):
 				continue
 			modes = [mode for mode in MODES if mode.name in wanted and row.runs_in(mode)]
 			for mode in modes:
