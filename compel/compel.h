@@ -54,8 +54,8 @@ int trace_guard(struct traced_thread *thread, pid_t tid);
 int trace_interrupt(struct traced_thread *thread); /* what trace_seize() would have done then */
 /*
  * Threads that run while they are traced stop when somebody sends them a signal. Lets all such threads of ours go on: the signal is
- * delivered, and a group stop lasts until SIGCONT. Whoever waits for something that they do has to call it now and then: best when
- * SIGCHLD comes, which tells of each stop.
+ * delivered, and a group stop lasts until SIGCONT (the log says so). Whoever waits for something that they do has to call it now and
+ * then: best when SIGCHLD comes, which tells of each stop.
  */
 void trace_pass_signals(void);
 int trace_wait(struct traced_thread *thread, uint64_t deadline); /* … until it is parked; reads `context` */
@@ -112,10 +112,12 @@ void victims_tie(struct victim *const *victims, size_t count);
 /* SIGKILLs the process and detaches; the caller reaps if it is the parent. */
 int victim_kill(struct victim *victim);
 /*
- * The process, whose threads are parked, is in a group stop when they are released. `signal` stops it, which is SIGSTOP, or one of SIGTSTP,
- * SIGTTIN and SIGTTOU with its default action. 1: nothing happened, because the kernel ignores these in an orphaned group,
- * or somebody has sent SIGCONT meanwhile.
+ * The process, whose threads are parked with all signals blocked, is in a group stop when they are released. `signal` stops it, which is
+ * SIGSTOP, or one of SIGTSTP, SIGTTIN and SIGTTOU with its default action. Or it is not stopped: the kernel ignores these in an
+ * orphaned process group; or somebody has sent SIGCONT, which waits to be delivered.
  */
+#define STOP_IGNORED	   1
+#define STOP_COUNTERMANDED 2
 int victim_stop(struct victim *victim, int signal);
 /* Leaves all threads in a group stop (SIGSTOP, if it was in none), detached. */
 int victim_thaw_stopped(struct victim *victim);

@@ -164,8 +164,7 @@ static int fill_region(struct victim *victim, bool is_writable)
 		result = call_in_region(victim, SYS_mprotect, protect, &value);
 	if (!result && value == -ENOMEM)
 		fail_advice(
-			"a higher limit of data for it (prlimit --data): no code of it may be writable (PR_SET_MDWE), "
-			"and memory that is only writable counts as data");
+			"a higher limit of data for it (prlimit --data), or fewer mappings than vm.max_map_count");
 	if (!result && value < 0)
 		result = fail((int)-value, "cannot make memory for the parasite writable");
 	return result;

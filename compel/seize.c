@@ -216,7 +216,7 @@ int trace_guard(struct traced_thread *thread, pid_t tid)
 	return 0;
 }
 
-/* Children that we do not trace are among those that are found: nothing is done to them. */
+/* Children that we do not trace may be among those that are found. They are left as they are, but their news is taken. */
 void trace_pass_signals(void)
 {
 	siginfo_t info = {};
@@ -225,6 +225,9 @@ void trace_pass_signals(void)
 		int status = info.si_status << 8 | 0x7f;
 		bool is_group_stop = is_event_stop(status) && WSTOPSIG(status) != SIGTRAP;
 
+		if (is_group_stop)
+			log_info("thread %d was stopped by signal %d from outside, until SIGCONT",
+				 info.si_pid, WSTOPSIG(status));
 		ptrace(is_group_stop ? PTRACE_LISTEN : PTRACE_CONT, info.si_pid, 0, signal_of(status));
 		info.si_pid = 0;
 	}

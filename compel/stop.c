@@ -12,9 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/memory.h"
+#include "base/time.h"
 #include "internal.h"
 
-/* Resumes until a stop that is no signal's. */
+/* Resumes until a stop that is not a signal's. */
 static int go_on(const struct traced_thread *thread, int signal, int *status)
 {
 	uint64_t deadline = trace_deadline(CALL_SECONDS);
@@ -29,9 +31,19 @@ static int go_on(const struct traced_thread *thread, int signal, int *status)
 	return result;
 }
 
+/* SIGCONT waits: all signals are blocked. A stop signal that is sent now would throw it away, as it has thrown away those before it. */
+static bool is_told_to_go_on(pid_t pid)
+{
+	autofree char *status = NULL;
+	uint64_t waiting = 0;
+
+	return read_proc(pid, "status", &status) >= 0 && find_number(status, "\nShdPnd:", 16, &waiting) &&
+	       waiting & 1ULL << (SIGCONT - 1);
+}
+
 /*
- * To where SIGSTOP is about to be delivered. A SIGCONT that somebody sends throws away the SIGSTOP that waits, and the thread traps
- * instead, before it is back in its program: then it gets another one.
+ * To where SIGSTOP is about to be delivered. If a SIGCONT from outside throws it away, the thread traps instead, before it is back in its
+ * program. It may also trap because of an interrupt of ours that was still pending.
  */
 static int bring_to_stop(const struct traced_thread *thread, pid_t pid)
 {
@@ -39,6 +51,10 @@ static int bring_to_stop(const struct traced_thread *thread, pid_t pid)
 	int status, result;
 
 	do {
+		if (is_told_to_go_on(pid))
+			return STOP_COUNTERMANDED;
+		if (monotonic_time() > deadline)
+			return -ETIMEDOUT;
 		if (syscall(SYS_tgkill, pid, thread->tid, SIGSTOP) < 0 ||
 		    ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
 			return -errno;
@@ -47,7 +63,6 @@ static int bring_to_stop(const struct traced_thread *thread, pid_t pid)
 	return result;
 }
 
-/* 1: the kernel ignores it, or somebody has sent SIGCONT in the same moment. */
 static int stop_by(const struct traced_thread *thread, pid_t pid, int signal)
 {
 	int status, result = bring_to_stop(thread, pid);
@@ -57,7 +72,9 @@ static int stop_by(const struct traced_thread *thread, pid_t pid, int signal)
 		result = -errno;
 	if (!result)
 		result = go_on(thread, signal, &status);
-	return result ?: WSTOPSIG(status) != signal;
+	if (result || WSTOPSIG(status) == signal)
+		return result;
+	return is_told_to_go_on(pid) ? STOP_COUNTERMANDED : STOP_IGNORED;
 }
 
 /* The other threads stand in a stop of ours: that they take part in this one is known when they have met it. */

@@ -162,6 +162,8 @@ static void look_at_cgroups(struct apart_look *look, struct process *process, si
 	if (thread)
 		snprintf(path, sizeof(path), "task/%d/cgroup", process->task->threads[thread]);
 	length = read_text_at(process->task->proc, path, &text);
+	if (length < 0 && look->ignores_cgroups)
+		return;
 	if (length < 0)
 		note_failure(look, -length, "read /proc/PID/cgroup");
 	else if (cgroup_sets_find(look->cgroups, text, &process->sets[thread], &may_differ))
@@ -233,7 +235,7 @@ int dump_begin_apart(struct apart_look **begun, const struct dump *dump)
 	return 0;
 }
 
-static void keep_cgroups(const struct apart_look *look)
+static void note_places(const struct apart_look *look)
 {
 	const uint32_t *sets = look->sets;
 	const struct task *task;
@@ -247,7 +249,7 @@ static void keep_cgroups(const struct apart_look *look)
 			ThreadCoreEntry *core = task->cores[i]->thread_core;
 			const struct cpus *cpus = sets[i] ? cgroup_sets_cpus(look->cgroups, sets[i]) : NULL;
 
-			scheduling_forget_all_cpus(core, cpus ?: &ours);
+			scheduling_drop_full_affinity(core, cpus ?: &ours);
 			message_set(core, cg_set,
 				    look->ignores_cgroups || !sets[i] ? DUMP_OWN_CGROUPS : sets[i]);
 		}
@@ -279,7 +281,7 @@ int dump_end_apart(struct apart_look *look, int result)
 	for (size_t i = 0; !result && i < look->count; i++)
 		refuse_apart(&look->found[i]);
 	if (!result)
-		keep_cgroups(look);
+		note_places(look);
 	free(look->found);
 	free(look->sets);
 	free(look);

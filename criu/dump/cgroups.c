@@ -42,6 +42,7 @@ struct cgroup_sets {
 	size_t count;
 	struct index by_hash;
 	char **roots; /* where the hierarchies are mounted, in the order of our own places; NULL: nowhere */
+	int cpuset_root; /* a directory, of the hierarchy that has the cpusets; -1: there is none, or it cannot be mounted */
 };
 
 static uint64_t hash_text(const char *text)
@@ -104,30 +105,12 @@ static void look_at_set(const struct cgroup_sets *sets, struct seen_set *set)
 	}
 }
 
-/* Which hierarchy has the cpusets: one of version 1, or version 2. */
-static bool has_cpusets(const struct cgroup_places *places, size_t index)
-{
-	if (*places->items[index].hierarchy)
-		return cgroup_has_controller(places->items[index].hierarchy, "cpuset", 6);
-	for (size_t i = 0; i < places->count; i++)
-		if (cgroup_has_controller(places->items[i].hierarchy, "cpuset", 6))
-			return false;
-	return true;
-}
-
 static void look_at_cpus(const struct cgroup_sets *sets, struct seen_set *set)
 {
-	if (set->places.count != sets->items[0]->places.count)
-		return;
-	for (size_t i = 0; i < set->places.count && !set->cpus_are_known; i++) {
-		const struct cgroup_place *place = &set->places.items[i];
-		autoclose int root = has_cpusets(&set->places, i) && sets->roots[i] ?
-					     open(sets->roots[i], O_PATH | O_DIRECTORY | O_CLOEXEC) :
-					     -1;
+	const struct cgroup_place *place = cgroup_cpuset_place(&set->places);
 
-		set->cpus_are_known = root >= 0 &&
-				      cgroup_read_cpus(root, place->hierarchy, place->path, &set->cpus);
-	}
+	set->cpus_are_known = place && sets->cpuset_root >= 0 &&
+			      cgroup_read_cpus(sets->cpuset_root, place->hierarchy, place->path, &set->cpus);
 }
 
 int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, bool *threads_may_differ)
@@ -205,27 +188,48 @@ static int find_roots(struct cgroup_sets *sets)
 	return 0;
 }
 
+static void open_cpusets(struct cgroup_sets *sets)
+{
+	const struct cgroup_place *place = cgroup_cpuset_place(&sets->items[0]->places);
+
+	sets->cpuset_root = place ? cgroup_open_root(place->hierarchy) : -1;
+	if (place && sets->cpuset_root < 0)
+		failure_clear();
+}
+
+static int open_sets(struct dump *dump)
+{
+	struct cgroup_sets *sets = dump->cgroups;
+	autofree char *text = NULL;
+	struct seen_set *own;
+	ssize_t length = read_text_at(-1, "/proc/self/cgroup", &text);
+	int result;
+
+	if (length < 0)
+		return fail(-length, "cannot read /proc/self/cgroup");
+	result = add_set(sets, text, hash_text(text), &own) ?: find_roots(sets);
+	if (result)
+		return result;
+	open_cpusets(sets);
+	return dump->options->ignores_cgroups ? 0 : check_frozen(dump);
+}
+
 /* Before the freeze. */
 int dump_open_cgroups(void *context)
 {
 	struct dump *dump = context;
-	autofree char *text = NULL;
-	struct seen_set *own;
-	ssize_t length;
 	int result = cgroup_roots_check(&dump->options->cgroup_roots);
 
-	if (result)
+	if (result || access("/proc/self/cgroup", F_OK) < 0) /* a kernel without cgroups */
 		return result;
-	length = read_text_at(-1, "/proc/self/cgroup", &text);
-	if (length == -ENOENT)
-		return 0; /* a kernel without cgroups */
-	if (length < 0)
-		return fail(-length, "cannot read /proc/self/cgroup");
 	dump->cgroups = allocate(sizeof(*dump->cgroups));
-	result = add_set(dump->cgroups, text, hash_text(text), &own);
-	if (!result)
-		result = find_roots(dump->cgroups);
-	return result || dump->options->ignores_cgroups ? result : check_frozen(dump);
+	dump->cgroups->cpuset_root = -1;
+	result = open_sets(dump);
+	if (!result || !dump->options->ignores_cgroups)
+		return result;
+	dump_close_cgroups(dump);
+	failure_clear();
+	return 0;
 }
 
 void dump_close_cgroups(struct dump *dump)
@@ -234,6 +238,8 @@ void dump_close_cgroups(struct dump *dump)
 
 	if (!sets)
 		return;
+	if (sets->cpuset_root >= 0)
+		close(sets->cpuset_root);
 	for (size_t i = 0; sets->roots && i < sets->items[0]->places.count; i++)
 		free(sets->roots[i]);
 	for (size_t i = 0; i < sets->count; i++) {

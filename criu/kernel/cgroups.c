@@ -290,12 +290,29 @@ bool cgroup_is_frozen(int root, const char *hierarchy, const char *path)
 	return *hierarchy ? strncmp(text, "THAWED", 6) != 0 : strstr(text, "frozen 1") != NULL;
 }
 
+const struct cgroup_place *cgroup_cpuset_place(const struct cgroup_places *places)
+{
+	const struct cgroup_place *second = NULL;
+
+	for (size_t i = 0; i < places->count; i++) {
+		const struct cgroup_place *place = &places->items[i];
+
+		if (cgroup_has_controller(place->hierarchy, "cpuset", 6))
+			return place;
+		if (!*place->hierarchy)
+			second = place;
+	}
+	return second;
+}
+
 /* In version 2, a cgroup for which the controller is not enabled has what the next one above has. */
 bool cgroup_read_cpus(int root, const char *hierarchy, const char *path, struct cpus *cpus)
 {
 	const char *name = *hierarchy ? "cpuset.effective_cpus" : "cpuset.cpus.effective";
 	autofree char *group = copy_text(path), *text = NULL;
 
+	if (!cgroup_path_is_sound(path))
+		return false;
 	for (;;) {
 		autoclose int fd = cgroup_open_file(root, group, name, O_RDONLY);
 		char *last = strrchr(group, '/');

@@ -55,6 +55,8 @@ int cgroup_open(int root, const char *path);
 int cgroup_open_file(int root, const char *path, const char *name, int flags);
 /* Whoever is in it, or comes into it, stands still. Of hierarchies without a freezer: false. */
 bool cgroup_is_frozen(int root, const char *hierarchy, const char *path);
+/* The place in the hierarchy that has the cpusets: one of version 1, or version 2. NULL: none has. */
+const struct cgroup_place *cgroup_cpuset_place(const struct cgroup_places *places);
 /* The CPUs that threads in it may run on; false: that is not known. For a hierarchy with the controller cpuset, and version 2. */
 bool cgroup_read_cpus(int root, const char *hierarchy, const char *path, struct cpus *cpus);
 /* An absolute path that leads nowhere but down. */

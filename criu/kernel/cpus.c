@@ -8,13 +8,13 @@
 #include <unistd.h>
 #include "kernel/cpus.h"
 
-int cpus_of_thread(pid_t tid, struct cpus *cpus)
+int cpus_get_affinity(pid_t tid, struct cpus *cpus)
 {
 	memset(cpus, 0, sizeof(*cpus));
 	return syscall(SYS_sched_getaffinity, tid, sizeof(*cpus), cpus) < 0 ? -errno : 0;
 }
 
-int cpus_keep_thread(pid_t tid, const struct cpus *cpus)
+int cpus_set_affinity(pid_t tid, const struct cpus *cpus)
 {
 	return syscall(SYS_sched_setaffinity, tid, sizeof(*cpus), cpus) < 0 ? -errno : 0;
 }
@@ -22,12 +22,12 @@ int cpus_keep_thread(pid_t tid, const struct cpus *cpus)
 void cpus_restrict(struct cpus *cpus)
 {
 	struct cpus ours;
-	bool is_kept = !cpus_of_thread(0, &ours);
+	bool is_kept = !cpus_get_affinity(0, &ours);
 
-	if (cpus_keep_thread(0, cpus) || cpus_of_thread(0, cpus))
+	if (cpus_set_affinity(0, cpus) || cpus_get_affinity(0, cpus))
 		memset(cpus, 0, sizeof(*cpus));
 	if (is_kept)
-		cpus_keep_thread(0, &ours);
+		cpus_set_affinity(0, &ours);
 }
 
 void cpus_fill(struct cpus *cpus)

@@ -16,8 +16,8 @@ struct cpus {
 };
 
 /* Those that a thread may run on now; -errno, not recorded. */
-int cpus_of_thread(pid_t tid, struct cpus *cpus);
-int cpus_keep_thread(pid_t tid, const struct cpus *cpus);
+int cpus_get_affinity(pid_t tid, struct cpus *cpus);
+int cpus_set_affinity(pid_t tid, const struct cpus *cpus);
 /* Of these, those that a thread of ours may run on: the kernel leaves out what is not there, or not in our cpuset. None: empty. */
 void cpus_restrict(struct cpus *cpus);
 /* All numbers that there can be. */

@@ -22,6 +22,7 @@
 #include "cgroup.pb-c.h"
 #include "image/image.h"
 #include "kernel/cgroups.h"
+#include "kernel/cpus.h"
 #include "restore/restore.h"
 #include "task/cgroup_roots.h"
 #include "task/part.h"
@@ -38,6 +39,7 @@ struct hierarchy {
 struct cgroup_set {
 	uint32_t id;
 	char **paths;
+	struct cpus *cpus; /* of its cpuset; NULL: not asked for yet */
 };
 
 struct cgroups {
@@ -276,6 +278,7 @@ void restore_close_cgroups(struct restore *restore)
 		for (size_t path = 0; path < cgroups->count; path++)
 			free(cgroups->sets[i]->paths[path]);
 		free(cgroups->sets[i]->paths);
+		free(cgroups->sets[i]->cpus);
 		free(cgroups->sets[i]);
 	}
 	free(cgroups->sets);
@@ -310,10 +313,8 @@ static int check_path(const struct hierarchy *hierarchy, const char *path)
 	return 0;
 }
 
-int restore_check_cgroups(struct restore *restore)
+static int check_paths(const struct cgroups *cgroups)
 {
-	struct cgroups *cgroups = restore->cgroups;
-
 	for (size_t i = 0; i < cgroups->count; i++) {
 		struct hierarchy *hierarchy = &cgroups->hierarchies[i];
 		const char *checked = hierarchy->own; /* we are in it */
@@ -331,6 +332,46 @@ int restore_check_cgroups(struct restore *restore)
 		}
 	}
 	return 0;
+}
+
+static void read_cpus(const struct cgroups *cgroups, struct cgroup_set *set)
+{
+	const struct cgroup_place *place = cgroup_cpuset_place(&cgroups->places);
+	const struct hierarchy *hierarchy = place ? &cgroups->hierarchies[place - cgroups->places.items] :
+						    NULL;
+
+	set->cpus = allocate(sizeof(*set->cpus));
+	if (hierarchy && hierarchy->root >= 0 &&
+	    cgroup_read_cpus(hierarchy->root, hierarchy->name, set->paths[place - cgroups->places.items],
+			     set->cpus))
+		return;
+	cpus_fill(set->cpus); /* where nobody is moved, it is our own */
+	cpus_restrict(set->cpus);
+}
+
+static void warn_of_cpus(const struct cgroups *cgroups, const struct task *task)
+{
+	for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
+		const struct newborn *newborn = task->newborn;
+		struct cgroup_set *set = newborn->cgroups;
+
+		if (newborn->thread_cgroups && newborn->thread_cgroups[i])
+			set = newborn->thread_cgroups[i];
+		if (!task->cores[i]->thread_core->cpu_affinity.len)
+			continue;
+		if (!set->cpus)
+			read_cpus(cgroups, set);
+		scheduling_warn_of_cpus(task, i, set->cpus);
+	}
+}
+
+int restore_check_cgroups(struct restore *restore)
+{
+	const struct task *task;
+	int result = check_paths(restore->cgroups);
+
+	for_each_task(task, &restore->snapshot) if (!result) warn_of_cpus(restore->cgroups, task);
+	return result;
 }
 
 /* ---- moving ---- */
@@ -418,7 +459,7 @@ static int move_thread(const struct cgroups *cgroups, const struct task *task, s
 		if (result)
 			return explain(-result, "put thread", task->threads[thread], hierarchy, to->paths[i]);
 	}
-	return to ? scheduling_keep_to_cpus(task, thread) : 0;
+	return to ? scheduling_set_affinity(task, thread) : 0;
 }
 
 int restore_move_threads(void *context)

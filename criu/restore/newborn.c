@@ -73,6 +73,8 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 	if (!pid)
 		return 0;
 	born = clone_with_pid(pid, 0, SIGCHLD, -1, NULL);
+	if (born < 0 && errno == EEXIST)
+		return fail_for_taken_id("the former leader of a process group,", pid);
 	if (born < 0)
 		return fail(errno, "cannot make process %d, which once led a group", pid);
 	if (born) {

@@ -8,18 +8,23 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/time.h"
 #include "kernel/proc.h"
 #include "restore/restore.h"
 
-#define ZOMBIE_PATIENCE 3.0 /* seconds; a busy pid 1 takes up to 1.7 s to collect what is its to collect */
+#define ZOMBIE_PATIENCE \
+	3000000000UL /* nanoseconds; a busy pid 1 takes up to 1.7 s to collect what is its to collect */
 
 /* ---- pids ---- */
 
 static int check_pid(pid_t pid)
 {
-	for (int waited = 0;; waited++) {
+	uint64_t deadline = monotonic_time() + ZOMBIE_PATIENCE;
+
+	for (bool is_waiting = false;; is_waiting = true) {
 		autoclose int proc = proc_open(pid);
 		struct proc_status status;
 		struct proc_stat stat;
@@ -43,10 +48,10 @@ static int check_pid(pid_t pid)
 				    status.group_leader, stat.comm);
 		if (stat.state != 'Z' && stat.state != 'X')
 			return fail(0, "pid %d is taken by a running process (%s)", pid, stat.comm);
-		if (waited * 0.001 > ZOMBIE_PATIENCE)
+		if (monotonic_time() > deadline)
 			return fail(0, "pid %d is taken by a zombie (%s) that its parent %d does not collect",
 				    pid, stat.comm, stat.parent);
-		if (!waited)
+		if (!is_waiting)
 			log_info("pid %d is a zombie: waiting for process %d to collect it", pid,
 				 stat.parent);
 		usleep(1000);
@@ -58,47 +63,67 @@ static bool is_number(const char *text)
 	return text[0] && strspn(text, "0123456789") == strlen(text);
 }
 
-/* Who is in a session or a group of that number, for people; allocated. NULL: nobody. */
-static char *find_member(pid_t number)
+/* A process that has just ended, or is about to be one of ours, is no failure: nothing is recorded. */
+static bool read_stat(const char *pid, struct proc_stat *stat)
+{
+	autoclose int proc = is_number(pid) ? proc_open(atoi(pid)) : -1;
+	autofree char *text = NULL;
+
+	return proc >= 0 && read_text_at(proc, "stat", &text) >= 0 && !proc_parse_stat(text, stat);
+}
+
+/* Who keeps a number taken, by its session or its process group; false: nobody. Living processes before zombies. */
+static bool find_member(pid_t number, struct proc_stat *member)
 {
 	DIR *all = opendir("/proc");
 	struct dirent *entry;
-	char *member = NULL;
+	bool is_found = false;
 
-	while (all && !member && (entry = readdir(all))) {
-		autoclose int proc = is_number(entry->d_name) ? proc_open(atoi(entry->d_name)) : -1;
+	while (all && (!is_found || member->state == 'Z') && (entry = readdir(all))) {
 		struct proc_stat stat;
 
-		if (proc < 0)
+		if (!read_stat(entry->d_name, &stat) || (stat.session != number && stat.group != number))
 			continue;
-		if (proc_read_stat(proc, &stat))
-			failure_clear(); /* it has just ended */
-		else if (stat.session == number || stat.group == number)
-			member = format_text("process %d (%s) is in its %s", stat.pid, stat.comm,
-					     stat.session == number ? "session" : "process group");
+		*member = stat;
+		is_found = true;
 	}
 	if (all)
 		closedir(all);
-	return member;
+	return is_found;
 }
 
 int fail_for_taken_id(const char *what, pid_t id)
 {
-	autofree char *member = find_member(id);
+	struct proc_stat member;
 
-	if (!member)
-		return fail(EEXIST, "cannot make %s %d: its id is taken", what, id);
+	if (!find_member(id, &member))
+		return fail(0, "cannot make %s %d: its id is taken", what, id);
 	fail_advice(
 		"end that process, which was not dumped with it; or restore in another pid namespace, or on another machine");
-	return fail(EEXIST, "cannot make %s %d: its id is taken, because %s", what, id, member);
+	return fail(0, "cannot make %s %d: its id is taken, because process %d (%s) is in its %s", what, id,
+		    member.pid, member.comm, member.session == id ? "session" : "process group");
 }
 
-/* The kernel keeps a number as long as somebody is in its group. (It does so for a session, too, but there is no call to ask for that.) */
+/* Is somebody in the group of that number? (The kernel keeps a number for a session, too, but there is no call to ask for that.) */
+static bool has_group(pid_t group)
+{
+	return group != 1 && (kill(-group, 0) == 0 || errno != ESRCH); /* -1 would be everybody */
+}
+
+/* The kernel keeps a number as long as somebody is in its group: a zombie, too, whose parent may be slow. */
 static int check_group(pid_t group)
 {
-	if (group == 1 || (kill(-group, 0) < 0 && errno == ESRCH)) /* -1 is everybody */
-		return 0;
-	return fail_for_taken_id("process", group);
+	uint64_t deadline = monotonic_time() + ZOMBIE_PATIENCE;
+	struct proc_stat member;
+
+	while (has_group(group)) {
+		if (!find_member(group, &member))
+			return 0; /* gone in between */
+		if (member.state != 'Z' || monotonic_time() > deadline)
+			return fail_for_taken_id("process", group);
+		usleep(10000);
+	}
+	return 0;
 }
 
 static int check_pids(const struct snapshot *snapshot)
@@ -108,7 +133,8 @@ static int check_pids(const struct snapshot *snapshot)
 
 	for_each_task(task, snapshot) for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = check_pid(task->threads[i]);
-	for_each_task(task, snapshot) if (!result) result = check_group(task->pid);
+	for_each_task(task, snapshot) for (size_t i = 0; !result && i < task->thread_count; i++)
+		result = check_group(task->threads[i]);
 	return result;
 }
 

@@ -70,8 +70,10 @@ static const struct task *find_by_thread(const struct restore *restore, pid_t ti
 /* The restorer tells that it failed before it tells why; the result is the last of what it tells. */
 static bool has_restorer_failed(const struct restorer_board *board)
 {
-	for (int i = 0; i < 100 && board->failed && !__atomic_load_n(&board->failed_result, __ATOMIC_SEQ_CST);
-	     i++)
+	uint64_t deadline = monotonic_time() + LOOK_EVERY;
+
+	while (board->failed && !__atomic_load_n(&board->failed_result, __ATOMIC_SEQ_CST) &&
+	       monotonic_time() < deadline)
 		usleep(1000);
 	return board->failed_result;
 }
@@ -83,7 +85,7 @@ static int report_failure(struct restore *restore)
 	const struct task *task;
 
 	if (has_failed())
-		return -failure_errno();
+		return min(-failure_errno(), -1);
 	if (!has_restorer_failed(board))
 		return fail(0, "a process died while it was being restored");
 	task = find_by_thread(restore, board->failed_tid);
@@ -110,7 +112,7 @@ static void show_progress(const struct restore *restore)
 			total << PAGE_SHIFT);
 }
 
-/* Somebody has sent a signal to a task that we trace: it stands still until we have seen to it (SIGCHLD tells of that). */
+/* Somebody may have sent a signal to a task that we trace: it stands still until we have seen to it. SIGCHLD tells of that. */
 static volatile sig_atomic_t has_stopped_tasks;
 
 static void note_stopped_task(int signal unused)
@@ -148,6 +150,7 @@ static int board_wait_for(struct restore *restore, size_t count)
 			show_progress(restore);
 			if (lives_check(restore))
 				return -failure_errno();
+			has_stopped_tasks = 1; /* news may have been lost, while SIGCHLD was on its way */
 			look_at = now + LOOK_EVERY;
 		}
 		patience = (struct timespec){ .tv_nsec = look_at - now };
@@ -414,12 +417,18 @@ int restore_rebuild(void *context)
 {
 	const struct sigaction noting = { .sa_handler = note_stopped_task, .sa_flags = SA_RESTART };
 	struct restore *restore = context;
+	sigset_t child, before;
 	int result;
 
+	/* Whoever started us may have it blocked. */
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
 	sigaction(SIGCHLD, &noting, NULL);
+	sigprocmask(SIG_UNBLOCK, &child, &before);
 	has_stopped_tasks = 1; /* perhaps: they have been traced for a while */
 	board_open_stage(restore->board, STAGE_LEAVE);
 	result = board_wait_for(restore, restore->snapshot.thread_count);
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	signal(SIGCHLD, SIG_DFL);
 	return result;
 }

@@ -9,12 +9,16 @@
 #include <sys/wait.h>
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "restore/restore.h"
 #include "task/part.h"
 
 static const char *name_of(int signal)
 {
-	return signal == SIGTSTP ? "SIGTSTP" : signal == SIGTTIN ? "SIGTTIN" : "SIGTTOU";
+	return signal == SIGTSTP ? "SIGTSTP" :
+	       signal == SIGTTIN ? "SIGTTIN" :
+	       signal == SIGTTOU ? "SIGTTOU" :
+				   "SIGSTOP";
 }
 
 int stop_again(struct task *task)
@@ -24,13 +28,17 @@ int stop_again(struct task *task)
 
 	if (task->state != TASK_STOPPED)
 		return 0;
-	result = signal_has_default_action(task, signal) ? victim_stop(task->victim, signal) : 1;
-	if (result <= 0)
-		return result;
-	log_warning(
-		"process %d (%s) was stopped by %s, which stops nobody in an orphaned process group: now it is by SIGSTOP",
-		task->pid, task->name, name_of(signal));
-	return victim_stop(task->victim, SIGSTOP);
+	result = signal_has_default_action(task, signal) ? victim_stop(task->victim, signal) : STOP_IGNORED;
+	if (result == STOP_IGNORED) {
+		log_warning(
+			"process %d (%s) was stopped by %s, which stops nobody in an orphaned process group: now it is by SIGSTOP",
+			task->pid, task->name, name_of(signal));
+		result = victim_stop(task->victim, SIGSTOP);
+	}
+	if (result == STOP_COUNTERMANDED)
+		log_info("process %d (%s) is not stopped again: it got SIGCONT meanwhile", task->pid,
+			 task->name);
+	return min(result, 0);
 }
 
 static bool waits_for_child_signal(const SignalQueueEntry *queue)

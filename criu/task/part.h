@@ -46,9 +46,11 @@ extern const struct task_part part_memory_layout, part_process, part_identity, p
 bool signal_has_default_action(const struct task *task, int signal);
 struct cpus; /* kernel/cpus.h */
 /* scheduling.c, dump: `all` are those of the thread's cpuset. If it may run on all of these, it is kept to none. */
-void scheduling_forget_all_cpus(ThreadCoreEntry *core, const struct cpus *all);
+void scheduling_drop_full_affinity(ThreadCoreEntry *core, const struct cpus *all);
+/* Restore: warns if a thread that is kept to some CPUs cannot have all of them; `here` are those of the cpuset that it will be in. */
+void scheduling_warn_of_cpus(const struct task *task, size_t thread, const struct cpus *here);
 /* Restore: once more, for a thread that has come to another cpuset since it has done so itself. */
-int scheduling_keep_to_cpus(const struct task *task, size_t thread);
+int scheduling_set_affinity(const struct task *task, size_t thread);
 
 /* identity.c: has it calls to finish with that would be seen outside if the restore failed after them? */
 bool identity_waits(const struct task *task);

@@ -31,7 +31,7 @@ static bool is_realtime(unsigned policy)
 static int look_at_cpus(pid_t tid, ThreadCoreEntry *core)
 {
 	struct cpus cpus;
-	int result = cpus_of_thread(tid, &cpus);
+	int result = cpus_get_affinity(tid, &cpus);
 
 	if (result)
 		return fail(-result, "cannot read the CPUs of thread %d", tid);
@@ -41,7 +41,7 @@ static int look_at_cpus(pid_t tid, ThreadCoreEntry *core)
 	return 0;
 }
 
-void scheduling_forget_all_cpus(ThreadCoreEntry *core, const struct cpus *all)
+void scheduling_drop_full_affinity(ThreadCoreEntry *core, const struct cpus *all)
 {
 	ProtobufCBinaryData *affinity = &core->cpu_affinity;
 
@@ -58,24 +58,28 @@ static void cpus_of_image(const ThreadCoreEntry *core, struct cpus *cpus)
 	memcpy(cpus, core->cpu_affinity.data, min(core->cpu_affinity.len, sizeof(*cpus)));
 }
 
-/* By what criu itself may use: its cpuset is often, not always, that of the tasks. */
 static int check_cpus(const struct task *task, size_t thread)
 {
-	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
-	struct cpus wanted, found;
-
-	if (!core->has_cpu_affinity || !core->cpu_affinity.len)
-		return 0;
-	if (core->cpu_affinity.len > sizeof(wanted))
+	if (task->cores[thread]->thread_core->cpu_affinity.len > sizeof(struct cpus))
 		return fail(EINVAL, "the image names more CPUs than any machine has");
+	return 0;
+}
+
+void scheduling_warn_of_cpus(const struct task *task, size_t thread, const struct cpus *here)
+{
+	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
+	bool has_some = false, lacks_some = false;
+	struct cpus wanted;
+
 	cpus_of_image(core, &wanted);
-	found = wanted;
-	cpus_restrict(&found);
-	if (memcmp(&wanted, &found, sizeof(wanted)) != 0)
+	for (size_t i = 0; i < sizeof(wanted.bits); i++) {
+		has_some |= wanted.bits[i] & here->bits[i];
+		lacks_some |= wanted.bits[i] & ~here->bits[i];
+	}
+	if (lacks_some)
 		log_warning("thread %d of process %d was kept to CPUs that are not all here: it %s",
 			    task->threads[thread], task->pid,
-			    cpus_length(&found) ? "has to do with fewer" : "may run on all");
-	return 0;
+			    has_some ? "has to do with fewer" : "may run on all");
 }
 
 /* None of them may be here, or in its cpuset: then it runs on all of that. */
@@ -95,7 +99,7 @@ static void make_cpus(const ThreadCoreEntry *core, struct call_list *calls)
 	calls_accept(calls, EINVAL);
 }
 
-int scheduling_keep_to_cpus(const struct task *task, size_t thread)
+int scheduling_set_affinity(const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	struct cpus cpus;
@@ -104,7 +108,7 @@ int scheduling_keep_to_cpus(const struct task *task, size_t thread)
 	if (!core->has_cpu_affinity || !core->cpu_affinity.len)
 		return 0;
 	cpus_of_image(core, &cpus);
-	result = cpus_keep_thread(task->threads[thread], &cpus);
+	result = cpus_set_affinity(task->threads[thread], &cpus);
 	return result && result != -EINVAL ?
 		       fail(-result, "cannot keep thread %d to its CPUs", task->threads[thread]) :
 		       0;

@@ -323,11 +323,24 @@ def charged(cell, dumper, restorer):
 		cell.finish()
 
 
+def cpuset_root():
+	"""Of version 1, or of version 2, where the controller is handed down to our own cgroups first."""
+	root = hierarchies("cpuset", "")[0]
+	if os.path.basename(root) == "cpuset":
+		return root, False
+	if "cpuset" not in system.read_text(os.path.join(root, "cgroup.controllers")).split():
+		raise Skip("no cpusets here")
+	for group in (root, make_group(root)):
+		write(os.path.join(group, "cgroup.subtree_control"), "+cpuset")
+	return root, True
+
+
 def set_cpus(root, name, cpus):
-	"""Of a cgroup of version 1, and of those that it is in."""
-	for group in (make_group(root), make_group(root, name)):
-		write(os.path.join(group, "cpuset.mems"), system.read_text(os.path.join(root, "cpuset.mems")))
-	write(os.path.join(make_group(root), "cpuset.cpus"), system.read_text(os.path.join(root, "cpuset.cpus")))
+	"""Of one of our cgroups; in version 1, those that it is in need some first."""
+	if os.path.basename(root) == "cpuset":
+		for group in (make_group(root), make_group(root, name)):
+			write(os.path.join(group, "cpuset.mems"), system.read_text(os.path.join(root, "cpuset.mems")))
+		write(os.path.join(make_group(root), "cpuset.cpus"), system.read_text(os.path.join(root, "cpuset.cpus")))
 	write(os.path.join(make_group(root, name), "cpuset.cpus"), ",".join(map(str, sorted(cpus))))
 
 
@@ -341,28 +354,35 @@ def expect_cpus(cell, leader, child, thread):
 
 
 def on_cpus(options):
-	"""Who may run on all CPUs of its cpuset still may, also when that gets more; who is kept to some is kept to those."""
+	"""
+	Who may run on all CPUs of its cpuset still may, also when that gets more; who is kept to some is kept to those. In version 1 a
+	thread is in another cpuset than its process; in version 2 a child is.
+	"""
 	def course(cell, dumper, restorer):
-		[root] = hierarchies("cpuset")
 		every = os.sched_getaffinity(0)
 		if len(every) < 2:
 			raise Skip("one CPU only")
 		few, one = {min(every)}, {max(every)}
+		root, is_second = cpuset_root()
 		with groups(cell, [root], []):
 			for name, cpus in (("few", few), ("all", every)):
 				set_cpus(root, name, cpus)
-			write(cell.path("places"), f"process {make_group(root, 'few')}\nthread {make_group(root, 'all')}\n")
+			other = "child" if is_second else "thread"
+			write(cell.path("places"), f"process {make_group(root, 'few')}\n{other} {make_group(root, 'all')}\n")
 			cell.start()
 			cell.wait_ready()
-			os.sched_setaffinity(system.threads(cell.root)[1], one)
-			expect_cpus(cell, few, few, one)
+			apart = system.descendants(cell.root)[0] if is_second else system.threads(cell.root)[1]
+			os.sched_setaffinity(apart, one)
+			placed = (few, one, few) if is_second else (few, few, one)
+			widened = (every, one, every) if is_second else (every, every, one)
+			expect_cpus(cell, *placed)
 			images = cell.new_images()
 			cell.dump(dumper, images, options)
 			cell.restore(restorer, images)
 			if not options:
-				expect_cpus(cell, few, few, one)
+				expect_cpus(cell, *placed)
 				set_cpus(root, "few", every)
-			expect_cpus(cell, every, every, one)
+			expect_cpus(cell, *widened)
 			if options:
 				cell.kill_tree()
 			else:

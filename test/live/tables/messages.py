@@ -152,9 +152,11 @@ def taken_numbers(cell, dumper, restorer):
 	"""Who is in a session or group of the tree, but not in the tree, keeps its number taken: the restore fails, and says by whom."""
 	for number, begin in enumerate(("", "set -m; ")):  # in the leader's group, or in one of its own
 		cell.start(["bash", "-c", f"{begin}(sleep 1000 &); exec sleep 1001"])
-		outsider = system.wait_until(lambda: [pid for pid in system.descendants(os.getpid()) if pid != cell.root
-			and system.status(pid)["Name"] == "sleep" and int(system.status(pid)["PPid"]) == os.getpid()], 5)
-		system.wait_until(lambda: system.status(cell.root)["Name"] == "sleep", 5)
+		def orphans():
+			return [pid for pid in system.descendants(os.getpid()) if pid != cell.root and
+				system.status(pid).get("Name") == "sleep" and system.status(pid).get("PPid") == str(os.getpid())]
+		outsider = system.wait_until(orphans, 5)
+		system.wait_until(lambda: system.status(cell.root).get("Name") == "sleep", 5)
 		images = cell.new_images(f"images{number}")
 		cell.dump(dumper, images)
 		run = restorer.restore(images)

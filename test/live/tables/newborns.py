@@ -117,9 +117,10 @@ def below(pid):
 
 
 def newborns_of_our_child():
-	"""Whom criu is restoring; neither criu nor, when it is done, the root, which it leaves to us."""
+	"""Whom criu is restoring, and whom of these it traces."""
 	ours = [int(pid) for path in glob.glob("/proc/self/task/*/children") for pid in system.read_text(path).split()]
-	return [pid for child in ours for pid in below(child)]
+	pids = [pid for child in ours if system.status(child).get("Name") == "criu" for pid in below(child)]
+	return pids, [pid for pid in pids if system.status(pid).get("TracerPid", "0") != "0"]
 
 
 def send(pids, number):
@@ -132,16 +133,17 @@ def send(pids, number):
 
 def pester(is_done, sent):
 	while not is_done.is_set():
-		pids = newborns_of_our_child()
+		pids, traced = newborns_of_our_child()
 		for number in (signal.SIGCONT, signal.SIGCHLD, signal.SIGSTOP):
 			send(pids, number)
 			time.sleep(0.001)
 		send(pids, signal.SIGCONT)
-		sent.append(len(pids))
+		sent.append(len(traced))
+		time.sleep(0.01 * system.patience)  # or a slow machine gets nowhere
 
 
 def restore_pestered(cell, restorer, images):
-	"""How many newborns were met."""
+	"""How many newborns were met while criu traced them."""
 	is_done, sent = threading.Event(), [0]
 	thread = threading.Thread(target=pester, args=(is_done, sent))
 	thread.start()
@@ -168,6 +170,27 @@ def signal_newborns(cell, dumper, restorer):
 	cell.finish()
 
 
+def signal_newborns_blocked(cell, dumper, restorer):
+	"""... by a criu that was started with SIGCHLD blocked, as by somebody who uses signalfd()."""
+	signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+	signal_newborns(cell, dumper, restorer)
+
+
+def signal_stopped(cell, dumper, restorer):
+	"""A process that is to be stopped again, and is told to go on meanwhile: whichever it does, it is there."""
+	cell.start()
+	cell.wait_ready()
+	os.kill(cell.root, signal.SIGSTOP)
+	system.wait_until(lambda: system.thread_state(cell.root, cell.root) == "T", 5)
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	for _ in range(20):
+		restore_pestered(cell, restorer, images)
+		if system.thread_state(cell.root, cell.root) in ("Z", "X", "gone"):
+			raise Failure("the restore succeeded, but the process is not there")
+		cell.kill_tree()
+
+
 def row(name, program, *arguments, **more):
 	return Row(f"newborns-killed-{name}", program, arguments=arguments, run=kill_newborns, modes=("ours",), timeout=600, **more)
 
@@ -180,5 +203,7 @@ ROWS = [
 	row("many", "processes", "200"),
 	Row("newborns-signalled-mappings", "many_areas", arguments=("8000",), run=signal_newborns, modes=("ours",)),
 	Row("newborns-signalled-threads", "threads", arguments=("200",), run=signal_newborns, modes=("ours",)),
+	Row("newborns-signalled-blocked", "many_areas", arguments=("8000",), run=signal_newborns_blocked, modes=("ours",)),
 	Row("newborns-signalled-tree", "tree", run=signal_newborns, modes=("ours",)),
+	Row("newborns-signalled-stopped", "counter", run=signal_stopped, modes=("ours",), has_stopped_task=True),
 ]
