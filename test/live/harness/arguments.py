@@ -4,6 +4,7 @@ import argparse
 import os
 import random
 import re
+import signal
 import subprocess
 import zlib
 
@@ -88,6 +89,7 @@ def main(tables, description):
 	if not settings.list and not os.access(settings.criu, os.X_OK):
 		raise SystemExit(f"{settings.criu} cannot be run; `make` builds it")
 	system.patience = settings.patience
+	signal.signal(signal.SIGINT, signal.default_int_handler)  # a script has it ignored by its jobs in the background, and so would criu
 	tests = list(choose(tables, settings))
 	if not tests:
 		raise SystemExit(f"no test is called {settings.k!r}" + (f" in mode {', '.join(settings.mode)}" if settings.mode else ""))
