@@ -178,8 +178,7 @@ static void look_at_all(void *context)
 	struct process process = { .sets = look->sets };
 	const struct task *task;
 
-	for_each_task(task, look->snapshot)
-	{
+	for_each_task (task, look->snapshot) {
 		process.task = task;
 		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
 			look_at_links(look, &process, i);
@@ -221,7 +220,8 @@ int dump_begin_apart(struct apart_look **begun, const struct dump *dump)
 
 	if (result)
 		return result;
-	for_each_task(task, &dump->snapshot) threads += task->thread_count;
+	for_each_task (task, &dump->snapshot)
+		threads += task->thread_count;
 	look->snapshot = &dump->snapshot;
 	look->cgroups = dump->cgroups;
 	look->ignores_cgroups = dump->options->ignores_cgroups;
@@ -243,8 +243,7 @@ static void note_places(const struct apart_look *look)
 
 	cpus_fill(&ours);
 	cpus_restrict(&ours);
-	for_each_task(task, look->snapshot)
-	{
+	for_each_task (task, look->snapshot) {
 		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
 			ThreadCoreEntry *core = task->cores[i]->thread_core;
 			const struct cpus *cpus = sets[i] ? cgroup_sets_cpus(look->cgroups, sets[i]) : NULL;

@@ -192,16 +192,16 @@ int dump_describe_opened_areas(struct dump *dump)
 	for (size_t i = 0; i < snapshot->shared_count; i++)
 		if (snapshot->shared[i].is_anonymous && snapshot->shared[i].memfd)
 			index_set(&opened, snapshot->shared[i].id, &snapshot->shared[i]);
-	for_each_task(task, snapshot) for (size_t i = 0; !result && i < task->vmas.count; i++)
-	{
-		struct vma *vma = &task->vmas.items[i];
-		struct shared_memory *object = vma->status & VMA_ANON_SHARED ?
-						       index_find(&opened, vma->object) :
-						       NULL;
+	for_each_task (task, snapshot)
+		for (size_t i = 0; !result && i < task->vmas.count; i++) {
+			struct vma *vma = &task->vmas.items[i];
+			struct shared_memory *object = vma->status & VMA_ANON_SHARED ?
+							       index_find(&opened, vma->object) :
+							       NULL;
 
-		if (object)
-			result = describe_opened(dump, task, vma, object);
-	}
+			if (object)
+				result = describe_opened(dump, task, vma, object);
+		}
 	index_free(&opened);
 	return result;
 }

@@ -44,8 +44,7 @@ int dump_ask(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		int result = 0;
 
 		if (task->state == TASK_DEAD)
@@ -65,6 +64,7 @@ void dump_leave(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
-	for_each_task(task, &dump->snapshot) if (task->victim && task->victim->infection)
-		victim_cure(task->victim);
+	for_each_task (task, &dump->snapshot)
+		if (task->victim && task->victim->infection)
+			victim_cure(task->victim);
 }

@@ -31,13 +31,13 @@ static int for_each_writer(struct dump *dump, int (*act)(struct task *, size_t t
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, &dump->snapshot) for (size_t i = 0; task->victim && i < task->thread_count; i++)
-	{
-		if (ending_marks_futexes(task, i, read_memory) || ending_clears_word(task, i))
-			result = act(task, i);
-		if (result)
-			return result;
-	}
+	for_each_task (task, &dump->snapshot)
+		for (size_t i = 0; task->victim && i < task->thread_count; i++) {
+			if (ending_marks_futexes(task, i, read_memory) || ending_clears_word(task, i))
+				result = act(task, i);
+			if (result)
+				return result;
+		}
 	return 0;
 }
 
@@ -78,6 +78,7 @@ void dump_withdraw_end(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
-	for_each_task(task, &dump->snapshot) for (size_t i = 0; task->victim && i < task->thread_count; i++)
-		victim_take_back(task->victim, i);
+	for_each_task (task, &dump->snapshot)
+		for (size_t i = 0; task->victim && i < task->thread_count; i++)
+			victim_take_back(task->victim, i);
 }

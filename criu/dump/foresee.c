@@ -49,8 +49,7 @@ void dump_foresee_room(struct dump *dump)
 			"a higher hard limit of open files for criu (ulimit -Hn), CAP_SYS_RESOURCE, or --leave-running");
 	}
 	mapping_room_measure(&room);
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		autofree char *too_many = mappings_lack_room(&room, task);
 
 		if (!too_many)
@@ -75,8 +74,7 @@ int dump_foresee(void *context)
 	const struct task *task;
 	int result = 0;
 
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		if (task->state != TASK_DEAD)
 			result = check_parts(task);
 		if (result)

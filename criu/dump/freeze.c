@@ -263,7 +263,8 @@ int dump_freeze(void *context)
 	dump->freeze_ended = monotonic_time();
 	if (result == -ESRCH)
 		return fail(0, "process %d has ended", dump->options->tree);
-	for_each_task(task, &dump->snapshot) dump->snapshot.thread_count += task->thread_count;
+	for_each_task (task, &dump->snapshot)
+		dump->snapshot.thread_count += task->thread_count;
 	if (!result)
 		log_info("froze %zu processes with %zu threads in %llu us", dump->snapshot.task_count,
 			 dump->snapshot.thread_count,
@@ -276,8 +277,7 @@ static int for_each_victim(struct dump *dump, int (*act)(struct victim *))
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		if (!task->victim)
 			continue;
 		result = act(task->victim) ?: result;
@@ -305,7 +305,9 @@ static int kill_all(struct dump *dump)
 	size_t count = 0;
 	struct task *task;
 
-	for_each_task(task, &dump->snapshot) if (task->victim) victims[count++] = task->victim;
+	for_each_task (task, &dump->snapshot)
+		if (task->victim)
+			victims[count++] = task->victim;
 	if (count > 1)
 		victims_tie(victims, count);
 	for (size_t i = 0; i < count; i++)

@@ -85,7 +85,9 @@ static int check_sharing(struct dump *dump)
 	struct task *task;
 	size_t count = 0;
 
-	for_each_task(task, &dump->snapshot) if (task->state != TASK_DEAD) tasks[count++] = task;
+	for_each_task (task, &dump->snapshot)
+		if (task->state != TASK_DEAD)
+			tasks[count++] = task;
 	for (size_t kind = 0; kind < array_size(shareable); kind++) {
 		struct sharing sharing = { .type = shareable[kind].type };
 
@@ -204,8 +206,7 @@ static int check_session(const struct dump *dump)
 	const struct task *root = dump->snapshot.root;
 	const struct task *task;
 
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		if (task->session == root->pid || snapshot_find_task(&dump->snapshot, task->session))
 			continue;
 		if (task->session == root->session && dump->options->shell_job)
@@ -227,8 +228,7 @@ static int look_at_tasks(struct dump *dump)
 	uint32_t number = 2; /* 1 is criu itself in inventory.img */
 	struct task *task;
 
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		int result = look_at_task(dump, task, number++);
 
 		if (result)

@@ -119,9 +119,10 @@ static uint64_t count_resident(const struct snapshot *snapshot)
 	const struct task *task;
 	uint64_t bytes = 0;
 
-	for_each_task(task, snapshot) for (size_t i = 0; i < task->vmas.count;
-					   i++) if (task->vmas.items[i].status & VMA_ANON_PRIVATE)
-		bytes += task->vmas.items[i].resident;
+	for_each_task (task, snapshot)
+		for (size_t i = 0; i < task->vmas.count; i++)
+			if (task->vmas.items[i].status & VMA_ANON_PRIVATE)
+				bytes += task->vmas.items[i].resident;
 	return bytes >> PAGE_SHIFT;
 }
 
@@ -141,8 +142,7 @@ int dump_memory(void *context)
 	tracking_look_again(&dump->tracking);
 	dump->next_pages_id = 1;
 	dump->pages.expected = count_resident(&dump->snapshot);
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		if (result || task->state == TASK_DEAD)
 			continue;
 		result = save_task(dump, task);

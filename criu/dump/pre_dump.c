@@ -36,8 +36,7 @@ int pre_dump_look(void *context)
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		if (!result && task->state != TASK_DEAD)
 			result = dump_describe_areas(dump, task);
 		if (result)
@@ -138,8 +137,7 @@ int pre_dump_scan(void *context)
 	if (dump_splices(dump))
 		dump->splice_budget = spliced_budget();
 	dump->pre_dumped = allocate_array(dump->snapshot.task_count, sizeof(*dump->pre_dumped));
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		int result = 0;
 
 		if (task->state != TASK_DEAD)

@@ -149,8 +149,7 @@ int dump_settle_rings(void *context)
 	uint64_t deadline = trace_deadline(dump->options->timeout);
 	struct task *task;
 
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		int result = settle_task(dump, task, deadline);
 
 		if (result)

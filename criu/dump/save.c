@@ -27,8 +27,7 @@ static int save_tree(struct snapshot *snapshot)
 
 	if (result)
 		return result;
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		PstreeEntry entry = PSTREE_ENTRY__INIT;
 
 		entry.pid = task->pid;
@@ -76,8 +75,7 @@ int dump_save_tasks(void *context)
 			     save_tree(&dump->snapshot)			     ?:
 									       dump_save_cgroups(dump);
 
-	for_each_task(task, &dump->snapshot)
-	{
+	for_each_task (task, &dump->snapshot) {
 		if (!result)
 			result = save_task(&dump->snapshot, task);
 		if (result)

@@ -220,12 +220,12 @@ int dump_look_for_undo(void *context)
 	int result = 0;
 
 	read_sets(&sets);
-	for_each_task(task, &dump->snapshot) if (!result && sets.count && task->victim)
-	{
-		result = look_at_task(task, &sets);
-		if (result)
-			result = fail_in(result, "process %d (%s)", task->pid, task->name);
-	}
+	for_each_task (task, &dump->snapshot)
+		if (!result && sets.count && task->victim) {
+			result = look_at_task(task, &sets);
+			if (result)
+				result = fail_in(result, "process %d (%s)", task->pid, task->name);
+		}
 	free(sets.items);
 	return result ?: refusals() ? -EOPNOTSUPP : 0;
 }

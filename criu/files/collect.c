@@ -224,8 +224,7 @@ int files_collect(struct snapshot *snapshot)
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		if (result || task->state == TASK_DEAD || !is_first_of_table(&tables, task))
 			continue;
 		result = list_descriptors(snapshot, task, &found, &count);
@@ -236,7 +235,8 @@ int files_collect(struct snapshot *snapshot)
 	if (!result)
 		name_files(snapshot, found, count);
 	free(found);
-	for_each_task(task, snapshot) task_sort_descriptors(task);
+	for_each_task (task, snapshot)
+		task_sort_descriptors(task);
 	if (!result) {
 		snapshot_note_holders(snapshot);
 		locks_collect(snapshot);
@@ -346,8 +346,7 @@ int files_save(struct snapshot *snapshot)
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		result = image_write(image, &snapshot->files[i]->entry->base);
 	result = image_close(image) ?: result;
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		if (!result && task->state != TASK_DEAD && is_first_of_table(&tables, task))
 			result = save_descriptors(snapshot, task);
 	}

@@ -118,17 +118,17 @@ static void note_holders(struct snapshot *snapshot)
 {
 	const struct task *task;
 
-	for_each_task(task, snapshot) for (size_t i = 0; i < task->descriptor_count; i++)
-	{
-		const struct file *file = task->descriptors[i].file;
-		struct held_pipe *pipe;
+	for_each_task (task, snapshot)
+		for (size_t i = 0; i < task->descriptor_count; i++) {
+			const struct file *file = task->descriptors[i].file;
+			struct held_pipe *pipe;
 
-		if (file->kind != &file_kind_pipe)
-			continue;
-		pipe = held_pipe_find(&snapshot->pipes, file->entry->pipe->pipe_id);
-		if (!pipe->holder)
-			pipe->holder = task;
-	}
+			if (file->kind != &file_kind_pipe)
+				continue;
+			pipe = held_pipe_find(&snapshot->pipes, file->entry->pipe->pipe_id);
+			if (!pipe->holder)
+				pipe->holder = task;
+		}
 }
 
 /*

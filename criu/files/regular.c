@@ -59,8 +59,10 @@ static bool tells_of_the_tree(const struct snapshot *snapshot, const char *path)
 
 	if (sscanf(path, "/proc/%d", &pid) != 1)
 		return false;
-	for_each_task(task, snapshot) for (size_t i = 0; i < task->thread_count;
-					   i++) if (task->threads[i] == pid) return true;
+	for_each_task (task, snapshot)
+		for (size_t i = 0; i < task->thread_count; i++)
+			if (task->threads[i] == pid)
+				return true;
 	return false;
 }
 

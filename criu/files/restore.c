@@ -136,8 +136,7 @@ static int for_each_living(struct snapshot *snapshot, int (*act)(struct snapshot
 {
 	struct task *task;
 
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		int result = task->state == TASK_DEAD ? 0 : act(snapshot, task);
 
 		if (result)

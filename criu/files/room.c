@@ -34,8 +34,7 @@ void files_note_use(struct snapshot *snapshot)
 			path->is_only_path = true;
 		file->is_only_mapped = file->kind == &file_kind_regular && !file->holder;
 	}
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		if (!task->mm || !task->fs)
 			continue;
 		note_use(snapshot, task->mm->exe_file_id);
@@ -83,8 +82,7 @@ char *files_lack_room(struct snapshot *snapshot, size_t ours)
 			"a restore needs %zu file descriptors: %zu for what is open in the processes, and %zu for "
 			"itself; but criu may have %zu",
 			needed, open, ours + PASSING, allowed);
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		needed = count_table(task);
 		allowed = descriptors_allow(needed);
 		if (needed > allowed)

@@ -150,8 +150,7 @@ static int find_session(const struct snapshot *snapshot, const struct seen_file 
 	dev_t device = makedev(PTS_MAJOR, info->pty ? info->pty->index : 0);
 	const struct task *task;
 
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		struct proc_stat stat;
 		int result;
 
@@ -332,8 +331,7 @@ int terminals_check_control(const struct snapshot *snapshot)
 {
 	const struct task *task;
 
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		struct proc_stat stat;
 		int result;
 

@@ -148,8 +148,7 @@ static pid_t foreground_group(const struct snapshot *snapshot, const TtyInfoEntr
 	if (!group || snapshot_find_task(snapshot, info->sid) ||
 	    (group == root->group && !snapshot_find_task(snapshot, group)))
 		return 0;
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		if (task->group == group && task->session == (pid_t)info->sid)
 			return group;
 	}

@@ -121,9 +121,10 @@ void snapshot_note_holders(struct snapshot *snapshot)
 {
 	struct task *task;
 
-	for_each_task(task, snapshot) for (size_t i = 0; i < task->descriptor_count;
-					   i++) if (!task->descriptors[i].file->holder) task->descriptors[i]
-		.file->holder = task;
+	for_each_task (task, snapshot)
+		for (size_t i = 0; i < task->descriptor_count; i++)
+			if (!task->descriptors[i].file->holder)
+				task->descriptors[i].file->holder = task;
 }
 
 void snapshot_free(struct snapshot *snapshot)

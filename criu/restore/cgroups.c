@@ -245,8 +245,7 @@ int restore_load_cgroups(struct restore *restore, const InventoryEntry *inventor
 		index_set(&cgroups->entries_by_id, cgroups->image->sets[i]->id, cgroups->image->sets[i]);
 	cgroups->own = add_set(cgroups, inventory->root_cg_set);
 	complete_set(cgroups, cgroups->own);
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		/* Images that say nothing of cgroups at all are of a criu that ignored them. */
 		task->newborn->cgroups = cgroups->own;
 		if (restore->options->ignores_cgroups || (is_unsaid && !cgroups->image))
@@ -370,7 +369,9 @@ int restore_check_cgroups(struct restore *restore)
 	const struct task *task;
 	int result = check_paths(restore->cgroups);
 
-	for_each_task(task, &restore->snapshot) if (!result) warn_of_cpus(restore->cgroups, task);
+	for_each_task (task, &restore->snapshot)
+		if (!result)
+			warn_of_cpus(restore->cgroups, task);
 	return result;
 }
 
@@ -468,8 +469,7 @@ int restore_move_threads(void *context)
 	const struct task *task;
 	int result = 0;
 
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		for (size_t i = 1; !result && task->newborn->thread_cgroups && i < task->thread_count; i++)
 			result = move_thread(restore->cgroups, task, i);
 		if (result)

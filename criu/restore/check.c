@@ -151,8 +151,7 @@ static int find_refuge(struct restore *restore)
 	for (size_t i = 0; i < own.count; i++)
 		spans_add(&spans, own.items[i].start, own.items[i].end);
 	vmas_free(&own);
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		uint64_t sum = 0;
 
 		for (size_t i = 0; i < task->vmas.count; i++) {
@@ -240,11 +239,13 @@ static int check_sharing(const struct snapshot *snapshot)
 	const struct task *task;
 	int result = 0;
 
-	for_each_task(task, snapshot) if (!result && task->ids) result =
-		check_alone(&memory, task->ids->vm_id, task, "memory")				       ?:
-			check_alone(&files, task->ids->files_id, task, "table of open files")	       ?:
-			check_alone(&directories, task->ids->fs_id, task, "root, directory and umask") ?:
-			check_alone(&actions, task->ids->sighand_id, task, "signal actions");
+	for_each_task (task, snapshot)
+		if (!result && task->ids)
+			result =
+				check_alone(&memory, task->ids->vm_id, task, "memory") ?:
+					check_alone(&files, task->ids->files_id, task, "table of open files") ?:
+					check_alone(&directories, task->ids->fs_id, task, "root, directory and umask") ?:
+					check_alone(&actions, task->ids->sighand_id, task, "signal actions");
 	index_free(&memory);
 	index_free(&files);
 	index_free(&directories);
@@ -271,7 +272,9 @@ static int check_lost_tables(const struct snapshot *snapshot)
 
 	if (!snapshot->lacks_tables)
 		return 0;
-	for_each_task(task, snapshot) if (task->state != TASK_DEAD) note_used_files(task, &used);
+	for_each_task (task, snapshot)
+		if (task->state != TASK_DEAD)
+			note_used_files(task, &used);
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		const struct file *file = snapshot->files[i];
 
@@ -298,8 +301,7 @@ static int check_room(struct restore *restore)
 		return fail(0, "%s", lack);
 	}
 	mapping_room_measure(&room);
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		autofree char *too_many = mappings_lack_room(&room, task);
 
 		if (too_many) {
@@ -318,8 +320,7 @@ int restore_check(void *context)
 
 	if (result)
 		return result;
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		result = task->state == TASK_DEAD ? check_dead(task) : check_task(&restore->snapshot, task);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);

@@ -40,8 +40,9 @@ int restore_guard(void *context)
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, &restore->snapshot) if (!result && task->state != TASK_DEAD)
-		result = guard_task(task);
+	for_each_task (task, &restore->snapshot)
+		if (!result && task->state != TASK_DEAD)
+			result = guard_task(task);
 	return result;
 }
 
@@ -186,8 +187,7 @@ int restore_hand_over(void *context)
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		result = task->state == TASK_DEAD ? 0 : interrupt_threads(task);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
@@ -219,15 +219,14 @@ int restore_release(void *context)
 	if (result)
 		return result;
 	/* First all lose the bond to our life, then all are let go: in between is no failure, only our own sudden death. */
-	for_each_task(task, &restore->snapshot) for (size_t i = 0; task->victim && i < task->thread_count;
-						     i++)
-		result = trace_exit_kill(&task->victim->threads[i], false) ?: result;
+	for_each_task (task, &restore->snapshot)
+		for (size_t i = 0; task->victim && i < task->thread_count; i++)
+			result = trace_exit_kill(&task->victim->threads[i], false) ?: result;
 	if (result)
 		return result;
 	restore->is_running = true;
 	guard_end(&restore->guard);
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		if (!task->victim)
 			continue;
 		if (task->state != TASK_STOPPED && restore->options->leave_stopped)

@@ -133,14 +133,14 @@ static int count_shared(struct needs *needs, const struct snapshot *snapshot, st
 		return result;
 	add_runs(&spans, &stack.runs, 0, object->size, object->page_size);
 	page_stack_close(&stack);
-	for_each_task(task, snapshot) for (size_t i = 0; i < task->vmas.count; i++)
-	{
-		const struct vma *vma = &task->vmas.items[i];
+	for_each_task (task, snapshot)
+		for (size_t i = 0; i < task->vmas.count; i++) {
+			const struct vma *vma = &task->vmas.items[i];
 
-		if (vma->flags & MAP_HUGETLB && !(vma->flags & MAP_NORESERVE) &&
-		    object_of(snapshot, vma) == object)
-			spans_add(&spans, vma->offset, vma->offset + vma_length(vma));
-	}
+			if (vma->flags & MAP_HUGETLB && !(vma->flags & MAP_NORESERVE) &&
+			    object_of(snapshot, vma) == object)
+				spans_add(&spans, vma->offset, vma->offset + vma_length(vma));
+		}
 	add_need(needs, object->page_size, count_spans(&spans));
 	return 0;
 }
@@ -172,7 +172,8 @@ int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain 
 	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
 		if (snapshot->shared[i].page_size)
 			result = count_shared(&needs, snapshot, chain, &snapshot->shared[i]);
-	for_each_task(task, snapshot) count_private(&needs, task);
+	for_each_task (task, snapshot)
+		count_private(&needs, task);
 	for (size_t i = 0; !result && i < needs.count; i++)
 		result = check_need(&needs.items[i]);
 	free(needs.items);

@@ -34,12 +34,12 @@ int lives_make(struct restore *restore)
 	struct task *task;
 	struct life *lives;
 
-	for_each_task(task, &restore->snapshot) count += 1 + (task->newborn->stand_in > 0);
+	for_each_task (task, &restore->snapshot)
+		count += 1 + (task->newborn->stand_in > 0);
 	lives = mmap(NULL, count * sizeof(*lives), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (lives == MAP_FAILED)
 		return fail(errno, "no memory to share with newborns");
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		task->newborn->life = lives++;
 		if (task->newborn->stand_in)
 			task->newborn->stand_in_life = lives++;
@@ -119,8 +119,7 @@ int lives_check(const struct restore *restore)
 	const struct task *task;
 
 	/* Who dies takes its descendants with it: parents stand first. */
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		const struct newborn *newborn = task->newborn;
 
 		if (has_died(newborn->life, task->pid) || has_died_traced(task))

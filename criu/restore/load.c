@@ -262,8 +262,7 @@ static int load_all(struct restore *restore, const InventoryEntry *inventory)
 		return result;
 	mention_needless_tree(restore);
 	snapshot->is_of_another = !page_chain_snapshot(restore->chain, 0);
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		result = load_task(snapshot, task);
 		if (result)
 			return fail_in(result, "process %d", task->pid);
@@ -272,8 +271,7 @@ static int load_all(struct restore *restore, const InventoryEntry *inventory)
 	result = files_load(snapshot) ?: restore_load_cgroups(restore, inventory);
 	if (result)
 		return result;
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		if (task->state != TASK_DEAD)
 			result = load_memory(restore, task);
 		if (result)

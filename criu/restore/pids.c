@@ -131,10 +131,12 @@ static int check_pids(const struct snapshot *snapshot)
 	const struct task *task;
 	int result = 0;
 
-	for_each_task(task, snapshot) for (size_t i = 0; !result && i < task->thread_count; i++)
-		result = check_pid(task->threads[i]);
-	for_each_task(task, snapshot) for (size_t i = 0; !result && i < task->thread_count; i++)
-		result = check_group(task->threads[i]);
+	for_each_task (task, snapshot)
+		for (size_t i = 0; !result && i < task->thread_count; i++)
+			result = check_pid(task->threads[i]);
+	for_each_task (task, snapshot)
+		for (size_t i = 0; !result && i < task->thread_count; i++)
+			result = check_group(task->threads[i]);
 	return result;
 }
 
@@ -203,8 +205,7 @@ static int plan_groups(struct restore *restore)
 	struct task *task;
 	int result = 0;
 
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		if (snapshot_find_task(snapshot, task->group))
 			continue;
 		/* The group of the shell: with --shell-job, ours takes its place. */

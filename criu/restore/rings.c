@@ -164,8 +164,7 @@ int rings_check(const struct snapshot *snapshot)
 	const struct task *task;
 	int result = 0;
 
-	for_each_task(task, snapshot)
-	{
+	for_each_task (task, snapshot) {
 		struct rings rings = { 0 };
 
 		if (result || task->state == TASK_DEAD)

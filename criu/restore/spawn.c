@@ -62,8 +62,10 @@ static const struct task *find_by_thread(const struct restore *restore, pid_t ti
 {
 	const struct task *task;
 
-	for_each_task(task, &restore->snapshot) for (size_t i = 0; i < task->thread_count;
-						     i++) if (task->threads[i] == tid) return task;
+	for_each_task (task, &restore->snapshot)
+		for (size_t i = 0; i < task->thread_count; i++)
+			if (task->threads[i] == tid)
+				return task;
 	return NULL;
 }
 
@@ -107,7 +109,8 @@ static void show_progress(const struct restore *restore)
 	const struct task *task;
 	uint64_t total = 0;
 
-	for_each_task(task, &restore->snapshot) total += page_runs_total(&task->newborn->memory.runs);
+	for_each_task (task, &restore->snapshot)
+		total += page_runs_total(&task->newborn->memory.runs);
 	progress_amount(__atomic_load_n(restore->newborn_pages, __ATOMIC_RELAXED) << PAGE_SHIFT,
 			total << PAGE_SHIFT);
 }
@@ -277,7 +280,8 @@ static size_t living_tasks(const struct snapshot *snapshot)
 	const struct task *task;
 	size_t count = 0;
 
-	for_each_task(task, snapshot) count += task->state != TASK_DEAD;
+	for_each_task (task, snapshot)
+		count += task->state != TASK_DEAD;
 	return count;
 }
 
@@ -314,8 +318,9 @@ static void count_generations(const struct snapshot *snapshot)
 {
 	struct task *task;
 
-	for_each_task(task, snapshot) if (task->parent)
-		task->newborn->generation = task->parent->newborn->generation + 1;
+	for_each_task (task, snapshot)
+		if (task->parent)
+			task->newborn->generation = task->parent->newborn->generation + 1;
 	list_for_each_reverse (task, &snapshot->tasks, link)
 		if (task->parent)
 			task->parent->newborn->generations_below =
@@ -338,7 +343,8 @@ int restore_spawn(void *context)
 	result = lives_make(restore) ?: be_copied_cheaply(restore);
 	if (result)
 		return result;
-	for_each_task(task, &restore->snapshot) stand_ins += task->newborn->stand_in > 0;
+	for_each_task (task, &restore->snapshot)
+		stand_ins += task->newborn->stand_in > 0;
 	count_generations(&restore->snapshot);
 	restore->criu = getpid();
 	/* Whoever started us may have ignored it, and with it the zombies of the tree. */
@@ -374,8 +380,7 @@ static int wait_for_the_dead(struct restore *restore)
 {
 	const struct task *task;
 
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		autoclose int proc = -1;
 		struct proc_stat stat = { 0 };
 
@@ -442,7 +447,8 @@ static void kill_tree(const struct restore *restore)
 	int status;
 
 	if (restore->all_are_born) {
-		for_each_task(task, &restore->snapshot) kill(task->pid, SIGKILL);
+		for_each_task (task, &restore->snapshot)
+			kill(task->pid, SIGKILL);
 		return;
 	}
 	/* Each dies with its parent (PR_SET_PDEATHSIG). The root is ours to wait for, unless it is our sibling, or a grandchild. */
@@ -476,8 +482,7 @@ void restore_kill(void *context)
 	kill_tree(restore);
 	parent_end(restore);
 	/* Orphans come to us when their parent has died, and parents stand first. We may have children that are none of these. */
-	for_each_task(task, &restore->snapshot)
-	{
+	for_each_task (task, &restore->snapshot) {
 		for (size_t i = task->thread_count;
 		     i-- > 0;) /* threads, too, are ours to wait for, once we trace them */
 			collect(task->threads[i]);
