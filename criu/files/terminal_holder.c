@@ -62,29 +62,28 @@ static bool holds(int proc, const struct wanted *wanted)
 char *terminal_holder(uint32_t number)
 {
 	struct wanted wanted = { .number = number };
-	struct dirent *entry;
+	autofree pid_t *pids = NULL;
+	size_t count = 0;
 	struct stat found;
-	DIR *all = opendir("/proc");
 	char *holder = NULL;
 
 	if (stat("/dev/pts", &found) == 0)
 		wanted.slaves = found.st_dev;
 	if (stat("/dev/ptmx", &found) == 0)
 		wanted.master = found.st_dev;
-	while (all && !holder && (entry = readdir(all))) {
-		pid_t pid = isdigit((unsigned char)entry->d_name[0]) ? atoi(entry->d_name) : 0;
+	if (proc_read_pids(&pids, &count))
+		return NULL;
+	for (size_t i = 0; i < count && !holder; i++) {
 		autofree char *name = NULL;
 		autoclose int proc = -1;
 
-		if (!pid || pid == getpid())
+		if (pids[i] == getpid())
 			continue;
-		proc = proc_open(pid);
+		proc = proc_open(pids[i]);
 		if (proc < 0 || !holds(proc, &wanted) || read_text_at(proc, "comm", &name) < 0)
 			continue;
 		name[strcspn(name, "\n")] = '\0';
-		holder = format_text("process %d (%s)", pid, name);
+		holder = format_text("process %d (%s)", pids[i], name);
 	}
-	if (all)
-		closedir(all);
 	return holder;
 }

@@ -221,9 +221,10 @@ int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS])
 	return result ? result : proc_parse_limits(text, limits);
 }
 
-int proc_read_threads(int proc, pid_t **ids, size_t *count)
+/* The numbers in a directory, relative to `proc`. */
+static int read_ids(int proc, const char *name, pid_t **ids, size_t *count)
 {
-	int fd = openat(proc, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(proc, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct dirent *entry;
 	DIR *directory;
 
@@ -232,13 +233,23 @@ int proc_read_threads(int proc, pid_t **ids, size_t *count)
 	directory = fdopendir(fd);
 	if (!directory) {
 		close(fd);
-		return fail(ENOMEM, "cannot list /proc/PID/task");
+		return fail(ENOMEM, "cannot list %s", name);
 	}
 	while ((entry = readdir(directory)))
 		if (isdigit((unsigned char)entry->d_name[0]))
 			*grow(ids, count) = strtol(entry->d_name, NULL, 10);
 	closedir(directory);
 	return 0;
+}
+
+int proc_read_threads(int proc, pid_t **ids, size_t *count)
+{
+	return read_ids(proc, "task", ids, count);
+}
+
+int proc_read_pids(pid_t **ids, size_t *count)
+{
+	return read_ids(AT_FDCWD, "/proc", ids, count);
 }
 
 int proc_read_children(int proc, pid_t **ids, size_t *count)

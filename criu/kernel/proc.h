@@ -64,6 +64,8 @@ bool vmas_are_same_in_maps(const struct vmas *a, const struct vmas *b);
 
 /* Thread ids of a process / ids of its children, by any of its threads. *ids is allocated. */
 int proc_read_threads(int proc, pid_t **ids, size_t *count);
+/* All processes that /proc shows. */
+int proc_read_pids(pid_t **ids, size_t *count);
 int proc_read_children(int proc, pid_t **ids, size_t *count);
 
 struct proc_fdinfo {

@@ -1,11 +1,8 @@
 /*
  * pids.c - the numbers of the tree: are its pids free, and in which order do sessions and process groups come about?
  */
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
@@ -58,15 +55,10 @@ static int check_pid(pid_t pid)
 	}
 }
 
-static bool is_number(const char *text)
-{
-	return text[0] && strspn(text, "0123456789") == strlen(text);
-}
-
 /* A process that has just ended, or is about to be one of ours, is no failure: nothing is recorded. */
-static bool read_stat(const char *pid, struct proc_stat *stat)
+static bool read_stat(pid_t pid, struct proc_stat *stat)
 {
-	autoclose int proc = is_number(pid) ? proc_open(atoi(pid)) : -1;
+	autoclose int proc = proc_open(pid);
 	autofree char *text = NULL;
 
 	return proc >= 0 && read_text_at(proc, "stat", &text) >= 0 && !proc_parse_stat(text, stat);
@@ -75,20 +67,20 @@ static bool read_stat(const char *pid, struct proc_stat *stat)
 /* Who keeps a number taken, by its session or its process group; false: nobody. Living processes before zombies. */
 static bool find_member(pid_t number, struct proc_stat *member)
 {
-	DIR *all = opendir("/proc");
-	struct dirent *entry;
+	autofree pid_t *pids = NULL;
+	size_t count = 0;
 	bool is_found = false;
 
-	while (all && (!is_found || member->state == 'Z') && (entry = readdir(all))) {
+	if (proc_read_pids(&pids, &count))
+		return false;
+	for (size_t i = 0; i < count && (!is_found || member->state == 'Z'); i++) {
 		struct proc_stat stat;
 
-		if (!read_stat(entry->d_name, &stat) || (stat.session != number && stat.group != number))
+		if (!read_stat(pids[i], &stat) || (stat.session != number && stat.group != number))
 			continue;
 		*member = stat;
 		is_found = true;
 	}
-	if (all)
-		closedir(all);
 	return is_found;
 }
 
