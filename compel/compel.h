@@ -136,6 +136,8 @@ struct remote_call {
  * why the ring is afterwards as it was: criu/blobs/parasite/ring.c. The thread that works there must not have a seccomp filter.
  */
 #define CALL_COUNT_REQUESTS (-1L)
+/* compel's own: returns when all desks have been worked off. */
+#define CALL_AWAIT_DESKS (-2L)
 
 /*
  * Puts the parasite in: a mapping of ours, a socket between us, the leader (or a better suited thread) in our code. While
@@ -149,7 +151,24 @@ int victim_call(struct victim *victim, struct remote_call *calls, size_t count);
 /* The same in thread `index`, by ptrace, for what only a thread can tell of itself. Scratch may be used. */
 int victim_call_thread(struct victim *victim, size_t index, struct remote_call *calls, size_t count);
 /*
- * The same, of what must not be if the process lives on: should we die, the thread makes the calls `back` (two at most) before it goes on.
+ * The same in many threads at once, each its own list, in one entry a thread. The bytes that the calls of lists[i] point to (arguments and
+ * results) lie at victim_desk(victim, i), where bytes and calls together have PARASITE_LIST_ROOM; they are copied there and back.
+ * At most PARASITE_LISTS lists. Where that is not possible (no parasite that serves, no code of the task's own to go home by) the calls
+ * are made by ptrace. No call may block, and no thread of the process may have a seccomp filter, which would judge them if we died.
+ */
+struct thread_calls {
+	size_t thread;
+	struct remote_call *calls;
+	size_t count;
+	char *bytes;
+	size_t size;
+};
+#define PARASITE_LISTS	   88
+#define PARASITE_LIST_ROOM 1984
+uint64_t victim_desk(const struct victim *victim, size_t number);
+int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_t count);
+/*
+ * victim_call_thread() of what must not be if the process lives on: should we die, the thread makes the calls `back` (two at most) before it goes on.
  * So it stays until it is taken back, or the process is killed. A thread that the parasite is not in makes none of them where the task has
  * no `syscall; ret` of its own.
  */

@@ -176,7 +176,11 @@ static int leave_region(struct victim *victim)
 	struct infection *infection = victim->infection;
 	const uint64_t arguments[6] = { infection->region, PARASITE_SIZE };
 	long value = 0;
-	int result = call_from_stack(victim, NULL, 0, SYS_munmap, arguments, &value);
+	int result;
+
+	if (infection->stays) /* desks.c */
+		return home_leave(&infection->home, victim, borrowed_thread(victim));
+	result = call_from_stack(victim, NULL, 0, SYS_munmap, arguments, &value);
 
 	if (!result && value < 0)
 		result = fail((int)-value, "process %d: cannot unmap the parasite", victim->pid);

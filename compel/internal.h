@@ -31,6 +31,7 @@ bool is_syscall_stop(int status);
 int signal_of(int status);
 /* Stops a running thread of ours. */
 int trace_park(struct traced_thread *thread, uint64_t deadline);
+int trace_await_park(struct traced_thread *thread, uint64_t deadline); /* … one that has been interrupted */
 /* Waits until a thread that was killed is gone. Our own child is left to be reaped by waitpid(). */
 int trace_reap(struct traced_thread *thread, uint64_t deadline);
 int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers);
@@ -127,6 +128,10 @@ int frame_build(struct frame *frame, struct traced_thread *thread, const struct 
 void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
 		    const struct remote_call *call);
 uint64_t stack_pointer(const struct traced_thread *thread);
+/* By its protection keys it may not touch ordinary memory, as it is in the region. */
+bool denies_data(const struct thread_context *context);
+/* Registers with which a thread goes to work at a desk. */
+void prepare_work(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, uint64_t desk);
 #define FRAME_ROOM 16384 /* more than any frame needs */
 
 /* arch/x86/settle.c: right after parking, what the kernel would do anyway or did only because of us. */
@@ -149,6 +154,7 @@ struct infection {
 	struct way_home home; /* of the borrowed thread */
 	int socket;	      /* -1: calls are made by ptrace */
 	bool is_serving;      /* the thread runs: it waits for calls */
+	bool stays;	      /* the region is not unmapped: a thread may still be in it */
 	int sockets[2];	      /* the numbers in the victim */
 };
 
@@ -177,6 +183,8 @@ void for_now_free(struct traced_thread *thread);
 int call_on_stack(struct victim *victim, struct traced_thread *thread, const struct way_home *home,
 		  struct remote_call *calls, size_t count);
 
+/* To the parasite, while it serves. While it works, other threads that run are helped over stops of others' making. */
+int call_parasite(struct victim *victim, struct remote_call *calls, size_t count);
 /* From parked in the region to serving, and back. */
 int parasite_connect(struct victim *victim);
 int parasite_disconnect(struct victim *victim);

@@ -172,7 +172,7 @@ int parasite_disconnect(struct victim *victim)
 }
 
 /*
- * The parasite may have been stopped by something that cannot be blocked (SIGSTOP, SIGCONT), or killed. -ESRCH: killed.
+ * A thread that works for us may have been stopped by something that cannot be blocked (SIGSTOP, SIGCONT), or killed. -ESRCH: killed.
  */
 static int nudge(struct traced_thread *thread)
 {
@@ -181,6 +181,16 @@ static int nudge(struct traced_thread *thread)
 	if (!result && ptrace(PTRACE_CONT, thread->tid, 0, signal_of(status)) < 0)
 		result = -errno;
 	return result == -ETIMEDOUT ? 0 : result;
+}
+
+static int nudge_all(struct victim *victim)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < victim->thread_count; i++)
+		if (!victim->threads[i].is_parked)
+			result = nudge(&victim->threads[i]);
+	return result;
 }
 
 static int receive(struct victim *victim, void *buffer, size_t size)
@@ -192,7 +202,7 @@ static int receive(struct victim *victim, void *buffer, size_t size)
 		ssize_t got;
 
 		if (poll(&wait, 1, 20) == 0) {
-			result = nudge(borrowed_thread(victim));
+			result = nudge_all(victim);
 			continue;
 		}
 		got = recv(wait.fd, buffer, size, MSG_DONTWAIT);
@@ -206,7 +216,7 @@ static int receive(struct victim *victim, void *buffer, size_t size)
 	return fail(-result, "process %d died while it was being looked at", victim->pid);
 }
 
-static int call_parasite(struct victim *victim, struct remote_call *calls, size_t count)
+int call_parasite(struct victim *victim, struct remote_call *calls, size_t count)
 {
 	size_t size = count * sizeof(*calls);
 

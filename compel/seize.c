@@ -353,10 +353,13 @@ int trace_wait(struct traced_thread *thread, uint64_t deadline)
 
 int trace_park(struct traced_thread *thread, uint64_t deadline)
 {
+	return ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0 ? -errno : trace_await_park(thread, deadline);
+}
+
+int trace_await_park(struct traced_thread *thread, uint64_t deadline)
+{
 	int status, result;
 
-	if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
-		return -errno;
 	for (;;) {
 		result = wait_for_stop(thread->tid, deadline, &status);
 		if (result < 0)

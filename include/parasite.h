@@ -8,7 +8,7 @@
  *	   5000  home     the way home of the thread we borrowed: copied to its own stack when criu died
  *	   9000  stack    grows down from its end
  *	   c000  calls    struct remote_call[], as received
- *	  14000  scratch  arguments and results of calls
+ *	  14000  scratch  arguments and results of calls; or desks, one for each thread that makes calls of its own
  *	  40000  end
  */
 #ifndef PARASITE_H
@@ -25,6 +25,23 @@
 /* Offsets in struct parasite_state, for assembly. */
 #define PARASITE_STATE_HOME_STACK     8
 #define PARASITE_STATE_SYSCALL_RETURN 24
+#define PARASITE_STATE_WORKING	      40
+#define PARASITE_STATE_STAYS	      44
+
+/*
+ * A desk: what a thread finds that makes calls in the region. It begins with a struct parasite_desk; where the rest of it lies is compel's
+ * business. Whether somebody is there is said by a word in the state, which is a futex.
+ */
+#define PARASITE_DESKS	    88
+#define PARASITE_DESK_SIZE  2048
+#define PARASITE_DESK_WORD  0
+#define PARASITE_DESK_CALLS 8
+#define PARASITE_DESK_HOME  16
+#define PARASITE_DESK_COUNT 24
+#define DESK_FREE	    0
+#define DESK_TAKEN	    1 /* the thread is in the region, or about to be */
+#define DESK_TO_LEAVE \
+	2 /* criu has died, or gives up: the thread has to go, and makes the desk free when it has gone */
 
 #ifndef __ASSEMBLY__
 
@@ -35,7 +52,8 @@ struct parasite_header {
 	uint32_t serve; /* answers calls from state.sockets[0] until that is closed, then `bail` */
 	uint32_t call;	/* a `syscall` that goes on to `bail` */
 	uint32_t bail;	/* takes all of us out of the task, and the thread to where it was */
-	uint32_t size;	/* of the blob */
+	uint32_t work; /* for any thread: makes the calls of a desk, and waits there until it is taken back, or sent home */
+	uint32_t size; /* of the blob */
 };
 
 struct parasite_state {
@@ -44,11 +62,22 @@ struct parasite_state {
 	uint64_t home_size;	 /* … and its size; it lies at PARASITE_HOME until then */
 	uint64_t syscall_return; /* `syscall; ret` in the task's own code; 0: there is none */
 	int32_t userfaultfd;	 /* made by a call and not closed by one yet; -1: none */
-	int32_t back_count; /* calls to be made first of all when criu has died: see victim_call_for_now() */
+	int32_t back_count;  /* calls to be made first of all when criu has died: see victim_call_for_now() */
+	uint32_t working;    /* threads that have not made all their calls yet: a futex */
+	uint32_t stays;	     /* 1: a thread may still be in the region, so it is not unmapped */
+	uint32_t desk_count; /* desks that are in use, at PARASITE_SCRATCH … */
 	struct {
 		int64_t number;
 		uint64_t arguments[2];
 	} back[2];
+	uint32_t words[PARASITE_DESKS]; /* … and a word for each: DESK_* */
+};
+
+struct parasite_desk {
+	uint64_t word;	/* where its word is */
+	uint64_t calls; /* struct remote_call[count] */
+	uint64_t home;	/* the stack pointer with which `ret` leads home */
+	uint32_t count;
 };
 
 #endif

@@ -55,6 +55,8 @@ int scheduling_set_affinity(const struct task *task, size_t thread);
 /* identity.c: has it calls to finish with that would be seen outside if the restore failed after them? */
 bool identity_waits(const struct task *task);
 
+/* posix_timers.c, dump: are there timers whose owners are found by whose time goes on? Then one thread is asked at a time. */
+bool posix_timers_look_for_owners(const struct task *task);
 /* posix_timers.c: does a timer, when it is set again, send this signal anew? Then nobody else puts it back. */
 bool posix_timer_resends(const struct task *task, const SiginfoEntry *entry);
 

@@ -149,6 +149,16 @@ static void ask_left(const char *question, const PosixTimerEntry *timer, struct 
 	     calls_bytes(calls, NULL, sizeof(struct itimerspec)));
 }
 
+bool posix_timers_look_for_owners(const struct task *task)
+{
+	const TaskTimersEntry *timers = task->cores[0]->tc->timers;
+
+	for (size_t i = 0; i < timers->n_posix; i++)
+		if (counts_its_maker(timers->posix[i]))
+			return true;
+	return false;
+}
+
 /* Of all threads' times only that of the thread that asks goes on: between two questions, the timer it owns has changed. */
 static void ask(const struct task *task, size_t thread, struct call_list *calls)
 {

@@ -98,7 +98,39 @@ void wait_for_state(pid_t pid, char state)
 		usleep(1000);
 }
 
+pid_t child_of(pid_t pid)
+{
+	autofree char *path = format_text("/proc/%d/task/%d/children", pid, pid), *text = NULL;
+
+	return read_text_at(AT_FDCWD, path, &text) > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
+}
+
 /* ---- a visit ---- */
+
+/* Who are you, and where? Of many threads at once. */
+static int question_threads(struct victim *victim, size_t first, size_t count)
+{
+	struct remote_call calls[PARASITE_LISTS][2];
+	struct thread_calls lists[PARASITE_LISTS];
+	char names[PARASITE_LISTS][32], directory[4096];
+	int result;
+
+	for (size_t i = 0; i < count; i++) {
+		calls[i][0] = (struct remote_call){ SYS_gettid, {}, 0 };
+		calls[i][1] =
+			(struct remote_call){ SYS_getcwd, { victim_desk(victim, i), sizeof(names[i]) }, 0 };
+		lists[i] = (struct thread_calls){ first + i, calls[i], 2, names[i], sizeof(names[i]) };
+		memset(names[i], 'x', sizeof(names[i]));
+	}
+	result = victim_call_threads(victim, lists, count);
+	for (size_t i = 0; i < count && !result; i++)
+		if (calls[i][0].result != victim->threads[first + i].tid ||
+		    (calls[i][1].result > 0 ? strcmp(names[i], getcwd(directory, sizeof(directory))) :
+					      calls[i][1].result != -ERANGE))
+			return fail(EINVAL, "gettid() is %ld in thread %d, where %.32s", calls[i][0].result,
+				    victim->threads[first + i].tid, names[i]);
+	return result;
+}
 
 int question(struct victim *victim)
 {
@@ -116,16 +148,10 @@ int question(struct victim *victim)
 	result = victim_read(victim, scratch, directory, calls[2].result);
 	if (result < 0 || strcmp(directory, getcwd(own, sizeof(own))))
 		return fail(EINVAL, "getcwd() gave something else");
-	for (size_t index = 0; index < victim->thread_count; index++) {
-		calls[0].number = SYS_gettid;
-		result = victim_call_thread(victim, index, calls, 2);
-		if (result < 0)
-			return result;
-		if (calls[0].result != victim->threads[index].tid)
-			return fail(EINVAL, "gettid() is %ld in thread %d", calls[0].result,
-				    victim->threads[index].tid);
-	}
-	return 0;
+	for (size_t first = 0; first < victim->thread_count && !result; first += PARASITE_LISTS)
+		result = question_threads(victim, first,
+					  min(victim->thread_count - first, (size_t)PARASITE_LISTS));
+	return result;
 }
 
 int visit(pid_t pid)

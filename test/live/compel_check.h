@@ -22,6 +22,7 @@ bool goes_on(volatile long *ticks);
 uint64_t status_number(pid_t pid, const char *key); /* of /proc/PID/status */
 char state_of(pid_t pid);
 void wait_for_state(pid_t pid, char state);
+pid_t child_of(pid_t pid); /* the first; 0: none */
 
 int first_error(int one, int other);
 int question(struct victim *victim); /* asks the parasite, and every thread, who they are */

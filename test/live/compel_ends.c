@@ -14,6 +14,7 @@
 #include "compel_check.h"
 
 #define STOPPED_TIMES 2000
+#define VISITED_TIMES 300
 
 static void stopped_process(void)
 {
@@ -172,6 +173,33 @@ static void stopped_among_signals(void)
 	end(pid);
 }
 
+/* SIGCONT makes every thread that is traced stop once more, also those that work for us. */
+static void visited_among_signals(void)
+{
+	pid_t pid = start_victim(tale, do_everything), other = fork();
+	int result = 0, time = 0;
+
+	if (!other)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (!other) {
+		kill(pid, SIGCONT);
+		usleep(10000);
+	}
+	for (; time < VISITED_TIMES && !result; time++)
+		result = visit(pid);
+	end(other);
+	for (int i = 0; i < 7 && !result; i++)
+		if (!goes_on(&tale->ticks[i]))
+			result = -EIO;
+	check(!result && !tale->wrong_registers && !tale->wrong_calls && !tale->wrong_stack,
+	      "visited while somebody sends SIGCONT",
+	      "%s after %d times; registers %ld, calls %ld (%ld: %s), stack %ld", strerror(-result), time,
+	      tale->wrong_registers, tale->wrong_calls, tale->wrong_call, strerror((int)tale->wrong_error),
+	      tale->wrong_stack);
+	kill(child_of(pid), SIGKILL);
+	end(pid);
+}
+
 static void leave_something_to_do(pid_t pid)
 {
 	const uint64_t size = 24; /* struct robust_list_head */
@@ -231,6 +259,7 @@ void check_ends(void)
 {
 	no_room_at_all();
 	stopped_among_signals();
+	visited_among_signals();
 	keyed_stack();
 	stopped_process();
 	thaw_stopped();

@@ -325,6 +325,21 @@ void count_with_vectors(struct tale *tale)
 	spin_with_vectors(NULL);
 }
 
+static void *sleep_for_ever(void *argument)
+{
+	for (;;)
+		sleep(1000);
+	return argument;
+}
+
+void have_many_threads(struct tale *tale)
+{
+	for (long i = 0; i < MANY_THREADS; i++)
+		start_thread(sleep_for_ever, i);
+	usleep(100000); /* a thread that is being born blocks all signals */
+	count(tale);
+}
+
 static void *live_shortly(void *argument)
 {
 	usleep((unsigned)(long)argument);

@@ -48,7 +48,9 @@ pid_t start_blocking(struct tale *tale, const struct blocking_call *call);
 
 void count(struct tale *tale);		    /* one thread that counts */
 void count_with_vectors(struct tale *tale); /* eight threads whose vector registers must stay as they are */
-void grow_threads(struct tale *tale);	    /* makes threads all the time */
+void have_many_threads(struct tale *tale);  /* MANY_THREADS that sleep, and one that counts */
+#define MANY_THREADS 200
+void grow_threads(struct tale *tale); /* makes threads all the time */
 void do_everything(
 	struct tale *tale); /* threads of all sorts, 64 MiB, an alternate stack; and a child that counts */
 void have_no_descriptors(struct tale *tale);

@@ -63,6 +63,24 @@ static size_t extended_in_use(const struct thread_context *context, uint64_t *fe
 	return min(total, context->extended_size);
 }
 
+#define PKRU_BIT      9
+#define PKRU_KEY_ZERO 3 /* access, writing */
+
+bool denies_data(const struct thread_context *context)
+{
+	const char *area = context->extended;
+	unsigned size, offset, c, d;
+	uint32_t pkru = 0;
+
+	if (!area || context->extended_size < XSAVE_LEGACY ||
+	    !(*(const uint64_t *)(area + 512) & 1 << PKRU_BIT) ||
+	    !__get_cpuid_count(0xd, PKRU_BIT, &size, &offset, &c, &d) ||
+	    offset + sizeof(pkru) > context->extended_size)
+		return false;
+	memcpy(&pkru, area + offset, sizeof(pkru));
+	return pkru & PKRU_KEY_ZERO;
+}
+
 static void fill_registers(struct sigcontext *to, const struct user_regs_struct *from)
 {
 	to->r8 = from->r8, to->r9 = from->r9, to->r10 = from->r10, to->r11 = from->r11;
@@ -168,6 +186,12 @@ void prepare_call(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, 
 	registers->r10 = arguments[3];
 	registers->r8 = arguments[4];
 	registers->r9 = arguments[5];
+	prepare_jump(registers, ip, sp);
+}
+
+void prepare_work(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, uint64_t desk)
+{
+	registers->rbx = desk;
 	prepare_jump(registers, ip, sp);
 }
 

@@ -13,6 +13,7 @@ parasite_header:
 	.long parasite_serve - parasite_header
 	.long parasite_call - parasite_header
 	.long parasite_bail - parasite_header
+	.long parasite_work - parasite_header
 	.long blob_end - parasite_header
 	.hidden blob_end
 
@@ -35,6 +36,8 @@ parasite_bail:
 	call	pack_up
 	mov	PARASITE_STATE + PARASITE_STATE_SYSCALL_RETURN(%rbx), %rdx
 	mov	PARASITE_STATE + PARASITE_STATE_HOME_STACK(%rbx), %rsp
+	cmpl	$0, PARASITE_STATE + PARASITE_STATE_STAYS(%rbx)
+	jne	2f
 	test	%rdx, %rdx
 	jz	1f
 	mov	%rbx, %rdi
@@ -44,6 +47,51 @@ parasite_bail:
 1:	add	$8, %rsp			/* no way to unmap ourselves from outside: leave the region, go home */
 	mov	$15, %eax
 	syscall					/* rt_sigreturn */
+2:	ret					/* somebody else may be here: the region stays mapped */
+
+/*
+ * Entered by any thread, %rbx: its desk. No stack is used: the thread's own is below the way home, and a thread has no other here.
+ * The thread leaves by its way home, which begins with the call that makes the desk free: only outside of the region is that true.
+ */
+parasite_work:
+	mov	PARASITE_DESK_CALLS(%rbx), %r12
+	mov	PARASITE_DESK_COUNT(%rbx), %r13d
+	mov	PARASITE_DESK_WORD(%rbx), %r14
+1:	test	%r13d, %r13d
+	jz	2f
+	cmpl	$DESK_TAKEN, (%r14)
+	jne	2f
+	mov	0(%r12), %rax			/* struct remote_call */
+	mov	8(%r12), %rdi
+	mov	16(%r12), %rsi
+	mov	24(%r12), %rdx
+	mov	32(%r12), %r10
+	mov	40(%r12), %r8
+	mov	48(%r12), %r9
+	syscall
+	mov	%rax, 56(%r12)
+	add	$64, %r12
+	dec	%r13d
+	jmp	1b
+2:	lea	parasite_header(%rip), %rdi
+	add	$PARASITE_STATE + PARASITE_STATE_WORKING, %rdi
+	lock decl (%rdi)
+	jnz	3f
+	mov	$129, %esi			/* FUTEX_WAKE | FUTEX_PRIVATE_FLAG: the last one tells the parasite */
+	mov	$1, %edx
+	mov	$202, %eax			/* futex */
+	syscall
+3:	cmpl	$DESK_TAKEN, (%r14)
+	jne	4f
+	mov	%r14, %rdi
+	mov	$128, %esi			/* FUTEX_WAIT | FUTEX_PRIVATE_FLAG, until criu takes us back, or has died */
+	mov	$DESK_TAKEN, %edx
+	xor	%r10d, %r10d			/* no timeout: a wait with one would spoil the restart of the task's own call */
+	mov	$202, %eax
+	syscall
+	jmp	3b
+4:	mov	PARASITE_DESK_HOME(%rbx), %rsp
+	ret
 
 #else
 #error "the parasite has no doors on this architecture"

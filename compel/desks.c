@@ -1,0 +1,310 @@
+/*
+ * desks.c - system calls of many threads at once, each in itself.
+ *
+ * A thread is not asked call by call: it is sent into the region, where it makes all calls of its list by itself (parasite_work in
+ * entry.S) and then waits at its desk, until it is taken back. All threads work at the same time. Where a thread is between two steps, and
+ * what becomes of it if we die there:
+ *
+ *	1  its own registers                  nothing happened; bytes below its red zone changed
+ *	2  at a `ret` of the task's own code  makes its desk free by a call (FUTEX_WAKE_OP), whether it is taken or not, and goes home
+ *	3  in the region, its desk taken      the parasite sees that we have died and tells it to leave; then as 2
+ *	4  as 2, when it has been taken back
+ *	5  its own registers
+ *
+ * In 2 and 4 the desk becomes taken, and free again. So whenever a desk is taken, somebody is there who will make it free, and only outside
+ * of the region. The parasite unmaps the region when all desks are free.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "internal.h"
+#include "parasite.h"
+
+#define BYTES_AT  round_up(sizeof(struct parasite_desk), 16UL)
+#define CALL_SIZE sizeof(struct remote_call)
+#define NEIGHBOURS \
+	8192 /* bytes around the thread pointer of another thread: thread-local storage, struct pthread, rseq */
+
+_Static_assert(PARASITE_DESKS <= (PARASITE_SIZE - PARASITE_SCRATCH) / PARASITE_DESK_SIZE, "desks do not fit");
+_Static_assert(PARASITE_LISTS == PARASITE_DESKS, "a desk for each list");
+_Static_assert(PARASITE_LIST_ROOM <= PARASITE_DESK_SIZE - sizeof(struct parasite_desk) - 2 * 15,
+	       "a list does not fit");
+
+/* A thread on its way, for as long as it works. */
+struct worker {
+	struct traced_thread *thread;
+	struct thread_calls *list;
+	struct way_home home;
+	uint64_t desk, word;
+	size_t calls_at;	  /* from the beginning of the desk */
+	bool is_written, is_away; /* its home is on its stack; it does not have its own registers */
+};
+
+static uint64_t desk_at(const struct victim *victim, size_t number)
+{
+	return victim->infection->region + PARASITE_SCRATCH + number * PARASITE_DESK_SIZE;
+}
+
+static uint64_t state_at(const struct victim *victim, size_t offset)
+{
+	return victim->infection->region + PARASITE_STATE + offset;
+}
+
+uint64_t victim_desk(const struct victim *victim, size_t number)
+{
+	return desk_at(victim, number) + BYTES_AT;
+}
+
+static size_t calls_at(const struct thread_calls *list)
+{
+	return round_up(BYTES_AT + list->size, 16UL);
+}
+
+/* ---- one by one ---- */
+
+static int call_alone(struct victim *victim, const struct thread_calls *list, uint64_t address)
+{
+	int result = list->size ? victim_write(victim, address, list->bytes, list->size) : 0;
+
+	if (!result)
+		result = victim_call_thread(victim, list->thread, list->calls, list->count);
+	if (!result && list->size)
+		result = victim_read(victim, address, list->bytes, list->size);
+	return result;
+}
+
+/* ---- who can work at a desk ---- */
+
+static bool is_in(uint64_t address, const struct way_home *home, uint64_t around)
+{
+	return address + around >= home->start && address < home->end + around;
+}
+
+/* While many threads are away, none may have its way home where another one has its own, its stack pointer, or its own data. */
+static bool are_apart(const struct worker *one, const struct worker *other)
+{
+	return (one->home.end <= other->home.start || other->home.end <= one->home.start) &&
+	       !is_in(stack_pointer(other->thread), &one->home, 0) &&
+	       !is_in(other->thread->context.registers.fs_base, &one->home, NEIGHBOURS);
+}
+
+static bool is_apart(const struct worker *workers, size_t count, const struct worker *worker)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!are_apart(&workers[i], worker) || !are_apart(worker, &workers[i]))
+			return false;
+	return true;
+}
+
+/* On its way home the thread makes its desk free, when it is out of the region, and tells whoever waits for that. */
+static struct remote_call leaving(uint64_t word)
+{
+	return (struct remote_call){ SYS_futex,
+				     { word, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 1, 1, word,
+				       FUTEX_OP(FUTEX_OP_SET, DESK_FREE, FUTEX_OP_CMP_EQ, DESK_TO_LEAVE) },
+				     0 };
+}
+
+/* Nothing is changed yet. False: it is to be asked alone. */
+static bool engage(struct victim *victim, struct thread_calls *list, size_t number, struct worker *workers,
+		   size_t count)
+{
+	struct worker *worker = &workers[count];
+	struct remote_call leave;
+
+	*worker = (struct worker){ .thread = &victim->threads[list->thread],
+				   .list = list,
+				   .desk = desk_at(victim, number),
+				   .word = state_at(victim, offsetof(struct parasite_state, words) +
+								    number * sizeof(uint32_t)),
+				   .calls_at = calls_at(list) };
+	leave = leaving(worker->word);
+	if (list->thread == victim->infection->index || denies_data(&worker->thread->context))
+		return false;
+	if (home_prepare(&worker->home, victim, worker->thread, &victim->infection->gadgets, &leave, 1)) {
+		failure_clear(); /* its stack has no room for so much */
+		return false;
+	}
+	if (is_apart(workers, count, worker))
+		return true;
+	home_free(&worker->home);
+	return false;
+}
+
+/* ---- at desks ---- */
+
+static int write_desk(const struct victim *victim, struct worker *worker)
+{
+	const struct thread_calls *list = worker->list;
+	const struct parasite_desk desk = { .word = worker->word,
+					    .calls = worker->desk + worker->calls_at,
+					    .home = worker->home.entry,
+					    .count = (uint32_t)list->count };
+	char image[PARASITE_DESK_SIZE] = { 0 };
+	uint64_t sp;
+	int result;
+
+	memcpy(image, &desk, sizeof(desk));
+	if (list->size)
+		memcpy(image + BYTES_AT, list->bytes, list->size);
+	memcpy(image + worker->calls_at, list->calls, list->count * CALL_SIZE);
+	result = victim_write(victim, worker->desk, image, worker->calls_at + list->count * CALL_SIZE);
+	worker->is_written = !result;
+	return result ?: home_write(&worker->home, victim, NULL, 0, &sp);
+}
+
+static int write_state(const struct victim *victim, size_t offset, uint32_t value)
+{
+	return victim_write(victim, state_at(victim, offset), &value, sizeof(value));
+}
+
+static int set_word(const struct victim *victim, const struct worker *worker, uint32_t word)
+{
+	return victim_write(victim, worker->word, &word, sizeof(word));
+}
+
+/* To the `ret` that leads home. */
+static int set_out(const struct victim *victim, const struct worker *worker)
+{
+	return set_place(worker->thread, victim->infection->gadgets.syscall_return + 2, worker->home.entry);
+}
+
+static int send_to_work(const struct victim *victim, struct worker *worker)
+{
+	struct traced_thread *thread = worker->thread;
+	struct user_regs_struct registers = thread->context.registers;
+	int result = set_out(victim, worker);
+
+	worker->is_away = true;
+	if (!result && set_signal_mask(thread, ALL_SIGNALS) < 0)
+		result = fail(errno, "cannot block the signals of thread %d", thread->tid);
+	if (!result)
+		result = set_word(victim, worker, DESK_TAKEN);
+	if (result)
+		return result;
+	prepare_work(&registers, victim->infection->region + blob()->work, worker->home.entry, worker->desk);
+	result = set_registers(thread, &registers);
+	if (!result && ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
+		result = -errno;
+	thread->is_parked = result;
+	return result ? fail(-result, "cannot make calls in thread %d", thread->tid) : 0;
+}
+
+/*
+ * Whoever does not come back has to go home by itself, whenever it can: the region stays as long as the process lives, and the bytes on the
+ * stack of the thread with it.
+ */
+static int give_up(const struct victim *victim, const struct worker *worker, int error)
+{
+	set_word(victim, worker, DESK_TO_LEAVE);
+	write_state(victim, offsetof(struct parasite_state, stays), 1);
+	victim->infection->stays = true;
+	return fail(-error, "thread %d does not come back from its calls", worker->thread->tid);
+}
+
+static int take_back(const struct victim *victim, struct worker *worker, uint64_t deadline)
+{
+	int result = worker->thread->is_parked ? 0 : trace_await_park(worker->thread, deadline);
+
+	if (result)
+		return give_up(victim, worker, result);
+	result = set_out(victim, worker);
+	if (!result)
+		result = set_word(victim, worker, DESK_FREE);
+	if (!result)
+		result = home_leave(&worker->home, victim, worker->thread);
+	worker->is_written = false;
+	return result;
+}
+
+static int read_results(const struct victim *victim, const struct worker *worker)
+{
+	const struct thread_calls *list = worker->list;
+	char image[PARASITE_DESK_SIZE];
+	int result = victim_read(victim, worker->desk + BYTES_AT, image + BYTES_AT,
+				 worker->calls_at + list->count * CALL_SIZE - BYTES_AT);
+
+	if (result)
+		return result;
+	if (list->size)
+		memcpy(list->bytes, image + BYTES_AT, list->size);
+	memcpy(list->calls, image + worker->calls_at, list->count * CALL_SIZE);
+	return 0;
+}
+
+/* Also of a batch that has failed: whoever went has to come back, and all stacks are as they were. */
+static int take_all_back(const struct victim *victim, struct worker *workers, size_t count)
+{
+	uint64_t deadline = trace_deadline(CALL_SECONDS);
+	int result = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (workers[i].is_away && !workers[i].thread->is_parked)
+			ptrace(PTRACE_INTERRUPT, workers[i].thread->tid, 0, 0);
+	for (size_t i = 0; i < count; i++) {
+		struct worker *worker = &workers[i];
+
+		if (worker->is_away)
+			result = first_failure(result, take_back(victim, worker, deadline));
+		else if (worker->is_written)
+			result = first_failure(result,
+					       victim_write(victim, worker->home.start, worker->home.saved,
+							    worker->home.end - worker->home.start));
+	}
+	return result;
+}
+
+static int work(struct victim *victim, struct worker *workers, size_t count, size_t desks)
+{
+	struct remote_call await = { CALL_AWAIT_DESKS, {}, 0 };
+	int result = write_state(victim, offsetof(struct parasite_state, working), (uint32_t)count) ?:
+			     write_state(victim, offsetof(struct parasite_state, desk_count),
+					 (uint32_t)desks);
+
+	for (size_t i = 0; i < count && !result; i++)
+		result = write_desk(victim, &workers[i]);
+	for (size_t i = 0; i < count && !result; i++)
+		result = send_to_work(victim, &workers[i]);
+	if (!result)
+		result = call_parasite(victim, &await, 1);
+	result = first_failure(result, take_all_back(victim, workers, count));
+	for (size_t i = 0; i < count && !result; i++)
+		result = read_results(victim, &workers[i]);
+	return result;
+}
+
+static int check_lists(const struct thread_calls *lists, size_t count)
+{
+	for (size_t i = 0; i < count && count <= PARASITE_LISTS; i++)
+		if (lists[i].size + lists[i].count * CALL_SIZE > PARASITE_LIST_ROOM)
+			return fail(E2BIG, "%zu calls do not fit a desk", lists[i].count);
+	return count <= PARASITE_LISTS ? 0 : fail(E2BIG, "there are not so many desks");
+}
+
+int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_t count)
+{
+	const struct infection *infection = victim->infection;
+	bool is_possible = infection->is_serving && !infection->gadgets.borrowed;
+	struct worker *workers = allocate_array(count, sizeof(*workers));
+	size_t engaged = 0;
+	int result = check_lists(lists, count);
+
+	for (size_t i = 0; i < count && !result; i++) {
+		if (is_possible && engage(victim, &lists[i], i, workers, engaged))
+			engaged++;
+		else
+			result = call_alone(victim, &lists[i], victim_desk(victim, i));
+	}
+	if (!result && engaged)
+		result = work(victim, workers, engaged, count);
+	for (size_t i = 0; i < engaged; i++)
+		home_free(&workers[i].home);
+	free(workers);
+	return result < 0 ? fail_in(result, "process %d", victim->pid) : 0;
+}
