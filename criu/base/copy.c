@@ -18,7 +18,7 @@ int copier_size(int fd, uint64_t size)
 	return ftruncate(fd, size) < 0 ? -errno : 0;
 }
 
-/* What says that it is not possible here, and not that it went wrong. */
+/* Is it an error that says that this file system cannot do it, and not that something went wrong? */
 static bool is_not_possible(int error)
 {
 	return error == EOPNOTSUPP || error == ENOTTY || error == EXDEV || error == EINVAL ||
@@ -38,25 +38,26 @@ static int read_and_write(int from, uint64_t from_offset, int to, uint64_t to_of
 	return result;
 }
 
-static int share(struct copier *copier, int from, uint64_t from_offset, int to, uint64_t to_offset,
-		 uint64_t size)
+/* False: the bytes have to be copied. */
+static bool share(struct copier *copier, int from, uint64_t from_offset, int to, uint64_t to_offset,
+		  uint64_t size)
 {
 	struct file_clone_range range = { from, from_offset, size, to_offset };
 
 	if (copier->cannot_share || ioctl(to, FICLONERANGE, &range) < 0) {
 		/* Offsets that do not fit the file system's blocks are EINVAL; others may fit. */
 		copier->cannot_share |= errno != EINVAL;
-		return -EOPNOTSUPP;
+		return false;
 	}
 	copier->shared += size;
-	return 0;
+	return true;
 }
 
 /* Data without holes. */
 static int copy_data(struct copier *copier, int from, uint64_t from_offset, int to, uint64_t to_offset,
 		     uint64_t size)
 {
-	if (!share(copier, from, from_offset, to, to_offset, size))
+	if (share(copier, from, from_offset, to, to_offset, size))
 		return 0;
 	copier->copied += size;
 	while (size && !copier->cannot_delegate) {

@@ -68,7 +68,7 @@ int fail_at(const char *file, int line, int error, const char *format, ...)
 	vsnprintf(sentence, sizeof(sentence), format, arguments);
 	va_end(arguments);
 	length = strlen(sentence);
-	if (error && error != EINVAL)
+	if (error && error != EINVAL && error != REFUSED)
 		snprintf(sentence + length, sizeof(sentence) - length, ": %s", strerror(error));
 	is_first = take_record();
 	log_failure(file, line, sentence, is_first);
@@ -131,8 +131,8 @@ int refuse_at(const char *file, int line_number, const char *format, ...)
 	}
 	atomic_fetch_add(&record->refusals, 1);
 	if (!record->error)
-		record->error = EOPNOTSUPP;
-	return -EOPNOTSUPP;
+		record->error = REFUSED;
+	return -REFUSED;
 }
 
 int refusals(void)
@@ -147,7 +147,9 @@ bool has_failed(void)
 
 int failure_errno(void)
 {
-	return record ? record->error : 0;
+	if (!record)
+		return 0;
+	return record->error == REFUSED ? EOPNOTSUPP : record->error;
 }
 
 void failure_clear(void)

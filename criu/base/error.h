@@ -1,7 +1,7 @@
 /*
  * error.h - what failed, where, why, and what the user can do about it.
  *
- * A function that can fail returns 0 (or something useful that is >= 0) or -errno. Whoever finds the cause calls fail();
+ * A function that can fail returns 0 (or something useful that is >= 0), -errno or -REFUSED. Whoever finds the cause calls fail();
  * a caller at a border (one process, one file, one image) adds the place with fail_in(). Nobody prints.
  *
  *	if (fd < 0)
@@ -42,14 +42,24 @@ void fail_advice(const char *format, ...) printf_like(1, 2);
 
 /*
  * A refusal is a failure of which several may stand side by side: all that a tree holds and we cannot save is told at
- * once. refuse(format, ...) records one line and returns -EOPNOTSUPP; the record then counts as failed.
+ * once. refuse(format, ...) records one line and returns -REFUSED; the record then counts as failed.
+ *
+ * No errno has the value of REFUSED: the kernel's are at most 4095. So an error of the kernel is never taken for a refusal.
  */
+#define REFUSED	    4096
 #define refuse(...) refuse_at(__FILE__, __LINE__, __VA_ARGS__)
 int refuse_at(const char *file, int line, const char *format, ...) printf_like(3, 4);
 int refusals(void); /* how many there were */
 
+/* For loops that go on after a refusal, to find the others: 0 for a refusal, any other result as it is. */
+static inline int unless_refused(int result)
+{
+	return result == -REFUSED ? 0 : result;
+}
+
 bool has_failed(void);
-int failure_errno(void); /* positive; 0 if nothing failed */
+/* For others than us: a positive errno; EOPNOTSUPP stands for a refusal; 0 if nothing failed. */
+int failure_errno(void);
 void failure_clear(void);
 
 /*

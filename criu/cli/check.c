@@ -58,11 +58,9 @@ int command_check(const struct options *options)
 			missing++;
 	}
 	if (refusals())
-		return -EOPNOTSUPP;
-	if (missing) {
-		fail(0, "%d of what only some processes need is missing", missing);
-		return -EOPNOTSUPP;
-	}
+		return -REFUSED;
+	if (missing)
+		return fail(0, "%d of what only some processes need is missing", missing);
 	puts("Looks good.");
 	return 0;
 }

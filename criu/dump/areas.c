@@ -270,11 +270,8 @@ int dump_describe_areas(struct dump *dump, struct task *task)
 	guess_on_fault(&task->vmas);
 	if (!result && !dump->is_pre_dump)
 		result = files_add_path(&dump->snapshot, task, "exe", 0, &task->mm->exe_file_id);
-	for (size_t i = 0; !result && i < task->vmas.count; i++) {
-		result = describe_area(dump, task, &task->vmas.items[i]);
-		if (result == -EOPNOTSUPP)
-			result = 0;
-	}
+	for (size_t i = 0; !result && i < task->vmas.count; i++)
+		result = unless_refused(describe_area(dump, task, &task->vmas.items[i]));
 	join_vvar(&task->vmas);
 	add_guards(task, &guards);
 	page_runs_free(&guards);

@@ -140,15 +140,10 @@ static int look_at_thread(struct task *task, size_t index)
 			 proc_read_status(facts.proc, &facts.status);
 	if (thread->remaining)
 		message_set(core->thread_core, timeout_left, thread->remaining);
-	result = result ?: arch_save_registers(thread->tid, &settled, core);
-	if (result == -EOPNOTSUPP)
-		result = 0;
+	result = result ?: unless_refused(arch_save_registers(thread->tid, &settled, core));
 	for (size_t i = 0; !result && i < task_part_count; i++)
-		if (task_parts[i]->look) {
-			result = task_parts[i]->look(task, index, &facts);
-			if (result == -EOPNOTSUPP)
-				result = 0; /* told with the other refusals */
-		}
+		if (task_parts[i]->look)
+			result = unless_refused(task_parts[i]->look(task, index, &facts));
 	proc_status_free(&facts.status);
 	close(facts.proc);
 	return result;
@@ -256,6 +251,6 @@ int dump_look(void *context)
 	if (!result && !refusals())
 		dump_foresee_room(dump);
 	if (!result && refusals())
-		return -EOPNOTSUPP;
+		return -REFUSED;
 	return result;
 }

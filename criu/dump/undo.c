@@ -227,5 +227,7 @@ int dump_look_for_undo(void *context)
 				result = fail_in(result, "process %d (%s)", task->pid, task->name);
 		}
 	free(sets.items);
-	return result ?: refusals() ? -EOPNOTSUPP : 0;
+	if (!result && refusals())
+		result = -REFUSED;
+	return result;
 }

@@ -244,12 +244,11 @@ int files_collect(struct snapshot *snapshot)
 	/* A refusal does not end the loop: all of them are told at once. */
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		/* Those known by a path only were described when they were added. */
-		int described = snapshot->files[i]->kind ? 0 : describe(snapshot, snapshot->files[i]);
-
-		if (described && described != -EOPNOTSUPP)
-			result = fail_in(described, "process %d (%s): file %d",
-					 snapshot->files[i]->seen->task->pid,
-					 snapshot->files[i]->seen->task->name, snapshot->files[i]->seen->fd);
+		if (!snapshot->files[i]->kind)
+			result = unless_refused(describe(snapshot, snapshot->files[i]));
+		if (result)
+			fail_in(result, "process %d (%s): file %d", snapshot->files[i]->seen->task->pid,
+				snapshot->files[i]->seen->task->name, snapshot->files[i]->seen->fd);
 	}
 	return result;
 }
@@ -276,7 +275,6 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	ssize_t length = read_link_at(task->proc, link, &seen.link);
 	struct file *file;
 	uint64_t key;
-	int result;
 
 	snprintf(seen.place, sizeof(seen.place), "%s", link);
 	if (length < 0)
@@ -295,8 +293,7 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	file->seen = copy_bytes(&seen, sizeof(seen));
 	index_set(&snapshot->files_by_path, key, file);
 	*id = file->id;
-	result = describe(snapshot, file);
-	return result == -EOPNOTSUPP ? 0 : result; /* it is told with the other refusals */
+	return unless_refused(describe(snapshot, file));
 }
 
 int files_add_path_of(struct snapshot *snapshot, const struct file *file, FownEntry *owner, uint32_t *id)

@@ -90,11 +90,10 @@ static int describe(struct snapshot *snapshot unused, struct file *file, FownEnt
 	entry->id = file->id;
 	entry->flags = file->seen->info.flags & ~O_CLOEXEC;
 	entry->fown = owner;
-	for (const char *line = file->seen->info.rest; line && (!result || result == -EOPNOTSUPP);
-	     line = strchr(line, '\n')) {
+	for (const char *line = file->seen->info.rest; line && !result; line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (!strncmp(line, "tfd:", 4))
-			result = describe_target(holder, file, line, entry);
+			result = unless_refused(describe_target(holder, file, line, entry));
 	}
 	return result;
 }

@@ -73,9 +73,7 @@ int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char 
 	for (const char *line = fdinfo; line && !result; line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (!strncmp(line, "lock:", 5))
-			result = note(snapshot, task, fd, line + 5);
-		if (result == -EOPNOTSUPP)
-			result = 0; /* it is told with the other refusals */
+			result = unless_refused(note(snapshot, task, fd, line + 5));
 	}
 	return result;
 }

@@ -36,7 +36,7 @@ static int describe(struct snapshot *snapshot, struct file *file, FownEntry *own
 	if (result)
 		return result;
 	result = memfd_describe(snapshot, object, seen->link);
-	if (result == -EOPNOTSUPP)
+	if (result > 0)
 		return refuse("process %d (%s): %s: deleted files are not supported yet", seen->task->pid,
 			      seen->task->name, seen->link);
 	entry->inode_id = result ? 0 : object->memfd->inode_id;

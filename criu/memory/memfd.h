@@ -13,7 +13,8 @@
 /* Is "/memfd:NAME (deleted)", or one of the two names above, where a link of /proc points? */
 bool memfd_is_link(const char *link);
 /*
- * Dump. Makes object->memfd; `link` as above. -EOPNOTSUPP, not recorded: a deleted file of another file system is called so.
+ * Dump. Makes object->memfd; `link` as above. Returns 1, and records nothing, if it is no memfd but a deleted file of another file
+ * system that has such a name.
  */
 int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, const char *link);
 int memfd_save(struct snapshot *snapshot);

@@ -134,9 +134,7 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 		PosixTimerEntry *timer = message_new(PosixTimerEntry, posix_timer_entry);
 
 		*grow(&timers->posix, &timers->n_posix) = timer;
-		result = parse_timer(&at, timer) ?: look_at_timer(task, timer);
-		if (result == -EOPNOTSUPP)
-			result = 0; /* told with the other refusals */
+		result = parse_timer(&at, timer) ?: unless_refused(look_at_timer(task, timer));
 	}
 	if (timers->n_posix)
 		qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_ids);

@@ -84,11 +84,27 @@ static void advice_and_log(void **state unused)
 
 static void all_refusals_are_told(void **state unused)
 {
-	assert_int_equal(refuse("file 3: a kvm"), -EOPNOTSUPP);
+	assert_int_equal(refuse("file 3: a kvm"), -REFUSED);
 	refuse("file %d: a dri", 4);
 	assert_int_equal(refusals(), 2);
 	assert_int_equal(failure_errno(), EOPNOTSUPP);
 	assert_report("cannot dump", NULL, "criu: cannot dump\n  file 3: a kvm\n  file 4: a dri\n");
+}
+
+/* What the kernel cannot do is no refusal of ours, whatever errno it has; a refusal has no words from strerror(). */
+static void refusal_is_no_errno(void **state unused)
+{
+	for (int error = 1; error < 4096; error++)
+		assert_int_equal(unless_refused(-error), -error);
+	assert_int_equal(unless_refused(0), 0);
+	assert_int_equal(unless_refused(7), 7);
+	assert_int_equal(unless_refused(fail(EOPNOTSUPP, "cannot clone")), -EOPNOTSUPP);
+	assert_report("cannot dump", NULL, "criu: cannot dump\n  cannot clone: Operation not supported\n");
+	failure_clear();
+	assert_int_equal(unless_refused(refuse("file 3: a kvm")), 0);
+	failure_clear();
+	assert_int_equal(fail(REFUSED, "given up"), -REFUSED);
+	assert_report("cannot dump", NULL, "criu: cannot dump\n  given up\n");
 }
 
 /* More than there is room for is counted, though not all told; the text ends in time. */
@@ -158,6 +174,7 @@ int main(void)
 		clean(first_one_wins),
 		clean(advice_and_log),
 		clean(all_refusals_are_told),
+		clean(refusal_is_no_errno),
 		clean(too_many_refusals),
 		clean(small_room),
 		clean(long_texts),

@@ -176,7 +176,7 @@ static void unknown_component(void **state unused)
 
 	make_context(&context);
 	memcpy((char *)context.extended + HELD, &held, sizeof(held));
-	assert_int_equal(arch_save_registers(getpid(), &context, core), -EOPNOTSUPP);
+	assert_int_equal(arch_save_registers(getpid(), &context, core), -REFUSED);
 	assert_int_equal(refusals(), 1);
 	image_free(core);
 	core = message_new(CoreEntry, core_entry);
