@@ -127,10 +127,9 @@ static bool engage(struct victim *victim, struct thread_calls *list, size_t numb
 	leave = leaving(worker->word);
 	if (list->thread == victim->infection->index || denies_data(&worker->thread->context))
 		return false;
-	if (home_prepare(&worker->home, victim, worker->thread, &victim->infection->gadgets, &leave, 1)) {
-		failure_clear(); /* its stack has no room for so much */
-		return false;
-	}
+	if (attempted(home_prepare(&worker->home, victim, worker->thread, &victim->infection->gadgets, &leave,
+				   1)))
+		return false; /* its stack has no room for so much */
 	if (is_apart(workers, count, worker))
 		return true;
 	home_free(&worker->home);

@@ -188,10 +188,9 @@ void victim_look_ahead(pid_t pid)
 	struct maps maps = {};
 	struct gadgets gadgets;
 
-	if (!maps_read(&maps, pid))
-		gadgets_find(&gadgets, pid, &maps);
+	if (!attempted(maps_read(&maps, pid)))
+		attempted(gadgets_find(&gadgets, pid, &maps));
 	maps_free(&maps);
-	failure_clear();
 }
 
 int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size)

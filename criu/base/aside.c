@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include "base/aside.h"
+#include "base/error.h"
 #include "base/memory.h"
 #include "base/thread.h"
 
@@ -14,6 +15,7 @@ struct aside {
 	/* under the lock */
 	void (*work)(void *argument); /* NULL: nothing to be done */
 	void *argument;
+	struct attempt *attempt; /* of whom it works for */
 	bool is_ending;
 };
 
@@ -28,6 +30,7 @@ static void *serve(void *argument)
 		if (!aside->work)
 			break;
 		pthread_mutex_unlock(&aside->lock);
+		attempt_join(aside->attempt);
 		aside->work(aside->argument);
 		pthread_mutex_lock(&aside->lock);
 		aside->work = NULL;
@@ -54,6 +57,7 @@ void aside_do(struct aside *aside, void (*work)(void *argument), void *argument)
 	pthread_mutex_lock(&aside->lock);
 	aside->work = work;
 	aside->argument = argument;
+	aside->attempt = attempt_current();
 	pthread_cond_broadcast(&aside->changed);
 	pthread_mutex_unlock(&aside->lock);
 }

@@ -10,7 +10,10 @@ struct aside;
 struct aside *aside_start(void);
 void aside_end(struct aside *aside); /* NULL is fine */
 
-/* Begins work(argument); one at a time, so each is followed by a wait. */
+/*
+ * Begins work(argument); one at a time, so each is followed by a wait. What fails in it belongs to the attempt that the caller is in
+ * (base/error.h).
+ */
 void aside_do(struct aside *aside, void (*work)(void *argument), void *argument);
 void aside_wait(struct aside *aside);
 

@@ -57,10 +57,51 @@ static inline int unless_refused(int result)
 	return result == -REFUSED ? 0 : result;
 }
 
+/*
+ * An attempt is work whose failure need not be a failure of the command. What this thread records within it is kept apart from the
+ * record that all processes share, so that neither touches the other.
+ *
+ *	struct attempt attempt;
+ *
+ *	attempt_begin(&attempt);
+ *	if (save_statistics(dump))
+ *		log_warning("stats-dump could not be written: %s", failure_text());
+ *	attempt_forget(&attempt);
+ *
+ * Within an attempt, has_failed(), refusals(), failure_text() and failure_report() tell of the attempt alone. What fails is a line for
+ * debugging in the log. An attempt ends in the function that began it, by attempt_forget() or by attempt_count(). Attempts nest: one
+ * that counts is recorded in the attempt around it. A child that is forked within an attempt is in it, too, but what it records stays
+ * with it. A thread that is started within one (base/thread.h), or works for somebody who is (base/aside.h), records in it: the attempt
+ * ends after the thread has.
+ */
+struct attempt {
+	struct attempt *outer;
+	struct failure *record; /* NULL: nothing has failed yet */
+};
+
+void attempt_begin(struct attempt *attempt);
+void attempt_forget(struct attempt *attempt); /* It did not count */
+void attempt_count(struct attempt *attempt);  /* What failed in it is a failure after all */
+
+/* An attempt in one expression: the result of `work`; what failed is forgotten. */
+#define attempted(work)                             \
+	({                                          \
+		struct attempt attempted_attempt;   \
+		__typeof__(work) attempted_result;  \
+                                                    \
+		attempt_begin(&attempted_attempt);  \
+		attempted_result = (work);          \
+		attempt_forget(&attempted_attempt); \
+		attempted_result;                   \
+	})
+
+/* For base/thread.c and base/aside.c: the attempt of this thread, and what this thread works for. NULL: none. */
+struct attempt *attempt_current(void);
+void attempt_join(struct attempt *attempt);
+
 bool has_failed(void);
 /* For others than us: a positive errno; EOPNOTSUPP stands for a refusal; 0 if nothing failed. */
 int failure_errno(void);
-void failure_clear(void);
 
 /*
  * The sentence(s) for a person, as in the comment above; "" if nothing failed. `log` is a path or NULL. Without a
@@ -68,10 +109,13 @@ void failure_clear(void);
  */
 void failure_report(char *text, size_t size, const char *headline, const char *log);
 
-/* The cause with its places; "" if nothing failed. Valid until something fails or failure_clear(). */
+/* The cause with its places; "" if nothing failed. Valid until something fails, or the attempt ends. */
 const char *failure_text(void);
 
 /* Writes the cause to the log, unless it stands there with all its places: it may be older than the log. */
 void failure_log(void);
+
+/* For unit tests: nothing has failed yet. */
+void failure_clear(void);
 
 #endif

@@ -6,7 +6,10 @@
 
 #include <pthread.h>
 
-/* As pthread_create(): 0, or a positive errno value. */
+/*
+ * As pthread_create(): 0, or a positive errno value. What fails in the thread belongs to the attempt that the caller is in
+ * (base/error.h): a thread that outlives the attempt leaves it first, with attempt_join(NULL).
+ */
 int thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument);
 
 #endif

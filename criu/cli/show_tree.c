@@ -47,14 +47,16 @@ static int read_optional(struct image_store *store, enum image_kind kind, unsign
 
 /* --- Memory --------------------------------------------------------------------------------------------- */
 
-/* What is wrong with its parents is part of what is shown; the newest itself is still to be seen. */
+/*
+ * Called within an attempt that has failed. What is wrong with its parents is part of what is shown; the newest itself is still to be
+ * seen.
+ */
 static void note_problem(struct show_tree *tree)
 {
 	char text[1024];
 	const char *said = text;
 
 	failure_report(text, sizeof(text), NULL, NULL);
-	failure_clear();
 	if (tree->problem)
 		return;
 	if (!strncmp(said, "criu: ", 6))
@@ -66,10 +68,12 @@ static void note_problem(struct show_tree *tree)
 static void add_layers(struct show_tree *tree, enum image_kind kind, unsigned long id)
 {
 	struct page_stack stack;
-	int result = page_stack_open(&stack, tree->chain, kind, id);
+	struct attempt attempt;
 
-	if (result)
+	attempt_begin(&attempt);
+	if (page_stack_open(&stack, tree->chain, kind, id))
 		note_problem(tree);
+	attempt_forget(&attempt);
 	for (size_t i = 0; i < stack.layer_count; i++) {
 		struct page_runs runs = page_stack_layer(&stack, i);
 
@@ -100,10 +104,14 @@ static int read_pagemap(struct image_store *store, struct show_tree *tree, enum 
 
 static void open_chain(struct image_store *store, struct show_tree *tree)
 {
-	if (page_chain_open(&tree->chain, store)) {
+	struct attempt attempt;
+
+	attempt_begin(&attempt);
+	if (page_chain_open(&tree->chain, store))
 		note_problem(tree);
+	attempt_forget(&attempt);
+	if (!tree->chain)
 		return;
-	}
 	tree->layer_count = page_chain_length(tree->chain);
 	tree->layers = allocate_array(tree->layer_count, sizeof(*tree->layers));
 	for (size_t i = 0; i < tree->layer_count; i++)

@@ -120,7 +120,7 @@ static int watch_process(struct ahead *ahead, struct process_ahead *process, int
 static void read_process(struct ahead *ahead, pid_t pid, int proc)
 {
 	struct process_ahead process = { .pid = pid, .maps = -1 };
-	int result = watch_process(ahead, &process, proc);
+	int result = attempted(watch_process(ahead, &process, proc));
 
 	if (result) {
 		log_debug("process %d: its mappings are not read ahead (error %d)", pid, -result);
@@ -137,9 +137,8 @@ void dump_list_tree(pid_t root, pid_t **pids, size_t *count)
 		autoclose int proc = proc_open((*pids)[i]);
 
 		if (proc >= 0)
-			proc_read_children(proc, pids, count);
+			attempted(proc_read_children(proc, pids, count));
 	}
-	failure_clear();
 }
 
 /* Who is found here is not yet the tree: that is found by freezing. Nor is anything here a failure of the dump. */
@@ -157,7 +156,6 @@ int dump_read_ahead(void *context)
 		if (proc >= 0 && is_large(proc))
 			read_process(dump->ahead, pids[i], proc);
 	}
-	failure_clear();
 	return 0;
 }
 
@@ -166,7 +164,7 @@ static bool is_still_so(struct process_ahead *process)
 	struct vmas now = { 0 };
 	uint64_t calls;
 	bool is_same = !mapping_watch_count(process->watch, &calls) && calls == process->calls &&
-		       !proc_read_open_maps(process->maps, &now) &&
+		       !attempted(proc_read_open_maps(process->maps, &now)) &&
 		       vmas_are_same_in_maps(&process->vmas, &now);
 
 	vmas_free(&now);

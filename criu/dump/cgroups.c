@@ -192,9 +192,7 @@ static void open_cpusets(struct cgroup_sets *sets)
 {
 	const struct cgroup_place *place = cgroup_cpuset_place(&sets->items[0]->places);
 
-	sets->cpuset_root = place ? cgroup_open_root(place->hierarchy) : -1;
-	if (place && sets->cpuset_root < 0)
-		failure_clear();
+	sets->cpuset_root = place ? attempted(cgroup_open_root(place->hierarchy)) : -1;
 }
 
 static int open_sets(struct dump *dump)
@@ -224,11 +222,10 @@ int dump_open_cgroups(void *context)
 		return result;
 	dump->cgroups = allocate(sizeof(*dump->cgroups));
 	dump->cgroups->cpuset_root = -1;
-	result = open_sets(dump);
-	if (!result || !dump->options->ignores_cgroups)
-		return result;
-	dump_close_cgroups(dump);
-	failure_clear();
+	if (!dump->options->ignores_cgroups)
+		return open_sets(dump);
+	if (attempted(open_sets(dump)))
+		dump_close_cgroups(dump);
 	return 0;
 }
 

@@ -159,20 +159,21 @@ static void free_files(struct snapshot *snapshot)
 /* The snapshot stands: from here on its keeper is not to end with us. If somebody has killed it, nothing but what it noted is lost. */
 static void confirm_tracking(struct dump *dump)
 {
-	if (!tracking_confirm(&dump->tracking))
-		return;
-	log_warning(
-		"the keeper of what is tracked has ended: the next snapshot will have to compare all pages");
-	failure_clear();
+	if (attempted(tracking_confirm(&dump->tracking)))
+		log_warning(
+			"the keeper of what is tracked has ended: the next snapshot will have to compare all pages");
 }
 
 /* Nor is this a reason to say that there is no snapshot: the processes may be gone, but for it. */
 static void save_statistics(struct dump *dump)
 {
-	if (!dump_save_statistics(dump))
-		return;
-	log_warning("the snapshot is complete, but stats-dump could not be written: %s", failure_text());
-	failure_clear();
+	struct attempt attempt;
+
+	attempt_begin(&attempt);
+	if (dump_save_statistics(dump))
+		log_warning("the snapshot is complete, but stats-dump could not be written: %s",
+			    failure_text());
+	attempt_forget(&attempt);
 }
 
 /* The snapshot is complete, whatever becomes of this. */
@@ -181,11 +182,13 @@ static void tidy_chain(const struct options *options, struct image_store *images
 	struct dedup_statistics freed;
 	struct flatten_statistics flat;
 	struct page_chain *chain = NULL;
+	struct attempt attempt;
 	size_t length;
 	int result;
 
 	if (!options->prev_images_dir || !(options->auto_dedup || options->max_chain))
 		return;
+	attempt_begin(&attempt);
 	result = page_chain_open_locked(&chain, images, IMAGES_ARE_READ);
 	length = result ? 0 : page_chain_length(chain);
 	if (!result && options->auto_dedup)
@@ -193,10 +196,9 @@ static void tidy_chain(const struct options *options, struct image_store *images
 	page_chain_close(chain);
 	if (!result && options->max_chain && length > options->max_chain)
 		result = flatten_in_place(images, &flat);
-	if (result) {
+	if (result)
 		log_warning("the snapshot is complete, but its chain is as it was: %s", failure_text());
-		failure_clear();
-	}
+	attempt_forget(&attempt);
 }
 
 static int run(const struct options *options, bool is_pre_dump)

@@ -45,8 +45,9 @@ void dump_foresee_room(struct dump *dump)
 
 	if (lack) {
 		tell(dump, lack);
-		fail_advice(
-			"a higher hard limit of open files for criu (ulimit -Hn), CAP_SYS_RESOURCE, or --leave-running");
+		if (ends_processes(dump))
+			fail_advice(
+				"a higher hard limit of open files for criu (ulimit -Hn), CAP_SYS_RESOURCE, or --leave-running");
 	}
 	mapping_room_measure(&room);
 	for_each_task (task, &dump->snapshot) {
@@ -55,7 +56,8 @@ void dump_foresee_room(struct dump *dump)
 		if (!too_many)
 			continue;
 		tell(dump, too_many);
-		fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(&room, task));
+		if (ends_processes(dump))
+			fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(&room, task));
 	}
 }
 
@@ -68,25 +70,35 @@ static int check_parts(const struct task *task)
 	return result;
 }
 
+static int check_tasks(struct dump *dump)
+{
+	const struct task *task;
+
+	for_each_task (task, &dump->snapshot) {
+		int result = task->state == TASK_DEAD ? 0 : check_parts(task);
+
+		if (result)
+			return fail_in(result, "process %d (%s) could not be restored here", task->pid,
+				       task->name);
+	}
+	return 0;
+}
+
 int dump_foresee(void *context)
 {
 	struct dump *dump = context;
-	const struct task *task;
-	int result = 0;
+	struct attempt attempt;
+	int result;
 
-	for_each_task (task, &dump->snapshot) {
-		if (task->state != TASK_DEAD)
-			result = check_parts(task);
+	if (ends_processes(dump)) {
+		result = check_tasks(dump);
 		if (result)
-			break;
+			fail_advice("--leave-running, if it is to be restored elsewhere");
+		return result;
 	}
-	if (!result)
-		return 0;
-	if (!ends_processes(dump)) {
-		log_warning("process %d (%s) could not be restored here (above)", task->pid, task->name);
-		failure_clear();
-		return 0;
-	}
-	fail_advice("--leave-running, if it is to be restored elsewhere");
-	return fail_in(result, "process %d (%s) could not be restored here", task->pid, task->name);
+	attempt_begin(&attempt);
+	if (check_tasks(dump))
+		log_warning("%s", failure_text());
+	attempt_forget(&attempt);
+	return 0;
 }

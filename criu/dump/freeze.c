@@ -77,14 +77,18 @@ static int check_zombie(int proc, pid_t pid, const char *name)
 
 static int read_root(int proc, pid_t pid, struct proc_stat *stat, struct proc_status *status)
 {
-	int result = proc < 0 ? proc : proc_read_stat(proc, stat) ?: proc_read_status(proc, status);
+	struct attempt attempt;
+	int result;
 
-	if (!result)
-		return 0;
+	attempt_begin(&attempt);
+	result = proc < 0 ? proc : proc_read_stat(proc, stat) ?: proc_read_status(proc, status);
 	if (result == -ENOENT || result == -ESRCH) {
-		failure_clear();
+		attempt_forget(&attempt);
 		return fail(0, "there is no process %d", pid);
 	}
+	attempt_count(&attempt);
+	if (!result)
+		return 0;
 	return proc < 0 ? fail(-proc, "cannot look at process %d", pid) : fail_in(result, "process %d", pid);
 }
 
@@ -166,6 +170,7 @@ static void take_threads(struct task *task)
 
 static int freeze_task(struct task *task, uint64_t deadline)
 {
+	struct attempt attempt;
 	int result;
 
 	task->proc = proc_open(task->pid);
@@ -176,19 +181,43 @@ static int freeze_task(struct task *task, uint64_t deadline)
 	if (task->pidfd < 0)
 		return errno == ESRCH ? -ESRCH : fail(errno, "cannot open process %d", task->pid);
 	task->victim = allocate(sizeof(*task->victim));
+	attempt_begin(&attempt);
 	result = victim_freeze(task->victim, task->pid, deadline);
-	if (result) {
-		free(task->victim);
-		task->victim = NULL;
-		/* It may have ended under our hands: then it is a zombie now, or gone. */
-		if (result != -ESRCH)
-			return result;
-		failure_clear();
-		result = read_identity(task);
-		return result || task->state == TASK_DEAD ? result : -ESRCH;
-	}
+	if (result == -ESRCH)
+		attempt_forget(&attempt);
+	else
+		attempt_count(&attempt);
+	if (result)
+		free(steal_pointer(&task->victim));
+	/* It may have ended under our hands: then it is a zombie now, or gone. */
+	if (result == -ESRCH)
+		return read_identity(task) ?: task->state == TASK_DEAD ? 0 : -ESRCH;
+	if (result)
+		return result;
 	take_threads(task);
 	return read_identity(task);
+}
+
+/* A task that has ended before it was frozen leaves the list, and *task is NULL. The root must not end. */
+static int freeze_or_forget_task(struct dump *dump, struct task **task, uint64_t deadline)
+{
+	struct attempt attempt;
+	int result;
+
+	if (monotonic_time() > deadline) {
+		fail_advice("a longer --timeout");
+		return fail(0, "the tree under process %d grows faster than it can be frozen (%zu processes)",
+			    dump->options->tree, dump->snapshot.task_count);
+	}
+	attempt_begin(&attempt);
+	result = freeze_task(*task, deadline);
+	if (result != -ESRCH || !(*task)->parent) {
+		attempt_count(&attempt);
+		return result;
+	}
+	attempt_forget(&attempt);
+	snapshot_forget_task(&dump->snapshot, steal_pointer(task));
+	return 0;
 }
 
 /* Adds the children of a frozen task that are not known yet; their number is returned. */
@@ -223,21 +252,11 @@ static int freeze_pass(struct dump *dump, uint64_t deadline)
 		if (result)
 			return result;
 		if (!task->victim && task->state != TASK_DEAD) {
-			if (monotonic_time() > deadline) {
-				fail_advice("a longer --timeout");
-				return fail(
-					0,
-					"the tree under process %d grows faster than it can be frozen (%zu processes)",
-					dump->options->tree, dump->snapshot.task_count);
-			}
-			result = freeze_task(task, deadline);
-			if (result == -ESRCH && task->parent) {
-				snapshot_forget_task(&dump->snapshot, task);
-				failure_clear(); /* that it is gone is none */
-				continue;
-			}
+			result = freeze_or_forget_task(dump, &task, deadline);
 			if (result)
 				return result;
+			if (!task)
+				continue;
 		}
 		result = find_children(dump, task);
 		if (result < 0)

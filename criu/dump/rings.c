@@ -207,8 +207,7 @@ bool dump_is_quiet(struct dump *dump, struct task *task)
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (is_of_io_uring(&task->vmas.items[i]))
 			return false;
-	if (!has_rings(task) || (!has_filter(task) && !wait_for_rings(dump, task)))
+	if (!has_rings(task))
 		return true;
-	failure_clear();
-	return false;
+	return !attempted(has_filter(task)) && !attempted(wait_for_rings(dump, task));
 }

@@ -48,11 +48,14 @@ static uint64_t count_written(const struct tracker *tracker, pid_t pid, uint64_t
 {
 	autoclose int proc = proc_open(pid);
 	struct scanner *scanner = NULL;
+	struct attempt attempt;
 	uint64_t pages = 0;
 
+	attempt_begin(&attempt);
 	if (proc >= 0 && !scanner_open(&scanner, proc))
 		pages = tracker == &tracker_soft_dirty ? count_soft_dirty(scanner, proc, budget) :
 							 scan_count_written(scanner);
+	attempt_forget(&attempt);
 	scanner_close(scanner);
 	return pages;
 }
@@ -78,11 +81,10 @@ int dump_make_room(void *context)
 	}
 	size = min((most + most / 4) * PAGE_SIZE, MOST_ROOM);
 	size = min(size, (size_t)sysconf(_SC_AVPHYS_PAGES) / 8 * PAGE_SIZE);
-	if (stream_reserve_make(&dump->room, size))
+	if (attempted(stream_reserve_make(&dump->room, size)))
 		log_debug("no room for %zu KiB that process %d has written", size >> 10, dump->room_for);
 	if (dump->room.memory)
 		dump->reads_aside = aside_start();
-	failure_clear();
 	return 0;
 }
 

@@ -56,10 +56,8 @@ int file_pages_open(struct content *content, struct page_chain *chain, pid_t pid
 
 	if (proc < 0)
 		return -ENOENT;
-	if (proc_read_maps(proc, &vmas)) {
-		failure_clear(); /* it has ended */
-		result = -ENOENT;
-	}
+	if (attempted(proc_read_maps(proc, &vmas)))
+		result = -ENOENT; /* it has ended */
 	result = result ?: read_names(&theirs, chain, pid);
 	if (!result)
 		choose_mappings(&chosen, &theirs, &vmas);

@@ -195,10 +195,9 @@ int keeper_find(struct keeper *keeper, pid_t pid, uint64_t started)
 	*keeper = (struct keeper){ .pid = pid, .started = started, .confirm = -1 };
 	keeper->pidfd = syscall(SYS_pidfd_open, pid, 0);
 	/* In this order: what is found under the pid now is what the descriptor is of. */
-	if (keeper->pidfd >= 0 && proc >= 0 && !proc_read_stat(proc, &stat) && stat.start_time == started &&
-	    !strcmp(stat.comm, KEEPER_NAME) && stat.state != 'Z')
+	if (keeper->pidfd >= 0 && proc >= 0 && !attempted(proc_read_stat(proc, &stat)) &&
+	    stat.start_time == started && !strcmp(stat.comm, KEEPER_NAME) && stat.state != 'Z')
 		return 0;
-	failure_clear();
 	keeper_forget(keeper);
 	return -ESRCH;
 }

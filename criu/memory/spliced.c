@@ -214,9 +214,8 @@ int spliced_take(struct spliced *spliced, struct task *task, struct task_memory 
 	};
 	if (!has_more(taking))
 		return 0;
-	if (!was_infected && victim_infect(task->victim)) {
+	if (!was_infected && attempted(victim_infect(task->victim))) {
 		log_warning("process %d cannot be gone into: its pages are read", task->pid);
-		failure_clear();
 		return 0;
 	}
 	while (!result && has_more(taking))

@@ -64,10 +64,8 @@ static int check_no_loop(const struct tracking *tracking)
 	size_t layer;
 	int found;
 
-	if (page_chain_open(&chain, tracking->parent)) {
-		failure_clear();
+	if (attempted(page_chain_open(&chain, tracking->parent)))
 		return 0;
-	}
 	found = page_chain_find(chain, tracking->images, &layer);
 	if (found > 0)
 		found = fail(ELOOP, "%s builds on %s: that cannot be written anew as its child",
@@ -452,10 +450,12 @@ int tracked_begin(struct tracking *tracking, struct tracked *tracked)
 	const struct tracker *tracker = tracking->begins;
 	size_t kept = tracking->kept_count;
 	const char *why = "what the previous snapshot noted cannot be withdrawn";
+	struct attempt attempt;
 	int result;
 
 	if (!tracker)
 		return 0;
+	attempt_begin(&attempt);
 	result = use_up(tracking);
 	if (!result && tracked->is_busy) {
 		why = "what it has asked the kernel for is still being written to its memory";
@@ -463,12 +463,12 @@ int tracked_begin(struct tracking *tracking, struct tracked *tracked)
 	}
 	if (!result && tracker->begin)
 		result = tracker->begin(tracking, tracked, &why);
+	attempt_forget(&attempt);
 	if (!result) {
 		note_task(tracking, tracked,
 			  tracking->kept_count > kept ? tracking->kept[kept].userfaultfd : -1);
 		return 0;
 	}
-	failure_clear();
 	log_warning("process %d: %s (%s): its next snapshot will have to compare all of its pages",
 		    tracked->task->pid, why, strerror(-result));
 	return 0;

@@ -25,15 +25,18 @@ static int check_pid(pid_t pid)
 		autoclose int proc = proc_open(pid);
 		struct proc_status status;
 		struct proc_stat stat;
+		struct attempt attempt;
 		int result;
 
 		if (proc < 0)
 			return proc == -ENOENT ? 0 : fail(-proc, "cannot see whether pid %d is free", pid);
+		attempt_begin(&attempt);
 		result = proc_read_stat(proc, &stat) ?: proc_read_status(proc, &status);
 		if (result == -ESRCH || result == -ENOENT) {
-			failure_clear(); /* it has just ended */
+			attempt_forget(&attempt); /* it has just ended */
 			return 0;
 		}
+		attempt_count(&attempt);
 		if (result)
 			return fail_in(result, "pid %d", pid);
 		proc_status_free(&status);

@@ -255,23 +255,24 @@ static void unlock_images(struct restore *restore)
 static int finish(struct restore *restore)
 {
 	const struct options *options = restore->options;
+	struct attempt attempt;
 
 	/* We are still in the session and may be the root's parent: whoever depends on that is not to suffer for these. */
-	if (save_statistics(restore, monotonic_time())) {
+	attempt_begin(&attempt);
+	if (save_statistics(restore, monotonic_time()))
 		log_warning("the processes run, but stats-restore could not be written: %s", failure_text());
-		failure_clear();
-	}
-	if (options->auto_dedup && free_pages(restore)) {
+	attempt_forget(&attempt);
+	attempt_begin(&attempt);
+	if (options->auto_dedup && free_pages(restore))
 		log_warning("the processes run, but their images are still as large: %s", failure_text());
-		failure_clear();
-	}
+	attempt_forget(&attempt);
 	unlock_images(restore);
 	tell_status(options);
 	/* The tree has long been running: a script can no longer say no. */
-	if (scripts_run(&restore->scripts, "post-resume", restore->snapshot.root->pid)) {
+	attempt_begin(&attempt);
+	if (scripts_run(&restore->scripts, "post-resume", restore->snapshot.root->pid))
 		log_warning("the processes run, but %s", failure_text());
-		failure_clear();
-	}
+	attempt_forget(&attempt);
 	if (options->exec_cmd)
 		return become_command(restore);
 	if (options->restore_sibling)

@@ -1,13 +1,16 @@
 /*
- * error_test.c - the failure record: causes, places, refusals, advice, and who wins when several processes fail.
+ * error_test.c - the failure record: causes, places, refusals, advice, who wins when several processes fail, and attempts that do not
+ * count.
  */
 #include "unit.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/aside.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 static int start_clean(void **state unused)
 {
@@ -163,6 +166,205 @@ static void failure_of_a_child(void **state unused)
 		      "criu: cannot restore\n  process 5: the child's: Device or resource busy\n");
 }
 
+/* What fails in an attempt is told by the attempt alone, and not at all when it has ended. */
+static void attempt_that_does_not_count(void **state unused)
+{
+	struct attempt attempt;
+
+	attempt_begin(&attempt);
+	assert_false(has_failed());
+	assert_int_equal(fail_in(fail(EIO, "the cause"), "image %d", 7), -EIO);
+	fail_advice("another disk");
+	assert_true(has_failed());
+	assert_int_equal(failure_errno(), EIO);
+	assert_string_equal(failure_text(), "image 7: the cause: Input/output error");
+	attempt_forget(&attempt);
+	nothing_failed(NULL);
+	fail(EPERM, "the real one");
+	assert_report("cannot dump", NULL, "criu: cannot dump\n  the real one: Operation not permitted\n");
+}
+
+/* The earlier failure stays the first, and gets no places and no advice from the attempt. */
+static void attempt_after_a_failure(void **state unused)
+{
+	struct attempt attempt;
+
+	fail(ENOENT, "the first");
+	attempt_begin(&attempt);
+	assert_false(has_failed());
+	fail_in(fail(EIO, "the second"), "elsewhere");
+	fail_advice("nothing");
+	refuse("file 3: a kvm");
+	attempt_forget(&attempt);
+	assert_int_equal(refusals(), 0);
+	assert_report("cannot dump", NULL, "criu: cannot dump\n  the first: No such file or directory\n");
+}
+
+static void attempt_that_counts(void **state unused)
+{
+	struct attempt attempt;
+
+	attempt_begin(&attempt);
+	attempt_count(&attempt);
+	assert_false(has_failed());
+	attempt_begin(&attempt);
+	fail_in(fail(EMFILE, "the cause"), "file %d", 3);
+	attempt_count(&attempt);
+	fail_in(-EMFILE, "process %d", 5);
+	assert_int_equal(failure_errno(), EMFILE);
+	assert_report("cannot dump", NULL,
+		      "criu: cannot dump\n  process 5: file 3: the cause: Too many open files\n"
+		      "  try: a higher limit of open files (ulimit -n)\n");
+}
+
+static void refusals_of_an_attempt(void **state unused)
+{
+	struct attempt attempt;
+
+	refuse("file 2: a dri");
+	attempt_begin(&attempt);
+	assert_int_equal(refuse("file 3: a kvm"), -REFUSED);
+	assert_int_equal(refusals(), 1);
+	attempt_forget(&attempt);
+	assert_int_equal(refusals(), 1);
+	attempt_begin(&attempt);
+	refuse("file 4: a tun");
+	refuse("file 5: a tap");
+	attempt_count(&attempt);
+	assert_int_equal(refusals(), 3);
+	assert_int_equal(failure_errno(), EOPNOTSUPP);
+	assert_report("cannot dump", NULL,
+		      "criu: cannot dump\n  file 2: a dri\n  file 4: a tun\n  file 5: a tap\n");
+	attempt_begin(&attempt);
+	for (int i = 0; i < 1000; i++)
+		refuse("file %d is of a kind that nobody has heard of", i);
+	attempt_count(&attempt);
+	assert_int_equal(refusals(), 1003);
+}
+
+static void nested_attempts(void **state unused)
+{
+	struct attempt outer, inner;
+
+	attempt_begin(&outer);
+	attempt_begin(&inner);
+	fail(EIO, "forgotten");
+	attempt_forget(&inner);
+	assert_false(has_failed());
+	attempt_begin(&inner);
+	fail(EIO, "counts");
+	attempt_count(&inner);
+	assert_string_equal(failure_text(), "counts: Input/output error");
+	assert_int_equal(attempted(fail(EPERM, "a third")), -EPERM);
+	assert_string_equal(failure_text(), "counts: Input/output error");
+	attempt_forget(&outer);
+	nothing_failed(NULL);
+}
+
+/* Another process fails in earnest while we attempt something: it is that which is told, and forgetting ours does not lose it. */
+static void attempt_beside_a_failure_of_a_child(void **state unused)
+{
+	struct attempt attempt;
+	int begins[2], status;
+	pid_t child;
+	char byte = 0;
+
+	assert_int_equal(pipe(begins), 0);
+	child = fork();
+	if (child == 0) {
+		if (read(begins[0], &byte, 1) == 1)
+			fail_in(fail(EBUSY, "the child's"), "process %d", 5);
+		_exit(0);
+	}
+	attempt_begin(&attempt);
+	fail(EIO, "ours");
+	assert_int_equal(write(begins[1], &byte, 1), 1);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_string_equal(failure_text(), "ours: Input/output error");
+	attempt_forget(&attempt);
+	assert_report("cannot restore", NULL,
+		      "criu: cannot restore\n  process 5: the child's: Device or resource busy\n");
+	close(begins[0]);
+	close(begins[1]);
+}
+
+/* A child that was forked within an attempt is in it, and does not disturb what its parent records there. */
+static void child_of_an_attempt(void **state unused)
+{
+	struct attempt attempt;
+	int status;
+	pid_t child;
+
+	attempt_begin(&attempt);
+	child = fork();
+	if (child == 0) {
+		fail(EBUSY, "the child's");
+		attempt_forget(&attempt);
+		_exit(has_failed());
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_false(has_failed());
+	fail(EIO, "ours");
+	assert_string_equal(failure_text(), "ours: Input/output error");
+	attempt_forget(&attempt);
+	nothing_failed(NULL);
+}
+
+static void fail_aside(void *context)
+{
+	fail(EIO, "%s", (const char *)context);
+}
+
+/* Who works for somebody, does so in the attempt of that one. */
+static void work_aside_of_an_attempt(void **state unused)
+{
+	struct aside *aside = aside_start();
+	struct attempt attempt;
+
+	assert_non_null(aside);
+	attempt_begin(&attempt);
+	aside_do(aside, fail_aside, "within");
+	aside_wait(aside);
+	assert_string_equal(failure_text(), "within: Input/output error");
+	attempt_forget(&attempt);
+	nothing_failed(NULL);
+	aside_do(aside, fail_aside, "outside");
+	aside_wait(aside);
+	assert_string_equal(failure_text(), "outside: Input/output error");
+	aside_end(aside);
+}
+
+static void *fail_often(void *context)
+{
+	for (int i = 0; i < 100; i++)
+		fail(EIO, "a thread's");
+	assert_int_equal(attempted(fail(EPERM, "its own")), -EPERM);
+	return context;
+}
+
+/* Threads that were started in an attempt record in it at once; one that was started before does not. */
+static void threads_of_an_attempt(void **state unused)
+{
+	struct attempt attempt;
+	pthread_t threads[8];
+
+	attempt_begin(&attempt);
+	for (size_t i = 0; i < array_size(threads); i++)
+		assert_int_equal(thread_start(&threads[i], fail_often, NULL), 0);
+	for (size_t i = 0; i < array_size(threads); i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	assert_string_equal(failure_text(), "a thread's: Input/output error");
+	attempt_forget(&attempt);
+	nothing_failed(NULL);
+	attempt_begin(&attempt);
+	assert_int_equal(pthread_create(&threads[0], NULL, fail_often, NULL), 0);
+	assert_int_equal(pthread_join(threads[0], NULL), 0);
+	assert_false(has_failed());
+	attempt_forget(&attempt);
+	assert_string_equal(failure_text(), "a thread's: Input/output error");
+}
+
 int main(void)
 {
 #define clean(test) cmocka_unit_test_setup(test, start_clean)
@@ -179,6 +381,15 @@ int main(void)
 		clean(small_room),
 		clean(long_texts),
 		clean(failure_of_a_child),
+		clean(attempt_that_does_not_count),
+		clean(attempt_after_a_failure),
+		clean(attempt_that_counts),
+		clean(refusals_of_an_attempt),
+		clean(nested_attempts),
+		clean(attempt_beside_a_failure_of_a_child),
+		clean(child_of_an_attempt),
+		clean(work_aside_of_an_attempt),
+		clean(threads_of_an_attempt),
 	};
 
 	error_init();
