@@ -47,31 +47,32 @@ struct traced_thread {
 };
 
 /* `deadline` is CLOCK_MONOTONIC in nanoseconds. -ESRCH: the thread is gone (not recorded); -ETIMEDOUT: recorded. */
-int trace_seize(struct traced_thread *thread, pid_t tid,
-		bool suspend_seccomp); /* PTRACE_SEIZE + INTERRUPT; does not wait */
+int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp)
+	must_check; /* PTRACE_SEIZE + INTERRUPT; does not wait */
 /* For a task that must die with us long before it is to be stopped: PTRACE_SEIZE with PTRACE_O_EXITKILL, and no more. */
-int trace_guard(struct traced_thread *thread, pid_t tid);
-int trace_interrupt(struct traced_thread *thread); /* what trace_seize() would have done then */
+int trace_guard(struct traced_thread *thread, pid_t tid) must_check;
+int trace_interrupt(struct traced_thread *thread) must_check; /* what trace_seize() would have done then */
 /*
  * Threads that run while they are traced stop when somebody sends them a signal. Lets all such threads of ours go on: the signal is
  * delivered, and a group stop lasts until SIGCONT (the log says so). Whoever waits for something that they do has to call it now and
  * then: best when SIGCHLD comes, which tells of each stop.
  */
 void trace_pass_signals(void);
-int trace_wait(struct traced_thread *thread, uint64_t deadline); /* … until it is parked; reads `context` */
-int trace_get_context(const struct traced_thread *thread, struct thread_context *context);
-int trace_set_context(const struct traced_thread *thread, const struct thread_context *context);
+int trace_wait(struct traced_thread *thread, uint64_t deadline)
+	must_check; /* … until it is parked; reads `context` */
+int trace_get_context(const struct traced_thread *thread, struct thread_context *context) must_check;
+int trace_set_context(const struct traced_thread *thread, const struct thread_context *context) must_check;
 void trace_free_context(struct thread_context *context);
 /*
  * One system call in a parked thread, at a `syscall` instruction at `ip` with stack pointer `sp`; the caller answers for what
  * happens there if we die. Other registers than the ABI's are kept. Leaves the thread parked; *result is rax.
  */
 int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number,
-		  const uint64_t arguments[6], long *result);
-int trace_exit_kill(struct traced_thread *thread,
-		    bool on);			 /* PTRACE_O_EXITKILL: for tasks that must die with us */
-int trace_release(struct traced_thread *thread); /* PTRACE_DETACH; a group stop goes on */
-uint64_t trace_deadline(double seconds);	 /* from now */
+		  const uint64_t arguments[6], long *result) must_check;
+int trace_exit_kill(struct traced_thread *thread, bool on)
+	must_check; /* PTRACE_O_EXITKILL: for tasks that must die with us */
+int trace_release(struct traced_thread *thread) must_check; /* PTRACE_DETACH; a group stop goes on */
+uint64_t trace_deadline(double seconds);		    /* from now */
 
 /*
  * The registers a thread must be started with to go on as if never interrupted, where there is no kernel restart block to
@@ -80,14 +81,14 @@ uint64_t trace_deadline(double seconds);	 /* from now */
  * into the same call again, with the remaining time where the kernel or the scheduler's clock tells it; aborts an rseq
  * critical section. `context` is changed in place; `pid`/`tid` name the (parked) thread it came from.
  */
-int trace_settle_context(struct traced_thread *thread, struct thread_context *context);
+int trace_settle_context(struct traced_thread *thread, struct thread_context *context) must_check;
 /*
  * The rest of what trace_settle_context() cannot say with registers: a relative timeout that stands in the task's memory
  * (nanosleep, clock_nanosleep, futex). It leaves in thread->remaining what remained of it, if that is known. A parked thread that has
  * those registers is put into that very call for that time, and is interrupted in it again: the kernel then holds the rest, as it
  * did when the thread was dumped. If the call ends at once, the registers say so.
  */
-int trace_reenter_call(struct traced_thread *thread, uint64_t remaining);
+int trace_reenter_call(struct traced_thread *thread, uint64_t remaining) must_check;
 
 /* ---- one process ---- */
 
@@ -104,13 +105,13 @@ struct victim {
  */
 void victim_look_ahead(pid_t pid);
 /* Freezes all threads, and those born meanwhile, until there are no new ones. On failure everything is thawed. */
-int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline);
+int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline) must_check;
 /* All threads run on (or stay in the group stop they were in). Undoes an infection first. */
-int victim_thaw(struct victim *victim);
+int victim_thaw(struct victim *victim) must_check;
 /* From now on our death is the death of all of them. Before they are killed: that is not done in one moment. */
 void victims_tie(struct victim *const *victims, size_t count);
 /* SIGKILLs the process and detaches; the caller reaps if it is the parent. */
-int victim_kill(struct victim *victim);
+int victim_kill(struct victim *victim) must_check;
 /*
  * The process, whose threads are parked with all signals blocked, is in a group stop when they are released. `signal` stops it, which is
  * SIGSTOP, or one of SIGTSTP, SIGTTIN and SIGTTOU with its default action. Or it is not stopped: the kernel ignores these in an
@@ -118,9 +119,9 @@ int victim_kill(struct victim *victim);
  */
 #define STOP_IGNORED	   1
 #define STOP_COUNTERMANDED 2
-int victim_stop(struct victim *victim, int signal);
+int victim_stop(struct victim *victim, int signal) must_check;
 /* Leaves all threads in a group stop (SIGSTOP, if it was in none), detached. */
-int victim_thaw_stopped(struct victim *victim);
+int victim_thaw_stopped(struct victim *victim) must_check;
 void victim_free(struct victim *victim);
 
 /* One system call to make inside. Pointers are addresses in the victim; see victim_scratch(). */
@@ -143,13 +144,14 @@ struct remote_call {
  * Puts the parasite in: a mapping of ours, a socket between us, the leader (or a better suited thread) in our code. While
  * it is in, a child that criu forks must not keep the socket (exec closes it): its closing tells the parasite of our death.
  */
-int victim_infect(struct victim *victim);
+int victim_infect(struct victim *victim) must_check;
 /* A piece of our mapping in the victim for arguments and results of calls: its address there, and its size (>= 64 KiB). */
 uint64_t victim_scratch(const struct victim *victim, size_t *size);
 /* Runs the calls in order, all of them, in the parasite: one round trip, whatever their count. */
-int victim_call(struct victim *victim, struct remote_call *calls, size_t count);
+int victim_call(struct victim *victim, struct remote_call *calls, size_t count) must_check;
 /* The same in thread `index`, by ptrace, for what only a thread can tell of itself. Scratch may be used. */
-int victim_call_thread(struct victim *victim, size_t index, struct remote_call *calls, size_t count);
+int victim_call_thread(struct victim *victim, size_t index, struct remote_call *calls, size_t count)
+	must_check;
 /*
  * The same in many threads at once, each its own list, in one entry a thread. The bytes that the calls of lists[i] point to (arguments and
  * results) lie at victim_desk(victim, i), where bytes and calls together have PARASITE_LIST_ROOM; they are copied there and back.
@@ -166,19 +168,19 @@ struct thread_calls {
 #define PARASITE_LISTS	   88
 #define PARASITE_LIST_ROOM 1984
 uint64_t victim_desk(const struct victim *victim, size_t number);
-int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_t count);
+int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_t count) must_check;
 /*
  * victim_call_thread() of what must not be if the process lives on: should we die, the thread makes the calls `back` (two at most) before it goes on.
  * So it stays until it is taken back, or the process is killed. A thread that the parasite is not in makes none of them where the task has
  * no `syscall; ret` of its own.
  */
 int victim_call_for_now(struct victim *victim, size_t index, struct remote_call *calls, size_t count,
-			const struct remote_call *back, size_t back_count);
-int victim_take_back(struct victim *victim, size_t index);
-int victim_read(const struct victim *victim, uint64_t address, void *buffer,
-		size_t size); /* process_vm_readv */
-int victim_write(const struct victim *victim, uint64_t address, const void *buffer, size_t size);
+			const struct remote_call *back, size_t back_count) must_check;
+int victim_take_back(struct victim *victim, size_t index) must_check;
+int victim_read(const struct victim *victim, uint64_t address, void *buffer, size_t size)
+	must_check; /* process_vm_readv */
+int victim_write(const struct victim *victim, uint64_t address, const void *buffer, size_t size) must_check;
 /* Takes everything of ours out again; threads are parked with the context they came with. */
-int victim_cure(struct victim *victim);
+int victim_cure(struct victim *victim) must_check;
 
 #endif

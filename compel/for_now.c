@@ -98,7 +98,7 @@ int victim_call_for_now(struct victim *victim, size_t index, struct remote_call 
 	result = gadgets_lend(&victim->infection->gadgets, victim->pid);
 	if (!result) {
 		result = call_and_stay(victim, thread, calls, count);
-		gadgets_give_back(&victim->infection->gadgets, victim->pid);
+		result = first_failure(result, gadgets_give_back(&victim->infection->gadgets, victim->pid));
 	}
 	return result < 0 ? fail_in(result, "thread %d", thread->tid) : 0;
 }
@@ -117,7 +117,7 @@ int victim_take_back(struct victim *victim, size_t index)
 		result = gadgets_lend(&victim->infection->gadgets, victim->pid);
 		if (!result)
 			result = come_home(victim, thread);
-		gadgets_give_back(&victim->infection->gadgets, victim->pid);
+		result = first_failure(result, gadgets_give_back(&victim->infection->gadgets, victim->pid));
 	}
 	for_now_free(thread);
 	return result < 0 ? fail_in(result, "thread %d", thread->tid) : 0;

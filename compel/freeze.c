@@ -121,8 +121,8 @@ static void let_go(struct victim *victim)
 		struct traced_thread *thread = &victim->threads[index];
 
 		if (thread->is_seized && !thread->is_parked)
-			trace_park(thread, trace_deadline(THAW_PATIENCE));
-		trace_release(thread);
+			ignore(trace_park(thread, trace_deadline(THAW_PATIENCE)));
+		ignore(trace_release(thread));
 	}
 }
 

@@ -211,7 +211,8 @@ int gadgets_lend(struct gadgets *gadgets, pid_t pid)
 		     there = { (void *)gadgets->borrowed, sizeof(loan) };
 	int result;
 
-	if (!gadgets->borrowed)
+	/* What was not given back is still saved, and is not overwritten by ours. */
+	if (!gadgets->borrowed || gadgets->syscall_return)
 		return 0;
 	if (process_vm_readv(pid, &here, 1, &there, 1, 0) != sizeof(loan))
 		return fail(errno, "cannot read the code of process %d", pid);
@@ -224,10 +225,15 @@ int gadgets_lend(struct gadgets *gadgets, pid_t pid)
 	return 0;
 }
 
-void gadgets_give_back(struct gadgets *gadgets, pid_t pid)
+int gadgets_give_back(struct gadgets *gadgets, pid_t pid)
 {
+	int result;
+
 	if (!gadgets->borrowed || !gadgets->syscall_return)
-		return;
-	force_write(pid, gadgets->borrowed, gadgets->saved, sizeof(loan));
+		return 0;
+	result = force_write(pid, gadgets->borrowed, gadgets->saved, sizeof(loan));
+	if (result)
+		return fail_in(result, "cannot restore the code that was overwritten");
 	gadgets->syscall_return = gadgets->pop_return = gadgets->sigreturn = 0;
+	return 0;
 }

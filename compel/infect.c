@@ -235,8 +235,7 @@ static int enter_region(struct victim *victim)
 	return victim_write(victim, infection->home.start, infection->home.saved,
 			    infection->home.end - infection->home.start);
 go_home:
-	home_leave(&infection->home, victim, thread);
-	return result;
+	return first_failure(result, home_leave(&infection->home, victim, thread));
 }
 
 static int prepare(struct victim *victim, struct maps *maps)
@@ -267,8 +266,7 @@ static int enter(struct victim *victim)
 			      0);
 	if (!result)
 		result = enter_region(victim);
-	gadgets_give_back(&infection->gadgets, victim->pid);
-	return result;
+	return first_failure(result, gadgets_give_back(&infection->gadgets, victim->pid));
 }
 
 static int leave(struct victim *victim)
@@ -278,8 +276,7 @@ static int leave(struct victim *victim)
 
 	if (!result)
 		result = leave_region(victim);
-	gadgets_give_back(&infection->gadgets, victim->pid);
-	return result;
+	return first_failure(result, gadgets_give_back(&infection->gadgets, victim->pid));
 }
 
 void victim_forget(struct victim *victim)
@@ -314,7 +311,7 @@ int victim_infect(struct victim *victim)
 	}
 	result = parasite_connect(victim);
 	if (result < 0) {
-		victim_cure(victim);
+		result = first_failure(result, victim_cure(victim));
 		return fail_in(result, "process %d", victim->pid);
 	}
 	return 0;

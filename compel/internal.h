@@ -7,6 +7,7 @@
 #define COMPEL_INTERNAL_H
 
 #include "compel.h"
+#include "compiler.h"
 #include "parasite.h"
 
 #define ALL_SIGNALS (~0ULL)
@@ -24,22 +25,23 @@ static inline int first_failure(int one, int other)
  * Waits for the next stop of a thread; its wait status. -ESRCH: the thread is dead, and was reaped unless it is our own
  * child; -ETIMEDOUT. Nothing recorded.
  */
-int wait_for_stop(pid_t tid, uint64_t deadline, int *status);
+int wait_for_stop(pid_t tid, uint64_t deadline, int *status) must_check;
 bool is_event_stop(int status);
 bool is_syscall_stop(int status);
 /* The signal that is about to be delivered: resume with it. 0: it is another stop. */
 int signal_of(int status);
 /* Stops a running thread of ours. */
-int trace_park(struct traced_thread *thread, uint64_t deadline);
-int trace_await_park(struct traced_thread *thread, uint64_t deadline); /* … one that has been interrupted */
+int trace_park(struct traced_thread *thread, uint64_t deadline) must_check;
+int trace_await_park(struct traced_thread *thread, uint64_t deadline)
+	must_check; /* … one that has been interrupted */
 /* Waits until a thread that was killed is gone. Our own child is left to be reaped by waitpid(). */
-int trace_reap(struct traced_thread *thread, uint64_t deadline);
-int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers);
-int set_registers(const struct traced_thread *thread, const struct user_regs_struct *registers);
-int set_signal_mask(const struct traced_thread *thread, uint64_t mask);
+int trace_reap(struct traced_thread *thread, uint64_t deadline) must_check;
+int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers) must_check;
+int set_registers(const struct traced_thread *thread, const struct user_regs_struct *registers) must_check;
+int set_signal_mask(const struct traced_thread *thread, uint64_t mask) must_check;
 
 /* The text of /proc/TID/name, which is one record; -errno. */
-ssize_t read_proc(pid_t tid, const char *name, char **text);
+ssize_t read_proc(pid_t tid, const char *name, char **text) must_check;
 /* The number behind `key` in such a text. */
 bool find_number(const char *text, const char *key, int base, uint64_t *number);
 
@@ -51,9 +53,9 @@ void prepare_call(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, 
 /* The same at any other instruction. */
 void prepare_jump(struct user_regs_struct *registers, uint64_t ip, uint64_t sp);
 /* From the parked state to the entry of the call: it will be made now, whatever becomes of us. */
-int call_enter(struct traced_thread *thread);
+int call_enter(struct traced_thread *thread) must_check;
 /* From there to the parked state behind the call. */
-int call_finish(struct traced_thread *thread, long *result);
+int call_finish(struct traced_thread *thread, long *result) must_check;
 
 /* ---- maps.c ---- */
 
@@ -68,7 +70,7 @@ struct maps {
 	size_t count;
 };
 
-int maps_read(struct maps *maps, pid_t pid);
+int maps_read(struct maps *maps, pid_t pid) must_check;
 void maps_free(struct maps *maps);
 const struct map *maps_find(const struct maps *maps, uint64_t address);
 /* A free place far from any neighbour. 0: none. */
@@ -84,12 +86,12 @@ struct gadgets {
 	unsigned char saved[16]; /* then: what belongs there */
 };
 
-int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps);
+int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps) must_check;
 /* With `borrowed` code: puts the gadgets there, and the task's own code back. Else nothing. */
-int gadgets_lend(struct gadgets *gadgets, pid_t pid);
-void gadgets_give_back(struct gadgets *gadgets, pid_t pid);
+int gadgets_lend(struct gadgets *gadgets, pid_t pid) must_check;
+int gadgets_give_back(struct gadgets *gadgets, pid_t pid) must_check;
 /* Through /proc/PID/mem: also where the task itself may not write. */
-int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size);
+int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size) must_check;
 
 /* ---- home.c: the way home ---- */
 
@@ -108,12 +110,14 @@ struct way_home {
 
 /* `detours` are calls that are made on the way, in this order, before the thread goes on. */
 int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
-		 const struct gadgets *gadgets, const struct remote_call *detours, size_t detour_count);
+		 const struct gadgets *gadgets, const struct remote_call *detours, size_t detour_count)
+	must_check;
 /* Puts the image and `count` words before it on the stack; *sp is where these begin. */
 int home_write(const struct way_home *home, const struct victim *victim, const uint64_t *chain, size_t count,
-	       uint64_t *sp);
+	       uint64_t *sp) must_check;
 /* The thread is parked with its own registers, mask and memory again. */
-int home_leave(const struct way_home *home, const struct victim *victim, struct traced_thread *thread);
+int home_leave(const struct way_home *home, const struct victim *victim, struct traced_thread *thread)
+	must_check;
 void home_free(struct way_home *home);
 
 /* arch/x86/frame.c: the words and the signal frame that bring a thread back, for a stack that ends at `top`. */
@@ -123,7 +127,7 @@ struct frame {
 	size_t size;
 	char *bytes;
 };
-int frame_build(struct frame *frame, struct traced_thread *thread, const struct gadgets *gadgets);
+int frame_build(struct frame *frame, struct traced_thread *thread, const struct gadgets *gadgets) must_check;
 /* The same to make a call, all signals blocked, and then to do what lies at `frame`; it is put in front of that. */
 void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
 		    const struct remote_call *call);
@@ -135,7 +139,7 @@ void prepare_work(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, 
 #define FRAME_ROOM 16384 /* more than any frame needs */
 
 /* arch/x86/settle.c: right after parking, what the kernel would do anyway or did only because of us. */
-int settle_arrival(struct traced_thread *thread);
+int settle_arrival(struct traced_thread *thread) must_check;
 /* Before it is interrupted: is it in a call that ends without telling its remaining time, and since when? */
 void settle_look_asleep(struct traced_thread *thread);
 bool settle_read(pid_t tid, uint64_t address, void *buffer, size_t size);
@@ -166,9 +170,9 @@ static inline const struct parasite_header *blob(void)
 
 struct traced_thread *borrowed_thread(const struct victim *victim);
 /* The thread gets these two registers, and for the rest those it came with. */
-int set_place(struct traced_thread *thread, uint64_t ip, uint64_t sp);
+int set_place(struct traced_thread *thread, uint64_t ip, uint64_t sp) must_check;
 /* One call of the borrowed thread in the region, by ptrace. */
-int call_in_region(struct victim *victim, long number, const uint64_t arguments[6], long *value);
+int call_in_region(struct victim *victim, long number, const uint64_t arguments[6], long *value) must_check;
 
 /* Drops what we know of an infection, of a process that is gone or cured. */
 void victim_forget(struct victim *victim);
@@ -181,12 +185,12 @@ void for_now_free(struct traced_thread *thread);
 
 /* In a thread that has its own stack and our way home on it: it is parked on that way afterwards. */
 int call_on_stack(struct victim *victim, struct traced_thread *thread, const struct way_home *home,
-		  struct remote_call *calls, size_t count);
+		  struct remote_call *calls, size_t count) must_check;
 
 /* To the parasite, while it serves. While it works, other threads that run are helped over stops of others' making. */
-int call_parasite(struct victim *victim, struct remote_call *calls, size_t count);
+int call_parasite(struct victim *victim, struct remote_call *calls, size_t count) must_check;
 /* From parked in the region to serving, and back. */
-int parasite_connect(struct victim *victim);
-int parasite_disconnect(struct victim *victim);
+int parasite_connect(struct victim *victim) must_check;
+int parasite_disconnect(struct victim *victim) must_check;
 
 #endif

@@ -274,6 +274,6 @@ int victim_call_thread(struct victim *victim, size_t index, struct remote_call *
 		result = first_failure(result, home_leave(&home, victim, thread));
 		home_free(&home);
 	}
-	gadgets_give_back(gadgets, victim->pid);
+	result = first_failure(result, gadgets_give_back(gadgets, victim->pid));
 	return result < 0 ? fail_in(result, "thread %d", thread->tid) : 0;
 }

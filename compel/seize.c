@@ -203,7 +203,7 @@ int trace_interrupt(struct traced_thread *thread)
 	if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) == 0)
 		return 0;
 	/* It is ending, and we came too late not to be its tracer. */
-	trace_reap(thread, trace_deadline(RELEASE_PATIENCE));
+	ignore(trace_reap(thread, trace_deadline(RELEASE_PATIENCE)));
 	return -ESRCH;
 }
 

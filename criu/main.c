@@ -66,9 +66,9 @@ static void complete_log(const struct options *options)
 	if (options->log_file && !log_is_file()) {
 		log_level = 0;
 		if (options->log_file[0] == '/')
-			log_open_to_append(AT_FDCWD, options->log_file);
+			attempted(log_open_to_append(AT_FDCWD, options->log_file));
 		else
-			open_log(options, log_open_to_append);
+			attempted(open_log(options, log_open_to_append));
 		log_level = level;
 	}
 	failure_log();

@@ -18,6 +18,11 @@
 #define unused			 __attribute__((unused))
 #define does_not_return		 __attribute__((noreturn))
 
+/* For the result of a function with must_check that makes no difference. A comment beside it says why. */
+static inline void ignore(long result unused)
+{
+}
+
 /* These read as functions do; `unit` is a power of two. */
 /* clang-format off */
 #define min(a, b) ({ __typeof__(a) min_a = (a); __typeof__(b) min_b = (b); min_a < min_b ? min_a : min_b; })

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "compel.h"
+#include "compiler.h"
 #include "core.pb-c.h"
 
 extern const CoreEntry__March arch_image_type; /* core_entry.mtype of this machine */
@@ -19,11 +20,11 @@ void arch_prepare(void);
 uint64_t arch_task_size(void);
 
 /* Registers, from a parked thread into a core and back. `core->thread_info` is made by the first. */
-int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEntry *core);
+int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEntry *core) must_check;
 /*
  * Checks that this CPU can take these registers (run before any task exists), and lays out what PTRACE_SETREGSET takes.
  */
-int arch_load_registers(const CoreEntry *core, struct thread_context *context);
+int arch_load_registers(const CoreEntry *core, struct thread_context *context) must_check;
 
 /* clear_child_tid, which the format keeps beside the registers. */
 uint64_t arch_clear_tid(const CoreEntry *core);

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "compiler.h"
 
 struct copier {
 	bool cannot_share, cannot_delegate; /* found out by trying */
@@ -16,8 +17,8 @@ struct copier {
 };
 
 /* A new file gets its size at once: all of it is a hole. */
-int copier_size(int fd, uint64_t size);
+int copier_size(int fd, uint64_t size) must_check;
 int copier_copy(struct copier *copier, int from, uint64_t from_offset, int to, uint64_t to_offset,
-		uint64_t size);
+		uint64_t size) must_check;
 
 #endif

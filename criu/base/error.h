@@ -9,6 +9,9 @@
  *	...
  *	return fail_in(result, "process %d (%s)", pid, comm);         the place, on the way up
  *
+ * Such a function is declared with must_check (compiler.h), so that nobody forgets its result; ignore() drops one on purpose. Only
+ * fail() and its kin are without: their result is for the convenience of those who return it.
+ *
  * The record lives in a shared mapping: forked children, helpers and the service write and read the same one, and the
  * first failure wins. failure_report() makes this of it:
  *

@@ -21,11 +21,11 @@ enum log_level { LOG_ERROR = 1, LOG_WARNING = 2, LOG_INFORMATION = 3, LOG_EVERYT
 extern int log_level; /* one of the two mutable globals of the program; the other is the failure record */
 
 /* path NULL: stderr. Relative to `directory` (an fd, or AT_FDCWD). 0 or -errno, recorded. */
-int log_open(int directory, const char *path);
+int log_open(int directory, const char *path) must_check;
 /* What stands in it stays: another criu may be writing to it. */
-int log_open_to_append(int directory, const char *path);
+int log_open_to_append(int directory, const char *path) must_check;
 /* From here on this process writes to PATH.pid (--log-pid), if log_open() was given a path. */
-int log_per_process(void);
+int log_per_process(void) must_check;
 bool log_is_file(void);	  /* and not stderr */
 int log_descriptor(void); /* for the blobs and for children that rearrange their descriptors */
 void log_move(int fd);	  /* the log's descriptor was dup'ed to `fd` */

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <sys/resource.h>
 #include <sys/types.h>
+#include "compiler.h"
 
 struct scripts {
 	const char **paths;
@@ -20,6 +21,6 @@ struct scripts {
 };
 
 /* Runs all of them, in order, until one does not exit with 0: that is a failure, recorded. `root` 0: not known yet. */
-int scripts_run(const struct scripts *scripts, const char *action, pid_t root);
+int scripts_run(const struct scripts *scripts, const char *action, pid_t root) must_check;
 
 #endif

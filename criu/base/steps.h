@@ -9,15 +9,16 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include "compiler.h"
 
 struct step {
-	const char *name;	   /* "freeze the processes": stands in the log and behind "cannot" */
-	int (*run)(void *context); /* 0 or -errno, recorded */
+	const char *name; /* "freeze the processes": stands in the log and behind "cannot" */
+	int (*run)(void *context) must_check; /* 0 or -errno, recorded */
 	void (*undo)(
 		void *context); /* NULL: there is nothing to undo. Runs if this step succeeded or failed half-way */
 	bool is_final;		/* cannot be undone: always last */
 };
 
-int steps_run(const char *journey, const struct step *steps, size_t count, void *context);
+int steps_run(const char *journey, const struct step *steps, size_t count, void *context) must_check;
 
 #endif

@@ -5,14 +5,15 @@
 #define CRIU_CLI_COMMANDS_H
 
 #include "cli/options.h"
+#include "compiler.h"
 
-int command_dump(const struct options *options);     /* criu/dump/dump.c */
-int command_pre_dump(const struct options *options); /* criu/dump/dump.c */
-int command_restore(const struct options *options);  /* criu/restore/restore.c */
-int command_check(const struct options *options);    /* criu/cli/check.c */
-int command_show(const struct options *options);     /* criu/cli/show.c */
-int command_untrack(const struct options *options);  /* criu/cli/untrack.c */
-int command_dedup(const struct options *options);    /* criu/cli/dedup.c */
-int command_flatten(const struct options *options);  /* criu/cli/flatten.c */
+int command_dump(const struct options *options) must_check;	/* criu/dump/dump.c */
+int command_pre_dump(const struct options *options) must_check; /* criu/dump/dump.c */
+int command_restore(const struct options *options) must_check;	/* criu/restore/restore.c */
+int command_check(const struct options *options) must_check;	/* criu/cli/check.c */
+int command_show(const struct options *options) must_check;	/* criu/cli/show.c */
+int command_untrack(const struct options *options) must_check;	/* criu/cli/untrack.c */
+int command_dedup(const struct options *options) must_check;	/* criu/cli/dedup.c */
+int command_flatten(const struct options *options) must_check;	/* criu/cli/flatten.c */
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include "compiler.h"
 
 /* What an option was given that can be given several times. */
 struct texts {
@@ -73,7 +74,7 @@ struct options {
  * Later ones win: /etc/criu/default.conf, $HOME/.criu/default.conf, $CRIU_CONFIG_FILE, --config FILE, the command line.
  * Nothing is printed or logged. To be freed in either case.
  */
-int options_parse(struct options *options, int argc, char **argv);
+int options_parse(struct options *options, int argc, char **argv) must_check;
 void options_free(struct options *options);
 
 #endif

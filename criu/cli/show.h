@@ -9,6 +9,7 @@
 #define CRIU_CLI_SHOW_H
 
 #include <stdio.h>
+#include "compiler.h"
 #include "core.pb-c.h"
 #include "fdinfo.pb-c.h"
 #include "fs.pb-c.h"
@@ -86,7 +87,7 @@ struct show_tree {
 };
 
 /* The store must outlive the tree. 0 or -errno, recorded; to be freed in both cases. */
-int show_tree_read(struct image_store *store, struct show_tree *tree);
+int show_tree_read(struct image_store *store, struct show_tree *tree) must_check;
 void show_tree_free(struct show_tree *tree);
 
 const FileEntry *show_find_file(const struct show_tree *tree, uint32_t id);
@@ -117,7 +118,7 @@ void show_flags(uint32_t flags, void (*each)(void *context, const char *name), v
 /* --- An image --- */
 
 /* All records of one image file. 0 or -errno, recorded. */
-int show_image(FILE *out, const char *path, bool as_json);
+int show_image(FILE *out, const char *path, bool as_json) must_check;
 
 /* --- Text --- */
 

@@ -353,7 +353,7 @@ int show_image(FILE *out, const char *path, bool as_json)
 		fail(ENOENT, "cannot open %s", path);
 	if (!result)
 		result = put_image(&printer, image, kind);
-	image_close(image);
+	image_close_read(image);
 	image_store_close(store);
 	return result;
 }

@@ -33,7 +33,7 @@ static int read_records(struct image_store *store, enum image_kind kind, unsigne
 		return result == -ENOENT ? 0 : result;
 	while ((result = image_read(image, image_types[kind].descriptor, &message)) > 0)
 		*grow(&records->items, &records->count) = message;
-	image_close(image);
+	image_close_read(image);
 	return result;
 }
 
@@ -279,7 +279,7 @@ static int read_inventory(struct image_store *store, struct show_tree *tree)
 		return result == -ENOENT ? 0 : result;
 	if (fstat(image_fd(image), &status) == 0)
 		tree->made = status.st_mtime;
-	image_close(image);
+	image_close_read(image);
 	result = inventory_read(store, &tree->inventory);
 	if (result == 0 && tree->inventory->has_dump_time)
 		tree->made = tree->inventory->dump_time;
@@ -293,7 +293,8 @@ int show_tree_read(struct image_store *store, struct show_tree *tree)
 	memset(tree, 0, sizeof(*tree));
 	tree->directory = image_store_name(store);
 	if (image_store_directory(store) >= 0)
-		read_link_at(image_store_directory(store), "parent", &tree->parent);
+		ignore(read_link_at(image_store_directory(store), "parent",
+				    &tree->parent)); /* most have none */
 	result = read_inventory(store, tree);
 	if (result == 0)
 		open_chain(store, tree);

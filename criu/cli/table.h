@@ -5,6 +5,7 @@
 #define CRIU_CLI_TABLE_H
 
 #include "cli/options.h"
+#include "compiler.h"
 
 /* What an argument may be, and how it is stored. */
 enum option_kind {
@@ -95,18 +96,19 @@ struct settings {
  * flag. `next`, if there is one, is what follows: *took_next says whether it was taken as the argument.
  * 0 or -errno, recorded.
  */
-int settings_add_long(struct settings *settings, const char *text, const char *next, bool *took_next);
+int settings_add_long(struct settings *settings, const char *text, const char *next, bool *took_next)
+	must_check;
 void settings_free(struct settings *settings);
 
 /* config.c: adds the options of a configuration file. -ENOENT is not recorded, all other errors are. */
-int config_read(struct settings *settings, const char *path);
-int config_parse(struct settings *settings, const char *text); /* without the file, for tests */
+int config_read(struct settings *settings, const char *path) must_check;
+int config_parse(struct settings *settings, const char *text) must_check; /* without the file, for tests */
 
 /*
  * Which option is meant by a name, a beginning of one, or either with "no-" before it: how many there are. The rows of the first are put
  * into found[0…most), and whether they are negated.
  */
-int row_find(const char *text, size_t length, struct setting *found, int most);
+int row_find(const char *text, size_t length, struct setting *found, int most) must_check;
 
 /* A letter may stand for another option where a command has one of its own; 0: there is none. */
 const struct option_row *row_by_letter(char letter, int command);

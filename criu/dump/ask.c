@@ -104,7 +104,7 @@ int dump_ask(void *context)
 	return 0;
 }
 
-/* Takes everything of ours out of the tasks again. */
+/* Takes everything of ours out of the tasks again: best effort, all of them get their turn, and each failure is in the log. */
 void dump_leave(void *context)
 {
 	struct dump *dump = context;
@@ -112,5 +112,5 @@ void dump_leave(void *context)
 
 	for_each_task (task, &dump->snapshot)
 		if (task->victim && task->victim->infection)
-			victim_cure(task->victim);
+			ignore(victim_cure(task->victim));
 }

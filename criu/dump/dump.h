@@ -8,6 +8,7 @@
 #include "base/steps.h"
 #include "base/time.h"
 #include "cli/options.h"
+#include "compiler.h"
 #include "memory/aio.h"
 #include "memory/tracker.h"
 #include "model/snapshot.h"
@@ -44,77 +45,78 @@ struct dump {
 };
 
 /* freeze.c */
-int dump_look_ahead(void *dump);
-int dump_freeze(void *dump);
+int dump_look_ahead(void *dump) must_check;
+int dump_freeze(void *dump) must_check;
 void dump_thaw(void *dump);
-int dump_release(void *dump);
-int dump_release_early(void *dump);
+int dump_release(void *dump) must_check;
+int dump_release_early(void *dump) must_check;
 
 /* end.c: nothing that the kernel does for a dying process is to be seen */
-int dump_prepare_end(void *dump);
+int dump_prepare_end(void *dump) must_check;
 void dump_withdraw_end(void *dump);
 /* look.c: what can be told from outside */
-int dump_look(void *dump);
+int dump_look(void *dump) must_check;
 TaskKobjIdsEntry *dump_make_ids(uint32_t number);
 /* apart.c: what a process or thread has apart. `result` is what has become of the look so far; refusals are told if it is 0. */
-int dump_begin_apart(struct apart_look **look, const struct dump *dump);
-int dump_end_apart(struct apart_look *look, int result);
+int dump_begin_apart(struct apart_look **look, const struct dump *dump) must_check;
+int dump_end_apart(struct apart_look *look, int result) must_check;
 /* cgroups.c */
-int dump_open_cgroups(void *dump);
+int dump_open_cgroups(void *dump) must_check;
 void dump_close_cgroups(struct dump *dump);
 /* The id of the set that a text of /proc/PID/cgroup tells; and may a process that is there have threads that are elsewhere? */
-int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, bool *threads_may_differ);
+int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, bool *threads_may_differ)
+	must_check;
 /* The CPUs that threads which are there may run on. NULL: that cannot be told. */
 const struct cpus *cgroup_sets_cpus(const struct cgroup_sets *sets, uint32_t id);
-int dump_save_cgroups(struct dump *dump);
+int dump_save_cgroups(struct dump *dump) must_check;
 /* ahead.c: reads the mappings of large processes before the freeze, and proves afterwards that they are still so */
-int dump_read_ahead(void *dump);
+int dump_read_ahead(void *dump) must_check;
 void dump_list_tree(pid_t root, pid_t **pids, size_t *count); /* while it runs: who is there now */
 bool dump_take_areas_ahead(struct dump *dump, struct task *task,
 			   struct page_runs *guards); /* into task->vmas */
 void dump_forget_ahead(void *dump);
 /* areas.c: what each mapping is */
-int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards);
-int dump_describe_areas(struct dump *dump, struct task *task);
-int dump_describe_opened_areas(struct dump *dump); /* when all open files are known */
-void dump_area_entries(struct task *task);	   /* into task->mm */
+int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards) must_check;
+int dump_describe_areas(struct dump *dump, struct task *task) must_check;
+int dump_describe_opened_areas(struct dump *dump) must_check; /* when all open files are known */
+void dump_area_entries(struct task *task);		      /* into task->mm */
 /* foresee.c: could it be restored here? Refuses, if the processes are going to end */
 void dump_foresee_room(struct dump *dump);
-int dump_foresee(void *dump);
+int dump_foresee(void *dump) must_check;
 /* ask.c: what only the tasks themselves can tell */
-int dump_ask(void *dump);
+int dump_ask(void *dump) must_check;
 void dump_leave(void *dump);
 /* undo.c: semaphores that the kernel would change at their end */
-int dump_look_for_undo(void *dump);
+int dump_look_for_undo(void *dump) must_check;
 /* rings.c: AIO rings */
-int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma);
-int dump_settle_rings(void *dump);
+int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma) must_check;
+int dump_settle_rings(void *dump) must_check;
 bool dump_is_quiet(struct dump *dump, struct task *task); /* for a pre-dump */
 void dump_ring_entries(struct task *task);
 /* room.c */
-int dump_make_room(void *dump);
+int dump_make_room(void *dump) must_check;
 void dump_give_room_up(void *dump);
 /* memory.c */
-int dump_memory(void *dump);
-int dump_shared_memory(struct dump *dump);
-int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer);
+int dump_memory(void *dump) must_check;
+int dump_shared_memory(struct dump *dump) must_check;
+int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer) must_check;
 /* Writes the pages of a mapping that a plan (page_runs_plan()) does not leave to the parent … */
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
-		   const struct vma *vma, page_source *source, void *from);
+		   const struct vma *vma, page_source *source, void *from) must_check;
 /* … and what a scan has found of it; both lists are used up. */
 int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked,
-		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged);
+		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged) must_check;
 /* pre_dump.c: in two parts, while the tasks are frozen and after */
 bool dump_splices(const struct dump *dump); /* --pre-dump-mode */
-int pre_dump_look(void *dump);
-int pre_dump_scan(void *dump);
+int pre_dump_look(void *dump) must_check;
+int pre_dump_scan(void *dump) must_check;
 void pre_dump_forget(void *dump);
-int pre_dump_save(void *dump);
+int pre_dump_save(void *dump) must_check;
 /* save.c */
-int dump_save_files(void *dump);
-int dump_save_tasks(void *dump);
-int dump_complete(void *dump);
+int dump_save_files(void *dump) must_check;
+int dump_save_tasks(void *dump) must_check;
+int dump_complete(void *dump) must_check;
 /* stats-dump in the work directory; on standard output, too, if --display-stats */
-int dump_save_statistics(struct dump *dump);
+int dump_save_statistics(struct dump *dump) must_check;
 
 #endif

@@ -80,5 +80,5 @@ void dump_withdraw_end(void *context)
 
 	for_each_task (task, &dump->snapshot)
 		for (size_t i = 0; task->victim && i < task->thread_count; i++)
-			victim_take_back(task->victim, i);
+			ignore(victim_take_back(task->victim, i));
 }

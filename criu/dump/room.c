@@ -92,7 +92,8 @@ void dump_give_room_up(void *context)
 {
 	struct dump *dump = context;
 
-	page_writer_close(steal_pointer(&dump->late_writer), -ECANCELED);
+	/* It is still open only if the dump has failed. */
+	ignore(page_writer_close(steal_pointer(&dump->late_writer), -ECANCELED));
 	aside_end(steal_pointer(&dump->reads_aside));
 	stream_reserve_free(&dump->room);
 }

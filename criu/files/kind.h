@@ -8,6 +8,7 @@
 #ifndef CRIU_FILES_KIND_H
 #define CRIU_FILES_KIND_H
 
+#include "compiler.h"
 #include "files/seen.h"
 
 struct file_kind {
@@ -20,9 +21,9 @@ struct file_kind {
 	 * Dump. Makes the kind's message in file->entry. `owner` (F_SETOWN, F_SETSIG) is already read and becomes the
 	 * message's (or is freed by the kind). refuse() what cannot be saved; fail() what went wrong.
 	 */
-	int (*describe)(struct snapshot *snapshot, struct file *file, FownEntry *owner);
+	int (*describe)(struct snapshot *snapshot, struct file *file, FownEntry *owner) must_check;
 	/* Dump, once for all files of the kind, after all were described: what lies beside files.img. May be NULL. */
-	int (*save_more)(struct snapshot *snapshot);
+	int (*save_more)(struct snapshot *snapshot) must_check;
 
 	/*
 	 * Restore. The id of the regular file that says where this one lies, and is neither checked nor opened for itself. NULL,
@@ -30,21 +31,21 @@ struct file_kind {
 	 */
 	uint32_t (*path)(const struct file *file);
 	/* Restore. Checks the message and that it can be made here; changes nothing. */
-	int (*check)(struct snapshot *snapshot, struct file *file);
+	int (*check)(struct snapshot *snapshot, struct file *file) must_check;
 	/* Restore, once for all files of the kind, before the first is opened. May be NULL. */
-	int (*load_more)(struct snapshot *snapshot);
+	int (*load_more)(struct snapshot *snapshot) must_check;
 	/* Restore. Makes the open file description and returns a descriptor of it, close-on-exec. */
-	int (*open)(struct snapshot *snapshot, struct file *file);
+	int (*open)(struct snapshot *snapshot, struct file *file) must_check;
 	/*
 	 * Restore, once for all files of the kind, when all have been opened: what could hinder that, as owners and modes. May be
 	 * NULL.
 	 */
-	int (*finish)(struct snapshot *snapshot);
+	int (*finish)(struct snapshot *snapshot) must_check;
 	/*
 	 * Restore, in each newborn, while all files are still open and none has its number yet: what has to be done by the
 	 * process itself. May be NULL.
 	 */
-	int (*settle)(struct snapshot *snapshot, struct task *task);
+	int (*settle)(struct snapshot *snapshot, struct task *task) must_check;
 	/* Restore, once, when every newborn has what it needs: closes and frees what load_more() and open() kept. May be NULL. */
 	void (*close_more)(struct snapshot *snapshot);
 	/*
@@ -79,17 +80,18 @@ char *files_lack_room(struct snapshot *snapshot, size_t ours);
 /* ---- restore, all kinds ---- */
 
 /* Reads files.img and the descriptor tables of all tasks; checks every file. */
-int files_load(struct snapshot *snapshot);
+int files_load(struct snapshot *snapshot) must_check;
 /* Opens every file that a task has open, in this process: newborns inherit them. */
-int files_open(struct snapshot *snapshot);
+int files_open(struct snapshot *snapshot) must_check;
 /* In a newborn: a descriptor of what is only mapped, to be closed by the caller. */
-int files_open_to_map(struct snapshot *snapshot, struct file *file, bool is_shared);
+int files_open_to_map(struct snapshot *snapshot, struct file *file, bool is_shared) must_check;
 void files_close(struct snapshot *snapshot);
 /* In a newborn, before files_arrange(): settle() of all kinds. */
-int files_settle(struct snapshot *snapshot, struct task *task);
+int files_settle(struct snapshot *snapshot, struct task *task) must_check;
 /* In a newborn: its descriptor table, exactly; `kept` are numbers of ours that stay open, wherever they have to move. */
-int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept, size_t kept_count);
+int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept, size_t kept_count)
+	must_check;
 /* In a newborn, when all tasks exist: owners and signals of descriptors. */
-int files_set_owners(const struct snapshot *snapshot, struct task *task);
+int files_set_owners(const struct snapshot *snapshot, struct task *task) must_check;
 
 #endif

@@ -198,7 +198,7 @@ int locks_load(struct snapshot *snapshot)
 		if (result)
 			break;
 	}
-	image_close(image);
+	image_close_read(image);
 	if (!result && snapshot->lock_count && !snapshot->policy.file_locks) {
 		fail_advice(ADVICE);
 		return fail(0, "the processes hold locks on files");

@@ -4,17 +4,18 @@
 #ifndef CRIU_FILES_LOCKS_H
 #define CRIU_FILES_LOCKS_H
 
+#include "compiler.h"
 #include "model/snapshot.h"
 
 /* Dump: notes the locks that the text of a descriptor's fdinfo tells of. Refuses leases. */
-int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *fdinfo);
+int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *fdinfo) must_check;
 /* Dump, when every descriptor has its file: each lock once. Without --file-locks they are refused. */
 void locks_collect(struct snapshot *snapshot);
-int locks_save(struct snapshot *snapshot);
+int locks_save(struct snapshot *snapshot) must_check;
 
 /* Restore: reads the locks, and asks for --file-locks if there are any. */
-int locks_load(struct snapshot *snapshot);
+int locks_load(struct snapshot *snapshot) must_check;
 /* In a newborn, when its descriptors are in place: closing one of a file would drop the process's POSIX locks on it. */
-int locks_take(const struct snapshot *snapshot, const struct task *task);
+int locks_take(const struct snapshot *snapshot, const struct task *task) must_check;
 
 #endif

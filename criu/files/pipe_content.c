@@ -217,7 +217,7 @@ int held_pipes_load(struct image_store *images, enum image_kind kind, struct hel
 		if (result)
 			break;
 	}
-	image_close(image);
+	image_close_read(image);
 	return result;
 }
 

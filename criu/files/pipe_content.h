@@ -4,6 +4,7 @@
 #ifndef CRIU_FILES_PIPE_CONTENT_H
 #define CRIU_FILES_PIPE_CONTENT_H
 
+#include "compiler.h"
 #include "files/seen.h"
 #include "image/image.h"
 #include "pipe-data.pb-c.h"
@@ -46,13 +47,14 @@ void pipes_in_use_add(struct pipes_in_use *pipes, uint32_t id, const struct file
 void pipes_in_use_free(struct pipes_in_use *pipes);
 
 /* Dump: writes one pipe_data_entry and the bytes of each. No pipes, no image. */
-int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *images, enum image_kind kind);
+int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *images, enum image_kind kind)
+	must_check;
 
 /* Restore: all that an image holds (IMAGE_PIPES_DATA, IMAGE_FIFO_DATA), if there is one. */
-int held_pipes_load(struct image_store *images, enum image_kind kind, struct held_pipes **pipes);
+int held_pipes_load(struct image_store *images, enum image_kind kind, struct held_pipes **pipes) must_check;
 struct held_pipe *held_pipe_find(struct held_pipes **pipes, uint32_t id); /* makes one if there is none */
-int held_pipe_set_capacity(const struct held_pipe *pipe);
-int held_pipe_fill(const struct held_pipe *pipe); /* through ends[1] */
+int held_pipe_set_capacity(const struct held_pipe *pipe) must_check;
+int held_pipe_fill(const struct held_pipe *pipe) must_check; /* through ends[1] */
 void held_pipes_close(struct held_pipes **pipes);
 
 #endif

@@ -38,7 +38,7 @@ static int load_files(struct snapshot *snapshot)
 		file->entry = entry;
 		file->kind = file_kind_of(entry->type);
 	}
-	image_close(image);
+	image_close_read(image);
 	if (snapshot->file_count)
 		qsort(snapshot->files, snapshot->file_count, sizeof(*snapshot->files), compare_ids);
 	for (size_t i = 1; !result && i < snapshot->file_count; i++)
@@ -86,7 +86,7 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 		if (result)
 			break;
 	}
-	image_close(image);
+	image_close_read(image);
 	task_sort_descriptors(task);
 	for (size_t i = 1; !result && i < task->descriptor_count; i++)
 		if (task->descriptors[i].fd == task->descriptors[i - 1].fd)

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include "compiler.h"
 #include "kernel/proc.h"
 #include "model/snapshot.h"
 
@@ -28,25 +29,27 @@ struct seen_file {
  * (device, inode) sorts them, and kcmp(2) orders those whose keys are equal. Tables that tasks share are
  * looked at once. Refuses what no kind knows.
  */
-int files_collect(struct snapshot *snapshot);
+int files_collect(struct snapshot *snapshot) must_check;
 
 /*
  * The id of a file that is known by a path only (a mapping, an executable, a directory), by what /proc/PID/`link` says
  * ("exe", "cwd", "root", "map_files/…"). `flags` is how it has to be opened on restore. Equal ones get one id.
  */
-int files_add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id);
+int files_add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id)
+	must_check;
 
 /*
  * For a file of another kind that has a path: a regular file that says where it lies, with its flags and its owner (which becomes
  * the regular file's), as the format wants it. Its id goes into the kind's message.
  */
-int files_add_path_of(struct snapshot *snapshot, const struct file *file, FownEntry *owner, uint32_t *id);
+int files_add_path_of(struct snapshot *snapshot, const struct file *file, FownEntry *owner, uint32_t *id)
+	must_check;
 
 /* A descriptor of ours for the task's open file description, -errno recorded. The caller closes it. */
-int files_borrow(const struct seen_file *seen);
+int files_borrow(const struct seen_file *seen) must_check;
 
 /* Writes files.img and all fdinfo-ID.img. */
-int files_save(struct snapshot *snapshot);
+int files_save(struct snapshot *snapshot) must_check;
 
 void seen_file_free(struct seen_file *seen);
 

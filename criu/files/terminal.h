@@ -9,6 +9,7 @@
 #define CRIU_FILES_TERMINAL_H
 
 #include <sys/sysmacros.h>
+#include "compiler.h"
 #include "files/kind.h"
 #include "image/image.h"
 #include "tty.pb-c.h"
@@ -62,22 +63,24 @@ TtyInfoEntry *terminal_find_master(const struct snapshot *snapshot, uint32_t ind
 void terminals_free(struct snapshot *snapshot);
 
 /* Dump, when all files are known: what if a terminal that controls a session of the tree is none of them? */
-int terminals_check_control(const struct snapshot *snapshot);
+int terminals_check_control(const struct snapshot *snapshot) must_check;
 /* Dump: is it /dev/pts/N? The N of that, or of the master. */
 bool terminal_is_slave(const struct seen_file *seen);
 uint32_t terminal_index(const struct seen_file *seen);
 
 /* terminal_data.c: what waits in either end to be read, by the master's record; *image is made when it is needed */
-int terminal_save_data(struct snapshot *snapshot, struct image **image, const TtyInfoEntry *master);
-int terminal_load_data(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master);
+int terminal_save_data(struct snapshot *snapshot, struct image **image, const TtyInfoEntry *master)
+	must_check;
+int terminal_load_data(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master)
+	must_check;
 
 /* terminal_holder.c: "process 7 (sshd)", who has pty `number` open; NULL: nobody that we see. To be freed */
 char *terminal_holder(uint32_t number);
 
 /* terminal_restore.c */
-int terminal_check(struct snapshot *snapshot, struct file *file);
-int terminal_open(struct snapshot *snapshot, struct file *file);
-int terminal_settle(struct snapshot *snapshot, struct task *task);
+int terminal_check(struct snapshot *snapshot, struct file *file) must_check;
+int terminal_open(struct snapshot *snapshot, struct file *file) must_check;
+int terminal_settle(struct snapshot *snapshot, struct task *task) must_check;
 void terminals_close(struct snapshot *snapshot);
 /* In criu and in a newborn: does /dev/null stand for it, since criu has no terminal? */
 bool terminal_is_replaced(const struct file *file);
@@ -86,9 +89,9 @@ bool terminal_is_replaced(const struct file *file);
  * In a newborn that has just begun its session, before it has children: its terminal controls the session again. An outer one does
  * if it controls nobody, as a new one that was given to criu for this.
  */
-int terminal_take_control(struct snapshot *snapshot, const struct task *task);
+int terminal_take_control(struct snapshot *snapshot, const struct task *task) must_check;
 /* Restore, last: our terminal gets the settings, the size and the foreground group that the tree's had; and back. */
-int terminals_hand_over(struct snapshot *snapshot);
+int terminals_hand_over(struct snapshot *snapshot) must_check;
 void terminals_take_back(struct snapshot *snapshot);
 
 #endif

@@ -259,6 +259,6 @@ int terminal_load_data(const struct snapshot *snapshot, const struct pair *pair,
 		if (result)
 			result = fail(-result, "cannot put back what waited in terminal %u", pair->index);
 	}
-	image_close(image);
+	image_close_read(image);
 	return result;
 }

@@ -37,7 +37,7 @@ static int load_terminals(struct snapshot *snapshot)
 		return result == -ENOENT ? fail(ENOENT, "tty-info.img is missing") : result;
 	while ((result = image_read_as(image, tty_info_entry, &info)) > 0)
 		*grow(&terminals->items, &terminals->count) = info;
-	image_close(image);
+	image_close_read(image);
 	return result;
 }
 

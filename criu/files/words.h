@@ -4,6 +4,7 @@
 #ifndef CRIU_FILES_WORDS_H
 #define CRIU_FILES_WORDS_H
 
+#include "compiler.h"
 #include "files/seen.h"
 
 /*
@@ -12,7 +13,7 @@
  * Of what has a path and is nothing special, `why`:
  *	process 1 (a): its working directory (/tmp/x (deleted)): deleted files are not supported yet
  */
-int refuse_file(const struct seen_file *seen, const char *why);
+int refuse_file(const struct seen_file *seen, const char *why) must_check;
 
 /* "a unix stream socket, listening, /run/x"; to be freed */
 char *socket_in_words(int fd);

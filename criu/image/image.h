@@ -56,9 +56,9 @@ struct image_store; /* opaque */
  * beneath it, no symbolic link followed. The store keeps its own descriptor of the directory. 0 or -errno,
  * recorded. Opening to read does not ask for a complete dump: inventory_read() does.
  */
-int image_store_open_directory(struct image_store **store, const char *path, bool for_writing);
-int image_store_open_fd(struct image_store **store, int directory, bool for_writing); /* dup'ed */
-int image_store_open_memory(struct image_store **store); /* for tests; its files are memfds */
+int image_store_open_directory(struct image_store **store, const char *path, bool for_writing) must_check;
+int image_store_open_fd(struct image_store **store, int directory, bool for_writing) must_check; /* dup'ed */
+int image_store_open_memory(struct image_store **store) must_check; /* for tests; its files are memfds */
 void image_store_close(struct image_store *store);
 int image_store_directory(const struct image_store *store); /* its fd; -1 for memory */
 const char *image_store_name(const struct image_store *store);
@@ -70,10 +70,14 @@ struct image; /* opaque */
 const char *image_file_name(char name[IMAGE_NAME_SIZE], enum image_kind kind, unsigned long id);
 
 /* image_open() returns -ENOENT but does not record it: many images are optional. Other errors are recorded. */
-int image_open(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id);
-int image_create(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id);
-/* Closes it; NULL is fine. For a created image: flushes, and returns 0 or -errno, recorded. */
-int image_close(struct image *image);
+int image_open(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id)
+	must_check;
+int image_create(struct image_store *store, struct image **image, enum image_kind kind, unsigned long id)
+	must_check;
+/* Closes one that was created, or may have been: what is not written yet is. 0 or -errno, recorded. NULL is fine. */
+int image_close(struct image *image) must_check;
+/* Closes one that was opened to be read. NULL is fine. */
+void image_close_read(struct image *image);
 /* Something else has failed, which is told: what has not been written yet is not, and closing it returns `error`. NULL is fine. */
 void image_abandon(struct image *image, int error);
 const char *image_name(const struct image *image);

@@ -279,6 +279,12 @@ int image_close(struct image *image)
 	return result;
 }
 
+void image_close_read(struct image *image)
+{
+	if (image)
+		free_image(image);
+}
+
 const char *image_name(const struct image *image)
 {
 	return image->name;
@@ -465,7 +471,7 @@ int image_read_single(struct image_store *store, enum image_kind kind, unsigned 
 		result = left(image) == 0 ? 0 : broken(image, "holds more than its one record");
 	if (result < 0 && *message)
 		protobuf_c_message_free_unpacked(steal_pointer(message), NULL);
-	image_close(image);
+	image_close_read(image);
 	return result;
 }
 

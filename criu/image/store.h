@@ -6,23 +6,26 @@
 #ifndef CRIU_IMAGE_STORE_H
 #define CRIU_IMAGE_STORE_H
 
+#include "compiler.h"
 #include "image/image.h"
 
 /* All return -errno and record nothing: the caller knows what it was doing. */
 struct image_store_ops {
 	/* A descriptor: of a regular file; of a new file, in place of any older one. */
-	int (*open_read)(struct image_store *store, const char *name);
-	int (*open_write)(struct image_store *store, const char *name);
-	int (*open_change)(struct image_store *store, const char *name); /* as open_read, to be written too */
+	int (*open_read)(struct image_store *store, const char *name) must_check;
+	int (*open_write)(struct image_store *store, const char *name) must_check;
+	int (*open_change)(struct image_store *store, const char *name)
+		must_check; /* as open_read, to be written too */
 	/* Calls `each` for every name, in any order. */
-	int (*list)(struct image_store *store, void (*each)(void *context, const char *name), void *context);
-	int (*remove)(struct image_store *store, const char *name);
-	int (*rename)(struct image_store *store, const char *from, const char *to);
+	int (*list)(struct image_store *store, void (*each)(void *context, const char *name), void *context)
+		must_check;
+	int (*remove)(struct image_store *store, const char *name) must_check;
+	int (*rename)(struct image_store *store, const char *from, const char *to) must_check;
 	void (*begin_sync)(struct image_store *store,
 			   const char *name); /* of several files before the first is synced */
-	int (*sync_file)(struct image_store *store, const char *name);
-	int (*sync_names)(struct image_store *store); /* what was made, removed and renamed */
-	void (*close)(struct image_store *store);     /* what the store has of its own */
+	int (*sync_file)(struct image_store *store, const char *name) must_check;
+	int (*sync_names)(struct image_store *store) must_check; /* what was made, removed and renamed */
+	void (*close)(struct image_store *store);		 /* what the store has of its own */
 };
 
 struct image_store {
@@ -58,21 +61,24 @@ extern const struct image_store_ops directory_store_ops, memory_store_ops;
 #define PARENT_NAME	   "parent" /* a symbolic link to the directory of the parent snapshot */
 
 /* As image_create(), under another name than the catalog's: inventory.img is called so once it is on disk. */
-int image_create_as(struct image_store *store, struct image **image, enum image_kind kind, const char *name);
+int image_create_as(struct image_store *store, struct image **image, enum image_kind kind, const char *name)
+	must_check;
 
 /* Would a reader take a file of this name for part of a dump? Its statistics are none. */
 bool is_of_a_dump(const char *name);
 /* The names in a directory, by its descriptor. -errno, not recorded. */
-int list_directory(int directory, void (*each)(void *context, const char *name), void *context);
+int list_directory(int directory, void (*each)(void *context, const char *name), void *context) must_check;
 
 /*
  * replace.c: how a dump takes the place of an older one. All of them need the write lock, return 0 or -errno, and record nothing.
  */
-int replace_begin(int directory); /* a descriptor of the subdirectory to make the new images in */
-int replace_commit(
-	int directory); /* they are complete and on the disk: now they are the dump; the older one is aside */
-int replace_undo(int directory); /* whatever has been done, the older dump is there again, and nothing else */
-int replace_finish(int directory);	/* whatever a crash has left: one dump is there, and nothing else */
+int replace_begin(int directory) must_check; /* a descriptor of the subdirectory to make the new images in */
+int replace_commit(int directory)
+	must_check; /* they are complete and on the disk: now they are the dump; the older one is aside */
+int replace_undo(int directory)
+	must_check; /* whatever has been done, the older dump is there again, and nothing else */
+int replace_finish(int directory)
+	must_check;			/* whatever a crash has left: one dump is there, and nothing else */
 bool replace_is_pending(int directory); /* is there anything for replace_finish()? Needs no lock */
 bool replace_hides_dump(
 	int directory); /* … without which the dump would not be found? Else what is left is only in the way of a writer */

@@ -37,6 +37,6 @@ uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size);
 void *calls_at(const struct call_list *list, uint64_t address);
 /* The call with this purpose (NULL: there is none), and what it returned (-ENOSYS if there is none). */
 const struct remote_call *calls_find(const struct call_list *list, const char *purpose);
-long calls_result(const struct call_list *list, const char *purpose);
+long calls_result(const struct call_list *list, const char *purpose) must_check;
 
 #endif

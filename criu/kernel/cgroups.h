@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include "compiler.h"
 
 struct cpus; /* kernel/cpus.h */
 
@@ -26,7 +27,7 @@ struct cgroup_places {
 };
 
 /* The text of /proc/PID/cgroup. */
-int cgroups_parse(const char *text, struct cgroup_places *places);
+int cgroups_parse(const char *text, struct cgroup_places *places) must_check;
 void cgroup_places_free(struct cgroup_places *places);
 
 /* Is it one of those that name the hierarchy? Also for "name=systemd", and "" of version 2. */
@@ -48,11 +49,11 @@ bool cgroup_next_mount(const char **at, const char *hierarchy, struct cgroup_mou
 /* Where the root of a hierarchy is mounted, by the text of /proc/self/mountinfo: allocated. NULL: nowhere. */
 char *cgroup_find_root(const char *mounts, const char *hierarchy);
 /* The root of a hierarchy that this kernel has: a directory (O_PATH), mounted or not. -errno, recorded. */
-int cgroup_open_root(const char *hierarchy);
+int cgroup_open_root(const char *hierarchy) must_check;
 
 /* A directory (O_PATH), or a file, of the cgroup at `path`; -errno, not recorded. */
-int cgroup_open(int root, const char *path);
-int cgroup_open_file(int root, const char *path, const char *name, int flags);
+int cgroup_open(int root, const char *path) must_check;
+int cgroup_open_file(int root, const char *path, const char *name, int flags) must_check;
 /* Whoever is in it, or comes into it, stands still. Of hierarchies without a freezer: false. */
 bool cgroup_is_frozen(int root, const char *hierarchy, const char *path);
 /* The place in the hierarchy that has the cpusets: one of version 1, or version 2. NULL: none has. */

@@ -26,8 +26,9 @@ void cpus_restrict(struct cpus *cpus)
 
 	if (cpus_set_affinity(0, cpus) || cpus_get_affinity(0, cpus))
 		memset(cpus, 0, sizeof(*cpus));
+	/* If these were taken from us meanwhile, the kernel has chosen others. */
 	if (is_kept)
-		cpus_set_affinity(0, &ours);
+		ignore(cpus_set_affinity(0, &ours));
 }
 
 void cpus_fill(struct cpus *cpus)

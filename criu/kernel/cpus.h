@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include "compiler.h"
 
 #define MOST_CPUS 8192 /* what Linux can be built for (x86-64, CONFIG_MAXSMP) */
 
@@ -16,8 +17,8 @@ struct cpus {
 };
 
 /* Those that a thread may run on now; -errno, not recorded. */
-int cpus_get_affinity(pid_t tid, struct cpus *cpus);
-int cpus_set_affinity(pid_t tid, const struct cpus *cpus);
+int cpus_get_affinity(pid_t tid, struct cpus *cpus) must_check;
+int cpus_set_affinity(pid_t tid, const struct cpus *cpus) must_check;
 /* Of these, those that a thread of ours may run on: the kernel leaves out what is not there, or not in our cpuset. None: empty. */
 void cpus_restrict(struct cpus *cpus);
 /* All numbers that there can be. */

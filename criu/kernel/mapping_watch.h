@@ -18,13 +18,13 @@
 struct mapping_watch;
 
 /* The number of the tracepoint, for mapping_watch_open(); -errno: not permitted, or not in this kernel. 0.4 - 3 ms. */
-int mapping_watch_tracepoint(void);
+int mapping_watch_tracepoint(void) must_check;
 
 /* `proc` is a directory fd of /proc/PID. 0 or -errno. 1 - 10 ms, of which the process feels nothing. */
-int mapping_watch_open(struct mapping_watch **watch, int tracepoint, int proc);
+int mapping_watch_open(struct mapping_watch **watch, int tracepoint, int proc) must_check;
 
 /* So many calls have ended. -errno: nobody knows. */
-int mapping_watch_count(const struct mapping_watch *watch, uint64_t *calls);
+int mapping_watch_count(const struct mapping_watch *watch, uint64_t *calls) must_check;
 
 /* The kernel takes 35 - 50 ms for it (it waits until no CPU can be in the tracepoint any more). */
 void mapping_watch_close(struct mapping_watch *watch);

@@ -7,9 +7,10 @@
 
 #include <stdbool.h>
 #include <sys/types.h>
+#include "compiler.h"
 
 /* A child that does `work` and ends, or sleeps if `work` is NULL. It dies with us. -1: no. */
-pid_t probe_fork(void (*work)(void));
+pid_t probe_fork(void (*work)(void)) must_check;
 void probe_end(pid_t child); /* kills it and waits */
 /* Whether a file of /proc/self has a line with this in it. */
 bool probe_file_says(const char *path, const char *words);

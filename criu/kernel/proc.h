@@ -15,7 +15,7 @@
 #include "model/vma.h"
 
 /* A directory fd of /proc/PID; -errno, not recorded (-ENOENT, -ESRCH: no such process). */
-int proc_open(pid_t pid);
+int proc_open(pid_t pid) must_check;
 
 struct proc_stat {
 	pid_t pid;
@@ -31,8 +31,8 @@ struct proc_stat {
 	int exit_signal;     /* that its parent gets when it ends */
 	int exit_code;	     /* as wait(2) says it */
 };
-int proc_parse_stat(const char *text, struct proc_stat *stat);
-int proc_read_stat(int proc, struct proc_stat *stat);
+int proc_parse_stat(const char *text, struct proc_stat *stat) must_check;
+int proc_read_stat(int proc, struct proc_stat *stat) must_check;
 
 struct proc_status {
 	uint32_t uid[4], gid[4]; /* real, effective, saved, file system */
@@ -45,28 +45,28 @@ struct proc_status {
 	int seccomp, no_new_privileges;
 	char state;
 };
-int proc_parse_status(const char *text, struct proc_status *status);
-int proc_read_status(int proc, struct proc_status *status);
+int proc_parse_status(const char *text, struct proc_status *status) must_check;
+int proc_read_status(int proc, struct proc_status *status) must_check;
 void proc_status_free(struct proc_status *status);
 
 /* RLIM_NLIMITS pairs, from the text of /proc/PID/limits: prlimit() needs CAP_SYS_RESOURCE for another user's task. */
-int proc_parse_limits(const char *text, struct rlimit limits[RLIM_NLIMITS]);
-int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS]);
+int proc_parse_limits(const char *text, struct rlimit limits[RLIM_NLIMITS]) must_check;
+int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS]) must_check;
 
 /* All mappings with their VmFlags; `maps` alone would be faster but does not tell advice and growth. */
-int proc_parse_smaps(char *text, struct vmas *vmas);
-int proc_read_smaps(int proc, struct vmas *vmas);
-int proc_read_maps(int proc, struct vmas *vmas); /* where and what, without flags: cheap */
+int proc_parse_smaps(char *text, struct vmas *vmas) must_check;
+int proc_read_smaps(int proc, struct vmas *vmas) must_check;
+int proc_read_maps(int proc, struct vmas *vmas) must_check; /* where and what, without flags: cheap */
 /* An open /proc/PID/maps, read from where it stands. It is of the memory that the process had when it was opened: none, after an exec. */
-int proc_read_open_maps(int maps, struct vmas *vmas);
+int proc_read_open_maps(int maps, struct vmas *vmas) must_check;
 /* All that maps tells of each is equal; neither has guard ranges. */
 bool vmas_are_same_in_maps(const struct vmas *a, const struct vmas *b);
 
 /* Thread ids of a process / ids of its children, by any of its threads. *ids is allocated. */
-int proc_read_threads(int proc, pid_t **ids, size_t *count);
+int proc_read_threads(int proc, pid_t **ids, size_t *count) must_check;
 /* All processes that /proc shows. */
-int proc_read_pids(pid_t **ids, size_t *count);
-int proc_read_children(int proc, pid_t **ids, size_t *count);
+int proc_read_pids(pid_t **ids, size_t *count) must_check;
+int proc_read_children(int proc, pid_t **ids, size_t *count) must_check;
 
 struct proc_fdinfo {
 	int64_t position;
@@ -74,9 +74,9 @@ struct proc_fdinfo {
 	int mount;
 	char *rest; /* all lines, for the kinds of file that say more; owned */
 };
-int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info);
+int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info) must_check;
 
 /* A single number in a file, as in loginuid or oom_score_adj. `base` as for strtoll(). */
-int proc_read_number(int proc, const char *name, int base, long long *number);
+int proc_read_number(int proc, const char *name, int base, long long *number) must_check;
 
 #endif

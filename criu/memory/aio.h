@@ -29,7 +29,8 @@ uint32_t aio_least_requests(
 uint32_t aio_most_requests(uint64_t length);
 
 /* Does the header belong to a ring of this length? */
-int aio_check_header(const struct aio_header *header, uint64_t length); /* 0 or -EINVAL, not recorded */
+int aio_check_header(const struct aio_header *header, uint64_t length)
+	must_check; /* 0 or -EINVAL, not recorded */
 
 static inline struct aio_header *aio_header_of(aio_context_t ring)
 {
@@ -37,10 +38,10 @@ static inline struct aio_header *aio_header_of(aio_context_t ring)
 }
 
 /* A new ring, somewhere in this process, of exactly this length. 0 or -errno, recorded. */
-int aio_make(uint64_t length, aio_context_t *ring);
-int aio_make_smallest(aio_context_t *ring);
+int aio_make(uint64_t length, aio_context_t *ring) must_check;
+int aio_make_smallest(aio_context_t *ring) must_check;
 /* Lets it come as far as a ring with this head and tail: the kernel goes on from there. Its content is zeros then. */
-int aio_advance(aio_context_t ring, uint32_t head, uint32_t tail);
+int aio_advance(aio_context_t ring, uint32_t head, uint32_t tail) must_check;
 /* All of them at once, because each takes 45 ms: the kernel waits for all CPUs. */
 void aio_destroy(const aio_context_t *rings, size_t count);
 
@@ -54,7 +55,7 @@ struct aio_lengths {
 	size_t count, ring_count;
 };
 
-int aio_find_most(struct aio_lengths *known, uint64_t length, uint32_t *most);
+int aio_find_most(struct aio_lengths *known, uint64_t length, uint32_t *most) must_check;
 void aio_lengths_free(struct aio_lengths *known); /* takes a while: aio_destroy() */
 
 #endif

@@ -336,7 +336,7 @@ static int open_pages(struct page_chain *chain, struct open_pages *place, size_t
 	char name[IMAGE_NAME_SIZE];
 	int result;
 
-	image_close(place->image);
+	image_close_read(place->image);
 	*place = (struct open_pages){ .layer = layer, .id = id };
 	result = image_open(store, &place->image, IMAGE_PAGES, id);
 	if (result == -ENOENT)
@@ -432,6 +432,6 @@ void page_chain_ahead(struct page_chain *chain, size_t layer, uint32_t pages_id,
 void page_chain_rest(struct page_chain *chain)
 {
 	for (size_t i = 0; i < chain->places; i++)
-		image_close(chain->open[i].image);
+		image_close_read(chain->open[i].image);
 	memset(chain->open, 0, sizeof(chain->open));
 }

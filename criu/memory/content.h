@@ -8,6 +8,7 @@
 #ifndef CRIU_MEMORY_CONTENT_H
 #define CRIU_MEMORY_CONTENT_H
 
+#include "compiler.h"
 #include "memory/hashes.h"
 #include "memory/pages.h"
 #include "memory/stack.h"
@@ -37,7 +38,7 @@ struct content {
  * -ENOENT, not recorded: the chain has nothing of it. To be closed in any case; all zero is fine.
  */
 int content_open(struct content *content, struct page_chain *chain, enum image_kind kind, unsigned long id,
-		 uint64_t seed, const struct page_runs *only);
+		 uint64_t seed, const struct page_runs *only) must_check;
 void content_close(struct content *content);
 /* file_pages.c: to compare more pages of a mapping might take longer than to save them. */
 #define FILE_PAGES_MOST 1024
@@ -45,13 +46,13 @@ void content_close(struct content *content);
  * Of a running process: what the chain has of its own pages in private mappings of files, if those are not too many.
  * -ENOENT, not recorded: nothing.
  */
-int file_pages_open(struct content *content, struct page_chain *chain, pid_t pid, uint64_t seed);
+int file_pages_open(struct content *content, struct page_chain *chain, pid_t pid, uint64_t seed) must_check;
 static inline bool content_is_open(const struct content *content)
 {
 	return content->known;
 }
 /* Puts each page of `own` either into *changed or into *unchanged. The source is called by several threads at once. */
 int content_compare(const struct content *content, const struct page_runs *own, page_source *source,
-		    void *from, struct page_runs *changed, struct page_runs *unchanged);
+		    void *from, struct page_runs *changed, struct page_runs *unchanged) must_check;
 
 #endif

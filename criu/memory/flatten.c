@@ -80,7 +80,7 @@ static int copy_layer(struct flatten *flatten, const struct page_stack *stack, s
 			fail(-result, "cannot copy the pages of %s/%s", image_store_name(store),
 			     image_name(pages));
 	}
-	image_close(pages);
+	image_close_read(pages);
 	return result;
 }
 

@@ -107,7 +107,7 @@ int page_hashes_open(struct page_hashes *hashes, struct image_store *store, uint
 
 void page_hashes_close(struct page_hashes *hashes)
 {
-	image_close(hashes->image);
+	image_close_read(hashes->image);
 	*hashes = (struct page_hashes){ 0 };
 }
 

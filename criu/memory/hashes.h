@@ -8,6 +8,7 @@
 #ifndef CRIU_MEMORY_HASHES_H
 #define CRIU_MEMORY_HASHES_H
 
+#include "compiler.h"
 #include "image/image.h"
 
 struct page_hash {
@@ -22,11 +23,11 @@ struct hash_writer;
 
 /* `snapshot` names the snapshot that is being written. */
 int hash_writer_open(struct hash_writer **writer, struct image_store *store, uint32_t pages_id, uint64_t seed,
-		     uint64_t snapshot);
+		     uint64_t snapshot) must_check;
 /* The hashes of the next `count` pages of the pages image, which lie at `pages`. */
-int hash_writer_add(struct hash_writer *writer, const char *pages, uint64_t count);
+int hash_writer_add(struct hash_writer *writer, const char *pages, uint64_t count) must_check;
 /* As page_writer_close(). */
-int hash_writer_close(struct hash_writer *writer, int result);
+int hash_writer_close(struct hash_writer *writer, int result) must_check;
 
 /* ---- read ---- */
 
@@ -41,10 +42,10 @@ struct page_hashes {
  * nothing can be told from them.
  */
 int page_hashes_open(struct page_hashes *hashes, struct image_store *store, uint32_t pages_id, uint64_t seed,
-		     uint64_t snapshot);
+		     uint64_t snapshot) must_check;
 void page_hashes_close(struct page_hashes *hashes);
 /* The hashes of `count` pages from number `page` on; -errno, not recorded. May be called from several threads. */
-int page_hashes_read(const struct page_hashes *hashes, uint64_t page, uint64_t count,
-		     struct page_hash *found);
+int page_hashes_read(const struct page_hashes *hashes, uint64_t page, uint64_t count, struct page_hash *found)
+	must_check;
 
 #endif

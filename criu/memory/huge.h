@@ -7,6 +7,7 @@
 #define CRIU_MEMORY_HUGE_H
 
 #include <stdbool.h>
+#include "compiler.h"
 #include "memory/pages.h"
 #include "memory/stack.h"
 #include "model/vma.h"
@@ -18,20 +19,21 @@ uint32_t huge_memfd_flags(uint64_t page_size);
 uint64_t huge_page_size(uint32_t flags);
 
 /* Huge pages of this size that nobody has or has reserved. -ENOENT, not recorded: this host has no pages of this size. */
-int huge_pool_free(uint64_t page_size, uint64_t *count);
+int huge_pool_free(uint64_t page_size, uint64_t *count) must_check;
 
 /* Dump. Writes pages of huge memory: of each huge page, the first page is written even if it is zero. */
 int huge_write_pages(struct page_writer *writer, const struct page_runs *runs, uint64_t page_size,
-		     page_source *source, void *from);
+		     page_source *source, void *from) must_check;
 /*
  * Dump. The huge pages that a file of hugetlbfs has. SEEK_DATA does not tell: to it, all of such a file is data. Not
  * *is_exact: nor does this kernel; then those that are not there are among them, and read as zeros.
  */
-int huge_find_pages(int fd, uint64_t size, uint64_t page_size, struct page_runs *runs, bool *is_exact);
+int huge_find_pages(int fd, uint64_t size, uint64_t page_size, struct page_runs *runs, bool *is_exact)
+	must_check;
 
 /* Restore. Puts the pages of a stack into a file of hugetlbfs, which write() cannot do. `name` is for errors. */
 int huge_fill_file(int fd, uint64_t size, uint64_t page_size, const struct page_stack *stack,
-		   const char *name);
+		   const char *name) must_check;
 
 /* ---- transparent ones, which are but faster ---- */
 

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include "compiler.h"
 
 struct kept {
 	int userfaultfd;
@@ -29,12 +30,12 @@ struct keeper {
  * Descriptors keep their numbers in the keeper. `directory` is that of the images. Until keeper_confirm(), it ends if we do.
  * 0 or -errno, recorded.
  */
-int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, int directory);
-int keeper_confirm(struct keeper *keeper);
+int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, int directory) must_check;
+int keeper_confirm(struct keeper *keeper) must_check;
 /* A keeper of an earlier snapshot; -ESRCH, not recorded: it is gone. */
-int keeper_find(struct keeper *keeper, pid_t pid, uint64_t started);
+int keeper_find(struct keeper *keeper, pid_t pid, uint64_t started) must_check;
 /* A descriptor of its; -errno, not recorded. */
-int keeper_take(const struct keeper *keeper, int fd);
+int keeper_take(const struct keeper *keeper, int fd) must_check;
 void keeper_end(struct keeper *keeper); /* also of a keeper that was never started (all zero) */
 /* Forgets it without ending it. */
 void keeper_forget(struct keeper *keeper);

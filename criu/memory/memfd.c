@@ -195,7 +195,7 @@ int memfd_load(struct snapshot *snapshot)
 		if (result)
 			break;
 	}
-	image_close(image);
+	image_close_read(image);
 	return result;
 }
 

@@ -97,7 +97,7 @@ int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_
 	if (result)
 		return result;
 	result = read_entries(pagemap, image_store_name(store), image);
-	image_close(image);
+	image_close_read(image);
 	return result;
 }
 

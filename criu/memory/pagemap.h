@@ -5,6 +5,7 @@
 #ifndef CRIU_MEMORY_PAGEMAP_H
 #define CRIU_MEMORY_PAGEMAP_H
 
+#include "compiler.h"
 #include "image/image.h"
 #include "memory/pages.h"
 
@@ -22,7 +23,8 @@ struct pagemap {
 };
 
 /* One that is all zero, or was read before: then its memory is used again. -ENOENT (not recorded): there is no such image. */
-int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_kind kind, unsigned long id);
+int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_kind kind, unsigned long id)
+	must_check;
 void pagemap_free(struct pagemap *pagemap);
 
 #endif

@@ -5,6 +5,7 @@
 #define CRIU_MEMORY_PAGES_H
 
 #include "base/aside.h"
+#include "compiler.h"
 #include "image/image.h"
 #include "memory/runs.h"
 #include "memory/stream.h"
@@ -34,24 +35,24 @@ struct page_hashing {
  */
 int page_writer_open(struct page_writer **writer, struct image_store *store, enum image_kind kind,
 		     unsigned long id, uint32_t pages_id, const struct page_hashing *hashing,
-		     const struct stream_reserve *reserve, struct page_statistics *statistics);
+		     const struct stream_reserve *reserve, struct page_statistics *statistics) must_check;
 
 /*
  * Where pages come from: fills `buffer` with the pages of `runs[0…count)`, one behind the other. 0 or -errno, recorded. Where
  * pages have vanished meanwhile, it may make a run shorter; its place in the buffer stays as long as it was.
  */
-typedef int page_source(void *from, struct page_run *runs, size_t count, char *buffer);
+typedef int page_source(void *from, struct page_run *runs, size_t count, char *buffer) must_check;
 
 /*
  * Writes the pages of the runs of layer 0; those of others are left to the parent. Pages of zeros are left out if `skips_zeros`.
  */
 int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags,
-		    bool skips_zeros, page_source *source, void *from);
+		    bool skips_zeros, page_source *source, void *from) must_check;
 /*
  * Closes the images. `result` is what has come of everything so far: after an error no more is written, nothing else told, and it is
  * returned. NULL is fine.
  */
-int page_writer_close(struct page_writer *writer, int result);
+int page_writer_close(struct page_writer *writer, int result) must_check;
 
 /* Sources: the memory of a task (`from`: struct task_memory *), a file (`from`: its descriptor, as int *). */
 struct task_memory {
@@ -62,7 +63,8 @@ struct task_memory {
 	bool has_relatives; /* what is to be read next is shared with others since a fork */
 	bool is_running;    /* pages may vanish, and the task with them */
 };
-int task_memory_open(struct task_memory *memory, pid_t pid, int pidfd, int proc); /* 0 or -errno, recorded */
+int task_memory_open(struct task_memory *memory, pid_t pid, int pidfd, int proc)
+	must_check; /* 0 or -errno, recorded */
 void task_memory_close(struct task_memory *memory);
 page_source pages_of_task, pages_of_file;
 

@@ -4,12 +4,13 @@
 #ifndef CRIU_MEMORY_SCAN_H
 #define CRIU_MEMORY_SCAN_H
 
+#include "compiler.h"
 #include "memory/runs.h"
 #include "model/vma.h"
 
 struct scanner; /* for one task */
 
-int scanner_open(struct scanner **scanner, int proc);
+int scanner_open(struct scanner **scanner, int proc) must_check;
 void scanner_close(struct scanner *scanner);
 
 /* What the kernel has noted about pages, to be asked for. */
@@ -45,16 +46,16 @@ struct scan {
  * the runs means nothing. 0 or -errno, recorded.
  */
 int scan_pages(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
-	       struct page_runs *unchanged);
+	       struct page_runs *unchanged) must_check;
 
 /* Is all of it in mappings with asynchronous write protection? 1: yes; -errno, recorded. Asked of mappings, not of pages. */
-int scan_is_protectable(struct scanner *scanner, uint64_t start, uint64_t end);
+int scan_is_protectable(struct scanner *scanner, uint64_t start, uint64_t end) must_check;
 /*
  * From now on (Linux 6.7) the pages of [start, end), anonymous memory, are write-protected, and so noted when they are written. If the
  * mapping is new to us, pages that look protected are protected, too: before Linux 6.12.11, mremap() leaves that mark where it ends
  * the protection.
  */
-int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_new);
+int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_new) must_check;
 
 /* How many pages are noted as written (NOTE_WRITTEN); 0 if that cannot be told. The process may be running. */
 uint64_t scan_count_written(struct scanner *scanner);
@@ -64,6 +65,6 @@ uint64_t scan_count_soft_dirty(struct scanner *scanner, uint64_t start, uint64_t
 bool scan_is_clean(struct scanner *scanner, uint64_t address);
 
 /* The guard regions (madvise(MADV_GUARD_INSTALL), Linux 6.13) of [start, end). Kernels before 6.15 do not tell: none. */
-int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct page_runs *runs);
+int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct page_runs *runs) must_check;
 
 #endif

@@ -5,6 +5,7 @@
 #ifndef CRIU_MEMORY_SHARED_H
 #define CRIU_MEMORY_SHARED_H
 
+#include "compiler.h"
 #include "memfd.pb-c.h"
 #include "memory/pages.h"
 #include "memory/tracker.h"
@@ -33,18 +34,18 @@ struct shared_memory {
  * Dump. The object behind /proc/PID/`link`, which is known or becomes known: *found stays valid until the next one is looked for.
  */
 int shared_memory_look(struct snapshot *snapshot, struct task *task, const char *link, dev_t device,
-		       ino_t inode, struct shared_memory **found);
+		       ino_t inode, struct shared_memory **found) must_check;
 /* Dump. Sets vma->object, of a mapping. */
-int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma);
+int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma) must_check;
 /* Dump. Writes what the parent snapshot does not have: pagemap-shmem-ID.img. */
 int shared_memory_save(struct snapshot *snapshot, struct tracking *tracking, uint32_t *next_pages_id,
-		       struct page_statistics *statistics);
+		       struct page_statistics *statistics) must_check;
 /* Restore. A mapping from an image: notes the object and the size it needs. */
-int shared_memory_note(struct snapshot *snapshot, const struct vma *vma);
+int shared_memory_note(struct snapshot *snapshot, const struct vma *vma) must_check;
 /* Restore. Makes and fills all objects; newborns inherit their descriptors. */
-int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint64_t *pages);
+int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint64_t *pages) must_check;
 /* Restore, when everybody has mapped and opened what he needs: modes and seals of memfds. */
-int shared_memory_seal(struct snapshot *snapshot);
+int shared_memory_seal(struct snapshot *snapshot) must_check;
 void shared_memory_close(struct snapshot *snapshot);
 struct shared_memory *shared_memory_find(const struct snapshot *snapshot, uint64_t id);
 /* A new one, of which nothing is known yet: pointers to others are no longer valid. */

@@ -9,6 +9,7 @@
 #ifndef CRIU_MEMORY_SPLICED_H
 #define CRIU_MEMORY_SPLICED_H
 
+#include "compiler.h"
 #include "memory/pages.h"
 #include "model/snapshot.h"
 
@@ -28,7 +29,7 @@ uint64_t spliced_budget(void);
  * that; where it cannot, nothing is taken. 0 or -errno, recorded. To be closed in any case; all zero is fine.
  */
 int spliced_take(struct spliced *spliced, struct task *task, struct task_memory *memory,
-		 const struct page_runs *runs, uint64_t *budget);
+		 const struct page_runs *runs, uint64_t *budget) must_check;
 void spliced_close(struct spliced *spliced);
 /* The source of pages, `from`: struct spliced *. All that was taken is to be asked for, once, in ascending order. */
 page_source pages_of_pipes;

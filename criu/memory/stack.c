@@ -70,7 +70,7 @@ static int check_pages(const struct walk *walk, size_t layer, const struct pagem
 		result = fail(EINVAL,
 			      "%s/%s is too short: it has %" PRIu64 " bytes, and %s promises %" PRIu64,
 			      image_store_name(store), pages, image_size(image), name, pagemap->size);
-	image_close(image);
+	image_close_read(image);
 	return result;
 }
 

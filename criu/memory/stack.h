@@ -22,7 +22,8 @@
  * Pages that follow each other, in memory and in pages-<pages_id>.img of a layer. Were all pages of the stack in one image, these would
  * be there from page `number` on. Non-zero ends the walk.
  */
-typedef int page_visitor(void *context, const struct page_run *run, uint32_t pages_id, uint64_t number);
+typedef int page_visitor(void *context, const struct page_run *run, uint32_t pages_id, uint64_t number)
+	must_check;
 
 /*
  * Tells where the pages are (those of `only`; NULL: all): layer by layer from the newest on, by address in each. They are added to *pages with their offsets in that

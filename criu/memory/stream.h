@@ -8,6 +8,7 @@
 #define CRIU_MEMORY_STREAM_H
 
 #include <stddef.h>
+#include "compiler.h"
 
 struct stream;
 
@@ -20,23 +21,24 @@ struct stream_reserve {
 	size_t size;
 };
 
-int stream_reserve_make(struct stream_reserve *reserve,
-			size_t size); /* 0 or -errno, not recorded; too little: none */
+int stream_reserve_make(struct stream_reserve *reserve, size_t size)
+	must_check; /* 0 or -errno, not recorded; too little: none */
 void stream_reserve_free(struct stream_reserve *reserve);
 
 /*
  * From the start of `fd`, which stays the caller's. 0 or -errno, recorded; `name` is for messages and stays valid. The stream's buffers
  * are those of the reserve, which outlives it, if that has any; `reserve` may be NULL.
  */
-int stream_open(struct stream **stream, int fd, const char *name, const struct stream_reserve *reserve);
+int stream_open(struct stream **stream, int fd, const char *name, const struct stream_reserve *reserve)
+	must_check;
 /* Where the next bytes go: page-aligned, *room of them, at least a page. Waits for a buffer. NULL: writing failed, recorded. */
 char *stream_buffer(struct stream *stream, size_t *room);
 /* So many bytes were put there: whole pages, at most the room. */
-int stream_advance(struct stream *stream, size_t size);
+int stream_advance(struct stream *stream, size_t size) must_check;
 /*
  * Ends the threads, and writes the rest, unless `result`, what has come of everything so far, is an error: that is returned then. 0 or
  * -errno, recorded, once. NULL is fine.
  */
-int stream_close(struct stream *stream, int result);
+int stream_close(struct stream *stream, int result) must_check;
 
 #endif

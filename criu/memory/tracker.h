@@ -12,6 +12,7 @@
 #ifndef CRIU_MEMORY_TRACKER_H
 #define CRIU_MEMORY_TRACKER_H
 
+#include "compiler.h"
 #include "memory/content.h"
 #include "memory/keeper.h"
 #include "memory/pages.h"
@@ -40,7 +41,7 @@ struct tracker {
 	bool (*resumes)(struct tracking *tracking, struct tracked *tracked);
 	bool (*vouches)(const struct tracked *tracked, const struct vma *vma); /* … and of this mapping? */
 	/* From now on. 0, or -errno, not recorded: this task cannot be noted; *why is a text for the log. */
-	int (*begin)(struct tracking *tracking, struct tracked *tracked, const char **why);
+	int (*begin)(struct tracking *tracking, struct tracked *tracked, const char **why) must_check;
 };
 extern const struct tracker tracker_soft_dirty, tracker_written, tracker_content;
 
@@ -78,16 +79,16 @@ struct tracking_request {
 
 /* Before anything is frozen. 0 or -errno, recorded. To be closed in any case. */
 int tracking_open(struct tracking *tracking, struct image_store *images,
-		  const struct tracking_request *request);
+		  const struct tracking_request *request) must_check;
 void tracking_close(struct tracking *tracking);
 /* When all are frozen, before the first task: what the parent noted may have been used up since it was opened. */
 void tracking_look_again(struct tracking *tracking);
 /* When all tasks have been gone through: tracking.img, and the keeper it names. */
-int tracking_save(struct tracking *tracking);
-int tracking_confirm(struct tracking *tracking);   /* the snapshot is complete … */
-void tracking_withdraw(struct tracking *tracking); /* … or is not */
+int tracking_save(struct tracking *tracking) must_check;
+int tracking_confirm(struct tracking *tracking) must_check; /* the snapshot is complete … */
+void tracking_withdraw(struct tracking *tracking);	    /* … or is not */
 /* Ends what a snapshot has left to track its processes with; *had_keeper: there was a process. -ENOENT, not recorded: it left nothing. */
-int tracking_end(struct image_store *store, bool *had_keeper);
+int tracking_end(struct image_store *store, bool *had_keeper) must_check;
 /*
  * Pages of zeros need no place in an image, but where another criu may go on with the chain (it knows soft-dirty bits): it
  * leaves every clean page to the parent, and looks for it there.
@@ -102,11 +103,11 @@ bool tracker_can_note(const struct vma *vma);
 void tracking_keep(struct tracking *tracking, struct tracked *tracked);
 /* What the parent has, as content_open(); what was prepared is given away once. */
 int tracking_open_content(struct tracking *tracking, struct content *content, enum image_kind kind,
-			  unsigned long id);
+			  unsigned long id) must_check;
 /* The same of what nobody notes: closed, if nothing was prepared. */
 void tracking_open_file_pages(struct tracking *tracking, struct content *content, pid_t pid);
 /* What the parent noted of this very process: its place in noted->tasks; -1: nothing. */
-ssize_t tracking_find_noted(const struct tracking *tracking, const struct task *task);
+ssize_t tracking_find_noted(const struct tracking *tracking, const struct task *task) must_check;
 
 /* ---- one task ---- */
 
@@ -126,18 +127,19 @@ struct tracked {
 };
 
 /* 0 or -errno, recorded. To be closed in any case. */
-int tracked_open(struct tracked *tracked, struct tracking *tracking, struct task *task);
+int tracked_open(struct tracked *tracked, struct tracking *tracking, struct task *task) must_check;
 void tracked_close(struct tracked *tracked);
 /* What the task has in [start, end) of a private mapping, into two empty lists. */
 int tracked_scan(const struct tracking *tracking, struct tracked *tracked, const struct vma *vma,
-		 uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged);
+		 uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged)
+	must_check;
 /* What becomes of it in the snapshot: see page_runs_plan(). Both are used up. */
 int tracked_plan(struct tracked *tracked, const struct vma *vma, struct page_runs *changed,
-		 struct page_runs *unchanged, struct page_runs *plan);
-int tracked_begin(struct tracking *tracking, struct tracked *tracked);
+		 struct page_runs *unchanged, struct page_runs *plan) must_check;
+int tracked_begin(struct tracking *tracking, struct tracked *tracked) must_check;
 
 /* Shared memory is always compared by content: it can be written through a mapping that is gone by now. */
 int tracking_plan_shared(struct tracking *tracking, unsigned long id, page_source *source, void *from,
-			 struct page_runs *own, struct page_runs *plan);
+			 struct page_runs *own, struct page_runs *plan) must_check;
 
 #endif

@@ -11,14 +11,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include "compiler.h"
 #include "inode.pb-c.h"
 
 InodeTimesEntry *inode_times(const struct stat *stat); /* to be freed with the message that holds it */
 bool inode_times_are_possible(const InodeTimesEntry *times);
 /* 0 or -1, with errno; NULL: nothing to set */
-int inode_set_times(int fd, const InodeTimesEntry *times);
+int inode_set_times(int fd, const InodeTimesEntry *times) must_check;
 /* Changes no more than differs: it may be all that we may have. 0 or -1, with errno. */
-int inode_set_owner(int fd, uint32_t uid, uint32_t gid);
-int inode_set_mode(int fd, uint32_t permissions);
+int inode_set_owner(int fd, uint32_t uid, uint32_t gid) must_check;
+int inode_set_mode(int fd, uint32_t permissions) must_check;
 
 #endif

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include "arch/arch.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "compel.h"
 #include "kernel/calls.h"
@@ -210,6 +211,22 @@ static int complete_the_rest(struct restore *restore)
 	return result;
 }
 
+/* What fails here can be undone no more. The thread has lost its bond to our life already, so our end frees it. */
+static void let_go(struct task *task)
+{
+	for (size_t i = 0; i < task->thread_count; i++) {
+		struct attempt attempt;
+
+		attempt_begin(&attempt);
+		if (trace_release(&task->victim->threads[i]))
+			log_warning("process %d (%s): %s; it goes on when criu ends", task->pid, task->name,
+				    failure_text());
+		attempt_forget(&attempt);
+	}
+	victim_free(task->victim);
+	free(steal_pointer(&task->victim));
+}
+
 int restore_release(void *context)
 {
 	struct restore *restore = context;
@@ -231,11 +248,7 @@ int restore_release(void *context)
 			continue;
 		if (task->state != TASK_STOPPED && restore->options->leave_stopped)
 			kill(task->pid, SIGSTOP);
-		for (size_t i = 0; i < task->thread_count; i++)
-			trace_release(&task->victim->threads[i]);
-		victim_free(task->victim);
-		free(task->victim);
-		task->victim = NULL;
+		let_go(task);
 	}
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
 	return 0;

@@ -56,7 +56,7 @@ static int load_tree(struct snapshot *snapshot)
 		if (result)
 			break;
 	}
-	image_close(image);
+	image_close_read(image);
 	if (!result && !snapshot->root)
 		return fail(EINVAL, "pstree.img holds no process");
 	return result;

@@ -7,6 +7,7 @@
 #include "base/scripts.h"
 #include "blobs/restorer/restorer.h"
 #include "cli/options.h"
+#include "compiler.h"
 #include "inventory.pb-c.h"
 #include "kernel/calls.h"
 #include "memory/pages.h"
@@ -95,57 +96,58 @@ static inline uint64_t refuge_step(const struct vma *vma)
 }
 
 /* load.c: reads everything; check.c: can all of it be made here? */
-int restore_load(void *restore);
-int restore_check(void *restore);
+int restore_load(void *restore) must_check;
+int restore_check(void *restore) must_check;
 /* pids.c: are the pids free, and who begins which session and group? And why an id could not be had. */
-int restore_check_pids(struct restore *restore);
-int fail_for_taken_id(const char *what, pid_t id);
+int restore_check_pids(struct restore *restore) must_check;
+int fail_for_taken_id(const char *what, pid_t id) must_check;
 /* huge.c: has this host the huge pages (hugetlb) that they need? */
-int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain *chain);
+int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain *chain) must_check;
 /* cgroups.c */
-int restore_load_cgroups(struct restore *restore, const InventoryEntry *inventory);
-int restore_check_cgroups(struct restore *restore);
+int restore_load_cgroups(struct restore *restore, const InventoryEntry *inventory) must_check;
+int restore_check_cgroups(struct restore *restore) must_check;
 void restore_close_cgroups(struct restore *restore);
 /* Where the task is born (version 2): a directory, or -1: where its parent is. And why that could not be. */
-int cgroups_open_birthplace(const struct restore *restore, const struct task *task, int *directory);
-int cgroups_explain_birth(const struct restore *restore, const struct task *task, int error);
-int cgroups_join(const struct restore *restore, const struct task *task); /* in the newborn */
-int restore_move_threads(void *restore);
+int cgroups_open_birthplace(const struct restore *restore, const struct task *task, int *directory)
+	must_check;
+int cgroups_explain_birth(const struct restore *restore, const struct task *task, int error) must_check;
+int cgroups_join(const struct restore *restore, const struct task *task) must_check; /* in the newborn */
+int restore_move_threads(void *restore) must_check;
 /* files and shared memory, in criu itself */
-int restore_open_files(void *restore);
+int restore_open_files(void *restore) must_check;
 void restore_close_files(void *restore);
 /* spawn.c: brings the tree forth and leads it through the stages */
-int restore_spawn(void *restore);
+int restore_spawn(void *restore) must_check;
 void restore_kill(void *restore);
-int restore_settle(void *restore);
-int restore_rebuild(void *restore);
-pid_t spawn_task(struct restore *restore, struct task *task);
+int restore_settle(void *restore) must_check;
+int restore_rebuild(void *restore) must_check;
+pid_t spawn_task(struct restore *restore, struct task *task) must_check;
 void die_with_parent(const struct restore *restore, const struct task *task);
 /* A raw clone3(): 0 in the child. `cgroup` is a directory of version 2, or -1. */
-long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int *pidfd);
+long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int *pidfd) must_check;
 /* guard.c: kills the root if we die, where the kernel would not */
-int guard_prepare(struct guard *guard);
-int guard_begin(struct guard *guard, int root); /* a pidfd */
-void guard_await(struct guard *guard);		/* in the root: ends it if we have died */
+int guard_prepare(struct guard *guard) must_check;
+int guard_begin(struct guard *guard, int root) must_check; /* a pidfd */
+void guard_await(struct guard *guard);			   /* in the root: ends it if we have died */
 void guard_end(struct guard *guard);
 /* parent.c: where our end is not to be taken for that of the root's parent */
 bool parent_is_needed(const struct restore *restore);
-pid_t parent_spawn(struct restore *restore); /* the root */
-void parent_leave(struct restore *restore);  /* the root is adopted, and not by us */
+pid_t parent_spawn(struct restore *restore) must_check; /* the root */
+void parent_leave(struct restore *restore);		/* the root is adopted, and not by us */
 void parent_end(struct restore *restore);
 /* stop.c: tasks that were stopped, and what their parents hear of it */
-int stop_again(struct task *task);
+int stop_again(struct task *task) must_check;
 void stop_hush(const struct task *task, struct call_list *calls); /* of the parent */
 /* newborn.c: runs in the newborn */
 void newborn_main(struct restore *restore, struct task *task) does_not_return;
 /* space.c: a task's memory, in the newborn */
-int space_build(struct restore *restore, struct task *task);
+int space_build(struct restore *restore, struct task *task) must_check;
 void space_renew(struct task *task); /* renew.c */
 void space_plan(struct restore *restore, struct task *task, struct call_list *calls);
 /* hand_over.c: registers, and let go */
-int restore_guard(void *restore);
-int restore_hand_over(void *restore);
-int restore_release(void *restore);
+int restore_guard(void *restore) must_check;
+int restore_hand_over(void *restore) must_check;
+int restore_release(void *restore) must_check;
 
 void board_arrive(struct restorer_board *board);
 void board_wait_for_stage(struct restorer_board *board, enum stage stage);

@@ -4,6 +4,7 @@
 #ifndef CRIU_RESTORE_SPACE_H
 #define CRIU_RESTORE_SPACE_H
 
+#include "compiler.h"
 #include "restore/restore.h"
 
 static inline void *at(uint64_t address)
@@ -25,34 +26,34 @@ static inline bool is_mapped_by_us(const struct vma *vma)
  * vdso.c. Looks whether the task's vdso is this kernel's; if not, it becomes ordinary memory in task->vmas, and when that is
  * filled, vdso_redirect() makes its functions lead into this kernel's.
  */
-int vdso_look(const struct restore *restore, struct task *task);
-int vdso_redirect(const struct task *task);
+int vdso_look(const struct restore *restore, struct task *task) must_check;
+int vdso_redirect(const struct task *task) must_check;
 /* Moves this kernel's vdso to where it waits while criu is unmapped; and from there to its place. */
 void vdso_plan_parking(const struct task *task, struct call_list *calls);
 void vdso_plan_return(const struct task *task, struct call_list *calls);
 
 /* protection.c. Can its protection keys and seals be had here? With what protection is a mapping made, before it gets both? */
-int protection_check(const struct task *task);
-int protection_while_made(const struct vma *vma);
+int protection_check(const struct task *task) must_check;
+int protection_while_made(const struct vma *vma) must_check;
 void protection_plan(const struct task *task, struct call_list *calls);
 
 /* inherit.c. Keeps what the task goes on with of its parent's mappings, unmaps the rest; marks it in task->vmas. */
-int space_inherit(struct task *task);
+int space_inherit(struct task *task) must_check;
 /* Can pages of `theirs`, the parent's, become pages of `ours`, at the same address? */
 bool space_is_continued(const struct vma *theirs, const struct vma *ours);
 
 /*
  * rings.c. Can the AIO rings of all tasks be made here? And makes those of one, where memory of their length has been mapped for them.
  */
-int rings_check(const struct snapshot *snapshot);
-int rings_make(const struct task *task);
+int rings_check(const struct snapshot *snapshot) must_check;
+int rings_make(const struct task *task) must_check;
 
 /* fill.c. Puts the pages of the images into private memory; adds their number to *pages. */
-int space_fill(const struct task *task, uint64_t *pages);
+int space_fill(const struct task *task, uint64_t *pages) must_check;
 /* Takes inherited pages away. */
-int space_drop(const struct vma *vma, uint64_t start, uint64_t end);
+int space_drop(const struct vma *vma, uint64_t start, uint64_t end) must_check;
 
 /* huge.c. Huge pages for private memory that has them, before anything is read into it; what is inherited is right then. */
-int space_fill_huge(const struct page_stack *stack, const struct vma *vma);
+int space_fill_huge(const struct page_stack *stack, const struct vma *vma) must_check;
 
 #endif

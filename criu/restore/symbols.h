@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "compiler.h"
 
 struct symbol {
 	const char *name; /* in the file, NUL-terminated there */
@@ -18,7 +19,7 @@ struct symbols {
 };
 
 /* The file may be anything: what does not fit is -EINVAL, recorded. `items` is to be freed. */
-int symbols_read(const void *elf, size_t size, struct symbols *symbols);
+int symbols_read(const void *elf, size_t size, struct symbols *symbols) must_check;
 /* By name, with or without "__vdso_" in front; NULL. */
 const struct symbol *symbols_find(const struct symbols *symbols, const char *name);
 const char *symbol_base_name(const char *name); /* without "__vdso_" */

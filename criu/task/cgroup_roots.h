@@ -11,9 +11,10 @@
 #define CRIU_TASK_CGROUP_ROOTS_H
 
 #include "cli/options.h"
+#include "compiler.h"
 
 /* Are all of them "/PATH" or "CONTROLLER:/PATH"? */
-int cgroup_roots_check(const struct texts *roots);
+int cgroup_roots_check(const struct texts *roots) must_check;
 /* That of a hierarchy, allocated; NULL: it has none. One with a controller goes before one without, later ones before earlier ones. */
 char *cgroup_given_root(const struct texts *roots, const char *hierarchy);
 

@@ -7,6 +7,7 @@
 #ifndef CRIU_TASK_PART_H
 #define CRIU_TASK_PART_H
 
+#include "compiler.h"
 #include "kernel/calls.h"
 #include "kernel/proc.h"
 #include "model/snapshot.h"
@@ -21,12 +22,12 @@ struct thread_facts {
 struct task_part {
 	const char *name;
 	/* Dump, the task is frozen but untouched: what can be told from outside. Refuses what cannot be saved. */
-	int (*look)(struct task *task, size_t thread, const struct thread_facts *facts);
+	int (*look)(struct task *task, size_t thread, const struct thread_facts *facts) must_check;
 	/* Dump, in two steps: questions that only the thread itself can answer; then the answers go into its core. */
 	void (*ask)(const struct task *task, size_t thread, struct call_list *calls);
-	int (*hear)(struct task *task, size_t thread, const struct call_list *calls);
+	int (*hear)(struct task *task, size_t thread, const struct call_list *calls) must_check;
 	/* Restore, before any task exists: can this be made here? Changes nothing. */
-	int (*check)(const struct task *task, size_t thread);
+	int (*check)(const struct task *task, size_t thread) must_check;
 	/* Restore: the calls with which the thread becomes what it was. They run in its final address space. */
 	void (*make)(const struct task *task, size_t thread, struct call_list *calls);
 	/* Restore, when all threads are what they were: the last calls of a thread, made by ptrace. Few, and a few bytes at most. */
@@ -36,7 +37,7 @@ struct task_part {
 extern const struct task_part *const task_parts[];
 extern const size_t task_part_count;
 /* Can a thread be restored here, as far as the parts know? The failure is recorded. */
-int task_parts_check(const struct task *task, size_t thread);
+int task_parts_check(const struct task *task, size_t thread) must_check;
 
 extern const struct task_part part_memory_layout, part_process, part_identity, part_scheduling, part_signals,
 	part_posix_timers, part_limits, part_credentials, part_pending_signals, part_timers, part_memory_keys,
@@ -50,7 +51,7 @@ void scheduling_drop_full_affinity(ThreadCoreEntry *core, const struct cpus *all
 /* Restore: warns if a thread that is kept to some CPUs cannot have all of them; `here` are those of the cpuset that it will be in. */
 void scheduling_warn_of_cpus(const struct task *task, size_t thread, const struct cpus *here);
 /* Restore: once more, for a thread that has come to another cpuset since it has done so itself. */
-int scheduling_set_affinity(const struct task *task, size_t thread);
+int scheduling_set_affinity(const struct task *task, size_t thread) must_check;
 
 /* identity.c: has it calls to finish with that would be seen outside if the restore failed after them? */
 bool identity_waits(const struct task *task);

@@ -167,7 +167,7 @@ int visit(pid_t pid)
 	if (!result)
 		result = victim_cure(&victim);
 	if (result < 0)
-		victim_thaw(&victim);
+		ignore(victim_thaw(&victim)); /* the first failure is the one to tell */
 	else
 		result = victim_thaw(&victim);
 	victim_free(&victim);

@@ -264,7 +264,7 @@ static void late_stop(void)
 	check(!result && waited > VFORK_MILLISECONDS * 1000 / 2 && switches < 40,
 	      "who waits for a stop sleeps", "%s after %lu us and %ld times", strerror(-result),
 	      (unsigned long)waited, switches);
-	victim_thaw(&victim);
+	ignore(victim_thaw(&victim)); /* it ends here */
 	victim_free(&victim);
 	end(pid);
 }
@@ -293,7 +293,7 @@ static void calls_of_threads(void)
 	result = result ?: victim_infect(&victim);
 	result = result ?: victim_call_thread(&victim, 3, &call, 1);
 	check(!result && call.result == getpid(), "getppid() in the fourth thread", "%ld", call.result);
-	victim_thaw(&victim);
+	ignore(victim_thaw(&victim)); /* it ends here */
 	victim_free(&victim);
 	end(pid);
 }

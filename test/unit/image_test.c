@@ -125,7 +125,7 @@ static void large_records_and_bytes(void **state unused)
 		assert_memory_equal(bytes, again, i == 1 ? 5 : size);
 	}
 	assert_int_equal(image_read(image, &mm_entry__descriptor, &read), 0);
-	image_close(image);
+	image_close_read(image);
 	image_free(mm);
 	image_store_close(store);
 }

@@ -24,7 +24,7 @@ static int count_pipes(struct image_store *store)
 			break;
 		count++;
 	}
-	image_close(image);
+	image_close_read(image);
 	return result < 0 ? result : count;
 }
 
@@ -169,7 +169,7 @@ static void skipping_past_the_end(void **state unused)
 	assert_int_equal(image_skip_bytes(image, UINT64_MAX), -EINVAL);
 	assert_failure_says("pages-1.img: is torn: at offset 8");
 	assert_int_equal(image_read_bytes(image, &byte, 1), -EINVAL);
-	image_close(image);
+	image_close_read(image);
 	failure_clear();
 	image_store_close(store);
 }

@@ -123,7 +123,7 @@ static void assert_pagemap(struct image_store *store, const struct memory *memor
 		index++;
 	}
 	assert_int_equal(index, expected.count);
-	image_close(image);
+	image_close_read(image);
 	page_runs_free(&expected);
 }
 

@@ -1,0 +1,79 @@
+/*
+ * gadgets_test.c - code of a task that is overwritten for the moment: it comes back, and if it cannot, that is told.
+ */
+#include "unit.h"
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "internal.h"
+
+static pid_t start_child(void)
+{
+	pid_t child = fork();
+
+	while (child == 0)
+		pause();
+	return child;
+}
+
+static void end_child(pid_t child)
+{
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
+/* Of a child, which has the code that we have. */
+static void assert_code_is(pid_t child, uint64_t address, bool is_ours)
+{
+	char theirs[8];
+	struct iovec here = { theirs, sizeof(theirs) }, there = { (void *)address, sizeof(theirs) };
+
+	assert_int_equal(process_vm_readv(child, &here, 1, &there, 1, 0), sizeof(theirs));
+	assert_int_equal(!memcmp(theirs, (void *)address, sizeof(theirs)), is_ours);
+}
+
+static void comes_back(void **state unused)
+{
+	struct gadgets gadgets = { .borrowed = (uintptr_t)end_child };
+	pid_t child = start_child();
+
+	assert_int_equal(gadgets_lend(&gadgets, child), 0);
+	assert_code_is(child, gadgets.borrowed, false);
+	/* What it saved is not replaced by what it wrote. */
+	assert_int_equal(gadgets_lend(&gadgets, child), 0);
+	assert_int_equal(gadgets_give_back(&gadgets, child), 0);
+	assert_code_is(child, gadgets.borrowed, true);
+	assert_int_equal(gadgets_give_back(&gadgets, child), 0);
+	assert_false(has_failed());
+	end_child(child);
+}
+
+static void cannot_come_back(void **state unused)
+{
+	struct gadgets gadgets = { .borrowed = (uintptr_t)end_child };
+	pid_t child = start_child();
+
+	assert_int_equal(gadgets_lend(&gadgets, child), 0);
+	end_child(child);
+	assert_true(gadgets_give_back(&gadgets, child) < 0);
+	assert_non_null(strstr(failure_text(), "the code that was overwritten"));
+	assert_true(gadgets.syscall_return != 0); /* it is still to be given back */
+	failure_clear();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(comes_back),
+		cmocka_unit_test(cannot_come_back),
+	};
+
+	error_init();
+	log_level = 0;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
