@@ -1,5 +1,6 @@
 /*
- * areas.c - what each mapping of a task is: memory of its own, a file, shared memory, something of the kernel's.
+ * areas.c - describes each mapping of a task: which file it maps, which shared memory, or what refuses to be saved. What kind of mapping
+ * it is, is told by memory/saving.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,30 +14,11 @@
 #include "files/kind.h"
 #include "image/message.h"
 #include "kernel/proc.h"
+#include "memory/saving.h"
 #include "memory/scan.h"
 #include "memory/shared.h"
 
 #define KERNEL_HALF (1ULL << 63) /* of the address space */
-
-/* How the kernel names what is not a file, and what that is to us; `refusal` NULL: saved. First match wins. */
-static const struct {
-	const char *prefix;
-	uint32_t status;
-	const char *refusal;
-} special[] = {
-	{ "[vsyscall]", VMA_VSYSCALL | VMA_ANON_PRIVATE, NULL },
-	{ "[vdso]", VMA_REGULAR | VMA_VDSO | VMA_ANON_PRIVATE, NULL },
-	{ "[vvar", VMA_REGULAR | VMA_VVAR | VMA_ANON_PRIVATE, NULL }, /* [vvar_vclock], too: Linux 6.13 */
-	{ "[heap]", VMA_REGULAR | VMA_HEAP | VMA_ANON_PRIVATE, NULL },
-	{ "[stack]", VMA_REGULAR | VMA_ANON_PRIVATE, NULL },
-	{ "[anon:", VMA_REGULAR | VMA_ANON_PRIVATE, NULL },
-	{ "[uprobes]", 0, "uprobes" },
-	{ "/dev/zero (deleted)", VMA_REGULAR | VMA_ANON_SHARED, NULL },
-	{ "[anon_shmem:", VMA_REGULAR | VMA_ANON_SHARED, NULL },
-	{ "/SYSV", 0, "System V shared memory" },
-	{ "anon_inode:", 0, "mappings of kernel objects (io_uring, perf, …)" },
-	{ "socket:", 0, "mappings of sockets" },
-};
 
 /* A pre-dump takes what it can: the dump that follows will tell. */
 static int refuse_area(const struct dump *dump, const struct task *task, const struct vma *vma,
@@ -72,7 +54,6 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 	int result;
 
 	/* A shared mapping that could be made writable needs its file open for writing. */
-	vma->status |= VMA_REGULAR | (is_shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE);
 	vma->file_flags = is_shared && vma->may_write ? O_RDWR : O_RDONLY;
 	if (dump->is_pre_dump)
 		return 0;
@@ -118,45 +99,20 @@ static void guess_on_fault(struct vmas *vmas)
 	}
 }
 
-/* hugetlbfs lends a file to what has none: of the task's own, or shared as that of /dev/zero is. */
-static bool is_anonymous_huge(const struct vma *vma)
-{
-	return vma->flags & MAP_HUGETLB && !strcmp(vma->path, "/anon_hugepage (deleted)");
-}
-
-static int describe_anonymous(struct dump *dump, struct task *task, struct vma *vma, uint32_t status)
-{
-	vma->status |= status;
-	vma->flags |= MAP_ANONYMOUS;
-	return vma->status & VMA_ANON_SHARED ? shared_memory_add(&dump->snapshot, task, vma) : 0;
-}
-
 static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 {
-	if (vma->status & VMA_SHADOW_STACK)
-		return refuse_area(dump, task, vma, "shadow stacks");
-	if (vma->unknown)
-		return refuse_area(dump, task, vma, vma->unknown);
-	if (!strncmp(vma->path, "/[aio]", 6))
+	const char *refusal;
+	uint32_t status = vma_recognize(vma, &refusal);
+
+	if (refusal)
+		return refuse_area(dump, task, vma, refusal);
+	if (status & VMA_AIO_RING)
 		return dump_describe_ring(dump, task, vma);
-	if (is_anonymous_huge(vma))
-		return describe_anonymous(
-			dump, task, vma,
-			VMA_REGULAR | (vma->flags & MAP_SHARED ? VMA_ANON_SHARED : VMA_ANON_PRIVATE));
-	for (size_t i = 0; i < array_size(special); i++) {
-		if (special[i].status & VMA_ANON_SHARED && !(vma->flags & MAP_SHARED))
-			continue; /* somebody's copy of it, as of a file */
-		if (strncmp(vma->path, special[i].prefix, strlen(special[i].prefix)))
-			continue;
-		if (special[i].refusal)
-			return refuse_area(dump, task, vma, special[i].refusal);
-		return describe_anonymous(dump, task, vma, special[i].status);
-	}
-	if (vma->path[0])
+	vma->status |= status;
+	if (status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return describe_file(dump, task, vma);
-	if (vma->flags & MAP_SHARED)
-		return refuse_area(dump, task, vma, "shared memory without a name");
-	return describe_anonymous(dump, task, vma, VMA_REGULAR | VMA_ANON_PRIVATE);
+	vma->flags |= MAP_ANONYMOUS;
+	return status & VMA_ANON_SHARED ? shared_memory_add(&dump->snapshot, task, vma) : 0;
 }
 
 /*

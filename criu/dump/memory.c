@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "dump/dump.h"
 #include "memory/huge.h"
+#include "memory/saving.h"
 #include "memory/shared.h"
 
 #define WINDOW \
@@ -18,14 +19,13 @@
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from)
 {
-	bool is_anonymous = vma->status & VMA_ANON_PRIVATE && !(vma->status & VMA_VDSO);
-	bool skips_zeros = is_anonymous && tracking_skips_zeros(&dump->tracking);
-	bool is_huge = vma->flags & MAP_HUGETLB;
+	const struct vma_saving *saving = vma_how_saved(vma);
+	bool skips_zeros = saving->zeros != ZEROS_ARE_SAVED && tracking_skips_zeros(&dump->tracking);
 
-	if (is_huge && skips_zeros)
+	if (skips_zeros && saving->zeros == ZEROS_ARE_LEFT_OUT_OF_HUGE_PAGES)
 		return huge_write_pages(writer, plan, vma_page_size(vma), source, from);
-	return page_writer_add(writer, plan, PAGES_PRESENT | (is_anonymous && !is_huge ? PAGES_LAZY : 0),
-			       skips_zeros, source, from);
+	return page_writer_add(writer, plan, PAGES_PRESENT | (saving->is_lazy ? PAGES_LAZY : 0), skips_zeros,
+			       source, from);
 }
 
 static int save_whole(const struct dump *dump, struct page_writer *writer, const struct vma *vma,
@@ -56,13 +56,13 @@ int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct 
 static int save_area(struct dump *dump, struct page_writer *writer, struct tracked *tracked,
 		     const struct vma *vma)
 {
+	enum vma_pages pages = vma_how_saved(vma)->pages;
 	int result = 0;
 
-	if (vma_is_saved_whole(vma))
-		return save_whole(dump, writer, vma, &tracked->memory);
-	/* States of getrandom(): restored twice, they would give the same numbers twice. The task expects to find zeros. */
-	if (vma->flags & MAP_DROPPABLE)
+	if (pages == SAVE_NOTHING)
 		return 0;
+	if (pages == SAVE_ALL)
+		return save_whole(dump, writer, vma, &tracked->memory);
 	for (uint64_t start = vma->start, end; !result && start < vma->end; start = end) {
 		struct page_runs changed = { 0 }, unchanged = { 0 };
 
@@ -96,12 +96,8 @@ static int save_task(struct dump *dump, struct task *task)
 	/* To compare, there are threads already. */
 	if (task->pid == dump->room_for && !content_is_open(&tracked.content))
 		tracked.memory.aside = dump->reads_aside;
-	for (size_t i = 0; !result && i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
-
-		if (vma_is_private(vma))
-			result = save_area(dump, writer, &tracked, vma);
-	}
+	for (size_t i = 0; !result && i < task->vmas.count; i++)
+		result = save_area(dump, writer, &tracked, &task->vmas.items[i]);
 	/* All of its pages have been read: what is written from here on is for the next snapshot. */
 	if (!result)
 		result = tracked_begin(&dump->tracking, &tracked);
@@ -113,7 +109,7 @@ static int save_task(struct dump *dump, struct task *task)
 	return page_writer_close(writer, result);
 }
 
-/* What smaps counts: also pages of files, which are not saved. */
+/* Anonymous memory, which is nearly all that is saved, as smaps counts it. */
 static uint64_t count_resident(const struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -121,7 +117,7 @@ static uint64_t count_resident(const struct snapshot *snapshot)
 
 	for_each_task (task, snapshot)
 		for (size_t i = 0; i < task->vmas.count; i++)
-			if (task->vmas.items[i].status & VMA_ANON_PRIVATE)
+			if (vma_how_saved(&task->vmas.items[i])->zeros != ZEROS_ARE_SAVED)
 				bytes += task->vmas.items[i].resident;
 	return bytes >> PAGE_SHIFT;
 }

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "dump/dump.h"
+#include "memory/saving.h"
 #include "memory/spliced.h"
 
 struct area_pages {
@@ -52,15 +53,16 @@ int pre_dump_look(void *context)
  */
 static bool is_wanted(const struct dump *dump, const struct vma *vma)
 {
-	return vma_is_private(vma) && !(vma->flags & MAP_DROPPABLE) &&
-	       (!vma_is_saved_whole(vma) || dump->tracking.begins == &tracker_soft_dirty);
+	enum vma_pages pages = vma_how_saved(vma)->pages;
+
+	return pages == SAVE_OWN || (pages == SAVE_ALL && dump->tracking.begins == &tracker_soft_dirty);
 }
 
 static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct area_pages *area)
 {
 	const struct vma *vma = area->vma;
 
-	if (!vma_is_saved_whole(vma))
+	if (vma_how_saved(vma)->pages == SAVE_OWN)
 		return tracked_scan(&dump->tracking, &pre_dumped->tracked, vma, vma->start, vma->end,
 				    &area->changed, &area->unchanged);
 	page_runs_add_range(&area->changed, vma->start, vma->end);
@@ -72,10 +74,10 @@ bool dump_splices(const struct dump *dump)
 	return dump->options->pre_dump_mode && !strcmp(dump->options->pre_dump_mode, "splice");
 }
 
-/* What is swapped would be swapped in, and could not be swapped out as long as it is in a pipe. */
+/* Ordinary pages that are there. What is swapped would be swapped in, and could not be swapped out as long as it is in a pipe. */
 static bool can_be_spliced(const struct vma *vma)
 {
-	return !vma_is_saved_whole(vma) && !(vma->flags & MAP_HUGETLB) && !vma->has_swapped;
+	return vma_how_saved(vma)->is_noted && !vma->has_swapped;
 }
 
 /* Where pages have to be compared, nobody knows yet which ones are wanted. */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include "base/io.h"
 #include "base/memory.h"
+#include "memory/saving.h"
 
 /* The restorer's three, threads that read pages, the parked vdso, and parts of mappings that were inherited and are not merged again. */
 #define PASSING 24
@@ -29,8 +30,11 @@ static size_t count_theirs(const struct task *task)
 {
 	size_t count = 0;
 
-	for (size_t i = 0; i < task->vmas.count; i++)
-		count += !(task->vmas.items[i].status & (VMA_GUARD_RANGE | VMA_VSYSCALL));
+	for (size_t i = 0; i < task->vmas.count; i++) {
+		enum vma_maker maker = vma_how_saved(&task->vmas.items[i])->maker;
+
+		count += maker == MADE_BY_RESTORE || maker == MADE_BY_KERNEL;
+	}
 	return count;
 }
 

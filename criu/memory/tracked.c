@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "memory/pagemap.h"
+#include "memory/saving.h"
 #include "memory/tracker.h"
 
 /* All that a pagemap names can be had from that snapshot, here or in its parents: it was checked when it was made. */
@@ -67,15 +68,16 @@ void tracked_close(struct tracked *tracked)
 int tracked_scan(const struct tracking *tracking, struct tracked *tracked, const struct vma *vma,
 		 uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged)
 {
+	const struct vma_saving *saving = vma_how_saved(vma);
 	struct scan scan = {
 		.start = start,
 		.end = end,
-		.is_file = vma->status & VMA_FILE_PRIVATE,
+		.is_file = saving->is_over_file,
 		.known = &tracked->known,
 	};
 	int result;
 
-	if (tracked->is_trusted && tracker_can_note(vma))
+	if (tracked->is_trusted && saving->is_noted)
 		scan.note = tracking->looks->note;
 	if (tracking->begins == &tracker_soft_dirty && tracker_soft_dirty.vouches(tracked, vma))
 		scan.noted = &tracked->noted;
@@ -109,7 +111,7 @@ static const struct content *content_of(const struct tracked *tracked, const str
 {
 	if (content_is_open(&tracked->content))
 		return &tracked->content;
-	if (vma->status & VMA_FILE_PRIVATE && page_runs_total(changed) <= FILE_PAGES_MOST)
+	if (vma_how_saved(vma)->is_over_file && page_runs_total(changed) <= FILE_PAGES_MOST)
 		return &tracked->file_pages;
 	return NULL;
 }

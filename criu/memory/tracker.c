@@ -46,12 +46,6 @@ static bool works(const struct tracker *tracker)
 	return !tracker->probe || probe_run(probe_find(tracker->probe));
 }
 
-bool tracker_can_note(const struct vma *vma)
-{
-	return vma_is_private(vma) && !vma_is_saved_whole(vma) &&
-	       !(vma->flags & (MAP_HUGETLB | MAP_DROPPABLE));
-}
-
 /* ---- the parent ---- */
 
 /*

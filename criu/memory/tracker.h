@@ -98,8 +98,7 @@ bool tracking_skips_zeros(const struct tracking *tracking);
 const struct page_hashing *tracking_hashing(const struct tracking *tracking, bool is_shared,
 					    struct page_hashing *hashing);
 
-/* For trackers: is it memory whose pages are the task's own? And a userfaultfd of the task's, to be kept for the next snapshot. */
-bool tracker_can_note(const struct vma *vma);
+/* For trackers: a userfaultfd of the task's, to be kept for the next snapshot. */
 void tracking_keep(struct tracking *tracking, struct tracked *tracked);
 /* What the parent has, as content_open(); what was prepared is given away once. */
 int tracking_open_content(struct tracking *tracking, struct content *content, enum image_kind kind,

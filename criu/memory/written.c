@@ -13,6 +13,10 @@
  *	a huge page is written                                      it is split; what was not written stays protected
  *	the last descriptor of the userfaultfd is closed            no mapping is registered any more
  *
+ * Where pages of a file are protected, MADV_GUARD_INSTALL (Linux 6.15) never returns: it clears the page table, which keeps the
+ * protection, finds it not clear, and tries again (6.18). A task must not hang because we watch it, so private mappings of files are
+ * not protected (saving.c).
+ *
  * A mapping has one userfaultfd at a time. To register it again with the same one changes nothing, with another one it fails: so
  * we know whose protection it is that we see.
  */
@@ -26,6 +30,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "compel.h"
+#include "memory/saving.h"
 #include "memory/tracker.h"
 
 /* Newer than the headers of Debian 12 */
@@ -99,15 +104,6 @@ static int make_userfaultfd(struct tracked *tracked)
 	return result ?: fd;
 }
 
-/*
- * Where pages of a file are protected, MADV_GUARD_INSTALL (Linux 6.15) never returns: it clears the page table, which keeps the
- * protection, finds it not clear, and tries again (6.18). A task must not hang because we watch it.
- */
-static bool can_protect(const struct vma *vma)
-{
-	return tracker_can_note(vma) && !(vma->status & VMA_FILE_PRIVATE);
-}
-
 /* *registered: so many mappings. */
 static int protect(const struct tracked *tracked, size_t *registered)
 {
@@ -118,7 +114,7 @@ static int protect(const struct tracked *tracked, size_t *registered)
 	for (size_t i = 0; result >= 0 && i < vmas->count; i++) {
 		const struct vma *vma = &vmas->items[i];
 
-		if (!can_protect(vma))
+		if (!vma_how_saved(vma)->is_protected)
 			continue;
 		result = scan_is_protectable(tracked->scanner, vma->start, vma->end);
 		/* Where it cannot be registered (somebody else's userfaultfd is there), all will count as changed. */

@@ -86,18 +86,19 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 
 	for (size_t i = 0; i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
+		const struct vma_saving *saving = vma_how_saved(vma);
 
-		if (vma->status & VMA_VSYSCALL)
+		if (saving->maker == ALWAYS_THERE)
 			continue;
 		if (vma->end > arch_task_size())
 			return fail(EINVAL, "mm-%d.img holds a mapping outside of user space: %#" PRIx64,
 				    task->pid, vma->start);
-		if (vma->status & VMA_GUARD_RANGE)
+		if (saving->maker == IS_PART)
 			continue;
 		if (last && vma->start < last->end)
 			return fail(EINVAL, "mm-%d.img holds mappings that overlap at %#" PRIx64, task->pid,
 				    vma->start);
-		if (vma->status & (VMA_SYSV_IPC | VMA_SOCKET | VMA_SHADOW_STACK | VMA_UPROBES))
+		if (saving->content == CONTENT_NOT_SUPPORTED)
 			return fail(EINVAL,
 				    "the mapping at %#" PRIx64
 				    " is of a kind that is not supported yet (status %#x)",
@@ -125,7 +126,7 @@ static int check_pages(const struct task *task)
 			while (area < task->vmas.count && task->vmas.items[area].end <= at)
 				area++;
 			vma = area < task->vmas.count ? &task->vmas.items[area] : NULL;
-			if (!vma || vma->start > at || !vma_is_private(vma))
+			if (!vma || vma->start > at || !vma_has_own_pages(vma))
 				return fail(EINVAL,
 					    "pagemap-%d.img holds a page at %#" PRIx64
 					    ", where no memory of the process is",

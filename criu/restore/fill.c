@@ -278,7 +278,7 @@ static bool is_mine(struct worker *worker, uint64_t address)
 
 static bool is_new(const struct vma *vma)
 {
-	return is_mapped_by_us(vma) && vma_is_private(vma) && !vma->is_inherited;
+	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && !vma->is_inherited;
 }
 
 static int fill_area(struct worker *worker, const struct vma *vma)
@@ -311,15 +311,10 @@ static void *fill_all(void *argument)
 	return NULL;
 }
 
-/*
- * Transparent ones have private memory that is new, and shared memory that no file system holds. In private mappings of files they
- * are the file's.
- */
+/* What is inherited has those of the parent. */
 static bool may_have_huge_pages(const struct vma *vma)
 {
-	return vma->has_huge_pages && !(vma->flags & MAP_HUGETLB) && is_mapped_by_us(vma) &&
-	       (vma_is_private(vma) ? is_new(vma) && vma->status & VMA_ANON_PRIVATE :
-				      vma->status & (VMA_ANON_SHARED | VMA_MEMFD));
+	return vma->has_huge_pages && vma_how_saved(vma)->regains_huge_pages && !vma->is_inherited;
 }
 
 static void make_block_huge(const struct worker *worker, const struct vma *vma, uint64_t start)
@@ -329,7 +324,7 @@ static void make_block_huge(const struct worker *worker, const struct vma *vma, 
 
 	if ((uintptr_t)place % HUGE_BLOCK)
 		return;
-	if (!vma_is_private(vma)) {
+	if (!vma_has_own_pages(vma)) {
 		huge_collapse_shared((void *)place);
 	} else if (page_runs_within(runs, start, start + HUGE_BLOCK) >= HUGE_BLOCK / PAGE_SIZE / 2) {
 		*place = 0;
@@ -421,7 +416,7 @@ static bool has_pages(const struct page_stack *stack, const struct vma *vma)
 /* Pages are put into it, or taken out of it. */
 static bool is_touched(const struct page_stack *stack, const struct vma *vma)
 {
-	return is_mapped_by_us(vma) && vma_is_private(vma) && (vma->is_inherited || has_pages(stack, vma));
+	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && (vma->is_inherited || has_pages(stack, vma));
 }
 
 static int protect(const struct vma *vma, int protection)
@@ -470,7 +465,7 @@ int space_fill(const struct task *task, uint64_t *pages)
 		const struct vma *vma = &task->vmas.items[i];
 
 		has_huge_pages |= vma->has_huge_pages;
-		if (vma->flags & MAP_HUGETLB && is_mapped_by_us(vma) && vma_is_private(vma))
+		if (vma->flags & MAP_HUGETLB && is_mapped_by_us(vma) && vma_has_own_pages(vma))
 			result = space_fill_huge(stack, vma);
 		else if (vma->is_inherited)
 			result = fill_inherited(stack, vma, buffer);

@@ -98,7 +98,7 @@ static void count_private(struct needs *needs, const struct task *task)
 		uint64_t page_size = vma_page_size(vma), inherited;
 		struct spans present = { 0 };
 
-		if (!(vma->flags & MAP_HUGETLB) || !vma_is_private(vma))
+		if (!(vma->flags & MAP_HUGETLB) || !vma_has_own_pages(vma))
 			continue;
 		inherited = count_inherited(task, vma);
 		if (!(vma->flags & MAP_NORESERVE)) {

@@ -99,7 +99,7 @@ static uint64_t place_in_refuge(const struct restore *restore, struct task *task
 
 static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 {
-	bool is_shared = vma->status & (VMA_ANON_SHARED | VMA_FILE_SHARED);
+	bool is_shared = !vma_has_own_pages(vma);
 	int fd = descriptor_of(restore, task->newborn, vma), protection = protection_while_made(vma);
 	int flags = (is_shared			? MAP_SHARED :
 		     vma->flags & MAP_DROPPABLE ? MAP_DROPPABLE :

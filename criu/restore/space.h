@@ -5,6 +5,7 @@
 #define CRIU_RESTORE_SPACE_H
 
 #include "compiler.h"
+#include "memory/saving.h"
 #include "restore/restore.h"
 
 static inline void *at(uint64_t address)
@@ -14,12 +15,14 @@ static inline void *at(uint64_t address)
 
 static inline bool is_kernels(const struct vma *vma)
 {
-	return vma->status & (VMA_VSYSCALL | VMA_VVAR | VMA_VDSO);
+	enum vma_maker maker = vma_how_saved(vma)->maker;
+
+	return maker == MADE_BY_KERNEL || maker == ALWAYS_THERE;
 }
 
 static inline bool is_mapped_by_us(const struct vma *vma)
 {
-	return !is_kernels(vma) && !(vma->status & VMA_GUARD_RANGE);
+	return vma_how_saved(vma)->maker == MADE_BY_RESTORE;
 }
 
 /*
