@@ -10,6 +10,7 @@
 #include "cli/options.h"
 #include "compiler.h"
 #include "memory/aio.h"
+#include "memory/stream.h"
 #include "memory/tracker.h"
 #include "model/snapshot.h"
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "dump/dump.h"
 #include "memory/huge.h"
+#include "memory/page_files.h"
 #include "memory/saving.h"
 #include "memory/shared.h"
 
@@ -79,10 +80,16 @@ static int save_area(struct dump *dump, struct page_writer *writer, struct track
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer)
 {
 	struct page_hashing hashing;
+	const struct page_files files = {
+		.store = dump->snapshot.images,
+		.kind = IMAGE_PAGEMAP,
+		.id = task->pid,
+		.pages_id = dump->next_pages_id++,
+		.hashing = tracking_hashing(&dump->tracking, false, &hashing),
+		.reserve = task->pid == dump->room_for ? &dump->room : NULL,
+	};
 
-	return page_writer_open(writer, dump->snapshot.images, IMAGE_PAGEMAP, task->pid,
-				dump->next_pages_id++, tracking_hashing(&dump->tracking, false, &hashing),
-				task->pid == dump->room_for ? &dump->room : NULL, &dump->pages);
+	return page_files_write(writer, &files, &dump->pages);
 }
 
 static int save_task(struct dump *dump, struct task *task)

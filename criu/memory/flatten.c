@@ -105,13 +105,9 @@ static int write_pages(struct flatten *flatten, const struct page_stack *stack, 
 
 static int write_entries(struct image *pagemap, const struct page_runs *runs, uint32_t pages_id)
 {
-	PagemapHead head = PAGEMAP_HEAD__INIT;
-	int result;
+	int result = pagemap_write_head(pagemap, pages_id);
 
-	head.pages_id = pages_id;
-	result = image_write(pagemap, &head.base);
 	for (size_t i = 0, next; !result && i < runs->count; i = next) {
-		PagemapEntry entry = PAGEMAP_ENTRY__INIT;
 		uint64_t count = runs->items[i].count;
 
 		/* Neighbours are one entry now, wherever they came from. */
@@ -119,11 +115,8 @@ static int write_entries(struct image *pagemap, const struct page_runs *runs, ui
 				   page_run_end(&runs->items[next - 1]) == runs->items[next].start;
 		     next++)
 			count += runs->items[next].count;
-		entry.vaddr = runs->items[i].start;
-		entry.compat_nr_pages = min(count, (uint64_t)UINT32_MAX);
-		message_set(&entry, nr_pages, count);
-		message_set(&entry, flags, PAGES_PRESENT | runs->items[i].flags);
-		result = image_write(pagemap, &entry.base);
+		result = pagemap_write_entry(pagemap, runs->items[i].start, count,
+					     PAGES_PRESENT | runs->items[i].flags);
 	}
 	return result;
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "image/message.h"
 #include "memory/pagemap.h"
 #include "pagemap.pb-c.h"
 
@@ -105,4 +106,25 @@ void pagemap_free(struct pagemap *pagemap)
 {
 	free(pagemap->entries);
 	*pagemap = (struct pagemap){ 0 };
+}
+
+int pagemap_write_head(struct image *image, uint32_t pages_id)
+{
+	PagemapHead head = PAGEMAP_HEAD__INIT;
+
+	head.pages_id = pages_id;
+	return image_write(image, &head.base);
+}
+
+int pagemap_write_entry(struct image *image, uint64_t start, uint64_t count, unsigned flags)
+{
+	PagemapEntry entry = PAGEMAP_ENTRY__INIT;
+
+	entry.vaddr = start;
+	entry.compat_nr_pages = min(count, (uint64_t)UINT32_MAX);
+	message_set(&entry, flags, flags);
+	if (flags & PAGES_IN_PARENT)
+		message_set(&entry, in_parent, true);
+	message_set(&entry, nr_pages, count);
+	return image_write(image, &entry.base);
 }

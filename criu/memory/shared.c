@@ -24,6 +24,7 @@
 #include "image/message.h"
 #include "memory/huge.h"
 #include "memory/memfd.h"
+#include "memory/page_files.h"
 #include "memory/shared.h"
 
 #define BUFFER_PAGES 256
@@ -190,9 +191,14 @@ static int save_one(struct snapshot *snapshot, struct tracking *tracking, struct
 			     find_data(object->fd, object->size, &runs);
 
 	if (!result)
-		result = page_writer_open(&writer, snapshot->images, IMAGE_SHMEM_PAGEMAP, object->id,
-					  pages_id, tracking_hashing(tracking, true, &hashing), NULL,
-					  statistics);
+		result = page_files_write(
+			&writer,
+			&(struct page_files){ .store = snapshot->images,
+					      .kind = IMAGE_SHMEM_PAGEMAP,
+					      .id = object->id,
+					      .pages_id = pages_id,
+					      .hashing = tracking_hashing(tracking, true, &hashing) },
+			statistics);
 	if (!result)
 		result = tracking_plan_shared(tracking, object->id, pages_of_object, object, &runs, &plan);
 	if (!result)

@@ -1,5 +1,5 @@
 /*
- * sources.c - where pages come from when they are saved: a task, stopped or running, or a file. See pages.h.
+ * sources.c - reads pages that are to be saved out of a task, stopped or running. See pages.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,20 +13,6 @@
 #include "memory/pages.h"
 
 #define WORTH_HALVING 128 /* pages; to wake a thread takes as long as to read some 30 */
-
-int pages_of_file(void *from, struct page_run *runs, size_t count, char *buffer)
-{
-	for (size_t i = 0; i < count; i++) {
-		size_t size = runs[i].count * PAGE_SIZE;
-		int result = read_all_at(*(int *)from, buffer, size, runs[i].start);
-
-		if (result)
-			return fail(-result, "cannot read shared memory at %#llx",
-				    (unsigned long long)runs[i].start);
-		buffer += size;
-	}
-	return 0;
-}
 
 int task_memory_open(struct task_memory *memory, pid_t pid, int pidfd, int proc)
 {
