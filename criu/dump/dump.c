@@ -26,7 +26,7 @@ static int open_previous(void *context)
 {
 	struct dump *dump = context;
 	const struct options *options = dump->options;
-	const struct tracking_request request = {
+	const struct increment_request request = {
 		.previous = options->prev_images_dir,
 		.tracker = options->track_mem	     ?:
 				   dump->is_pre_dump ? "" :
@@ -34,7 +34,7 @@ static int open_previous(void *context)
 		.runs_on = dump->is_pre_dump || options->leave_running || options->leave_stopped,
 	};
 
-	return tracking_open(&dump->tracking, dump->snapshot.images, &request);
+	return increment_open(&dump->increment, dump->snapshot.images, &request);
 }
 
 static int begin_images(void *context)
@@ -55,14 +55,14 @@ static int save_tracking(void *context)
 {
 	struct dump *dump = context;
 
-	return tracking_save(&dump->tracking);
+	return increment_save(&dump->increment);
 }
 
 static void withdraw_tracking(void *context)
 {
 	struct dump *dump = context;
 
-	tracking_withdraw(&dump->tracking);
+	increment_withdraw(&dump->increment);
 }
 
 static int run_first_scripts(void *context)
@@ -159,7 +159,7 @@ static void free_files(struct snapshot *snapshot)
 /* The snapshot stands: from here on its keeper is not to end with us. If somebody has killed it, nothing but what it noted is lost. */
 static void confirm_tracking(struct dump *dump)
 {
-	if (attempted(tracking_confirm(&dump->tracking)))
+	if (attempted(increment_confirm(&dump->increment)))
 		log_warning(
 			"the keeper of what is tracked has ended: the next snapshot will have to compare all pages");
 }
@@ -226,7 +226,7 @@ static int run(const struct options *options, bool is_pre_dump)
 	dump_give_room_up(&dump);
 	pre_dump_forget(&dump);
 	dump_close_cgroups(&dump);
-	tracking_close(&dump.tracking);
+	increment_close(&dump.increment);
 	if (!result)
 		tidy_chain(options, dump.snapshot.images);
 	shared_memory_close(&dump.snapshot);

@@ -11,7 +11,7 @@
 #include "compiler.h"
 #include "memory/aio.h"
 #include "memory/stream.h"
-#include "memory/tracker.h"
+#include "memory/delta.h"
 #include "model/snapshot.h"
 
 /* The set of cgroups that criu itself is in (inventory.img: root_cg_set), see cgroups.c. */
@@ -25,7 +25,7 @@ struct dump {
 	struct snapshot snapshot;
 	int work_directory;
 	struct scripts scripts;
-	struct tracking tracking;
+	struct increment increment;
 	struct stream_reserve room;	 /* room.c: for the pages … */
 	struct aside *reads_aside;	 /* … read by two, … */
 	pid_t room_for;			 /* … of this process, … */
@@ -105,7 +105,7 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from) must_check;
 /* … and what a scan has found of it; both lists are used up. */
-int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked,
+int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct task_delta *delta,
 		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged) must_check;
 /* pre_dump.c: in two parts, while the tasks are frozen and after */
 bool dump_splices(const struct dump *dump); /* --pre-dump-mode */

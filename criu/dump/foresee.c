@@ -33,7 +33,7 @@ static void tell(const struct dump *dump, const char *sentence)
 /* The directories that a restore keeps open, and their locks. */
 static size_t count_directories(const struct dump *dump)
 {
-	return dump->tracking.chain ? 2 * page_chain_length(dump->tracking.chain) : 0;
+	return dump->increment.chain ? 2 * page_chain_length(dump->increment.chain) : 0;
 }
 
 void dump_foresee_room(struct dump *dump)

@@ -21,7 +21,7 @@ int dump_save_plan(const struct dump *dump, struct page_writer *writer, const st
 		   const struct vma *vma, page_source *source, void *from)
 {
 	const struct vma_saving *saving = vma_how_saved(vma);
-	bool skips_zeros = saving->zeros != ZEROS_ARE_SAVED && tracking_skips_zeros(&dump->tracking);
+	bool skips_zeros = saving->zeros != ZEROS_ARE_SAVED && increment_skips_zeros(&dump->increment);
 
 	if (skips_zeros && saving->zeros == ZEROS_ARE_LEFT_OUT_OF_HUGE_PAGES)
 		return huge_write_pages(writer, plan, vma_page_size(vma), source, from);
@@ -42,19 +42,19 @@ static int save_whole(const struct dump *dump, struct page_writer *writer, const
 	return result;
 }
 
-int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked,
+int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct task_delta *delta,
 		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged)
 {
 	struct page_runs plan = { 0 };
-	int result = tracked_plan(tracked, vma, changed, unchanged, &plan);
+	int result = task_delta_plan(delta, vma, changed, unchanged, &plan);
 
 	if (!result)
-		result = dump_save_plan(dump, writer, &plan, vma, pages_of_task, &tracked->memory);
+		result = dump_save_plan(dump, writer, &plan, vma, pages_of_task, &delta->memory);
 	page_runs_free(&plan);
 	return result;
 }
 
-static int save_area(struct dump *dump, struct page_writer *writer, struct tracked *tracked,
+static int save_area(struct dump *dump, struct page_writer *writer, struct task_delta *delta,
 		     const struct vma *vma)
 {
 	enum vma_pages pages = vma_how_saved(vma)->pages;
@@ -63,14 +63,14 @@ static int save_area(struct dump *dump, struct page_writer *writer, struct track
 	if (pages == SAVE_NOTHING)
 		return 0;
 	if (pages == SAVE_ALL)
-		return save_whole(dump, writer, vma, &tracked->memory);
+		return save_whole(dump, writer, vma, &delta->memory);
 	for (uint64_t start = vma->start, end; !result && start < vma->end; start = end) {
 		struct page_runs changed = { 0 }, unchanged = { 0 };
 
 		end = vma->end - start > WINDOW ? start + WINDOW : vma->end;
-		result = tracked_scan(&dump->tracking, tracked, vma, start, end, &changed, &unchanged);
+		result = task_delta_scan(&dump->increment, delta, vma, start, end, &changed, &unchanged);
 		if (!result)
-			result = dump_area_pages(dump, writer, tracked, vma, &changed, &unchanged);
+			result = dump_area_pages(dump, writer, delta, vma, &changed, &unchanged);
 		page_runs_free(&changed);
 		page_runs_free(&unchanged);
 	}
@@ -85,7 +85,7 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 		.kind = IMAGE_PAGEMAP,
 		.id = task->pid,
 		.pages_id = dump->next_pages_id++,
-		.hashing = tracking_hashing(&dump->tracking, false, &hashing),
+		.hashing = increment_hashing(&dump->increment, false, &hashing),
 		.reserve = task->pid == dump->room_for ? &dump->room : NULL,
 	};
 
@@ -95,20 +95,20 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 static int save_task(struct dump *dump, struct task *task)
 {
 	struct page_writer *writer = NULL;
-	struct tracked tracked;
-	int result = tracked_open(&tracked, &dump->tracking, task);
+	struct task_delta delta;
+	int result = task_delta_open(&delta, &dump->increment, task);
 
 	if (!result)
 		result = dump_open_writer(dump, task, &writer);
 	/* To compare, there are threads already. */
-	if (task->pid == dump->room_for && !content_is_open(&tracked.content))
-		tracked.memory.aside = dump->reads_aside;
+	if (task->pid == dump->room_for && !content_is_open(&delta.content))
+		delta.memory.aside = dump->reads_aside;
 	for (size_t i = 0; !result && i < task->vmas.count; i++)
-		result = save_area(dump, writer, &tracked, &task->vmas.items[i]);
+		result = save_area(dump, writer, &delta, &task->vmas.items[i]);
 	/* All of its pages have been read: what is written from here on is for the next snapshot. */
 	if (!result)
-		result = tracked_begin(&dump->tracking, &tracked);
-	tracked_close(&tracked);
+		result = increment_begin_notes(&dump->increment, &delta);
+	task_delta_close(&delta);
 	if (task->pid == dump->room_for && dump->room.memory) {
 		dump->late_writer = writer;
 		return result;
@@ -131,7 +131,7 @@ static uint64_t count_resident(const struct snapshot *snapshot)
 
 int dump_shared_memory(struct dump *dump)
 {
-	return shared_memory_save(&dump->snapshot, &dump->tracking, &dump->next_pages_id,
+	return shared_memory_save(&dump->snapshot, &dump->increment, &dump->next_pages_id,
 				  &dump->shared_pages);
 }
 
@@ -142,7 +142,7 @@ int dump_memory(void *context)
 	int result = 0;
 
 	dump->memory_began = monotonic_time();
-	tracking_look_again(&dump->tracking);
+	increment_look_again(&dump->increment);
 	dump->next_pages_id = 1;
 	dump->pages.expected = count_resident(&dump->snapshot);
 	for_each_task (task, &dump->snapshot) {

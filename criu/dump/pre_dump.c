@@ -25,7 +25,7 @@ struct area_pages {
 };
 
 struct pre_dumped {
-	struct tracked tracked;
+	struct task_delta delta;
 	struct spliced spliced;
 	struct area_pages *areas;
 	size_t count;
@@ -55,7 +55,7 @@ static bool is_wanted(const struct dump *dump, const struct vma *vma)
 {
 	enum vma_pages pages = vma_how_saved(vma)->pages;
 
-	return pages == SAVE_OWN || (pages == SAVE_ALL && dump->tracking.begins == &tracker_soft_dirty);
+	return pages == SAVE_OWN || (pages == SAVE_ALL && dump->increment.tracker == &tracker_soft_dirty);
 }
 
 static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct area_pages *area)
@@ -63,8 +63,8 @@ static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct ar
 	const struct vma *vma = area->vma;
 
 	if (vma_how_saved(vma)->pages == SAVE_OWN)
-		return tracked_scan(&dump->tracking, &pre_dumped->tracked, vma, vma->start, vma->end,
-				    &area->changed, &area->unchanged);
+		return task_delta_scan(&dump->increment, &pre_dumped->delta, vma, vma->start, vma->end,
+				       &area->changed, &area->unchanged);
 	page_runs_add_range(&area->changed, vma->start, vma->end);
 	return 0;
 }
@@ -86,7 +86,7 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 	struct page_runs wanted = { 0 };
 	int result = 0;
 
-	if (content_is_open(&pre_dumped->tracked.content)) {
+	if (content_is_open(&pre_dumped->delta.content)) {
 		log_info("process %d: its pages are compared with the parent's, and so read", task->pid);
 		return 0;
 	}
@@ -96,15 +96,14 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 		if (!can_be_spliced(area->vma))
 			continue;
 		area->is_planned = true;
-		result = tracked_plan(&pre_dumped->tracked, area->vma, &area->changed, &area->unchanged,
-				      &area->plan);
+		result = task_delta_plan(&pre_dumped->delta, area->vma, &area->changed, &area->unchanged,
+					 &area->plan);
 		for (size_t j = 0; j < area->plan.count; j++)
 			if (!area->plan.items[j].layer)
 				page_runs_add(&wanted, &area->plan.items[j]);
 	}
 	if (!result)
-		result = spliced_take(&pre_dumped->spliced, task, &pre_dumped->tracked.memory, &wanted,
-				      budget);
+		result = spliced_take(&pre_dumped->spliced, task, &pre_dumped->delta.memory, &wanted, budget);
 	page_runs_free(&wanted);
 	return result;
 }
@@ -112,9 +111,9 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
 {
 	bool is_busy = !dump_is_quiet(dump, task);
-	int result = tracked_open(&pre_dumped->tracked, &dump->tracking, task);
+	int result = task_delta_open(&pre_dumped->delta, &dump->increment, task);
 
-	pre_dumped->tracked.is_busy = is_busy;
+	pre_dumped->delta.is_busy = is_busy;
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 		struct area_pages *area;
@@ -127,7 +126,7 @@ static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct ta
 	}
 	if (!result && dump_splices(dump))
 		result = splice_task(pre_dumped, task, &dump->splice_budget);
-	return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
+	return result ?: increment_begin_notes(&dump->increment, &pre_dumped->delta);
 }
 
 int pre_dump_scan(void *context)
@@ -135,7 +134,7 @@ int pre_dump_scan(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
-	tracking_look_again(&dump->tracking);
+	increment_look_again(&dump->increment);
 	if (dump_splices(dump))
 		dump->splice_budget = spliced_budget();
 	dump->pre_dumped = allocate_array(dump->snapshot.task_count, sizeof(*dump->pre_dumped));
@@ -153,16 +152,16 @@ int pre_dump_scan(void *context)
 static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
 {
 	struct page_writer *writer;
-	int result = dump_open_writer(dump, pre_dumped->tracked.task, &writer);
+	int result = dump_open_writer(dump, pre_dumped->delta.task, &writer);
 
-	pre_dumped->tracked.memory.is_running = true;
+	pre_dumped->delta.memory.is_running = true;
 	for (size_t i = 0; !result && i < pre_dumped->count; i++) {
 		struct area_pages *area = &pre_dumped->areas[i];
 
-		pre_dumped->tracked.memory.has_relatives = area->vma->has_relatives;
+		pre_dumped->delta.memory.has_relatives = area->vma->has_relatives;
 		result = area->is_planned ? dump_save_plan(dump, writer, &area->plan, area->vma,
 							   pages_of_pipes, &pre_dumped->spliced) :
-					    dump_area_pages(dump, writer, &pre_dumped->tracked, area->vma,
+					    dump_area_pages(dump, writer, &pre_dumped->delta, area->vma,
 							    &area->changed, &area->unchanged);
 	}
 	spliced_close(&pre_dumped->spliced);
@@ -177,7 +176,7 @@ int pre_dump_save(void *context)
 	dump->memory_began = monotonic_time();
 	dump->next_pages_id = 1;
 	for (size_t i = 0; !result && i < dump->pre_dumped_count; i++) {
-		const struct task *task = dump->pre_dumped[i].tracked.task;
+		const struct task *task = dump->pre_dumped[i].delta.task;
 
 		result = save_task(dump, &dump->pre_dumped[i]);
 		if (result)
@@ -202,7 +201,7 @@ void pre_dump_forget(void *context)
 		}
 		spliced_close(&pre_dumped->spliced);
 		free(pre_dumped->areas);
-		tracked_close(&pre_dumped->tracked);
+		task_delta_close(&pre_dumped->delta);
 	}
 	free(dump->pre_dumped);
 	dump->pre_dumped = NULL;

@@ -202,7 +202,7 @@ static int wait_for_rings(struct dump *dump, struct task *task)
  */
 bool dump_is_quiet(struct dump *dump, struct task *task)
 {
-	if (!dump->tracking.begins || dump->tracking.begins == &tracker_content)
+	if (!dump->increment.tracker || dump->increment.tracker == &tracker_content)
 		return true;
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (is_of_io_uring(&task->vmas.items[i]))

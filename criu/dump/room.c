@@ -68,11 +68,12 @@ int dump_make_room(void *context)
 	size_t count = 0, size;
 	uint64_t most = 0, budget = MOST_COUNTED;
 
-	if (dump->tracking.looks != &tracker_written && dump->tracking.looks != &tracker_soft_dirty)
+	if (dump->increment.parent_tracker != &tracker_written &&
+	    dump->increment.parent_tracker != &tracker_soft_dirty)
 		return 0;
 	dump_list_tree(dump->options->tree, &pids, &count);
 	for (size_t i = 0; i < count; i++) {
-		uint64_t pages = count_written(dump->tracking.looks, pids[i], &budget);
+		uint64_t pages = count_written(dump->increment.parent_tracker, pids[i], &budget);
 
 		if (pages > most) {
 			most = pages;

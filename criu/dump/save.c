@@ -90,23 +90,23 @@ static void mark_tracked(InventoryEntry *inventory, const struct dump *dump)
 	struct timespec now;
 
 	clock_gettime(CLOCK_BOOTTIME, &now);
-	if (dump->tracking.begins == &tracker_soft_dirty)
+	if (dump->increment.tracker == &tracker_soft_dirty)
 		message_set(inventory, dump_uptime, now.tv_sec * 1000000ULL + now.tv_nsec / 1000);
 }
 
 int dump_complete(void *context)
 {
 	struct dump *dump = context;
-	const struct tracking *tracking = &dump->tracking;
-	int result = tracking->chain ? page_chain_check(tracking->chain) : 0;
+	const struct increment *increment = &dump->increment;
+	int result = increment->chain ? page_chain_check(increment->chain) : 0;
 	InventoryEntry *inventory;
 
 	if (result)
 		return result;
 	inventory = inventory_new();
-	message_set(inventory, snapshot_id, tracking->snapshot);
-	if (tracking->chain && page_chain_snapshot(tracking->chain, 0))
-		message_set(inventory, parent_id, page_chain_snapshot(tracking->chain, 0));
+	message_set(inventory, snapshot_id, increment->snapshot);
+	if (increment->chain && page_chain_snapshot(increment->chain, 0))
+		message_set(inventory, parent_id, page_chain_snapshot(increment->chain, 0));
 	mark_tracked(inventory, dump);
 	if (dump->is_pre_dump) {
 		inventory->img_version = 0;
@@ -173,12 +173,12 @@ int dump_save_statistics(struct dump *dump)
 	message_set(&stats, shpages_scanned, dump->shared_pages.scanned);
 	message_set(&stats, shpages_written, dump->shared_pages.written);
 	message_set(&stats, shpages_skipped_parent, dump->shared_pages.unchanged);
-	if (dump->tracking.begins) {
-		stats.tracker = (char *)dump->tracking.begins->name;
-		stats.tracker_reason = (char *)dump->tracking.reason;
+	if (dump->increment.tracker) {
+		stats.tracker = (char *)dump->increment.tracker->name;
+		stats.tracker_reason = (char *)dump->increment.reason;
 	}
-	if (dump->tracking.looks)
-		stats.compared_by = (char *)dump->tracking.looks->name;
+	if (dump->increment.parent_tracker)
+		stats.compared_by = (char *)dump->increment.parent_tracker->name;
 	if (dump->options->display_stats)
 		display(&stats);
 	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);

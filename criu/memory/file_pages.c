@@ -16,18 +16,6 @@
 /* Pages. To compare 16 MiB while a process is frozen takes some 5 ms: as much as to save them. */
 #define MOST_OF_TASK 4096
 
-static int read_names(struct page_runs *pages, struct page_chain *chain, pid_t pid)
-{
-	struct pagemap pagemap = { 0 };
-	int result = pagemap_read(&pagemap, page_chain_store(chain, 0), IMAGE_PAGEMAP, pid);
-
-	for (size_t i = 0; !result && i < pagemap.count; i++)
-		page_runs_add_range(pages, pagemap.entries[i].start,
-				    pagemap.entries[i].start + pagemap.entries[i].count * PAGE_SIZE);
-	pagemap_free(&pagemap);
-	return result;
-}
-
 /* The process runs: what it maps next is not compared, and so is saved. */
 static void choose_mappings(struct page_runs *chosen, const struct page_runs *theirs, const struct vmas *vmas)
 {
@@ -58,7 +46,7 @@ int file_pages_open(struct content *content, struct page_chain *chain, pid_t pid
 		return -ENOENT;
 	if (attempted(proc_read_maps(proc, &vmas)))
 		result = -ENOENT; /* it has ended */
-	result = result ?: read_names(&theirs, chain, pid);
+	result = result ?: pagemap_read_coverage(&theirs, page_chain_store(chain, 0), pid);
 	if (!result)
 		choose_mappings(&chosen, &theirs, &vmas);
 	if (!result && !chosen.count)

@@ -108,6 +108,18 @@ void pagemap_free(struct pagemap *pagemap)
 	*pagemap = (struct pagemap){ 0 };
 }
 
+int pagemap_read_coverage(struct page_runs *runs, struct image_store *store, pid_t pid)
+{
+	struct pagemap pagemap = { 0 };
+	int result = pagemap_read(&pagemap, store, IMAGE_PAGEMAP, pid);
+
+	for (size_t i = 0; !result && i < pagemap.count; i++)
+		page_runs_add_range(runs, pagemap.entries[i].start,
+				    pagemap.entries[i].start + pagemap.entries[i].count * PAGE_SIZE);
+	pagemap_free(&pagemap);
+	return result;
+}
+
 int pagemap_write_head(struct image *image, uint32_t pages_id)
 {
 	PagemapHead head = PAGEMAP_HEAD__INIT;

@@ -25,6 +25,7 @@
 #include "memory/huge.h"
 #include "memory/memfd.h"
 #include "memory/page_files.h"
+#include "memory/delta.h"
 #include "memory/shared.h"
 
 #define BUFFER_PAGES 256
@@ -179,7 +180,7 @@ static int write_plan(struct page_writer *writer, struct shared_memory *object, 
 	return page_writer_add(writer, plan, PAGES_PRESENT, skips_zeros, pages_of_object, object);
 }
 
-static int save_one(struct snapshot *snapshot, struct tracking *tracking, struct shared_memory *object,
+static int save_one(struct snapshot *snapshot, struct increment *increment, struct shared_memory *object,
 		    uint32_t pages_id, struct page_statistics *statistics)
 {
 	struct page_runs runs = { 0 }, plan = { 0 };
@@ -197,24 +198,24 @@ static int save_one(struct snapshot *snapshot, struct tracking *tracking, struct
 					      .kind = IMAGE_SHMEM_PAGEMAP,
 					      .id = object->id,
 					      .pages_id = pages_id,
-					      .hashing = tracking_hashing(tracking, true, &hashing) },
+					      .hashing = increment_hashing(increment, true, &hashing) },
 			statistics);
 	if (!result)
-		result = tracking_plan_shared(tracking, object->id, pages_of_object, object, &runs, &plan);
+		result = shared_delta_plan(increment, object->id, pages_of_object, object, &runs, &plan);
 	if (!result)
-		result = write_plan(writer, object, &plan, is_exact, tracking_skips_zeros(tracking));
+		result = write_plan(writer, object, &plan, is_exact, increment_skips_zeros(increment));
 	page_runs_free(&runs);
 	page_runs_free(&plan);
 	return page_writer_close(writer, result);
 }
 
-int shared_memory_save(struct snapshot *snapshot, struct tracking *tracking, uint32_t *next_pages_id,
+int shared_memory_save(struct snapshot *snapshot, struct increment *increment, uint32_t *next_pages_id,
 		       struct page_statistics *statistics)
 {
 	int result = 0;
 
 	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
-		result = save_one(snapshot, tracking, &snapshot->shared[i], (*next_pages_id)++, statistics);
+		result = save_one(snapshot, increment, &snapshot->shared[i], (*next_pages_id)++, statistics);
 	return result;
 }
 
