@@ -34,7 +34,7 @@ static int open_previous(void *context)
 		.runs_on = dump->is_pre_dump || options->leave_running || options->leave_stopped,
 	};
 
-	return increment_open(&dump->increment, dump->snapshot.images, &request);
+	return increment_open(&dump->memory.increment, dump->snapshot.images, &request);
 }
 
 static int begin_images(void *context)
@@ -55,14 +55,14 @@ static int save_tracking(void *context)
 {
 	struct dump *dump = context;
 
-	return increment_save(&dump->increment);
+	return increment_save(&dump->memory.increment);
 }
 
 static void withdraw_tracking(void *context)
 {
 	struct dump *dump = context;
 
-	increment_withdraw(&dump->increment);
+	increment_withdraw(&dump->memory.increment);
 }
 
 static int run_first_scripts(void *context)
@@ -85,7 +85,7 @@ static const struct step dump_steps[] = {
 	{ "open the previous snapshot", open_previous, NULL, false },
 	{ "begin the images", begin_images, remove_images, false },	  /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
-	{ "make room", dump_make_room, dump_give_room_up, false },	  /* for what was written since the previous snapshot */
+	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for what was written since the previous snapshot */
 	{ "open the cgroups", dump_open_cgroups, NULL, false },		  /* whom one has frozen never stops: refused before it is waited for */
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: what changes yet is in vain */
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
@@ -159,7 +159,7 @@ static void free_files(struct snapshot *snapshot)
 /* The snapshot stands: from here on its keeper is not to end with us. If somebody has killed it, nothing but what it noted is lost. */
 static void confirm_tracking(struct dump *dump)
 {
-	if (attempted(increment_confirm(&dump->increment)))
+	if (attempted(increment_confirm(&dump->memory.increment)))
 		log_warning(
 			"the keeper of what is tracked has ended: the next snapshot will have to compare all pages");
 }
@@ -223,14 +223,14 @@ static int run(const struct options *options, bool is_pre_dump)
 		confirm_tracking(&dump);
 		save_statistics(&dump);
 	}
-	dump_give_room_up(&dump);
+	dump_drop_reserve(&dump);
 	pre_dump_forget(&dump);
 	dump_close_cgroups(&dump);
-	increment_close(&dump.increment);
+	increment_close(&dump.memory.increment);
 	if (!result)
 		tidy_chain(options, dump.snapshot.images);
 	shared_memory_close(&dump.snapshot);
-	aio_lengths_free(&dump.ring_lengths);
+	aio_lengths_free(&dump.memory.ring_lengths);
 	free_files(&dump.snapshot);
 	image_store_close(dump.snapshot.images);
 	snapshot_free(&dump.snapshot);

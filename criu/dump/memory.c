@@ -21,7 +21,7 @@ int dump_save_plan(const struct dump *dump, struct page_writer *writer, const st
 		   const struct vma *vma, page_source *source, void *from)
 {
 	const struct vma_saving *saving = vma_how_saved(vma);
-	bool skips_zeros = saving->zeros != ZEROS_ARE_SAVED && increment_skips_zeros(&dump->increment);
+	bool skips_zeros = saving->zeros != ZEROS_ARE_SAVED && increment_skips_zeros(&dump->memory.increment);
 
 	if (skips_zeros && saving->zeros == ZEROS_ARE_LEFT_OUT_OF_HUGE_PAGES)
 		return huge_write_pages(writer, plan, vma_page_size(vma), source, from);
@@ -68,7 +68,8 @@ static int save_area(struct dump *dump, struct page_writer *writer, struct task_
 		struct page_runs changed = { 0 }, unchanged = { 0 };
 
 		end = vma->end - start > WINDOW ? start + WINDOW : vma->end;
-		result = task_delta_scan(&dump->increment, delta, vma, start, end, &changed, &unchanged);
+		result = task_delta_scan(&dump->memory.increment, delta, vma, start, end, &changed,
+					 &unchanged);
 		if (!result)
 			result = dump_area_pages(dump, writer, delta, vma, &changed, &unchanged);
 		page_runs_free(&changed);
@@ -79,38 +80,40 @@ static int save_area(struct dump *dump, struct page_writer *writer, struct task_
 
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer)
 {
+	const struct page_reserve *reserve = &dump->memory.reserve;
 	struct page_hashing hashing;
 	const struct page_files files = {
 		.store = dump->snapshot.images,
 		.kind = IMAGE_PAGEMAP,
 		.id = task->pid,
-		.pages_id = dump->next_pages_id++,
-		.hashing = increment_hashing(&dump->increment, false, &hashing),
-		.reserve = task->pid == dump->room_for ? &dump->room : NULL,
+		.pages_id = dump->memory.next_pages_id++,
+		.hashing = increment_hashing(&dump->memory.increment, false, &hashing),
+		.reserve = task->pid == reserve->pid ? &reserve->buffers : NULL,
 	};
 
-	return page_files_write(writer, &files, &dump->pages);
+	return page_files_write(writer, &files, &dump->memory.pages);
 }
 
 static int save_task(struct dump *dump, struct task *task)
 {
+	struct page_reserve *reserve = &dump->memory.reserve;
 	struct page_writer *writer = NULL;
 	struct task_delta delta;
-	int result = task_delta_open(&delta, &dump->increment, task);
+	int result = task_delta_open(&delta, &dump->memory.increment, task);
 
 	if (!result)
 		result = dump_open_writer(dump, task, &writer);
 	/* To compare, there are threads already. */
-	if (task->pid == dump->room_for && !content_is_open(&delta.content))
-		delta.memory.aside = dump->reads_aside;
+	if (task->pid == reserve->pid && !content_is_open(&delta.content))
+		delta.memory.helper = reserve->reader;
 	for (size_t i = 0; !result && i < task->vmas.count; i++)
 		result = save_area(dump, writer, &delta, &task->vmas.items[i]);
 	/* All of its pages have been read: what is written from here on is for the next snapshot. */
 	if (!result)
-		result = increment_begin_notes(&dump->increment, &delta);
+		result = increment_begin_notes(&dump->memory.increment, &delta);
 	task_delta_close(&delta);
-	if (task->pid == dump->room_for && dump->room.memory) {
-		dump->late_writer = writer;
+	if (task->pid == reserve->pid && reserve->buffers.memory) {
+		reserve->writer = writer;
 		return result;
 	}
 	return page_writer_close(writer, result);
@@ -131,8 +134,8 @@ static uint64_t count_resident(const struct snapshot *snapshot)
 
 int dump_shared_memory(struct dump *dump)
 {
-	return shared_memory_save(&dump->snapshot, &dump->increment, &dump->next_pages_id,
-				  &dump->shared_pages);
+	return shared_memory_save(&dump->snapshot, &dump->memory.increment, &dump->memory.next_pages_id,
+				  &dump->memory.shared_pages);
 }
 
 int dump_memory(void *context)
@@ -141,10 +144,10 @@ int dump_memory(void *context)
 	struct task *task;
 	int result = 0;
 
-	dump->memory_began = monotonic_time();
-	increment_look_again(&dump->increment);
-	dump->next_pages_id = 1;
-	dump->pages.expected = count_resident(&dump->snapshot);
+	dump->memory.began = monotonic_time();
+	increment_look_again(&dump->memory.increment);
+	dump->memory.next_pages_id = 1;
+	dump->memory.pages.expected = count_resident(&dump->snapshot);
 	for_each_task (task, &dump->snapshot) {
 		if (result || task->state == TASK_DEAD)
 			continue;
@@ -153,10 +156,11 @@ int dump_memory(void *context)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	result = result ?: dump_shared_memory(dump);
-	dump->memory_ended = monotonic_time();
+	dump->memory.ended = monotonic_time();
 	log_info("saved %llu pages of tasks and %llu of shared memory; %llu were zero, %llu unchanged",
-		 (unsigned long long)dump->pages.written, (unsigned long long)dump->shared_pages.written,
-		 (unsigned long long)(dump->pages.zeros + dump->shared_pages.zeros),
-		 (unsigned long long)(dump->pages.unchanged + dump->shared_pages.unchanged));
+		 (unsigned long long)dump->memory.pages.written,
+		 (unsigned long long)dump->memory.shared_pages.written,
+		 (unsigned long long)(dump->memory.pages.zeros + dump->memory.shared_pages.zeros),
+		 (unsigned long long)(dump->memory.pages.unchanged + dump->memory.shared_pages.unchanged));
 	return result;
 }

@@ -24,11 +24,18 @@ struct area_pages {
 	bool is_planned;
 };
 
+/* Of one task. */
 struct pre_dumped {
 	struct task_delta delta;
 	struct spliced spliced;
 	struct area_pages *areas;
 	size_t count;
+};
+
+struct pre_dump {
+	struct pre_dumped *tasks;
+	size_t count;
+	uint64_t splice_budget; /* pages that may yet go into pipes */
 };
 
 int pre_dump_look(void *context)
@@ -55,7 +62,8 @@ static bool is_wanted(const struct dump *dump, const struct vma *vma)
 {
 	enum vma_pages pages = vma_how_saved(vma)->pages;
 
-	return pages == SAVE_OWN || (pages == SAVE_ALL && dump->increment.tracker == &tracker_soft_dirty);
+	return pages == SAVE_OWN ||
+	       (pages == SAVE_ALL && dump->memory.increment.tracker == &tracker_soft_dirty);
 }
 
 static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct area_pages *area)
@@ -63,7 +71,7 @@ static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct ar
 	const struct vma *vma = area->vma;
 
 	if (vma_how_saved(vma)->pages == SAVE_OWN)
-		return task_delta_scan(&dump->increment, &pre_dumped->delta, vma, vma->start, vma->end,
+		return task_delta_scan(&dump->memory.increment, &pre_dumped->delta, vma, vma->start, vma->end,
 				       &area->changed, &area->unchanged);
 	page_runs_add_range(&area->changed, vma->start, vma->end);
 	return 0;
@@ -111,7 +119,7 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
 {
 	bool is_busy = !dump_is_quiet(dump, task);
-	int result = task_delta_open(&pre_dumped->delta, &dump->increment, task);
+	int result = task_delta_open(&pre_dumped->delta, &dump->memory.increment, task);
 
 	pre_dumped->delta.is_busy = is_busy;
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
@@ -125,24 +133,26 @@ static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct ta
 		result = scan_area(dump, pre_dumped, area);
 	}
 	if (!result && dump_splices(dump))
-		result = splice_task(pre_dumped, task, &dump->splice_budget);
-	return result ?: increment_begin_notes(&dump->increment, &pre_dumped->delta);
+		result = splice_task(pre_dumped, task, &dump->memory.pre_dump->splice_budget);
+	return result ?: increment_begin_notes(&dump->memory.increment, &pre_dumped->delta);
 }
 
 int pre_dump_scan(void *context)
 {
 	struct dump *dump = context;
+	struct pre_dump *pre_dump = allocate(sizeof(*pre_dump));
 	struct task *task;
 
-	increment_look_again(&dump->increment);
+	increment_look_again(&dump->memory.increment);
+	pre_dump->tasks = allocate_array(dump->snapshot.task_count, sizeof(*pre_dump->tasks));
 	if (dump_splices(dump))
-		dump->splice_budget = spliced_budget();
-	dump->pre_dumped = allocate_array(dump->snapshot.task_count, sizeof(*dump->pre_dumped));
+		pre_dump->splice_budget = spliced_budget();
+	dump->memory.pre_dump = pre_dump;
 	for_each_task (task, &dump->snapshot) {
 		int result = 0;
 
 		if (task->state != TASK_DEAD)
-			result = scan_task(dump, &dump->pre_dumped[dump->pre_dumped_count++], task);
+			result = scan_task(dump, &pre_dump->tasks[pre_dump->count++], task);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
@@ -171,39 +181,44 @@ static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
 int pre_dump_save(void *context)
 {
 	struct dump *dump = context;
+	struct pre_dump *pre_dump = dump->memory.pre_dump;
 	int result = 0;
 
-	dump->memory_began = monotonic_time();
-	dump->next_pages_id = 1;
-	for (size_t i = 0; !result && i < dump->pre_dumped_count; i++) {
-		const struct task *task = dump->pre_dumped[i].delta.task;
+	dump->memory.began = monotonic_time();
+	dump->memory.next_pages_id = 1;
+	for (size_t i = 0; !result && i < pre_dump->count; i++) {
+		const struct task *task = pre_dump->tasks[i].delta.task;
 
-		result = save_task(dump, &dump->pre_dumped[i]);
+		result = save_task(dump, &pre_dump->tasks[i]);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	result = result ?: dump_shared_memory(dump);
-	dump->memory_ended = monotonic_time();
+	dump->memory.ended = monotonic_time();
 	return result;
+}
+
+static void forget_task(struct pre_dumped *pre_dumped)
+{
+	for (size_t i = 0; i < pre_dumped->count; i++) {
+		page_runs_free(&pre_dumped->areas[i].changed);
+		page_runs_free(&pre_dumped->areas[i].unchanged);
+		page_runs_free(&pre_dumped->areas[i].plan);
+	}
+	spliced_close(&pre_dumped->spliced);
+	free(pre_dumped->areas);
+	task_delta_close(&pre_dumped->delta);
 }
 
 void pre_dump_forget(void *context)
 {
 	struct dump *dump = context;
+	struct pre_dump *pre_dump = steal_pointer(&dump->memory.pre_dump);
 
-	for (size_t i = 0; i < dump->pre_dumped_count; i++) {
-		struct pre_dumped *pre_dumped = &dump->pre_dumped[i];
-
-		for (size_t a = 0; a < pre_dumped->count; a++) {
-			page_runs_free(&pre_dumped->areas[a].changed);
-			page_runs_free(&pre_dumped->areas[a].unchanged);
-			page_runs_free(&pre_dumped->areas[a].plan);
-		}
-		spliced_close(&pre_dumped->spliced);
-		free(pre_dumped->areas);
-		task_delta_close(&pre_dumped->delta);
-	}
-	free(dump->pre_dumped);
-	dump->pre_dumped = NULL;
-	dump->pre_dumped_count = 0;
+	if (!pre_dump)
+		return;
+	for (size_t i = 0; i < pre_dump->count; i++)
+		forget_task(&pre_dump->tasks[i]);
+	free(pre_dump->tasks);
+	free(pre_dump);
 }

@@ -110,7 +110,8 @@ static int settle_ring(struct dump *dump, struct task *task, const struct vma *v
 	unsigned pause = FIRST_PAUSE;
 	uint32_t most;
 	long count;
-	int result = check_ring(task, vma) ?: aio_find_most(&dump->ring_lengths, vma_length(vma), &most);
+	int result = check_ring(task, vma) ?:
+					     aio_find_most(&dump->memory.ring_lengths, vma_length(vma), &most);
 
 	while (!result) {
 		result = count_in_flight(task, vma, most, &count);
@@ -202,7 +203,7 @@ static int wait_for_rings(struct dump *dump, struct task *task)
  */
 bool dump_is_quiet(struct dump *dump, struct task *task)
 {
-	if (!dump->increment.tracker || dump->increment.tracker == &tracker_content)
+	if (!dump->memory.increment.tracker || dump->memory.increment.tracker == &tracker_content)
 		return true;
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (is_of_io_uring(&task->vmas.items[i]))

@@ -30,7 +30,8 @@ int task_delta_open(struct task_delta *delta, struct increment *increment, struc
 void task_delta_close(struct task_delta *delta);
 /* What the task has in [start, end) of a private mapping, into two empty lists. */
 int task_delta_scan(const struct increment *increment, struct task_delta *delta, const struct vma *vma,
-		    uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged) must_check;
+		    uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged)
+	must_check;
 /* What becomes of it in the snapshot: see page_runs_plan(). Both are used up. */
 int task_delta_plan(struct task_delta *delta, const struct vma *vma, struct page_runs *changed,
 		    struct page_runs *unchanged, struct page_runs *plan) must_check;

@@ -66,8 +66,8 @@ void increment_look_again(struct increment *increment);
 int increment_begin_notes(struct increment *increment, struct task_delta *delta) must_check;
 /* When all tasks have been gone through: writes tracking.img, and starts the keeper it names. */
 int increment_save(struct increment *increment) must_check;
-int increment_confirm(struct increment *increment) must_check;   /* the snapshot is complete … */
-void increment_withdraw(struct increment *increment); /* … or is not */
+int increment_confirm(struct increment *increment) must_check; /* the snapshot is complete … */
+void increment_withdraw(struct increment *increment);	       /* … or is not */
 /* Ends what a snapshot has left to note writes with; *had_keeper: there was a process. -ENOENT, not recorded: it left nothing. */
 int increment_end(struct image_store *store, bool *had_keeper) must_check;
 /*

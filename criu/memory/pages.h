@@ -5,8 +5,8 @@
 #ifndef CRIU_MEMORY_PAGES_H
 #define CRIU_MEMORY_PAGES_H
 
-#include "base/aside.h"
 #include "compiler.h"
+#include "base/helper_thread.h"
 #include "image/image.h"
 #include "memory/runs.h"
 
@@ -55,7 +55,7 @@ int page_writer_close(struct page_writer *writer, int result) must_check;
 /* A source: the memory of a task. `from` is a struct task_memory *. */
 struct task_memory {
 	pid_t pid;
-	struct aside *aside; /* reads the second half of a large part; not owned; NULL: nobody does */
+	struct helper_thread *helper; /* reads the second half of a large part; not owned; NULL: nobody does */
 	int pidfd;
 	int mem;	    /* /proc/PID/mem, for what process_vm_readv() may not or should not read; -1 */
 	bool has_relatives; /* what is to be read next is shared with others since a fork */

@@ -106,7 +106,7 @@ static bool read_halves(const struct task_memory *memory, struct part *whole)
 	struct part first = *whole, second = *whole;
 	uint64_t pages = 0, all = count_pages(whole->runs, whole->count);
 
-	if (!memory->aside || all < WORTH_HALVING) {
+	if (!memory->helper || all < WORTH_HALVING) {
 		read_part(whole);
 		return whole->is_read;
 	}
@@ -115,9 +115,9 @@ static bool read_halves(const struct task_memory *memory, struct part *whole)
 	second.runs += first.count;
 	second.count -= first.count;
 	second.buffer += pages * PAGE_SIZE;
-	aside_do(memory->aside, read_part, &second);
+	helper_thread_run(memory->helper, read_part, &second);
 	read_part(&first);
-	aside_wait(memory->aside);
+	helper_thread_wait(memory->helper);
 	return first.is_read && second.is_read;
 }
 

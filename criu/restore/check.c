@@ -20,7 +20,7 @@
 #include "base/descriptors.h"
 #include "files/kind.h"
 #include "kernel/proc.h"
-#include "memory/mapping_room.h"
+#include "memory/mapping_limit.h"
 #include "restore/restore.h"
 #include "restore/space.h"
 #include "task/part.h"
@@ -294,19 +294,19 @@ static int check_lost_tables(const struct snapshot *snapshot)
 static int check_room(struct restore *restore)
 {
 	autofree char *lack = files_lack_room(&restore->snapshot, descriptors_count());
-	struct mapping_room room;
+	struct mapping_limit limit;
 	const struct task *task;
 
 	if (lack) {
 		fail_advice("a higher hard limit of open files (ulimit -Hn), or CAP_SYS_RESOURCE");
 		return fail(0, "%s", lack);
 	}
-	mapping_room_measure(&room);
+	mapping_limit_read(&limit);
 	for_each_task (task, &restore->snapshot) {
-		autofree char *too_many = mappings_lack_room(&room, task);
+		autofree char *too_many = mapping_limit_exceeded(&limit, task);
 
 		if (too_many) {
-			fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(&room, task));
+			fail_advice("sysctl vm.max_map_count=%zu", mapping_limit_needed(&limit, task));
 			return fail(0, "%s", too_many);
 		}
 	}

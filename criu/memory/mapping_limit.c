@@ -1,8 +1,8 @@
 /*
- * mapping_room.c - see mapping_room.h. A newborn makes the task's mappings while criu's own are still there, with the restorer's beside
- * them. So a task that has nearly as many as the kernel gives can be dumped, and not be restored.
+ * mapping_limit.c - a newborn makes the task's mappings while criu's own and the restorer's are still there. So a task that has nearly as
+ * many as the kernel allows can be dumped, but not restored.
  */
-#include "memory/mapping_room.h"
+#include "memory/mapping_limit.h"
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -38,29 +38,29 @@ static size_t count_theirs(const struct task *task)
 	return count;
 }
 
-void mapping_room_measure(struct mapping_room *room)
+void mapping_limit_read(struct mapping_limit *limit)
 {
 	autofree char *text = NULL;
 
-	room->ours = count_ours();
-	room->most = read_text_at(AT_FDCWD, "/proc/sys/vm/max_map_count", &text) < 0 ?
-			     SIZE_MAX :
-			     strtoull(text, NULL, 10);
+	limit->ours = count_ours();
+	limit->most = read_text_at(AT_FDCWD, "/proc/sys/vm/max_map_count", &text) < 0 ?
+			      SIZE_MAX :
+			      strtoull(text, NULL, 10);
 }
 
-size_t mappings_needed(const struct mapping_room *room, const struct task *task)
+size_t mapping_limit_needed(const struct mapping_limit *limit, const struct task *task)
 {
-	return count_theirs(task) + room->ours + PASSING;
+	return count_theirs(task) + limit->ours + PASSING;
 }
 
-char *mappings_lack_room(const struct mapping_room *room, const struct task *task)
+char *mapping_limit_exceeded(const struct mapping_limit *limit, const struct task *task)
 {
-	size_t needed = mappings_needed(room, task);
+	size_t needed = mapping_limit_needed(limit, task);
 
-	if (needed <= room->most)
+	if (needed <= limit->most)
 		return NULL;
 	return format_text(
 		"process %d (%s) has %zu mappings: while it is restored there are %zu, and this kernel gives a process %zu "
 		"(vm.max_map_count)",
-		task->pid, task->name, count_theirs(task), needed, room->most);
+		task->pid, task->name, count_theirs(task), needed, limit->most);
 }
