@@ -193,7 +193,8 @@ static int get_page(const struct vma *vma, uint64_t start)
 }
 
 /* The parent has it, too: it stays shared if it is equal, all of it. */
-static int fill_inherited(const struct page_stack *stack, const struct vma *vma, uint64_t start, char *buffer)
+static int fill_inherited_huge(const struct page_stack *stack, const struct vma *vma, uint64_t start,
+			       char *buffer)
 {
 	uint64_t size = min(vma_page_size(vma), COMPARED_PAGES * PAGE_SIZE);
 	bool is_own = false;
@@ -226,7 +227,7 @@ int space_fill_huge(const struct page_stack *stack, const struct vma *vma)
 		if (!vma->is_inherited)
 			result = is_there ? get_page(vma, start) : 0;
 		else if (is_there)
-			result = fill_inherited(stack, vma, start, buffer);
+			result = fill_inherited_huge(stack, vma, start, buffer);
 		else
 			result = space_drop(vma, start, start + size);
 	}

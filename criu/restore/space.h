@@ -55,6 +55,11 @@ int rings_make(const struct task *task) must_check;
 int space_fill(const struct task *task, uint64_t *pages) must_check;
 /* Takes inherited pages away. */
 int space_drop(const struct vma *vma, uint64_t start, uint64_t end) must_check;
+/*
+ * fill_new.c. Fills the mappings that are not inherited; and gives those that had transparent huge pages some again, before they are filled.
+ */
+int space_fill_new(const struct task *task) must_check;
+int space_make_huge(const struct task *task) must_check;
 
 /* huge.c. Huge pages for private memory that has them, before anything is read into it; what is inherited is right then. */
 int space_fill_huge(const struct page_stack *stack, const struct vma *vma) must_check;
