@@ -1,6 +1,6 @@
 /*
- * areas.c - describes each mapping of a task: which file it maps, which shared memory, or what refuses to be saved. What kind of mapping
- * it is, is told by memory/saving.c.
+ * areas.c - describes each mapping of a task: the file or the shared memory that it maps, or why it cannot be saved. memory/saving.c tells
+ * what kind of mapping it is.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,7 @@
 
 #define KERNEL_HALF (1ULL << 63) /* of the address space */
 
-/* A pre-dump takes what it can: the dump that follows will tell. */
+/* A pre-dump takes what it can: the dump that follows it will refuse. */
 static int refuse_area(const struct dump *dump, const struct task *task, const struct vma *vma,
 		       const char *what)
 {
@@ -30,7 +30,7 @@ static int refuse_area(const struct dump *dump, const struct task *task, const s
 		      (unsigned long long)vma->start, vma->path, what);
 }
 
-/* A library is mapped in several pieces, one behind the other: the piece before often knows the file already. */
+/* A library is mapped in several pieces, one behind the other: often the piece before is of the same file. */
 static bool is_known_file(const struct task *task, struct vma *vma)
 {
 	for (const struct vma *other = vma; other > task->vmas.items;) {
@@ -85,7 +85,7 @@ static bool kernel_tells_on_fault(void)
 	return tells;
 }
 
-/* mlock() makes all of it present. Where the kernel does not tell, what is locked and not all there is locked as it is touched. */
+/* mlock() makes all pages present. So where the kernel does not tell, a locked mapping with missing pages was locked with MLOCK_ONFAULT. */
 static void guess_on_fault(struct vmas *vmas)
 {
 	for (size_t i = 0; i < vmas->count; i++) {
@@ -116,8 +116,8 @@ static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 }
 
 /*
- * What /proc/PID/map_files leads to, if somebody in the tree has opened it. To the format it is a memfd, and its mappings are those of a
- * file, as criu 4.2.1 has them: a mapping of shared memory would be another object to it.
+ * Anonymous shared memory that somebody in the tree has opened through /proc/PID/map_files. The format has it as a memfd, and its mappings
+ * as those of a file, as criu 4.2.1 does: for that, a mapping of shared memory would be another object.
  */
 static int describe_opened(struct dump *dump, struct task *task, struct vma *vma,
 			   struct shared_memory *object)
@@ -162,7 +162,7 @@ int dump_describe_opened_areas(struct dump *dump)
 	return result;
 }
 
-/* The parts of the vvar area are one mapping to the format, as they were to older kernels. */
+/* The format has the vvar area as one mapping, which it was on older kernels. */
 static void join_vvar(struct vmas *vmas)
 {
 	for (size_t i = 1; i < vmas->count; i++) {
@@ -179,8 +179,8 @@ static void join_vvar(struct vmas *vmas)
 }
 
 /*
- * In memory of the task's own, Linux 6.13; in shared memory and files, 6.15. All mappings are asked about together, with the gaps between
- * them; but for the vsyscall page, which is in the kernel's half, where no address may be asked about.
+ * Guard regions are in private anonymous memory since Linux 6.13, in shared memory and files since 6.15. One scan covers all mappings and
+ * the gaps between them. It leaves out the vsyscall page: addresses in the kernel's half cannot be scanned.
  */
 static int find_guards(int proc, const struct vmas *vmas, struct page_runs *guards)
 {

@@ -1,6 +1,6 @@
 /*
- * memory.c - saves the pages of all tasks: private memory by task, then shared memory, once. What the parent snapshot has is left to
- * it. So pages-1.img is the first task's, as tools expect that know one process and one image of pages.
+ * memory.c - saves pages: first the private memory of each task, then each shared memory once. Pages that the parent snapshot has are left
+ * to it. The first task comes first, so its pages are in pages-1.img: tools that know only one process look there.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -103,12 +103,12 @@ static int save_task(struct dump *dump, struct task *task)
 
 	if (!result)
 		result = dump_open_writer(dump, task, &writer);
-	/* To compare, there are threads already. */
+	/* The comparison has threads of its own. */
 	if (task->pid == reserve->pid && !content_is_open(&delta.content))
 		delta.memory.helper = reserve->reader;
 	for (size_t i = 0; !result && i < task->vmas.count; i++)
 		result = save_area(dump, writer, &delta, &task->vmas.items[i]);
-	/* All of its pages have been read: what is written from here on is for the next snapshot. */
+	/* All of its pages have been read: the next snapshot has to know what is written from here on. */
 	if (!result)
 		result = increment_begin_notes(&dump->memory.increment, &delta);
 	task_delta_close(&delta);

@@ -1,11 +1,11 @@
 /*
- * pre_dump.c - the memory of a pre-dump. While the tasks are frozen it is only noted which pages they have, and begun to note which
- * are written. Then they run on, and the pages are read meanwhile.
+ * pre_dump.c - the memory of a pre-dump. While the tasks are frozen, their pages are only listed, and a tracker begins to note writes. The
+ * pages are read when the tasks run on.
  *
- * With --pre-dump-mode splice, pages are put into pipes while the tasks are frozen, and read out of those.
+ * With --pre-dump-mode splice, the tasks put their pages into pipes while they are frozen, and the pages are read out of the pipes.
  *
- * So a page may be read while it is written, or not be there any more. Neither does harm: nobody restores a pre-dump, and the next
- * snapshot leaves to it only pages that were not written since the tasks ran on; those were read as they were.
+ * So a page may be written while it is read, or may be gone by then. Neither does harm: nobody restores a pre-dump, and the next snapshot
+ * leaves to it only pages that were not written since the tasks ran on. Those were read unchanged.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -55,8 +55,8 @@ int pre_dump_look(void *context)
 }
 
 /*
- * What the dump will save whole in any case (the vdso, AIO rings) is of use only to another criu that goes on with the chain: it looks in
- * the parent for every page that is clean.
+ * The dump will save some mappings whole in any case (the vdso, AIO rings). Only another criu that goes on with the chain needs them here:
+ * it looks in the parent for every page that is not soft-dirty.
  */
 static bool is_wanted(const struct dump *dump, const struct vma *vma)
 {
@@ -82,13 +82,13 @@ bool dump_splices(const struct dump *dump)
 	return dump->options->pre_dump_mode && !strcmp(dump->options->pre_dump_mode, "splice");
 }
 
-/* Ordinary pages that are there. What is swapped would be swapped in, and could not be swapped out as long as it is in a pipe. */
+/* Ordinary pages, none of them swapped: vmsplice() would swap them in, and in a pipe they cannot be swapped out again. */
 static bool can_be_spliced(const struct vma *vma)
 {
 	return vma_how_saved(vma)->is_noted && !vma->has_swapped;
 }
 
-/* Where pages have to be compared, nobody knows yet which ones are wanted. */
+/* Pages that have to be compared are read first: only then is it known which ones are to be saved. */
 static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_t *budget)
 {
 	struct page_runs wanted = { 0 };

@@ -1,9 +1,9 @@
 /*
  * aio.c - makes AIO rings.
  *
- * Where the kernel writes the next completion is its own knowledge, and so is how many slots are in use; what stands in the ring is
- * only told, or (the head) asked for. So a ring is brought to a given head and tail by requests: each reads nothing from an
- * empty file, completes within io_submit(), and is one more.
+ * Only the kernel knows where it will write the next completion, and how many slots are in use. The head and tail in the ring are what it
+ * tells (the tail) and what it reads (the head). So requests bring a new ring to a given head and tail: each reads nothing from an empty
+ * file, completes within io_submit(), and moves the tail by one.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -131,7 +131,7 @@ static uint32_t submit(aio_context_t ring, int file, uint32_t wanted)
 	return done;
 }
 
-/* What is done to a ring by a thread of its own. */
+/* For a thread of its own, which makes a ring. */
 struct job {
 	aio_context_t ring;
 	int file;
@@ -181,8 +181,8 @@ static void *run_pinned(void *argument)
 }
 
 /*
- * Free slots are given out by CPU: a thread that is moved to another finds fewer. It is a thread because whoever has once been pinned
- * is no longer moved when its cpuset grows.
+ * The kernel hands out free slots by CPU: a thread that is moved to another CPU finds fewer. So the thread is pinned. It is a thread of its
+ * own because a pinned thread gets no more CPUs when its cpuset grows.
  */
 static int run(void (*work)(struct job *job), struct job *job)
 {

@@ -2,7 +2,7 @@
  * chain.c - follows `parent` from directory to directory, checks that the snapshots belong together, and keeps a few of their
  * pages images open for readers. See chain.h.
  *
- * `parent` is the user's own symbolic link, and leads wherever it leads; what is found there is opened beneath that directory's
+ * `parent` is a symbolic link that the user may set, so it is followed wherever it leads. Images in that directory are opened beneath its
  * descriptor, like all images.
  */
 #include <errno.h>
@@ -81,7 +81,7 @@ static int read_identity(struct image_store *store, struct identity *identity)
 	return 0;
 }
 
-/* Pages that it has freed are replaced by a snapshot that builds on it here. */
+/* A snapshot that has freed pages is whole only with the one that replaces them: does that one build on it here? */
 static bool gives_its_pages(const struct page_chain *chain, const struct snapshot_layer *layer,
 			    const struct identity *identity)
 {
@@ -106,7 +106,7 @@ static int check_layer(const struct page_chain *chain, const struct snapshot_lay
 		if (other->device == layer->device && other->inode == layer->inode)
 			return fail(ELOOP, "the parent of %s is %s, which builds on it",
 				    image_store_name(child->store), image_store_name(other->store));
-	/* Whoever notes a parent notes its name: one without is another one. */
+	/* A snapshot that knows its parent knows its name. A parent without a name is another one. */
 	if (is_parent && child->identity.parent && child->identity.parent != identity->snapshot)
 		return fail(0, "%s, the parent of %s, is not the snapshot that it was made after",
 			    image_store_name(layer->store), image_store_name(child->store));
@@ -312,8 +312,8 @@ static bool has_free_descriptor(void)
 }
 
 /*
- * A free place, if there is a descriptor for it, or else the one that was used the longest time ago, of those that nobody reads from;
- * NULL: there is none now.
+ * A free place, if there is a descriptor for it. Else, of those that nobody reads from, the one that was used the longest time ago. NULL:
+ * there is none now.
  */
 static struct open_pages *find_place(struct page_chain *chain)
 {
@@ -345,7 +345,7 @@ static int open_pages(struct page_chain *chain, struct open_pages *place, size_t
 	return result;
 }
 
-/* Open, and so until it is given back; NULL: it cannot be opened, *result says why. */
+/* Stays open until it is given back. NULL: it cannot be opened, and *result says why. */
 static struct open_pages *take(struct page_chain *chain, size_t layer, uint32_t id, int *result)
 {
 	struct open_pages *taken;

@@ -92,7 +92,7 @@ static int copy_hashes(struct hash_reader *reader, uint64_t page, uint64_t count
 	return result;
 }
 
-/* When the first pages are told, it is known which there are. */
+/* The first call shows which pages there are. */
 static void make_room(struct content *content)
 {
 	uint64_t pages = page_runs_total(&content->pages);
@@ -214,7 +214,7 @@ static void compare_hashes(struct comparison *comparison, const struct part *par
 	}
 }
 
-/* How many pages are in one layer: there they follow each other, as they do in memory. */
+/* How many pages from here on are in one layer, where they follow each other as they do in memory. */
 static uint64_t count_together(const union parent_page *known, uint64_t most)
 {
 	uint64_t count = 1;
@@ -245,7 +245,9 @@ static int compare_bytes(struct comparison *comparison, const struct part *part,
 	return result;
 }
 
-/* Pages that the parent does not have are in no part: they have changed. Nor are those that have vanished meanwhile. */
+/*
+ * Pages that the parent does not have are in no part, so they count as changed. Pages that have vanished meanwhile are in no part either.
+ */
 static int compare_piece(struct comparison *comparison, const struct piece *piece, char *pages, char *buffer)
 {
 	const struct content *content = comparison->content;

@@ -199,7 +199,7 @@ int memfd_load(struct snapshot *snapshot)
 	return result;
 }
 
-/* On Linux 6.3 and later one has to say what may become of it (vm.memfd_noexec); before, nobody asks. */
+/* Since Linux 6.3 the caller has to say whether it may be executed (vm.memfd_noexec). */
 static int create(const MemfdInodeEntry *entry, unsigned flags)
 {
 	bool may_run = entry->has_mode && entry->mode & 0111;

@@ -19,15 +19,15 @@ struct page_sink_ops {
 	/* Where the next pages go: page-aligned, *room bytes, at least a page. It may wait. NULL: an error, recorded. */
 	char *(*buffer)(struct page_sink *sink, size_t *room);
 	/*
-	 * The next pages of the process, in ascending order of addresses; `flags` are PAGES_*. The bytes of those that are PAGES_PRESENT lie in the
-	 * buffer, one page behind the other in the order of these calls. PAGES_IN_PARENT has no bytes.
+	 * The next pages of the process, in ascending order of addresses; `flags` are PAGES_*. The bytes of those that are PAGES_PRESENT
+	 * lie in the buffer, one page behind the other in the order of these calls. PAGES_IN_PARENT has no bytes.
 	 */
 	int (*add)(struct page_sink *sink, uint64_t start, uint64_t count, unsigned flags) must_check;
 	/* The bytes of all pages added in this round are there: `size` bytes, which may be 0. The buffer is the sink's again. */
 	int (*advance)(struct page_sink *sink, size_t size) must_check;
 	/*
-	 * Always called once, last; it frees the sink. `result` is what has come of everything so far: after an error the sink drops what it
-	 * has, tells nothing more, and returns that error.
+	 * Always called once, last; it frees the sink. `result` is what has come of everything so far: after an error the sink drops what
+	 * it has, tells nothing more, and returns that error.
 	 */
 	int (*close)(struct page_sink *sink, int result) must_check;
 };

@@ -27,8 +27,8 @@ int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_
 	must_check;
 void pagemap_free(struct pagemap *pagemap);
 /*
- * Adds the addresses that a task's pagemap names. All their pages can be had from this snapshot or its parents: that was checked when it was
- * made. -ENOENT (not recorded): there is no such image.
+ * Adds the addresses that a task's pagemap names. All their pages can be had from this snapshot or its parents: that was checked when it
+ * was made. -ENOENT (not recorded): there is no such image.
  */
 int pagemap_read_coverage(struct page_runs *runs, struct image_store *store, pid_t pid) must_check;
 

@@ -46,8 +46,8 @@ struct page_piece {
 };
 
 /*
- * Pieces of runs in [start, end), one a call: *next is the run to look at, at first page_runs_find(runs, start), and is moved on. false: there
- * is no more.
+ * Pieces of runs in [start, end), one a call: *next is the run to look at, at first page_runs_find(runs, start), and is moved on. false:
+ * there is no more.
  */
 bool page_runs_next_piece(const struct page_runs *runs, uint64_t start, uint64_t end, size_t *next,
 			  struct page_piece *piece);

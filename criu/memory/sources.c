@@ -40,8 +40,8 @@ static uint64_t read_what_is_left(const struct task_memory *memory, const struct
 }
 
 /*
- * /proc/PID/mem. It ignores the protection of mappings, and it leaves pages shared that relatives share since a fork;
- * process_vm_readv() pins what it reads, and since Linux 5.19 that gives each of them a copy of its own.
+ * Reads /proc/PID/mem, which ignores the protection of mappings. It also leaves pages shared that relatives have shared since a fork:
+ * process_vm_readv() pins what it reads, which since Linux 5.19 gives the process a copy of its own.
  */
 static int read_by_file(const struct task_memory *memory, struct page_run *runs, size_t count, char *buffer)
 {
@@ -59,7 +59,7 @@ static int read_by_file(const struct task_memory *memory, struct page_run *runs,
 	return 0;
 }
 
-/* A pid belongs to somebody else only after its process has ended: who has not ended yet was not mistaken before. */
+/* Its pid may be another process's then. A process that has not ended yet was the right one in all calls before. */
 static bool has_ended(const struct task_memory *memory)
 {
 	struct pollfd process = { .fd = memory->pidfd, .events = POLLIN };
@@ -100,7 +100,7 @@ static uint64_t count_pages(const struct page_run *runs, size_t count)
 	return pages;
 }
 
-/* Scattered pages are in nobody's cache: two threads wait for them half as long. */
+/* Scattered pages are in no CPU's cache: two threads wait for them half as long as one. */
 static bool read_halves(const struct task_memory *memory, struct part *whole)
 {
 	struct part first = *whole, second = *whole;

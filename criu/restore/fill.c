@@ -1,8 +1,8 @@
 /*
  * fill.c - puts the pages that the images hold into a newborn's private memory, before its children are born.
  *
- * New memory is read into straight away (fill_new.c). Inherited memory is compared first, and only pages that differ are written: the others
- * stay shared with the parent. Protections are lifted before, and set afterwards.
+ * New memory is read into straight away (fill_new.c). Inherited memory is compared first, and only pages that differ are written: the
+ * others stay shared with the parent. Protections are lifted before, and set afterwards.
  */
 #include <errno.h>
 #include <string.h>

@@ -176,8 +176,8 @@ static int fill_window(struct worker *worker, const struct vma *vma, uint64_t st
 }
 
 /*
- * Is the window with this address this worker's? A worker that comes to a new window claims the next one that nobody has. A window may go over
- * several mappings: small ones are read together.
+ * Is the window with this address this worker's? A worker that comes to a new window claims the next one that nobody has. A window may go
+ * over several mappings: small ones are read together.
  */
 static bool claims_window(struct worker *worker, uint64_t address)
 {

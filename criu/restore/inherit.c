@@ -9,9 +9,9 @@
  *	child    |---------|     |-------|     its mapping becomes | new | inherited |   | inherited | new |
  *	kept        |======|     |====|        the rest of the parent's is unmapped
  *
- * What is shared since a fork costs each generation more than the one before: the kernel has a note (an anon_vma_chain, 64 bytes and some
- * 4 µs, seen on Linux 6.18) of every mapping for every ancestor. So in a long chain of processes a small mapping is made anew after some
- * generations, the sooner the fewer pages it has.
+ * Sharing costs each generation more than the one before: for each shared mapping the kernel keeps one record (an anon_vma_chain, 64 bytes
+ * and some 4 µs, seen on Linux 6.18) for every ancestor. So in a long chain of processes a mapping is made anew after some generations, the
+ * sooner the fewer pages it has.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -70,7 +70,7 @@ static bool is_worth_sharing(const struct task *parent, const struct vma *theirs
 		       page_runs_within(&parent->newborn->memory.runs, theirs->start, theirs->end);
 }
 
-/* Cuts `vma` where it begins or ceases to be inherited. `*next`: the first of theirs that does not end before it. */
+/* Cuts `vma` where inherited parts begin and end. `*next`: the first of the parent's mappings that does not end before it. */
 static void cut(const struct vma *vma, const struct task *parent, size_t *next, struct vmas *parts,
 		struct kept *kept)
 {

@@ -1,10 +1,10 @@
 /*
  * rings.c - AIO rings (io_setup) of tasks, made again.
  *
- * The content of a ring is filled in like any other memory (fill.c). But where the kernel goes on, and by which number it knows
- * the ring, is not in that memory: a new ring is brought to the same head and tail (memory/aio.c), and rings are made in the order of
- * their numbers, with others, which go again, where numbers are missing. Then the ring is moved to its place, and the
- * kernel with it (Linux 3.19).
+ * The content of a ring is filled in like any other memory (fill.c). Two things are not in that memory: where the kernel goes on, and the
+ * number by which it knows the ring. So a new ring is brought to the same head and tail (memory/aio.c), and rings are made in the order of
+ * their numbers; where a number is missing, a ring is made and destroyed again. Then mremap() moves the ring to its place; the kernel
+ * follows (Linux 3.19).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -195,7 +195,7 @@ static int reserve_ids(struct spares *spares, uint32_t *next, uint32_t id)
 	return result;
 }
 
-/* Memory waits where it belongs, or in the refuge; the ring takes its place. */
+/* Memory was mapped where the ring belongs, or in the refuge. The ring replaces it. */
 static int make_ring(const struct ring *ring)
 {
 	uint64_t length = vma_length(ring->vma);

@@ -56,7 +56,8 @@ int space_fill(const struct task *task, uint64_t *pages) must_check;
 /* Takes inherited pages away. */
 int space_drop(const struct vma *vma, uint64_t start, uint64_t end) must_check;
 /*
- * fill_new.c. Fills the mappings that are not inherited; and gives those that had transparent huge pages some again, before they are filled.
+ * fill_new.c. Fills the mappings that are not inherited; and gives those that had transparent huge pages some again, before they are
+ * filled.
  */
 int space_fill_new(const struct task *task) must_check;
 int space_make_huge(const struct task *task) must_check;

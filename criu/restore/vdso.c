@@ -1,13 +1,13 @@
 /*
  * vdso.c - the kernel's piece of a task's address space: [vvar], [vdso] and their kin.
  *
- * Libraries keep pointers into the vdso, so it has to be where it was, with the code that was there. If this kernel's is the same,
- * it is moved there. If not (another kernel, or another build of it), the saved pages are mapped there as ordinary memory, and the
- * entry of each of their functions is overwritten with a jump to this kernel's function of the same name; this kernel's vdso
- * stays where it was parked. To the next dump the old pages are memory like any other, so that can be repeated.
+ * Libraries keep pointers into the vdso, so it has to be where it was, with the code that was there. If this kernel's vdso is the same, it
+ * is moved there. If not (another kernel, or another build of it), the saved pages are mapped there as ordinary memory, and the entry of
+ * each of their functions is overwritten with a jump to this kernel's function of the same name. This kernel's vdso stays where it was
+ * parked. The next dump sees the old pages as ordinary memory, so this can be repeated.
  *
- * The data page that the old code reads ([vvar]) is replaced by pages of zeros, by which that code takes the clock to be unusable
- * and makes the system call: for a thread that was dumped in the middle of a function.
+ * A thread may have been dumped in the middle of one of the old functions. The data page that these read ([vvar]) is replaced by pages of
+ * zeros: the old code then takes the clock to be unusable, and makes the system call.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -86,7 +86,7 @@ static int compare(const struct task *task, const struct vdso *ours, const struc
 	return result;
 }
 
-/* Its pages, and what stands for its data, are memory from now on. */
+/* The pages of its code, and pages of zeros for its data, are ordinary memory from now on. */
 static void make_ordinary(struct task *task)
 {
 	for (size_t i = 0; i < task->vmas.count; i++) {
@@ -134,7 +134,7 @@ static const struct vma *find_old(const struct task *task)
 	return NULL;
 }
 
-/* A thread that was dumped just where the jump will stand would find itself in the middle of an instruction. */
+/* A thread that was dumped where the jump will be would go on in the middle of an instruction. */
 static int check_threads(const struct task *task, const struct symbol *symbol, size_t size)
 {
 	uint64_t entry = task->newborn->old_vdso + symbol->offset;
@@ -186,7 +186,7 @@ int vdso_redirect(const struct task *task)
 		return 0;
 	if (mprotect(at(old->place), vma_length(old), PROT_READ | PROT_WRITE) < 0)
 		return fail(errno, "cannot write to the saved vdso");
-	/* The names that symbols point to must not be overwritten by what is written over functions. */
+	/* Jumps must not overwrite the names that symbols point to. */
 	copy = copy_bytes(at(old->place), vma_length(old));
 	result = symbols_read(copy, vma_length(old), &theirs);
 	if (!result && vdso->vdso)
