@@ -117,7 +117,7 @@ static int watch_process(struct ahead *ahead, struct process_ahead *process, int
 	return result ?: read_areas(process, proc);
 }
 
-static void read_process(struct ahead *ahead, pid_t pid, int proc)
+static void read_process_ahead(struct ahead *ahead, pid_t pid, int proc)
 {
 	struct process_ahead process = { .pid = pid, .maps = -1 };
 	int result = attempted(watch_process(ahead, &process, proc));
@@ -154,7 +154,7 @@ int dump_read_ahead(void *context)
 		autoclose int proc = proc_open(pids[i]);
 
 		if (proc >= 0 && is_large(proc))
-			read_process(dump->ahead, pids[i], proc);
+			read_process_ahead(dump->ahead, pids[i], proc);
 	}
 	return 0;
 }

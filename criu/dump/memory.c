@@ -94,7 +94,7 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 	return page_files_write(writer, &files, &dump->memory.pages);
 }
 
-static int save_task(struct dump *dump, struct task *task)
+static int save_task_memory(struct dump *dump, struct task *task)
 {
 	struct page_reserve *reserve = &dump->memory.reserve;
 	struct page_writer *writer = NULL;
@@ -151,7 +151,7 @@ int dump_memory(void *context)
 	for_each_task (task, &dump->snapshot) {
 		if (result || task->state == TASK_DEAD)
 			continue;
-		result = save_task(dump, task);
+		result = save_task_memory(dump, task);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}

@@ -58,7 +58,7 @@ int pre_dump_look(void *context)
  * The dump will save some mappings whole in any case (the vdso, AIO rings). Only another criu that goes on with the chain needs them here:
  * it looks in the parent for every page that is not soft-dirty.
  */
-static bool is_wanted(const struct dump *dump, const struct vma *vma)
+static bool is_pre_dumped(const struct dump *dump, const struct vma *vma)
 {
 	enum vma_pages pages = vma_how_saved(vma)->pages;
 
@@ -126,7 +126,7 @@ static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct ta
 		const struct vma *vma = &task->vmas.items[i];
 		struct area_pages *area;
 
-		if (!is_wanted(dump, vma))
+		if (!is_pre_dumped(dump, vma))
 			continue;
 		area = grow(&pre_dumped->areas, &pre_dumped->count);
 		area->vma = vma;
@@ -159,7 +159,7 @@ int pre_dump_scan(void *context)
 	return 0;
 }
 
-static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
+static int save_pre_dumped(struct dump *dump, struct pre_dumped *pre_dumped)
 {
 	struct page_writer *writer;
 	int result = dump_open_writer(dump, pre_dumped->delta.task, &writer);
@@ -189,7 +189,7 @@ int pre_dump_save(void *context)
 	for (size_t i = 0; !result && i < pre_dump->count; i++) {
 		const struct task *task = pre_dump->tasks[i].delta.task;
 
-		result = save_task(dump, &pre_dump->tasks[i]);
+		result = save_pre_dumped(dump, &pre_dump->tasks[i]);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}

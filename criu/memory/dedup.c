@@ -102,7 +102,7 @@ static int look_at_layer(struct dedup *dedup, const struct page_stack *stack, si
 }
 
 /* The pages of one task, in all layers. A layer may have none of it: the task was born later, or has ended before. */
-static int look_at_task(struct dedup *dedup, enum image_kind kind, unsigned long id)
+static int plan_task(struct dedup *dedup, enum image_kind kind, unsigned long id)
 {
 	struct page_stack stack;
 	int result;
@@ -119,7 +119,7 @@ static int look_at_task(struct dedup *dedup, enum image_kind kind, unsigned long
 	return result;
 }
 
-static int look_at_directory(struct dedup *dedup, size_t layer)
+static int plan_directory(struct dedup *dedup, size_t layer)
 {
 	struct image_names names;
 	int result = image_store_list(page_chain_store(dedup->chain, layer), &names);
@@ -129,7 +129,7 @@ static int look_at_directory(struct dedup *dedup, size_t layer)
 			unsigned long id;
 
 			if (image_name_is(names.items[i], pagemap_kinds[kind], &id))
-				result = look_at_task(dedup, pagemap_kinds[kind], id);
+				result = plan_task(dedup, pagemap_kinds[kind], id);
 		}
 	image_names_free(&names);
 	return result;
@@ -141,8 +141,8 @@ static int look_at_directory(struct dedup *dedup, size_t layer)
  * A file that has another name, too, may be part of another snapshot. A file that is shorter than its pagemap says is damaged. Whether the
  * file system can punch holes is tried here, behind the end of the file, where nothing is lost.
  */
-static int check_file(const struct image_store *store, const struct freed_pages *freed, const char *name,
-		      int fd)
+static int check_pages_file(const struct image_store *store, const struct freed_pages *freed,
+			    const char *name, int fd)
 {
 	struct stat status;
 
@@ -196,7 +196,8 @@ static int check_all(struct dedup *dedup)
 			continue;
 		fd = open_freed(dedup, freed, name);
 		result = fd < 0 ? fd :
-				  check_file(page_chain_store(dedup->chain, freed->layer), freed, name, fd);
+				  check_pages_file(page_chain_store(dedup->chain, freed->layer), freed, name,
+						   fd);
 		if (!result)
 			forget_holes(freed, fd);
 	}
@@ -269,13 +270,13 @@ static int punch(const struct dedup *dedup, const struct freed_pages *freed,
 
 /* ---- all ---- */
 
-static int run(struct dedup *dedup, uint64_t freed_for, struct dedup_statistics *statistics)
+static int run_dedup(struct dedup *dedup, uint64_t freed_for, struct dedup_statistics *statistics)
 {
 	int result = 0;
 
 	*statistics = (struct dedup_statistics){ 0 };
 	for (size_t layer = 0; !result && layer < page_chain_length(dedup->chain); layer++)
-		result = look_at_directory(dedup, layer);
+		result = plan_directory(dedup, layer);
 	result = result ?: check_all(dedup) ?: mark_all(dedup, freed_for, &statistics->layers);
 	for (size_t i = 0; !result && i < dedup->count; i++)
 		result = punch(dedup, &dedup->items[i], statistics);
@@ -327,12 +328,13 @@ int page_chain_dedup(struct page_chain *chain, struct dedup_statistics *statisti
 
 	return page_chain_lock(chain, IMAGES_ARE_WRITTEN) ?:
 		       check_use(chain, &snapshot)	  ?:
-							    run(&dedup, snapshot, statistics);
+							    run_dedup(&dedup, snapshot, statistics);
 }
 
 int page_chain_consume(struct page_chain *chain, struct dedup_statistics *statistics)
 {
 	struct dedup dedup = { .chain = chain, .frees_seen = true };
 
-	return page_chain_lock(chain, IMAGES_ARE_WRITTEN) ?: run(&dedup, inventory_new_id(), statistics);
+	return page_chain_lock(chain, IMAGES_ARE_WRITTEN) ?:
+							    run_dedup(&dedup, inventory_new_id(), statistics);
 }

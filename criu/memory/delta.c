@@ -80,8 +80,8 @@ int task_delta_scan(const struct increment *increment, struct task_delta *delta,
 	return result;
 }
 
-static int compare(const struct content *content, page_source *source, void *from, struct page_runs *changed,
-		   struct page_runs *unchanged)
+static int compare_with_parent(const struct content *content, page_source *source, void *from,
+			       struct page_runs *changed, struct page_runs *unchanged)
 {
 	struct page_runs own = *changed;
 	int result;
@@ -111,7 +111,7 @@ int task_delta_plan(struct task_delta *delta, const struct vma *vma, struct page
 
 	delta->memory.has_relatives = vma->has_relatives;
 	if (content && content_is_open(content))
-		result = compare(content, pages_of_task, &delta->memory, changed, unchanged);
+		result = compare_with_parent(content, pages_of_task, &delta->memory, changed, unchanged);
 	if (!result)
 		page_runs_plan(changed, unchanged, &delta->parent, plan);
 	page_runs_free(changed);
@@ -131,7 +131,7 @@ int shared_delta_plan(struct increment *increment, unsigned long id, page_source
 	if (result == -ENOENT)
 		result = 0;
 	if (!result && content_is_open(&content))
-		result = compare(&content, source, from, own, &unchanged);
+		result = compare_with_parent(&content, source, from, own, &unchanged);
 	if (!result)
 		page_runs_plan(own, &unchanged, &content.pages, plan);
 	page_runs_free(own);

@@ -137,7 +137,7 @@ int huge_write_pages(struct page_writer *writer, const struct page_runs *runs, u
 }
 
 /* A userfaultfd for [place, place + size) that lets our own reads fail where nothing is; -1: this kernel has none. */
-static int watch(char *place, uint64_t size)
+static int watch_missing_pages(char *place, uint64_t size)
 {
 	autoclose int watcher = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	struct uffdio_api api = { .api = UFFD_API };
@@ -151,7 +151,7 @@ static int watch(char *place, uint64_t size)
 }
 
 /* The kernel watches only mappings that can be written to, though we do not write. -1: the file is sealed. */
-static int open_writable(int fd)
+static int open_file_writable(int fd)
 {
 	char path[32];
 
@@ -159,7 +159,7 @@ static int open_writable(int fd)
 	return open(path, O_RDWR | O_CLOEXEC);
 }
 
-static bool is_there(char *place)
+static bool is_huge_page_there(char *place)
 {
 	char byte;
 	struct iovec here = { &byte, 1 }, there = { place, 1 };
@@ -183,14 +183,14 @@ int huge_find_pages(int fd, uint64_t size, uint64_t page_size, struct page_runs 
 		return 0;
 	}
 	/* MAP_NORESERVE: nothing is taken from the pool. */
-	writable = open_writable(fd);
+	writable = open_file_writable(fd);
 	place = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, writable, 0);
 	if (place != MAP_FAILED)
-		watcher = watch(place, size);
+		watcher = watch_missing_pages(place, size);
 	if (watcher < 0)
 		page_runs_add(runs, &all);
 	for (uint64_t at = 0; watcher >= 0 && at < size; at += page_size)
-		if (is_there(place + at))
+		if (is_huge_page_there(place + at))
 			page_runs_add(runs, &(struct page_run){ .start = at,
 								.count = page_size / PAGE_SIZE,
 								.offset = at });

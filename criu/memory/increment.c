@@ -43,7 +43,7 @@ static void choose_best(struct increment *increment)
 		increment->reason = "the best that works here, and the parent's";
 }
 
-static int choose(struct increment *increment, const struct increment_request *request)
+static int choose_tracker(struct increment *increment, const struct increment_request *request)
 {
 	int result = 0;
 
@@ -87,7 +87,7 @@ int increment_open(struct increment *increment, struct image_store *images,
 		increment->seed = increment->parent_notes->hash_seed;
 	if (!result && increment->parent_tracker)
 		result = parent_prepare(increment);
-	return result ?: choose(increment, request);
+	return result ?: choose_tracker(increment, request);
 }
 
 void increment_close(struct increment *increment)

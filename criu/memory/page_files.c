@@ -34,7 +34,7 @@ static int flush_entry(struct file_sink *sink)
 	return entry.count ? pagemap_write_entry(sink->pagemap, entry.start, entry.count, sink->flags) : 0;
 }
 
-static int add_entry(struct page_sink *base, uint64_t start, uint64_t count, unsigned flags)
+static int merge_entry(struct page_sink *base, uint64_t start, uint64_t count, unsigned flags)
 {
 	struct file_sink *sink = file_sink(base);
 	int result;
@@ -49,7 +49,7 @@ static int add_entry(struct page_sink *base, uint64_t start, uint64_t count, uns
 	return result;
 }
 
-static int advance(struct page_sink *base, size_t size)
+static int advance_stream(struct page_sink *base, size_t size)
 {
 	return stream_advance(file_sink(base)->stream, size);
 }
@@ -79,8 +79,8 @@ static int close_sink(struct page_sink *base, int result)
 
 static const struct page_sink_ops file_sink_ops = {
 	.buffer = give_buffer,
-	.add = add_entry,
-	.advance = advance,
+	.add = merge_entry,
+	.advance = advance_stream,
 	.close = close_sink,
 };
 

@@ -37,7 +37,7 @@ static unsigned flags_of(const struct fields *fields)
 	return flags & PAGES_PRESENT ? flags & ~PAGES_IN_PARENT : flags;
 }
 
-static int add_entry(struct pagemap *pagemap, const char *name, const struct fields *fields)
+static int take_entry(struct pagemap *pagemap, const char *name, const struct fields *fields)
 {
 	const struct pagemap_entry *last = pagemap->count ? &pagemap->entries[pagemap->count - 1] : NULL;
 	uint64_t count = fields->given & 1u << NR_PAGES ? field(fields, NR_PAGES) :
@@ -81,7 +81,7 @@ static int read_entries(struct pagemap *pagemap, const char *directory, struct i
 					     &fields.given)) > 0) {
 		if (!(fields.given & 1u << VADDR))
 			return fail(EINVAL, "%s holds an entry without an address", name);
-		result = add_entry(pagemap, name, &fields);
+		result = take_entry(pagemap, name, &fields);
 		if (result)
 			return result;
 	}

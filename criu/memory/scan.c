@@ -89,7 +89,7 @@ void scanner_close(struct scanner *scanner)
 	free(scanner);
 }
 
-static int report(const struct scan_request *request, long error)
+static int report_scan(const struct scan_request *request, long error)
 {
 	return fail(-error, "cannot scan the page tables from %#llx to %#llx",
 		    (unsigned long long)request->start, (unsigned long long)request->end);
@@ -102,7 +102,7 @@ static int walk(struct scanner *scanner, struct scan_request *request, struct pa
 		long found = next_ranges(scanner, request);
 
 		if (found < 0)
-			return report(request, found);
+			return report_scan(request, found);
 		for (long i = 0; runs && i < found; i++)
 			page_runs_add_range(runs, scanner->ranges[i].start, scanner->ranges[i].end);
 	}
@@ -143,7 +143,7 @@ int scan_is_protectable(struct scanner *scanner, uint64_t start, uint64_t end)
 	};
 	long found = next_ranges(scanner, &request);
 
-	return found < 0 ? report(&request, found) : !found && request.start == request.end;
+	return found < 0 ? report_scan(&request, found) : !found && request.start == request.end;
 }
 
 /*
@@ -168,7 +168,7 @@ static int scan_written(struct scanner *scanner, const struct scan *scan, struct
 		long found = next_ranges(scanner, &request);
 
 		if (found < 0)
-			return report(&request, found);
+			return report_scan(&request, found);
 		for (long i = 0; i < found; i++) {
 			const struct scan_range *range = &scanner->ranges[i];
 

@@ -50,7 +50,7 @@ struct shared_memory *shared_memory_new(struct snapshot *snapshot, uint64_t id)
 /* ---- dump ---- */
 
 /* The format has 32 bits for it; and hugetlbfs counts its inodes on its own. */
-static uint64_t free_id(struct snapshot *snapshot, ino_t inode)
+static uint64_t free_object_id(struct snapshot *snapshot, ino_t inode)
 {
 	uint64_t id = (uint32_t)inode;
 
@@ -59,7 +59,7 @@ static uint64_t free_id(struct snapshot *snapshot, ino_t inode)
 	return id;
 }
 
-static int look_closely(struct shared_memory *object)
+static int look_at_object(struct shared_memory *object)
 {
 	struct statfs place;
 	struct stat found;
@@ -84,7 +84,7 @@ int shared_memory_look(struct snapshot *snapshot, struct task *task, const char 
 		if ((*found)->inode == inode && (*found)->device == device)
 			return 0;
 	}
-	*found = object = shared_memory_new(snapshot, free_id(snapshot, inode));
+	*found = object = shared_memory_new(snapshot, free_object_id(snapshot, inode));
 	index_set(&snapshot->shared_by_inode, key, (void *)snapshot->shared_count);
 	object->device = device;
 	object->inode = inode;
@@ -95,7 +95,7 @@ int shared_memory_look(struct snapshot *snapshot, struct task *task, const char 
 		object->fd = openat(task->proc, link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (object->fd < 0)
 		return fail(errno, "cannot open shared memory: /proc/%d/%s", task->pid, link);
-	return look_closely(object);
+	return look_at_object(object);
 }
 
 int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma)
@@ -249,7 +249,7 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 }
 
 /* Pages of ordinary memory; those behind the end are in the last page. */
-static int write_pages(const struct shared_memory *object, char *bytes, uint64_t start, uint64_t end)
+static int write_object_pages(const struct shared_memory *object, char *bytes, uint64_t start, uint64_t end)
 {
 	uint64_t size = min(end, object->size) - start;
 	int result = write_all_at(object->fd, bytes, size, start);
@@ -274,7 +274,7 @@ static int fill_ordinary(const struct shared_memory *object, const struct page_s
 			result =
 				interrupt_check() ?:
 					page_stack_read(stack, run->layer, buffer, take, run->offset + done * PAGE_SIZE) ?:
-					write_pages(object, buffer, start, start + take * PAGE_SIZE);
+					write_object_pages(object, buffer, start, start + take * PAGE_SIZE);
 			if (result)
 				return result;
 		}
@@ -282,7 +282,7 @@ static int fill_ordinary(const struct shared_memory *object, const struct page_s
 	return 0;
 }
 
-static int fill(const struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
+static int fill_object(const struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
 {
 	const struct page_runs *runs = &stack->runs;
 	autofree char *name = format_text("shared memory %llu", (unsigned long long)object->id);
@@ -329,7 +329,7 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 		if (result)
 			break;
 		result = (object->is_anonymous ? make_object(object) : memfd_make(object)) ?:
-				 fill(object, &stack, pages);
+				 fill_object(object, &stack, pages);
 		page_stack_close(&stack);
 	}
 	page_chain_rest(chain);

@@ -33,7 +33,7 @@ static bool is_undisturbed(struct task_delta *delta, const TrackedTask *noted)
 }
 
 /* Without page frames (they are for CAP_SYS_ADMIN) clean bits prove nothing. */
-static bool resumes(struct increment *increment, struct task_delta *delta)
+static bool soft_dirty_resumes(struct increment *increment, struct task_delta *delta)
 {
 	ssize_t place = increment_find_noted(increment, delta->task);
 	const TrackedTask *noted = place < 0 ? NULL : increment->parent_notes->tasks[place];
@@ -52,7 +52,7 @@ static bool resumes(struct increment *increment, struct task_delta *delta)
 	return true;
 }
 
-static bool vouches(const struct task_delta *delta unused, const struct vma *vma)
+static bool soft_dirty_vouches(const struct task_delta *delta unused, const struct vma *vma)
 {
 	return !(vma->advice >> MADV_MERGEABLE & 1);
 }
@@ -92,7 +92,7 @@ static int write_witnesses(const struct task_delta *delta)
 	return 0;
 }
 
-static int begin(struct increment *increment unused, struct task_delta *delta, const char **why)
+static int soft_dirty_begin(struct increment *increment unused, struct task_delta *delta, const char **why)
 {
 	int result = write_text_at(delta->task->proc, "clear_refs", "4");
 
@@ -110,7 +110,7 @@ const struct tracker tracker_soft_dirty = {
 	.number = 1,
 	.note = NOTE_SOFT_DIRTY,
 	.probe = "soft-dirty",
-	.resumes = resumes,
-	.vouches = vouches,
-	.begin = begin,
+	.resumes = soft_dirty_resumes,
+	.vouches = soft_dirty_vouches,
+	.begin = soft_dirty_begin,
 };

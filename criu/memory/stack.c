@@ -55,7 +55,7 @@ static int fail_absent(const struct walk *walk, size_t layer, uint64_t address)
 
 /* ---- one layer ---- */
 
-static int check_pages(const struct walk *walk, size_t layer, const struct pagemap *pagemap)
+static int check_pages_size(const struct walk *walk, size_t layer, const struct pagemap *pagemap)
 {
 	struct image_store *store = store_of(walk, layer);
 	char pages[IMAGE_NAME_SIZE], name[IMAGE_NAME_SIZE];
@@ -147,7 +147,7 @@ static int take_entries(struct walk *walk, size_t layer)
 			    bits_find(walk->found, page, told, false) == told)
 				continue;
 			if (!is_checked)
-				result = check_pages(walk, layer, pagemap);
+				result = check_pages_size(walk, layer, pagemap);
 			is_checked = true;
 			if (!result)
 				result = take_pages(walk, entry, layer, stretch, page, told);

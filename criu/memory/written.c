@@ -45,7 +45,7 @@
 #endif
 
 /* Nobody handles faults of ours, so what would be asked for by FEATURE_EVENT_* is not: the kernel drops the registration instead. */
-static int set_up(int fd)
+static int set_up_userfaultfd(int fd)
 {
 	struct uffdio_api api = { .api = UFFD_API,
 				  .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED };
@@ -61,7 +61,7 @@ static bool register_mapping(int fd, const struct vma *vma)
 	return ioctl(fd, UFFDIO_REGISTER, &mapping) == 0;
 }
 
-static bool resumes(struct increment *increment, struct task_delta *delta)
+static bool written_resumes(struct increment *increment, struct task_delta *delta)
 {
 	ssize_t noted = increment_find_noted(increment, delta->task);
 
@@ -71,7 +71,7 @@ static bool resumes(struct increment *increment, struct task_delta *delta)
 }
 
 /* Asked only where pages are protected: that they are by us. */
-static bool vouches(const struct task_delta *delta, const struct vma *vma)
+static bool written_vouches(const struct task_delta *delta, const struct vma *vma)
 {
 	return register_mapping(delta->userfaultfd, vma);
 }
@@ -98,14 +98,14 @@ static int make_userfaultfd(struct task_delta *delta)
 	if (!was_infected)
 		result = victim_cure(victim) ?: result;
 	if (!result && fd >= 0)
-		result = set_up(fd);
+		result = set_up_userfaultfd(fd);
 	if (result && fd >= 0)
 		close(fd);
 	return result ?: fd;
 }
 
 /* *registered: so many mappings. */
-static int protect(const struct task_delta *delta, size_t *registered)
+static int protect_mappings(const struct task_delta *delta, size_t *registered)
 {
 	const struct vmas *vmas = &delta->task->vmas;
 	int result = 0;
@@ -126,7 +126,7 @@ static int protect(const struct task_delta *delta, size_t *registered)
 	return min(result, 0);
 }
 
-static int begin(struct increment *increment, struct task_delta *delta, const char **why)
+static int written_begin(struct increment *increment, struct task_delta *delta, const char **why)
 {
 	bool is_old = delta->userfaultfd >= 0;
 	size_t registered = 0;
@@ -134,7 +134,7 @@ static int begin(struct increment *increment, struct task_delta *delta, const ch
 
 	*why = "its pages cannot be write-protected";
 	if (is_old)
-		result = protect(delta, &registered);
+		result = protect_mappings(delta, &registered);
 	/* After exec, the one that we have is of memory that is no more. */
 	if (is_old && !result && !registered)
 		close(steal_fd(&delta->userfaultfd));
@@ -144,7 +144,7 @@ static int begin(struct increment *increment, struct task_delta *delta, const ch
 		if (delta->userfaultfd < 0)
 			return delta->userfaultfd;
 		*why = "its pages cannot be write-protected";
-		result = protect(delta, &registered);
+		result = protect_mappings(delta, &registered);
 		/* Somebody else's userfaultfd is in all of it: another snapshot's, perhaps, that has not ended. */
 		if (!result && !registered)
 			result = -EBUSY;
@@ -160,7 +160,7 @@ const struct tracker tracker_written = {
 	.number = 2,
 	.note = NOTE_WRITTEN,
 	.probe = "written",
-	.resumes = resumes,
-	.vouches = vouches,
-	.begin = begin,
+	.resumes = written_resumes,
+	.vouches = written_vouches,
+	.begin = written_begin,
 };

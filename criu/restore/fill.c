@@ -92,7 +92,7 @@ static bool is_touched(const struct page_stack *stack, const struct vma *vma)
 	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && (vma->is_inherited || has_pages(stack, vma));
 }
 
-static int protect(const struct vma *vma, int protection)
+static int change_protection(const struct vma *vma, int protection)
 {
 	if (mprotect(at(vma->place), vma_length(vma), protection) < 0)
 		return fail(errno, "cannot change the protection at %#llx", (unsigned long long)vma->start);
@@ -108,7 +108,7 @@ static int open_all(const struct task *task)
 		const struct vma *vma = &task->vmas.items[i];
 
 		if (is_touched(stack, vma) && has_pages(stack, vma) && (vma->is_inherited || !is_open(vma)))
-			result = protect(vma, PROT_READ | PROT_WRITE);
+			result = change_protection(vma, PROT_READ | PROT_WRITE);
 	}
 	return result;
 }
@@ -122,7 +122,7 @@ static int protect_all(const struct task *task)
 		const struct vma *vma = &task->vmas.items[i];
 
 		if (is_touched(stack, vma) && (vma->is_inherited || !is_open(vma)))
-			result = protect(vma, protection_while_made(vma));
+			result = change_protection(vma, protection_while_made(vma));
 	}
 	return result;
 }

@@ -134,7 +134,7 @@ static bool follows(const struct worker *worker, size_t layer, uint64_t offset)
 	       offset - end <= MOST_BETWEEN * PAGE_SIZE;
 }
 
-static int add_piece(struct worker *worker, size_t layer, char *place, const struct page_piece *piece)
+static int queue_piece(struct worker *worker, size_t layer, char *place, const struct page_piece *piece)
 {
 	for (uint64_t done = 0, take; done < piece->size; done += take) {
 		uint64_t offset = piece->offset + done;
@@ -169,8 +169,8 @@ static int fill_window(struct worker *worker, const struct vma *vma, uint64_t st
 
 		worker->is_seen[layer] = false;
 		while (!result && page_runs_next_piece(&runs, start, end, &next, &piece))
-			result = add_piece(worker, layer, at(vma->place + (piece.start - vma->start)),
-					   &piece);
+			result = queue_piece(worker, layer, at(vma->place + (piece.start - vma->start)),
+					     &piece);
 	}
 	return result;
 }
@@ -276,7 +276,7 @@ static size_t workers_for(const struct task *task)
 	return min(CPU_COUNT(&cpus), MOST_WORKERS);
 }
 
-static int share_work(const struct task *task, uint64_t window, void *(*work)(void *))
+static int share_windows(const struct task *task, uint64_t window, void *(*work)(void *))
 {
 	size_t layers = task->newborn->memory.layer_count, count = workers_for(task), started = 1;
 	struct filling filling = { .task = task, .window = window };
@@ -316,10 +316,10 @@ static uint64_t window_for(const struct page_stack *stack)
 
 int space_make_huge(const struct task *task)
 {
-	return share_work(task, HUGE_BLOCK, make_huge);
+	return share_windows(task, HUGE_BLOCK, make_huge);
 }
 
 int space_fill_new(const struct task *task)
 {
-	return share_work(task, window_for(&task->newborn->memory), fill_all);
+	return share_windows(task, window_for(&task->newborn->memory), fill_all);
 }

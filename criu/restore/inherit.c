@@ -71,8 +71,8 @@ static bool is_worth_sharing(const struct task *parent, const struct vma *theirs
 }
 
 /* Cuts `vma` where inherited parts begin and end. `*next`: the first of the parent's mappings that does not end before it. */
-static void cut(const struct vma *vma, const struct task *parent, size_t *next, struct vmas *parts,
-		struct kept *kept)
+static void cut_mapping(const struct vma *vma, const struct task *parent, size_t *next, struct vmas *parts,
+			struct kept *kept)
 {
 	const struct vmas *theirs = &parent->vmas;
 	uint64_t cursor = vma->start;
@@ -138,7 +138,7 @@ int space_inherit(struct task *task)
 		const struct vma *vma = &task->vmas.items[i];
 
 		if (is_mapped_by_us(vma) && vma_has_own_pages(vma))
-			cut(vma, task->parent, &next, &parts, &kept);
+			cut_mapping(vma, task->parent, &next, &parts, &kept);
 		else
 			*grow(&parts.items, &parts.count) = *vma;
 	}

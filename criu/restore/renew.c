@@ -67,7 +67,7 @@ static void add_theirs(struct spans *spans, const struct task *parent)
 	spans_sort(spans);
 }
 
-static bool add_piece(struct pieces *pieces, const struct vma *vma, bool grows)
+static bool add_own_mapping(struct pieces *pieces, const struct vma *vma, bool grows)
 {
 	size_t size = vma_length(vma);
 	char *fresh = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -96,7 +96,7 @@ static bool find_pieces(struct pieces *pieces, const struct task *parent)
 		while (next < theirs.count && theirs.items[next].end <= vma->start)
 			next++;
 		if (was_written(&own, i) && (next == theirs.count || theirs.items[next].start >= vma->end))
-			result = add_piece(pieces, vma, vma->start <= stack && stack < vma->end);
+			result = add_own_mapping(pieces, vma, vma->start <= stack && stack < vma->end);
 	}
 	spans_free(&theirs);
 	vmas_free(&own);

@@ -54,7 +54,7 @@ static int read_header(const struct task *task, const struct vma *vma, struct ai
 	return result;
 }
 
-static int check_entry(const struct task *task, const struct vma *vma)
+static int check_ring_entry(const struct task *task, const struct vma *vma)
 {
 	const AioRingEntry *entry = find_entry(task, vma->start);
 	uint64_t length = vma_length(vma);
@@ -73,7 +73,7 @@ static int check_entry(const struct task *task, const struct vma *vma)
 	return 0;
 }
 
-static int compare_ids(const void *left, const void *right)
+static int compare_ring_ids(const void *left, const void *right)
 {
 	const struct ring *a = left, *b = right;
 
@@ -92,13 +92,13 @@ static int read_rings(const struct task *task, struct rings *rings)
 			continue;
 		ring = grow(&rings->items, &rings->count);
 		ring->vma = vma;
-		result = check_entry(task, vma) ?: read_header(task, vma, &ring->header);
+		result = check_ring_entry(task, vma) ?: read_header(task, vma, &ring->header);
 		if (!result && aio_check_header(&ring->header, vma_length(vma)))
 			result = fail(EINVAL, "the pages of process %d hold no AIO ring at %#" PRIx64,
 				      task->pid, vma->start);
 	}
 	if (rings->count)
-		qsort(rings->items, rings->count, sizeof(*rings->items), compare_ids);
+		qsort(rings->items, rings->count, sizeof(*rings->items), compare_ring_ids);
 	return result;
 }
 

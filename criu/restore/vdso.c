@@ -25,7 +25,7 @@
 
 /* ---- which is it ---- */
 
-static int find_ours(struct vdso *ours)
+static int find_own_vdso(struct vdso *ours)
 {
 	autoclose int self = proc_open(getpid());
 	struct vmas own = { 0 };
@@ -70,8 +70,8 @@ static void find_theirs(const struct task *task, struct vdso *theirs)
 }
 
 /* Is the code that the task's pointers lead into the code that this kernel maps? */
-static int compare(const struct task *task, const struct vdso *ours, const struct vdso *theirs,
-		   bool *are_equal)
+static int compare_vdsos(const struct task *task, const struct vdso *ours, const struct vdso *theirs,
+			 bool *are_equal)
 {
 	uint64_t size = ours->end - ours->vdso;
 	autofree char *saved = allocate(size);
@@ -108,13 +108,13 @@ int vdso_look(const struct restore *restore, struct task *task)
 	struct newborn *newborn = task->newborn;
 	bool are_equal = true;
 	struct vdso theirs;
-	int result = find_ours(&newborn->vdso);
+	int result = find_own_vdso(&newborn->vdso);
 
 	find_theirs(task, &theirs);
 	newborn->vdso_park = restore->refuge_start + REGION_ROOM + REFUGE_GAP;
 	newborn->vdso_place = theirs.vdso ? theirs.start : 0;
 	if (!result && theirs.vdso)
-		result = compare(task, &newborn->vdso, &theirs, &are_equal);
+		result = compare_vdsos(task, &newborn->vdso, &theirs, &are_equal);
 	if (result || are_equal)
 		return result;
 	log_info("the vdso of process %d is of another kernel: its functions will lead into this one's",
@@ -202,7 +202,7 @@ int vdso_redirect(const struct task *task)
 /* ---- the calls ---- */
 
 /* Each piece is a mapping of its own, and mremap() takes one at a time. */
-static void plan_move(const struct vdso *vdso, uint64_t from, uint64_t to, struct call_list *calls)
+static void plan_vdso_move(const struct vdso *vdso, uint64_t from, uint64_t to, struct call_list *calls)
 {
 	for (size_t i = 0; i < vdso->piece_count; i++) {
 		uint64_t start = vdso->pieces[i] - vdso->start;
@@ -217,11 +217,13 @@ static void plan_move(const struct vdso *vdso, uint64_t from, uint64_t to, struc
 void vdso_plan_parking(const struct task *task, struct call_list *calls)
 {
 	if (task->newborn->vdso_place)
-		plan_move(&task->newborn->vdso, task->newborn->vdso.start, task->newborn->vdso_park, calls);
+		plan_vdso_move(&task->newborn->vdso, task->newborn->vdso.start, task->newborn->vdso_park,
+			       calls);
 }
 
 void vdso_plan_return(const struct task *task, struct call_list *calls)
 {
 	if (task->newborn->vdso_place && task->newborn->vdso_place != task->newborn->vdso_park)
-		plan_move(&task->newborn->vdso, task->newborn->vdso_park, task->newborn->vdso_place, calls);
+		plan_vdso_move(&task->newborn->vdso, task->newborn->vdso_park, task->newborn->vdso_place,
+			       calls);
 }
