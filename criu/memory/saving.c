@@ -134,7 +134,7 @@ static const struct row {
 	{ WITH(VMA_AIO_RING), { "an AIO ring", CONTENT_OF_TASK, SAVE_ALL, ZEROS_ARE_SAVED } },
 
 	/* the rest */
-	{ .saving = { "memory of a kind that is not supported", CONTENT_NOT_SUPPORTED } },
+	{ .saving = { "of no kind that is known", CONTENT_NOT_SUPPORTED } },
 };
 
 const struct vma_saving *vma_how_saved(const struct vma *vma)

@@ -39,7 +39,7 @@ enum vma_maker {
 };
 
 struct vma_saving {
-	const char *name;
+	const char *name; /* for messages: "the mapping is …" */
 	enum vma_content content;
 	enum vma_pages pages;
 	enum vma_zeros zeros;

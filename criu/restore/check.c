@@ -100,9 +100,9 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 				    vma->start);
 		if (saving->content == CONTENT_NOT_SUPPORTED)
 			return fail(EINVAL,
-				    "the mapping at %#" PRIx64
-				    " is of a kind that is not supported yet (status %#x)",
-				    vma->start, vma->status);
+				    "mm-%d.img: the mapping at %#" PRIx64
+				    " is %s: not supported yet (status %#x)",
+				    task->pid, vma->start, saving->name, vma->status);
 		if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) && leads_nowhere(snapshot, vma))
 			return fail(EINVAL, "mm-%d.img: the mapping at %#" PRIx64 " leads to an unknown file",
 				    task->pid, vma->start);
