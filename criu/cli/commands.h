@@ -7,9 +7,9 @@
 #include "cli/options.h"
 #include "compiler.h"
 
-int command_dump(const struct options *options) must_check;	/* criu/dump/dump.c */
-int command_pre_dump(const struct options *options) must_check; /* criu/dump/dump.c */
-int command_restore(const struct options *options) must_check;	/* criu/restore/restore.c */
+int command_dump(const struct options *options) must_check;	/* criu/cli/journeys.c */
+int command_pre_dump(const struct options *options) must_check; /* criu/cli/journeys.c */
+int command_restore(const struct options *options) must_check;	/* criu/cli/journeys.c */
 int command_check(const struct options *options) must_check;	/* criu/cli/check.c */
 int command_show(const struct options *options) must_check;	/* criu/cli/show.c */
 int command_untrack(const struct options *options) must_check;	/* criu/cli/untrack.c */

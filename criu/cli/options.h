@@ -10,13 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include "base/texts.h"
 #include "compiler.h"
-
-/* What an option was given that can be given several times. */
-struct texts {
-	const char **items;
-	size_t count;
-};
 
 struct options {
 	/* What to do */

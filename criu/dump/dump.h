@@ -4,13 +4,12 @@
 #ifndef CRIU_DUMP_DUMP_H
 #define CRIU_DUMP_DUMP_H
 
-#include "base/scripts.h"
 #include "base/steps.h"
 #include "base/time.h"
-#include "cli/options.h"
 #include "compiler.h"
 #include "memory/aio.h"
 #include "memory/tracker.h"
+#include "model/request.h"
 #include "model/snapshot.h"
 
 /* The set of cgroups that criu itself is in (inventory.img: root_cg_set), see cgroups.c. */
@@ -20,10 +19,8 @@ struct apart_look;  /* apart.c */
 struct cgroup_sets; /* cgroups.c */
 
 struct dump {
-	const struct options *options;
+	const struct request *request;
 	struct snapshot snapshot;
-	int work_directory;
-	struct scripts scripts;
 	struct tracking tracking;
 	struct stream_reserve room;	 /* room.c: for the pages … */
 	struct aside *reads_aside;	 /* … read by two, … */
@@ -43,6 +40,10 @@ struct dump {
 	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
 };
+
+/* Each is a whole journey. 0 or -errno, recorded. */
+int dump_run(const struct request *request) must_check;
+int pre_dump_run(const struct request *request) must_check;
 
 /* freeze.c */
 int dump_look_ahead(void *dump) must_check;

@@ -19,7 +19,7 @@
 
 static bool ends_processes(const struct dump *dump)
 {
-	return !dump->options->leave_running && !dump->options->leave_stopped;
+	return !dump->request->policy.leave_running && !dump->request->policy.leave_stopped;
 }
 
 static void tell(const struct dump *dump, const char *sentence)

@@ -204,7 +204,7 @@ static int check_session(const struct dump *dump)
 	for_each_task (task, &dump->snapshot) {
 		if (task->session == root->pid || snapshot_find_task(&dump->snapshot, task->session))
 			continue;
-		if (task->session == root->session && dump->options->shell_job)
+		if (task->session == root->session && dump->request->policy.shell_job)
 			continue;
 		if (task->session == root->session) {
 			fail_advice("--shell-job (-j), to restore it in the session of whoever restores it");

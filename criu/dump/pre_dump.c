@@ -8,7 +8,6 @@
  * snapshot leaves to it only pages that were not written since the tasks ran on; those were read as they were.
  */
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include "base/error.h"
 #include "base/log.h"
@@ -69,7 +68,7 @@ static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct ar
 
 bool dump_splices(const struct dump *dump)
 {
-	return dump->options->pre_dump_mode && !strcmp(dump->options->pre_dump_mode, "splice");
+	return dump->request->splices;
 }
 
 /* What is swapped would be swapped in, and could not be swapped out as long as it is in a pipe. */

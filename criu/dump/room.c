@@ -70,7 +70,7 @@ int dump_make_room(void *context)
 
 	if (dump->tracking.looks != &tracker_written && dump->tracking.looks != &tracker_soft_dirty)
 		return 0;
-	dump_list_tree(dump->options->tree, &pids, &count);
+	dump_list_tree(dump->request->root, &pids, &count);
 	for (size_t i = 0; i < count; i++) {
 		uint64_t pages = count_written(dump->tracking.looks, pids[i], &budget);
 

@@ -159,7 +159,7 @@ int dump_save_statistics(struct dump *dump)
 	StatsEntry entry = STATS_ENTRY__INIT;
 	DumpStatsEntry stats = DUMP_STATS_ENTRY__INIT;
 	struct image_store *work;
-	int result = image_store_open_fd(&work, dump->work_directory, true);
+	int result = image_store_open_fd(&work, dump->request->work_directory, true);
 
 	if (result)
 		return result;
@@ -179,7 +179,7 @@ int dump_save_statistics(struct dump *dump)
 	}
 	if (dump->tracking.looks)
 		stats.compared_by = (char *)dump->tracking.looks->name;
-	if (dump->options->display_stats)
+	if (dump->request->display_stats)
 		display(&stats);
 	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);
 	image_store_close(work);

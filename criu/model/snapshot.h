@@ -16,6 +16,7 @@
 #include "fs.pb-c.h"
 #include "list.h"
 #include "mm.pb-c.h"
+#include "model/request.h"
 #include "model/vma.h"
 
 struct image_store;
@@ -88,13 +89,6 @@ struct file_lock {
 	struct file *file;
 	uint32_t flag, type;
 	int64_t start, length; /* 0: to the end */
-};
-
-/* What the user allows, asks for, and wants checked; from the options. */
-struct policy {
-	bool shell_job, file_locks;
-	bool leave_running, leave_stopped;
-	bool validates_by_size, skips_mode_check;
 };
 
 struct snapshot {

@@ -246,7 +246,7 @@ int restore_release(void *context)
 	for_each_task (task, &restore->snapshot) {
 		if (!task->victim)
 			continue;
-		if (task->state != TASK_STOPPED && restore->options->leave_stopped)
+		if (task->state != TASK_STOPPED && restore->request->policy.leave_stopped)
 			kill(task->pid, SIGSTOP);
 		let_go(task);
 	}

@@ -368,7 +368,7 @@ void newborn_main(struct restore *restore, struct task *task)
 	const struct restorer_thread *threads;
 	const struct restorer_arguments *arguments;
 
-	if (restore->options->log_pid && log_per_process())
+	if (restore->request->logs_per_process && log_per_process())
 		give_up(restore);
 	log_debug("process %d (%s) is born", task->pid, task->name);
 	if (cgroups_join(restore, task)) /* first of all: what it uses counts where it is */

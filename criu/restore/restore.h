@@ -4,14 +4,13 @@
 #ifndef CRIU_RESTORE_RESTORE_H
 #define CRIU_RESTORE_RESTORE_H
 
-#include "base/scripts.h"
 #include "blobs/restorer/restorer.h"
-#include "cli/options.h"
 #include "compiler.h"
 #include "inventory.pb-c.h"
 #include "kernel/calls.h"
 #include "memory/pages.h"
 #include "memory/stack.h"
+#include "model/request.h"
 #include "model/snapshot.h"
 
 #define REGION_ROOM \
@@ -68,11 +67,9 @@ struct guard {
 };
 
 struct restore {
-	const struct options *options;
+	const struct request *request;
 	struct snapshot snapshot;
 	struct page_chain *chain; /* snapshot.images and the snapshots that it builds on */
-	int work_directory;
-	struct scripts scripts;
 	struct cgroups *cgroups;
 	struct restorer_board *board;
 	struct page_statistics pages;
@@ -94,6 +91,9 @@ static inline uint64_t refuge_step(const struct vma *vma)
 {
 	return vma->flags & MAP_HUGETLB ? vma_page_size(vma) * 512 : PAGE_SIZE;
 }
+
+/* The whole journey. 0 or -errno, recorded; it may end as the command that the request names, or wait until the root ends. */
+int restore_run(const struct request *request) must_check;
 
 /* load.c: reads everything; check.c: can all of it be made here? */
 int restore_load(void *restore) must_check;

@@ -171,7 +171,7 @@ void die_with_parent(const struct restore *restore, const struct task *task)
 {
 	pid_t parent = task->parent ? task->parent->pid : restore->criu;
 
-	if (!task->parent && restore->options->restore_sibling)
+	if (!task->parent && restore->request->is_sibling)
 		return; /* that is what the guard is for */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
@@ -351,9 +351,9 @@ int restore_spawn(void *context)
 	signal(SIGCHLD, SIG_DFL);
 	/* Orphans of a restore that fails come to us, so that none is left. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	pid = restore->options->restore_sibling ? spawn_sibling(restore, restore->snapshot.root) :
-	      parent_is_needed(restore)		? parent_spawn(restore) :
-						  spawn_task(restore, restore->snapshot.root);
+	pid = restore->request->is_sibling ? spawn_sibling(restore, restore->snapshot.root) :
+	      parent_is_needed(restore)	   ? parent_spawn(restore) :
+					     spawn_task(restore, restore->snapshot.root);
 	if (pid < 0)
 		return pid;
 	restore->has_spawned = true;
@@ -454,7 +454,7 @@ static void kill_tree(const struct restore *restore)
 	/* Each dies with its parent (PR_SET_PDEATHSIG). The root is ours to wait for, unless it is our sibling, or a grandchild. */
 	if (restore->middle)
 		return;
-	if (restore->options->restore_sibling ||
+	if (restore->request->is_sibling ||
 	    waitpid(restore->snapshot.root->pid, &status, WNOHANG | __WALL) == 0)
 		kill(restore->snapshot.root->pid, SIGKILL);
 }
