@@ -139,8 +139,9 @@ static int describe(struct snapshot *snapshot, struct file *file, FownEntry *own
 	message_set(entry, mode, seen->stat.st_mode);
 	if (!result && S_ISREG(seen->stat.st_mode)) {
 		message_set(entry, size, seen->stat.st_size);
-		if (seen->fd < 0)
-			add_build_id(entry); /* mapped or executed: its content must be the same */
+		/* mapped or executed: its content must be the same */
+		if (seen->fd < 0 && !snapshot->policy.validates_by_size)
+			add_build_id(entry);
 	}
 	return result;
 }
