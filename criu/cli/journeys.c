@@ -17,7 +17,20 @@
 #include "model/request.h"
 #include "restore/restore.h"
 
-/* The log comes last: until the lock is ours, it may be that of another criu. */
+static int open_previous(struct request *request)
+{
+	if (!request->previous)
+		return 0;
+	request->previous_directory = openat(image_store_directory(request->images), request->previous,
+					     O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (request->previous_directory >= 0)
+		return 0;
+	fail_advice("a directory relative to that of the images (-D)");
+	return fail(errno, "cannot open the previous snapshot %s/%s", image_store_name(request->images),
+		    request->previous);
+}
+
+/* The log comes after the lock: until that is ours, it may be the log of another criu. */
 static int open_directories(struct request *request, const struct options *options, enum image_use use)
 {
 	int result =
@@ -31,7 +44,8 @@ static int open_directories(struct request *request, const struct options *optio
 					  fcntl(image_store_directory(request->images), F_DUPFD_CLOEXEC, 0);
 	if (request->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", work_path(options));
-	return log_open(request->work_directory, options->log_file);
+	result = log_open(request->work_directory, options->log_file);
+	return result || use == IMAGES_ARE_READ ? result : open_previous(request);
 }
 
 /* What can be told without opening anything. */
@@ -39,6 +53,7 @@ static struct request request_of(const struct options *options)
 {
 	return (struct request){
 		.work_directory = -1,
+		.previous_directory = -1,
 		.root = options->tree,
 		.policy = {
 			.shell_job = options->shell_job,
@@ -87,6 +102,8 @@ static int run(const struct options *options, enum image_use use, int (*journey)
 	image_store_close(request.images);
 	if (request.work_directory >= 0)
 		close(request.work_directory);
+	if (request.previous_directory >= 0)
+		close(request.previous_directory);
 	return result;
 }
 

@@ -17,7 +17,7 @@
 #include "memory/flatten.h"
 #include "memory/shared.h"
 
-/* Before anything is written: the previous snapshot may turn out to be none. */
+/* Before anything is written: what is there may turn out to be no snapshot. */
 static int open_previous(void *context)
 {
 	struct dump *dump = context;
@@ -25,7 +25,7 @@ static int open_previous(void *context)
 	const struct policy *policy = &request->policy;
 	const char *best = dump->is_pre_dump ? "" : NULL; /* a pre-dump without notes would be of no use */
 	const struct tracking_request tracking = {
-		.previous = request->previous,
+		.previous = request->previous_directory,
 		.tracker = request->tracker ? request->tracker : best,
 		.runs_on = dump->is_pre_dump || policy->leave_running || policy->leave_stopped,
 	};

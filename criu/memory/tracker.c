@@ -84,16 +84,8 @@ static int check_complete(const struct tracking *tracking)
 		    image_store_name(tracking->parent));
 }
 
-static int open_parent(struct tracking *tracking, const char *previous)
+static int open_parent(struct tracking *tracking, int directory)
 {
-	autoclose int directory = openat(image_store_directory(tracking->images), previous,
-					 O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (directory < 0) {
-		fail_advice("a directory relative to that of the images (-D)");
-		return fail(errno, "cannot open the previous snapshot %s/%s",
-			    image_store_name(tracking->images), previous);
-	}
 	return image_store_open_fd(&tracking->parent, directory, false)				   ?:
 		       check_no_loop(tracking)							   ?:
 		       page_chain_open_locked(&tracking->chain, tracking->parent, IMAGES_ARE_READ) ?:
@@ -345,7 +337,7 @@ int tracking_open(struct tracking *tracking, struct image_store *images,
 		.seed = inventory_new_id(),
 	};
 	read_boot_id(tracking);
-	if (request->previous)
+	if (request->previous >= 0)
 		result = open_parent(tracking, request->previous) ?: look_at_parent(tracking);
 	if (!result && tracking->noted)
 		tracking->seed = tracking->noted->hash_seed;

@@ -38,11 +38,13 @@ struct request {
 	struct texts cgroup_roots; /* "/PATH", "CONTROLLER:/PATH" */
 
 	/* Dump and pre-dump */
-	const char *previous; /* the previous snapshot, relative to the images; NULL: none */
-	const char *tracker;  /* NULL: nothing is to be noted; "": by the best there is; or its name */
-	bool splices;	      /* pre-dump: through pipes */
-	unsigned timeout;     /* seconds */
-	unsigned max_chain;   /* 0: as long as it may be */
+	const char *
+		previous; /* the previous snapshot, relative to the images: where `parent` leads; NULL: none … */
+	int previous_directory; /* … and its directory; -1 */
+	const char *tracker;	/* NULL: nothing is to be noted; "": by the best there is; or its name */
+	bool splices;		/* pre-dump: through pipes */
+	unsigned timeout;	/* seconds */
+	unsigned max_chain;	/* 0: as long as it may be */
 
 	/* Restore */
 	bool is_detached, is_sibling; /* nobody waits for the root; it is a child of our parent */

@@ -106,7 +106,6 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 --track-mem=written", "dump tree=1 track-mem=written" },
 		{ "dump -t 1 --track-mem --no-track-mem", "dump tree=1" },
 		{ "dump -t 1 --deprecated", "dump tree=1" },
-		{ "dump -t 1 --no-deprecated", "dump tree=1" },
 		/* a shortened name means what it means to 4.2, whatever of ours begins like it */
 		{ "dump --leave-run -t 1", "dump tree=1 leave-running" },
 		{ "dump --no-tl -t 1", "dump tree=1" },
