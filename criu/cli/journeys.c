@@ -48,10 +48,9 @@ static int open_directories(struct request *request, const struct options *optio
 	return result || use == IMAGES_ARE_READ ? result : open_previous(request);
 }
 
-/* What can be told without opening anything. */
-static struct request request_of(const struct options *options)
+void request_fill(struct request *request, const struct options *options)
 {
-	return (struct request){
+	*request = (struct request){
 		.work_directory = -1,
 		.previous_directory = -1,
 		.root = options->tree,
@@ -83,10 +82,11 @@ static struct request request_of(const struct options *options)
 
 static int run(const struct options *options, enum image_use use, int (*journey)(const struct request *))
 {
-	struct request request = request_of(options);
+	struct request request;
 	struct scripts scripts = { .paths = options->action_scripts };
 	int result;
 
+	request_fill(&request, options);
 	descriptors_unlimit(&request.descriptors);
 	result = open_directories(&request, options, use);
 	if (!result) {
