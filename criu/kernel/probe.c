@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "kernel/probe.h"
@@ -211,9 +212,15 @@ bool probe_file_says(const char *path, const char *words)
 	return read_text_at(AT_FDCWD, path, &text) > 0 && strstr(text, words);
 }
 
-/* The alarm is for a kernel that lets a test wait for ever: then the answer is no. */
+/*
+ * The alarm is for a kernel that lets a test wait for ever: then the answer is no. What fails in a test is an answer, too, and no failure
+ * of the command.
+ */
 static does_not_return void run_test(const struct probe *probe)
 {
+	struct attempt attempt;
+
+	attempt_begin(&attempt);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setrlimit(RLIMIT_CORE, &(struct rlimit){}); /* a test may die */
 	alarm(5);

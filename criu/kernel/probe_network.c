@@ -22,9 +22,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include "base/memory.h"
+#include "kernel/place.h"
 #include "kernel/probe_tests.h"
 
 /* Newer than the headers of some distributions. */
@@ -320,11 +322,23 @@ bool probe_tun_namespace(int unused_argument unused)
 	return fd >= 0 && ioctl(fd, TUNGETDEVNETNS) >= 0;
 }
 
+static int make_socket(void *unused_argument unused)
+{
+	return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+/* We leave our network and have a socket made there. */
 bool probe_enter_network(int unused_argument unused)
 {
-	int home = open("/proc/self/ns/net", O_RDONLY);
+	struct place place = PLACE_HERE;
+	struct stat home, seen;
+	int fd;
 
-	return home >= 0 && take_network() && setns(home, CLONE_NEWNET) == 0;
+	place.net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (place.net < 0 || fstat(place.net, &home) || !take_network())
+		return false;
+	fd = run_in(&place, make_socket, NULL);
+	return fd >= 0 && fstat(ioctl(fd, SIOCGSKNS), &seen) == 0 && seen.st_ino == home.st_ino;
 }
 
 bool probe_iptables_legacy(int unused_argument unused)
