@@ -136,8 +136,12 @@ static void the_stack_has_an_end(void **state unused)
 	size_t enough = 200, too_much = 300;
 
 	assert_int_equal(run_in(&here, use_stack, &enough), 1);
+#ifdef __SANITIZE_ADDRESS__ /* its handler of SIGSEGV would die with its locks held, and it remembers the frames of who is dead */
+	(void)too_much;
+#else
 	assert_int_equal(run_in(&here, use_stack, &too_much), -ECHILD);
 	assert_non_null(strstr(failure_text(), "was killed by signal 11"));
+#endif
 }
 
 static int nest(void *argument)
