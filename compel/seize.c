@@ -22,13 +22,7 @@
 #include "base/memory.h"
 #include "base/time.h"
 #include "internal.h"
-
-#ifndef PTRACE_EVENT_STOP
-#define PTRACE_EVENT_STOP 128
-#endif
-#ifndef PTRACE_O_SUSPEND_SECCOMP
-#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
-#endif
+#include "kernel_constants.h"
 
 #define XSAVE_LARGEST	 (64 * 1024)
 #define RELEASE_PATIENCE 0.5	    /* seconds */

@@ -11,10 +11,8 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "kernel/netlink.h"
+#include "kernel_constants.h"
 
-#ifndef SOL_NETLINK
-#define SOL_NETLINK 270
-#endif
 #define MESSAGE_SIZE 65536   /* the length of an attribute has 16 bits */
 #define IS_TOO_LONG  (-4711) /* "protocol" of a message that lacks an attribute */
 

@@ -16,13 +16,8 @@
 #include "base/memory.h"
 #include "kernel/probe.h"
 #include "kernel/probe_tests.h"
+#include "kernel_constants.h"
 
-#ifndef CLONE_NEWTIME
-#define CLONE_NEWTIME 0x80
-#endif
-#ifndef CAP_CHECKPOINT_RESTORE
-#define CAP_CHECKPOINT_RESTORE 40
-#endif
 enum { MAP_VDSO_32 = 0x2002, MAP_VDSO_64 = 0x2003 }; /* of arch_prctl() */
 
 /* Required first, then privileges, then by subject: `criu check` prints them in this order. */

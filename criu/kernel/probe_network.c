@@ -29,23 +29,7 @@
 #include "kernel/netlink.h"
 #include "kernel/place.h"
 #include "kernel/probe_tests.h"
-
-/* Newer than the headers of some distributions. */
-#ifndef SO_BUF_LOCK
-#define SO_BUF_LOCK 72
-#endif
-#ifndef IPV6_FREEBIND
-#define IPV6_FREEBIND 78
-#endif
-#ifndef SIOCUNIXFILE
-#define SIOCUNIXFILE SIOCPROTOPRIVATE
-#endif
-#ifndef TUNGETDEVNETNS
-#define TUNGETDEVNETNS _IO('T', 227)
-#endif
-#ifndef IFLA_TARGET_NETNSID
-#define IFLA_TARGET_NETNSID 46
-#endif
+#include "kernel_constants.h"
 
 static bool take_network(void)
 {

@@ -31,17 +31,7 @@
 #include "kernel/place.h"
 #include "kernel/probe_tests.h"
 #include "kernel/proc.h"
-
-/* Newer than the headers of some distributions. */
-#ifndef PTRACE_GET_RSEQ_CONFIGURATION
-#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
-#endif
-#ifndef PTRACE_O_SUSPEND_SECCOMP
-#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
-#endif
-#ifndef PR_TIMER_CREATE_RESTORE_IDS
-#define PR_TIMER_CREATE_RESTORE_IDS 77
-#endif
+#include "kernel_constants.h"
 
 bool probe_capability(int capability)
 {

@@ -21,12 +21,9 @@
 #include <sys/uio.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "kernel_constants.h"
 #include "memory/huge.h"
 #include "restore/space.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
 
 #define COMPARED_PAGES 64 /* at a time, of inherited memory */
 #define MOST_VECTORS   256

@@ -15,15 +15,12 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "image/message.h"
+#include "kernel_constants.h"
 #include "task/ending.h"
 #include "task/part.h"
 
 #define ASK_TID_ADDRESS	 "ask for clear_child_tid"
 #define ASK_PARENT_DEATH "ask for the parent death signal"
-
-#ifndef PTRACE_GET_RSEQ_CONFIGURATION /* glibc 2.34 has it in an enum; Linux 5.13 */
-#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
-#endif
 
 /* struct ptrace_rseq_configuration of <linux/ptrace.h>, which cannot be included beside <sys/ptrace.h> */
 struct rseq_configuration {

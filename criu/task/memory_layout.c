@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "image/message.h"
+#include "kernel_constants.h"
 #include "task/part.h"
 
 #define ASK_BREAK    "ask for the end of the heap"
@@ -20,16 +21,6 @@
 #define ASK_THP	     "ask whether huge pages are off"
 #define ASK_DENIAL   "ask whether memory may be written and executed"
 #define ASK_MERGING  "ask whether all its memory may be merged"
-
-#ifndef PR_SET_MDWE /* Linux 6.3 */
-#define PR_SET_MDWE 65
-#define PR_GET_MDWE 66
-#endif
-
-#ifndef PR_SET_MEMORY_MERGE /* Linux 6.4 */
-#define PR_SET_MEMORY_MERGE 67
-#define PR_GET_MEMORY_MERGE 68
-#endif
 
 static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
 {

@@ -20,12 +20,8 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "image/message.h"
+#include "kernel_constants.h"
 #include "task/part.h"
-
-#ifndef PR_TIMER_CREATE_RESTORE_IDS
-#define PR_TIMER_CREATE_RESTORE_IDS	77
-#define PR_TIMER_CREATE_RESTORE_IDS_GET 2
-#endif
 
 #define ASK_LEFT	"ask for what is left of a timer"
 #define ASK_OVERRUN	"ask for the overrun of a timer"

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "image/message.h"
+#include "kernel_constants.h"
 #include "task/part.h"
 
 #define ASK_SUBREAPER  "ask whether it is a child subreaper"
@@ -25,9 +26,6 @@
 #define ASK_MEMBARRIER "ask for its memory barriers"
 #define TRY_MEMBARRIER "try its memory barriers"
 
-#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG /* Linux 6.4 */
-#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211
-#endif
 #define GET_REGISTRATIONS (1 << 9) /* MEMBARRIER_CMD_GET_REGISTRATIONS, Linux 6.3 */
 
 /* Wine and emulators have the kernel hand them their own system calls: ours would go there, too. */
