@@ -26,6 +26,7 @@
 #include "files/kind.h"
 #include "files/locks.h"
 #include "files/terminal.h"
+#include "futex.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 #include "task/part.h"
@@ -33,7 +34,7 @@
 static does_not_return void give_up(struct restore *restore)
 {
 	__atomic_store_n(&restore->board->failed, 1, __ATOMIC_SEQ_CST);
-	syscall(SYS_futex, &restore->board->arrived, 1 /* FUTEX_WAKE */, INT32_MAX, NULL, NULL, 0);
+	futex_wake(&restore->board->arrived);
 	_exit(1);
 }
 

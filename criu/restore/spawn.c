@@ -21,6 +21,7 @@
 #include "base/progress.h"
 #include "base/time.h"
 #include "compel.h"
+#include "futex.h"
 #include "kernel/proc.h"
 #include "memory/huge.h"
 #include "restore/lives.h"
@@ -28,11 +29,6 @@
 
 #define LOOK_EVERY 100000000 /* nanoseconds, for the dead and for the progress */
 #define MANY_TASKS 100
-
-static void futex_wake(uint32_t *futex)
-{
-	syscall(SYS_futex, futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-}
 
 void board_arrive(struct restorer_board *board)
 {
@@ -58,17 +54,6 @@ static void board_open_stage(struct restorer_board *board, enum stage stage)
 	futex_wake(&board->stage);
 }
 
-static const struct task *find_by_thread(const struct restore *restore, pid_t tid)
-{
-	const struct task *task;
-
-	for_each_task (task, &restore->snapshot)
-		for (size_t i = 0; i < task->thread_count; i++)
-			if (task->threads[i] == tid)
-				return task;
-	return NULL;
-}
-
 /* The restorer tells that it failed before it tells why; the result is the last of what it tells. */
 static bool has_restorer_failed(const struct restorer_board *board)
 {
@@ -90,7 +75,7 @@ static int report_failure(struct restore *restore)
 		return min(-failure_errno(), -1);
 	if (!has_restorer_failed(board))
 		return fail(0, "a process died while it was being restored");
-	task = find_by_thread(restore, board->failed_tid);
+	task = snapshot_find_thread(&restore->snapshot, board->failed_tid);
 	if (!task)
 		return fail(-board->failed_result, "thread %d failed", board->failed_tid);
 	if (board->failed_list == RESTORER_THREADS && board->failed_result == -EEXIST)

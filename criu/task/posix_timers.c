@@ -45,17 +45,9 @@ static bool counts_its_maker(const PosixTimerEntry *timer)
 	return clock_of(timer) < 0 && clock_of(timer) >> 3 == ~0 && clock_of(timer) & CLOCK_OF_THREAD;
 }
 
-static bool has_thread(const struct task *task, pid_t tid)
-{
-	for (size_t i = 0; i < task->thread_count; i++)
-		if (task->threads[i] == tid)
-			return true;
-	return false;
-}
-
 static bool tells_the_dead(const struct task *task, const PosixTimerEntry *timer)
 {
-	return timer->it_sigev_notify & SIGEV_THREAD_ID && !has_thread(task, timer->notify_thread_id);
+	return timer->it_sigev_notify & SIGEV_THREAD_ID && !task_has_thread(task, timer->notify_thread_id);
 }
 
 /* ---- dump ---- */
@@ -92,7 +84,7 @@ static int look_at_timer(const struct task *task, PosixTimerEntry *timer)
 		return refuse(
 			"process %d (%s): timer %u counts by a clock that is a device, which is not supported",
 			task->pid, task->name, timer->it_id);
-	if (clock < 0 && ~(clock >> 3) && ~(clock >> 3) != task->pid && !has_thread(task, ~(clock >> 3)))
+	if (clock < 0 && ~(clock >> 3) && ~(clock >> 3) != task->pid && !task_has_thread(task, ~(clock >> 3)))
 		return refuse(
 			"process %d (%s): timer %u counts the CPU time of %d, which is no thread of it (any more)",
 			task->pid, task->name, timer->it_id, ~(clock >> 3));
