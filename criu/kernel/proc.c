@@ -133,12 +133,6 @@ int proc_parse_status(const char *text, struct proc_status *status)
 	status->effective = status_number(text, "CapEff", 16);
 	status->bounding = status_number(text, "CapBnd", 16);
 	status->ambient = status_number(text, "CapAmb", 16);
-	status->blocked = status_number(text, "SigBlk", 16);
-	status->pending = status_number(text, "SigPnd", 16);
-	status->shared_pending = status_number(text, "ShdPnd", 16);
-	status->ignored = status_number(text, "SigIgn", 16);
-	status->caught = status_number(text, "SigCgt", 16);
-	status->tracer = status_number(text, "TracerPid", 10);
 	status->group_leader = status_number(text, "Tgid", 10);
 	status->umask = status_number(text, "Umask", 8);
 	status->threads = status_number(text, "Threads", 10);
