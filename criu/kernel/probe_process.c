@@ -28,6 +28,7 @@
 #include <unistd.h>
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "kernel/place.h"
 #include "kernel/probe_tests.h"
 #include "kernel/proc.h"
@@ -318,14 +319,16 @@ static bool unmap_vdso(void)
 	if (read_text_at(AT_FDCWD, "/proc/self/maps", &maps) < 0)
 		return false;
 	for (char *line = maps, *next; line && *line; line = next) {
-		unsigned long start, end;
+		struct map_line map;
 
 		next = strchr(line, '\n');
 		if (next)
 			*next++ = '\0';
-		if (!strstr(line, "[vdso]") && !strstr(line, "[vvar"))
+		if (!map_line_parse(line, &map))
+			return false;
+		if (strcmp(map.name, "[vdso]") && strncmp(map.name, "[vvar", 5))
 			continue;
-		found = sscanf(line, "%lx-%lx", &start, &end) == 2 && munmap((void *)start, end - start) == 0;
+		found = munmap((void *)map.start, map.end - map.start) == 0;
 	}
 	return found;
 }
