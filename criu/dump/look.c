@@ -120,7 +120,7 @@ static int check_parent(const struct dump *dump)
 	return result;
 }
 
-static int look_at_thread(struct task *task, size_t index)
+static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 {
 	const struct traced_thread *thread = &task->victim->threads[index];
 	CoreEntry *core = task->cores[index] = message_new(CoreEntry, core_entry);
@@ -143,7 +143,7 @@ static int look_at_thread(struct task *task, size_t index)
 	result = result ?: unless_refused(arch_save_registers(thread->tid, &settled, core));
 	for (size_t i = 0; !result && i < task_part_count; i++)
 		if (task_parts[i]->look)
-			result = unless_refused(task_parts[i]->look(task, index, &facts));
+			result = unless_refused(task_parts[i]->look(&dump->snapshot, task, index, &facts));
 	proc_status_free(&facts.status);
 	close(facts.proc);
 	return result;
@@ -191,7 +191,7 @@ static int look_at_task(struct dump *dump, struct task *task, uint32_t number)
 	task->ids = dump_make_ids(number);
 	task->cores = allocate_array(task->thread_count, sizeof(*task->cores));
 	for (size_t i = 0; !result && i < task->thread_count; i++)
-		result = look_at_thread(task, i);
+		result = look_at_thread(dump, task, i);
 	return result ?: dump_describe_areas(dump, task) ?: look_at_directories(dump, task);
 }
 

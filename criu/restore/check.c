@@ -185,7 +185,7 @@ static int check_task(const struct snapshot *snapshot, const struct task *task)
 
 		result = arch_load_registers(task->cores[i], &context);
 		trace_free_context(&context);
-		result = result ?: task_parts_check(task, i);
+		result = result ?: task_parts_check(snapshot, task, i);
 	}
 	return result				    ?:
 		       check_layout(snapshot, task) ?:

@@ -104,7 +104,7 @@ static int finish_thread(struct restore *restore, struct task *task, size_t thre
 	calls_init(&calls, restore->refuge_start + RESTORER_ARGUMENTS); /* nobody reads those any more */
 	for (size_t part = 0; part < task_part_count; part++)
 		if (task_parts[part]->finish)
-			task_parts[part]->finish(task, thread, &calls);
+			task_parts[part]->finish(&restore->snapshot, task, thread, &calls);
 	if (!thread)
 		stop_hush(task, &calls);
 	if (!thread)

@@ -249,7 +249,7 @@ static void make_lists(struct restore *restore, struct task *task, uint64_t *cur
 		begin_list(newborn, list, cursor);
 		for (size_t part = 0; part < task_part_count; part++)
 			if (task_parts[part]->make)
-				task_parts[part]->make(task, thread, list);
+				task_parts[part]->make(&restore->snapshot, task, thread, list);
 		if (!thread) {
 			call(list, "close the executable", SYS_close, task->exe_fd);
 			call(list, "close the log", SYS_close, log_descriptor());

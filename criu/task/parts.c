@@ -1,6 +1,8 @@
 /*
  * parts.c - the aspects of a task, in the order in which restore makes them again.
  */
+#include <stdlib.h>
+#include "base/memory.h"
 #include "task/part.h"
 
 const struct task_part *const task_parts[] = {
@@ -22,12 +24,42 @@ const struct task_part *const task_parts[] = {
 
 const size_t task_part_count = array_size(task_parts);
 
-int task_parts_check(const struct task *task, size_t thread)
+void task_parts_ask(const struct snapshot *snapshot, const struct task *task, size_t thread, uint64_t base,
+		    struct questions *questions)
+{
+	calls_init(&questions->calls, base);
+	questions->asked = allocate_array(task_part_count, sizeof(*questions->asked));
+	for (size_t i = 0; i < task_part_count; i++)
+		if (task_parts[i]->ask)
+			questions->asked[i] = task_parts[i]->ask(snapshot, task, thread, &questions->calls);
+}
+
+int task_parts_hear(const struct snapshot *snapshot, struct task *task, size_t thread,
+		    const struct questions *questions)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < task_part_count; i++)
+		if (task_parts[i]->hear)
+			result = task_parts[i]->hear(snapshot, task, thread, &questions->calls,
+						     questions->asked[i]);
+	return result;
+}
+
+void questions_free(struct questions *questions)
+{
+	for (size_t i = 0; i < task_part_count; i++)
+		free(questions->asked[i]);
+	free(questions->asked);
+	calls_free(&questions->calls);
+}
+
+int task_parts_check(const struct snapshot *snapshot, const struct task *task, size_t thread)
 {
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task_part_count; i++)
 		if (task_parts[i]->check)
-			result = task_parts[i]->check(task, thread);
+			result = task_parts[i]->check(snapshot, task, thread);
 	return result;
 }
