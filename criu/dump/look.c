@@ -9,7 +9,6 @@
 #include <linux/kcmp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "arch/arch.h"
@@ -149,20 +148,6 @@ static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 	return result;
 }
 
-static int look_at_directories(struct dump *dump, struct task *task)
-{
-	FsEntry *fs = task->fs = message_new(FsEntry, fs_entry);
-	struct proc_status status;
-	int result = proc_read_status(task->proc, &status);
-
-	if (result)
-		return result;
-	proc_status_free(&status);
-	message_set(fs, umask, status.umask);
-	return files_add_path(&dump->snapshot, task, "cwd", 0, &fs->cwd_id) ?:
-		       files_add_path(&dump->snapshot, task, "root", 0, &fs->root_id);
-}
-
 static int look_at_dead(struct task *task)
 {
 	CoreEntry *core = message_new(CoreEntry, core_entry);
@@ -192,7 +177,7 @@ static int look_at_task(struct dump *dump, struct task *task, uint32_t number)
 	task->cores = allocate_array(task->thread_count, sizeof(*task->cores));
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = look_at_thread(dump, task, i);
-	return result ?: dump_describe_areas(dump, task) ?: look_at_directories(dump, task);
+	return result ?: dump_describe_areas(dump, task);
 }
 
 /* Sessions and groups that begin outside the tree cannot be made again, but for the shell's own (--shell-job). */

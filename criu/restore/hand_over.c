@@ -133,9 +133,7 @@ static int give_registers(struct task *task, size_t index)
 	struct thread_context context;
 	int result = arch_load_registers(core, &context);
 
-	context.signal_mask = core->thread_core->has_blk_sigset ? core->thread_core->blk_sigset :
-			      core->tc				? core->tc->blk_sigset :
-								  0;
+	context.signal_mask = signals_blocked(task, index);
 	if (!result)
 		result = trace_set_context(&task->victim->threads[index], &context);
 	if (!result && core->thread_core->timeout_left)

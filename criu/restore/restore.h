@@ -25,7 +25,7 @@ enum stage {
 	STAGE_BIRTH,  /* tasks are born, have their memory, and lead their sessions and groups */
 	STAGE_SETTLE, /* all pids exist: they join groups, descriptors get their owners */
 	STAGE_BURY,   /* the dead die, those who only stood in for a dead group leader go */
-	STAGE_LEAVE,  /* each leaves our code for its own address space; threads are made */
+	STAGE_LEAVE,  /* each leaves our code for its own address space (leave.c); threads are made */
 };
 
 /* The kernel's own pieces of an address space: [vvar], [vvar_vclock] (Linux 6.13), [vdso], neighbours in this order. */
@@ -56,7 +56,6 @@ struct newborn {
 	struct call_list space;
 	struct call_list *self; /* one a thread */
 	uint64_t region;
-	size_t region_size;
 	bool waits; /* its last calls are left to the very end: hand_over.c */
 };
 
@@ -140,6 +139,8 @@ int stop_again(struct task *task) must_check;
 void stop_hush(const struct task *task, struct call_list *calls); /* of the parent */
 /* newborn.c: runs in the newborn */
 void newborn_main(struct restore *restore, struct task *task) does_not_return;
+void newborn_leave(struct restore *restore,
+		   struct task *task); /* leave.c; comes back only if it has failed */
 /* space.c: a task's memory, in the newborn */
 int space_build(struct restore *restore, struct task *task) must_check;
 void space_renew(struct task *task); /* renew.c */

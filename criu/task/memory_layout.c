@@ -103,16 +103,20 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 }
 
 /*
- * KSM for all that is mapped, and will be. Said to a process it changes the advice of each mapping: what had been taken out is taken out
- * again. criu's own, which a newborn has inherited, is forgotten by the newborn itself, before it gets advice of its own.
+ * A newborn has inherited from criu that all its memory may be merged (KSM). To take that back changes the advice of each mapping: so it
+ * comes before the mappings get their own, which is in the list of calls for the address space.
  */
-static void make_merging(const struct task *task, bool merges, struct call_list *calls)
+static int prepare(const struct snapshot *snapshot unused, const struct task *task)
 {
-	if (!merges) {
-		if (prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) > 0)
-			prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0);
-		return;
-	}
+	if (!task->cores[0]->tc->merges_memory && prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) > 0 &&
+	    prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) < 0)
+		return fail(errno, "cannot stop merging its memory");
+	return 0;
+}
+
+/* KSM for all that is mapped, and will be. This changes the advice of each mapping: what had been taken out is taken out again. */
+static void make_merging(const struct task *task, struct call_list *calls)
+{
 	call(calls, "merge its memory", SYS_prctl, PR_SET_MEMORY_MERGE, 1);
 	for (size_t i = 0; i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
@@ -157,7 +161,8 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 	else if (mm->has_thp_disabled &&
 		 prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0) /* criu's own, inherited */
 		call(calls, "turn huge pages on", SYS_prctl, PR_SET_THP_DISABLE, 0);
-	make_merging(task, core->merges_memory, calls);
+	if (core->merges_memory)
+		make_merging(task, calls);
 	if (core->has_deny_write_exec) /* for good; what is mapped stays as it is */
 		call(calls, "deny memory that is written and executed", SYS_prctl, PR_SET_MDWE,
 		     core->deny_write_exec);
@@ -182,6 +187,7 @@ const struct task_part part_memory_layout = {
 	.ask = ask,
 	.hear = hear,
 	.check = check,
+	.prepare = prepare,
 	.make = make,
 	.finish = finish,
 };

@@ -21,8 +21,8 @@ struct thread_facts {
 };
 
 /*
- * The callbacks of a part; one that it does not need is NULL. A thread is its number in task->threads. All are called for every thread
- * of every task but zombies, in the order of the table in parts.c. An error is recorded (fail()) and returned as -errno: it ends the
+ * The callbacks of a part; one that it does not need is NULL. A thread is its number in task->threads. All but prepare() are called
+ * for every thread, and none for a zombie, in the order of the table in parts.c. An error is recorded (fail()) and returned as -errno: it ends the
  * journey. Messages belong to the task, which frees them.
  */
 struct task_part {
@@ -45,14 +45,23 @@ struct task_part {
 	 */
 	int (*hear)(const struct snapshot *snapshot, struct task *task, size_t thread,
 		    const struct call_list *calls, const void *asked) must_check;
+	/* The parts of whose hear() this hear() needs the outcome. They stand above it in the table. NULL ends the list. */
+	const struct task_part *hears_after[3];
 	/*
 	 * Restore, in criu, before any task exists; and at the end of a dump, as a forecast. Are the messages possible, and can this be made
 	 * here, by us? Changes nothing outside of them.
 	 */
 	int (*check)(const struct snapshot *snapshot, const struct task *task, size_t thread) must_check;
 	/*
-	 * Restore, in the newborn, which still runs criu's code. Adds the calls with which the thread becomes what it was. Each thread makes its
-	 * own, in its final address space, all signals blocked; a call that fails ends the restore with its purpose as the sentence.
+	 * Restore, in the newborn, once for the process: it has one thread yet, criu's code, memory, open files and privileges, and its
+	 * memory is made. Does what lists of calls cannot: write files of /proc, enter directories, wait. Other tasks do the same at the same
+	 * time; all have their pids. A failure is told with the process's name, and ends all of them.
+	 */
+	int (*prepare)(const struct snapshot *snapshot, const struct task *task) must_check;
+	/*
+	 * Restore, in the newborn, when it is prepared and has its descriptors. Adds the calls with which the thread becomes what it was, and
+	 * changes nothing else. Each thread makes its own, in its final address space, with all signals blocked. A call that fails ends the
+	 * restore; its purpose is the sentence.
 	 */
 	void (*make)(const struct snapshot *snapshot, const struct task *task, size_t thread,
 		     struct call_list *calls);
@@ -79,13 +88,17 @@ int task_parts_hear(const struct snapshot *snapshot, struct task *task, size_t t
 		    const struct questions *questions) must_check;
 void questions_free(struct questions *questions);
 
+/* In the newborn. The failure is recorded. */
+int task_parts_prepare(const struct snapshot *snapshot, const struct task *task) must_check;
 /* Can a thread be restored here, as far as the parts know? The failure is recorded. */
 int task_parts_check(const struct snapshot *snapshot, const struct task *task, size_t thread) must_check;
 
-extern const struct task_part part_memory_layout, part_process, part_identity, part_scheduling, part_signals,
-	part_posix_timers, part_limits, part_credentials, part_pending_signals, part_timers, part_memory_keys,
-	part_memory_locks, part_posix_timers_set, part_machine;
+extern const struct task_part part_memory_layout, part_process, part_directories, part_identity,
+	part_scheduling, part_signals, part_posix_timers, part_limits, part_credentials, part_pending_signals,
+	part_timers, part_memory_keys, part_memory_locks, part_posix_timers_set, part_machine;
 
+/* signals.c: what the thread blocks, by the image. It is set with the registers: until then all is blocked. */
+uint64_t signals_blocked(const struct task *task, size_t thread);
 /* signals.c: is it SIG_DFL, by the image? */
 bool signal_has_default_action(const struct task *task, int signal);
 struct cpus; /* kernel/cpus.h */

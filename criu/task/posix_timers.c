@@ -421,5 +421,6 @@ static void set_timers(const struct snapshot *snapshot unused, const struct task
 const struct task_part part_posix_timers_set = {
 	.name = "POSIX timers, set",
 	.hear = hear_signals,
+	.hears_after = { &part_posix_timers, &part_pending_signals }, /* what is left; has a signal come? */
 	.make = set_timers,
 };

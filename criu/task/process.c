@@ -2,13 +2,14 @@
  * process.c - small properties of a whole process: personality, subreaper, membarrier, oom_score_adj, loginuid, what a core dump
  * holds, state.
  *
- * oom_score_adj, loginuid and coredump_filter are files of /proc, written on restore by the newborn before it leaves our code
- * (restore/newborn.c); here they are read and checked.
+ * oom_score_adj, loginuid and coredump_filter are files of /proc, which a newborn writes while it still runs criu's code.
  */
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/membarrier.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -16,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "image/message.h"
 #include "kernel_constants.h"
@@ -198,6 +200,8 @@ static int check_oom(const TaskCoreEntry *core)
 	long long ours = 0;
 	bool may_lower;
 
+	if (core->oom_score_adj < -1000 || core->oom_score_adj > 1000)
+		return fail(EINVAL, "the image holds an impossible oom_score_adj: %d", core->oom_score_adj);
 	if (!core->has_oom_score_adj || self < 0 || proc_read_number(self, "oom_score_adj", 10, &ours) < 0 ||
 	    core->oom_score_adj >= ours)
 		return 0;
@@ -232,6 +236,35 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return check_oom(core);
 }
 
+/* It is written only where it differs: that may need a privilege, and a kernel may not have the file. */
+static int set_number(int self, const char *name, int base, long long wanted)
+{
+	char text[32];
+	long long now;
+	int result;
+
+	if (proc_read_number(self, name, base, &now) < 0 || now == wanted)
+		return 0;
+	snprintf(text, sizeof(text), "%lld", wanted);
+	result = write_text_at(self, name, text);
+	return result ? fail(-result, "cannot write %lld to /proc/self/%s", wanted, name) : 0;
+}
+
+static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+{
+	autoclose int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	const TaskCoreEntry *core = task->cores[0]->tc;
+	int result = 0;
+
+	if (core->has_oom_score_adj)
+		result = set_number(self, "oom_score_adj", 10, core->oom_score_adj);
+	if (!result && core->has_loginuid)
+		result = set_number(self, "loginuid", 10, core->loginuid);
+	if (!result && core->has_core_filter)
+		result = set_number(self, "coredump_filter", 16, core->core_filter);
+	return result;
+}
+
 static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
 		 struct call_list *calls)
 {
@@ -255,5 +288,6 @@ const struct task_part part_process = {
 	.ask = ask,
 	.hear = hear,
 	.check = check,
+	.prepare = prepare,
 	.make = make,
 };

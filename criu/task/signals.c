@@ -1,9 +1,12 @@
 /*
  * signals.c - how a task takes signals: actions, alternate stacks, masks. What is pending: pending_signals.c.
+ *
+ * A newborn blocks all signals until its threads get their registers, and their masks with them (restore/hand_over.c).
  */
 #include <errno.h>
 #include <signal.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "image/message.h"
 #include "task/part.h"
@@ -100,6 +103,16 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return 0;
 }
 
+/* What is sent from now on is for the task, and waits for it. Also the signals that libc keeps for itself: a raw call. */
+static int prepare(const struct snapshot *snapshot unused, const struct task *task unused)
+{
+	uint64_t all = ~0ULL;
+
+	return syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all)) < 0 ?
+		       fail(errno, "cannot block all signals") :
+		       0;
+}
+
 static void make_actions(const TaskCoreEntry *core, struct call_list *calls)
 {
 	for (int signal = 1, i = 0; signal <= SIGNALS; signal++) {
@@ -133,6 +146,15 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 		make_actions(task->cores[0]->tc, calls);
 }
 
+uint64_t signals_blocked(const struct task *task, size_t thread)
+{
+	const CoreEntry *core = task->cores[thread];
+
+	if (core->thread_core->has_blk_sigset)
+		return core->thread_core->blk_sigset;
+	return core->tc ? core->tc->blk_sigset : 0;
+}
+
 bool signal_has_default_action(const struct task *task, int signal)
 {
 	int skipped = (signal > SIGKILL) + (signal > SIGSTOP);
@@ -146,5 +168,6 @@ const struct task_part part_signals = {
 	.ask = ask,
 	.hear = hear,
 	.check = check,
+	.prepare = prepare,
 	.make = make,
 };

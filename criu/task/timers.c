@@ -124,10 +124,7 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return 0;
 }
 
-/*
- * Makes our own timer, which is the task's, run out and throws its signal away. The newborn does this itself, alone and with all signals
- * blocked: no list of calls could wait for it.
- */
+/* Makes our own timer, which is the task's, run out and throws its signal away. All signals are blocked (signals.c). */
 static void make_dead(uint64_t interval)
 {
 	struct itimerval times = { { interval / SECOND, interval % SECOND }, { 0, 1 } };
@@ -139,6 +136,16 @@ static void make_dead(uint64_t interval)
 	while (times.it_value.tv_sec || times.it_value.tv_usec);
 	signal(SIGALRM, SIG_IGN);
 	signal(SIGALRM, SIG_DFL);
+}
+
+/* No list of calls could wait for a timer. */
+static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+{
+	const TaskTimersEntry *entries = task->cores[0]->tc->timers;
+
+	if (entries && entries->real->dead_interval && !entries->real->vsec && !entries->real->vusec)
+		make_dead(entries->real->dead_interval);
+	return 0;
 }
 
 /*
@@ -162,8 +169,6 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 	values[0] = entries->real;
 	values[1] = entries->virt;
 	values[2] = entries->prof;
-	if (entries->real->dead_interval && !entries->real->vsec && !entries->real->vusec)
-		make_dead(entries->real->dead_interval);
 	for (size_t i = 0; i < array_size(timers); i++) {
 		struct itimerval value = {
 			.it_interval = { values[i]->isec, values[i]->iusec },
@@ -183,6 +188,8 @@ const struct task_part part_timers = {
 	.name = "timers",
 	.ask = ask,
 	.hear = hear,
+	.hears_after = { &part_pending_signals }, /* has a SIGALRM come? */
 	.check = check,
+	.prepare = prepare,
 	.make = make,
 };
