@@ -6,9 +6,9 @@
  */
 #include <errno.h>
 #include "base/error.h"
+#include "calls.h"
 #include "compel.h"
 #include "dump/dump.h"
-#include "kernel/calls.h"
 #include "task/part.h"
 
 static int make_calls(struct task *task, size_t thread, struct call_list *list)

@@ -5,9 +5,9 @@
 #define CRIU_RESTORE_RESTORE_H
 
 #include "blobs/restorer/restorer.h"
+#include "calls.h"
 #include "compiler.h"
 #include "inventory.pb-c.h"
-#include "kernel/calls.h"
 #include "memory/pages.h"
 #include "memory/stack.h"
 #include "model/request.h"

@@ -19,7 +19,6 @@
 #include "task/ending.h"
 #include "task/part.h"
 
-
 /* struct ptrace_rseq_configuration of <linux/ptrace.h>, which cannot be included beside <sys/ptrace.h> */
 struct rseq_configuration {
 	uint64_t address;

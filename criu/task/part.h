@@ -8,8 +8,8 @@
 #ifndef CRIU_TASK_PART_H
 #define CRIU_TASK_PART_H
 
+#include "calls.h"
 #include "compiler.h"
-#include "kernel/calls.h"
 #include "kernel/proc.h"
 #include "model/snapshot.h"
 

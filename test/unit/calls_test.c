@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include "base/memory.h"
-#include "kernel/calls.h"
+#include "calls.h"
 
 #define BASE 0x7000000000ULL
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/memory.h"
-#include "kernel/calls.h"
+#include "calls.h"
 
 void calls_init(struct call_list *list, uint64_t base)
 {

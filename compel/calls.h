@@ -5,8 +5,8 @@
  * restorer runs it). Bytes are laid out here and copied there, to `base`, before the list runs; results come back the
  * same way.
  */
-#ifndef CRIU_KERNEL_CALLS_H
-#define CRIU_KERNEL_CALLS_H
+#ifndef COMPEL_CALLS_H
+#define COMPEL_CALLS_H
 
 #include <stddef.h>
 #include <stdint.h>
