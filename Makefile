@@ -8,7 +8,7 @@
 #	make SANITIZE=address,undefined check       into a directory of its own
 #	make CC=clang                   V=1 shows the commands
 #
-# Needs: gcc or clang, binutils, pkg-config, protobuf-c with protoc-c; cmocka for the tests (scripts/dependencies).
+# Needs: gcc or clang, binutils, pkg-config, protobuf-c with protoc-c, libnl-3; cmocka for the tests (scripts/dependencies).
 
 VERSION := 4.2.1
 PREFIX  ?= /usr/local
@@ -29,7 +29,7 @@ endif
 
 # --- Flags -------------------------------------------------------------------------------------------------------
 
-LIBRARIES     := libprotobuf-c
+LIBRARIES     := libprotobuf-c libnl-3.0
 WARNINGS      := -Wall -Wextra -Wmissing-prototypes -Wvla -Werror
 INCLUDES      := -Icriu -Iinclude -Icompel -I$(BUILD)/images
 OPTIMIZATION  ?= -O2 -g

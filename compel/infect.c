@@ -24,6 +24,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "internal.h"
 #include "parasite.h"
 
@@ -61,7 +62,7 @@ static int check_seccomp(const struct victim *victim)
 
 		if (thread->options & PTRACE_O_SUSPEND_SECCOMP ||
 		    read_proc(thread->tid, "status", &status) < 0 ||
-		    !find_number(status, "\nSeccomp:", 10, &mode) || !mode)
+		    !proc_text_number(status, "Seccomp", 10, &mode) || !mode)
 			continue;
 		fail(EPERM, "thread %d has a seccomp filter, and it cannot be suspended", thread->tid);
 		fail_advice("run criu with CAP_SYS_ADMIN, and not under a seccomp filter itself");

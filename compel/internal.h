@@ -42,8 +42,6 @@ int set_signal_mask(const struct traced_thread *thread, uint64_t mask) must_chec
 
 /* The text of /proc/TID/name, which is one record; -errno. */
 ssize_t read_proc(pid_t tid, const char *name, char **text) must_check;
-/* The number behind `key` in such a text. */
-bool find_number(const char *text, const char *key, int base, uint64_t *number);
 
 /* ---- a call in two halves (call.c) ---- */
 

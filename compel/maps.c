@@ -5,38 +5,35 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "internal.h"
 
 #define LOWEST_HOLE  0x10000000UL     /* well above mmap_min_addr and what programs place by hand */
 #define HIGHEST_HOLE 0x7ffffffff000UL /* the end of user space with four levels of page tables */
 
-static bool parse_map(const char *line, struct map *map)
+static bool parse_map(const char *text, struct map *map)
 {
-	unsigned major, minor;
-	char flags[5];
-	int name = 0;
+	struct map_line line;
 
-	*map = (struct map){};
-	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &map->start,
-		   &map->end, flags, &map->offset, &major, &minor, &map->inode, &name) < 7)
+	if (!map_line_parse(text, &line))
 		return false;
-	map->device = makedev(major, minor);
-	map->readable = flags[0] == 'r';
-	map->writable = flags[1] == 'w';
-	map->executable = flags[2] == 'x';
-	map->is_private = flags[3] == 'p';
-	if (name) {
-		map->is_stack = !strncmp(line + name, "[stack]", 7);
-		map->is_special = !strncmp(line + name, "[vsyscall]", 10) ||
-				  !strncmp(line + name, "[vvar", 5);
-	}
+	*map = (struct map){
+		.start = line.start,
+		.end = line.end,
+		.offset = line.offset,
+		.inode = line.inode,
+		.device = line.device,
+		.readable = line.access[0] == 'r',
+		.writable = line.access[1] == 'w',
+		.executable = line.access[2] == 'x',
+		.is_private = line.access[3] == 'p',
+		.is_stack = !strncmp(line.name, "[stack]", 7),
+		.is_special = !strncmp(line.name, "[vsyscall]", 10) || !strncmp(line.name, "[vvar", 5),
+	};
 	return true;
 }
 

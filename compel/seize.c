@@ -20,15 +20,10 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "base/time.h"
 #include "internal.h"
-
-#ifndef PTRACE_EVENT_STOP
-#define PTRACE_EVENT_STOP 128
-#endif
-#ifndef PTRACE_O_SUSPEND_SECCOMP
-#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
-#endif
+#include "kernel_constants.h"
 
 #define XSAVE_LARGEST	 (64 * 1024)
 #define RELEASE_PATIENCE 0.5	    /* seconds */
@@ -45,16 +40,6 @@ ssize_t read_proc(pid_t tid, const char *name, char **text)
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", tid, name);
 	return read_record_at(AT_FDCWD, path, text);
-}
-
-bool find_number(const char *text, const char *key, int base, uint64_t *number)
-{
-	const char *found = strstr(text, key);
-
-	if (!found)
-		return false;
-	*number = strtoull(found + strlen(key), NULL, base);
-	return true;
 }
 
 bool is_event_stop(int status)
@@ -84,11 +69,11 @@ static bool is_dead(pid_t tid)
 
 	if (read_proc(tid, "status", &status) < 0)
 		return true;
-	state = strstr(status, "\nState:\t");
-	if (!state || !strchr("ZX", state[8]))
+	state = proc_text_value(status, "State");
+	if (!state || !strchr("ZX", *state))
 		return false;
-	find_number(status, "\nPPid:", 10, &parent);
-	find_number(status, "\nTgid:", 10, &leader);
+	proc_text_number(status, "PPid", 10, &parent);
+	proc_text_number(status, "Tgid", 10, &leader);
 	if (parent != (uint64_t)getpid() || leader != (uint64_t)tid)
 		waitpid(tid, NULL, __WALL | WNOHANG);
 	return true;
@@ -172,7 +157,7 @@ static int seize_failed(pid_t tid, int error)
 	if (error == ESRCH || read_proc(tid, "status", &status) < 0 || strstr(status, "\nState:\tZ") ||
 	    strstr(status, "\nState:\tX"))
 		return -ESRCH;
-	if (find_number(status, "\nTracerPid:", 10, &tracer) && tracer) {
+	if (proc_text_number(status, "TracerPid", 10, &tracer) && tracer) {
 		name_of((pid_t)tracer, name);
 		fail(EBUSY, "thread %d is being traced by process %d (%s)", tid, (int)tracer, name);
 		fail_advice("end the debugger first");

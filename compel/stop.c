@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "base/time.h"
 #include "internal.h"
 
@@ -37,7 +38,7 @@ static bool is_told_to_go_on(pid_t pid)
 	autofree char *status = NULL;
 	uint64_t waiting = 0;
 
-	return read_proc(pid, "status", &status) >= 0 && find_number(status, "\nShdPnd:", 16, &waiting) &&
+	return read_proc(pid, "status", &status) >= 0 && proc_text_number(status, "ShdPnd", 16, &waiting) &&
 	       waiting & 1ULL << (SIGCONT - 1);
 }
 

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/commands.h"
+#include "cli/directories.h"
 #include "cli/table.h"
 
 static const struct command {
@@ -31,14 +32,9 @@ static const struct command *find_command(const char *name)
 	return NULL; /* options_parse() accepts only these */
 }
 
-static const char *work_directory(const struct options *options)
-{
-	return options->work_dir ? options->work_dir : options->images_dir ? options->images_dir : ".";
-}
-
 static int open_log(const struct options *options, int (*open_it)(int directory, const char *path))
 {
-	const char *path = work_directory(options);
+	const char *path = work_path(options);
 	autoclose int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
 	if (directory < 0)
@@ -104,7 +100,7 @@ static void report(const struct options *options)
 
 	complete_log(options);
 	if (log_is_file())
-		log = format_text("%s%s%s", options->log_file[0] == '/' ? "" : work_directory(options),
+		log = format_text("%s%s%s", options->log_file[0] == '/' ? "" : work_path(options),
 				  options->log_file[0] == '/' ? "" : "/", options->log_file);
 	failure_report(text, sizeof(text), headline, log);
 	fputs(text, stderr);

@@ -117,6 +117,14 @@ int fail_at(const char *file, int line, int error, const char *format, ...)
 	return error ? -error : -EINVAL;
 }
 
+void failure_take_over(int child)
+{
+	struct failure *record = get_record();
+
+	if (record)
+		atomic_compare_exchange_strong(&record->owner, &child, getpid());
+}
+
 int fail_in(int result, const char *format, ...)
 {
 	struct failure *record = get_record();

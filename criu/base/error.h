@@ -102,6 +102,9 @@ void attempt_count(struct attempt *attempt);  /* What failed in it is a failure 
 struct attempt *attempt_current(void);
 void attempt_join(struct attempt *attempt);
 
+/* What a child of ours has recorded counts as recorded by us from now on, so that we can add places to it. `child` as it sees itself. */
+void failure_take_over(int child);
+
 bool has_failed(void);
 /* For others than us: a positive errno; EOPNOTSUPP stands for a refusal; 0 if nothing failed. */
 int failure_errno(void);

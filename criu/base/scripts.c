@@ -16,17 +16,17 @@
 #include "base/memory.h"
 #include "base/scripts.h"
 
-static does_not_return void become_script(const struct scripts *scripts, const char *path, const char *action,
-					  pid_t root)
+static does_not_return void become_script(const struct scripts *scripts, const char *path,
+					  const struct news *news)
 {
 	char images[64], pid[16], absolute[PATH_MAX];
 
 	snprintf(images, sizeof(images), "/proc/%d/fd/%d", getppid(), scripts->images);
-	snprintf(pid, sizeof(pid), "%d", root);
-	setenv("CRTOOLS_SCRIPT_ACTION", action, 1);
+	snprintf(pid, sizeof(pid), "%d", news->root);
+	setenv("CRTOOLS_SCRIPT_ACTION", news->name, 1);
 	setenv("CRTOOLS_IMAGE_DIR", images, 1);
 	unsetenv("CRTOOLS_INIT_PID");
-	if (root)
+	if (news->root)
 		setenv("CRTOOLS_INIT_PID", pid, 1);
 	/* The path was given relative to where criu was started. */
 	if (!realpath(path, absolute) || fchdir(scripts->work) < 0)
@@ -48,7 +48,7 @@ static int explain(const char *path, const char *action, int status)
 	return fail(0, "action script %s ended with status %d at %s", path, WEXITSTATUS(status), action);
 }
 
-static int run_one(const struct scripts *scripts, const char *path, const char *action, pid_t root)
+static int run_one(const struct scripts *scripts, const char *path, const struct news *news)
 {
 	pid_t child = fork();
 	int status;
@@ -56,20 +56,21 @@ static int run_one(const struct scripts *scripts, const char *path, const char *
 	if (child < 0)
 		return fail(errno, "cannot run action script %s", path);
 	if (!child)
-		become_script(scripts, path, action, root);
+		become_script(scripts, path, news);
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			return fail(errno, "cannot wait for action script %s", path);
-	return status ? explain(path, action, status) : 0;
+	return status ? explain(path, news->name, status) : 0;
 }
 
-int scripts_run(const struct scripts *scripts, const char *action, pid_t root)
+int scripts_receive(void *context, const struct news *news)
 {
+	const struct scripts *scripts = context;
 	int result = 0;
 
-	for (size_t i = 0; !result && i < scripts->count; i++) {
-		log_info("action script %s: %s", scripts->paths[i], action);
-		result = run_one(scripts, scripts->paths[i], action, root);
+	for (size_t i = 0; !result && i < scripts->paths.count; i++) {
+		log_info("action script %s: %s", scripts->paths.items[i], news->name);
+		result = run_one(scripts, scripts->paths.items[i], news);
 	}
 	return result;
 }

@@ -7,13 +7,18 @@
 #include "cli/options.h"
 #include "compiler.h"
 
-int command_dump(const struct options *options) must_check;	/* criu/dump/dump.c */
-int command_pre_dump(const struct options *options) must_check; /* criu/dump/dump.c */
-int command_restore(const struct options *options) must_check;	/* criu/restore/restore.c */
+struct request; /* model/request.h */
+
+int command_dump(const struct options *options) must_check;	/* criu/cli/journeys.c */
+int command_pre_dump(const struct options *options) must_check; /* criu/cli/journeys.c */
+int command_restore(const struct options *options) must_check;	/* criu/cli/journeys.c */
 int command_check(const struct options *options) must_check;	/* criu/cli/check.c */
 int command_show(const struct options *options) must_check;	/* criu/cli/show.c */
 int command_untrack(const struct options *options) must_check;	/* criu/cli/untrack.c */
 int command_dedup(const struct options *options) must_check;	/* criu/cli/dedup.c */
 int command_flatten(const struct options *options) must_check;	/* criu/cli/flatten.c */
+
+/* journeys.c: what options say of a request without anything being opened. */
+void request_fill(struct request *request, const struct options *options);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/directories.h"
 #include "memory/dedup.h"
 
 static void tell(const struct page_chain *chain, const struct dedup_statistics *statistics)
@@ -23,7 +24,7 @@ int command_dedup(const struct options *options)
 	struct dedup_statistics statistics;
 	struct page_chain *chain = NULL;
 	struct image_store *store;
-	int result = image_store_open_directory(&store, options->images_dir ?: ".", false);
+	int result = image_store_open_directory(&store, images_path(options), false);
 
 	if (result)
 		return result;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/directories.h"
 #include "memory/flatten.h"
 
 static void tell(const struct image_store *store, const struct flatten_statistics *statistics)
@@ -42,9 +43,8 @@ static int flatten(const struct options *options, struct image_store *store)
 
 int command_flatten(const struct options *options)
 {
-	const char *directory = options->argument_count ? options->arguments[0] : options->images_dir;
 	struct image_store *store;
-	int result = image_store_open_directory(&store, directory ?: ".", false);
+	int result = image_store_open_directory(&store, named_path(options), false);
 
 	if (result)
 		return result;

@@ -25,8 +25,8 @@ static bool takes_no_argument(const struct setting *setting)
 {
 	enum option_kind kind = setting->row->kind;
 
-	return setting->negated || kind == FLAG || kind == FINALLY || kind == ALL_CHECKS ||
-	       kind == NO_DEFAULT_CONFIG || kind == HELP || kind == VERSION;
+	return setting->negated || kind == FLAG || kind == FINALLY || kind == NO_EFFECT ||
+	       kind == ALL_CHECKS || kind == NO_DEFAULT_CONFIG || kind == HELP || kind == VERSION;
 }
 
 static bool may_lack_argument(const struct option_row *row)
@@ -510,9 +510,7 @@ int options_parse(struct options *options, int argc, char **argv)
 	struct settings command_line = {};
 	int result;
 
-	*options = (struct options){
-		.status_fd = -1, .timeout = 10, .ghost_limit = 1 << 20, .verbosity = LOG_WARNING
-	};
+	*options = (struct options){ .status_fd = -1, .timeout = 10, .verbosity = LOG_WARNING };
 	options->given = allocate(sizeof(*options->given));
 	log_level = 0; /* main() reports what is wrong; the log is not open yet */
 	result = read_command_line(&command_line, options, argc, argv);

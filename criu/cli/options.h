@@ -10,13 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include "base/texts.h"
 #include "compiler.h"
-
-/* What an option was given that can be given several times. */
-struct texts {
-	const char **items;
-	size_t count;
-};
 
 struct options {
 	/* What to do */
@@ -44,18 +39,15 @@ struct options {
 	bool exec_cmd;
 	bool display_stats;
 	bool json;	       /* show --json */
-	bool deprecated;       /* nobody asks */
 	bool validate_by_size; /* --file-validation filesize; false: buildid */
 	bool skip_file_rwx_check;
 	bool auto_dedup;    /* dump: frees what it replaces; restore: what it has read */
 	unsigned max_chain; /* 0: as long as it may be */
 	const char *pre_dump_mode;
-	unsigned timeout;	   /* seconds */
-	unsigned long ghost_limit; /* bytes */
+	unsigned timeout; /* seconds */
 	struct texts action_scripts;
 	bool ignores_cgroups;	   /* --manage-cgroups=ignore */
 	struct texts cgroup_roots; /* "/PATH", "CONTROLLER:/PATH" */
-	const char *cpu_cap;	   /* NULL: the default */
 
 	/* check */
 	const char *feature;

@@ -48,7 +48,9 @@ const struct option_row *row_by_letter(char letter, int command)
 
 static bool can_be_negated(const struct option_row *row)
 {
-	return (row->kind == FLAG || row->kind == FINALLY || row->kind == TRACKER) && row->there != NO_MORE;
+	return (row->kind == FLAG || row->kind == FINALLY || row->kind == TRACKER ||
+		row->kind == NO_EFFECT) &&
+	       row->there != NO_MORE;
 }
 
 /* Whether `text` is a beginning of `name`, or of it with "no-" before it. */

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "cli/commands.h"
+#include "cli/directories.h"
 #include "cli/show.h"
 
 #define DEEPEST_INDENT 24 /* levels of the tree of processes */
@@ -397,7 +398,7 @@ static int show_argument(const struct options *options, const char *argument)
 
 int command_show(const struct options *options)
 {
-	int result = options->argument_count ? 0 : show_directory(options->images_dir ?: ".", options->json);
+	int result = options->argument_count ? 0 : show_directory(images_path(options), options->json);
 
 	for (size_t i = 0; !result && i < options->argument_count; i++)
 		result = show_argument(options, options->arguments[i]);

@@ -24,6 +24,7 @@ enum option_kind {
 	LEVEL,	    /* int; see apply_level() */
 	VALIDATION, /* bool: 'filesize' or 'buildid' */
 	CGROUPS, /* bool: 'ignore', or another mode of --manage-cgroups; the argument only as --name=ARGUMENT */
+	NO_EFFECT,  /* accepted as a flag is, and nothing comes of it */
 	ALL_CHECKS, /* both fields of --extra and --experimental */
 	CONFIG,	    /* looked for before all others, as is the next */
 	NO_DEFAULT_CONFIG,

@@ -5,11 +5,12 @@
 #include <stdio.h>
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/directories.h"
 #include "memory/increment.h"
 
 int command_untrack(const struct options *options)
 {
-	const char *directory = options->argument_count ? options->arguments[0] : options->images_dir ?: ".";
+	const char *directory = named_path(options);
 	struct image_store *store;
 	bool had_keeper;
 	int result;

@@ -149,7 +149,7 @@ int dump_read_ahead(void *context)
 	size_t count = 0;
 
 	dump->ahead = allocate(sizeof(*dump->ahead));
-	dump_list_tree(dump->options->tree, &pids, &count);
+	dump_list_tree(dump->request->root, &pids, &count);
 	for (size_t i = 0; i < count; i++) {
 		autoclose int proc = proc_open(pids[i]);
 

@@ -224,7 +224,7 @@ int dump_begin_apart(struct apart_look **begun, const struct dump *dump)
 		threads += task->thread_count;
 	look->snapshot = &dump->snapshot;
 	look->cgroups = dump->cgroups;
-	look->ignores_cgroups = dump->options->ignores_cgroups;
+	look->ignores_cgroups = dump->request->ignores_cgroups;
 	look->sets = allocate_array(threads, sizeof(*look->sets));
 	if (threads >= WORTH_A_THREAD)
 		look->helper = helper_thread_start();

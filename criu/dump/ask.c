@@ -6,12 +6,12 @@
  */
 #include <errno.h>
 #include "base/error.h"
+#include "calls.h"
 #include "compel.h"
 #include "dump/dump.h"
-#include "kernel/calls.h"
 #include "task/part.h"
 
-static int run_list(struct task *task, size_t thread, struct call_list *list)
+static int make_calls(struct task *task, size_t thread, struct call_list *list)
 {
 	struct victim *victim = task->victim;
 	int result = list->size ? victim_write(victim, list->base, list->bytes, list->size) : 0;
@@ -21,72 +21,55 @@ static int run_list(struct task *task, size_t thread, struct call_list *list)
 	return result || !list->size ? result : victim_read(victim, list->base, list->bytes, list->size);
 }
 
-static void add_questions(const struct task *task, size_t thread, struct call_list *list)
+static int ask_alone(const struct snapshot *snapshot, struct task *task, size_t thread)
 {
-	for (size_t i = 0; i < task_part_count; i++)
-		if (task_parts[i]->ask)
-			task_parts[i]->ask(task, thread, list);
-}
-
-static int hear_answers(struct task *task, size_t thread, const struct call_list *list)
-{
-	int result = 0;
-
-	for (size_t i = 0; !result && i < task_part_count; i++)
-		if (task_parts[i]->hear)
-			result = task_parts[i]->hear(task, thread, list);
-	return result;
-}
-
-static int ask_alone(struct task *task, size_t thread)
-{
-	struct call_list list;
+	struct questions questions;
 	int result;
 	size_t room;
 
-	calls_init(&list, victim_scratch(task->victim, &room));
-	add_questions(task, thread, &list);
-	result = list.size > room ? fail(0, "the questions do not fit the parasite") :
-				    run_list(task, thread, &list);
+	task_parts_ask(snapshot, task, thread, victim_scratch(task->victim, &room), &questions);
+	result = questions.calls.size > room ? fail(0, "the questions do not fit the parasite") :
+					       make_calls(task, thread, &questions.calls);
 	if (!result)
-		result = hear_answers(task, thread, &list);
-	calls_free(&list);
+		result = task_parts_hear(snapshot, task, thread, &questions);
+	questions_free(&questions);
 	return result;
 }
 
-static int ask_threads(struct task *task, size_t first, size_t count)
+static int ask_threads(const struct snapshot *snapshot, struct task *task, size_t first, size_t count)
 {
 	struct thread_calls calls[PARASITE_LISTS];
-	struct call_list lists[PARASITE_LISTS];
+	struct questions questions[PARASITE_LISTS];
 	int result;
 
 	for (size_t i = 0; i < count; i++) {
-		calls_init(&lists[i], victim_desk(task->victim, i));
-		add_questions(task, first + i, &lists[i]);
+		const struct call_list *list = &questions[i].calls;
+
+		task_parts_ask(snapshot, task, first + i, victim_desk(task->victim, i), &questions[i]);
 		calls[i] = (struct thread_calls){ .thread = first + i,
-						  .calls = lists[i].calls,
-						  .count = lists[i].count,
-						  .bytes = lists[i].bytes,
-						  .size = lists[i].size };
+						  .calls = list->calls,
+						  .count = list->count,
+						  .bytes = list->bytes,
+						  .size = list->size };
 	}
 	result = victim_call_threads(task->victim, calls, count);
 	for (size_t i = 0; i < count; i++) {
 		if (!result)
-			result = hear_answers(task, first + i, &lists[i]);
-		calls_free(&lists[i]);
+			result = task_parts_hear(snapshot, task, first + i, &questions[i]);
+		questions_free(&questions[i]);
 	}
 	return result;
 }
 
-static int ask_task(struct task *task)
+static int ask_task(const struct snapshot *snapshot, struct task *task)
 {
 	bool is_one_by_one = posix_timers_look_for_owners(task);
-	int result = victim_infect(task->victim) ?: ask_alone(task, 0);
+	int result = victim_infect(task->victim) ?: ask_alone(snapshot, task, 0);
 
 	for (size_t i = 1; !result && is_one_by_one && i < task->thread_count; i++)
-		result = ask_alone(task, i);
+		result = ask_alone(snapshot, task, i);
 	for (size_t i = 1; !result && !is_one_by_one && i < task->thread_count; i += PARASITE_LISTS)
-		result = ask_threads(task, i, min(task->thread_count - i, (size_t)PARASITE_LISTS));
+		result = ask_threads(snapshot, task, i, min(task->thread_count - i, (size_t)PARASITE_LISTS));
 	return result;
 }
 
@@ -96,7 +79,7 @@ int dump_ask(void *context)
 	struct task *task;
 
 	for_each_task (task, &dump->snapshot) {
-		int result = task->state == TASK_DEAD ? 0 : ask_task(task);
+		int result = task->state == TASK_DEAD ? 0 : ask_task(&dump->snapshot, task);
 
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);

@@ -154,7 +154,7 @@ static bool is_frozen(const char *point, const struct cgroup_place *place)
 static int check_frozen(const struct dump *dump)
 {
 	const struct cgroup_sets *sets = dump->cgroups;
-	autofree char *path = format_text("/proc/%d/cgroup", dump->options->tree), *text = NULL;
+	autofree char *path = format_text("/proc/%d/cgroup", dump->request->root), *text = NULL;
 	ssize_t length = read_text_at(-1, path, &text);
 	struct cgroup_places places;
 	int result;
@@ -166,7 +166,7 @@ static int check_frozen(const struct dump *dump)
 		if (is_frozen(sets->roots[i], &places.items[i])) {
 			fail_advice("thaw it");
 			result = fail(0, "process %d is in cgroup %s (%s), which is frozen",
-				      dump->options->tree, places.items[i].path,
+				      dump->request->root, places.items[i].path,
 				      cgroup_title(places.items[i].hierarchy));
 		}
 	cgroup_places_free(&places);
@@ -209,20 +209,20 @@ static int open_sets(struct dump *dump)
 	if (result)
 		return result;
 	open_cpusets(sets);
-	return dump->options->ignores_cgroups ? 0 : check_frozen(dump);
+	return dump->request->ignores_cgroups ? 0 : check_frozen(dump);
 }
 
 /* Before the freeze. */
 int dump_open_cgroups(void *context)
 {
 	struct dump *dump = context;
-	int result = cgroup_roots_check(&dump->options->cgroup_roots);
+	int result = cgroup_roots_check(&dump->request->cgroup_roots);
 
 	if (result || access("/proc/self/cgroup", F_OK) < 0) /* a kernel without cgroups */
 		return result;
 	dump->cgroups = allocate(sizeof(*dump->cgroups));
 	dump->cgroups->cpuset_root = -1;
-	if (!dump->options->ignores_cgroups)
+	if (!dump->request->ignores_cgroups)
 		return open_sets(dump);
 	if (attempted(open_sets(dump)))
 		dump_close_cgroups(dump);
@@ -299,7 +299,7 @@ int dump_save_cgroups(struct dump *dump)
 	bool roots_set;
 	int result;
 
-	if (!sets || dump->options->ignores_cgroups || !needs_image(sets))
+	if (!sets || dump->request->ignores_cgroups || !needs_image(sets))
 		return 0;
 	own = &sets->items[0]->places;
 	roots_set = dump->snapshot.root->cores[0]->thread_core->cg_set == DUMP_OWN_CGROUPS;
@@ -309,7 +309,7 @@ int dump_save_cgroups(struct dump *dump)
 			*grow(&entry->sets, &entry->n_sets) = describe_set(sets->items[i]);
 	for (size_t i = 0; i < own->count; i++)
 		*grow(&entry->controllers, &entry->n_controllers) =
-			describe_hierarchy(sets, own->items[i].hierarchy, &dump->options->cgroup_roots);
+			describe_hierarchy(sets, own->items[i].hierarchy, &dump->request->cgroup_roots);
 	result = image_write_single(dump->snapshot.images, IMAGE_CGROUP, 0, &entry->base);
 	image_free(entry);
 	return result;

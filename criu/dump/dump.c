@@ -1,19 +1,15 @@
 /*
- * dump.c - `criu dump`: takes a tree of processes away, or a picture of it; `criu pre-dump`: a picture of its memory. The steps and their order; the work is in the
- * files named in dump.h.
+ * dump.c - a dump takes a tree of processes away, or a picture of it; a pre-dump takes a picture of its memory. The steps and their
+ * order; the work is in the files named in dump.h.
  *
  * Invariant: until the last step a dump can be undone, and if criu dies the kernel undoes it (compel.h).
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <unistd.h>
+#include <stdlib.h>
 #include "base/descriptors.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/steps.h"
-#include "cli/commands.h"
 #include "dump/dump.h"
 #include "files/seen.h"
 #include "image/image.h"
@@ -21,27 +17,27 @@
 #include "memory/flatten.h"
 #include "memory/shared.h"
 
-/* Before anything is written: the previous snapshot may turn out to be none. */
+/* Before anything is written: what is there may turn out to be no snapshot. */
 static int open_previous(void *context)
 {
 	struct dump *dump = context;
-	const struct options *options = dump->options;
-	const struct increment_request request = {
-		.previous = options->prev_images_dir,
-		.tracker = options->track_mem	     ?:
-				   dump->is_pre_dump ? "" :
-						       NULL,
-		.runs_on = dump->is_pre_dump || options->leave_running || options->leave_stopped,
+	const struct request *request = dump->request;
+	const struct policy *policy = &request->policy;
+	const char *best = dump->is_pre_dump ? "" : NULL; /* a pre-dump without notes would be of no use */
+	const struct increment_request increment = {
+		.previous = request->previous_directory,
+		.tracker = request->tracker ? request->tracker : best,
+		.runs_on = dump->is_pre_dump || policy->leave_running || policy->leave_stopped,
 	};
 
-	return increment_open(&dump->memory.increment, dump->snapshot.images, &request);
+	return increment_open(&dump->memory.increment, dump->snapshot.images, &increment);
 }
 
 static int begin_images(void *context)
 {
 	struct dump *dump = context;
 
-	return image_store_begin(dump->snapshot.images, dump->options->prev_images_dir);
+	return image_store_begin(dump->snapshot.images, dump->request->previous);
 }
 
 static void remove_images(void *context)
@@ -65,18 +61,18 @@ static void withdraw_tracking(void *context)
 	increment_withdraw(&dump->memory.increment);
 }
 
-static int run_first_scripts(void *context)
+static int tell_pre_dump(void *context)
 {
 	struct dump *dump = context;
 
-	return scripts_run(&dump->scripts, "pre-dump", dump->options->tree);
+	return moments_send(&dump->request->moments, MOMENT_PRE_DUMP, dump->request->root);
 }
 
-static int run_last_scripts(void *context)
+static int tell_post_dump(void *context)
 {
 	struct dump *dump = context;
 
-	return scripts_run(&dump->scripts, "post-dump", dump->options->tree);
+	return moments_send(&dump->request->moments, MOMENT_POST_DUMP, dump->request->root);
 }
 
 /* clang-format off */
@@ -84,7 +80,7 @@ static const struct step dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false },			  /* whatever need not be done while they are frozen */
 	{ "open the previous snapshot", open_previous, NULL, false },
 	{ "begin the images", begin_images, remove_images, false },	  /* a full disk shows before anything is frozen */
-	{ "run the scripts (pre-dump)", run_first_scripts, NULL, false },
+	{ "run the scripts (pre-dump)", tell_pre_dump, NULL, false },
 	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for what was written since the previous snapshot */
 	{ "open the cgroups", dump_open_cgroups, NULL, false },		  /* whom one has frozen never stops: refused before it is waited for */
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: what changes yet is in vain */
@@ -100,7 +96,7 @@ static const struct step dump_steps[] = {
 	{ "save the processes", dump_save_tasks, NULL, false },
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
 	{ "complete the images", dump_complete, NULL, false },		  /* on disk, then inventory.img: now it is a dump */
-	{ "run the scripts (post-dump)", run_last_scripts, NULL, false }, /* they may still say no */
+	{ "run the scripts (post-dump)", tell_post_dump, NULL, false }, /* they may still say no */
 	{ "prepare the end of the processes", dump_prepare_end, dump_withdraw_end, false }, /* the kernel is not to write into their files */
 	{ "let the processes go", dump_release, NULL, true },		  /* cannot be undone */
 };
@@ -120,32 +116,6 @@ static const struct step pre_dump_steps[] = {
 	{ "complete the images", dump_complete, NULL, false },
 };
 /* clang-format on */
-
-static int open_directories(struct dump *dump)
-{
-	const struct options *options = dump->options;
-	const char *images = options->images_dir ?: ".";
-	int result = image_store_open_directory(&dump->snapshot.images, images, true) ?:
-			     image_store_lock(dump->snapshot.images, IMAGES_ARE_WRITTEN);
-
-	if (result)
-		return result;
-	dump->work_directory =
-		options->work_dir ? open(options->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
-				    fcntl(image_store_directory(dump->snapshot.images), F_DUPFD_CLOEXEC, 0);
-	if (dump->work_directory < 0)
-		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
-	dump->scripts = (struct scripts){
-		.paths = options->action_scripts.items,
-		.count = options->action_scripts.count,
-		.images = image_store_directory(dump->snapshot.images),
-		.work = dump->work_directory,
-	};
-	descriptors_unlimit(&dump->scripts.descriptors);
-	result = log_open(dump->work_directory, options->log_file);
-	dump->own_descriptors = descriptors_count();
-	return result;
-}
 
 static void free_files(struct snapshot *snapshot)
 {
@@ -177,7 +147,7 @@ static void save_statistics(struct dump *dump)
 }
 
 /* The snapshot is complete, whatever becomes of this. */
-static void tidy_chain(const struct options *options, struct image_store *images)
+static void tidy_chain(const struct request *request)
 {
 	struct dedup_statistics freed;
 	struct flatten_statistics flat;
@@ -186,40 +156,36 @@ static void tidy_chain(const struct options *options, struct image_store *images
 	size_t length;
 	int result;
 
-	if (!options->prev_images_dir || !(options->auto_dedup || options->max_chain))
+	if (!request->previous || !(request->auto_dedup || request->max_chain))
 		return;
 	attempt_begin(&attempt);
-	result = page_chain_open_locked(&chain, images, IMAGES_ARE_READ);
+	result = page_chain_open_locked(&chain, request->images, IMAGES_ARE_READ);
 	length = result ? 0 : page_chain_length(chain);
-	if (!result && options->auto_dedup)
+	if (!result && request->auto_dedup)
 		result = page_chain_dedup(chain, &freed);
 	page_chain_close(chain);
-	if (!result && options->max_chain && length > options->max_chain)
-		result = flatten_in_place(images, &flat);
+	if (!result && request->max_chain && length > request->max_chain)
+		result = flatten_in_place(request->images, &flat);
 	if (result)
 		log_warning("the snapshot is complete, but its chain is as it was: %s", failure_text());
 	attempt_forget(&attempt);
 }
 
-static int run(const struct options *options, bool is_pre_dump)
+static int run(const struct request *request, bool is_pre_dump)
 {
-	struct dump dump = { .options = options, .work_directory = -1, .is_pre_dump = is_pre_dump };
+	struct dump dump = { .request = request, .is_pre_dump = is_pre_dump };
 	int result;
 
 	snapshot_init(&dump.snapshot);
-	dump.snapshot.policy = (struct policy){
-		.shell_job = options->shell_job,
-		.file_locks = options->file_locks,
-		.leave_running = options->leave_running,
-		.leave_stopped = options->leave_stopped,
-	};
-	result = open_directories(&dump);
-	if (!result && is_pre_dump)
+	dump.snapshot.images = request->images;
+	dump.snapshot.policy = request->policy;
+	dump.own_descriptors = descriptors_count();
+	if (is_pre_dump)
 		result = steps_run("pre-dump", pre_dump_steps, array_size(pre_dump_steps), &dump);
-	else if (!result)
+	else
 		result = steps_run("dump", dump_steps, array_size(dump_steps), &dump);
 	if (!result) {
-		image_store_settle(dump.snapshot.images);
+		image_store_settle(request->images);
 		confirm_tracking(&dump);
 		save_statistics(&dump);
 	}
@@ -228,23 +194,20 @@ static int run(const struct options *options, bool is_pre_dump)
 	dump_close_cgroups(&dump);
 	increment_close(&dump.memory.increment);
 	if (!result)
-		tidy_chain(options, dump.snapshot.images);
+		tidy_chain(request);
 	shared_memory_close(&dump.snapshot);
 	aio_lengths_free(&dump.memory.ring_lengths);
 	free_files(&dump.snapshot);
-	image_store_close(dump.snapshot.images);
 	snapshot_free(&dump.snapshot);
-	if (dump.work_directory >= 0)
-		close(dump.work_directory);
 	return result;
 }
 
-int command_dump(const struct options *options)
+int dump_run(const struct request *request)
 {
-	return run(options, false);
+	return run(request, false);
 }
 
-int command_pre_dump(const struct options *options)
+int pre_dump_run(const struct request *request)
 {
-	return run(options, true);
+	return run(request, true);
 }

@@ -4,14 +4,13 @@
 #ifndef CRIU_DUMP_DUMP_H
 #define CRIU_DUMP_DUMP_H
 
-#include "base/scripts.h"
 #include "base/steps.h"
 #include "base/time.h"
-#include "cli/options.h"
 #include "compiler.h"
 #include "memory/aio.h"
 #include "memory/stream.h"
 #include "memory/delta.h"
+#include "model/request.h"
 #include "model/snapshot.h"
 
 /* The set of cgroups that criu itself is in (inventory.img: root_cg_set), see cgroups.c. */
@@ -44,10 +43,8 @@ struct dump_memory {
 };
 
 struct dump {
-	const struct options *options;
+	const struct request *request;
 	struct snapshot snapshot;
-	int work_directory;
-	struct scripts scripts;
 	struct dump_memory memory;
 	size_t own_descriptors;			     /* open before any was opened for the tree */
 	bool is_pre_dump;			     /* memory only, and the tree runs on */
@@ -56,6 +53,10 @@ struct dump {
 	uint64_t freeze_began, freeze_ended, thawed; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
 };
+
+/* Each is a whole journey. 0 or -errno, recorded. */
+int dump_run(const struct request *request) must_check;
+int pre_dump_run(const struct request *request) must_check;
 
 /* freeze.c */
 int dump_look_ahead(void *dump) must_check;

@@ -67,7 +67,7 @@ int dump_prepare_end(void *context)
 {
 	struct dump *dump = context;
 
-	if (dump->options->leave_running || dump->options->leave_stopped)
+	if (dump->request->policy.leave_running || dump->request->policy.leave_stopped)
 		return 0;
 	return for_each_writer(dump, forget_addresses);
 }

@@ -19,7 +19,7 @@
 
 static bool ends_processes(const struct dump *dump)
 {
-	return !dump->options->leave_running && !dump->options->leave_stopped;
+	return !dump->request->policy.leave_running && !dump->request->policy.leave_stopped;
 }
 
 static void tell(const struct dump *dump, const char *sentence)
@@ -61,12 +61,12 @@ void dump_foresee_limits(struct dump *dump)
 	}
 }
 
-static int check_parts(const struct task *task)
+static int check_parts(const struct dump *dump, const struct task *task)
 {
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task->thread_count; i++)
-		result = task_parts_check(task, i);
+		result = task_parts_check(&dump->snapshot, task, i);
 	return result;
 }
 
@@ -75,7 +75,7 @@ static int check_tasks(struct dump *dump)
 	const struct task *task;
 
 	for_each_task (task, &dump->snapshot) {
-		int result = task->state == TASK_DEAD ? 0 : check_parts(task);
+		int result = task->state == TASK_DEAD ? 0 : check_parts(dump, task);
 
 		if (result)
 			return fail_in(result, "process %d (%s) could not be restored here", task->pid,

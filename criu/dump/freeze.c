@@ -122,12 +122,12 @@ static int check_root(pid_t pid)
 int dump_look_ahead(void *context)
 {
 	struct dump *dump = context;
-	int result = check_root(dump->options->tree);
+	int result = check_root(dump->request->root);
 
 	if (result)
 		return result;
 	arch_prepare();
-	victim_look_ahead(dump->options->tree);
+	victim_look_ahead(dump->request->root);
 	return 0;
 }
 
@@ -207,7 +207,7 @@ static int freeze_or_forget_task(struct dump *dump, struct task **task, uint64_t
 	if (monotonic_time() > deadline) {
 		fail_advice("a longer --timeout");
 		return fail(0, "the tree under process %d grows faster than it can be frozen (%zu processes)",
-			    dump->options->tree, dump->snapshot.task_count);
+			    dump->request->root, dump->snapshot.task_count);
 	}
 	attempt_begin(&attempt);
 	result = freeze_task(*task, deadline);
@@ -270,18 +270,18 @@ static int freeze_pass(struct dump *dump, uint64_t deadline)
 int dump_freeze(void *context)
 {
 	struct dump *dump = context;
-	uint64_t deadline = trace_deadline(dump->options->timeout);
+	uint64_t deadline = trace_deadline(dump->request->timeout);
 	struct task *task;
 	int result;
 
 	dump->freeze_began = monotonic_time();
-	snapshot_add_task(&dump->snapshot, NULL, dump->options->tree);
+	snapshot_add_task(&dump->snapshot, NULL, dump->request->root);
 	do
 		result = freeze_pass(dump, deadline);
 	while (result > 0);
 	dump->freeze_ended = monotonic_time();
 	if (result == -ESRCH)
-		return fail(0, "process %d has ended", dump->options->tree);
+		return fail(0, "process %d has ended", dump->request->root);
 	for_each_task (task, &dump->snapshot)
 		dump->snapshot.thread_count += task->thread_count;
 	if (!result)
@@ -336,11 +336,10 @@ static int kill_all(struct dump *dump)
 
 static int release(struct dump *dump)
 {
-	const struct options *options = dump->options;
-	int result = dump->is_pre_dump || (options->leave_running && !options->leave_stopped) ?
-			     for_each_victim(dump, victim_thaw) :
-		     options->leave_stopped ? for_each_victim(dump, victim_thaw_stopped) :
-					      kill_all(dump);
+	const struct policy *policy = &dump->request->policy;
+	int result = dump->is_pre_dump || policy->leave_running ? for_each_victim(dump, victim_thaw) :
+		     policy->leave_stopped			? for_each_victim(dump, victim_thaw_stopped) :
+								  kill_all(dump);
 
 	dump->released = true;
 	dump->thawed = monotonic_time();
@@ -349,17 +348,18 @@ static int release(struct dump *dump)
 
 static bool dump_tree_runs_on(const struct dump *dump)
 {
-	return dump->options->leave_running && !dump->options->leave_stopped;
+	return dump->request->policy.leave_running;
 }
 
 /*
- * A tree that is to run on need not wait until its images are on disk; but scripts find it frozen (post-dump), and one that is to be left
- * stopped would stay so if the dump failed yet.
+ * A tree that is to run on need not wait until its images are on disk. But whoever is told of post-dump finds it frozen, and a tree
+ * that is to be left stopped would stay so if the dump failed yet.
  */
 int dump_release_early(void *context)
 {
 	struct dump *dump = context;
-	return dump_tree_runs_on(dump) && !dump->scripts.count ? release(dump) : 0;
+
+	return dump_tree_runs_on(dump) && !dump->request->moments.count ? release(dump) : 0;
 }
 
 int dump_release(void *context)

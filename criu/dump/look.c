@@ -9,7 +9,6 @@
 #include <linux/kcmp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "arch/arch.h"
@@ -120,7 +119,7 @@ static int check_parent(const struct dump *dump)
 	return result;
 }
 
-static int look_at_thread(struct task *task, size_t index)
+static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 {
 	const struct traced_thread *thread = &task->victim->threads[index];
 	CoreEntry *core = task->cores[index] = message_new(CoreEntry, core_entry);
@@ -143,24 +142,10 @@ static int look_at_thread(struct task *task, size_t index)
 	result = result ?: unless_refused(arch_save_registers(thread->tid, &settled, core));
 	for (size_t i = 0; !result && i < task_part_count; i++)
 		if (task_parts[i]->look)
-			result = unless_refused(task_parts[i]->look(task, index, &facts));
+			result = unless_refused(task_parts[i]->look(&dump->snapshot, task, index, &facts));
 	proc_status_free(&facts.status);
 	close(facts.proc);
 	return result;
-}
-
-static int look_at_directories(struct dump *dump, struct task *task)
-{
-	FsEntry *fs = task->fs = message_new(FsEntry, fs_entry);
-	struct proc_status status;
-	int result = proc_read_status(task->proc, &status);
-
-	if (result)
-		return result;
-	proc_status_free(&status);
-	message_set(fs, umask, status.umask);
-	return files_add_path(&dump->snapshot, task, "cwd", 0, &fs->cwd_id) ?:
-		       files_add_path(&dump->snapshot, task, "root", 0, &fs->root_id);
 }
 
 static int look_at_dead(struct task *task)
@@ -191,8 +176,8 @@ static int look_at_task(struct dump *dump, struct task *task, uint32_t number)
 	task->ids = dump_make_ids(number);
 	task->cores = allocate_array(task->thread_count, sizeof(*task->cores));
 	for (size_t i = 0; !result && i < task->thread_count; i++)
-		result = look_at_thread(task, i);
-	return result ?: dump_describe_areas(dump, task) ?: look_at_directories(dump, task);
+		result = look_at_thread(dump, task, i);
+	return result ?: dump_describe_areas(dump, task);
 }
 
 /* Sessions and groups that begin outside the tree cannot be made again, but for the shell's own (--shell-job). */
@@ -204,7 +189,7 @@ static int check_session(const struct dump *dump)
 	for_each_task (task, &dump->snapshot) {
 		if (task->session == root->pid || snapshot_find_task(&dump->snapshot, task->session))
 			continue;
-		if (task->session == root->session && dump->options->shell_job)
+		if (task->session == root->session && dump->request->policy.shell_job)
 			continue;
 		if (task->session == root->session) {
 			fail_advice("--shell-job (-j), to restore it in the session of whoever restores it");

@@ -8,7 +8,6 @@
  * leaves to it only pages that were not written since the tasks ran on. Those were read unchanged.
  */
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include "base/error.h"
 #include "base/log.h"
@@ -79,7 +78,7 @@ static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct ar
 
 bool dump_splices(const struct dump *dump)
 {
-	return dump->options->pre_dump_mode && !strcmp(dump->options->pre_dump_mode, "splice");
+	return dump->request->splices;
 }
 
 /* Ordinary pages, none of them swapped: vmsplice() would swap them in, and in a pipe they cannot be swapped out again. */

@@ -71,7 +71,7 @@ int dump_reserve_pages(void *context)
 
 	if (tracker != &tracker_written && tracker != &tracker_soft_dirty)
 		return 0;
-	dump_list_tree(dump->options->tree, &pids, &count);
+	dump_list_tree(dump->request->root, &pids, &count);
 	for (size_t i = 0; i < count; i++) {
 		uint64_t pages = count_written(tracker, pids[i], &budget);
 

@@ -149,7 +149,7 @@ static int settle_task(struct dump *dump, struct task *task, uint64_t deadline)
 int dump_settle_rings(void *context)
 {
 	struct dump *dump = context;
-	uint64_t deadline = trace_deadline(dump->options->timeout);
+	uint64_t deadline = trace_deadline(dump->request->timeout);
 	struct task *task;
 
 	for_each_task (task, &dump->snapshot) {

@@ -157,7 +157,7 @@ int dump_save_statistics(struct dump *dump)
 	StatsEntry entry = STATS_ENTRY__INIT;
 	DumpStatsEntry stats = DUMP_STATS_ENTRY__INIT;
 	struct image_store *work;
-	int result = image_store_open_fd(&work, dump->work_directory, true);
+	int result = image_store_open_fd(&work, dump->request->work_directory, true);
 
 	if (result)
 		return result;
@@ -177,7 +177,7 @@ int dump_save_statistics(struct dump *dump)
 	}
 	if (dump->memory.increment.parent_tracker)
 		stats.compared_by = (char *)dump->memory.increment.parent_tracker->name;
-	if (dump->options->display_stats)
+	if (dump->request->display_stats)
 		display(&stats);
 	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);
 	image_store_close(work);

@@ -23,9 +23,9 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "calls.h"
 #include "compel.h"
 #include "dump/dump.h"
-#include "kernel/calls.h"
 
 #define STEP	 16384 /* half of the way */
 #define FOR_EACH 4     /* operations on a semaphore */

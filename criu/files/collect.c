@@ -19,10 +19,7 @@
 #include "files/locks.h"
 #include "files/words.h"
 #include "image/message.h"
-
-#ifndef F_GETOWNER_UIDS
-#define F_GETOWNER_UIDS 17 /* Linux 3.6, under CONFIG_CHECKPOINT_RESTORE */
-#endif
+#include "kernel_constants.h"
 
 /* A descriptor on its way to becoming a reference to a file. */
 struct found {

@@ -54,16 +54,9 @@ static bool recognizes(const struct seen_file *seen)
 /* A file of /proc about a process of the tree: restore opens files before there are processes. */
 static bool tells_of_the_tree(const struct snapshot *snapshot, const char *path)
 {
-	const struct task *task;
 	int pid;
 
-	if (sscanf(path, "/proc/%d", &pid) != 1)
-		return false;
-	for_each_task (task, snapshot)
-		for (size_t i = 0; i < task->thread_count; i++)
-			if (task->threads[i] == pid)
-				return true;
-	return false;
+	return sscanf(path, "/proc/%d", &pid) == 1 && snapshot_find_thread(snapshot, pid);
 }
 
 /* Mounts that are in nobody's tree: open_tree(), fsmount(), or a lazy umount(). */
@@ -139,8 +132,9 @@ static int describe(struct snapshot *snapshot, struct file *file, FownEntry *own
 	message_set(entry, mode, seen->stat.st_mode);
 	if (!result && S_ISREG(seen->stat.st_mode)) {
 		message_set(entry, size, seen->stat.st_size);
-		if (seen->fd < 0)
-			add_build_id(entry); /* mapped or executed: its content must be the same */
+		/* mapped or executed: its content must be the same */
+		if (seen->fd < 0 && !snapshot->policy.validates_by_size)
+			add_build_id(entry);
 	}
 	return result;
 }

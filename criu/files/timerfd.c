@@ -18,10 +18,7 @@
 #include "base/memory.h"
 #include "files/kind.h"
 #include "image/message.h"
-
-#ifndef TFD_IOC_SET_TICKS
-#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t) /* Linux 3.17, under CONFIG_CHECKPOINT_RESTORE */
-#endif
+#include "kernel_constants.h"
 
 #define SECOND 1000000000ULL
 

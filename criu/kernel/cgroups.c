@@ -47,8 +47,9 @@ int cgroups_parse(const char *text, struct cgroup_places *places)
 		char *line = strsep(&rest, "\n");
 
 		if (!parse_line(line, grow(&places->items, &places->count))) {
-			cgroup_places_free(places);
-			return fail(EINVAL, "cannot understand /proc/PID/cgroup: %.60s", line);
+			fail(EINVAL, "cannot understand /proc/PID/cgroup: %.60s", line);
+			cgroup_places_free(places); /* and the line */
+			return -EINVAL;
 		}
 		if (!rest)
 			break;

@@ -15,10 +15,7 @@
 #include "base/memory.h"
 #include "kernel/mapping_watch.h"
 #include "kernel/proc.h"
-
-/* Newer than Debian 12's headers; the same on all architectures. */
-#define CALL_MAP_SHADOW_STACK 453
-#define CALL_MSEAL	      462
+#include "kernel_constants.h"
 
 #define TRACEPOINT "events/raw_syscalls/sys_exit/id"
 #define PASSES	   8 /* over threads that come and go */

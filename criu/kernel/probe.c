@@ -11,17 +11,13 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "kernel/probe.h"
 #include "kernel/probe_tests.h"
+#include "kernel_constants.h"
 
-#ifndef CLONE_NEWTIME
-#define CLONE_NEWTIME 0x80
-#endif
-#ifndef CAP_CHECKPOINT_RESTORE
-#define CAP_CHECKPOINT_RESTORE 40
-#endif
 enum { MAP_VDSO_32 = 0x2002, MAP_VDSO_64 = 0x2003 }; /* of arch_prctl() */
 
 /* Required first, then privileges, then by subject: `criu check` prints them in this order. */
@@ -211,9 +207,15 @@ bool probe_file_says(const char *path, const char *words)
 	return read_text_at(AT_FDCWD, path, &text) > 0 && strstr(text, words);
 }
 
-/* The alarm is for a kernel that lets a test wait for ever: then the answer is no. */
+/*
+ * The alarm is for a kernel that lets a test wait for ever: then the answer is no. What fails in a test is an answer, too, and no failure
+ * of the command.
+ */
 static does_not_return void run_test(const struct probe *probe)
 {
+	struct attempt attempt;
+
+	attempt_begin(&attempt);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setrlimit(RLIMIT_CORE, &(struct rlimit){}); /* a test may die */
 	alarm(5);

@@ -18,11 +18,8 @@
 #include <unistd.h>
 #include "base/memory.h"
 #include "kernel/probe_tests.h"
+#include "kernel_constants.h"
 
-/* Newer than the headers of some distributions. */
-#ifndef TFD_IOC_SET_TICKS
-#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
-#endif
 enum { MOVE_FROM_EMPTY_PATH = 0x4, MOVE_TO_EMPTY_PATH = 0x40, MOVE_SET_GROUP = 0x100 };
 
 static bool fdinfo_says(int fd, const char *words)

@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "kernel/probe_tests.h"
+#include "kernel_constants.h"
 
 /* Newer than the headers of some distributions (linux/fs.h, linux/userfaultfd.h, asm/mman.h). */
 struct scan_argument {
@@ -28,15 +29,6 @@ struct scan_region {
 };
 #define SCAN_IOCTL _IOWR('f', 16, struct scan_argument)
 enum { SCAN_WRITTEN = 1 << 1, SCAN_PRESENT = 1 << 3, SCAN_GUARD = 1 << 8 };
-#ifndef UFFD_FEATURE_WP_UNPOPULATED
-#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
-#endif
-#ifndef UFFD_FEATURE_WP_ASYNC
-#define UFFD_FEATURE_WP_ASYNC (1 << 15)
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#endif
 
 static char *map_pages(size_t count)
 {

@@ -22,27 +22,14 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include "base/memory.h"
+#include "kernel/netlink.h"
+#include "kernel/place.h"
 #include "kernel/probe_tests.h"
-
-/* Newer than the headers of some distributions. */
-#ifndef SO_BUF_LOCK
-#define SO_BUF_LOCK 72
-#endif
-#ifndef IPV6_FREEBIND
-#define IPV6_FREEBIND 78
-#endif
-#ifndef SIOCUNIXFILE
-#define SIOCUNIXFILE SIOCPROTOPRIVATE
-#endif
-#ifndef TUNGETDEVNETNS
-#define TUNGETDEVNETNS _IO('T', 227)
-#endif
-#ifndef IFLA_TARGET_NETNSID
-#define IFLA_TARGET_NETNSID 46
-#endif
+#include "kernel_constants.h"
 
 static bool take_network(void)
 {
@@ -107,189 +94,120 @@ bool probe_half_closed(int unused_argument unused)
 
 /* --- Netlink --------------------------------------------------------------------------------------------------- */
 
-struct request {
-	struct nlmsghdr header;
-	char body[512];
-};
-
-static void *request_begin(struct request *request, int type, int flags, size_t size)
+/* Opened in the network namespace we are in. */
+static bool accepted(int protocol, struct nl_msg *message, netlink_visit *visit, void *argument)
 {
-	memset(request, 0, sizeof(*request));
-	request->header.nlmsg_type = type;
-	request->header.nlmsg_flags = NLM_F_REQUEST | flags;
-	request->header.nlmsg_len = NLMSG_LENGTH(size);
-	return NLMSG_DATA(&request->header);
-}
+	autoclose_netlink struct nl_sock *socket = NULL;
 
-static struct rtattr *request_add(struct request *request, int type, const void *data, size_t size)
-{
-	struct rtattr *attribute = (void *)((char *)request + NLMSG_ALIGN(request->header.nlmsg_len));
-
-	attribute->rta_type = type;
-	attribute->rta_len = RTA_LENGTH(size);
-	if (size)
-		memcpy(RTA_DATA(attribute), data, size);
-	request->header.nlmsg_len = NLMSG_ALIGN(request->header.nlmsg_len) + RTA_ALIGN(attribute->rta_len);
-	return attribute;
-}
-
-/* What was added since is inside `attribute`. */
-static void request_close(struct request *request, struct rtattr *attribute)
-{
-	attribute->rta_len = (char *)request + request->header.nlmsg_len - (char *)attribute;
-}
-
-/* Sends it and reads one datagram of answer: its first message. A positive errno, 0 for an acknowledgement. */
-static int ask(int protocol, const struct request *request, struct nlmsghdr *answer, size_t size)
-{
-	autoclose int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
-	ssize_t got;
-
-	if (fd < 0 || send(fd, request, request->header.nlmsg_len, 0) < 0)
-		return errno;
-	got = recv(fd, answer, size, 0);
-	if (got < (ssize_t)sizeof(*answer))
-		return got < 0 ? errno : EIO;
-	if (answer->nlmsg_type == NLMSG_ERROR)
-		return -((struct nlmsgerr *)NLMSG_DATA(answer))->error;
-	if (answer->nlmsg_type == NLMSG_DONE) /* the end of a list, and why */
-		return -*(const int *)NLMSG_DATA(answer);
-	return 0;
-}
-
-union answer {
-	struct nlmsghdr header;
-	char room[32768];
-};
-
-static bool accepted(int protocol, const struct request *request)
-{
-	union answer answer;
-
-	return ask(protocol, request, &answer.header, sizeof(answer)) == 0;
+	if (netlink_open(&socket, protocol) == 0)
+		return netlink_request(socket, "ask", message, visit, argument) == 0;
+	nlmsg_free(message);
+	return false;
 }
 
 bool probe_raw_sockets(int unused_argument unused)
 {
-	struct request request;
-	struct inet_diag_req_v2 *wanted = request_begin(&request, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP,
-							sizeof(*wanted));
+	const struct inet_diag_req_v2 wanted = { .sdiag_family = AF_INET,
+						 .sdiag_protocol = IPPROTO_RAW,
+						 .idiag_states = -1 };
+	autoclose_netlink struct nl_sock *socket = NULL;
 
-	wanted->sdiag_family = AF_INET;
-	wanted->sdiag_protocol = IPPROTO_RAW;
-	wanted->idiag_states = -1;
-	return accepted(NETLINK_SOCK_DIAG, &request);
+	return netlink_open(&socket, NETLINK_SOCK_DIAG) == 0 &&
+	       netlink_list(socket, "list raw sockets",
+			    netlink_message(SOCK_DIAG_BY_FAMILY, 0, &wanted, sizeof(wanted)), NULL,
+			    NULL) == 0;
 }
 
 /* Gives the network namespace we are in an id in itself. */
 static bool name_namespace(int id)
 {
-	int own = open("/proc/self/ns/net", O_RDONLY);
-	struct request request;
+	autoclose int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	const struct rtgenmsg any = { .rtgen_family = AF_UNSPEC };
+	struct nl_msg *message = netlink_message(RTM_NEWNSID, 0, &any, sizeof(any));
 
-	request_begin(&request, RTM_NEWNSID, NLM_F_ACK, sizeof(struct rtgenmsg));
-	request_add(&request, NETNSA_FD, &own, sizeof(own));
-	request_add(&request, NETNSA_NSID, &id, sizeof(id));
-	return own >= 0 && accepted(NETLINK_ROUTE, &request);
+	netlink_add(message, NETNSA_FD, &own, sizeof(own));
+	netlink_add(message, NETNSA_NSID, &id, sizeof(id));
+	return accepted(NETLINK_ROUTE, message, NULL, NULL);
 }
 
-static const struct rtattr *find_attribute(const struct nlmsghdr *answer, size_t header, int type)
+/* An attribute that the answer shall have. */
+struct expected {
+	size_t header; /* what stands before the attributes */
+	int type, value;
+	bool is_there;
+};
+
+static int look_for(struct nlmsghdr *answer, void *argument)
 {
-	const struct rtattr *attribute =
-		(const void *)((const char *)NLMSG_DATA(answer) + NLMSG_ALIGN(header));
-	int left = answer->nlmsg_len - NLMSG_LENGTH(NLMSG_ALIGN(header));
+	struct expected *expected = argument;
+	struct nlattr *attribute = nlmsg_find_attr(answer, expected->header, expected->type);
 
-	for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left))
-		if (attribute->rta_type == type)
-			return attribute;
-	return NULL;
-}
-
-static bool answers_with(const struct request *request, size_t header, int type, int value)
-{
-	const struct rtattr *attribute;
-	union answer answer;
-
-	if (ask(NETLINK_ROUTE, request, &answer.header, sizeof(answer)))
-		return false;
-	attribute = find_attribute(&answer.header, header, type);
-	return attribute && *(const int *)RTA_DATA(attribute) == value;
+	expected->is_there |= attribute && nla_len(attribute) == sizeof(int) &&
+			      (int)nla_get_u32(attribute) == expected->value;
+	return 0;
 }
 
 bool probe_namespace_id(int unused_argument unused)
 {
-	struct request request;
+	const struct rtgenmsg any = { .rtgen_family = AF_UNSPEC };
+	struct expected expected = { sizeof(any), NETNSA_NSID, 7, false };
+	struct nl_msg *message;
 	int own;
 
-	if (!take_network() || !name_namespace(7))
+	if (!take_network() || !name_namespace(expected.value))
 		return false;
-	own = open("/proc/self/ns/net", O_RDONLY);
-	request_begin(&request, RTM_GETNSID, 0, sizeof(struct rtgenmsg));
-	request_add(&request, NETNSA_FD, &own, sizeof(own));
-	return answers_with(&request, sizeof(struct rtgenmsg), NETNSA_NSID, 7);
+	own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	message = netlink_message(RTM_GETNSID, 0, &any, sizeof(any));
+	netlink_add(message, NETNSA_FD, &own, sizeof(own));
+	return accepted(NETLINK_ROUTE, message, look_for, &expected) && expected.is_there;
 }
 
 /* An older kernel overlooks what namespace was asked for; a newer one repeats it in the answer. */
 bool probe_link_in_namespace(int unused_argument unused)
 {
-	struct request request;
-	struct ifinfomsg *link;
-	int id = 7;
+	const struct ifinfomsg link = { .ifi_index = 1 };
+	struct expected expected = { sizeof(link), IFLA_TARGET_NETNSID, 7, false };
+	struct nl_msg *message;
 
-	if (!take_network() || !name_namespace(id))
+	if (!take_network() || !name_namespace(expected.value))
 		return false;
-	link = request_begin(&request, RTM_GETLINK, 0, sizeof(*link));
-	link->ifi_index = 1;
-	request_add(&request, IFLA_TARGET_NETNSID, &id, sizeof(id));
-	return answers_with(&request, sizeof(*link), IFLA_TARGET_NETNSID, id);
+	message = netlink_message(RTM_GETLINK, 0, &link, sizeof(link));
+	netlink_add(message, IFLA_TARGET_NETNSID, &expected.value, sizeof(expected.value));
+	return accepted(NETLINK_ROUTE, message, look_for, &expected) && expected.is_there;
 }
 
 bool probe_interface_number(int unused_argument unused)
 {
-	struct request request;
-	struct ifinfomsg *link;
-	struct rtattr *information;
+	const struct ifinfomsg link = { .ifi_index = 4711 };
+	struct nl_msg *message;
+	struct nlattr *information;
 
 	if (!take_network())
 		return false;
-	link = request_begin(&request, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, sizeof(*link));
-	link->ifi_index = 4711;
-	request_add(&request, IFLA_IFNAME, "probe", sizeof("probe"));
-	information = request_add(&request, IFLA_LINKINFO, NULL, 0);
-	request_add(&request, IFLA_INFO_KIND, "veth", sizeof("veth"));
-	request_close(&request, information);
-	return accepted(NETLINK_ROUTE, &request) && if_nametoindex("probe") == 4711;
+	message = netlink_message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link, sizeof(link));
+	netlink_add(message, IFLA_IFNAME, "probe", sizeof("probe"));
+	information = netlink_begin(message, IFLA_LINKINFO);
+	netlink_add(message, IFLA_INFO_KIND, "veth", sizeof("veth"));
+	netlink_end(message, information);
+	return accepted(NETLINK_ROUTE, message, NULL, NULL) && if_nametoindex("probe") == 4711;
 }
 
-/* A table, in a batch as the kernel wants it. The answer to a batch is the first error in it, or an acknowledgement. */
+/* A table, in a batch as the kernel wants it. */
 bool probe_nftables(int unused_argument unused)
 {
-	char batch[3 * sizeof(struct request)], *end = batch;
-	struct nfgenmsg *message;
-	struct request request;
-	union answer answer;
-	int fd;
+	const struct nfgenmsg border = { .nfgen_family = AF_UNSPEC, .res_id = htons(NFNL_SUBSYS_NFTABLES) };
+	const struct nfgenmsg table = { .nfgen_family = NFPROTO_INET };
+	autoclose_netlink struct nl_sock *socket = NULL;
+	struct nl_msg *batch[3];
 
-	if (!take_network())
+	if (!take_network() || netlink_open(&socket, NETLINK_NETFILTER))
 		return false;
-	for (int i = 0; i < 3; i++) {
-		int type = i == 0 ? NFNL_MSG_BATCH_BEGIN :
-			   i == 2 ? NFNL_MSG_BATCH_END :
-				    NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWTABLE;
-
-		message = request_begin(&request, type, i == 1 ? NLM_F_CREATE | NLM_F_ACK : 0,
-					sizeof(*message));
-		message->nfgen_family = i == 1 ? NFPROTO_INET : AF_UNSPEC;
-		message->res_id = i == 1 ? 0 : htons(NFNL_SUBSYS_NFTABLES);
-		if (i == 1)
-			request_add(&request, NFTA_TABLE_NAME, "probe", sizeof("probe"));
-		memcpy(end, &request, NLMSG_ALIGN(request.header.nlmsg_len));
-		end += NLMSG_ALIGN(request.header.nlmsg_len);
-	}
-	fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
-	return send(fd, batch, end - batch, 0) > 0 && recv(fd, &answer, sizeof(answer), 0) > 0 &&
-	       answer.header.nlmsg_type == NLMSG_ERROR &&
-	       ((struct nlmsgerr *)NLMSG_DATA(&answer.header))->error == 0;
+	batch[0] = netlink_message(NFNL_MSG_BATCH_BEGIN, 0, &border, sizeof(border));
+	batch[1] = netlink_message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_ACK,
+				   &table, sizeof(table));
+	netlink_add(batch[1], NFTA_TABLE_NAME, "probe", sizeof("probe"));
+	batch[2] = netlink_message(NFNL_MSG_BATCH_END, 0, &border, sizeof(border));
+	return netlink_batch(socket, "make a table", batch, array_size(batch)) == 0;
 }
 
 /* --- Interfaces and namespaces --------------------------------------------------------------------------------- */
@@ -320,11 +238,23 @@ bool probe_tun_namespace(int unused_argument unused)
 	return fd >= 0 && ioctl(fd, TUNGETDEVNETNS) >= 0;
 }
 
+static int make_socket(void *unused_argument unused)
+{
+	return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+/* We leave our network and have a socket made there. */
 bool probe_enter_network(int unused_argument unused)
 {
-	int home = open("/proc/self/ns/net", O_RDONLY);
+	struct place place = PLACE_HERE;
+	struct stat home, seen;
+	int fd;
 
-	return home >= 0 && take_network() && setns(home, CLONE_NEWNET) == 0;
+	place.net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (place.net < 0 || fstat(place.net, &home) || !take_network())
+		return false;
+	fd = run_in(&place, make_socket, NULL);
+	return fd >= 0 && fstat(ioctl(fd, SIOCGSKNS), &seen) == 0 && seen.st_ino == home.st_ino;
 }
 
 bool probe_iptables_legacy(int unused_argument unused)

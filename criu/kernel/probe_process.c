@@ -8,7 +8,6 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/kcmp.h>
-#include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
@@ -29,19 +28,11 @@
 #include <unistd.h>
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
+#include "kernel/place.h"
 #include "kernel/probe_tests.h"
 #include "kernel/proc.h"
-
-/* Newer than the headers of some distributions. */
-#ifndef PTRACE_GET_RSEQ_CONFIGURATION
-#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
-#endif
-#ifndef PTRACE_O_SUSPEND_SECCOMP
-#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
-#endif
-#ifndef PR_TIMER_CREATE_RESTORE_IDS
-#define PR_TIMER_CREATE_RESTORE_IDS 77
-#endif
+#include "kernel_constants.h"
 
 bool probe_capability(int capability)
 {
@@ -171,27 +162,26 @@ bool probe_breakpoints(int unused_argument unused)
 
 /* --- Names of processes ---------------------------------------------------------------------------------------- */
 
+static int do_nothing(void *unused_argument unused)
+{
+	return 0;
+}
+
 /* A pid that was just freed is free but for bad luck: hence a few tries. */
 bool probe_clone_with_id(int unused_argument unused)
 {
-	for (int tries = 0; tries < 5; tries++) {
-		pid_t wanted = probe_fork(NULL), child;
-		struct clone_args arguments = { .exit_signal = SIGCHLD,
-						.set_tid_size = 1,
-						.set_tid = (uintptr_t)&wanted };
+	int result = -EEXIST;
 
-		if (wanted < 0)
+	for (int tries = 0; tries < 5 && result == -EEXIST; tries++) {
+		struct place place = PLACE_HERE;
+
+		place.pid = probe_fork(NULL);
+		if (place.pid < 0)
 			return false;
-		probe_end(wanted);
-		child = syscall(SYS_clone3, &arguments, sizeof(arguments));
-		if (child == 0)
-			_exit(0);
-		if (child > 0)
-			waitpid(child, NULL, 0);
-		if (child > 0 || errno != EEXIST)
-			return child == wanted;
+		probe_end(place.pid);
+		result = run_in(&place, do_nothing, NULL);
 	}
-	return false;
+	return result == 0;
 }
 
 bool probe_children(int unused_argument unused)
@@ -329,14 +319,16 @@ static bool unmap_vdso(void)
 	if (read_text_at(AT_FDCWD, "/proc/self/maps", &maps) < 0)
 		return false;
 	for (char *line = maps, *next; line && *line; line = next) {
-		unsigned long start, end;
+		struct map_line map;
 
 		next = strchr(line, '\n');
 		if (next)
 			*next++ = '\0';
-		if (!strstr(line, "[vdso]") && !strstr(line, "[vvar"))
+		if (!map_line_parse(line, &map))
+			return false;
+		if (strcmp(map.name, "[vdso]") && strncmp(map.name, "[vvar", 5))
 			continue;
-		found = sscanf(line, "%lx-%lx", &start, &end) == 2 && munmap((void *)start, end - start) == 0;
+		found = munmap((void *)map.start, map.end - map.start) == 0;
 	}
 	return found;
 }

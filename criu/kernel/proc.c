@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "kernel/proc.h"
 
 int proc_open(pid_t pid)
@@ -85,27 +86,17 @@ int proc_read_stat(int proc, struct proc_stat *stat)
 	return result ? result : proc_parse_stat(text, stat);
 }
 
-/* The value of a line "Name:\tvalue", or NULL. Names are few and short: one strstr() each is fast enough. */
-static const char *status_value(const char *text, const char *name)
-{
-	size_t length = strlen(name);
-
-	for (const char *line = text; line; line = strchr(line, '\n'), line = line ? line + 1 : NULL)
-		if (!strncmp(line, name, length) && line[length] == ':')
-			return line + length + 1 + strspn(line + length + 1, "\t ");
-	return NULL;
-}
-
 static uint64_t status_number(const char *text, const char *name, int base)
 {
-	const char *value = status_value(text, name);
+	uint64_t number = 0;
 
-	return value ? strtoull(value, NULL, base) : 0;
+	proc_text_number(text, name, base, &number);
+	return number;
 }
 
 static void parse_groups(const char *text, struct proc_status *status)
 {
-	const char *value = status_value(text, "Groups");
+	const char *value = proc_text_value(text, "Groups");
 
 	while (value && isdigit((unsigned char)*value)) {
 		char *end;
@@ -117,7 +108,7 @@ static void parse_groups(const char *text, struct proc_status *status)
 
 int proc_parse_status(const char *text, struct proc_status *status)
 {
-	const char *uid = status_value(text, "Uid"), *gid = status_value(text, "Gid"), *state;
+	const char *uid = proc_text_value(text, "Uid"), *gid = proc_text_value(text, "Gid"), *state;
 
 	memset(status, 0, sizeof(*status));
 	if (!uid || sscanf(uid, "%u %u %u %u", &status->uid[0], &status->uid[1], &status->uid[2],
@@ -126,19 +117,13 @@ int proc_parse_status(const char *text, struct proc_status *status)
 	if (!gid || sscanf(gid, "%u %u %u %u", &status->gid[0], &status->gid[1], &status->gid[2],
 			   &status->gid[3]) != 4)
 		return fail(EINVAL, "cannot understand the Gid line of /proc/PID/status");
-	state = status_value(text, "State");
+	state = proc_text_value(text, "State");
 	status->state = state ? *state : '?';
 	status->inheritable = status_number(text, "CapInh", 16);
 	status->permitted = status_number(text, "CapPrm", 16);
 	status->effective = status_number(text, "CapEff", 16);
 	status->bounding = status_number(text, "CapBnd", 16);
 	status->ambient = status_number(text, "CapAmb", 16);
-	status->blocked = status_number(text, "SigBlk", 16);
-	status->pending = status_number(text, "SigPnd", 16);
-	status->shared_pending = status_number(text, "ShdPnd", 16);
-	status->ignored = status_number(text, "SigIgn", 16);
-	status->caught = status_number(text, "SigCgt", 16);
-	status->tracer = status_number(text, "TracerPid", 10);
 	status->group_leader = status_number(text, "Tgid", 10);
 	status->umask = status_number(text, "Umask", 8);
 	status->threads = status_number(text, "Threads", 10);
@@ -295,9 +280,9 @@ int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info)
 	length = read_record_at(proc, path, &info->rest);
 	if (length < 0)
 		return fail(-length, "cannot read /proc/PID/%s", path);
-	position = status_value(info->rest, "pos");
-	flags = status_value(info->rest, "flags");
-	mount = status_value(info->rest, "mnt_id");
+	position = proc_text_value(info->rest, "pos");
+	flags = proc_text_value(info->rest, "flags");
+	mount = proc_text_value(info->rest, "mnt_id");
 	if (!position || !flags)
 		return fail(EINVAL, "cannot understand /proc/PID/%s", path);
 	info->position = strtoll(position, NULL, 10);

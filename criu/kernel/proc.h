@@ -39,8 +39,7 @@ struct proc_status {
 	uint32_t *groups;	 /* owned */
 	size_t group_count;
 	uint64_t inheritable, permitted, effective, bounding, ambient;
-	uint64_t blocked, pending, shared_pending, ignored, caught;
-	pid_t tracer, group_leader;
+	pid_t group_leader;
 	unsigned umask, threads;
 	int seccomp, no_new_privileges;
 	char state;

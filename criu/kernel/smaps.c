@@ -2,32 +2,30 @@
  * smaps.c - /proc/PID/smaps: the mappings of a process and the flags that only its VmFlags line tells. See proc.h.
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/sysmacros.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "kernel/proc.h"
 
-/* "start-end rwxp offset major:minor inode      path" */
-static int parse_mapping(char *line, struct vma *vma)
+static int parse_mapping(const char *line, struct vma *vma)
 {
-	unsigned major, minor;
-	char access[5];
-	int at = 0;
+	struct map_line map;
 
-	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &vma->start,
-		   &vma->end, access, &vma->offset, &major, &minor, &vma->inode, &at) != 7 ||
-	    vma->start >= vma->end)
+	if (!map_line_parse(line, &map))
 		return fail(EINVAL, "cannot understand /proc/PID/smaps: %.80s", line);
-	vma->device = makedev(major, minor);
-	vma->protection = (access[0] == 'r' ? PROT_READ : 0) | (access[1] == 'w' ? PROT_WRITE : 0) |
-			  (access[2] == 'x' ? PROT_EXEC : 0);
-	vma->flags = access[3] == 's' ? MAP_SHARED : MAP_PRIVATE;
-	vma->path = copy_text(line + at);
+	vma->start = map.start;
+	vma->end = map.end;
+	vma->offset = map.offset;
+	vma->device = map.device;
+	vma->inode = map.inode;
+	vma->protection = (map.access[0] == 'r' ? PROT_READ : 0) | (map.access[1] == 'w' ? PROT_WRITE : 0) |
+			  (map.access[2] == 'x' ? PROT_EXEC : 0);
+	vma->flags = map.access[3] == 's' ? MAP_SHARED : MAP_PRIVATE;
+	vma->path = copy_text(map.name);
 	vma->file_flags = -1;
 	return 0;
 }

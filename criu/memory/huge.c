@@ -22,17 +22,8 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "kernel_constants.h"
 #include "memory/huge.h"
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 /* Linux 6.1 */
-#endif
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22 /* Linux 5.14 */
-#endif
-#ifndef UFFD_USER_MODE_ONLY
-#define UFFD_USER_MODE_ONLY 1
-#endif
 
 #define POOLS	      "/sys/kernel/mm/hugepages/hugepages-%llukB"
 #define LARGEST_SHIFT 40 /* of any architecture: 16 GiB; for what images say */

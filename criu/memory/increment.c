@@ -81,7 +81,7 @@ int increment_open(struct increment *increment, struct image_store *images,
 		.seed = inventory_new_id(),
 	};
 	read_boot_id(increment);
-	if (request->previous)
+	if (request->previous >= 0)
 		result = parent_open(increment, request->previous);
 	if (!result && increment->parent_notes)
 		increment->seed = increment->parent_notes->hash_seed;

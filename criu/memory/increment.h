@@ -51,9 +51,9 @@ struct increment {
 };
 
 struct increment_request {
-	const char *previous; /* the parent's directory, relative to that of the images; NULL: none */
-	const char *tracker;  /* NULL: nothing is to be noted; "": the best that works here; or a name */
-	bool runs_on;	      /* the tree goes on afterwards: else there is nothing to note, but hashes */
+	int previous;	     /* the parent's directory; -1: none */
+	const char *tracker; /* NULL: nothing is to be noted; "": the best that works here; or a name */
+	bool runs_on;	     /* the tree goes on afterwards: else there is nothing to note, but hashes */
 };
 
 /* Before anything is frozen. 0 or -errno, recorded. To be closed in any case. */

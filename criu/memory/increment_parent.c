@@ -44,16 +44,8 @@ static int check_complete(const struct increment *increment)
 		    image_store_name(increment->parent));
 }
 
-static int open_directory(struct increment *increment, const char *previous)
+static int open_directory(struct increment *increment, int directory)
 {
-	autoclose int directory = openat(image_store_directory(increment->images), previous,
-					 O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (directory < 0) {
-		fail_advice("a directory relative to that of the images (-D)");
-		return fail(errno, "cannot open the previous snapshot %s/%s",
-			    image_store_name(increment->images), previous);
-	}
 	return image_store_open_fd(&increment->parent, directory, false)			     ?:
 		       check_no_loop(increment)							     ?:
 		       page_chain_open_locked(&increment->chain, increment->parent, IMAGES_ARE_READ) ?:
@@ -133,9 +125,9 @@ static int choose_parent_tracker(struct increment *increment)
 	return 0;
 }
 
-int parent_open(struct increment *increment, const char *previous)
+int parent_open(struct increment *increment, int directory)
 {
-	return open_directory(increment, previous) ?: choose_parent_tracker(increment);
+	return open_directory(increment, directory) ?: choose_parent_tracker(increment);
 }
 
 static int keep_prepared(struct increment *increment, struct prepared *prepared, int result)

@@ -8,7 +8,7 @@
 #include "memory/increment.h"
 
 /* Opens the chain, reads tracking.img, and chooses who tells what has changed since. 0 or -errno, recorded. */
-int parent_open(struct increment *increment, const char *previous) must_check;
+int parent_open(struct increment *increment, int directory) must_check;
 /* Reads what will be compared. 0 or -errno, recorded. */
 int parent_prepare(struct increment *increment) must_check;
 void parent_forget_prepared(struct increment *increment);

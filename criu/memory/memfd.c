@@ -16,20 +16,10 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "image/message.h"
+#include "kernel_constants.h"
 #include "memory/huge.h"
 #include "memory/memfd.h"
 #include "model/inode.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 8 /* Linux 6.3 */
-#define MFD_EXEC	16
-#endif
-#ifndef F_SEAL_EXEC
-#define F_SEAL_EXEC 0x20 /* Linux 6.3 */
-#endif
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x10 /* Linux 5.1 */
-#endif
 
 #define PREFIX	     "/memfd:"
 #define SUFFIX	     " (deleted)"

@@ -30,19 +30,9 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "compel.h"
+#include "kernel_constants.h"
 #include "memory/saving.h"
 #include "memory/delta.h"
-
-/* Newer than the headers of Debian 12 */
-#ifndef UFFD_FEATURE_WP_UNPOPULATED
-#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
-#endif
-#ifndef UFFD_FEATURE_WP_ASYNC
-#define UFFD_FEATURE_WP_ASYNC (1 << 15)
-#endif
-#ifndef UFFD_USER_MODE_ONLY
-#define UFFD_USER_MODE_ONLY 1
-#endif
 
 /* Nobody handles faults of ours, so what would be asked for by FEATURE_EVENT_* is not: the kernel drops the registration instead. */
 static int set_up_userfaultfd(int fd)

@@ -65,6 +65,26 @@ struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid)
 	return index_find(&snapshot->tasks_by_pid, pid);
 }
 
+bool task_has_thread(const struct task *task, pid_t tid)
+{
+	for (size_t i = 0; i < task->thread_count; i++)
+		if (task->threads[i] == tid)
+			return true;
+	return false;
+}
+
+struct task *snapshot_find_thread(const struct snapshot *snapshot, pid_t tid)
+{
+	struct task *task = snapshot_find_task(snapshot, tid);
+
+	if (task)
+		return task;
+	for_each_task (task, snapshot)
+		if (task_has_thread(task, tid))
+			return task;
+	return NULL;
+}
+
 static int compare_number(const void *key, const void *member)
 {
 	return *(const int *)key - ((const struct descriptor *)member)->fd;

@@ -16,6 +16,7 @@
 #include "fs.pb-c.h"
 #include "list.h"
 #include "mm.pb-c.h"
+#include "model/request.h"
 #include "model/vma.h"
 
 struct image_store;
@@ -90,13 +91,6 @@ struct file_lock {
 	int64_t start, length; /* 0: to the end */
 };
 
-/* What the user allows, asks for, and wants checked; from the options. */
-struct policy {
-	bool shell_job, file_locks;
-	bool leave_running, leave_stopped;
-	bool validates_by_size, skips_mode_check;
-};
-
 struct snapshot {
 	struct image_store *images;
 	struct policy policy;
@@ -125,6 +119,9 @@ struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, p
 /* It has no children, and nothing of it has been looked at yet. */
 void snapshot_forget_task(struct snapshot *snapshot, struct task *task);
 struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid);
+/* Whose thread that is; looks at all threads, if it is not a first one. */
+struct task *snapshot_find_thread(const struct snapshot *snapshot, pid_t tid);
+bool task_has_thread(const struct task *task, pid_t tid);
 void task_sort_descriptors(struct task *task); /* by number: what the search relies on */
 struct descriptor *task_find_descriptor(const struct task *task,
 					int fd); /* NULL: it has none of that number */

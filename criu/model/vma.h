@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/types.h>
 #include "compiler.h"
+#include "kernel_constants.h"
 
 #define VMA_REGULAR	 (1u << 0)
 #define VMA_STACK	 (1u << 1)
@@ -33,10 +34,6 @@
 /* The size of the huge pages (MAP_HUGETLB), as its power of two, in vma->flags as in those of mmap(); always set in ours. */
 #define VMA_HUGE_SHIFT 26
 #define VMA_HUGE_SIZE  (0x3fu << VMA_HUGE_SHIFT)
-
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 0x08 /* Linux 6.11: instead of MAP_PRIVATE; the kernel may take the pages at any time */
-#endif
 
 struct vma {
 	uint64_t start, end;

@@ -238,7 +238,7 @@ int restore_load_cgroups(struct restore *restore, const InventoryEntry *inventor
 
 	if (result == -ENOENT)
 		result = 0;
-	result = result ?: find_hierarchies(cgroups, &restore->options->cgroup_roots);
+	result = result ?: find_hierarchies(cgroups, &restore->request->cgroup_roots);
 	if (result)
 		return result;
 	for (size_t i = 0; cgroups->image && i < cgroups->image->n_sets; i++)
@@ -248,7 +248,7 @@ int restore_load_cgroups(struct restore *restore, const InventoryEntry *inventor
 	for_each_task (task, &restore->snapshot) {
 		/* Images that say nothing of cgroups at all are of a criu that ignored them. */
 		task->newborn->cgroups = cgroups->own;
-		if (restore->options->ignores_cgroups || (is_unsaid && !cgroups->image))
+		if (restore->request->ignores_cgroups || (is_unsaid && !cgroups->image))
 			continue;
 		result = find_sets(cgroups, task);
 		if (result)

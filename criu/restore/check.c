@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,47 +26,15 @@
 
 #define REFUGE_SEARCH_FROM 0x10000000000ULL /* 1 TiB: programs, heaps and libraries lie higher or lower */
 
-/* ---- files ---- */
-
-/* A file that the task needs without having it open: it must be one that is opened by its path. */
-static int check_file(const struct snapshot *snapshot, uint32_t id, const char *what,
-		      const struct file **found)
-{
-	const struct file *file = *found = snapshot_find_file(snapshot, id);
-
-	if (!file || file->kind != &file_kind_regular || file->is_only_path)
-		return fail(EINVAL, "files.img does not hold %s (file %u)", what, id);
-	return 0;
-}
-
-static int check_directory(const struct snapshot *snapshot, const struct task *task, uint32_t id,
-			   const char *what)
-{
-	const struct file *file;
-	struct stat found;
-	int result = check_file(snapshot, id, what, &file);
-
-	if (result)
-		return result;
-	if (stat(file->entry->reg->name, &found) < 0 || !S_ISDIR(found.st_mode))
-		return fail(ENOTDIR, "fs-%d.img: %s, %s", task->pid, what, file->entry->reg->name);
-	return 0;
-}
-
 static int check_executable(const struct snapshot *snapshot, const struct task *task)
 {
-	const struct file *executable = snapshot_find_file(snapshot, task->mm->exe_file_id);
+	uint32_t id = task->mm->exe_file_id;
+	const struct file *file = snapshot_find_file(snapshot, id);
 
-	if (executable && executable->kind == &file_kind_memfd)
+	if (file &&
+	    (file->kind == &file_kind_memfd || (file->kind == &file_kind_regular && !file->is_only_path)))
 		return 0;
-	return check_file(snapshot, task->mm->exe_file_id, "its executable", &executable);
-}
-
-static int check_files(const struct snapshot *snapshot, const struct task *task)
-{
-	return check_executable(snapshot, task)					      ?:
-		       check_directory(snapshot, task, task->fs->root_id, "its root") ?:
-		       check_directory(snapshot, task, task->fs->cwd_id, "its working directory");
+	return fail(EINVAL, "files.img does not hold its executable (file %u)", id);
 }
 
 /* ---- memory ---- */
@@ -186,13 +153,13 @@ static int check_task(const struct snapshot *snapshot, const struct task *task)
 
 		result = arch_load_registers(task->cores[i], &context);
 		trace_free_context(&context);
-		result = result ?: task_parts_check(task, i);
+		result = result ?: task_parts_check(snapshot, task, i);
 	}
 	return result				    ?:
 		       check_layout(snapshot, task) ?:
 		       protection_check(task)	    ?:
 		       check_pages(task)	    ?:
-						      check_files(snapshot, task);
+						      check_executable(snapshot, task);
 }
 
 /* A wait status that a process can bring about by ending: with an exit code, or by a signal that kills unless it is handled. */

@@ -16,12 +16,9 @@
 #include <sys/uio.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "kernel_constants.h"
 #include "memory/huge.h"
 #include "restore/space.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
 
 #define MOST_VECTORS   256
 #define MOST_BETWEEN   8UL /* pages that are read for nothing, instead of a call more */

@@ -14,8 +14,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "calls.h"
 #include "compel.h"
-#include "kernel/calls.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 #include "task/part.h"
@@ -104,7 +104,7 @@ static int finish_thread(struct restore *restore, struct task *task, size_t thre
 	calls_init(&calls, restore->refuge_start + RESTORER_ARGUMENTS); /* nobody reads those any more */
 	for (size_t part = 0; part < task_part_count; part++)
 		if (task_parts[part]->finish)
-			task_parts[part]->finish(task, thread, &calls);
+			task_parts[part]->finish(&restore->snapshot, task, thread, &calls);
 	if (!thread)
 		stop_hush(task, &calls);
 	if (!thread)
@@ -133,9 +133,7 @@ static int give_registers(struct task *task, size_t index)
 	struct thread_context context;
 	int result = arch_load_registers(core, &context);
 
-	context.signal_mask = core->thread_core->has_blk_sigset ? core->thread_core->blk_sigset :
-			      core->tc				? core->tc->blk_sigset :
-								  0;
+	context.signal_mask = signals_blocked(task, index);
 	if (!result)
 		result = trace_set_context(&task->victim->threads[index], &context);
 	if (!result && core->thread_core->timeout_left)
@@ -246,7 +244,7 @@ int restore_release(void *context)
 	for_each_task (task, &restore->snapshot) {
 		if (!task->victim)
 			continue;
-		if (task->state != TASK_STOPPED && restore->options->leave_stopped)
+		if (task->state != TASK_STOPPED && restore->request->policy.leave_stopped)
 			kill(task->pid, SIGSTOP);
 		let_go(task);
 	}

@@ -12,13 +12,10 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/spans.h"
+#include "kernel_constants.h"
 #include "memory/huge.h"
 #include "memory/memfd.h"
 #include "restore/space.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 #define COMPARED_PAGES 64 /* at a time */
 

@@ -243,7 +243,7 @@ static int load_memory(struct restore *restore, struct task *task)
 /* Which process it is, the images say. Who names one goes by what older versions asked for, or is mistaken in the directory. */
 static void mention_needless_tree(const struct restore *restore)
 {
-	pid_t named = restore->options->tree, root = restore->snapshot.root->pid;
+	pid_t named = restore->request->root, root = restore->snapshot.root->pid;
 
 	if (named == root)
 		log_warning("--tree %d is not needed: the images say that it is process %d", named, root);

@@ -23,11 +23,10 @@
 
 bool parent_is_needed(const struct restore *restore)
 {
-	const struct options *options = restore->options;
+	const struct request *request = restore->request;
 	const struct task *root = restore->snapshot.root;
 
-	if (!options->restore_detached || options->restore_sibling || options->exec_cmd ||
-	    root->state == TASK_DEAD)
+	if (!request->is_detached || request->is_sibling || request->command || root->state == TASK_DEAD)
 		return false;
 	for (size_t i = 0; i < root->thread_count; i++)
 		if (root->cores[i]->thread_core->pdeath_sig)

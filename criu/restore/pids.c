@@ -172,7 +172,7 @@ static int plan_sessions(struct restore *restore)
 			return result;
 	}
 	outer = snapshot->root->newborn->initial_session;
-	if (outer && !restore->options->shell_job) {
+	if (outer && !restore->request->policy.shell_job) {
 		fail_advice("--shell-job (-j), to restore it in the session of this shell");
 		return fail(0, "process %d belonged to session %d, which is not part of the images",
 			    snapshot->root->pid, outer);

@@ -18,9 +18,8 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "kernel_constants.h"
 #include "restore/space.h"
-
-#define CALL_MSEAL 462 /* newer than Debian 12's headers; the same on all architectures */
 
 static bool is_execute_only(const struct vma *vma)
 {

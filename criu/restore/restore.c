@@ -1,5 +1,5 @@
 /*
- * restore.c - `criu restore`: makes a tree of processes again from its images. The steps and their order; the work is in the
+ * restore.c - makes a tree of processes again from its images. The steps and their order; the work is in the
  * files named in restore.h.
  *
  * Invariant: a restore that fails leaves nothing behind, and if criu dies its half-made tasks die with it.
@@ -19,7 +19,6 @@
 #include "base/memory.h"
 #include "base/steps.h"
 #include "base/time.h"
-#include "cli/commands.h"
 #include "files/kind.h"
 #include "files/terminal.h"
 #include "image/image.h"
@@ -59,31 +58,40 @@ static int check_chain(void *context)
 	return page_chain_check(restore->chain);
 }
 
-/* A script at a point of the restore; before "rebuild" nobody but us exists, after it all stand still. */
-#define script_step(name, action)                                                    \
-	static int name(void *context)                                               \
-	{                                                                            \
-		struct restore *restore = context;                                   \
-		pid_t root = restore->has_spawned ? restore->snapshot.root->pid : 0; \
-                                                                                     \
-		return scripts_run(&restore->scripts, action, root);                 \
-	}
-script_step(run_first_scripts, "pre-restore");
-script_step(run_restored_scripts, "post-restore");
-script_step(run_resume_scripts, "pre-resume");
+/* Before "bring forth the processes" there is no root. */
+static int tell(const struct restore *restore, enum moment moment)
+{
+	return moments_send(&restore->request->moments, moment,
+			    restore->has_spawned ? restore->snapshot.root->pid : 0);
+}
+
+static int tell_pre_restore(void *restore)
+{
+	return tell(restore, MOMENT_PRE_RESTORE);
+}
+
+static int tell_post_restore(void *restore)
+{
+	return tell(restore, MOMENT_POST_RESTORE);
+}
+
+static int tell_pre_resume(void *restore)
+{
+	return tell(restore, MOMENT_PRE_RESUME);
+}
 
 static int write_pidfile(void *context)
 {
 	struct restore *restore = context;
-	const char *name = restore->options->pidfile;
+	const char *name = restore->request->pidfile;
 	autoclose int fd = -1;
 	char text[16];
 	int result;
 
 	if (!name)
 		return 0;
-	fd = openat(restore->work_directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
-		    0600);
+	fd = openat(restore->request->work_directory, name,
+		    O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return fail(errno, "cannot open the pid file %s", name);
 	snprintf(text, sizeof(text), "%d", restore->snapshot.root->pid);
@@ -109,7 +117,7 @@ static void take_terminal_back(void *context)
 static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
 	{ "check the images", restore_check, NULL, false },		      /* all of it, before any task exists */
-	{ "run the scripts (pre-restore)", run_first_scripts, NULL, false },
+	{ "run the scripts (pre-restore)", tell_pre_restore, NULL, false },
 	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by us: newborns inherit them */
 	{ "bring forth the processes", restore_spawn, restore_kill, false },
 	{ "seal the memory", seal_memory, NULL, false },		      /* all have mapped it: nobody may write to it now */
@@ -119,38 +127,13 @@ static const struct step restore_steps[] = {
 	{ "put the threads into their cgroups", restore_move_threads, NULL, false },
 	{ "look at the images again", check_chain, NULL, false },	      /* was what has been read what was meant? */
 	{ "hand over the registers", restore_hand_over, NULL, false },
-	{ "run the scripts (post-restore)", run_restored_scripts, NULL, false },
+	{ "run the scripts (post-restore)", tell_post_restore, NULL, false },
 	{ "hand over the terminal", hand_over_terminal, take_terminal_back, false },
 	{ "write the pid file", write_pidfile, NULL, false },		      /* whoever waits for it finds the process there */
-	{ "run the scripts (pre-resume)", run_resume_scripts, NULL, false },
+	{ "run the scripts (pre-resume)", tell_pre_resume, NULL, false },
 	{ "let the processes run", restore_release, NULL, true },	      /* cannot be undone */
 };
 /* clang-format on */
-
-static int open_directories(struct restore *restore)
-{
-	const struct options *options = restore->options;
-	const char *images = options->images_dir ?: ".";
-	int result = image_store_open_directory(&restore->snapshot.images, images, false) ?:
-			     image_store_lock(restore->snapshot.images, IMAGES_ARE_READ);
-
-	if (result)
-		return result;
-	restore->work_directory = options->work_dir ?
-					  open(options->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
-					  fcntl(image_store_directory(restore->snapshot.images),
-						F_DUPFD_CLOEXEC, 0);
-	if (restore->work_directory < 0)
-		return fail(errno, "cannot open the work directory %s", options->work_dir ?: images);
-	restore->scripts = (struct scripts){
-		.paths = options->action_scripts.items,
-		.count = options->action_scripts.count,
-		.images = image_store_directory(restore->snapshot.images),
-		.work = restore->work_directory,
-	};
-	descriptors_unlimit(&restore->scripts.descriptors);
-	return log_open(restore->work_directory, options->log_file);
-}
 
 /* The lines of CRIU 4.2, which programs read. At once: what follows may take the place of criu, or wait for long. */
 static void display(const RestoreStatsEntry *stats)
@@ -171,7 +154,7 @@ static int save_statistics(struct restore *restore, uint64_t ended)
 	StatsEntry entry = STATS_ENTRY__INIT;
 	RestoreStatsEntry stats = RESTORE_STATS_ENTRY__INIT;
 	struct image_store *work;
-	int result = image_store_open_fd(&work, restore->work_directory, true);
+	int result = image_store_open_fd(&work, restore->request->work_directory, true);
 
 	if (result)
 		return result;
@@ -179,7 +162,7 @@ static int save_statistics(struct restore *restore, uint64_t ended)
 	stats.forking_time = (restore->forked - restore->began) / 1000;
 	stats.restore_time = (ended - restore->began) / 1000;
 	message_set(&stats, pages_restored, restore->pages_restored + *restore->newborn_pages);
-	if (restore->options->display_stats)
+	if (restore->request->display_stats)
 		display(&stats);
 	result = image_write_single(work, IMAGE_STATS, 1, &entry.base);
 	image_store_close(work);
@@ -189,12 +172,12 @@ static int save_statistics(struct restore *restore, uint64_t ended)
 /* --exec-cmd: the command takes our place, and so becomes the parent of the tree. */
 static int become_command(const struct restore *restore)
 {
-	const struct options *options = restore->options;
+	char **command = restore->request->command;
 
-	descriptors_limit(&restore->scripts.descriptors);
+	descriptors_limit(&restore->request->descriptors);
 	signal(SIGXFSZ, SIG_DFL);
-	execvp(options->arguments[0], options->arguments);
-	return fail(errno, "cannot run %s; the processes run without it", options->arguments[0]);
+	execvp(command[0], command);
+	return fail(errno, "cannot run %s; the processes run without it", command[0]);
 }
 
 /* Not detached: criu stays the parent and ends when the root does. */
@@ -222,13 +205,13 @@ static void leave_session(const struct restore *restore)
 }
 
 /* Whoever holds the other end of --status-fd learns that the tree runs. */
-static void tell_status(const struct options *options)
+static void tell_status(int fd)
 {
-	if (options->status_fd < 0)
+	if (fd < 0)
 		return;
-	if (write(options->status_fd, "", 1) != 1)
-		log_warning("cannot write to status descriptor %d: %s", options->status_fd, strerror(errno));
-	close(options->status_fd);
+	if (write(fd, "", 1) != 1)
+		log_warning("cannot write to status descriptor %d: %s", fd, strerror(errno));
+	close(fd);
 }
 
 /* --auto-dedup: only now is it sure that nobody will read them again. */
@@ -254,8 +237,9 @@ static void unlock_images(struct restore *restore)
 /* The tree runs: what follows can fail, but no longer harm it. */
 static int finish(struct restore *restore)
 {
-	const struct options *options = restore->options;
+	const struct request *request = restore->request;
 	struct attempt attempt;
+	int result;
 
 	/* We are still in the session and may be the root's parent: whoever depends on that is not to suffer for these. */
 	attempt_begin(&attempt);
@@ -263,50 +247,39 @@ static int finish(struct restore *restore)
 		log_warning("the processes run, but stats-restore could not be written: %s", failure_text());
 	attempt_forget(&attempt);
 	attempt_begin(&attempt);
-	if (options->auto_dedup && free_pages(restore))
+	if (request->auto_dedup && free_pages(restore))
 		log_warning("the processes run, but their images are still as large: %s", failure_text());
 	attempt_forget(&attempt);
 	unlock_images(restore);
-	tell_status(options);
-	/* The tree has long been running: a script can no longer say no. */
-	attempt_begin(&attempt);
-	if (scripts_run(&restore->scripts, "post-resume", restore->snapshot.root->pid))
-		log_warning("the processes run, but %s", failure_text());
-	attempt_forget(&attempt);
-	if (options->exec_cmd)
+	tell_status(request->status_fd);
+	result = tell(restore, MOMENT_POST_RESUME);
+	if (result)
+		return result;
+	if (request->command)
 		return become_command(restore);
-	if (options->restore_sibling)
+	if (request->is_sibling)
 		return 0;
 	/* A signal that came when nothing could be undone any more. */
 	interrupt_die();
-	if (!options->restore_detached)
+	if (!request->is_detached)
 		return wait_for_root(restore);
 	leave_session(restore);
 	return 0;
 }
 
-int command_restore(const struct options *options)
+int restore_run(const struct request *request)
 {
-	struct restore restore = { .options = options, .work_directory = -1, .began = monotonic_time() };
+	struct restore restore = { .request = request, .began = monotonic_time() };
 	int result;
 
 	snapshot_init(&restore.snapshot);
-	restore.snapshot.policy = (struct policy){
-		.shell_job = options->shell_job,
-		.file_locks = options->file_locks,
-		.validates_by_size = options->validate_by_size,
-		.skips_mode_check = options->skip_file_rwx_check,
-	};
-	result = open_directories(&restore);
-	if (!result)
-		result = steps_run("restore", restore_steps, array_size(restore_steps), &restore);
+	restore.snapshot.images = request->images;
+	restore.snapshot.policy = request->policy;
+	result = steps_run("restore", restore_steps, array_size(restore_steps), &restore);
 	restore_close_files(&restore);
 	if (!result)
 		result = finish(&restore);
 	restore_close_cgroups(&restore);
 	page_chain_close(restore.chain);
-	image_store_close(restore.snapshot.images);
-	if (restore.work_directory >= 0)
-		close(restore.work_directory);
 	return result;
 }

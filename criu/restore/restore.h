@@ -4,14 +4,13 @@
 #ifndef CRIU_RESTORE_RESTORE_H
 #define CRIU_RESTORE_RESTORE_H
 
-#include "base/scripts.h"
 #include "blobs/restorer/restorer.h"
-#include "cli/options.h"
+#include "calls.h"
 #include "compiler.h"
 #include "inventory.pb-c.h"
-#include "kernel/calls.h"
 #include "memory/pages.h"
 #include "memory/stack.h"
+#include "model/request.h"
 #include "model/snapshot.h"
 
 #define REGION_ROOM \
@@ -26,7 +25,7 @@ enum stage {
 	STAGE_BIRTH,  /* tasks are born, have their memory, and lead their sessions and groups */
 	STAGE_SETTLE, /* all pids exist: they join groups, descriptors get their owners */
 	STAGE_BURY,   /* the dead die, those who only stood in for a dead group leader go */
-	STAGE_LEAVE,  /* each leaves our code for its own address space; threads are made */
+	STAGE_LEAVE,  /* each leaves our code for its own address space (leave.c); threads are made */
 };
 
 /* The kernel's own pieces of an address space: [vvar], [vvar_vclock] (Linux 6.13), [vdso], neighbours in this order. */
@@ -57,7 +56,6 @@ struct newborn {
 	struct call_list space;
 	struct call_list *self; /* one a thread */
 	uint64_t region;
-	size_t region_size;
 	bool waits; /* its last calls are left to the very end: hand_over.c */
 };
 
@@ -68,11 +66,9 @@ struct guard {
 };
 
 struct restore {
-	const struct options *options;
+	const struct request *request;
 	struct snapshot snapshot;
 	struct page_chain *chain; /* snapshot.images and the snapshots that it builds on */
-	int work_directory;
-	struct scripts scripts;
 	struct cgroups *cgroups;
 	struct restorer_board *board;
 	struct page_statistics pages;
@@ -94,6 +90,9 @@ static inline uint64_t refuge_step(const struct vma *vma)
 {
 	return vma->flags & MAP_HUGETLB ? vma_page_size(vma) * 512 : PAGE_SIZE;
 }
+
+/* The whole journey. 0 or -errno, recorded; it may end as the command that the request names, or wait until the root ends. */
+int restore_run(const struct request *request) must_check;
 
 /* load.c: reads everything; check.c: can all of it be made here? */
 int restore_load(void *restore) must_check;
@@ -140,6 +139,8 @@ int stop_again(struct task *task) must_check;
 void stop_hush(const struct task *task, struct call_list *calls); /* of the parent */
 /* newborn.c: runs in the newborn */
 void newborn_main(struct restore *restore, struct task *task) does_not_return;
+void newborn_leave(struct restore *restore,
+		   struct task *task); /* leave.c; comes back only if it has failed */
 /* space.c: a task's memory, in the newborn */
 int space_build(struct restore *restore, struct task *task) must_check;
 void space_renew(struct task *task); /* renew.c */

@@ -23,19 +23,9 @@
 #include "base/spans.h"
 #include "files/kind.h"
 #include "kernel/proc.h"
+#include "kernel_constants.h"
 #include "memory/shared.h"
 #include "restore/space.h"
-
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
-#endif
-#ifndef PR_SET_VMA
-#define PR_SET_VMA	     0x53564d41 /* Linux 5.17 */
-#define PR_SET_VMA_ANON_NAME 0
-#endif
-#ifndef MLOCK_ONFAULT
-#define MLOCK_ONFAULT 1
-#endif
 
 #define HUGE_MOVE (1ULL << 30)
 

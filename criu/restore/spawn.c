@@ -21,6 +21,7 @@
 #include "base/progress.h"
 #include "base/time.h"
 #include "compel.h"
+#include "futex.h"
 #include "kernel/proc.h"
 #include "memory/huge.h"
 #include "restore/lives.h"
@@ -28,11 +29,6 @@
 
 #define LOOK_EVERY 100000000 /* nanoseconds, for the dead and for the progress */
 #define MANY_TASKS 100
-
-static void futex_wake(uint32_t *futex)
-{
-	syscall(SYS_futex, futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-}
 
 void board_arrive(struct restorer_board *board)
 {
@@ -58,17 +54,6 @@ static void board_open_stage(struct restorer_board *board, enum stage stage)
 	futex_wake(&board->stage);
 }
 
-static const struct task *find_by_thread(const struct restore *restore, pid_t tid)
-{
-	const struct task *task;
-
-	for_each_task (task, &restore->snapshot)
-		for (size_t i = 0; i < task->thread_count; i++)
-			if (task->threads[i] == tid)
-				return task;
-	return NULL;
-}
-
 /* The restorer tells that it failed before it tells why; the result is the last of what it tells. */
 static bool has_restorer_failed(const struct restorer_board *board)
 {
@@ -90,7 +75,7 @@ static int report_failure(struct restore *restore)
 		return min(-failure_errno(), -1);
 	if (!has_restorer_failed(board))
 		return fail(0, "a process died while it was being restored");
-	task = find_by_thread(restore, board->failed_tid);
+	task = snapshot_find_thread(&restore->snapshot, board->failed_tid);
 	if (!task)
 		return fail(-board->failed_result, "thread %d failed", board->failed_tid);
 	if (board->failed_list == RESTORER_THREADS && board->failed_result == -EEXIST)
@@ -171,7 +156,7 @@ void die_with_parent(const struct restore *restore, const struct task *task)
 {
 	pid_t parent = task->parent ? task->parent->pid : restore->criu;
 
-	if (!task->parent && restore->options->restore_sibling)
+	if (!task->parent && restore->request->is_sibling)
 		return; /* that is what the guard is for */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
@@ -351,9 +336,9 @@ int restore_spawn(void *context)
 	signal(SIGCHLD, SIG_DFL);
 	/* Orphans of a restore that fails come to us, so that none is left. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	pid = restore->options->restore_sibling ? spawn_sibling(restore, restore->snapshot.root) :
-	      parent_is_needed(restore)		? parent_spawn(restore) :
-						  spawn_task(restore, restore->snapshot.root);
+	pid = restore->request->is_sibling ? spawn_sibling(restore, restore->snapshot.root) :
+	      parent_is_needed(restore)	   ? parent_spawn(restore) :
+					     spawn_task(restore, restore->snapshot.root);
 	if (pid < 0)
 		return pid;
 	restore->has_spawned = true;
@@ -454,7 +439,7 @@ static void kill_tree(const struct restore *restore)
 	/* Each dies with its parent (PR_SET_PDEATHSIG). The root is ours to wait for, unless it is our sibling, or a grandchild. */
 	if (restore->middle)
 		return;
-	if (restore->options->restore_sibling ||
+	if (restore->request->is_sibling ||
 	    waitpid(restore->snapshot.root->pid, &status, WNOHANG | __WALL) == 0)
 		kill(restore->snapshot.root->pid, SIGKILL);
 }

@@ -10,7 +10,7 @@
 #ifndef CRIU_TASK_CGROUP_ROOTS_H
 #define CRIU_TASK_CGROUP_ROOTS_H
 
-#include "cli/options.h"
+#include "base/texts.h"
 #include "compiler.h"
 
 /* Are all of them "/PATH" or "CONTROLLER:/PATH"? */

@@ -26,8 +26,11 @@
 #include "image/message.h"
 #include "task/part.h"
 
-#define ASK_SECUREBITS	 "ask for the securebits"
 #define CAPABILITY_WORDS 2
+
+struct asked {
+	call_handle securebits;
+};
 
 static void store_capabilities(uint32_t **words, size_t *count, uint64_t set)
 {
@@ -42,7 +45,8 @@ static uint64_t load_capabilities(const uint32_t *words, size_t count)
 	return (count > 0 ? words[0] : 0) | (count > 1 ? (uint64_t)words[1] << 32 : 0);
 }
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct thread_facts *facts)
 {
 	const struct proc_status *status = &facts->status;
 	CredsEntry *creds = message_new(CredsEntry, creds_entry);
@@ -73,22 +77,28 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	return 0;
 }
 
-static void ask(const struct task *task unused, size_t thread unused, struct call_list *calls)
+static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,
+		 struct call_list *calls)
 {
-	call(calls, ASK_SECUREBITS, SYS_prctl, PR_GET_SECUREBITS);
+	struct asked *asked = allocate(sizeof(*asked));
+
+	asked->securebits = call(calls, "ask for the securebits", SYS_prctl, PR_GET_SECUREBITS);
+	return asked;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
-	long bits = calls_result(calls, ASK_SECUREBITS);
+	const struct asked *asked = state;
+	long bits = calls_result(calls, asked->securebits);
 
 	if (bits < 0)
-		return fail(-bits, "cannot %s", ASK_SECUREBITS);
+		return fail(-bits, "cannot ask for the securebits");
 	task->cores[thread]->thread_core->creds->secbits = bits;
 	return 0;
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	struct proc_status ours;
@@ -229,7 +239,8 @@ static void make_capabilities(const CredsEntry *creds, unsigned securebits, stru
 	set_capabilities(&last, calls);
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	const CredsEntry *creds = core->creds;

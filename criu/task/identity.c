@@ -15,20 +15,18 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "image/message.h"
+#include "kernel_constants.h"
 #include "task/ending.h"
 #include "task/part.h"
-
-#define ASK_TID_ADDRESS	 "ask for clear_child_tid"
-#define ASK_PARENT_DEATH "ask for the parent death signal"
-
-#ifndef PTRACE_GET_RSEQ_CONFIGURATION /* glibc 2.34 has it in an enum; Linux 5.13 */
-#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
-#endif
 
 /* struct ptrace_rseq_configuration of <linux/ptrace.h>, which cannot be included beside <sys/ptrace.h> */
 struct rseq_configuration {
 	uint64_t address;
 	uint32_t size, signature, flags, padding;
+};
+
+struct asked {
+	call_handle tid_address, parent_death;
 };
 
 static int look_rseq(pid_t tid, ThreadCoreEntry *core)
@@ -58,7 +56,8 @@ static int look_name(ThreadCoreEntry *core, const struct thread_facts *facts)
 	return 0;
 }
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct thread_facts *facts)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	pid_t tid = task->threads[thread];
@@ -73,24 +72,30 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	return look_rseq(tid, core) ?: look_name(core, facts);
 }
 
-static void ask(const struct task *task unused, size_t thread unused, struct call_list *calls)
+static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,
+		 struct call_list *calls)
 {
-	call(calls, ASK_TID_ADDRESS, SYS_prctl, PR_GET_TID_ADDRESS,
-	     calls_bytes(calls, NULL, sizeof(uint64_t)));
-	call(calls, ASK_PARENT_DEATH, SYS_prctl, PR_GET_PDEATHSIG, calls_bytes(calls, NULL, sizeof(int)));
+	struct asked *asked = allocate(sizeof(*asked));
+
+	asked->tid_address = call(calls, "ask for clear_child_tid", SYS_prctl, PR_GET_TID_ADDRESS,
+				  calls_bytes(calls, NULL, sizeof(uint64_t)));
+	asked->parent_death = call(calls, "ask for the parent death signal", SYS_prctl, PR_GET_PDEATHSIG,
+				   calls_bytes(calls, NULL, sizeof(int)));
+	return asked;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
-	const struct remote_call *address = calls_find(calls, ASK_TID_ADDRESS);
-	const struct remote_call *signal = calls_find(calls, ASK_PARENT_DEATH);
+	const struct asked *asked = state;
+	long result = min(calls_result(calls, asked->tid_address), calls_result(calls, asked->parent_death));
 	int number;
 
-	if (address->result < 0 || signal->result < 0)
-		return fail(-min(address->result, signal->result), "cannot ask thread %d for its addresses",
-			    task->threads[thread]);
-	arch_set_clear_tid(task->cores[thread], *(uint64_t *)calls_at(calls, address->arguments[1]));
-	number = *(int *)calls_at(calls, signal->arguments[1]);
+	if (result < 0)
+		return fail(-result, "cannot ask thread %d for its addresses", task->threads[thread]);
+	arch_set_clear_tid(task->cores[thread],
+			   *(const uint64_t *)calls_answer(calls, asked->tid_address, 1));
+	number = *(const int *)calls_answer(calls, asked->parent_death, 1);
 	if (number)
 		message_set(task->cores[thread]->thread_core, pdeath_sig, number);
 	return 0;
@@ -120,7 +125,8 @@ static void set_robust_list(const CoreEntry *core, struct call_list *calls)
 }
 
 /* What would be seen in files if the restore failed yet (task/ending.h) is left to finish(). */
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const CoreEntry *core = task->cores[thread];
 	const RseqEntry *rseq = core->thread_core->rseq_entry;
@@ -154,7 +160,8 @@ static bool has_robust_list(const struct task *task, size_t thread)
  * The parent death signal was our own until now: a newborn dies with criu. Other threads get theirs as late, because their parent may be
  * another by now (restore/parent.c), and changed user ids clear it.
  */
-static void finish(const struct task *task, size_t thread, struct call_list *calls)
+static void finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		   struct call_list *calls)
 {
 	const CoreEntry *core = task->cores[thread];
 

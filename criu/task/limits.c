@@ -14,7 +14,8 @@
 #include "image/message.h"
 #include "task/part.h"
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
+static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct thread_facts *facts unused)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	struct rlimit limits[RLIM_NLIMITS];
@@ -35,7 +36,7 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 }
 
 /* May we set what the task had? A hard limit can be lowered by anyone, raised only with CAP_SYS_RESOURCE. */
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 
@@ -63,7 +64,8 @@ static void set_limit(int resource, struct rlimit limit, struct call_list *calls
 	     calls_bytes(calls, &limit, sizeof(limit)), 0);
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 
@@ -76,7 +78,8 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	}
 }
 
-static void finish(const struct task *task, size_t thread, struct call_list *calls)
+static void finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		   struct call_list *calls)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 

@@ -12,15 +12,16 @@
 #include "image/message.h"
 #include "task/part.h"
 
-#define ASK_MEMORY_FAILURE "ask how it dies of broken memory"
-#define ASK_TIME_STAMPS	   "ask whether it may read time stamps"
-#define ASK_SPECULATION	   "ask for speculation"
-#define ASK_SEGMENTS	   "ask for a table of segments"
-
 #define SPECULATION_CONTROLS 3 /* PR_SPEC_STORE_BYPASS, _INDIRECT_BRANCH, _L1D_FLUSH */
 #define IO_FLUSHER	     (0x00080000 | 0x00100000) /* PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE: both, or it is none */
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+struct asked {
+	call_handle memory_failure, time_stamps, segments;
+	call_handle speculation[SPECULATION_CONTROLS];
+};
+
+static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct thread_facts *facts)
 {
 	struct proc_stat stat;
 
@@ -31,16 +32,23 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	return 0;
 }
 
-static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
+		 struct call_list *calls)
 {
-	call(calls, ASK_MEMORY_FAILURE, SYS_prctl, PR_MCE_KILL_GET);
-	call(calls, ASK_TIME_STAMPS, SYS_prctl, PR_GET_TSC, calls_bytes(calls, NULL, sizeof(int)));
+	struct asked *asked = allocate(sizeof(*asked));
+
+	asked->memory_failure = call(calls, "ask how it dies of broken memory", SYS_prctl, PR_MCE_KILL_GET);
+	asked->time_stamps = call(calls, "ask whether it may read time stamps", SYS_prctl, PR_GET_TSC,
+				  calls_bytes(calls, NULL, sizeof(int)));
 	for (int control = 0; control < SPECULATION_CONTROLS; control++)
-		call(calls, ASK_SPECULATION, SYS_prctl, PR_GET_SPECULATION_CTRL, control);
+		asked->speculation[control] = call(calls, "ask for speculation", SYS_prctl,
+						   PR_GET_SPECULATION_CTRL, control);
 #ifdef SYS_modify_ldt
 	if (!thread) /* 0: it has none */
-		call(calls, ASK_SEGMENTS, SYS_modify_ldt, 0, calls_bytes(calls, NULL, 8), 8);
+		asked->segments = call(calls, "ask for a table of segments", SYS_modify_ldt, 0,
+				       calls_bytes(calls, NULL, 8), 8);
 #endif
+	return asked;
 }
 
 /* Only what the thread can have asked for: enabled is how all begin, and where it cannot be controlled nobody has. */
@@ -49,26 +57,27 @@ static bool was_asked_for(long speculation)
 	return speculation > 0 && speculation & PR_SPEC_PRCTL && !(speculation & PR_SPEC_ENABLE);
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
-	const struct remote_call *time_stamps = calls_find(calls, ASK_TIME_STAMPS);
-	const struct remote_call *speculation = calls_find(calls, ASK_SPECULATION);
-	long memory_failure = calls_result(calls, ASK_MEMORY_FAILURE);
+	const struct asked *asked = state;
+	long memory_failure = calls_result(calls, asked->memory_failure);
 
-#ifdef SYS_modify_ldt
-	if (!thread && calls_result(calls, ASK_SEGMENTS) > 0)
+	if (calls_result(calls, asked->segments) > 0)
 		return fail(0, "it has segments of its own (modify_ldt), which are not supported");
-#endif
 	if (memory_failure >= 0 && memory_failure != PR_MCE_KILL_DEFAULT)
 		message_set(core, memory_failure, memory_failure);
-	if (time_stamps->result == 0 && *(int *)calls_at(calls, time_stamps->arguments[1]) == PR_TSC_SIGSEGV)
+	if (calls_result(calls, asked->time_stamps) == 0 &&
+	    *(const int *)calls_answer(calls, asked->time_stamps, 1) == PR_TSC_SIGSEGV)
 		message_set(core, time_stamps, PR_TSC_SIGSEGV);
-	for (int control = 0; control < SPECULATION_CONTROLS; control++)
-		if (was_asked_for(speculation[control].result))
+	for (int control = 0; control < SPECULATION_CONTROLS; control++) {
+		long speculation = calls_result(calls, asked->speculation[control]);
+
+		if (was_asked_for(speculation))
 			message_set(core, speculation,
-				    core->speculation | (uint32_t)(speculation[control].result & 0xff)
-								<< (8 * control));
+				    core->speculation | (uint32_t)(speculation & 0xff) << (8 * control));
+	}
 	return 0;
 }
 
@@ -78,7 +87,7 @@ static unsigned speculation_of(const ThreadCoreEntry *core, int control)
 	return core->speculation >> (8 * control) & 0xff & ~(unsigned)PR_SPEC_PRCTL;
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 
@@ -94,7 +103,8 @@ static int check(const struct task *task, size_t thread)
 	return 0;
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 

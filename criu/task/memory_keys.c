@@ -13,29 +13,41 @@
 #include "image/message.h"
 #include "task/part.h"
 
-#define ASK_KEY	  "ask for a protection key"
 #define NOBODYS	  (1ULL << 63) /* the kernel's half of the address space */
 #define MOST_KEYS 16	       /* x86; arm64 has 8 */
 
-static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+struct asked {
+	call_handle keys[MOST_KEYS]; /* that of 0 is not asked for: every process has it */
+};
+
+static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
+		 struct call_list *calls)
 {
-	for (int key = 1; !thread && key < MOST_KEYS; key++)
-		call(calls, ASK_KEY, SYS_pkey_mprotect, NOBODYS, PAGE_SIZE, PROT_NONE, key);
+	struct asked *asked;
+
+	if (thread)
+		return NULL;
+	asked = allocate(sizeof(*asked));
+	for (int key = 1; key < MOST_KEYS; key++)
+		asked->keys[key] = call(calls, "ask for a protection key", SYS_pkey_mprotect, NOBODYS,
+					PAGE_SIZE, PROT_NONE, key);
+	return asked;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
-	const struct remote_call *asked = thread ? NULL : calls_find(calls, ASK_KEY);
+	const struct asked *asked = state;
 	uint32_t keys = 0;
 
-	for (int key = 1; asked && key < MOST_KEYS; key++, asked++)
-		keys |= (asked->result == -ENOMEM) << key;
+	for (int key = 1; !thread && key < MOST_KEYS; key++)
+		keys |= (calls_result(calls, asked->keys[key]) == -ENOMEM) << key;
 	if (keys)
 		message_set(task->mm, keys, keys);
 	return 0;
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	if (!thread && (task->mm->keys & 1 || task->mm->keys >> MOST_KEYS))
 		return fail(EINVAL, "the image holds impossible protection keys: %#x", task->mm->keys);

@@ -13,25 +13,15 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "image/message.h"
+#include "kernel_constants.h"
 #include "task/part.h"
 
-#define ASK_BREAK    "ask for the end of the heap"
-#define ASK_DUMPABLE "ask whether it is dumpable"
-#define ASK_THP	     "ask whether huge pages are off"
-#define ASK_DENIAL   "ask whether memory may be written and executed"
-#define ASK_MERGING  "ask whether all its memory may be merged"
+struct asked {
+	call_handle heap_end, dumpable, huge_pages, denial, merging;
+};
 
-#ifndef PR_SET_MDWE /* Linux 6.3 */
-#define PR_SET_MDWE 65
-#define PR_GET_MDWE 66
-#endif
-
-#ifndef PR_SET_MEMORY_MERGE /* Linux 6.4 */
-#define PR_SET_MEMORY_MERGE 67
-#define PR_GET_MEMORY_MERGE 68
-#endif
-
-static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
+static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct thread_facts *facts unused)
 {
 	autofree char *auxv = NULL;
 	struct proc_stat stat;
@@ -64,37 +54,47 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	return 0;
 }
 
-static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
+		 struct call_list *calls)
 {
+	struct asked *asked;
+
 	if (thread)
-		return;
-	call(calls, ASK_BREAK, SYS_brk, 0);
-	call(calls, ASK_DUMPABLE, SYS_prctl, PR_GET_DUMPABLE);
-	call(calls, ASK_THP, SYS_prctl, PR_GET_THP_DISABLE);
-	call(calls, ASK_DENIAL, SYS_prctl, PR_GET_MDWE);
-	call(calls, ASK_MERGING, SYS_prctl, PR_GET_MEMORY_MERGE);
+		return NULL;
+	asked = allocate(sizeof(*asked));
+	asked->heap_end = call(calls, "ask for the end of the heap", SYS_brk, 0);
+	asked->dumpable = call(calls, "ask whether it is dumpable", SYS_prctl, PR_GET_DUMPABLE);
+	asked->huge_pages = call(calls, "ask whether huge pages are off", SYS_prctl, PR_GET_THP_DISABLE);
+	asked->denial = call(calls, "ask whether memory may be written and executed", SYS_prctl, PR_GET_MDWE);
+	asked->merging = call(calls, "ask whether all its memory may be merged", SYS_prctl,
+			      PR_GET_MEMORY_MERGE);
+	return asked;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
-	long thp = calls_result(calls, ASK_THP), denial = calls_result(calls, ASK_DENIAL);
+	const struct asked *asked = state;
+	long disabled, denial;
 
 	if (thread)
 		return 0;
-	if (thp > 1)
-		message_set(core, thp_disable, thp);
+	disabled = calls_result(calls, asked->huge_pages);
+	if (disabled > 1)
+		message_set(core, thp_disable, disabled);
+	denial = calls_result(calls, asked->denial);
 	if (denial > 0)
 		message_set(core, deny_write_exec, denial);
-	if (calls_result(calls, ASK_MERGING) > 0)
+	if (calls_result(calls, asked->merging) > 0)
 		message_set(core, merges_memory, true);
-	task->mm->mm_brk = calls_result(calls, ASK_BREAK);
-	message_set(task->mm, dumpable, calls_result(calls, ASK_DUMPABLE));
-	message_set(task->mm, thp_disabled, thp > 0);
+	task->mm->mm_brk = calls_result(calls, asked->heap_end);
+	message_set(task->mm, dumpable, calls_result(calls, asked->dumpable));
+	message_set(task->mm, thp_disabled, disabled > 0);
 	return 0;
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	if (!thread && task->mm->n_mm_saved_auxv > 64)
 		return fail(EINVAL, "the image holds %zu words of auxv, more than any kernel has",
@@ -103,16 +103,20 @@ static int check(const struct task *task, size_t thread)
 }
 
 /*
- * KSM for all that is mapped, and will be. Said to a process it changes the advice of each mapping: what had been taken out is taken out
- * again. criu's own, which a newborn has inherited, is forgotten by the newborn itself, before it gets advice of its own.
+ * A newborn has inherited from criu that all its memory may be merged (KSM). To take that back changes the advice of each mapping: so it
+ * comes before the mappings get their own, which is in the list of calls for the address space.
  */
-static void make_merging(const struct task *task, bool merges, struct call_list *calls)
+static int prepare(const struct snapshot *snapshot unused, const struct task *task)
 {
-	if (!merges) {
-		if (prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) > 0)
-			prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0);
-		return;
-	}
+	if (!task->cores[0]->tc->merges_memory && prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) > 0 &&
+	    prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) < 0)
+		return fail(errno, "cannot stop merging its memory");
+	return 0;
+}
+
+/* KSM for all that is mapped, and will be. This changes the advice of each mapping: what had been taken out is taken out again. */
+static void make_merging(const struct task *task, struct call_list *calls)
+{
 	call(calls, "merge its memory", SYS_prctl, PR_SET_MEMORY_MERGE, 1);
 	for (size_t i = 0; i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
@@ -125,7 +129,8 @@ static void make_merging(const struct task *task, bool merges, struct call_list 
 	}
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const TaskCoreEntry *core = task->cores[thread]->tc;
 	const MmEntry *mm = task->mm;
@@ -156,7 +161,8 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	else if (mm->has_thp_disabled &&
 		 prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0) /* criu's own, inherited */
 		call(calls, "turn huge pages on", SYS_prctl, PR_SET_THP_DISABLE, 0);
-	make_merging(task, core->merges_memory, calls);
+	if (core->merges_memory)
+		make_merging(task, calls);
 	if (core->has_deny_write_exec) /* for good; what is mapped stays as it is */
 		call(calls, "deny memory that is written and executed", SYS_prctl, PR_SET_MDWE,
 		     core->deny_write_exec);
@@ -166,7 +172,8 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
  * A change of ids has cleared it. 2 is what a kernel with fs.suid_dumpable=2 gives, and nobody can ask for: 0 keeps as much from
  * others.
  */
-static void finish(const struct task *task, size_t thread, struct call_list *calls)
+static void finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		   struct call_list *calls)
 {
 	if (thread)
 		return;
@@ -180,6 +187,7 @@ const struct task_part part_memory_layout = {
 	.ask = ask,
 	.hear = hear,
 	.check = check,
+	.prepare = prepare,
 	.make = make,
 	.finish = finish,
 };

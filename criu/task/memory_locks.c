@@ -11,13 +11,21 @@
 #include "image/message.h"
 #include "task/part.h"
 
-#define ASK_LOCKED "ask whether new memory is locked"
+struct asked {
+	call_handle locked;
+};
 
-static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
+		 struct call_list *calls)
 {
-	if (!thread)
-		call(calls, ASK_LOCKED, SYS_msync, round_down(calls->base, PAGE_SIZE), PAGE_SIZE,
-		     MS_INVALIDATE);
+	struct asked *asked;
+
+	if (thread)
+		return NULL;
+	asked = allocate(sizeof(*asked));
+	asked->locked = call(calls, "ask whether new memory is locked", SYS_msync,
+			     round_down(calls->base, PAGE_SIZE), PAGE_SIZE, MS_INVALIDATE);
+	return asked;
 }
 
 /* Only when it is first used? That stands in smaps, which is long. */
@@ -33,19 +41,21 @@ static int look_closer(const struct task *task, uint64_t address, bool *on_fault
 	return result;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
+	const struct asked *asked = state;
 	bool on_fault = false;
 	int result;
 
-	if (thread || calls_result(calls, ASK_LOCKED) != -EBUSY)
+	if (thread || calls_result(calls, asked->locked) != -EBUSY)
 		return 0;
 	result = look_closer(task, calls->base, &on_fault);
 	message_set(task->mm, locks_future, MCL_FUTURE | (on_fault ? MCL_ONFAULT : 0));
 	return result;
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	uint32_t flags = task->mm->locks_future;
 
@@ -54,7 +64,8 @@ static int check(const struct task *task, size_t thread)
 	return 0;
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	if (!thread && task->mm->locks_future)
 		call(calls, "lock new memory", SYS_mlockall, task->mm->locks_future);

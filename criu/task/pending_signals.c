@@ -92,7 +92,8 @@ static void take_stop_out(struct task *task, SignalQueueEntry *queue)
 	queue->n_signals = kept;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls unused)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls unused, const void *state unused)
 {
 	bool is_stopped = task->victim->threads[thread].is_parked;
 	int result = is_stopped ? read_queues(task, thread) : read_queues_of_running(task, thread);
@@ -122,7 +123,7 @@ static int check_queue(const SignalQueueEntry *queue)
 	return 0;
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	int result = check_queue(task->cores[thread]->thread_core->signals_p);
 
@@ -150,7 +151,8 @@ static void put_back(const struct task *task, size_t thread, const SignalQueueEn
 	}
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	put_back(task, thread, task->cores[thread]->thread_core->signals_p, false, calls);
 	if (!thread)

@@ -20,16 +20,9 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "image/message.h"
+#include "kernel_constants.h"
 #include "task/part.h"
 
-#ifndef PR_TIMER_CREATE_RESTORE_IDS
-#define PR_TIMER_CREATE_RESTORE_IDS	77
-#define PR_TIMER_CREATE_RESTORE_IDS_GET 2
-#endif
-
-#define ASK_LEFT	"ask for what is left of a timer"
-#define ASK_OVERRUN	"ask for the overrun of a timer"
-#define ASK_OWNER	"ask whether a timer counts the thread's own time"
 #define SECOND		1000000000LL
 #define MOST_COUNTED_ID 100000 /* as far as we count where ids cannot be asked for: 13 MB of calls */
 
@@ -49,17 +42,9 @@ static bool counts_its_maker(const PosixTimerEntry *timer)
 	return clock_of(timer) < 0 && clock_of(timer) >> 3 == ~0 && clock_of(timer) & CLOCK_OF_THREAD;
 }
 
-static bool has_thread(const struct task *task, pid_t tid)
-{
-	for (size_t i = 0; i < task->thread_count; i++)
-		if (task->threads[i] == tid)
-			return true;
-	return false;
-}
-
 static bool tells_the_dead(const struct task *task, const PosixTimerEntry *timer)
 {
-	return timer->it_sigev_notify & SIGEV_THREAD_ID && !has_thread(task, timer->notify_thread_id);
+	return timer->it_sigev_notify & SIGEV_THREAD_ID && !task_has_thread(task, timer->notify_thread_id);
 }
 
 /* ---- dump ---- */
@@ -96,7 +81,7 @@ static int look_at_timer(const struct task *task, PosixTimerEntry *timer)
 		return refuse(
 			"process %d (%s): timer %u counts by a clock that is a device, which is not supported",
 			task->pid, task->name, timer->it_id);
-	if (clock < 0 && ~(clock >> 3) && ~(clock >> 3) != task->pid && !has_thread(task, ~(clock >> 3)))
+	if (clock < 0 && ~(clock >> 3) && ~(clock >> 3) != task->pid && !task_has_thread(task, ~(clock >> 3)))
 		return refuse(
 			"process %d (%s): timer %u counts the CPU time of %d, which is no thread of it (any more)",
 			task->pid, task->name, timer->it_id, ~(clock >> 3));
@@ -116,7 +101,8 @@ static int compare_ids(const void *left, const void *right)
 	return a->it_id < b->it_id ? -1 : a->it_id > b->it_id;
 }
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
+static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct thread_facts *facts unused)
 {
 	TaskTimersEntry *timers;
 	autofree char *text = NULL;
@@ -141,10 +127,16 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	return result;
 }
 
-static void ask_left(const char *question, const PosixTimerEntry *timer, struct call_list *calls)
+/* What a thread is asked about one timer. An array of these has the order of TaskTimersEntry.posix. */
+struct asked_timer {
+	call_handle left, overrun; /* of the leader */
+	call_handle owner[2];	   /* of another thread: does the timer count its time? */
+};
+
+static call_handle ask_left(const PosixTimerEntry *timer, struct call_list *calls)
 {
-	call(calls, question, SYS_timer_gettime, timer->it_id,
-	     calls_bytes(calls, NULL, sizeof(struct itimerspec)));
+	return call(calls, "ask for what is left of a timer", SYS_timer_gettime, timer->it_id,
+		    calls_bytes(calls, NULL, sizeof(struct itimerspec)));
 }
 
 bool posix_timers_look_for_owners(const struct task *task)
@@ -158,37 +150,42 @@ bool posix_timers_look_for_owners(const struct task *task)
 }
 
 /* Of all threads' times only that of the thread that asks goes on: between two questions, the timer it owns has changed. */
-static void ask(const struct task *task, size_t thread, struct call_list *calls)
+static void *ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const TaskTimersEntry *timers = task->cores[0]->tc->timers;
+	struct asked_timer *asked;
 
+	if (!timers->n_posix)
+		return NULL;
+	asked = allocate_array(timers->n_posix, sizeof(*asked));
 	for (size_t i = 0; i < timers->n_posix; i++) {
 		const PosixTimerEntry *timer = timers->posix[i];
 
 		if (thread && counts_its_maker(timer)) {
-			ask_left(ASK_OWNER, timer, calls);
-			ask_left(ASK_OWNER, timer, calls);
+			asked[i].owner[0] = ask_left(timer, calls);
+			asked[i].owner[1] = ask_left(timer, calls);
 		}
 		if (!thread)
-			ask_left(ASK_LEFT, timer, calls);
+			asked[i].left = ask_left(timer, calls);
 	}
 	for (size_t i = 0; !thread && i < timers->n_posix; i++)
-		call(calls, ASK_OVERRUN, SYS_timer_getoverrun, timers->posix[i]->it_id);
+		asked[i].overrun = call(calls, "ask for the overrun of a timer", SYS_timer_getoverrun,
+					timers->posix[i]->it_id);
+	return asked;
 }
 
-static int hear_left(TaskTimersEntry *timers, const struct call_list *calls)
+static int hear_left(TaskTimersEntry *timers, const struct call_list *calls, const struct asked_timer *asked)
 {
-	const struct remote_call *left = calls_find(calls, ASK_LEFT),
-				 *overrun = calls_find(calls, ASK_OVERRUN);
-
 	for (size_t i = 0; i < timers->n_posix; i++) {
 		PosixTimerEntry *timer = timers->posix[i];
-		const struct itimerspec *value = calls_at(calls, left[i].arguments[1]);
+		long left = calls_result(calls, asked[i].left),
+		     overrun = calls_result(calls, asked[i].overrun);
+		const struct itimerspec *value = calls_answer(calls, asked[i].left, 1);
 
-		if (left[i].result < 0 || overrun[i].result < 0)
-			return fail(-min(left[i].result, overrun[i].result), "cannot ask for timer %u",
-				    timer->it_id);
-		timer->overrun = overrun[i].result;
+		if (left < 0 || overrun < 0)
+			return fail(-min(left, overrun), "cannot ask for timer %u", timer->it_id);
+		timer->overrun = overrun;
 		timer->isec = value->it_interval.tv_sec;
 		timer->insec = value->it_interval.tv_nsec;
 		timer->vsec = value->it_value.tv_sec;
@@ -198,29 +195,28 @@ static int hear_left(TaskTimersEntry *timers, const struct call_list *calls)
 }
 
 /* A clock that names the thread counts the same, and any thread can make a timer by it. */
-static void hear_owners(const struct task *task, size_t thread, const struct call_list *calls)
+static void hear_owners(const struct task *task, size_t thread, const struct call_list *calls,
+			const struct asked_timer *asked)
 {
 	TaskTimersEntry *timers = task->cores[0]->tc->timers;
-	const struct remote_call *asked = calls_find(calls, ASK_OWNER);
 
 	for (size_t i = 0; i < timers->n_posix; i++) {
 		PosixTimerEntry *timer = timers->posix[i];
+		const call_handle *owner = asked[i].owner;
 
-		if (!counts_its_maker(timer))
-			continue;
-		if (asked[0].result == 0 && asked[1].result == 0 &&
-		    memcmp(calls_at(calls, asked[0].arguments[1]), calls_at(calls, asked[1].arguments[1]),
+		if (calls_result(calls, owner[0]) == 0 && calls_result(calls, owner[1]) == 0 &&
+		    memcmp(calls_answer(calls, owner[0], 1), calls_answer(calls, owner[1], 1),
 			   sizeof(struct itimerspec)))
 			timer->clock_id = (uint32_t)(~task->threads[thread] * 8 | (clock_of(timer) & 7));
-		asked += 2;
 	}
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
 	if (!thread)
-		return hear_left(task->cores[0]->tc->timers, calls);
-	hear_owners(task, thread, calls);
+		return hear_left(task->cores[0]->tc->timers, calls, state);
+	hear_owners(task, thread, calls, state);
 	return 0;
 }
 
@@ -249,7 +245,7 @@ static int check_timer(const PosixTimerEntry *timer)
 	return 0;
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
 	int result = 0;
@@ -300,7 +296,8 @@ static void count_to(uint32_t wanted, uint32_t *next, struct call_list *calls)
 	++*next;
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
 	bool can_ask = can_ask_for_ids();
@@ -382,7 +379,8 @@ bool posix_timer_resends(const struct task *task, const SiginfoEntry *entry)
  * When all threads have told what waits for them: a timer that is to go off once, and whose signal is there, has gone off in
  * between, after it was asked.
  */
-static int hear_signals(struct task *task, size_t thread, const struct call_list *calls unused)
+static int hear_signals(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct call_list *calls unused, const void *state unused)
 {
 	const TaskTimersEntry *timers = task->cores[0]->tc->timers;
 
@@ -411,7 +409,8 @@ static void set_timer(const struct task *task, const PosixTimerEntry *timer, str
 	     calls_bytes(calls, &value, sizeof(value)), 0);
 }
 
-static void set_timers(const struct task *task, size_t thread, struct call_list *calls)
+static void set_timers(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		       struct call_list *calls)
 {
 	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
 
@@ -422,5 +421,6 @@ static void set_timers(const struct task *task, size_t thread, struct call_list 
 const struct task_part part_posix_timers_set = {
 	.name = "POSIX timers, set",
 	.hear = hear_signals,
+	.hears_after = { &part_posix_timers, &part_pending_signals }, /* what is left; has a signal come? */
 	.make = set_timers,
 };

@@ -2,13 +2,14 @@
  * process.c - small properties of a whole process: personality, subreaper, membarrier, oom_score_adj, loginuid, what a core dump
  * holds, state.
  *
- * oom_score_adj, loginuid and coredump_filter are files of /proc, written on restore by the newborn before it leaves our code
- * (restore/newborn.c); here they are read and checked.
+ * oom_score_adj, loginuid and coredump_filter are files of /proc, which a newborn writes while it still runs criu's code.
  */
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/membarrier.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -16,18 +17,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "image/message.h"
+#include "kernel_constants.h"
 #include "task/part.h"
 
-#define ASK_SUBREAPER  "ask whether it is a child subreaper"
-#define ASK_STOPPED    "ask whether it has heard of a child that stopped"
-#define ASK_MEMBARRIER "ask for its memory barriers"
-#define TRY_MEMBARRIER "try its memory barriers"
-
-#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG /* Linux 6.4 */
-#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211
-#endif
 #define GET_REGISTRATIONS (1 << 9) /* MEMBARRIER_CMD_GET_REGISTRATIONS, Linux 6.3 */
 
 /* Wine and emulators have the kernel hand them their own system calls: ours would go there, too. */
@@ -45,7 +40,8 @@ static int refuse_dispatch(const struct task *task, size_t thread)
 		task->pid, task->name, task->threads[thread]);
 }
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct thread_facts *facts)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	struct proc_stat stat;
@@ -81,89 +77,113 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
  * Before Linux 6.3 nobody is told. But a barrier is refused, with EPERM, to a process that has not registered for it, and each
  * registration is the bit above its barrier. Who registered for the global one alone is not told apart from others.
  */
-static const struct {
-	const char *purpose;
-	uint32_t command;
-} barriers_to_try[] = {
-	{ TRY_MEMBARRIER, MEMBARRIER_CMD_PRIVATE_EXPEDITED },
-	{ TRY_MEMBARRIER " of code", MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE },
-	{ TRY_MEMBARRIER " of restartable sequences", MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ },
+static const uint32_t barriers_to_try[] = {
+	MEMBARRIER_CMD_PRIVATE_EXPEDITED,
+	MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE,
+	MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ,
 };
 
+struct asked {
+	call_handle subreaper, registrations;
+	call_handle tries[array_size(barriers_to_try)];
+	size_t child_count;
+	struct asked_child {
+		const struct task *child;
+		call_handle stop; /* has it heard of that? */
+	} children[];		  /* those that are stopped */
+};
+
+static struct asked *new_questions(const struct task *task)
+{
+	const struct task *child;
+	size_t stopped = 0;
+
+	list_for_each (child, &task->children, sibling)
+		stopped += child->state == TASK_STOPPED;
+	return allocate(sizeof(struct asked) + stopped * sizeof(struct asked_child));
+}
+
 /* The kernel keeps what a child was stopped by until its parent has waited for it. */
-static void ask_for_children(const struct task *task, struct call_list *calls)
+static void ask_for_children(const struct task *task, struct call_list *calls, struct asked *asked)
 {
 	const struct task *child;
 
-	list_for_each (child, &task->children, sibling) {
+	list_for_each (child, &task->children, sibling)
 		if (child->state == TASK_STOPPED)
-			call(calls, ASK_STOPPED, SYS_waitid, P_PID, child->pid,
-			     calls_bytes(calls, NULL, sizeof(siginfo_t)),
-			     WSTOPPED | WNOWAIT | WNOHANG | __WALL);
+			asked->children[asked->child_count++] = (struct asked_child){
+				child,
+				call(calls, "ask whether it has heard of a child that stopped", SYS_waitid,
+				     P_PID, child->pid, calls_bytes(calls, NULL, sizeof(siginfo_t)),
+				     WSTOPPED | WNOWAIT | WNOHANG | __WALL)
+			};
+}
+
+static void hear_of_children(const struct call_list *calls, const struct asked *asked)
+{
+	for (size_t i = 0; i < asked->child_count; i++) {
+		const struct asked_child *of = &asked->children[i];
+		const siginfo_t *info = calls_answer(calls, of->stop, 2);
+
+		if (calls_result(calls, of->stop) == 0 && !info->si_pid)
+			message_set(of->child->cores[0]->tc, stop_reported, true);
 	}
 }
 
-static void hear_of_children(const struct task *task, const struct call_list *calls)
+static void *ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
-	const struct remote_call *asked = calls_find(calls, ASK_STOPPED);
-	const struct task *child;
-
-	list_for_each (child, &task->children, sibling) {
-		const siginfo_t *info;
-
-		if (child->state != TASK_STOPPED)
-			continue;
-		info = calls_at(calls, asked->arguments[2]);
-		if (asked->result == 0 && !info->si_pid)
-			message_set(child->cores[0]->tc, stop_reported, true);
-		asked++;
-	}
-}
-
-static void ask(const struct task *task, size_t thread, struct call_list *calls)
-{
-	long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+	struct asked *asked;
+	long commands;
 
 	if (thread)
-		return;
-	ask_for_children(task, calls);
-	call(calls, ASK_SUBREAPER, SYS_prctl, PR_GET_CHILD_SUBREAPER, calls_bytes(calls, NULL, sizeof(int)));
-	call(calls, ASK_MEMBARRIER, SYS_membarrier, GET_REGISTRATIONS);
+		return NULL;
+	asked = new_questions(task);
+	ask_for_children(task, calls, asked);
+	asked->subreaper = call(calls, "ask whether it is a child subreaper", SYS_prctl,
+				PR_GET_CHILD_SUBREAPER, calls_bytes(calls, NULL, sizeof(int)));
+	asked->registrations = call(calls, "ask for its memory barriers", SYS_membarrier, GET_REGISTRATIONS);
+	commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 	if (commands >= 0 && commands & GET_REGISTRATIONS)
-		return;
+		return asked;
 	for (size_t i = 0; i < array_size(barriers_to_try); i++)
-		call(calls, barriers_to_try[i].purpose, SYS_membarrier, barriers_to_try[i].command);
+		asked->tries[i] = call(calls, "try a memory barrier", SYS_membarrier, barriers_to_try[i]);
+	return asked;
 }
 
 /* A bit for each registration; as the kernel tells them, or as far as trying does. */
-static uint32_t registered_barriers(const struct task *task, const struct call_list *calls)
+static uint32_t registered_barriers(const struct task *task, const struct call_list *calls,
+				    const struct asked *asked)
 {
-	long told = calls_result(calls, ASK_MEMBARRIER);
+	long told = calls_result(calls, asked->registrations);
 	uint32_t barriers = 0;
 
 	if (told >= 0)
 		return told;
 	log_info("process %d: this kernel does not tell a global memory barrier (Linux 6.3)", task->pid);
 	for (size_t i = 0; i < array_size(barriers_to_try); i++)
-		if (calls_result(calls, barriers_to_try[i].purpose) == 0)
-			barriers |= barriers_to_try[i].command << 1;
+		if (calls_result(calls, asked->tries[i]) == 0)
+			barriers |= barriers_to_try[i] << 1;
 	return barriers;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
-	const struct remote_call *asked = calls_find(calls, ASK_SUBREAPER);
+	const struct asked *asked = state;
 	uint32_t barriers;
+	long result;
 
 	if (thread)
 		return 0;
-	hear_of_children(task, calls);
-	barriers = registered_barriers(task, calls);
+	hear_of_children(calls, asked);
+	barriers = registered_barriers(task, calls, asked);
 	if (barriers)
 		message_set(task->cores[0]->tc, membarrier_registration_mask, barriers);
-	if (asked->result < 0)
-		return fail(-asked->result, "cannot " ASK_SUBREAPER);
-	message_set(task->cores[0]->tc, child_subreaper, *(int *)calls_at(calls, asked->arguments[1]));
+	result = calls_result(calls, asked->subreaper);
+	if (result < 0)
+		return fail(-result, "cannot ask whether it is a child subreaper");
+	message_set(task->cores[0]->tc, child_subreaper,
+		    *(const int *)calls_answer(calls, asked->subreaper, 1));
 	return 0;
 }
 
@@ -180,6 +200,8 @@ static int check_oom(const TaskCoreEntry *core)
 	long long ours = 0;
 	bool may_lower;
 
+	if (core->oom_score_adj < -1000 || core->oom_score_adj > 1000)
+		return fail(EINVAL, "the image holds an impossible oom_score_adj: %d", core->oom_score_adj);
 	if (!core->has_oom_score_adj || self < 0 || proc_read_number(self, "oom_score_adj", 10, &ours) < 0 ||
 	    core->oom_score_adj >= ours)
 		return 0;
@@ -194,7 +216,7 @@ static int check_oom(const TaskCoreEntry *core)
 	return fail(EPERM, "oom_score_adj cannot be lowered from %lld to %d", ours, core->oom_score_adj);
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskCoreEntry *core = task->cores[thread]->tc;
 	long commands;
@@ -214,7 +236,37 @@ static int check(const struct task *task, size_t thread)
 	return check_oom(core);
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+/* It is written only where it differs: that may need a privilege, and a kernel may not have the file. */
+static int set_number(int self, const char *name, int base, long long wanted)
+{
+	char text[32];
+	long long now;
+	int result;
+
+	if (proc_read_number(self, name, base, &now) < 0 || now == wanted)
+		return 0;
+	snprintf(text, sizeof(text), "%lld", wanted);
+	result = write_text_at(self, name, text);
+	return result ? fail(-result, "cannot write %lld to /proc/self/%s", wanted, name) : 0;
+}
+
+static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+{
+	autoclose int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	const TaskCoreEntry *core = task->cores[0]->tc;
+	int result = 0;
+
+	if (core->has_oom_score_adj)
+		result = set_number(self, "oom_score_adj", 10, core->oom_score_adj);
+	if (!result && core->has_loginuid)
+		result = set_number(self, "loginuid", 10, core->loginuid);
+	if (!result && core->has_core_filter)
+		result = set_number(self, "coredump_filter", 16, core->core_filter);
+	return result;
+}
+
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const ThreadCoreEntry *own = task->cores[thread]->thread_core;
 	const TaskCoreEntry *core = task->cores[thread]->tc;
@@ -236,5 +288,6 @@ const struct task_part part_process = {
 	.ask = ask,
 	.hear = hear,
 	.check = check,
+	.prepare = prepare,
 	.make = make,
 };

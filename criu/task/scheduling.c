@@ -19,7 +19,9 @@
 #include "kernel/cpus.h"
 #include "task/part.h"
 
-#define ASK_SLACK "ask for the timer slack"
+struct asked {
+	call_handle slack;
+};
 
 static bool is_realtime(unsigned policy)
 {
@@ -116,7 +118,8 @@ int scheduling_set_affinity(const struct task *task, size_t thread)
 
 /* ---- dump ---- */
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts unused)
+static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct thread_facts *facts unused)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	pid_t tid = task->threads[thread];
@@ -142,20 +145,27 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	return look_at_cpus(tid, core);
 }
 
-static void ask(const struct task *task unused, size_t thread unused, struct call_list *calls)
+static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,
+		 struct call_list *calls)
 {
-	call(calls, ASK_SLACK, SYS_prctl, PR_GET_TIMERSLACK);
+	struct asked *asked = allocate(sizeof(*asked));
+
+	asked->slack = call(calls, "ask for the timer slack", SYS_prctl, PR_GET_TIMERSLACK);
+	return asked;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
-	message_set(task->cores[thread]->thread_core, timer_slack, calls_result(calls, ASK_SLACK));
+	const struct asked *asked = state;
+
+	message_set(task->cores[thread]->thread_core, timer_slack, calls_result(calls, asked->slack));
 	return 0;
 }
 
 /* ---- restore ---- */
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 
@@ -165,7 +175,8 @@ static int check(const struct task *task, size_t thread)
 	return check_cpus(task, thread);
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	struct sched_param parameters = { .sched_priority = core->sched_prio };

@@ -1,17 +1,23 @@
 /*
  * signals.c - how a task takes signals: actions, alternate stacks, masks. What is pending: pending_signals.c.
+ *
+ * A newborn blocks all signals until its threads get their registers, and their masks with them (restore/hand_over.c).
  */
 #include <errno.h>
 #include <signal.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "image/message.h"
 #include "task/part.h"
 
-#define ASK_ALTERNATE_STACK "ask for the alternate stack"
-#define ASK_ACTION	    "ask for a signal's action"
-#define SIGNALS		    64
-#define ACTIONS		    (SIGNALS - 2) /* SIGKILL and SIGSTOP have none; the image skips them */
+#define SIGNALS 64
+#define ACTIONS (SIGNALS - 2) /* SIGKILL and SIGSTOP have none; the image skips them */
+
+struct asked {
+	call_handle alternate_stack;
+	call_handle actions[SIGNALS + 1]; /* by the signal's number */
+};
 
 /* As rt_sigaction(2) of the kernel has it, not libc. */
 struct kernel_action {
@@ -23,7 +29,8 @@ static bool has_action(int signal)
 	return signal != SIGKILL && signal != SIGSTOP;
 }
 
-static int look(struct task *task, size_t thread, const struct thread_facts *facts)
+static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct thread_facts *facts)
 {
 	CoreEntry *core = task->cores[thread];
 
@@ -33,30 +40,35 @@ static int look(struct task *task, size_t thread, const struct thread_facts *fac
 	return 0;
 }
 
-static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
+		 struct call_list *calls)
 {
-	call(calls, ASK_ALTERNATE_STACK, SYS_sigaltstack, 0, calls_bytes(calls, NULL, sizeof(stack_t)));
-	if (thread)
-		return;
-	for (int signal = 1; signal <= SIGNALS; signal++)
+	struct asked *asked = allocate(sizeof(*asked));
+
+	asked->alternate_stack = call(calls, "ask for the alternate stack", SYS_sigaltstack, 0,
+				      calls_bytes(calls, NULL, sizeof(stack_t)));
+	for (int signal = 1; !thread && signal <= SIGNALS; signal++)
 		if (has_action(signal))
-			call(calls, ASK_ACTION, SYS_rt_sigaction, signal, 0,
-			     calls_bytes(calls, NULL, sizeof(struct kernel_action)), sizeof(uint64_t));
+			asked->actions[signal] = call(
+				calls, "ask for a signal's action", SYS_rt_sigaction, signal, 0,
+				calls_bytes(calls, NULL, sizeof(struct kernel_action)), sizeof(uint64_t));
+	return asked;
 }
 
-static int hear_actions(TaskCoreEntry *core, const struct call_list *calls)
+static int hear_actions(TaskCoreEntry *core, const struct call_list *calls, const struct asked *asked)
 {
 	message_array(core, sigactions, ACTIONS);
 	core->n_sigactions = 0;
-	for (const struct remote_call *asked = calls_find(calls, ASK_ACTION); core->n_sigactions < ACTIONS;
-	     asked++) {
-		const struct kernel_action *action = calls_at(calls, asked->arguments[2]);
-		SaEntry *entry = message_new(SaEntry, sa_entry);
+	for (int signal = 1; signal <= SIGNALS; signal++) {
+		long result = calls_result(calls, asked->actions[signal]);
+		const struct kernel_action *action = calls_answer(calls, asked->actions[signal], 2);
+		SaEntry *entry;
 
-		core->sigactions[core->n_sigactions++] = entry;
-		if (asked->result < 0)
-			return fail(-asked->result, "cannot ask for the action of signal %d",
-				    (int)asked->arguments[0]);
+		if (!has_action(signal))
+			continue;
+		entry = core->sigactions[core->n_sigactions++] = message_new(SaEntry, sa_entry);
+		if (result < 0)
+			return fail(-result, "cannot ask for the action of signal %d", signal);
 		entry->sigaction = action->handler;
 		entry->flags = action->flags;
 		entry->restorer = action->restorer;
@@ -66,27 +78,39 @@ static int hear_actions(TaskCoreEntry *core, const struct call_list *calls)
 	return 0;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
-	const struct remote_call *asked = calls_find(calls, ASK_ALTERNATE_STACK);
-	const stack_t *stack = calls_at(calls, asked->arguments[1]);
+	const struct asked *asked = state;
+	long result = calls_result(calls, asked->alternate_stack);
+	const stack_t *stack = calls_answer(calls, asked->alternate_stack, 1);
 	ThreadSasEntry *entry = message_new(ThreadSasEntry, thread_sas_entry);
 
 	task->cores[thread]->thread_core->sas = entry;
-	if (asked->result < 0)
-		return fail(-asked->result, "cannot " ASK_ALTERNATE_STACK);
+	if (result < 0)
+		return fail(-result, "cannot ask for the alternate stack");
 	entry->ss_sp = (uintptr_t)stack->ss_sp;
 	entry->ss_size = stack->ss_size;
 	entry->ss_flags = stack->ss_flags;
-	return thread ? 0 : hear_actions(task->cores[0]->tc, calls);
+	return thread ? 0 : hear_actions(task->cores[0]->tc, calls, asked);
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	if (!thread && task->cores[0]->tc->n_sigactions != ACTIONS)
 		return fail(EINVAL, "the image holds %zu signal actions instead of %d",
 			    task->cores[0]->tc->n_sigactions, ACTIONS);
 	return 0;
+}
+
+/* What is sent from now on is for the task, and waits for it. Also the signals that libc keeps for itself: a raw call. */
+static int prepare(const struct snapshot *snapshot unused, const struct task *task unused)
+{
+	uint64_t all = ~0ULL;
+
+	return syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all)) < 0 ?
+		       fail(errno, "cannot block all signals") :
+		       0;
 }
 
 static void make_actions(const TaskCoreEntry *core, struct call_list *calls)
@@ -106,7 +130,8 @@ static void make_actions(const TaskCoreEntry *core, struct call_list *calls)
 	}
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const ThreadSasEntry *sas = task->cores[thread]->thread_core->sas;
 	stack_t stack = { .ss_flags = SS_DISABLE }; /* a newborn may have one of ours */
@@ -119,6 +144,15 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	call(calls, "set the alternate stack", SYS_sigaltstack, calls_bytes(calls, &stack, sizeof(stack)), 0);
 	if (!thread)
 		make_actions(task->cores[0]->tc, calls);
+}
+
+uint64_t signals_blocked(const struct task *task, size_t thread)
+{
+	const CoreEntry *core = task->cores[thread];
+
+	if (core->thread_core->has_blk_sigset)
+		return core->thread_core->blk_sigset;
+	return core->tc ? core->tc->blk_sigset : 0;
 }
 
 bool signal_has_default_action(const struct task *task, int signal)
@@ -134,5 +168,6 @@ const struct task_part part_signals = {
 	.ask = ask,
 	.hear = hear,
 	.check = check,
+	.prepare = prepare,
 	.make = make,
 };

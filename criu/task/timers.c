@@ -26,11 +26,22 @@ static const struct {
 	{ ITIMER_PROF, "ask for the timer of CPU time" },
 };
 
-static void ask(const struct task *task unused, size_t thread, struct call_list *calls)
+struct asked {
+	call_handle timers[array_size(timers)];
+};
+
+static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
+		 struct call_list *calls)
 {
-	for (size_t i = 0; !thread && i < array_size(timers); i++)
-		call(calls, timers[i].question, SYS_getitimer, timers[i].which,
-		     calls_bytes(calls, NULL, sizeof(struct itimerval)));
+	struct asked *asked;
+
+	if (thread)
+		return NULL;
+	asked = allocate(sizeof(*asked));
+	for (size_t i = 0; i < array_size(timers); i++)
+		asked->timers[i] = call(calls, timers[i].question, SYS_getitimer, timers[i].which,
+					calls_bytes(calls, NULL, sizeof(struct itimerval)));
+	return asked;
 }
 
 static bool has_alarm_waiting(const SignalQueueEntry *queue)
@@ -47,13 +58,14 @@ static bool has_alarm_waiting(const SignalQueueEntry *queue)
  */
 static int forget_spent_alarm(struct task *task, ItimerEntry *entry)
 {
-	uint64_t there = victim_scratch(task->victim, NULL);
-	struct remote_call again = { SYS_getitimer, { ITIMER_REAL, there }, 0 };
+	struct remote_call again = { SYS_getitimer, { ITIMER_REAL }, 0 };
 	struct itimerval now;
+	uint64_t there;
 	int result;
 
 	if (!has_alarm_waiting(task->cores[0]->tc->signals_s))
 		return 0;
+	there = again.arguments[1] = victim_scratch(task->victim, NULL);
 	result = victim_call(task->victim, &again, 1) ?: victim_read(task->victim, there, &now, sizeof(now));
 	if (!result && !now.it_value.tv_sec && !now.it_value.tv_usec)
 		entry->vsec = entry->vusec = 0;
@@ -70,8 +82,10 @@ static void note_dead(const struct task *task, ItimerEntry *entry)
 	entry->isec = entry->iusec = 0;
 }
 
-static int hear(struct task *task, size_t thread, const struct call_list *calls)
+static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		const struct call_list *calls, const void *state)
 {
+	const struct asked *asked = state;
 	TaskTimersEntry *entries;
 	ItimerEntry **slots[array_size(timers)];
 
@@ -82,12 +96,12 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 	slots[1] = &entries->virt;
 	slots[2] = &entries->prof;
 	for (size_t i = 0; i < array_size(timers); i++) {
-		const struct remote_call *asked = calls_find(calls, timers[i].question);
-		const struct itimerval *value = calls_at(calls, asked->arguments[1]);
+		long result = calls_result(calls, asked->timers[i]);
+		const struct itimerval *value = calls_answer(calls, asked->timers[i], 1);
 		ItimerEntry *entry = *slots[i] = message_new(ItimerEntry, itimer_entry);
 
-		if (asked->result < 0)
-			return fail(-asked->result, "cannot %s", timers[i].question);
+		if (result < 0)
+			return fail(-result, "cannot %s", timers[i].question);
 		entry->isec = value->it_interval.tv_sec;
 		entry->iusec = value->it_interval.tv_usec;
 		entry->vsec = value->it_value.tv_sec;
@@ -97,7 +111,7 @@ static int hear(struct task *task, size_t thread, const struct call_list *calls)
 	return forget_spent_alarm(task, entries->real);
 }
 
-static int check(const struct task *task, size_t thread)
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskTimersEntry *entries = thread ? NULL : task->cores[0]->tc->timers;
 	const ItimerEntry *values[] = { entries ? entries->real : NULL, entries ? entries->virt : NULL,
@@ -110,10 +124,7 @@ static int check(const struct task *task, size_t thread)
 	return 0;
 }
 
-/*
- * Makes our own timer, which is the task's, run out and throws its signal away. The newborn does this itself, alone and with all signals
- * blocked: no list of calls could wait for it.
- */
+/* Makes our own timer, which is the task's, run out and throws its signal away. All signals are blocked (signals.c). */
 static void make_dead(uint64_t interval)
 {
 	struct itimerval times = { { interval / SECOND, interval % SECOND }, { 0, 1 } };
@@ -127,6 +138,16 @@ static void make_dead(uint64_t interval)
 	signal(SIGALRM, SIG_DFL);
 }
 
+/* No list of calls could wait for a timer. */
+static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+{
+	const TaskTimersEntry *entries = task->cores[0]->tc->timers;
+
+	if (entries && entries->real->dead_interval && !entries->real->vsec && !entries->real->vusec)
+		make_dead(entries->real->dead_interval);
+	return 0;
+}
+
 /*
  * One that has run out runs out again, at once: its signal stands for the one that pending_signals.c has put back, if that is there.
  * criu 4.2 saves the timer after the queue, so it may be missing in its images.
@@ -137,7 +158,8 @@ static bool runs_out_at_once(size_t timer, const ItimerEntry *value)
 	       (value->isec || value->iusec);
 }
 
-static void make(const struct task *task, size_t thread, struct call_list *calls)
+static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+		 struct call_list *calls)
 {
 	const TaskTimersEntry *entries = thread ? NULL : task->cores[0]->tc->timers;
 	const ItimerEntry *values[array_size(timers)];
@@ -147,8 +169,6 @@ static void make(const struct task *task, size_t thread, struct call_list *calls
 	values[0] = entries->real;
 	values[1] = entries->virt;
 	values[2] = entries->prof;
-	if (entries->real->dead_interval && !entries->real->vsec && !entries->real->vusec)
-		make_dead(entries->real->dead_interval);
 	for (size_t i = 0; i < array_size(timers); i++) {
 		struct itimerval value = {
 			.it_interval = { values[i]->isec, values[i]->iusec },
@@ -168,6 +188,8 @@ const struct task_part part_timers = {
 	.name = "timers",
 	.ask = ask,
 	.hear = hear,
+	.hears_after = { &part_pending_signals }, /* has a SIGALRM come? */
 	.check = check,
+	.prepare = prepare,
 	.make = make,
 };

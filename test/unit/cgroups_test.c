@@ -54,8 +54,12 @@ static void places_are_refused(void **state unused)
 		struct cgroup_places places;
 
 		assert_int_equal(cgroups_parse(texts[i], &places), -EINVAL);
+		assert_null(places.text);
 		failure_clear();
 	}
+	assert_int_equal(cgroups_parse("0::/a\nx\n", &(struct cgroup_places){ 0 }), -EINVAL);
+	assert_string_equal(failure_text(), "cannot understand /proc/PID/cgroup: x");
+	failure_clear();
 }
 
 static void names_are_compared(void **state unused)

@@ -105,7 +105,7 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 --track-mem", "dump tree=1 track-mem=" },
 		{ "dump -t 1 --track-mem=written", "dump tree=1 track-mem=written" },
 		{ "dump -t 1 --track-mem --no-track-mem", "dump tree=1" },
-		{ "dump -t 1 --deprecated", "dump tree=1 deprecated" },
+		{ "dump -t 1 --deprecated", "dump tree=1" },
 		/* a shortened name means what it means to 4.2, whatever of ours begins like it */
 		{ "dump --leave-run -t 1", "dump tree=1 leave-running" },
 		{ "dump --no-tl -t 1", "dump tree=1" },
@@ -129,6 +129,8 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 --file-validation filesize", "dump tree=1 file-validation" },
 		{ "dump -t 1 --file-validation filesize --file-validation buildid", "dump tree=1" },
 		{ "dump -t 1 --action-script a --action-script b", "dump tree=1 script=a script=b" },
+		{ "restore --cgroup-root /c --action-script a --cgroup-root /d",
+		  "restore script=a cgroup-root=/c cgroup-root=/d" },
 		{ "dump -t 1 --manage-cgroups", "dump tree=1" },
 		{ "dump -t 1 --manage-cgroup=ignore", "dump tree=1 manage-cgroups" },
 		{ "dump -t 1 --manage-cgroups=ignore --manage-cgroups=none", "dump tree=1" },

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,9 +19,11 @@
 #include "base/log.h"
 #include "image/message.h"
 #include "task/part.h"
+#include "task_of_two.h"
 
 #define BASE 0x10000000000ULL
-#define PID  4711
+
+static struct snapshot snapshot; /* with nothing in it */
 
 static int start_clean(void **state unused)
 {
@@ -29,69 +32,18 @@ static int start_clean(void **state unused)
 	return 0;
 }
 
-/* ---- a task of two threads ---- */
-
-static void give_capabilities(uint32_t **words, size_t *count, uint64_t set)
-{
-	*count = 2;
-	*words = allocate_array(2, sizeof(**words));
-	(*words)[0] = set;
-	(*words)[1] = set >> 32;
-}
-
-static CredsEntry *new_credentials(void)
-{
-	CredsEntry *creds = message_new(CredsEntry, creds_entry);
-
-	give_capabilities(&creds->cap_eff, &creds->n_cap_eff, 0);
-	give_capabilities(&creds->cap_prm, &creds->n_cap_prm, 0);
-	give_capabilities(&creds->cap_inh, &creds->n_cap_inh, 0);
-	give_capabilities(&creds->cap_bnd, &creds->n_cap_bnd, ~0ULL);
-	give_capabilities(&creds->cap_amb, &creds->n_cap_amb, 0);
-	return creds;
-}
-
-static struct task *new_task(void)
-{
-	struct task *task = allocate(sizeof(*task));
-
-	task->pid = PID;
-	task->thread_count = 2;
-	task->threads = allocate_array(2, sizeof(*task->threads));
-	task->cores = allocate_array(2, sizeof(*task->cores));
-	for (int i = 0; i < 2; i++) {
-		task->threads[i] = PID + i;
-		task->cores[i] = message_new(CoreEntry, core_entry);
-		task->cores[i]->thread_core = message_new(ThreadCoreEntry, thread_core_entry);
-		task->cores[i]->thread_info = message_new(ThreadInfoX86, thread_info_x86);
-		task->cores[i]->thread_core->creds = new_credentials();
-	}
-	task->cores[0]->tc = message_new(TaskCoreEntry, task_core_entry);
-	task->cores[0]->tc->comm = copy_text("test");
-	return task;
-}
-
-static void free_task(struct task *task)
-{
-	for (int i = 0; i < 2; i++)
-		image_free(task->cores[i]);
-	free(task->cores);
-	free(task->threads);
-	free(task);
-}
-
 static struct call_list make(const struct task_part *part, const struct task *task, size_t thread)
 {
 	struct call_list calls;
 
 	calls_init(&calls, BASE);
-	part->make(task, thread, &calls);
+	part->make(&snapshot, task, thread, &calls);
 	return calls;
 }
 
 static void assert_check(const struct task_part *part, const struct task *task, const char *says)
 {
-	int result = part->check(task, 0);
+	int result = part->check(&snapshot, task, 0);
 	char report[4096];
 
 	failure_report(report, sizeof(report), "test", NULL);
@@ -205,7 +157,7 @@ static struct call_list finish(const struct task_part *part, const struct task *
 	struct call_list calls;
 
 	calls_init(&calls, BASE);
-	part->finish(task, thread, &calls);
+	part->finish(&snapshot, task, thread, &calls);
 	return calls;
 }
 
@@ -337,26 +289,6 @@ static void add_signal(SignalQueueEntry **queue, int signal, int code, int value
 	if (!*queue)
 		*queue = message_new(SignalQueueEntry, signal_queue_entry);
 	*grow(&(*queue)->signals, &(*queue)->n_signals) = entry;
-}
-
-static PosixTimerEntry *add_timer(struct task *task, uint32_t id, int clock, uint64_t left, uint64_t interval)
-{
-	TaskCoreEntry *core = task->cores[0]->tc;
-	PosixTimerEntry *timer = message_new(PosixTimerEntry, posix_timer_entry);
-
-	if (!core->timers) {
-		core->timers = message_new(TaskTimersEntry, task_timers_entry);
-		core->timers->real = message_new(ItimerEntry, itimer_entry);
-		core->timers->virt = message_new(ItimerEntry, itimer_entry);
-		core->timers->prof = message_new(ItimerEntry, itimer_entry);
-	}
-	timer->it_id = id;
-	timer->clock_id = clock;
-	timer->si_signo = SIGUSR1;
-	timer->vnsec = left;
-	timer->insec = interval;
-	*grow(&core->timers->posix, &core->timers->n_posix) = timer;
-	return timer;
 }
 
 static void pending_in_order(void **state unused)
@@ -521,7 +453,7 @@ static void limits(void **state unused)
 	}
 	calls_free(&calls);
 	calls_init(&calls, BASE);
-	part_limits.finish(task, 0, &calls);
+	part_limits.finish(&snapshot, task, 0, &calls);
 	assert_int_equal(calls.count, 1);
 	assert_int_equal(((const struct rlimit *)calls_at(&calls, calls.calls[0].arguments[2]))->rlim_cur,
 			 RLIMIT_SIGPENDING);

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "kernel/proc.h"
 
 static int start_clean(void **state unused)
@@ -131,11 +132,7 @@ static void status_real(void **state unused)
 	assert_int_equal(status.umask, 027);
 	assert_int_equal(status.state, 'T');
 	assert_int_equal(status.group_leader, 4711);
-	assert_int_equal(status.tracer, 99);
 	assert_int_equal(status.threads, 3);
-	assert_int_equal(status.pending, 1);
-	assert_true(status.shared_pending == 1ULL << 63);
-	assert_true(status.blocked == ~0ULL);
 	assert_true(status.permitted == 0x1ffffffffffULL);
 	assert_true(status.bounding == 0x1fffeffffffULL);
 	assert_int_equal(status.inheritable, 0x20);
@@ -159,6 +156,41 @@ static void status_with_little(void **state unused)
 	assert_int_equal(status.state, '?');
 	assert_int_equal(status.permitted, 0);
 	proc_status_free(&status);
+}
+
+/* ---- lines ---- */
+
+static void lines_with_names(void **state unused)
+{
+	uint64_t number = 7;
+
+	assert_true(proc_text_number(status_text, "ShdPnd", 16, &number));
+	assert_true(number == 1ULL << 63);
+	assert_true(proc_text_number("Uid:\t5\n", "Uid", 10, &number)); /* the first line, too */
+	assert_int_equal(number, 5);
+	assert_false(proc_text_number("NSpid:\t8\n", "pid", 10, &number)); /* a whole name */
+	assert_false(proc_text_number("", "Uid", 10, &number));
+	assert_int_equal(number, 5);
+}
+
+static void lines_of_maps(void **state unused)
+{
+	struct map_line map;
+
+	assert_true(map_line_parse(
+		"7f0000001000-7f0000003000 r-xp 00002000 fe:01 4711      /lib/a b.so (deleted)", &map));
+	assert_true(map.start == 0x7f0000001000 && map.end == 0x7f0000003000 && map.offset == 0x2000);
+	assert_true(map.inode == 4711 && map.device == makedev(0xfe, 1));
+	assert_string_equal(map.access, "r-xp");
+	assert_string_equal(map.name, "/lib/a b.so (deleted)");
+	assert_true(
+		map_line_parse("ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0   [vsyscall]", &map));
+	assert_true(map.end == 0xffffffffff601000);
+	assert_true(map_line_parse("1000-2000 rw-s 00000000 00:00 0 ", &map));
+	assert_string_equal(map.name, "");
+	assert_false(map_line_parse("2000-2000 rw-p 00000000 00:00 0 ", &map));
+	assert_false(map_line_parse("1000-2000 rw-p 00000000 00:00", &map));
+	assert_false(map_line_parse("Rss:     4 kB", &map));
 }
 
 /* ---- limits ---- */
@@ -391,6 +423,8 @@ int main(void)
 		cmocka_unit_test_setup(stat_hostile, start_clean),
 		cmocka_unit_test_setup(stat_huge, start_clean),
 		cmocka_unit_test_setup(status_real, start_clean),
+		cmocka_unit_test_setup(lines_with_names, start_clean),
+		cmocka_unit_test_setup(lines_of_maps, start_clean),
 		cmocka_unit_test_setup(status_with_little, start_clean),
 		cmocka_unit_test_setup(limits_real, start_clean),
 		cmocka_unit_test_setup(limits_without_a_line, start_clean),

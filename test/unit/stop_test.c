@@ -37,15 +37,16 @@ static void signals_that_stop(void **state unused)
 {
 	const uint32_t stops[] = { SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU },
 		       others[] = { 0, SIGKILL, SIGCONT, 65, ~0u };
+	const struct snapshot snapshot = { 0 };
 	struct task *task = new_task();
 
 	for (size_t i = 0; i < array_size(stops); i++) {
 		message_set(task->cores[0]->tc, stop_signo, stops[i]);
-		assert_int_equal(part_process.check(task, 0), 0);
+		assert_int_equal(part_process.check(&snapshot, task, 0), 0);
 	}
 	for (size_t i = 0; i < array_size(others); i++) {
 		message_set(task->cores[0]->tc, stop_signo, others[i]);
-		assert_int_equal(part_process.check(task, 0), -EINVAL);
+		assert_int_equal(part_process.check(&snapshot, task, 0), -EINVAL);
 		failure_clear();
 	}
 	free_task(task);

@@ -28,6 +28,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "../../internal.h"
+#include "base/proc_text.h"
 
 #define RESTARTSYS	   (-512)
 #define RESTARTNOINTR	   (-513)
@@ -256,9 +257,9 @@ static bool signal_is_pending(pid_t tid)
 
 	if (read_proc(tid, "status", &status) < 0)
 		return true;
-	find_number(status, "\nSigPnd:", 16, &own);
-	find_number(status, "\nShdPnd:", 16, &shared);
-	find_number(status, "\nSigBlk:", 16, &blocked);
+	proc_text_number(status, "SigPnd", 16, &own);
+	proc_text_number(status, "ShdPnd", 16, &shared);
+	proc_text_number(status, "SigBlk", 16, &blocked);
 	return (own | shared) & ~blocked;
 }
 

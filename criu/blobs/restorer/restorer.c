@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <time.h>
+#include "futex.h"
 #include "restorer.h"
 #include "syscalls.h"
 
@@ -27,11 +28,6 @@ static struct restorer_board *board_of(char *region)
 	return (struct restorer_board *)(region + RESTORER_BOARD);
 }
 
-static void wake(uint32_t *futex)
-{
-	sys_futex(futex, FUTEX_WAKE, 0x7fffffff, NULL, NULL, 0);
-}
-
 static does_not_return void give_up(char *region, int list, int index, long result)
 {
 	struct restorer_board *board = board_of(region);
@@ -43,7 +39,7 @@ static does_not_return void give_up(char *region, int list, int index, long resu
 		board->failed_index = index;
 		__atomic_store_n(&board->failed_result, (int32_t)result, __ATOMIC_SEQ_CST);
 	}
-	wake(&board->arrived);
+	futex_wake(&board->arrived);
 	for (;;)
 		sys_exit_group(1);
 }
@@ -68,7 +64,7 @@ void restore_thread(char *region, struct restorer_thread *thread)
 
 	run_calls(region, RESTORER_LIST_SELF, thread->calls, thread->call_count);
 	__atomic_fetch_add(&board->arrived, 1, __ATOMIC_SEQ_CST);
-	wake(&board->arrived);
+	futex_wake(&board->arrived);
 	for (;;)
 		sys_futex(&board->never, FUTEX_WAIT, 0, NULL, NULL, 0);
 }

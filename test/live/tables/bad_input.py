@@ -303,6 +303,34 @@ def program_changed(cell, dumper, restorer):
 	expect_error(run, "the-program")
 
 
+GNU_BUILD_ID = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
+
+
+def change_build_id(path):
+	with open(path, "r+b") as file:
+		content = file.read()
+		place = content.index(GNU_BUILD_ID) + len(GNU_BUILD_ID)
+		file.seek(place)
+		file.write(bytes([content[place] ^ 1]))
+
+
+def program_of_another_build(cell, dumper, restorer):
+	"""The build id of the executable changes, but not its size. A dump by size has no build id that would say so."""
+	program = shutil.copy(cell.program(), cell.path("the-program"))
+	cell.start([program, cell.directory])
+	cell.wait_ready()
+	images = cell.new_images("by-build-id")
+	cell.dump(dumper, images, ["-R"])
+	with_size = cell.new_images("by-size")
+	cell.dump(dumper, with_size, ["--file-validation", "filesize"])
+	change_build_id(program)
+	run = restorer.restore(images)
+	cell.reap()
+	expect_error(run, "the-program")
+	cell.restore(restorer, with_size)
+	cell.finish()
+
+
 def row(name, run, program="counter", **more):
 	modes = ("ours", "peer")
 	return Row(f"bad-{name}", program, run=run, modes=modes, **more)
@@ -333,4 +361,5 @@ ROWS = [
 	row("restore-open-file-gone", file_changed("held-open", os.unlink), "holder"),
 	row("restore-mapped-file-gone", file_changed("held-mapped", os.unlink), "holder"),
 	row("restore-program-changed", program_changed, "holder"),
+	row("restore-program-of-another-build", program_of_another_build, "holder"),
 ]

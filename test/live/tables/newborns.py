@@ -16,6 +16,7 @@ import time
 from harness import system
 from harness.cell import Failure
 from harness.row import Row
+from tables.bad_input import refused_restore
 
 SOON = 30  # seconds for criu to end after a death: 0.2 s, and more where 200 newborns and others want the same CPUs
 WHOLE = 60  # seconds for criu to end when nobody was killed
@@ -191,6 +192,33 @@ def signal_stopped(cell, dumper, restorer):
 		cell.kill_tree()
 
 
+def fail_to_prepare(cell, restorer, images, pattern):
+	"""Restores while files of /proc can be read, and not be written."""
+	subprocess.run(["mount", "--bind", "/proc", "/proc"], check=True)
+	subprocess.run(["mount", "-o", "remount,bind,ro", "/proc"], check=True)
+	try:
+		refused_restore(cell, restorer, images, pattern)
+	finally:
+		subprocess.run(["umount", "/proc"], check=True)
+
+
+def unprepared(cell, dumper, restorer):
+	"""The last of the newborns cannot write a file that is its own: it is named, and takes all others with it."""
+	cell.start()
+	cell.wait_ready()
+	pid = system.tree(cell.root)[-1]
+	name = system.status(pid)["Name"]
+	with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+		file.write("321")
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	fail_to_prepare(cell, restorer, images, rf"process {pid} \({name}\): cannot write 321 to /proc/self/oom_score_adj: Read-only")
+	cell.restore(restorer, images)
+	if system.read_text(f"/proc/{pid}/oom_score_adj").strip() != "321":
+		raise Failure("it has another oom_score_adj")
+	cell.finish()
+
+
 def row(name, program, *arguments, **more):
 	return Row(f"newborns-killed-{name}", program, arguments=arguments, run=kill_newborns, modes=("ours",), timeout=600, **more)
 
@@ -201,6 +229,8 @@ ROWS = [
 	row("sibling", "tree", restore_options=("--restore-sibling",)),
 	row("threads", "threads", "16"),
 	row("many", "processes", "200"),
+	Row("newborns-unprepared-tree", "tree", run=unprepared, modes=("ours",)),
+	Row("newborns-unprepared-threads", "threads", arguments=("16",), run=unprepared, modes=("ours",)),
 	Row("newborns-signalled-mappings", "many_areas", arguments=("8000",), run=signal_newborns, modes=("ours",)),
 	Row("newborns-signalled-threads", "threads", arguments=("200",), run=signal_newborns, modes=("ours",)),
 	Row("newborns-signalled-blocked", "many_areas", arguments=("8000",), run=signal_newborns_blocked, modes=("ours",)),

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/memory.h"
-#include "kernel/calls.h"
+#include "calls.h"
 
 void calls_init(struct call_list *list, uint64_t base)
 {
@@ -20,14 +20,14 @@ void calls_free(struct call_list *list)
 	calls_init(list, 0);
 }
 
-size_t calls_add(struct call_list *list, const char *purpose, long number, const uint64_t arguments[6])
+call_handle calls_add(struct call_list *list, const char *purpose, long number, const uint64_t arguments[6])
 {
 	struct remote_call *added = grow(&list->calls, &list->count);
 
 	*grow(&list->purposes, &list->purpose_count) = purpose;
 	added->number = number;
 	memcpy(added->arguments, arguments, sizeof(added->arguments));
-	return list->count - 1;
+	return list->count;
 }
 
 void calls_accept(struct call_list *list, int error)
@@ -57,17 +57,12 @@ void *calls_at(const struct call_list *list, uint64_t address)
 	return list->bytes + (address - list->base);
 }
 
-const struct remote_call *calls_find(const struct call_list *list, const char *purpose)
+long calls_result(const struct call_list *list, call_handle handle)
 {
-	for (size_t i = 0; i < list->count; i++)
-		if (!strcmp(list->purposes[i], purpose))
-			return &list->calls[i];
-	return NULL;
+	return handle ? list->calls[handle - 1].result : -ENOSYS;
 }
 
-long calls_result(const struct call_list *list, const char *purpose)
+const void *calls_answer(const struct call_list *list, call_handle handle, unsigned argument)
 {
-	const struct remote_call *found = calls_find(list, purpose);
-
-	return found ? found->result : -ENOSYS;
+	return handle ? calls_at(list, list->calls[handle - 1].arguments[argument]) : NULL;
 }

@@ -5,13 +5,19 @@
  * restorer runs it). Bytes are laid out here and copied there, to `base`, before the list runs; results come back the
  * same way.
  */
-#ifndef CRIU_KERNEL_CALLS_H
-#define CRIU_KERNEL_CALLS_H
+#ifndef COMPEL_CALLS_H
+#define COMPEL_CALLS_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include "compel.h"
 #include "compiler.h"
+
+/*
+ * Names a call in its list: whoever adds a question keeps it, and finds the answer by it. 0 names no call, so memory that is all zeros
+ * holds questions that nobody has asked.
+ */
+typedef size_t call_handle;
 
 struct call_list {
 	struct remote_call *calls;
@@ -26,8 +32,8 @@ struct call_list {
 
 void calls_init(struct call_list *list, uint64_t base);
 void calls_free(struct call_list *list);
-/* Adds a call; its index is returned. Up to six arguments, the rest is 0. */
-size_t calls_add(struct call_list *list, const char *purpose, long number, const uint64_t arguments[6]);
+/* Adds a call with up to six arguments; the rest is 0. */
+call_handle calls_add(struct call_list *list, const char *purpose, long number, const uint64_t arguments[6]);
 #define call(list, purpose, number, ...) calls_add(list, purpose, number, (uint64_t[6]){ __VA_ARGS__ })
 /* The restorer goes on if the call that was added last fails with this errno. */
 void calls_accept(struct call_list *list, int error);
@@ -35,8 +41,9 @@ void calls_accept(struct call_list *list, int error);
 uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size);
 /* Where those bytes are here. Valid until the next calls_bytes(). */
 void *calls_at(const struct call_list *list, uint64_t address);
-/* The call with this purpose (NULL: there is none), and what it returned (-ENOSYS if there is none). */
-const struct remote_call *calls_find(const struct call_list *list, const char *purpose);
-long calls_result(const struct call_list *list, const char *purpose) must_check;
+/* What the call returned. -ENOSYS: the handle names no call. */
+long calls_result(const struct call_list *list, call_handle handle) must_check;
+/* The bytes that an argument of the call (0 … 5) points to. NULL: the handle names no call. */
+const void *calls_answer(const struct call_list *list, call_handle handle, unsigned argument);
 
 #endif

@@ -1,0 +1,123 @@
+/*
+ * journeys.c - `criu dump`, `criu pre-dump`, `criu restore`: from options to a request (model/request.h), with the directories open.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/descriptors.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/scripts.h"
+#include "cli/commands.h"
+#include "cli/directories.h"
+#include "dump/dump.h"
+#include "image/image.h"
+#include "model/request.h"
+#include "restore/restore.h"
+
+static int open_previous(struct request *request)
+{
+	if (!request->previous)
+		return 0;
+	request->previous_directory = openat(image_store_directory(request->images), request->previous,
+					     O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (request->previous_directory >= 0)
+		return 0;
+	fail_advice("a directory relative to that of the images (-D)");
+	return fail(errno, "cannot open the previous snapshot %s/%s", image_store_name(request->images),
+		    request->previous);
+}
+
+/* The log comes after the lock: until that is ours, it may be the log of another criu. */
+static int open_directories(struct request *request, const struct options *options, enum image_use use)
+{
+	int result =
+		image_store_open_directory(&request->images, images_path(options), use == IMAGES_ARE_WRITTEN) ?:
+			image_store_lock(request->images, use);
+
+	if (result)
+		return result;
+	request->work_directory = options->work_dir ?
+					  open(options->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
+					  fcntl(image_store_directory(request->images), F_DUPFD_CLOEXEC, 0);
+	if (request->work_directory < 0)
+		return fail(errno, "cannot open the work directory %s", work_path(options));
+	result = log_open(request->work_directory, options->log_file);
+	return result || use == IMAGES_ARE_READ ? result : open_previous(request);
+}
+
+void request_fill(struct request *request, const struct options *options)
+{
+	*request = (struct request){
+		.work_directory = -1,
+		.previous_directory = -1,
+		.root = options->tree,
+		.policy = {
+			.shell_job = options->shell_job,
+			.file_locks = options->file_locks,
+			.leave_running = options->leave_running,
+			.leave_stopped = options->leave_stopped,
+			.validates_by_size = options->validate_by_size,
+			.skips_mode_check = options->skip_file_rwx_check,
+		},
+		.auto_dedup = options->auto_dedup,
+		.display_stats = options->display_stats,
+		.ignores_cgroups = options->ignores_cgroups,
+		.cgroup_roots = options->cgroup_roots,
+		.previous = options->prev_images_dir,
+		.tracker = options->track_mem,
+		.splices = options->pre_dump_mode && !strcmp(options->pre_dump_mode, "splice"),
+		.timeout = options->timeout,
+		.max_chain = options->max_chain,
+		.is_detached = options->restore_detached,
+		.is_sibling = options->restore_sibling,
+		.command = options->exec_cmd ? options->arguments : NULL,
+		.pidfile = options->pidfile,
+		.status_fd = options->status_fd,
+		.logs_per_process = options->log_pid,
+	};
+}
+
+static int run(const struct options *options, enum image_use use, int (*journey)(const struct request *))
+{
+	struct request request;
+	struct scripts scripts = { .paths = options->action_scripts };
+	int result;
+
+	request_fill(&request, options);
+	descriptors_unlimit(&request.descriptors);
+	result = open_directories(&request, options, use);
+	if (!result) {
+		scripts.images = image_store_directory(request.images);
+		scripts.work = request.work_directory;
+		scripts.descriptors = request.descriptors;
+		if (scripts.paths.count)
+			moments_add(&request.moments,
+				    &(struct receiver){ "the action scripts", scripts_receive, &scripts });
+		result = journey(&request);
+	}
+	moments_free(&request.moments);
+	image_store_close(request.images);
+	if (request.work_directory >= 0)
+		close(request.work_directory);
+	if (request.previous_directory >= 0)
+		close(request.previous_directory);
+	return result;
+}
+
+int command_dump(const struct options *options)
+{
+	return run(options, IMAGES_ARE_WRITTEN, dump_run);
+}
+
+int command_pre_dump(const struct options *options)
+{
+	return run(options, IMAGES_ARE_WRITTEN, pre_dump_run);
+}
+
+int command_restore(const struct options *options)
+{
+	return run(options, IMAGES_ARE_READ, restore_run);
+}

@@ -1,0 +1,235 @@
+/*
+ * place.c - see place.h. The life of the child:
+ *
+ *	clone3(CLONE_VM | CLONE_FILES | CLONE_VFORK), on a stack of its own; our thread sleeps until the child ends
+ *	setns() for each namespace; groups, gid, uid, capabilities
+ *	PR_SET_PDEATHSIG, which a change of ids would have cleared
+ *	the work; its result goes into struct run; exit
+ *
+ * What two processes with one memory share, and what not:
+ * - Thread-local storage is that of our thread, which sleeps: errno and the caches of malloc() are used by one at a time. libc asks
+ *   the kernel for thread ids. The kernel has no robust list and no rseq area for the child.
+ * - libc's setuid() and its kin change the ids of all threads by signal, and would signal ours: the child makes raw calls.
+ * - CLONE_FS is not given, because setns() into a user or mount namespace refuses who shares a root directory.
+ * - Signal handlers are not shared (CLONE_SIGHAND is not given), and all signals are blocked.
+ * - The memory has one flag "dumpable". Without it nobody may trace the child who may not trace us: else the owner of a user namespace
+ *   that it joins could, and would have our memory. It is off while there is a child. (A change of effective ids clears it, too.)
+ * - The child sends no signal when it ends, and only waitpid(__WALL) sees it. We collect it.
+ *
+ * Only the effective ids change: these are what the kernel remembers. The real and the saved ids stay ours, so the user whose ids
+ * are taken may neither trace nor signal the child.
+ */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "kernel/place.h"
+#include "syscalls.h"
+
+#define STACK_SIZE (1UL << 20) /* of the child; only pages that are touched cost anything */
+#define GUARD_SIZE PAGE_SIZE
+
+struct run {
+	const struct place *place;
+	int (*work)(void *);
+	void *argument;
+	pid_t parent; /* we */
+	pid_t self;   /* the child, as it sees itself */
+	int result;
+	bool is_finished;
+};
+
+/* The user namespace comes last: our own privileges may reach further than those we have in it. */
+static const struct {
+	size_t member;
+	int flag;
+	const char *name;
+} kinds[] = {
+	{ offsetof(struct place, mount), CLONE_NEWNS, "mount" },
+	{ offsetof(struct place, net), CLONE_NEWNET, "network" },
+	{ offsetof(struct place, uts), CLONE_NEWUTS, "uts" },
+	{ offsetof(struct place, ipc), CLONE_NEWIPC, "ipc" },
+	{ offsetof(struct place, cgroup), CLONE_NEWCGROUP, "cgroup" },
+	{ offsetof(struct place, user), CLONE_NEWUSER, "user" },
+};
+#define USER_KIND (array_size(kinds) - 1)
+
+/* 0, or the error of setns(). */
+static int join(const struct place *place, size_t kind)
+{
+	int fd = *(const int *)((const char *)place + kinds[kind].member);
+
+	return fd < 0 || setns(fd, kinds[kind].flag) == 0 ? 0 : errno;
+}
+
+/* Without privileges of our own, other namespaces can be joined only from within the user namespace that owns them. */
+static int join_namespaces(const struct place *place)
+{
+	bool waits_for_user[array_size(kinds)] = { false };
+
+	for (size_t i = 0; i < array_size(kinds); i++) {
+		int error = join(place, i);
+
+		waits_for_user[i] = error == EPERM && i != USER_KIND && place->user >= 0;
+		if (error && !waits_for_user[i])
+			return fail(error, "cannot join a %s namespace", kinds[i].name);
+	}
+	for (size_t i = 0; i < array_size(kinds); i++) {
+		int error = waits_for_user[i] ? join(place, i) : 0;
+
+		if (error)
+			return fail(error, "cannot join a %s namespace", kinds[i].name);
+	}
+	return 0;
+}
+
+static int limit_capabilities(uint64_t wanted)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[2] = {};
+
+	if (syscall(SYS_capget, &header, sets))
+		return fail(errno, "cannot read our capabilities");
+	for (int i = 0; i < 2; i++)
+		sets[i].effective = sets[i].permitted & wanted >> 32 * i;
+	return syscall(SYS_capset, &header, sets) ? fail(errno, "cannot change our capabilities") : 0;
+}
+
+/* With effective uid 0 gone, the kernel takes all effective capabilities away; they come back from the permitted ones. */
+static int take_ids(const struct place *place)
+{
+	const uid_t same_uid = -1;
+	const gid_t same_gid = -1;
+
+	if (place->groups && syscall(SYS_setgroups, place->group_count, place->groups))
+		return fail(errno, "cannot take %zu supplementary groups", place->group_count);
+	if (place->gid != same_gid && syscall(SYS_setresgid, same_gid, place->gid, same_gid))
+		return fail(errno, "cannot take group id %u", place->gid);
+	if (place->uid != same_uid && syscall(SYS_setresuid, same_uid, place->uid, same_uid))
+		return fail(errno, "cannot take user id %u", place->uid);
+	if (place->uid == same_uid && place->capabilities == UINT64_MAX)
+		return 0;
+	return limit_capabilities(place->capabilities);
+}
+
+/* From here on our death is the child's. It may have been before. */
+static void die_with(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		sys_exit_group(1);
+}
+
+static void live(void *argument)
+{
+	struct run *run = argument;
+
+	run->self = getpid();
+	die_with(run->parent);
+	run->result = join_namespaces(run->place);
+	if (!run->result)
+		run->result = take_ids(run->place);
+	if (!run->result) {
+		die_with(run->parent);
+		run->result = run->work(run->argument);
+	}
+	run->is_finished = true;
+}
+
+/* All of them, those of libc's own too, which sigprocmask() leaves out. */
+static void set_signal_mask(const uint64_t *mask, uint64_t *before)
+{
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, mask, before, sizeof(*mask));
+}
+
+static long make_child(struct run *run, char *stack)
+{
+	const uint64_t all = UINT64_MAX;
+	struct clone_args arguments = {
+		.flags = CLONE_VM | CLONE_FILES | CLONE_VFORK,
+		.stack = (uintptr_t)stack + GUARD_SIZE,
+		.stack_size = STACK_SIZE,
+		.set_tid = run->place->pid ? (uintptr_t)&run->place->pid : 0,
+		.set_tid_size = run->place->pid ? 1 : 0,
+	};
+	uint64_t mask;
+	long child;
+
+	set_signal_mask(&all, &mask);
+	child = system_clone3(&arguments, sizeof(arguments), live, run);
+	set_signal_mask(&mask, NULL);
+	return child;
+}
+
+static int explain_birth(int error, const struct place *place)
+{
+	if (!place->pid)
+		return fail(error, "cannot make a child that shares our memory");
+	if (error == EEXIST)
+		return fail(error, "pid %d is taken", place->pid);
+	if (error == EPERM)
+		return fail(
+			error,
+			"cannot choose the pid of a child: needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN");
+	return fail(error, "cannot make a child with pid %d", place->pid);
+}
+
+/* 0 if it has come to its end, whatever the work has returned. */
+static int collect(const struct run *run, pid_t child)
+{
+	int status = 0, gone;
+
+	do
+		gone = waitpid(child, &status, __WALL);
+	while (gone < 0 && errno == EINTR);
+	if (run->is_finished)
+		return 0;
+	if (gone == child && WIFSIGNALED(status))
+		return fail(ECHILD, "the child that worked for us was killed by signal %d", WTERMSIG(status));
+	return fail(ECHILD, "the child that worked for us has ended too early");
+}
+
+static int run_child(struct run *run, char *stack)
+{
+	bool is_dumpable = prctl(PR_GET_DUMPABLE) == 1;
+	long child;
+	int result;
+
+	if (is_dumpable)
+		prctl(PR_SET_DUMPABLE, 0);
+	child = make_child(run, stack);
+	result = child < 0 ? explain_birth(-child, run->place) : collect(run, child);
+	if (is_dumpable)
+		prctl(PR_SET_DUMPABLE, 1);
+	failure_take_over(run->self);
+	return result;
+}
+
+int run_in(const struct place *place, int (*work)(void *), void *argument)
+{
+	struct run run = { .place = place, .work = work, .argument = argument, .parent = getpid() };
+	char *stack;
+	int result;
+
+	stack = mmap(NULL, GUARD_SIZE + STACK_SIZE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+	if (stack == MAP_FAILED)
+		return fail(errno, "no memory for the stack of a child");
+	if (mprotect(stack, GUARD_SIZE, PROT_NONE)) {
+		result = fail(errno, "cannot protect the end of a stack");
+		munmap(stack, GUARD_SIZE + STACK_SIZE);
+		return result;
+	}
+	result = run_child(&run, stack);
+	munmap(stack, GUARD_SIZE + STACK_SIZE);
+	return result ? result : run.result;
+}

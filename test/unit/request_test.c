@@ -1,0 +1,121 @@
+/*
+ * request_test.c - what options make of a request: none of them is accepted and then forgotten.
+ */
+#include "unit.h"
+#include <stdio.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "cli/commands.h"
+#include "cli/table.h"
+#include "model/request.h"
+
+/* These have their effect elsewhere: main.c, options.c, and what opens the directories. */
+static const char *const elsewhere[] = { "images-dir", "work-dir", "log-file", "verbosity", "action-script" };
+
+static void describe(const struct options *options, char *text, size_t size)
+{
+	FILE *out = fmemopen(text, size, "w");
+	struct request request;
+
+	request_fill(&request, options);
+#define number(field)	  fprintf(out, #field "=%d ", (int)request.field)
+#define word(name, field) fprintf(out, name "=%s ", (field) ? (field) : "-")
+	number(root);
+	number(policy.shell_job);
+	number(policy.file_locks);
+	number(policy.leave_running);
+	number(policy.leave_stopped);
+	number(policy.validates_by_size);
+	number(policy.skips_mode_check);
+	number(auto_dedup);
+	number(display_stats);
+	number(ignores_cgroups);
+	number(cgroup_roots.count);
+	word("previous", request.previous);
+	word("tracker", request.tracker);
+	number(splices);
+	number(timeout);
+	number(max_chain);
+	number(is_detached);
+	number(is_sibling);
+	word("command", request.command ? *request.command : NULL);
+	word("pidfile", request.pidfile);
+	number(status_fd);
+	number(logs_per_process);
+#undef number
+#undef word
+	fclose(out);
+}
+
+/* As if the option had been given. */
+static void give(struct options *options, const struct option_row *row)
+{
+	static const char *texts[] = { "/x" };
+	void *field = (char *)options + row->offset;
+
+	switch (row->kind) {
+	case FLAG:
+	case FINALLY:
+	case VALIDATION:
+	case CGROUPS:
+		*(bool *)field = true;
+		break;
+	case TEXT:
+	case TRACKER:
+		*(const char **)field = "splice";
+		break;
+	case TEXTS:
+		*(struct texts *)field = (struct texts){ texts, 1 };
+		break;
+	case PROCESS:
+	case NUMBER:
+	case SECONDS:
+	case DESCRIPTOR:
+		*(int *)field = 17;
+		break;
+	default:
+		fail_msg("--%s: an option of another kind", row->name);
+	}
+}
+
+static bool is_elsewhere(const struct option_row *row)
+{
+	for (size_t i = 0; i < array_size(elsewhere); i++)
+		if (!strcmp(row->name, elsewhere[i]))
+			return true;
+	return row->kind == CONFIG || row->kind == NO_DEFAULT_CONFIG || row->kind == HELP ||
+	       row->kind == VERSION || row->kind == NO_EFFECT;
+}
+
+static void no_option_is_forgotten(void **state unused)
+{
+	char *command[] = { "command", NULL };
+	struct options none = { .status_fd = -1, .arguments = command };
+	char without[1024], with[1024];
+	size_t count = 0;
+
+	describe(&none, without, sizeof(without));
+	for (size_t i = 0; i < option_row_count; i++) {
+		const struct option_row *row = &option_rows[i];
+		struct options options = none;
+
+		if (!row->name || row->there != THERE || !(row->commands & (DUMP | PRE_DUMP | RESTORE)) ||
+		    is_elsewhere(row))
+			continue;
+		give(&options, row);
+		describe(&options, with, sizeof(with));
+		if (!strcmp(with, without))
+			fail_msg("--%s changes nothing in a request", row->name);
+		count++;
+	}
+	assert_in_range(count, 20, 100);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(no_option_is_forgotten) };
+
+	error_init();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
