@@ -26,6 +26,8 @@ static inline int first_failure(int one, int other)
  * child; -ETIMEDOUT. Nothing recorded.
  */
 int wait_for_stop(pid_t tid, uint64_t deadline, int *status) must_check;
+/* The same without waiting. -EAGAIN: it runs, or its stop has been seen before. */
+int look_for_stop(pid_t tid, int *status) must_check;
 bool is_event_stop(int status);
 bool is_syscall_stop(int status);
 /* The signal that is about to be delivered: resume with it. 0: it is another stop. */
@@ -130,6 +132,7 @@ int frame_build(struct frame *frame, struct traced_thread *thread, const struct 
 void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
 		    const struct remote_call *call);
 uint64_t stack_pointer(const struct traced_thread *thread);
+uint64_t thread_pointer(const struct traced_thread *thread);
 /* By its protection keys it may not touch ordinary memory, as it is in the region. */
 bool denies_data(const struct thread_context *context);
 /* Registers with which a thread goes to work at a desk. */
@@ -158,6 +161,8 @@ struct infection {
 	bool is_serving;      /* the thread runs: it waits for calls */
 	bool stays;	      /* the region is not unmapped: a thread may still be in it */
 	int sockets[2];	      /* the numbers in the victim */
+	struct place *places; /* where the threads have their own: desks.c. NULL: not needed yet */
+	size_t place_count;
 };
 
 extern const char parasite_blob_start[], parasite_blob_end[]; /* the Makefile embeds it */

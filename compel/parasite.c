@@ -8,8 +8,10 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -17,6 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/time.h"
 #include "internal.h"
 #include "parasite.h"
 
@@ -171,16 +174,21 @@ int parasite_disconnect(struct victim *victim)
 	return result;
 }
 
+/* ---- waiting for an answer ---- */
+
+#define NEWS_PATIENCE \
+	20 /* milliseconds. The stop of a thread may be told to nobody: see sleep_until_news() in seize.c */
+
 /*
  * A thread that works for us may have been stopped by something that cannot be blocked (SIGSTOP, SIGCONT), or killed. -ESRCH: killed.
  */
 static int nudge(struct traced_thread *thread)
 {
-	int status, result = wait_for_stop(thread->tid, 0, &status);
+	int status, result = look_for_stop(thread->tid, &status);
 
 	if (!result && ptrace(PTRACE_CONT, thread->tid, 0, signal_of(status)) < 0)
 		result = -errno;
-	return result == -ETIMEDOUT ? 0 : result;
+	return result == -EAGAIN ? 0 : result;
 }
 
 static int nudge_all(struct victim *victim)
@@ -193,27 +201,60 @@ static int nudge_all(struct victim *victim)
 	return result;
 }
 
+/*
+ * The kernel sends SIGCHLD to the process of the tracer whenever a traced thread stops. The caller has blocked it, so that it stays
+ * pending and this descriptor becomes readable. -1: there is none, and stops are looked for every NEWS_PATIENCE.
+ */
+static int open_news(sigset_t *before)
+{
+	sigset_t news;
+
+	sigemptyset(&news);
+	sigaddset(&news, SIGCHLD);
+	pthread_sigmask(SIG_BLOCK, &news, before);
+	return signalfd(-1, &news, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* Until there may be an answer. -errno: there will be none. */
+static int wait_for_answer(struct victim *victim, int news)
+{
+	struct pollfd wait[] = { { .fd = victim->infection->socket, .events = POLLIN },
+				 { .fd = news, .events = POLLIN } };
+	struct signalfd_siginfo signal;
+	int ready = poll(wait, array_size(wait), NEWS_PATIENCE);
+
+	if (ready > 0 && wait[0].revents)
+		return 0;
+	if (ready > 0 && read(news, &signal, sizeof(signal)) < 0 && errno != EAGAIN)
+		return -errno;
+	return nudge_all(victim);
+}
+
 static int receive(struct victim *victim, void *buffer, size_t size)
 {
-	struct pollfd wait = { .fd = victim->infection->socket, .events = POLLIN };
+	uint64_t deadline = trace_deadline(CALL_SECONDS);
+	ssize_t got = -1;
+	sigset_t before;
+	autoclose int news = open_news(&before);
 	int result = 0;
 
 	while (!result) {
-		ssize_t got;
-
-		if (poll(&wait, 1, 20) == 0) {
-			result = nudge_all(victim);
-			continue;
-		}
-		got = recv(wait.fd, buffer, size, MSG_DONTWAIT);
+		got = recv(victim->infection->socket, buffer, size, MSG_DONTWAIT);
 		if (got == (ssize_t)size)
-			return 0;
+			break;
 		if (got >= 0)
 			result = -ESRCH;
 		else if (errno != EAGAIN && errno != EINTR)
 			result = -errno;
+		else if (monotonic_time() > deadline)
+			result = -ETIMEDOUT;
+		else
+			result = wait_for_answer(victim, news);
 	}
-	return fail(-result, "process %d died while it was being looked at", victim->pid);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (result == -ETIMEDOUT)
+		return fail(ETIMEDOUT, "process %d does not answer", victim->pid);
+	return result ? fail(-result, "process %d died while it was being looked at", victim->pid) : 0;
 }
 
 int call_parasite(struct victim *victim, struct remote_call *calls, size_t count)

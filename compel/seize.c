@@ -79,8 +79,7 @@ static bool is_dead(pid_t tid)
 	return true;
 }
 
-/* The stop that it is in, if nobody has been told of it yet. -EAGAIN: it runs. */
-static int look_for_stop(pid_t tid, int *status)
+int look_for_stop(pid_t tid, int *status)
 {
 	siginfo_t info = {};
 
