@@ -44,6 +44,11 @@ uint64_t stack_pointer(const struct traced_thread *thread)
 	return thread->context.registers.rsp;
 }
 
+uint64_t thread_pointer(const struct traced_thread *thread)
+{
+	return thread->context.registers.fs_base;
+}
+
 /* The bytes that are in use, up to the last component that is not in its initial state; *features: which fit. */
 static size_t extended_in_use(const struct thread_context *context, uint64_t *features)
 {

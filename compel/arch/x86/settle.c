@@ -196,7 +196,7 @@ static long number_before_restart(const struct traced_thread *thread,
 
 	if (!settle_read(thread->tid, registers->rip - 2 - sizeof(code), code, sizeof(code)))
 		return -1;
-	for (size_t at = sizeof(code) - 4; at-- > 1;) {
+	for (size_t at = sizeof(code) - 3; at-- > 1;) {
 		memcpy(&number, code + at, sizeof(number));
 		for (size_t index = 0; index < array_size(candidates); index++) {
 			if ((code[at - 1] == 0xb8 || code[at - 1] == 0xc0) && number == candidates[index])
@@ -275,6 +275,33 @@ static void hide_interruption(struct traced_thread *thread, struct user_regs_str
 	make_again(registers, number);
 }
 
+static bool has_restart_block(long number)
+{
+	return number == SYS_nanosleep || number == SYS_clock_nanosleep || number == SYS_poll ||
+	       number == SYS_futex || number == SYS_restart_syscall;
+}
+
+/*
+ * A thread that is interrupted again before it has run may stand in front of restart_syscall(). If a thread made that on its way home, or
+ * after a restore, it would return EINTR. Here the thread goes back to the moment before the kernel chose it. If it has been in user mode
+ * since, nobody knows any more which call it was: it is as if that had been restarted before.
+ */
+static void step_back(const struct traced_thread *thread, struct user_regs_struct *registers)
+{
+	struct user_regs_struct behind = *registers;
+	bool was_in_user_mode = (long)registers->orig_rax < 0;
+
+	behind.rip += 2;
+	if (registers->rax != SYS_restart_syscall ||
+	    (!was_in_user_mode && !has_restart_block((long)registers->orig_rax)) ||
+	    !stands_behind_syscall(thread, &behind))
+		return;
+	*registers = behind;
+	registers->rax = (uint64_t)RESTART_WITH_BLOCK;
+	if (was_in_user_mode)
+		registers->orig_rax = SYS_restart_syscall;
+}
+
 int settle_arrival(struct traced_thread *thread)
 {
 	struct user_regs_struct *registers = &thread->context.registers;
@@ -285,6 +312,7 @@ int settle_arrival(struct traced_thread *thread)
 		hide_interruption(thread, registers);
 	else
 		abort_sequence(thread, registers);
+	step_back(thread, registers);
 	if (registers->rip == ip)
 		return 0;
 	result = set_registers(thread, registers);
