@@ -81,25 +81,81 @@ static int call_alone(struct victim *victim, const struct thread_calls *list, ui
 
 /* ---- who can work at a desk ---- */
 
-static bool is_in(uint64_t address, const struct way_home *home, uint64_t around)
+/* An address that belongs to a thread: its stack pointer, or its thread pointer. */
+struct place {
+	uint64_t address;
+	const struct traced_thread *thread;
+	bool is_stack;
+};
+
+static int compare_places(const void *left, const void *right)
 {
-	return address + around >= home->start && address < home->end + around;
+	const struct place *a = left, *b = right;
+
+	return a->address < b->address ? -1 : a->address > b->address;
 }
 
-/* While many threads are away, none may have its way home where another one has its own, its stack pointer, or its own data. */
-static bool are_apart(const struct worker *one, const struct worker *other)
+/* Of all threads, sorted: no thread changes its registers while the process is infected. */
+static void list_places(struct victim *victim)
 {
-	return (one->home.end <= other->home.start || other->home.end <= one->home.start) &&
-	       !is_in(stack_pointer(other->thread), &one->home, 0) &&
-	       !is_in(other->thread->context.registers.fs_base, &one->home, NEIGHBOURS);
+	struct infection *infection = victim->infection;
+
+	if (infection->places)
+		return;
+	infection->places = allocate_array(2 * victim->thread_count, sizeof(*infection->places));
+	for (size_t i = 0; i < victim->thread_count; i++) {
+		const struct traced_thread *thread = &victim->threads[i];
+
+		infection->places[2 * i] = (struct place){ stack_pointer(thread), thread, true };
+		infection->places[2 * i + 1] = (struct place){ thread_pointer(thread), thread, false };
+	}
+	infection->place_count = 2 * victim->thread_count;
+	qsort(infection->places, infection->place_count, sizeof(*infection->places), compare_places);
 }
 
-static bool is_apart(const struct worker *workers, size_t count, const struct worker *worker)
+/* The first one at `address` or above it. */
+static size_t find_place(const struct infection *infection, uint64_t address)
 {
-	for (size_t i = 0; i < count; i++)
-		if (!are_apart(&workers[i], worker) || !are_apart(worker, &workers[i]))
+	size_t first = 0, end = infection->place_count;
+
+	while (first < end) {
+		size_t middle = first + (end - first) / 2;
+
+		if (infection->places[middle].address < address)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	return first;
+}
+
+/*
+ * While many threads are away, none may have its way home where any other thread has its stack pointer or its own data: should we die, that
+ * thread may run on before this one is home. Two ways home are apart then, too: each ends right below a stack pointer.
+ */
+static bool is_apart(const struct infection *infection, const struct worker *worker)
+{
+	uint64_t start = worker->home.start, top = stack_pointer(worker->thread);
+	size_t i = find_place(infection, start - min(start, (uint64_t)NEIGHBOURS));
+
+	for (; i < infection->place_count && infection->places[i].address <= top + NEIGHBOURS; i++) {
+		const struct place *place = &infection->places[i];
+
+		if (place->thread != worker->thread &&
+		    (!place->is_stack || (place->address >= start && place->address <= top)))
 			return false;
+	}
 	return true;
+}
+
+/*
+ * A filter is suspended, but would judge the calls that the thread makes on its way home if we died: it would not make its desk free.
+ * Where filters could not be suspended, there is none (check_seccomp()).
+ */
+static bool has_filter(const struct traced_thread *thread)
+{
+	return thread->options & PTRACE_O_SUSPEND_SECCOMP &&
+	       ptrace(PTRACE_SECCOMP_GET_FILTER, thread->tid, 0, NULL) >= 0;
 }
 
 /* On its way home the thread makes its desk free, when it is out of the region, and tells whoever waits for that. */
@@ -112,10 +168,8 @@ static struct remote_call leaving(uint64_t word)
 }
 
 /* Nothing is changed yet. False: it is to be asked alone. */
-static bool engage(struct victim *victim, struct thread_calls *list, size_t number, struct worker *workers,
-		   size_t count)
+static bool engage(struct victim *victim, struct thread_calls *list, size_t number, struct worker *worker)
 {
-	struct worker *worker = &workers[count];
 	struct remote_call leave;
 
 	*worker = (struct worker){ .thread = &victim->threads[list->thread],
@@ -125,12 +179,13 @@ static bool engage(struct victim *victim, struct thread_calls *list, size_t numb
 								    number * sizeof(uint32_t)),
 				   .calls_at = calls_at(list) };
 	leave = leaving(worker->word);
-	if (list->thread == victim->infection->index || denies_data(&worker->thread->context))
+	if (list->thread == victim->infection->index || denies_data(&worker->thread->context) ||
+	    has_filter(worker->thread))
 		return false;
 	if (attempted(home_prepare(&worker->home, victim, worker->thread, &victim->infection->gadgets, &leave,
 				   1)))
 		return false; /* its stack has no room for so much */
-	if (is_apart(workers, count, worker))
+	if (is_apart(victim->infection, worker))
 		return true;
 	home_free(&worker->home);
 	return false;
@@ -196,11 +251,13 @@ static int send_to_work(const struct victim *victim, struct worker *worker)
 }
 
 /*
- * Whoever does not come back has to go home by itself, whenever it can: the region stays as long as the process lives, and the bytes on the
- * stack of the thread with it.
+ * A thread that does not come back has to go home by itself, whenever it can: the region stays as long as the process lives, and the bytes
+ * on the stack of the thread with it. -ESRCH: the process was killed.
  */
 static int give_up(const struct victim *victim, const struct worker *worker, int error)
 {
+	if (error == -ESRCH)
+		return error;
 	set_word(victim, worker, DESK_TO_LEAVE);
 	write_state(victim, offsetof(struct parasite_state, stays), 1);
 	victim->infection->stays = true;
@@ -294,8 +351,9 @@ int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_
 	size_t engaged = 0;
 	int result = check_lists(lists, count);
 
+	list_places(victim);
 	for (size_t i = 0; i < count && !result; i++) {
-		if (is_possible && engage(victim, &lists[i], i, workers, engaged))
+		if (is_possible && engage(victim, &lists[i], i, &workers[engaged]))
 			engaged++;
 		else
 			result = call_alone(victim, &lists[i], victim_desk(victim, i));

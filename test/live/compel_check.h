@@ -24,11 +24,28 @@ char state_of(pid_t pid);
 void wait_for_state(pid_t pid, char state);
 pid_t child_of(pid_t pid); /* the first; 0: none */
 
+/* What a process looks like from outside (compel_test.c). */
+struct look {
+	char *maps, *files, *masks;
+};
+struct look look_at(pid_t pid);
+void free_look(struct look *look);
+
+/* Of a victim whose tracer is gone: what is wrong with it; NULL: nothing. It has a moment to come home. */
+const char *went_wrong(pid_t pid, const struct look *before);
+const char *tale_is_bad(void); /* of do_everything() */
+/* Visits it so many times: does it notice, or is anything left? */
+void visit_and_check(const char *name, void (*run)(struct tale *), int times);
+/* How did the call of start_blocking() end, which was disturbed after 150 ms, and could not be made for `away` ms? Ends `pid` too. */
+void end_blocking(pid_t pid, const struct blocking_call *call, const char *how, long away, bool is_orphaned);
+
 int first_error(int one, int other);
 int question(struct victim *victim); /* asks the parasite, and every thread, who they are */
 int visit(pid_t pid);		     /* freezes, infects, asks, cures, thaws */
 
 /* compel_ends.c: processes that are stopped, traced, killed, or lose their tracer with something left to do */
-void check_ends(void);
+void check_ends(int kills);
+/* compel_desks.c: many threads that work for us at the same time */
+void check_desks(int kills);
 
 #endif

@@ -255,7 +255,7 @@ static void no_room_at_all(void)
 	end(pid);
 }
 
-void check_ends(void)
+void check_ends(unused int kills)
 {
 	no_room_at_all();
 	stopped_among_signals();

@@ -4,13 +4,14 @@
  *
  *	make BUILD=build && gcc -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Icriu -Iinclude -Icompel -o /tmp/compel_test \
  *		test/live/compel_*.c build/objects/criu.a -lprotobuf-c
- *	/tmp/compel_test [KILLS]	(as root; 300 kills by default)
+ *	/tmp/compel_test [KILLS [PART]]	(as root; 300 kills and all parts by default)
  *
  * One line a check: `ok NAME` or `FAIL NAME: why`. Ends with 1 if any failed.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,10 +32,6 @@
 #define STORMED_TIMES 3000
 
 /* ---- what a process looks like from outside ---- */
-
-struct look {
-	char *maps, *files, *masks;
-};
 
 static void append(char **text, const char *more)
 {
@@ -84,7 +81,7 @@ static void add_mask(char **text, pid_t pid, const char *entry)
 	append(text, line);
 }
 
-static struct look look_at(pid_t pid)
+struct look look_at(pid_t pid)
 {
 	autofree char *path = format_text("/proc/%d/maps", pid);
 	struct look look = { .files = copy_text(""), .masks = copy_text("") };
@@ -96,7 +93,7 @@ static struct look look_at(pid_t pid)
 	return look;
 }
 
-static void free_look(struct look *look)
+void free_look(struct look *look)
 {
 	free(look->maps);
 	free(look->files);
@@ -121,7 +118,7 @@ static const char *differs(pid_t pid, const struct look *before)
 
 /* ---- the whole journey ---- */
 
-static void visit_and_check(const char *name, void (*run)(struct tale *), int times)
+void visit_and_check(const char *name, void (*run)(struct tale *), int times)
 {
 	pid_t pid = start_victim(tale, run);
 	struct look before = look_at(pid);
@@ -158,8 +155,7 @@ static void check_blocking(const struct blocking_call *call, const char *how, lo
 	      tale->result < 0 ? strerror((int)tale->error) : "", tale->milliseconds);
 }
 
-/* Ends `pid` too. The call was disturbed after 150 ms. */
-static void end_blocking(pid_t pid, const struct blocking_call *call, const char *how, bool is_orphaned)
+void end_blocking(pid_t pid, const struct blocking_call *call, const char *how, long away, bool is_orphaned)
 {
 	bool begins_again = call->begins_again == ALWAYS ||
 			    (is_orphaned && call->begins_again == WHEN_ORPHANED);
@@ -167,7 +163,7 @@ static void end_blocking(pid_t pid, const struct blocking_call *call, const char
 	usleep(250000);
 	if (call->signal)
 		kill(pid, call->signal);
-	check_blocking(call, how, call->milliseconds + (begins_again ? 300 : 100));
+	check_blocking(call, how, call->milliseconds + away + (begins_again ? 300 : 100));
 	end(pid);
 }
 
@@ -178,11 +174,59 @@ static void visit_blocking(const struct blocking_call *call)
 	usleep(150000);
 	if (visit(pid) < 0)
 		check(false, call->name, "the visit");
-	end_blocking(pid, call, "visited", false);
+	end_blocking(pid, call, "visited", 0, false);
+}
+
+static int freeze_once(struct victim *victim, pid_t pid)
+{
+	return victim_freeze(victim, pid, trace_deadline(5));
+}
+
+/*
+ * On one CPU it cannot run between two freezes. It is found where a busy machine may leave it: the kernel has decided on the way to user mode
+ * that the call goes on by restart_syscall(), and the thread has not made that yet.
+ */
+static int freeze_before_restart(struct victim *victim, pid_t pid, bool was_in_user_mode)
+{
+	const struct sched_param none = { 0 };
+	struct user_regs_struct registers;
+	cpu_set_t one;
+	int result;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	sched_setaffinity(pid, sizeof(one), &one);
+	sched_setscheduler(pid, SCHED_IDLE, &none);
+	result = victim_freeze(victim, pid, trace_deadline(5));
+	registers = victim->threads[0].context.registers;
+	if (!result && (long)registers.rax == -516) { /* ERESTART_RESTARTBLOCK */
+		registers.rax = SYS_restart_syscall;
+		registers.rip -= 2;
+		if (was_in_user_mode)
+			registers.orig_rax = ~0UL;
+		result = ptrace(PTRACE_SETREGS, pid, 0, &registers) < 0 ? -errno : 0;
+	}
+	result = result ?: victim_thaw(victim);
+	victim_free(victim);
+	result = result ?: victim_freeze(victim, pid, trace_deadline(5));
+	sched_setscheduler(pid, SCHED_OTHER, &none);
+	return result;
+}
+
+static int freeze_on_its_way(struct victim *victim, pid_t pid)
+{
+	return freeze_before_restart(victim, pid, false);
+}
+
+static int freeze_in_user_mode(struct victim *victim, pid_t pid)
+{
+	return freeze_before_restart(victim, pid, true);
 }
 
 /* Somebody else infects it and is killed there. */
-static void orphan_blocking(const struct blocking_call *call)
+static void orphan_blocking(const struct blocking_call *call, const char *how,
+			    int (*freeze)(struct victim *, pid_t), long away)
 {
 	pid_t pid = start_blocking(tale, call), tracer = 0;
 	struct look before = look_at(pid);
@@ -193,8 +237,7 @@ static void orphan_blocking(const struct blocking_call *call)
 
 	usleep(150000);
 	if (pipe(ready) || !(tracer = fork())) {
-		if (!victim_freeze(&victim, pid, trace_deadline(5)) && !victim_infect(&victim) &&
-		    !question(&victim))
+		if (!freeze(&victim, pid) && !victim_infect(&victim) && !question(&victim))
 			byte = 'x';
 		if (write(ready[1], &byte, 1))
 			pause();
@@ -209,7 +252,7 @@ static void orphan_blocking(const struct blocking_call *call)
 	if (different)
 		check(false, call->name, "orphaned: %s", different);
 	free_look(&before);
-	end_blocking(pid, call, "orphaned", true);
+	end_blocking(pid, call, how, away, true);
 }
 
 /* The kernel grows it for us as it would for a signal, so that its mapping may differ. */
@@ -323,7 +366,7 @@ static void trace_for_ever(pid_t pid, pid_t child)
 	}
 }
 
-static const char *went_wrong(pid_t pid, const struct look *before)
+const char *went_wrong(pid_t pid, const struct look *before)
 {
 	const char *different = NULL;
 
@@ -338,7 +381,7 @@ static const char *went_wrong(pid_t pid, const struct look *before)
 	return different;
 }
 
-static const char *tale_is_bad(void)
+const char *tale_is_bad(void)
 {
 	for (int index = 0; index < 7; index++) {
 		if (!goes_on(&tale->ticks[index]))
@@ -408,14 +451,8 @@ static void frozen_time(void)
 	end(pid);
 }
 
-int main(int count_of_arguments, char **arguments)
+static void check_visits(unused int kills)
 {
-	error_init();
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	tale = mmap(NULL, sizeof(*tale), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	srandom((unsigned)getpid());
-
 	visit_and_check("one thread", count, 20);
 	visit_and_check("eight threads with vector registers", count_with_vectors, 20);
 	visit_and_check("many threads", have_many_threads, 5);
@@ -428,14 +465,47 @@ int main(int count_of_arguments, char **arguments)
 	growing_threads();
 	stormed();
 	late_stop();
-	check_ends();
 	calls_of_threads();
+	frozen_time();
+}
+
+static void check_blocking_calls(unused int kills)
+{
 	for (int index = 0; index < blocking_call_count; index++)
 		visit_blocking(&blocking_calls[index]);
 	for (int index = 0; index < blocking_call_count; index++)
-		orphan_blocking(&blocking_calls[index]);
-	frozen_time();
-	kill_the_tracer(count_of_arguments > 1 ? atoi(arguments[1]) : 300);
+		orphan_blocking(&blocking_calls[index], "orphaned", freeze_once, 0);
+	for (int index = 0; index < blocking_call_count; index++) {
+		orphan_blocking(&blocking_calls[index], "orphaned before its restart", freeze_on_its_way,
+				200);
+		if (blocking_calls[index].is_told_by_code)
+			orphan_blocking(&blocking_calls[index], "orphaned at its restart",
+					freeze_in_user_mode, 200);
+	}
+}
+
+static const struct {
+	const char *name;
+	void (*check)(int kills);
+} parts[] = {
+	{ "visits", check_visits }, { "ends", check_ends },	  { "calls", check_blocking_calls },
+	{ "desks", check_desks },   { "kills", kill_the_tracer },
+};
+
+int main(int count_of_arguments, char **arguments)
+{
+	const char *only = count_of_arguments > 2 ? arguments[2] : NULL;
+	int kills = count_of_arguments > 1 ? atoi(arguments[1]) : 300;
+
+	error_init();
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	tale = mmap(NULL, sizeof(*tale), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	srandom((unsigned)getpid());
+
+	for (size_t index = 0; index < array_size(parts); index++)
+		if (!only || !strcmp(only, parts[index].name))
+			parts[index].check(kills);
 	printf("%d failed\n", failures);
 	return failures ? 1 : 0;
 }

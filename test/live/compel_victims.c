@@ -218,22 +218,22 @@ static long epoll_with_mask(unused int argument)
 }
 
 const struct blocking_call blocking_calls[] = {
-	{ "nanosleep", sleep_plain, 400, 0, 0, 400, WHEN_ORPHANED, 0 },
-	{ "clock_nanosleep with rem", sleep_with_rest, 400, 0, 0, 400, NEVER, 0 },
-	{ "clock_nanosleep until", sleep_until, 400, 0, 0, 400, NEVER, 0 },
-	{ "poll", poll_nothing, 400, 0, 0, 400, NEVER, 0 },
-	{ "select", select_nothing, 400, 0, 0, 400, NEVER, 0 },
-	{ "ppoll", ppoll_nothing, 400, 0, 0, 400, NEVER, 0 },
-	{ "futex", wait_for_futex, 400, -1, ETIMEDOUT, 400, WHEN_ORPHANED, 0 },
-	{ "epoll_wait", wait_for_epoll, 400, 0, 0, 400, NEVER, 0 },
-	{ "epoll_pwait2", wait_for_epoll_pwait2, 400, 0, 0, 400, ALWAYS, 0 },
-	{ "semtimedop", wait_for_semaphore, 400, -1, EAGAIN, 400, ALWAYS, 0 },
-	{ "sigtimedwait", wait_for_signal, 400, -1, EAGAIN, 400, ALWAYS, 0 },
-	{ "recv with SO_RCVTIMEO", receive_with_timeout, 400, -1, EAGAIN, 400, ALWAYS, 0 },
-	{ "read of a pipe", read_pipe, 400, 1, 0, 400, NEVER, 0 },
-	{ "wait4", wait_for_child, 400, 0, 0, 400, NEVER, 0 },
-	{ "sigsuspend", suspend, 0, -1, EINTR, 400, NEVER, SIGUSR1 },
-	{ "epoll_pwait with a mask", epoll_with_mask, 0, -1, EINTR, 400, NEVER, SIGUSR1 },
+	{ "nanosleep", sleep_plain, 400, 0, 0, 400, WHEN_ORPHANED, 0, false },
+	{ "clock_nanosleep with rem", sleep_with_rest, 400, 0, 0, 400, NEVER, 0, true },
+	{ "clock_nanosleep until", sleep_until, 400, 0, 0, 400, NEVER, 0, false },
+	{ "poll", poll_nothing, 400, 0, 0, 400, NEVER, 0, true },
+	{ "select", select_nothing, 400, 0, 0, 400, NEVER, 0, false },
+	{ "ppoll", ppoll_nothing, 400, 0, 0, 400, NEVER, 0, false },
+	{ "futex", wait_for_futex, 400, -1, ETIMEDOUT, 400, WHEN_ORPHANED, 0, false },
+	{ "epoll_wait", wait_for_epoll, 400, 0, 0, 400, NEVER, 0, false },
+	{ "epoll_pwait2", wait_for_epoll_pwait2, 400, 0, 0, 400, ALWAYS, 0, false },
+	{ "semtimedop", wait_for_semaphore, 400, -1, EAGAIN, 400, ALWAYS, 0, false },
+	{ "sigtimedwait", wait_for_signal, 400, -1, EAGAIN, 400, ALWAYS, 0, false },
+	{ "recv with SO_RCVTIMEO", receive_with_timeout, 400, -1, EAGAIN, 400, ALWAYS, 0, false },
+	{ "read of a pipe", read_pipe, 400, 1, 0, 400, NEVER, 0, false },
+	{ "wait4", wait_for_child, 400, 0, 0, 400, NEVER, 0, false },
+	{ "sigsuspend", suspend, 0, -1, EINTR, 400, NEVER, SIGUSR1, false },
+	{ "epoll_pwait with a mask", epoll_with_mask, 0, -1, EINTR, 400, NEVER, SIGUSR1, false },
 };
 const int blocking_call_count = array_size(blocking_calls);
 
@@ -255,6 +255,45 @@ pid_t start_blocking(struct tale *tale, const struct blocking_call *call)
 {
 	the_call = call;
 	return start_victim(tale, make_blocking_call);
+}
+
+static void start_thread(void *(*run)(void *), long argument)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, run, (void *)argument);
+}
+
+static void *sleep_for_ever(void *argument)
+{
+	for (;;)
+		sleep(1000);
+	return argument;
+}
+
+static void *make_call_in_thread(void *argument unused)
+{
+	make_blocking_call(story);
+	return sleep_for_ever(NULL);
+}
+
+/* A signal that the call waits for is for nobody else. */
+static void have_blocking_thread(unused struct tale *tale)
+{
+	sigset_t blocked;
+
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &blocked, NULL);
+	start_thread(make_call_in_thread, 0);
+	start_thread(sleep_for_ever, 0);
+	sleep_for_ever(NULL);
+}
+
+pid_t start_blocking_thread(struct tale *tale, const struct blocking_call *call)
+{
+	the_call = call;
+	return start_victim(tale, have_blocking_thread);
 }
 
 /* ---- threads that run ---- */
@@ -305,13 +344,6 @@ static void *spin_with_vectors(void *argument)
 	return NULL;
 }
 
-static void start_thread(void *(*run)(void *), long argument)
-{
-	pthread_t thread;
-
-	pthread_create(&thread, NULL, run, (void *)argument);
-}
-
 void count_with_vectors(struct tale *tale)
 {
 	for (long index = 1; index < 8; index++)
@@ -325,18 +357,49 @@ void count_with_vectors(struct tale *tale)
 	spin_with_vectors(NULL);
 }
 
-static void *sleep_for_ever(void *argument)
-{
-	for (;;)
-		sleep(1000);
-	return argument;
-}
-
 void have_many_threads(struct tale *tale)
 {
 	for (long i = 0; i < MANY_THREADS; i++)
 		start_thread(sleep_for_ever, i);
 	usleep(100000); /* a thread that is being born blocks all signals */
+	count(tale);
+}
+
+static void check(bool is_right, long call)
+{
+	if (is_right)
+		return;
+	story->wrong_error = errno;
+	story->wrong_call = call;
+	story->wrong_calls++;
+}
+
+static void *wait_with_timeouts(void *argument)
+{
+	bool polls = (long)argument % 2;
+
+	for (;;) {
+		long result = polls ? poll_nothing(300) : sleep_with_rest(300);
+
+		check(!result, polls ? SYS_poll : SYS_clock_nanosleep);
+	}
+	return argument;
+}
+
+void have_stacks_side_by_side(struct tale *tale)
+{
+	size_t size = 32 * 1024;
+	char *stacks = mmap(NULL, SMALL_THREADS * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			    -1, 0);
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	pthread_attr_init(&attributes);
+	for (long i = 0; i < SMALL_THREADS; i++) {
+		pthread_attr_setstack(&attributes, stacks + i * size, size);
+		pthread_create(&thread, &attributes, wait_with_timeouts, (void *)i);
+	}
+	usleep(100000);
 	count(tale);
 }
 
@@ -361,15 +424,6 @@ void grow_threads(struct tale *tale)
 }
 
 /* ---- all sorts of threads, for the tests that kill the tracer ---- */
-
-static void check(bool is_right, long call)
-{
-	if (is_right)
-		return;
-	story->wrong_error = errno;
-	story->wrong_call = call;
-	story->wrong_calls++;
-}
 
 static void *wait_in_epoll(void *argument)
 {
@@ -487,7 +541,7 @@ void forbid_writable_code_and_data(struct tale *tale)
 	forbid_writable_code(tale);
 }
 
-void filter_calls(struct tale *tale)
+static void filter_own_calls(void)
 {
 	struct sock_filter filter[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -499,6 +553,27 @@ void filter_calls(struct tale *tale)
 
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+void filter_calls(struct tale *tale)
+{
+	filter_own_calls();
+	count(tale);
+}
+
+static void *filter_and_count(void *argument)
+{
+	filter_own_calls();
+	for (;;)
+		story->ticks[(long)argument]++;
+	return NULL;
+}
+
+void filter_threads(struct tale *tale)
+{
+	for (long i = 0; i < 3; i++)
+		start_thread(filter_and_count, i + 1);
+	usleep(100000);
 	count(tale);
 }
 

@@ -37,19 +37,25 @@ struct blocking_call {
 		NEVER,
 		WHEN_ORPHANED,
 		ALWAYS
-	} begins_again; /* its timeout cannot be shortened: then it takes longer */
-	int signal;	/* sent by the test at its end; 0: none */
+	} begins_again;	      /* its timeout cannot be shortened: then it takes longer */
+	int signal;	      /* sent by the test at its end; 0: none */
+	bool is_told_by_code; /* its number stands in front of the `syscall` */
 };
 extern const struct blocking_call blocking_calls[];
 extern const int blocking_call_count;
 
 pid_t start_victim(struct tale *tale, void (*run)(struct tale *tale)); /* returns when it is ready */
 pid_t start_blocking(struct tale *tale, const struct blocking_call *call);
+/* The same in the second of three threads; the others sleep. */
+pid_t start_blocking_thread(struct tale *tale, const struct blocking_call *call);
 
 void count(struct tale *tale);		    /* one thread that counts */
 void count_with_vectors(struct tale *tale); /* eight threads whose vector registers must stay as they are */
 void have_many_threads(struct tale *tale);  /* MANY_THREADS that sleep, and one that counts */
 #define MANY_THREADS 200
+/* SMALL_THREADS that sleep in calls with timeouts, on stacks with nothing between them, and one that counts */
+void have_stacks_side_by_side(struct tale *tale);
+#define SMALL_THREADS 100
 void grow_threads(struct tale *tale); /* makes threads all the time */
 void do_everything(
 	struct tale *tale); /* threads of all sorts, 64 MiB, an alternate stack; and a child that counts */
@@ -60,6 +66,7 @@ void have_keyed_stack(
 	struct tale *
 		tale); /* two threads that count, the second on a stack with a protection key; result < 0: no keys here */
 void filter_calls(struct tale *tale);	   /* seccomp kills it for almost anything */
+void filter_threads(struct tale *tale);	   /* three threads that have such a filter, and one that counts */
 void have_little_code(struct tale *tale);  /* no libc, no vdso, no stack: nothing mapped but a loop */
 void have_little_stack(struct tale *tale); /* the stack pointer near the end of what is mapped */
 void handle_signals(struct tale *tale);
