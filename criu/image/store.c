@@ -17,7 +17,7 @@
  *	the last two while somebody else has 400 MB unwritten on the same disk   2.4 | 124 ms
  *
  * Started together, the writes have left before the first fsync() asks for them, and its one journal commit
- * serves all files. syncfs() would make a frozen tree wait for the rest of the machine.
+ * serves all files. Many images are synced by several threads (store_sync.c). syncfs() would make a frozen tree wait for the rest of the machine.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -202,24 +202,6 @@ int image_store_begin(struct image_store *store, const char *parent)
 
 /* ---- commit ---- */
 
-static int sync_created(struct image_store *store)
-{
-	int result;
-
-	for (size_t i = 0; i < store->created_count; i++)
-		store->ops->begin_sync(store, store->created[i]);
-	for (size_t i = 0; i < store->created_count; i++) {
-		if (!strcmp(store->created[i], PARENT_NAME)) /* a link: it is a name and no more */
-			continue;
-		result = store->ops->sync_file(store, store->created[i]);
-		if (result < 0)
-			return fail(-result, "cannot bring %s/%s to the disk", store->name,
-				    store->created[i]);
-	}
-	result = store->ops->sync_names(store);
-	return result < 0 ? fail(-result, "cannot sync the images directory %s", store->name) : 0;
-}
-
 static int write_inventory(struct image_store *store, const ProtobufCMessage *inventory)
 {
 	struct image *image;
@@ -248,7 +230,7 @@ int image_store_commit(struct image_store *store, const ProtobufCMessage *invent
 	int result = write_inventory(store, inventory);
 
 	if (result == 0)
-		result = sync_created(store);
+		result = store_sync_created(store);
 	if (result < 0)
 		return result;
 	result = store->ops->rename(store, INVENTORY_NEW_NAME, INVENTORY_NAME);

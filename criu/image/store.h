@@ -23,6 +23,7 @@ struct image_store_ops {
 	int (*rename)(struct image_store *store, const char *from, const char *to) must_check;
 	void (*begin_sync)(struct image_store *store,
 			   const char *name); /* of several files before the first is synced */
+	/* By several threads at the same time. */
 	int (*sync_file)(struct image_store *store, const char *name) must_check;
 	int (*sync_names)(struct image_store *store) must_check; /* what was made, removed and renamed */
 	void (*close)(struct image_store *store);		 /* what the store has of its own */
@@ -63,6 +64,9 @@ extern const struct image_store_ops directory_store_ops, memory_store_ops;
 /* As image_create(), under another name than the catalog's: inventory.img is called so once it is on disk. */
 int image_create_as(struct image_store *store, struct image **image, enum image_kind kind, const char *name)
 	must_check;
+
+/* store_sync.c: all that has been created is on the disk. */
+int store_sync_created(struct image_store *store) must_check;
 
 /* Would a reader take a file of this name for part of a dump? Its statistics are none. */
 bool is_of_a_dump(const char *name);
