@@ -136,7 +136,8 @@ static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 	if (facts.proc < 0)
 		return fail(errno, "cannot open /proc/%d/%s", task->pid, path);
 	result = trace_settle_context((struct traced_thread *)thread, &settled) ?:
-			 proc_read_status(facts.proc, &facts.status);
+			 proc_read_status(facts.proc, &facts.status)		?:
+			 proc_read_stat(facts.proc, &facts.stat);
 	if (thread->remaining)
 		message_set(core->thread_core, timeout_left, thread->remaining);
 	result = result ?: unless_refused(arch_save_registers(thread->tid, &settled, core));

@@ -98,20 +98,15 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int check_capabilities(const struct task *task, size_t thread, const CredsEntry *creds)
 {
-	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	struct proc_status ours;
 	autofree char *text = NULL;
-	const CredsEntry *creds;
 	uint64_t lacking;
 
-	if (!core || !core->creds)
-		return fail(EINVAL, "the image has no credentials of thread %d", task->threads[thread]);
 	if (read_text_at(-1, "/proc/self/status", &text) < 0 || proc_parse_status(text, &ours))
 		return fail(errno, "cannot read our own credentials");
 	proc_status_free(&ours);
-	creds = core->creds;
 	lacking = load_capabilities(creds->cap_prm, creds->n_cap_prm) & ~ours.permitted;
 	if (lacking)
 		return fail(EPERM, "thread %d had capabilities that criu does not have (mask %#llx)",
@@ -128,6 +123,35 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 		log_warning(
 			"thread %d will never be able to gain capabilities that criu cannot (bounding set, mask %#llx)",
 			task->threads[thread], (unsigned long long)lacking);
+	return 0;
+}
+
+static bool is_same(const uint32_t *one, size_t one_count, const uint32_t *other, size_t other_count)
+{
+	return load_capabilities(one, one_count) == load_capabilities(other, other_count);
+}
+
+/* Then what was found of the first thread is true of this one, and our own need not be read again. */
+static bool has_capabilities_of_first(const struct task *task, const CredsEntry *creds)
+{
+	const ThreadCoreEntry *core = task->cores[0]->thread_core;
+	const CredsEntry *first = core ? core->creds : NULL;
+
+	return first && is_same(first->cap_prm, first->n_cap_prm, creds->cap_prm, creds->n_cap_prm) &&
+	       is_same(first->cap_inh, first->n_cap_inh, creds->cap_inh, creds->n_cap_inh);
+}
+
+static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+{
+	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
+	int result = 0;
+
+	if (!core || !core->creds)
+		return fail(EINVAL, "the image has no credentials of thread %d", task->threads[thread]);
+	if (!thread || !has_capabilities_of_first(task, core->creds))
+		result = check_capabilities(task, thread, core->creds);
+	if (result)
+		return result;
 	if (core->seccomp_mode > 0 && core->has_seccomp_mode)
 		return fail(EINVAL, "thread %d had a seccomp filter, which is not supported yet",
 			    task->threads[thread]);

@@ -45,17 +45,6 @@ static int look_rseq(pid_t tid, ThreadCoreEntry *core)
 	return 0;
 }
 
-static int look_name(ThreadCoreEntry *core, const struct thread_facts *facts)
-{
-	ssize_t length = read_record_at(facts->proc, "comm", &core->comm);
-
-	if (length < 0)
-		return fail(-length, "cannot read the name of a thread");
-	if (length && core->comm[length - 1] == '\n')
-		core->comm[length - 1] = '\0';
-	return 0;
-}
-
 static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
 		const struct thread_facts *facts)
 {
@@ -69,7 +58,8 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 		return fail(errno, "cannot read the robust futex list of thread %d", tid);
 	core->futex_rla = head;
 	core->futex_rla_len = length;
-	return look_rseq(tid, core) ?: look_name(core, facts);
+	core->comm = copy_text(facts->stat.comm);
+	return look_rseq(tid, core);
 }
 
 static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,

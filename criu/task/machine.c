@@ -23,11 +23,7 @@ struct asked {
 static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
 		const struct thread_facts *facts)
 {
-	struct proc_stat stat;
-
-	if (proc_read_stat(facts->proc, &stat))
-		return -EINVAL;
-	if ((stat.flags & IO_FLUSHER) == IO_FLUSHER)
+	if ((facts->stat.flags & IO_FLUSHER) == IO_FLUSHER)
 		message_set(task->cores[thread]->thread_core, is_io_flusher, true);
 	return 0;
 }

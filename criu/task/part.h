@@ -17,6 +17,7 @@
 struct thread_facts {
 	int proc; /* /proc/PID/task/TID */
 	struct proc_status status;
+	struct proc_stat stat;
 	const struct thread_context *context; /* settled: see trace_settle_context() */
 };
 
