@@ -3,7 +3,7 @@
  *
  *	threads   of one process, each asleep in a futex         files     open, each another
  *	deep      processes, each the child of the one before    mappings  of one page, of two protections by turns
- *	wide      processes, all children of the root
+ *	wide      processes, all children of the root            single    one process with 1 MiB
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -68,6 +68,16 @@ static void make_mappings(long count)
 			give_up("mprotect");
 }
 
+static void make_memory(void)
+{
+	size_t size = 1 << 20;
+	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		give_up("mmap");
+	memset(memory, 1, size);
+}
+
 /* In a child: it goes when its parent does. */
 static pid_t make_child(void)
 {
@@ -108,6 +118,8 @@ int main(int argc, char **argv)
 		make_files(count, argv[1]);
 	else if (!strcmp(argv[2], "mappings"))
 		make_mappings(count);
+	else if (!strcmp(argv[2], "single"))
+		make_memory();
 	else if (!strcmp(argv[2], "deep"))
 		make_deep(count);
 	else if (!strcmp(argv[2], "wide"))
