@@ -71,7 +71,10 @@ int dump_save_tasks(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = dump_write_reserved(dump) ?: save_tree(&dump->snapshot) ?: dump_save_cgroups(dump);
+	int result = dump_write_reserved(dump)			?:
+			     save_tree(&dump->snapshot)		?:
+			     files_save_tables(&dump->snapshot) ?:
+								  dump_save_cgroups(dump);
 
 	for_each_task (task, &dump->snapshot) {
 		if (!result)

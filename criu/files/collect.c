@@ -328,11 +328,23 @@ static int save_descriptors(struct snapshot *snapshot, const struct task *task)
 	return image_close(image) ?: result;
 }
 
-int files_save(struct snapshot *snapshot)
+int files_save_tables(struct snapshot *snapshot)
 {
 	struct index tables = { 0 };
-	struct image *image;
 	struct task *task;
+	int result = 0;
+
+	for_each_task (task, snapshot) {
+		if (!result && task->state != TASK_DEAD && is_first_of_table(&tables, task))
+			result = save_descriptors(snapshot, task);
+	}
+	index_free(&tables);
+	return result;
+}
+
+int files_save(struct snapshot *snapshot)
+{
+	struct image *image;
 	int result = image_create(snapshot->images, &image, IMAGE_FILES, 0);
 
 	if (result)
@@ -340,11 +352,6 @@ int files_save(struct snapshot *snapshot)
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		result = image_write(image, &snapshot->files[i]->entry->base);
 	result = image_close(image) ?: result;
-	for_each_task (task, snapshot) {
-		if (!result && task->state != TASK_DEAD && is_first_of_table(&tables, task))
-			result = save_descriptors(snapshot, task);
-	}
-	index_free(&tables);
 	for (size_t i = 0; !result && i < file_kind_count; i++)
 		if (file_kinds[i]->save_more)
 			result = file_kinds[i]->save_more(snapshot);

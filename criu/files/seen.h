@@ -48,8 +48,10 @@ int files_add_path_of(struct snapshot *snapshot, const struct file *file, FownEn
 /* A descriptor of ours for the task's open file description, -errno recorded. The caller closes it. */
 int files_borrow(const struct seen_file *seen) must_check;
 
-/* Writes files.img and all fdinfo-ID.img. */
+/* Writes files.img, and what kinds have beside it. */
 int files_save(struct snapshot *snapshot) must_check;
+/* … and fdinfo-ID.img of each table of descriptors, for which nobody has to stand still. */
+int files_save_tables(struct snapshot *snapshot) must_check;
 
 void seen_file_free(struct seen_file *seen);
 

@@ -2,8 +2,8 @@
  * store_sync.c - brings all images of a dump to the disk.
  *
  * Writing out starts for every file. Then each is synced, by several threads at the same time where there are many images: an fsync() waits
- * for a commit of the journal and for the disk to empty its cache, and those that wait together are served by one of each. One after the
- * other, every file waits for itself. Measured on ext4 (virtio disk, machine busy), 1,013 images of 3 KB, medians of 3:
+ * for the disk to empty its cache, and for a commit of the journal if there is one. Those that wait together are served together. One
+ * after the other, every file waits for itself. Measured on ext4 (virtio disk, machine busy), 1,013 images of 3 KB, medians of 3:
  *
  *	threads       1      4     16     32     64   | syncfs()
  *	ms         1340    117     71     79     91   |  55, but it waits for what others have written on the disk: store.c
