@@ -30,6 +30,7 @@
 #include "compel_check.h"
 
 #define STORMED_TIMES 3000
+#define LONGEST	      5000 /* milliseconds, of a call that the test itself ends */
 
 /* ---- what a process looks like from outside ---- */
 
@@ -163,7 +164,8 @@ void end_blocking(pid_t pid, const struct blocking_call *call, const char *how, 
 	usleep(250000);
 	if (call->signal)
 		kill(pid, call->signal);
-	check_blocking(call, how, call->milliseconds + away + (begins_again ? 300 : 100));
+	check_blocking(call, how,
+		       call->signal ? LONGEST : call->milliseconds + away + (begins_again ? 300 : 100));
 	end(pid);
 }
 

@@ -44,6 +44,14 @@ struct blocking_call {
 extern const struct blocking_call blocking_calls[];
 extern const int blocking_call_count;
 
+/* What victims have in common: their tale, and threads. */
+extern struct tale *story;
+void start_thread(void *(*run)(void *), long argument);
+void *sleep_for_ever(void *argument);
+void count_signal(int signal);
+long poll_nothing(int milliseconds);
+long sleep_with_rest(int milliseconds);
+
 pid_t start_victim(struct tale *tale, void (*run)(struct tale *tale)); /* returns when it is ready */
 pid_t start_blocking(struct tale *tale, const struct blocking_call *call);
 /* The same in the second of three threads; the others sleep. */
