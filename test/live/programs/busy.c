@@ -3,6 +3,7 @@
  * harness knows (the note "counters": address and number), so that it sees from outside that each of them goes on.
  *
  * usage: busy DIRECTORY [death_signal]     it wants SIGKILL when its parent dies
+ *        busy DIRECTORY threads            more of them, which count more slowly: criu asks at most 88 threads at the same time
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -10,16 +11,20 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include "live.h"
 
-#define THREADS 4
-#define SIZE	(64UL << 20)
+#define THREADS	     4
+#define MORE_THREADS 100
+#define SIZE	     (64UL << 20)
 
-static atomic_ulong counters[THREADS];
+static atomic_ulong counters[MORE_THREADS];
+static int thread_count = THREADS;
+static double pace = 0.001; /* seconds */
 static char *memory;
 
 static void *count(void *argument)
@@ -28,7 +33,7 @@ static void *count(void *argument)
 
 	while (!live_stopping()) {
 		++*counter;
-		live_sleep(0.001);
+		live_sleep(pace);
 	}
 	return NULL;
 }
@@ -36,14 +41,14 @@ static void *count(void *argument)
 /* The first counter is the caller's own. Ends when all threads did. */
 static void run(bool is_child)
 {
-	pthread_t threads[THREADS];
+	pthread_t threads[MORE_THREADS];
 
-	for (int i = 1; i < THREADS; i++)
+	for (int i = 1; i < thread_count; i++)
 		pthread_create(&threads[i], NULL, count, &counters[i]);
 	if (is_child)
 		live_ready();
 	count(&counters[0]);
-	for (int i = 1; i < THREADS; i++)
+	for (int i = 1; i < thread_count; i++)
 		pthread_join(threads[i], NULL);
 	live_compare(memory, SIZE, 1, "memory");
 }
@@ -59,11 +64,15 @@ int main(int argc, char **argv)
 	char text[64];
 
 	live_begin(argc, argv);
-	if (argc > 2)
+	if (argc > 2 && !strcmp(argv[2], "threads")) {
+		thread_count = MORE_THREADS;
+		pace = 0.02;
+	}
+	if (argc > 2 && !strcmp(argv[2], "death_signal"))
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	live_fill(memory, SIZE, 1);
-	snprintf(text, sizeof(text), "%lx %d\n", (unsigned long)counters, THREADS);
+	snprintf(text, sizeof(text), "%lx %d\n", (unsigned long)counters, thread_count);
 	live_note("counters", text);
 	pid_t child = live_fork(run_child);
 	run(false);

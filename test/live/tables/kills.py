@@ -190,6 +190,7 @@ PEER_FAILS = {"dump": "a killed dump leaves its code in the threads"}
 
 ROWS = [
 	Row("killed-dumps", "busy", run=kill_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
+	Row("killed-dumps-threads", "busy", arguments=("threads",), run=kill_dumps, modes=("ours",), timeout=1800),
 	Row("killed-restores", "busy", run=kill_restores, modes=("ours", "peer"), timeout=1800,
 	    peer_fails={"restore": "half-made tasks survive it"}),
 	Row("killed-restores-death-signal", "busy", arguments=("death_signal",), run=kill_restores, modes=("ours",), timeout=1800),
