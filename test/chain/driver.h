@@ -89,7 +89,7 @@ enum snapshot_kind { PRE_DUMP, DUMP_LEAVE_RUNNING, DUMP };
 
 /* `name` and `parent` are directories of images, beside each other; no parent: NULL. All end the driver if criu fails. */
 void command_dump(struct run *run, enum snapshot_kind kind, const char *name, const char *parent);
-void command_dump_that_fails(struct run *run, const char *name, const char *parent, unsigned int step);
+void command_dump_that_fails(struct run *run, const char *name, const char *parent, const char *step);
 void command_restore(struct run *run, const char *name);
 void command_on(struct run *run, const char *command, const char *name); /* dedup, flatten */
 

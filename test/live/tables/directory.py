@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from harness import system
+from harness import faults, system
 from harness.cell import PROGRAMS, Cell, Failure
 from harness.row import Row
 
@@ -15,7 +15,6 @@ from .bad_input import dumped, expect_error, listing
 from .tracking import at_moment
 
 MODES = ("ours",)
-MOST_STEPS = 200
 
 
 def another(cell, program, *arguments):
@@ -58,13 +57,11 @@ def older_and_faults(cell, dumper, restorer):
 	images = dumped(cell, dumper)
 	before = listing(images)
 	other = another(cell, "memory_shared")
-	for number in range(1, MOST_STEPS):
-		other.away_since = time.monotonic()
-		run = dumper.dump(other.root, images, environment={"CRIU_FAULT": f"dump:{number}"})
-		if not run.failed:
-			break
-		fails(other, run, "fault injected", images, before)
-	other.wait_gone([other.root])
+	def dump(environment):
+		return dumper.dump(other.root, images, environment=environment)
+	for step in faults.steps_of("dump", dump):
+		fails(other, dump(faults.in_step("dump", step)), faults.words_of(step), images, before)
+	other.dump(dumper, images)
 	if f"core-{cell.root}.img" in listing(images) or any(name.startswith(".") for name in os.listdir(images)):
 		raise Failure(f"something of the older dump is left: {sorted(os.listdir(images))}")
 	restored(other, restorer, images)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from harness import system
+from harness import faults, system
 from harness.cell import PROGRAMS, Failure
 from harness.criu import Criu
 from harness.row import Row
@@ -60,10 +60,12 @@ def has_other_children(cell, dumper, restorer):
 	cell.dump(dumper, images)
 	pid = cell.path("sleeper.pid")
 	other = wrapped(cell, restorer, "restorer", f'#!/bin/sh\nsleep 60 >/dev/null 2>&1 &\necho $! > {pid}\nexec {{criu}} "$@"\n')
-	run = other.restore(images, timeout=10, environment={"CRIU_FAULT": "restore:guard the processes"})
+	step = "guard the processes"
+	run = other.restore(images, timeout=10, environment=faults.in_step("restore", step))
 	os.kill(int(system.read_text(pid)), signal.SIGKILL)
-	if not run.failed or run.seconds > 5 * system.patience:
-		raise Failure(f"it should have failed, and soon: {run.describe()}")
+	faults.check_failed(run, step)
+	if run.seconds > 5 * system.patience:
+		raise Failure(f"it should have failed soon: {run.describe()}")
 	cell.restore(restorer, images)
 	cell.finish()
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 
-from harness import chains, system
+from harness import chains, faults, system
 from harness.cell import Failure, Skip
 from harness.row import Row
 from tables.chain import restored
@@ -135,9 +135,8 @@ def failed_dump(cell, dumper, images, tracker):
 	act(cell)
 	path = cell.new_images("images2")
 	run = dumper.dump(cell.root, path, [f"--track-mem={tracker}", "-R", *PREVIOUS],
-			  environment={"CRIU_FAULT": "dump:keep track of the memory"})
-	if not run.failed:
-		raise Failure("the dump that was to fail did not")
+			  environment=faults.in_step("dump", "keep track of the memory"))
+	faults.check_failed(run, "keep track of the memory")
 	cell.check_running()
 	shutil.rmtree(path)
 
@@ -145,9 +144,8 @@ def failed_dump(cell, dumper, images, tracker):
 def failed_pre_dump(cell, dumper, images, tracker):
 	act(cell)
 	run = dumper.pre_dump(cell.root, cell.new_images("images2"), [f"--track-mem={tracker}", *PREVIOUS],
-			      environment={"CRIU_FAULT": "pre-dump:keep track of the memory"})
-	if not run.failed:
-		raise Failure("the pre-dump that was to fail did not")
+			      environment=faults.in_step("pre-dump", "keep track of the memory"))
+	faults.check_failed(run, "keep track of the memory")
 
 
 def untrack(cell, dumper, images, tracker):
