@@ -152,7 +152,10 @@ void command_dump(struct run *run, enum snapshot_kind kind, const char *name, co
 		failed(run, "the dump failed");
 }
 
-/* Whether the last command has written these words. The report of a failure goes to stderr even if there is a log file. */
+/*
+ * Whether the last command has written these words. The report of a failure goes to stderr even if there is a log
+ * file.
+ */
 static bool has_said(const struct run *run, const char *words)
 {
 	static char text[64 << 10];

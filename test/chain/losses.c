@@ -14,8 +14,8 @@
 #include "driver.h"
 
 /*
- * Where a dump fails: before it works on the tracker, while it does, and when the processes run on already. Not in the last
- * step, which cannot be undone.
+ * Where a dump fails: before it works on the tracker, while it does, and when the processes run on already. Not in the
+ * last step, which cannot be undone.
  */
 static const char *const failing_steps[] = {
 	"look ahead",		"begin the images",	    "read ahead",

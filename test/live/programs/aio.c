@@ -1,5 +1,6 @@
 /*
- * aio.c - AIO rings: completions that wait to be read, requests in flight, and that the kernel goes on in the right place.
+ * aio.c - AIO rings: completions that wait to be read, requests in flight, and that the kernel goes on in the right
+ * place.
  *
  * usage: aio DIRECTORY rings|many|full|busy|awaited|blocked|poll|poll_large|inherited|family [numbers]
  *	numbers: those by which the kernel knows its rings are to stay the same, too
@@ -468,7 +469,10 @@ static void verify_inherited(void)
 	verify_all();
 }
 
-/* ---- family: the child has unmapped what it has inherited, and has a ring of its own, perhaps at the same address ---- */
+/*
+ * ---- family: the child has unmapped what it has inherited, and has a ring of its own, perhaps at the same address
+ * ----
+ */
 
 static size_t inherited_size; /* asked for before the fork: not every kernel lets the child see it */
 

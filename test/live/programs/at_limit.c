@@ -1,5 +1,6 @@
 /*
- * at_limit.c - a process that has as much of something as its limit, or the kernel's, lets it have: nothing may be needed beyond that.
+ * at_limit.c - a process that has as much of something as its limit, or the kernel's, lets it have: nothing may be
+ * needed beyond that.
  *
  * usage: at_limit DIRECTORY as|data|stack|mappings|locked|locked_future|signals|cpu|pipes [SPARE]
  *

@@ -2,8 +2,8 @@
  * attributes.c - what else belongs to a process: one group a row.
  *
  * usage: attributes DIRECTORY limits|personality|oom|name|self|death_signal|subreaper|thp|timer_slack|core_filter|
- *	  membarrier|scheduling|affinity|io_priority|memory_failure|time_stamps|deny_write_exec|memory_merge|realtime|tight_limits|
- *	  privileged_once|read_implies_exec
+ *	  membarrier|scheduling|affinity|io_priority|memory_failure|time_stamps|deny_write_exec|memory_merge|realtime|
+ *	  tight_limits|privileged_once|read_implies_exec
  */
 #define _GNU_SOURCE
 #include <errno.h>

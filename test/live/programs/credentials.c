@@ -136,8 +136,8 @@ static void set_up_nothing(void)
 }
 
 /*
- * Capabilities that it could not have again in any order: inheritable ones beyond the bounding set, ambient ones that may
- * not be raised any more, securebits that are locked.
+ * Capabilities that it could not have again in any order: inheritable ones beyond the bounding set, ambient ones that
+ * may not be raised any more, securebits that are locked.
  */
 static void set_up_locked(void)
 {

@@ -1,10 +1,12 @@
 /*
- * death_signals.c - signals that are wanted when the parent dies (PR_SET_PDEATHSIG): they come when it dies, and not before.
+ * death_signals.c - signals that are wanted when the parent dies (PR_SET_PDEATHSIG): they come when it dies, and not
+ * before.
  *
  * usage: death_signals DIRECTORY leader|threads|user|child|kill
  *
- * leader: the root wants one; threads: another thread of it does, and a third another one; user: after it has become another user;
- * child: a child of it; kill: the root wants SIGKILL. The file `orphaned` in DIRECTORY is there when the parent's death is meant.
+ * leader: the root wants one; threads: another thread of it does, and a third another one; user: after it has become
+ * another user; child: a child of it; kill: the root wants SIGKILL. The file `orphaned` in DIRECTORY is there when the
+ * parent's death is meant.
  */
 #define _GNU_SOURCE
 #include <pthread.h>

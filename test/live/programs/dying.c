@@ -1,6 +1,6 @@
 /*
- * dying.c - what the kernel writes into a task's memory when it ends, where that memory is a file that lives on: nothing of it may
- * come true because a dump ends the task.
+ * dying.c - what the kernel writes into a task's memory when it ends, where that memory is a file that lives on:
+ * nothing of it may come true because a dump ends the task.
  *
  * usage: dying DIRECTORY mutex|inheriting|unlocking|clear_tid|child_clear_tid [FILE]
  *
@@ -188,7 +188,10 @@ static void begin_unlocking(void)
 	wait_until(&begun, THREADS);
 }
 
-/* A thread that was let go a moment ago gets its list back before it does anything else, but others may run before it. */
+/*
+ * A thread that was let go a moment ago gets its list back before it does anything else, but others may run before
+ * it.
+ */
 static bool has_list(int number)
 {
 	struct robust_list_head *head = NULL;

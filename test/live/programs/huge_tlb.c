@@ -1,6 +1,6 @@
 /*
- * huge_tlb.c - anonymous memory in huge pages of hugetlbfs (MAP_HUGETLB): it holds what it held, is as huge, and takes as many
- * pages from the pool.
+ * huge_tlb.c - anonymous memory in huge pages of hugetlbfs (MAP_HUGETLB): it holds what it held, is as huge, and takes
+ * as many pages from the pool.
  *
  * huge_tlb.c WHAT [KiB [ADDRESS]]: private | shared | unreserved | forked | protected
  */

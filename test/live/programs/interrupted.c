@@ -192,9 +192,9 @@ static void wake_futex(pthread_t thread)
 }
 
 /*
- * tell: what ends a call that has no timeout. again: when the call starts over with its whole time, late by what it had slept:
- * never; from the second dump on, because a call that is being restarted tells nobody its end; or always, because it cannot be
- * told how long it had slept.
+ * tell: what ends a call that has no timeout. again: when the call starts over with its whole time, late by what it
+ * had slept: never; from the second dump on, because a call that is being restarted tells nobody its end; or always,
+ * because it cannot be told how long it had slept.
  */
 enum again { NEVER, FROM_SECOND, ALWAYS };
 

@@ -20,7 +20,10 @@ static volatile sig_atomic_t stopping;
 
 static atomic_int waiting; /* the thread in live_wait_stop() */
 
-/* SIGTERM of the process may choose another thread while the waiting one is on its way into sigsuspend(): it is passed on. */
+/*
+ * SIGTERM of the process may choose another thread while the waiting one is on its way into sigsuspend(): it is
+ * passed on.
+ */
 static void on_term(int signo)
 {
 	int errno_then = errno;

@@ -1,7 +1,8 @@
 /*
  * memfd.c - memory as a file. What descriptors and mappings of it show is compared with what it was.
  *
- * memfd.c WHAT: files | path | mapped | shared | sealed | future | noexec | executed | nameless | owner | huge | huge_sparse
+ * memfd.c WHAT: files | path | mapped | shared | sealed | future | noexec | executed | nameless | owner | huge |
+ * huge_sparse
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -83,7 +84,10 @@ static bool is_same_file(const struct stat *one, const struct stat *other)
 	return one->st_dev == other->st_dev && one->st_ino == other->st_ino;
 }
 
-/* A restore gives other numbers. If it comes between two looks, these are of two moments; it does not come between the next two, too. */
+/*
+ * A restore gives other numbers. If it comes between two looks, these are of two moments; it does not come between
+ * the next two, too.
+ */
 static bool are_same_now(int fd, int other, bool expected)
 {
 	struct stat one, two;

@@ -1,6 +1,6 @@
 /*
- * stopped.c - a child that was stopped is still stopped after the restore, by the signal that had stopped it, and goes on when it is
- * told to. Its parent hears nothing of it.
+ * stopped.c - a child that was stopped is still stopped after the restore, by the signal that had stopped it, and goes
+ * on when it is told to. Its parent hears nothing of it.
  *
  * usage: stopped DIRECTORY [SIGNAL [HOW]]
  *

@@ -175,7 +175,8 @@ def form_of_the_log(cell, dumper, restorer):
 	cell.finish()
 
 
-# What getopt_long() says for the peer, and what ours says instead. Whether an argument is a good one is another question.
+# What getopt_long() says for the peer, and what ours says instead. Whether an argument is a good one is another
+# question.
 WRONG = {
 	"unknown": r"unrecognized option|invalid option|unknown option",
 	"ambiguous": r"is ambiguous|--[a-z-]+ may be --",
