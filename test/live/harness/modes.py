@@ -13,9 +13,10 @@ from collections import namedtuple
 
 from . import system
 from .cell import NOBODY, Failure
+from .row import MEMORY, STATE
 
-# run: the function; dumper, restorer: which criu, "ours" or "peer"
-Mode = namedtuple("Mode", "name run dumper restorer")
+# run: the function; dumper, restorer: which criu, "ours" or "peer"; needs: what a row must have to lose (row.py), if anything
+Mode = namedtuple("Mode", "name run dumper restorer needs", defaults=(None,))
 
 
 def dump_and_restore(cell, dumper, restorer):
@@ -194,10 +195,10 @@ MODES = [
 	Mode("peer-to-ours", dump_and_restore, "peer", "ours"),
 	Mode("leave-running", leave_running, "ours", "ours"),
 	Mode("leave-stopped", leave_stopped, "ours", "ours"),
-	Mode("five-times", five_times, "ours", "ours"),
-	Mode("chain", chained, "ours", "ours"),
-	Mode("chain-to-peer", chained, "ours", "peer"),
-	Mode("chain-content", chained_by_content, "ours", "ours"),
+	Mode("five-times", five_times, "ours", "ours", STATE),
+	Mode("chain", chained, "ours", "ours", MEMORY),
+	Mode("chain-to-peer", chained, "ours", "peer", MEMORY),
+	Mode("chain-content", chained_by_content, "ours", "ours", MEMORY),
 	Mode("unprivileged", unprivileged, "ours", "ours"),
 	Mode("peer", dump_and_restore, "peer", "peer"),
 	Mode("undisturbed", undisturbed, "ours", "ours"),

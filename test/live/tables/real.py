@@ -14,7 +14,7 @@ import zlib
 
 from harness import modes, system
 from harness.cell import NOBODY, Failure
-from harness.row import Row
+from harness.row import STATE, Row
 
 MIB = 1 << 20
 
@@ -228,7 +228,7 @@ FEW = ("ours", "ours-to-peer", "peer-to-ours", "leave-stopped", "peer", "undistu
 
 
 def row(name, **more):
-	return Row(f"real-{name}", run=course(JOBS[name]), changes_files=True, timeout=600, **more)
+	return Row(f"real-{name}", run=course(JOBS[name]), to_lose=(STATE,), changes_files=True, timeout=600, **more)
 
 
 ROWS = [
