@@ -63,7 +63,6 @@ def restore_that_fails(cell, restorer, images):
 
 def every_step(cell, dumper, restorer):
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	before = {pid: kills.look(pid) for pid in system.tree(cell.root)}
 	fail_each_step("dump", dump_that_fails(cell, dumper, before))

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import signal
-import time
 from collections import namedtuple
 
 from . import system
@@ -21,7 +20,6 @@ Mode = namedtuple("Mode", "name run dumper restorer needs", defaults=(None,))
 
 def dump_and_restore(cell, dumper, restorer):
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -33,7 +31,6 @@ def dump_and_restore(cell, dumper, restorer):
 def undisturbed(cell, dumper, restorer):
 	"""No dump at all: the program must be content with itself."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	cell.finish()
 
@@ -45,7 +42,6 @@ def unprivileged(cell, dumper, restorer):
 
 def five_times(cell, dumper, restorer):
 	cell.start()
-	cell.wait_ready()
 	for number in range(5):
 		cell.pause()
 		images = cell.new_images(f"images{number}")
@@ -58,7 +54,6 @@ def five_times(cell, dumper, restorer):
 def leave_running(cell, dumper, restorer):
 	"""The original keeps working; after its end the images restore."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images, ["-R"])
@@ -72,7 +67,6 @@ def leave_running(cell, dumper, restorer):
 def chained(cell, dumper, restorer):
 	"""A pre-dump, a snapshot while it runs, and the dump: the last holds only what was written since."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	cell.pre_dump(dumper, cell.new_images("images1"))
 	cell.pause()
@@ -89,7 +83,6 @@ def chained(cell, dumper, restorer):
 def chained_by_content(cell, dumper, restorer):
 	"""Dumped and restored three times, each dump on top of the one before: processes come and go, content stays."""
 	cell.start()
-	cell.wait_ready()
 	for number in range(3):
 		cell.pause()
 		images = cell.new_images(f"images{number}")
@@ -103,7 +96,6 @@ def chained_by_content(cell, dumper, restorer):
 def leave_stopped(cell, dumper, restorer):
 	"""All threads stand in T until SIGCONT; files are copied meanwhile, so that the images can be restored too."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images, ["-s"])
@@ -147,7 +139,6 @@ def check_stopped(cell):
 		return set(states().values()) <= {"T", "Z"}
 	if not system.wait_until(stopped, 1):
 		raise Failure(f"not all threads are stopped: {states()}")
-	time.sleep(0.05)
 	for pid, tid in states():
 		if system.status(pid, tid).get("TracerPid", "0") != "0":
 			raise Failure(f"thread {tid} of {pid} is still traced")

@@ -34,7 +34,7 @@ class Row:
 	unprivileged: bool = False       # also run as an ordinary user
 	without: dict = field(default_factory=dict)     # mode -> why it makes no sense for this row
 	peer_fails: dict = field(default_factory=dict)  # "dump" or "restore" -> why the peer cannot
-	pause: float = 0.15              # seconds that the program runs before and after
+	pause: float = 0                 # seconds that the program runs before and after; 0: until it has done something
 	timeout: float = 60
 	alone_with: str = ""             # what the machine has but once: rows that use up the same thing take turns
 

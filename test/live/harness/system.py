@@ -144,3 +144,46 @@ def wait_until(condition, seconds, interval=0.005):
 		if value or time.monotonic() > end:
 			return value
 		time.sleep(interval)
+
+
+# Calls in which a thread waits for somebody, not for time to pass: read, write, pause, wait4, waitid, rt_sigsuspend. Others do
+# if they have no time limit: its place among the arguments, and what stands there then.
+WAITING = {0, 1, 34, 61, 130, 247}
+NO_LIMIT, NO_TIME = ("0xffffffff", "0xffffffffffffffff"), ("0x0",)
+WITHOUT_LIMIT = {  # poll, futex, io_getevents, epoll_wait, ppoll
+	7: (2, NO_LIMIT), 202: (3, NO_TIME), 208: (4, NO_TIME), 232: (3, NO_LIMIT), 271: (2, NO_TIME),
+}
+RUNS, RUN_TIME = 2, 10_000_000  # how often a thread is to run, so that it has gone through its loop; or for how many nanoseconds
+LONGEST_RUN = 0.15  # seconds, whatever the patience: it is no limit that anything fails at
+
+
+def scheduled(pid, tid):
+	"""For how many nanoseconds the thread has run, and how often it was put on a CPU; None if it is gone."""
+	fields = read_text(f"/proc/{pid}/task/{tid}/schedstat").split()
+	return (int(fields[0]), int(fields[2])) if fields else None
+
+
+def waits_for_somebody(pid, tid):
+	"""It is stopped or dead, or in a call that no time ends."""
+	if thread_state(pid, tid) in ("T", "Z", "X"):
+		return True
+	number, *arguments = read_text(f"/proc/{pid}/task/{tid}/syscall").split() or ("",)
+	if not number.isdigit():
+		return False
+	place, values = WITHOUT_LIMIT.get(int(number), (0, ()))
+	return int(number) in WAITING or arguments[place] in values
+
+
+def wait_run(root):
+	"""Waits until each thread of the tree has run a few times from now, or waits for somebody; not long, if one sleeps."""
+	began = {(pid, tid): scheduled(pid, tid) for pid in tree(root) for tid in threads(pid)}
+	def is_done(thread):
+		then, now = began[thread], scheduled(*thread)
+		if not then or not now or now[0] >= then[0] + RUN_TIME or now[1] >= then[1] + RUNS:
+			return True
+		return waits_for_somebody(*thread)
+	left, end = list(began), time.monotonic() + LONGEST_RUN
+	while left and time.monotonic() < end:
+		left = [thread for thread in left if not is_done(thread)]
+		if left:
+			time.sleep(0.005)

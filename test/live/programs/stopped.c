@@ -107,7 +107,7 @@ static pid_t stop_child(void)
 
 	shared->child = child;
 	await(&shared->stands);
-	live_sleep(0.02);
+	live_wait_asleep(child);
 	kill(child, stop_signal);
 	live_check(reported(child, 0) == stop_signal, "the child did not stop");
 	if (is("waiting"))

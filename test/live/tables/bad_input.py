@@ -61,7 +61,6 @@ def no_such_pid(cell, dumper, _restorer):
 
 def a_thread_id(cell, dumper, _restorer):
 	cell.start()
-	cell.wait_ready()
 	tid = [tid for tid in system.threads(cell.root) if tid != cell.root][0]
 	refused_dump(cell, dumper, tid, str(tid))
 	still_works(cell)
@@ -98,7 +97,6 @@ def its_ancestor(cell, dumper, _restorer):
 
 def already_traced(cell, dumper, _restorer):
 	cell.start()
-	cell.wait_ready()
 	if system.libc.ptrace(PTRACE_SEIZE, cell.root, None, None) != 0:
 		raise Failure("cannot trace the program")
 	try:
@@ -116,7 +114,6 @@ def already_traced(cell, dumper, _restorer):
 def dump_into_nowhere(cell, dumper, _restorer):
 	"""The directory's parent is missing too: nothing is made, and the error names it."""
 	cell.start()
-	cell.wait_ready()
 	expect_error(dumper.dump(cell.root, cell.path("missing", "images")), "missing")
 	if os.path.exists(cell.path("missing")):
 		raise Failure("the directory was made")
@@ -125,7 +122,6 @@ def dump_into_nowhere(cell, dumper, _restorer):
 
 def dump_into_a_file(cell, dumper, _restorer):
 	cell.start()
-	cell.wait_ready()
 	expect_error(dumper.dump(cell.root, cell.path("ready")), "ready")
 	still_works(cell)
 
@@ -135,7 +131,6 @@ def dump_into_a_file(cell, dumper, _restorer):
 def dumped(cell, dumper):
 	"""A dump of the row's program; the program is gone."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	return images
@@ -293,7 +288,6 @@ def program_changed(cell, dumper, restorer):
 	"""The executable itself, a copy of which lies in the test's directory, gets longer."""
 	program = shutil.copy(cell.program(), cell.path("the-program"))
 	cell.start([program, cell.directory])
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	grow(program)

@@ -23,7 +23,6 @@ def another(cell, program, *arguments):
 	os.mkdir(directory, 0o755)
 	other = Cell(cell.row, cell.mode, cell.settings, directory)
 	other.start([os.path.join(PROGRAMS, program), directory, *arguments])
-	other.wait_ready()
 	return other
 
 
@@ -85,7 +84,6 @@ def older_and_script(cell, dumper, restorer):
 def older_and_snapshot(cell, dumper, restorer):
 	"""A chain is begun anew in the directories of an older one: its links and notes go with it."""
 	cell.start()
-	cell.wait_ready()
 	for _ in range(2):
 		for name, options in (("images1", []), ("images2", ["--prev-images-dir", "../images1"])):
 			os.makedirs(cell.path(name), exist_ok=True)
@@ -101,7 +99,6 @@ def older_and_snapshot(cell, dumper, restorer):
 def read_only(cell, dumper, _restorer):
 	"""It says what is wrong, and speaks of no image that is not there."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	command = ["mount", "-t", "tmpfs", "-o", "ro", "none", images]
 	subprocess.run(command, check=True)
@@ -141,7 +138,6 @@ def while_dumping(action):
 	"""While a dump is at work, another criu wants the directory."""
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		other = another(cell, "memory_shared")
 		images = cell.new_images()
 		cell.dump(dumper, images, ["-R"])
@@ -217,7 +213,6 @@ def interrupted(signo, name):
 def interrupted_restore(cell, dumper, restorer):
 	"""Nothing is left of a restore that was told to end; nobody is asked twice."""
 	cell.start([os.path.join(PROGRAMS, "large"), cell.directory, "96"])
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	command = [restorer.path, "restore", "-d", "-D", images, "-o", "restore.log"]

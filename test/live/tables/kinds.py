@@ -29,7 +29,6 @@ AWAKE = {"restore": "targets that have fired once are awake again"}
 
 def dumped(cell, dumper, options=()):
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images, options)
@@ -82,7 +81,6 @@ LIVES_ON = ("foreign_session", "controlled", "provided")  # somebody outside of 
 def refused(cell, dumper, _restorer):
 	"""Told by name; the tree goes on."""
 	cell.start()
-	cell.wait_ready()
 	run = dumper.dump(cell.root, cell.new_images(), cell.row.dump_options)
 	if not run.failed or not re.search(UNSAVABLE[cell.row.arguments[0]], run.error):
 		raise Failure(f"not refused by name: {run.describe()}")

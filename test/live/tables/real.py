@@ -38,7 +38,7 @@ class Job:
 	def start(self, cell, name):
 		"""The shell line becomes the job's first process; temporary files stay in its directory."""
 		line = f"cd {cell.path(name)} && export TMPDIR=$PWD/tmp && exec {self.command}"
-		cell.start(["/bin/sh", "-c", line])
+		cell.begin(["/bin/sh", "-c", line])
 		return time.monotonic()
 
 

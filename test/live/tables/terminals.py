@@ -255,7 +255,6 @@ def taken(number):
 def number_taken(cell, dumper, restorer):
 	"""The first of two terminals gets another number, and the second keeps its own."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	with taken(0):
@@ -282,7 +281,6 @@ def with_path(images, number):
 def number_named(cell, dumper, restorer):
 	"""As before, but something names it by its path: then the number has to be free."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	with_path(images, 0)
