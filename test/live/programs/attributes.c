@@ -445,10 +445,7 @@ static void have_attribute(void)
 int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
-	for (size_t i = 0; i < sizeof(attributes) / sizeof(attributes[0]); i++)
-		if (strcmp(attributes[i].name, argv[2]) == 0)
-			chosen = &attributes[i];
-	live_check(chosen, "no such attribute: %s", argv[2]);
+	chosen = live_choose(attributes, argv[2]);
 	pid_t child = live_fork(have_attribute);
 	live_wait_stop();
 	live_join(child);

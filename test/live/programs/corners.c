@@ -417,18 +417,13 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-	int chosen = -1;
-
 	live_begin(argc, argv);
-	for (size_t i = 0; i < sizeof(corners) / sizeof(corners[0]); i++)
-		if (argc > 2 && strcmp(argv[2], corners[i].name) == 0)
-			chosen = i;
-	live_check(chosen >= 0, "no such corner");
-	corners[chosen].set_up();
-	corners[chosen].verify();
+	__auto_type corner = live_choose(corners, argv[2]);
+	corner->set_up();
+	corner->verify();
 	live_ready();
 	/* Not in a loop: a dump would find /proc/self/smaps open. */
 	live_wait_stop();
-	corners[chosen].verify();
+	corner->verify();
 	return live_finish();
 }

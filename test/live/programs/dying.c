@@ -295,22 +295,19 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-	size_t kind = 0;
-
 	live_begin(argc, argv);
-	while (strcmp(kinds[kind].name, argv[2]))
-		kind++;
+	__auto_type kind = live_choose(kinds, argv[2]);
 	map_file(argc > 3 ? argv[3] : NULL);
-	kinds[kind].begin();
+	kind->begin();
 	memcpy(expected, shared, SIZE);
 	live_ready();
 	while (!live_stopping()) {
 		compare();
-		kinds[kind].verify();
+		kind->verify();
 		live_sleep(0.01);
 	}
 	compare();
-	kinds[kind].end();
+	kind->end();
 	unlink(path);
 	return live_finish();
 }

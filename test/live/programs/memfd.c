@@ -480,26 +480,24 @@ static const struct {
 int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[2] : "files";
-	size_t kind = 0;
 	pid_t child = 0;
 
 	live_begin(argc, argv);
 	if (!strcmp(what, "executed"))
 		execute(argc, argv);
-	while (strcmp(kinds[kind].name, what))
-		kind++;
-	kinds[kind].prepare();
+	__auto_type kind = live_choose(kinds, what);
+	kind->prepare();
 	remember();
-	if (kinds[kind].child)
-		child = live_fork(kinds[kind].child);
+	if (kind->child)
+		child = live_fork(kind->child);
 	live_ready();
 	do {
 		check_sights();
-		kinds[kind].check();
+		kind->check();
 		live_sleep(0.002);
 	} while (!live_stopping());
 	check_sights();
-	kinds[kind].check();
+	kind->check();
 	if (child)
 		live_join(child);
 	return live_finish();

@@ -185,16 +185,13 @@ static void verify(void)
 
 int main(int argc, char **argv)
 {
-	size_t kind = 0;
-
 	live_begin(argc, argv);
-	while (strcmp(kinds[kind].name, argv[2]))
-		kind++;
+	__auto_type kind = live_choose(kinds, argv[2]);
 	set = semget(IPC_PRIVATE, MANY, 0600);
 	live_check(set >= 0, "semget: %m");
 	for (int i = 0; i < MANY; i++)
 		semctl(set, i, SETVAL, 5);
-	kinds[kind].begin();
+	kind->begin();
 	semctl(set, 0, GETALL, expected);
 	check_history();
 	live_ready();

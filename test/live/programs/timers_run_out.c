@@ -192,12 +192,10 @@ int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
 	handle_alarm();
-	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
-		if (!strcmp(states[i].name, argv[2])) {
-			states[i].set_up();
-			live_ready();
-			live_wait_stop();
-			states[i].finish();
-		}
+	__auto_type state = live_choose(states, argv[2]);
+	state->set_up();
+	live_ready();
+	live_wait_stop();
+	state->finish();
 	return live_finish();
 }

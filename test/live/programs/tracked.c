@@ -257,9 +257,7 @@ static const struct {
 
 static void act(const char *name)
 {
-	for (size_t i = 0; i < sizeof(actions) / sizeof(*actions); i++)
-		if (!strcmp(actions[i].name, name))
-			actions[i].act();
+	live_choose(actions, name)->act();
 }
 
 static void on_signal(int signo)

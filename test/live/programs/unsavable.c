@@ -165,9 +165,7 @@ int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
 	signal(SIGCHLD, SIG_IGN);
-	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
-		if (strcmp(states[i].name, argv[2]) == 0)
-			states[i].set_up();
+	live_choose(states, argv[2])->set_up();
 	live_ready();
 	live_wait_stop();
 	if (kept)
