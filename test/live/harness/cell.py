@@ -13,10 +13,9 @@ import time
 
 from . import system
 from .criu import Criu
+from .system import PROGRAMS, ROOT  # noqa: F401
 
 NOBODY = 65534
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-PROGRAMS = os.path.join(ROOT, "build", "live")
 
 
 class Failure(Exception):

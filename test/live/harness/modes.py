@@ -14,7 +14,8 @@ from . import system
 from .cell import NOBODY, Failure
 from .row import MEMORY, STATE
 
-# run: the function; dumper, restorer: which criu, "ours" or "peer"; needs: what a row must have to lose (row.py), if anything
+# run: the function; dumper, restorer: which criu, "ours" or "peer"; needs: what a row must have to lose (row.py), if
+# anything
 Mode = namedtuple("Mode", "name run dumper restorer needs", defaults=(None,))
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Callable, Optional
 
 
-# What a dump could lose a little of, each time: what moves on while the program runs. A mode that dumps more than once needs one
-# of these of its rows (modes.py).
+# What a dump could lose a little of, each time: what moves on while the program runs. A mode that dumps more than once
+# needs one of these of its rows (modes.py).
 MEMORY = "memory"  # pages that are written, or mappings that a tracker of memory could be wrong about
 STATE = "state"    # clocks, queues, counters, positions: what a dump reads, and a restore sets, at another moment
 

@@ -34,7 +34,7 @@ class Runner:
 
 	def run(self, tests):
 		try:
-			waiting = list(tests)
+			waiting = sorted(tests, key=lambda test: -test.row.timeout)  # the longest first: none is left alone at the end
 			while waiting or self.workers:
 				while len(self.workers) < self.settings.jobs and (test := self.next_of(waiting)):
 					self.begin(test)

@@ -11,12 +11,16 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+PROGRAMS = os.path.join(ROOT, "build", "live")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,6 +29,16 @@ def checked(result, what):
 	if result != 0:
 		error = ctypes.get_errno()
 		raise OSError(error, f"{what}: {os.strerror(error)}")
+
+
+def build(*tests):
+	"""Compiles the programs of test/NAME."""
+	for name in tests:
+		subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "-C", os.path.join(ROOT, "test", name)], check=True)
+
+
+def mount(source, target, kind, flags, data=None):
+	checked(libc.mount(source, target, kind, flags, data), f"mount {os.fsdecode(target)}")
 
 
 def become_subreaper():
@@ -38,9 +52,9 @@ def die_with_parent():
 def private_namespaces(needed):
 	"""Own mounts and an own network with a loopback; an own /tmp, unless one of the paths `needed` is below it."""
 	checked(libc.unshare(CLONE_NEWNS | CLONE_NEWNET), "unshare")
-	checked(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
+	mount(b"none", b"/", None, MS_REC | MS_PRIVATE)
 	if not any(os.path.realpath(path).startswith("/tmp/") for path in needed if path):
-		checked(libc.mount(b"none", b"/tmp", b"tmpfs", 0, b"mode=1777"), "mount /tmp")
+		mount(b"none", b"/tmp", b"tmpfs", 0, b"mode=1777")
 	with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
 		name = b"lo".ljust(16, b"\0")
 		request = fcntl.ioctl(control, SIOCGIFFLAGS, name + bytes(24))
@@ -146,8 +160,8 @@ def wait_until(condition, seconds, interval=0.005):
 		time.sleep(interval)
 
 
-# Calls in which a thread waits for somebody, not for time to pass: read, write, pause, wait4, waitid, rt_sigsuspend. Others do
-# if they have no time limit: its place among the arguments, and what stands there then.
+# Calls in which a thread waits for somebody, not for time to pass: read, write, pause, wait4, waitid, rt_sigsuspend.
+# Others do if they have no time limit: its place among the arguments, and what stands there then.
 WAITING = {0, 1, 34, 61, 130, 247}
 NO_LIMIT, NO_TIME = ("0xffffffff", "0xffffffffffffffff"), ("0x0",)
 WITHOUT_LIMIT = {  # poll, futex, io_getevents, epoll_wait, ppoll

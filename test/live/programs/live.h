@@ -28,8 +28,8 @@ _Noreturn void live_skip(const char *format, ...) __attribute__((format(printf, 
 _Noreturn void live_stop_child(int signo); /* for children: exit 0 on SIGTERM */
 
 /*
- * Most programs hold one of several things, and their argument names it: a row of a table, whose first member is the name.
- * live_find() returns the row or NULL; live_choose() makes the test fail if there is none.
+ * Most programs hold one of several things, and their argument names it: a row of a table, whose first member is the
+ * name. live_find() returns the row or NULL; live_choose() makes the test fail if there is none.
  */
 const void *live_row(const void *table, size_t row_size, size_t rows, const char *name, bool must_be);
 #define live_row_of(table, name, must_be)                                                                 \
