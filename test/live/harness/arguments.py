@@ -99,6 +99,4 @@ def main(tables, description):
 		return 0
 	system.build("live")
 	print(f"seed {settings.seed}, criu {settings.criu}, peer {settings.peer or 'none'}")
-	counts = Runner(settings).run(tests)
-	print(f"{counts['pass']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
-	return 1 if counts["FAIL"] else 0
+	return Runner(settings).run(tests).say_sum()
