@@ -32,6 +32,7 @@ void seen_file_free(struct seen_file *seen)
 {
 	free(seen->link);
 	free(seen->info.rest);
+	free(seen->lines);
 }
 
 int files_borrow(const struct seen_file *seen)
@@ -80,7 +81,20 @@ static int look_at(struct task *task, int fd, struct seen_file *seen)
 	length = read_link_at(task->proc, seen->place, &seen->link);
 	if (length < 0)
 		return fail(-length, "cannot read where file %d points", fd);
-	return proc_read_fdinfo(task->proc, fd, &seen->info);
+	result = proc_read_fdinfo(task->proc, fd, &seen->info);
+	if (!result)
+		fdinfo_split(seen->info.rest, &seen->lines, &seen->line_count);
+	return result;
+}
+
+static int note_locks(struct snapshot *snapshot, struct task *task, const struct seen_file *seen)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < seen->line_count; i++)
+		if (!strcmp(seen->lines[i].key, "lock"))
+			result = locks_note(snapshot, task, seen->fd, seen->lines[i].value);
+	return result;
 }
 
 static int list_descriptors(struct snapshot *snapshot, struct task *task, struct found **found, size_t *count)
@@ -104,7 +118,7 @@ static int list_descriptors(struct snapshot *snapshot, struct task *task, struct
 		added->index = task->descriptor_count - 1;
 		result = look_at(task, descriptor->fd, &added->seen);
 		if (!result)
-			result = locks_note(snapshot, task, descriptor->fd, added->seen.info.rest);
+			result = note_locks(snapshot, task, &added->seen);
 		descriptor->closes_on_exec = added->seen.info.flags & O_CLOEXEC;
 	}
 	closedir(directory);
@@ -171,38 +185,27 @@ static void name_files(struct snapshot *snapshot, struct found *found, size_t co
 	free(firsts);
 }
 
-static FownEntry *owner_entry(const struct seen_file *seen)
+/* Which kind it is, and what fdinfo tells. */
+static int recognize(struct snapshot *snapshot, struct file *file)
 {
-	FownEntry *entry = message_new(FownEntry, fown_entry);
+	const struct seen_file *seen = file->seen;
 
-	entry->signum = seen->signal;
-	if (!seen->owner.pid)
-		return entry;
-	entry->uid = seen->owner_users[0];
-	entry->euid = seen->owner_users[1];
-	/* The kernel's enum pid_type, not fcntl's: 0 thread, 1 process, 2 group. fcntl's numbers are the same. */
-	entry->pid_type = seen->owner.type;
-	entry->pid = seen->owner.pid;
-	return entry;
+	for (size_t i = 0; i < file_kind_count && !file->kind; i++)
+		if (file_kinds[i]->recognizes(snapshot, seen))
+			file_set_kind(snapshot, file, file_kinds[i]);
+	if (!file->kind)
+		return refuse_file(seen, "it is of a kind that is not supported yet");
+	file_make_message(file);
+	return fdinfo_offer(snapshot, file);
 }
 
 static int describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
-	int result;
 
-	for (size_t i = 0; i < file_kind_count && !file->kind; i++)
-		if (file_kinds[i]->recognizes(seen))
-			file->kind = file_kinds[i];
-	if (!file->kind)
-		return refuse_file(seen, "it is of a kind that is not supported yet");
-	file->entry = message_new(FileEntry, file_entry);
-	file->entry->type = file->kind->type;
-	file->entry->id = file->id;
-	result = file->kind->describe(snapshot, file, owner_entry(seen));
 	log_debug("file %u: %s %s, file %d of process %d", file->id, file->kind->name, seen->link, seen->fd,
 		  seen->task->pid);
-	return result;
+	return file->kind->describe(snapshot, file);
 }
 
 static bool is_first_of_table(struct index *tables, struct task *task)
@@ -213,7 +216,7 @@ static bool is_first_of_table(struct index *tables, struct task *task)
 	return true;
 }
 
-int files_collect(struct snapshot *snapshot)
+static int collect_descriptors(struct snapshot *snapshot)
 {
 	struct found *found = NULL;
 	struct index tables = { 0 };
@@ -234,20 +237,96 @@ int files_collect(struct snapshot *snapshot)
 	free(found);
 	for_each_task (task, snapshot)
 		task_sort_descriptors(task);
-	if (!result) {
-		snapshot_note_holders(snapshot);
-		locks_collect(snapshot);
-	}
-	/* A refusal does not end the loop: all of them are told at once. */
-	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
-		/* Those known by a path only were described when they were added. */
-		if (!snapshot->files[i]->kind)
-			result = unless_refused(describe(snapshot, snapshot->files[i]));
-		if (result)
-			fail_in(result, "process %d (%s): file %d", snapshot->files[i]->seen->task->pid,
-				snapshot->files[i]->seen->task->name, snapshot->files[i]->seen->fd);
+	return result;
+}
+
+/* How far the files of a dump are. */
+struct progress {
+	size_t begun;		      /* kinds that have to let go */
+	size_t recognized, described; /* files, from the first on */
+};
+
+static const struct state_type progress_type = { sizeof(struct progress), NULL };
+
+/* A refusal ends nothing: all of them are told at once. */
+static int add_place(const struct file *file, int result)
+{
+	const struct seen_file *seen = file->seen;
+
+	if (!unless_refused(result))
+		return 0;
+	return fail_in(result, "process %d (%s): file %d", seen->task->pid, seen->task->name, seen->fd);
+}
+
+/*
+ * Works off all files that are not described yet, and those that come to be known meanwhile. All are recognized before the next is
+ * described. Files that are known by a path only were described when they were added.
+ */
+static int describe_files(struct snapshot *snapshot)
+{
+	struct progress *progress = snapshot_state(snapshot, &progress_type);
+	int result = 0;
+
+	while (!result && progress->described < snapshot->file_count) {
+		struct file *file;
+
+		for (; !result && progress->recognized < snapshot->file_count; progress->recognized++) {
+			file = snapshot->files[progress->recognized];
+			if (!file->is_described)
+				result = add_place(file, recognize(snapshot, file));
+		}
+		file = snapshot->files[progress->described++];
+		if (!result && file->kind && !file->is_described)
+			result = add_place(file, describe(snapshot, file));
 	}
 	return result;
+}
+
+static int begin_kinds(struct snapshot *snapshot)
+{
+	struct progress *progress = snapshot_state(snapshot, &progress_type);
+	int result = 0;
+
+	while (!result && progress->begun < file_kind_count) {
+		const struct file_kind *kind = file_kinds[progress->begun++];
+
+		result = kind->collect ? kind->collect(snapshot) : 0;
+	}
+	return result;
+}
+
+static int hold(struct snapshot *snapshot)
+{
+	if (refusals())
+		return 0; /* nothing is touched */
+	return call_file_kinds(hold, snapshot) ?: describe_files(snapshot);
+}
+
+int files_collect(struct snapshot *snapshot)
+{
+	int result = begin_kinds(snapshot) ?: collect_descriptors(snapshot);
+
+	if (result)
+		return result;
+	snapshot_note_holders(snapshot);
+	locks_collect(snapshot);
+	return describe_files(snapshot) ?: hold(snapshot) ?: call_file_kinds(judge, snapshot);
+}
+
+void files_let_go(struct snapshot *snapshot, enum dump_end end)
+{
+	static const char *const names[] = { [DUMP_FAILED] = "failed",
+					     [DUMP_RUNS_ON] = "runs on",
+					     [DUMP_STOPPED] = "stopped",
+					     [DUMP_KILLED] = "killed" };
+	struct progress *progress = snapshot_state(snapshot, &progress_type);
+
+	if (progress->begun)
+		log_info("let the files go: %s", names[end]);
+	for (size_t i = 0; i < progress->begun; i++)
+		if (file_kinds[i]->let_go)
+			file_kinds[i]->let_go(snapshot, end);
+	progress->begun = 0;
 }
 
 /* One that is known by its path already. NULL: none is, and *key is free for it. */
@@ -288,24 +367,31 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	}
 	file = snapshot_add_file(snapshot, snapshot->file_count + 1);
 	file->seen = copy_bytes(&seen, sizeof(seen));
+	file->is_described = true;
 	index_set(&snapshot->files_by_path, key, file);
 	*id = file->id;
-	return unless_refused(describe(snapshot, file));
+	return unless_refused(recognize(snapshot, file) ?: describe(snapshot, file));
 }
 
-int files_add_path_of(struct snapshot *snapshot, const struct file *file, FownEntry *owner, uint32_t *id)
+int files_add_path_of(struct snapshot *snapshot, const struct file *file, uint32_t *id)
 {
 	struct file *path = snapshot_add_file(snapshot, snapshot->file_count + 1);
+	struct seen_file *seen = path->seen = copy_bytes(file->seen, sizeof(*file->seen));
 
-	path->seen = copy_bytes(file->seen, sizeof(*file->seen));
-	path->seen->fd = -1;
-	path->seen->link = copy_text(file->seen->link);
-	path->seen->info.rest = NULL;
-	path->kind = &file_kind_regular;
-	path->entry = message_new(FileEntry, file_entry);
-	path->entry->type = path->kind->type;
-	path->entry->id = *id = path->id;
-	return path->kind->describe(snapshot, path, owner);
+	seen->fd = -1;
+	seen->link = copy_text(file->seen->link);
+	seen->info.rest = NULL;
+	seen->lines = NULL;
+	seen->line_count = 0;
+	if (file_owner(snapshot, file)) {
+		seen->owner = (struct f_owner_ex){ 0 };
+		seen->signal = 0;
+	}
+	path->is_described = true;
+	file_set_kind(snapshot, path, &file_kind_regular);
+	file_make_message(path);
+	*id = path->id;
+	return path->kind->describe(snapshot, path);
 }
 
 static int save_descriptors(struct snapshot *snapshot, const struct task *task)
@@ -345,8 +431,5 @@ int files_save(struct snapshot *snapshot)
 			result = save_descriptors(snapshot, task);
 	}
 	index_free(&tables);
-	for (size_t i = 0; !result && i < file_kind_count; i++)
-		if (file_kinds[i]->save_more)
-			result = file_kinds[i]->save_more(snapshot);
-	return result ?: locks_save(snapshot);
+	return result ?: call_file_kinds(save, snapshot) ?: locks_save(snapshot);
 }

@@ -10,6 +10,11 @@
 #include "kernel/proc.h"
 #include "model/snapshot.h"
 
+/* "eventfd-count:               7": the text in front of the first ':', and what stands behind it and blanks. */
+struct fdinfo_line {
+	const char *key, *value;
+};
+
 struct seen_file {
 	struct task *
 		task; /* the first that has it; its descriptor, or -1: mapped, executed, or somebody's directory */
@@ -18,6 +23,8 @@ struct seen_file {
 	struct stat stat;
 	char *link; /* where /proc/PID/fd/FD points: a path, or "pipe:[123]" */
 	struct proc_fdinfo info;
+	struct fdinfo_line *lines; /* of info.rest; NULL: it has no fdinfo */
+	size_t line_count;
 	/* F_SETOWN, F_SETSIG: whom the kernel tells about the file, and on behalf of which users */
 	struct f_owner_ex owner;
 	uint32_t owner_users[2];
@@ -27,9 +34,12 @@ struct seen_file {
 /*
  * All descriptors of all tasks become files, one for each open file description, whoever shares it (DESIGN §5): a cheap key
  * (device, inode) sorts them, and kcmp(2) orders those whose keys are equal. Tables that tasks share are
- * looked at once. Refuses what no kind knows.
+ * looked at once. Then all kinds of files see theirs, up to judge(). Refuses what no kind knows.
  */
 int files_collect(struct snapshot *snapshot) must_check;
+/* let_go() of all kinds that files_collect() has reached; a second call does nothing. */
+enum dump_end;
+void files_let_go(struct snapshot *snapshot, enum dump_end end);
 
 /*
  * The id of a file that is known by a path only (a mapping, an executable, a directory), by what /proc/PID/`link` says
@@ -39,17 +49,27 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	must_check;
 
 /*
- * For a file of another kind that has a path: a regular file that says where it lies, with its flags and its owner (which becomes
- * the regular file's), as the format wants it. Its id goes into the kind's message.
+ * For a file of another kind that has a path: a regular file that says where it lies, with its flags, as the format wants it. Its
+ * id goes into the kind's message. If that has no owner, the regular file has it.
  */
-int files_add_path_of(struct snapshot *snapshot, const struct file *file, FownEntry *owner, uint32_t *id)
-	must_check;
+int files_add_path_of(struct snapshot *snapshot, const struct file *file, uint32_t *id) must_check;
 
 /* A descriptor of ours for the task's open file description, -errno recorded. The caller closes it. */
 int files_borrow(const struct seen_file *seen) must_check;
 
-/* Writes files.img and all fdinfo-ID.img. */
+/* Writes files.img, all fdinfo-ID.img, and what lies beside. */
 int files_save(struct snapshot *snapshot) must_check;
+
+/* ---- fdinfo.c ---- */
+
+/* Splits the text, which is changed; the lines point into it. */
+void fdinfo_split(char *text, struct fdinfo_line **lines, size_t *count);
+/* The value of the first line with this key; NULL: there is none. */
+const char *fdinfo_find(const struct seen_file *seen, const char *key);
+/* Offers all lines to the file's kind, and looks for those that it needs. */
+int fdinfo_offer(struct snapshot *snapshot, struct file *file) must_check;
+/* Reads the fdinfo again, and offers it again. */
+int fdinfo_read_again(struct snapshot *snapshot, struct file *file) must_check;
 
 void seen_file_free(struct seen_file *seen);
 

@@ -6,6 +6,7 @@ not look complete; after a failed restore nothing is left, and the images are as
 """
 
 import os
+import re
 import shutil
 
 from harness import system
@@ -31,10 +32,19 @@ def fail_each_step(action, once):
 		raise Failure(f"CRIU_FAULT={fault} changed nothing")
 
 
+def check_files_let_go(run):
+	"""Whatever a dump has looked at, it lets go of, once."""
+	ends = re.findall("let the files go: (.*)", run.log)
+	looked = not run.failed or "undo: look at the processes" in run.log
+	if ends != (["failed" if run.failed else "killed"] if looked else []):
+		raise Failure(f"the files were let go {len(ends)} times: {ends}")
+
+
 def dump_once(cell, dumper, before):
 	def once(environment):
 		images = cell.new_images()
 		run = dumper.dump(cell.root, images, cell.row.dump_options, environment=environment)
+		check_files_let_go(run)
 		if not run.failed:
 			cell.wait_gone(before)
 			return True
