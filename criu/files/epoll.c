@@ -20,6 +20,7 @@
 #include "base/memory.h"
 #include "files/kind.h"
 #include "files/terminal.h"
+#include "files/words.h"
 #include "image/message.h"
 
 /* What is left of a target's events after it has fired, with EPOLLONESHOT: it sleeps until it is armed again. */
@@ -35,7 +36,7 @@ static bool recognizes(const struct snapshot *snapshot unused, const struct seen
 static bool leads_to(const struct seen_file *epoll, const struct task *task, int fd,
 		     const struct kcmp_epoll_slot *target)
 {
-	return syscall(SYS_kcmp, task->pid, epoll->task->pid, KCMP_EPOLL_TFD, fd, target) == 0;
+	return syscall(SYS_kcmp, task->pid, epoll->holder.pid, KCMP_EPOLL_TFD, fd, target) == 0;
 }
 
 /* Finds a descriptor of the holder that leads to the target: best the number that it was added under. */
@@ -56,7 +57,7 @@ static int find_target(const struct task *holder, const struct seen_file *seen,
 	}
 	return refuse(
 		"process %d (%s): file %d (epoll) watches a file that was added as %d and that the process has closed since",
-		seen->task->pid, seen->task->name, seen->fd, target->tfd);
+		seen->holder.pid, seen->holder.name, seen->fd, target->tfd);
 }
 
 /* "tfd:        3 events: c0000019 data:  123456789abcdef  pos:0 ino:110946 sdev:f" */
@@ -82,6 +83,9 @@ static int describe(struct snapshot *snapshot unused, struct file *file)
 	struct index counts = { 0 }; /* by number: how many files were added under it so far */
 	int result = 0;
 
+	if (!file->holder)
+		return refuse_file(file->seen,
+				   "an epoll that no process of the tree has open is not supported yet");
 	for (size_t i = 0; i < entry->n_tfd && !result; i++) {
 		uint32_t number = entry->tfd[i]->tfd;
 		uintptr_t count = (uintptr_t)index_find(&counts, number);

@@ -37,10 +37,10 @@ static int describe(struct snapshot *snapshot unused, struct file *file)
 		log_warning(
 			"process %d (%s): file %d is taken for an eventfd without EFD_SEMAPHORE, which this kernel does not "
 			"tell (Linux 6.5)",
-			seen->task->pid, seen->task->name, seen->fd);
+			seen->holder.pid, seen->holder.name, seen->fd);
 	if (file->entry->efd->counter == UINT64_MAX) /* only the kernel can bring it there, not write(2) */
 		return refuse("process %d (%s): file %d is an eventfd that has overflowed: read it first",
-			      seen->task->pid, seen->task->name, seen->fd);
+			      seen->holder.pid, seen->holder.name, seen->fd);
 	return 0;
 }
 

@@ -52,7 +52,7 @@ int fdinfo_read_again(struct snapshot *snapshot, struct file *file)
 {
 	struct seen_file *seen = file->seen;
 	struct proc_fdinfo info;
-	int result = proc_read_fdinfo(seen->task->proc, seen->fd, &info);
+	int result = proc_read_fdinfo(seen->holder.proc, seen->fd, &info);
 
 	if (result)
 		return result;

@@ -26,7 +26,7 @@ static int describe(struct snapshot *snapshot, struct file *file)
 	const struct seen_file *seen = file->seen;
 	MemfdFileEntry *entry = file->entry->memfd;
 	struct shared_memory *object;
-	int result = shared_memory_look(snapshot, seen->task, seen->place, seen->stat.st_dev,
+	int result = shared_memory_look(snapshot, seen->holder.proc, seen->place, seen->stat.st_dev,
 					seen->stat.st_ino, &object);
 
 	entry->pos = seen->info.position;
@@ -34,8 +34,8 @@ static int describe(struct snapshot *snapshot, struct file *file)
 		return result;
 	result = memfd_describe(snapshot, object, seen->link);
 	if (result > 0)
-		return refuse("process %d (%s): %s: deleted files are not supported yet", seen->task->pid,
-			      seen->task->name, seen->link);
+		return refuse("process %d (%s): %s: deleted files are not supported yet", seen->holder.pid,
+			      seen->holder.name, seen->link);
 	entry->inode_id = result ? 0 : object->memfd->inode_id;
 	return result;
 }

@@ -24,10 +24,11 @@ static int open_reader(const struct seen_file *seen)
 	char path[64];
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", seen->task->pid, seen->fd);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", seen->holder.pid, seen->fd);
 	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	return fd < 0 ? fail(errno, "cannot open %s of process %d for reading", seen->link, seen->task->pid) :
-			fd;
+	return fd < 0 ?
+		       fail(errno, "cannot open %s of process %d for reading", seen->link, seen->holder.pid) :
+		       fd;
 }
 
 /* Takes our copy of the content out, piece by piece. */

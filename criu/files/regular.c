@@ -64,7 +64,7 @@ static bool is_in_hidden_mount(const struct seen_file *seen)
 {
 	autofree char *text = NULL, *wanted = NULL;
 
-	if (seen->info.mount < 0 || read_text_at(seen->task->proc, "mountinfo", &text) < 0)
+	if (seen->info.mount < 0 || read_text_at(seen->holder.proc, "mountinfo", &text) < 0)
 		return false;
 	wanted = format_text("%d ", seen->info.mount);
 	for (const char *line = text; *line; line = strchrnul(line, '\n'), line += *line == '\n')

@@ -83,7 +83,7 @@ static bool tree_has_master(const struct snapshot *snapshot, uint32_t index)
 
 static int refuse_terminal(const struct seen_file *seen, const char *why)
 {
-	return refuse("process %d (%s): file %d (%s) %s", seen->task->pid, seen->task->name, seen->fd,
+	return refuse("process %d (%s): file %d (%s) %s", seen->holder.pid, seen->holder.name, seen->fd,
 		      seen->link, why);
 }
 
@@ -154,7 +154,7 @@ static int find_session(const struct snapshot *snapshot, const struct seen_file 
 		struct proc_stat stat;
 		int result;
 
-		if (info->type == TTY_TYPE__CTTY ? task != seen->task : task->state == TASK_DEAD)
+		if (info->type == TTY_TYPE__CTTY ? task->pid != seen->holder.pid : task->state == TASK_DEAD)
 			continue;
 		result = proc_read_stat(task->proc, &stat);
 		if (result)
@@ -208,7 +208,7 @@ static TtyInfoEntry *known_info(const struct snapshot *snapshot, const struct se
 
 		if (info->rdev != seen->stat.st_rdev)
 			continue;
-		if (info->type == TTY_TYPE__CTTY ? info->sid == (uint32_t)seen->task->session :
+		if (info->type == TTY_TYPE__CTTY ? info->sid == (uint32_t)seen->holder.session :
 						   info->pty->index == terminal_index(seen))
 			return info;
 	}

@@ -170,7 +170,7 @@ static const struct seen_file *find_slave(const struct snapshot *snapshot, const
 		if (seen->stat.st_rdev == PTMX_DEVICE)
 			continue;
 		if (terminal_is_slave(seen) ? terminal_index(seen) == master->pty->index :
-					      (uint32_t)seen->task->session == master->sid)
+					      (uint32_t)seen->holder.session == master->sid)
 			return seen;
 	}
 	return NULL;

@@ -197,7 +197,6 @@ void snapshot_free(struct snapshot *snapshot)
 		free(snapshot->files[i]);
 	}
 	index_free(&snapshot->tasks_by_pid);
-	index_free(&snapshot->files_by_path);
 	free(snapshot->files);
 	free_states(snapshot);
 }

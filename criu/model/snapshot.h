@@ -93,7 +93,6 @@ struct snapshot {
 	size_t task_count, thread_count;
 	struct file **files; /* sorted by id, which begin at 1 */
 	size_t file_count;
-	struct index files_by_path;   /* dump: those that are known by their paths only; files/collect.c */
 	struct shared_memory *shared; /* memory/shared.h */
 	size_t shared_count;
 	struct index shared_by_id, shared_by_inode, memfds; /* to numbers, which begin at 1 */
