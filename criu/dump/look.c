@@ -232,7 +232,7 @@ int dump_look(void *context)
 							  dump_describe_opened_areas(dump);
 	result = dump_end_apart(apart, result);
 	if (!result && !refusals())
-		dump_foresee_room(dump);
+		dump_foresee_limits(dump);
 	if (!result && refusals())
 		return -REFUSED;
 	return result;

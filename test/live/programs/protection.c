@@ -9,6 +9,7 @@
  *   seals	sealed memory, half a mapping of it, of a file, of a child, locked, with a guard page
  */
 #define _GNU_SOURCE
+#include <cpuid.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -122,17 +123,26 @@ static void on_fault(int signo, siginfo_t *facts, void *context)
 	siglongjmp(before, 1);
 }
 
+/* Without, RDPKRU is an invalid instruction. */
+static bool kernel_has_keys(void)
+{
+	unsigned a, b, c = 0, d;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && c & 1u << 4; /* OSPKE */
+}
+
 /* What comes of reading it: 0, or the code of the fault. A handler has rights of its own, which the jump would keep. */
 static int try_read(volatile const char *memory)
 {
 	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
-	volatile unsigned mine = rights();
+	volatile bool has_rights = kernel_has_keys();
+	volatile unsigned mine = has_rights ? rights() : 0;
 
 	sigaction(SIGSEGV, &action, NULL);
 	fault = 0;
 	if (!sigsetjmp(before, 1))
 		(void)*memory;
-	else
+	else if (has_rights)
 		set_all_rights(mine);
 	return fault;
 }
