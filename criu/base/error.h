@@ -74,7 +74,7 @@ static inline int unless_refused(int result)
  * Within an attempt, has_failed(), refusals(), failure_text() and failure_report() tell of the attempt alone. What fails is a line for
  * debugging in the log. An attempt ends in the function that began it, by attempt_forget() or by attempt_count(). Attempts nest: one
  * that counts is recorded in the attempt around it. A child that is forked within an attempt is in it, too, but what it records stays
- * with it. A thread that is started within one (base/thread.h), or works for somebody who is (base/aside.h), records in it: the attempt
+ * with it. A thread that is started within one (base/thread.h), or works for somebody who is (base/helper_thread.h), records in it: the attempt
  * ends after the thread has.
  */
 struct attempt {
@@ -98,7 +98,7 @@ void attempt_count(struct attempt *attempt);  /* What failed in it is a failure 
 		attempted_result;                   \
 	})
 
-/* For base/thread.c and base/aside.c: the attempt of this thread, and what this thread works for. NULL: none. */
+/* For base/thread.c and base/helper_thread.c: the attempt of this thread, and what this thread works for. NULL: none. */
 struct attempt *attempt_current(void);
 void attempt_join(struct attempt *attempt);
 

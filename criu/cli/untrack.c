@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/directories.h"
-#include "memory/tracker.h"
+#include "memory/increment.h"
 
 int command_untrack(const struct options *options)
 {
@@ -18,7 +18,7 @@ int command_untrack(const struct options *options)
 	result = image_store_open_directory(&store, directory, false);
 	if (result)
 		return result;
-	result = image_store_lock(store, IMAGES_ARE_WRITTEN) ?: tracking_end(store, &had_keeper);
+	result = image_store_lock(store, IMAGES_ARE_WRITTEN) ?: increment_end(store, &had_keeper);
 	if (!result)
 		printf("the next snapshot after %s will compare all of the memory%s\n", directory,
 		       had_keeper ? "; its keeper has ended" : "");

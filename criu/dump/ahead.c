@@ -2,15 +2,15 @@
  * ahead.c - reads the mappings of large processes while they still run, so that they need not stand still for it.
  *
  * For VmFlags the kernel walks through all page tables: 44 ms for 2 GiB of 4 KiB pages, Linux 6.18; 1.7 ms more for guard regions. What
- * was read ahead is what the frozen process has, if
+ * was read ahead is still true of the frozen process, if
  *
  *	1. it has made no system call meanwhile that changes mappings (kernel/mapping_watch.h), and
- *	2. /proc/PID/maps, which costs 0.05 ms, tells the same of each mapping. That shows stacks that grew, and exec: the file was
- *	   opened first of all, and is of the memory of then; and
- *	3. nobody but its threads runs in its memory: no child had it in common (vfork) when the watch began, and births are counted.
+ *	2. /proc/PID/maps, which costs 0.05 ms, tells the same of each mapping. That shows stacks that have grown, and exec: the file was
+ *	   opened before all else, and shows the memory that the process had then; and
+ *	3. only its own threads run in its memory: no child shared it (vfork) when the watch began, and births are counted.
  *
- * Else it is read once more, as it is of small processes. What page faults change (resident, has_huge_pages, has_relatives after the
- * end of a relative) may be some milliseconds old: speed depends on these, not what is saved.
+ * Else smaps is read again, as it is of small processes. Some members that page faults change (resident, has_huge_pages, and has_relatives
+ * after the end of a relative) may be some milliseconds old. Only speed depends on them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,9 +33,9 @@
 
 struct process_ahead {
 	pid_t pid;
-	int maps; /* /proc/PID/maps, open since before all else was read */
+	int maps; /* /proc/PID/maps, opened before all else */
 	struct mapping_watch *watch;
-	uint64_t calls; /* that had ended before these were read: */
+	uint64_t calls; /* that had ended before the following was read */
 	struct vmas vmas;
 	struct page_runs guards;
 };
@@ -96,7 +96,7 @@ static int read_areas(struct process_ahead *process, int proc)
 	return result;
 }
 
-/* Children are listed when the watch is open: who has ended by then has changed nothing since. */
+/* Children are listed when the watch is open: a child that has ended by then can change nothing any more. */
 static int watch_process(struct ahead *ahead, struct process_ahead *process, int proc)
 {
 	autofree pid_t *children = NULL;
@@ -117,7 +117,7 @@ static int watch_process(struct ahead *ahead, struct process_ahead *process, int
 	return result ?: read_areas(process, proc);
 }
 
-static void read_process(struct ahead *ahead, pid_t pid, int proc)
+static void read_process_ahead(struct ahead *ahead, pid_t pid, int proc)
 {
 	struct process_ahead process = { .pid = pid, .maps = -1 };
 	int result = attempted(watch_process(ahead, &process, proc));
@@ -141,7 +141,7 @@ void dump_list_tree(pid_t root, pid_t **pids, size_t *count)
 	}
 }
 
-/* Who is found here is not yet the tree: that is found by freezing. Nor is anything here a failure of the dump. */
+/* The tree may change yet: the freeze finds it. No error here is a failure of the dump. */
 int dump_read_ahead(void *context)
 {
 	struct dump *dump = context;
@@ -154,7 +154,7 @@ int dump_read_ahead(void *context)
 		autoclose int proc = proc_open(pids[i]);
 
 		if (proc >= 0 && is_large(proc))
-			read_process(dump->ahead, pids[i], proc);
+			read_process_ahead(dump->ahead, pids[i], proc);
 	}
 	return 0;
 }

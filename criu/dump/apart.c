@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include "base/aside.h"
+#include "base/helper_thread.h"
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
@@ -73,7 +73,7 @@ struct apart_look {
 	size_t count;
 	int error; /* of the first call that failed, and of which */
 	const char *failed;
-	struct aside *aside;
+	struct helper_thread *helper;
 };
 
 /* What its threads are compared with. */
@@ -227,9 +227,9 @@ int dump_begin_apart(struct apart_look **begun, const struct dump *dump)
 	look->ignores_cgroups = dump->request->ignores_cgroups;
 	look->sets = allocate_array(threads, sizeof(*look->sets));
 	if (threads >= WORTH_A_THREAD)
-		look->aside = aside_start();
-	if (look->aside)
-		aside_do(look->aside, look_at_all, look);
+		look->helper = helper_thread_start();
+	if (look->helper)
+		helper_thread_run(look->helper, look_at_all, look);
 	else
 		look_at_all(look);
 	return 0;
@@ -272,9 +272,9 @@ static void refuse_apart(const struct apart *apart)
 
 int dump_end_apart(struct apart_look *look, int result)
 {
-	if (look->aside)
-		aside_wait(look->aside);
-	aside_end(look->aside);
+	if (look->helper)
+		helper_thread_wait(look->helper);
+	helper_thread_end(look->helper);
 	if (!result && look->error)
 		result = fail(look->error, "cannot %s", look->failed);
 	for (size_t i = 0; !result && i < look->count; i++)

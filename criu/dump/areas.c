@@ -1,5 +1,6 @@
 /*
- * areas.c - what each mapping of a task is: memory of its own, a file, shared memory, something of the kernel's.
+ * areas.c - describes each mapping of a task: the file or the shared memory that it maps, or why it cannot be saved. memory/saving.c tells
+ * what kind of mapping it is.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,32 +14,13 @@
 #include "files/kind.h"
 #include "image/message.h"
 #include "kernel/proc.h"
+#include "memory/saving.h"
 #include "memory/scan.h"
 #include "memory/shared.h"
 
 #define KERNEL_HALF (1ULL << 63) /* of the address space */
 
-/* How the kernel names what is not a file, and what that is to us; `refusal` NULL: saved. First match wins. */
-static const struct {
-	const char *prefix;
-	uint32_t status;
-	const char *refusal;
-} special[] = {
-	{ "[vsyscall]", VMA_VSYSCALL | VMA_ANON_PRIVATE, NULL },
-	{ "[vdso]", VMA_REGULAR | VMA_VDSO | VMA_ANON_PRIVATE, NULL },
-	{ "[vvar", VMA_REGULAR | VMA_VVAR | VMA_ANON_PRIVATE, NULL }, /* [vvar_vclock], too: Linux 6.13 */
-	{ "[heap]", VMA_REGULAR | VMA_HEAP | VMA_ANON_PRIVATE, NULL },
-	{ "[stack]", VMA_REGULAR | VMA_ANON_PRIVATE, NULL },
-	{ "[anon:", VMA_REGULAR | VMA_ANON_PRIVATE, NULL },
-	{ "[uprobes]", 0, "uprobes" },
-	{ "/dev/zero (deleted)", VMA_REGULAR | VMA_ANON_SHARED, NULL },
-	{ "[anon_shmem:", VMA_REGULAR | VMA_ANON_SHARED, NULL },
-	{ "/SYSV", 0, "System V shared memory" },
-	{ "anon_inode:", 0, "mappings of kernel objects (io_uring, perf, …)" },
-	{ "socket:", 0, "mappings of sockets" },
-};
-
-/* A pre-dump takes what it can: the dump that follows will tell. */
+/* A pre-dump takes what it can: the dump that follows it will refuse. */
 static int refuse_area(const struct dump *dump, const struct task *task, const struct vma *vma,
 		       const char *what)
 {
@@ -48,7 +30,7 @@ static int refuse_area(const struct dump *dump, const struct task *task, const s
 		      (unsigned long long)vma->start, vma->path, what);
 }
 
-/* A library is mapped in several pieces, one behind the other: the piece before often knows the file already. */
+/* A library is mapped in several pieces, one behind the other: often the piece before is of the same file. */
 static bool is_known_file(const struct task *task, struct vma *vma)
 {
 	for (const struct vma *other = vma; other > task->vmas.items;) {
@@ -72,7 +54,6 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 	int result;
 
 	/* A shared mapping that could be made writable needs its file open for writing. */
-	vma->status |= VMA_REGULAR | (is_shared ? VMA_FILE_SHARED : VMA_FILE_PRIVATE);
 	vma->file_flags = is_shared && vma->may_write ? O_RDWR : O_RDONLY;
 	if (dump->is_pre_dump)
 		return 0;
@@ -104,7 +85,7 @@ static bool kernel_tells_on_fault(void)
 	return tells;
 }
 
-/* mlock() makes all of it present. Where the kernel does not tell, what is locked and not all there is locked as it is touched. */
+/* mlock() makes all pages present. So where the kernel does not tell, a locked mapping with missing pages was locked with MLOCK_ONFAULT. */
 static void guess_on_fault(struct vmas *vmas)
 {
 	for (size_t i = 0; i < vmas->count; i++) {
@@ -118,50 +99,25 @@ static void guess_on_fault(struct vmas *vmas)
 	}
 }
 
-/* hugetlbfs lends a file to what has none: of the task's own, or shared as that of /dev/zero is. */
-static bool is_anonymous_huge(const struct vma *vma)
-{
-	return vma->flags & MAP_HUGETLB && !strcmp(vma->path, "/anon_hugepage (deleted)");
-}
-
-static int describe_anonymous(struct dump *dump, struct task *task, struct vma *vma, uint32_t status)
-{
-	vma->status |= status;
-	vma->flags |= MAP_ANONYMOUS;
-	return vma->status & VMA_ANON_SHARED ? shared_memory_add(&dump->snapshot, task, vma) : 0;
-}
-
 static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 {
-	if (vma->status & VMA_SHADOW_STACK)
-		return refuse_area(dump, task, vma, "shadow stacks");
-	if (vma->unknown)
-		return refuse_area(dump, task, vma, vma->unknown);
-	if (!strncmp(vma->path, "/[aio]", 6))
+	const char *refusal;
+	uint32_t status = vma_recognize(vma, &refusal);
+
+	if (refusal)
+		return refuse_area(dump, task, vma, refusal);
+	if (status & VMA_AIO_RING)
 		return dump_describe_ring(dump, task, vma);
-	if (is_anonymous_huge(vma))
-		return describe_anonymous(
-			dump, task, vma,
-			VMA_REGULAR | (vma->flags & MAP_SHARED ? VMA_ANON_SHARED : VMA_ANON_PRIVATE));
-	for (size_t i = 0; i < array_size(special); i++) {
-		if (special[i].status & VMA_ANON_SHARED && !(vma->flags & MAP_SHARED))
-			continue; /* somebody's copy of it, as of a file */
-		if (strncmp(vma->path, special[i].prefix, strlen(special[i].prefix)))
-			continue;
-		if (special[i].refusal)
-			return refuse_area(dump, task, vma, special[i].refusal);
-		return describe_anonymous(dump, task, vma, special[i].status);
-	}
-	if (vma->path[0])
+	vma->status |= status;
+	if (status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return describe_file(dump, task, vma);
-	if (vma->flags & MAP_SHARED)
-		return refuse_area(dump, task, vma, "shared memory without a name");
-	return describe_anonymous(dump, task, vma, VMA_REGULAR | VMA_ANON_PRIVATE);
+	vma->flags |= MAP_ANONYMOUS;
+	return status & VMA_ANON_SHARED ? shared_memory_add(&dump->snapshot, task, vma) : 0;
 }
 
 /*
- * What /proc/PID/map_files leads to, if somebody in the tree has opened it. To the format it is a memfd, and its mappings are those of a
- * file, as criu 4.2.1 has them: a mapping of shared memory would be another object to it.
+ * Anonymous shared memory that somebody in the tree has opened through /proc/PID/map_files. The format has it as a memfd, and its mappings
+ * as those of a file, as criu 4.2.1 does: for that, a mapping of shared memory would be another object.
  */
 static int describe_opened(struct dump *dump, struct task *task, struct vma *vma,
 			   struct shared_memory *object)
@@ -206,7 +162,7 @@ int dump_describe_opened_areas(struct dump *dump)
 	return result;
 }
 
-/* The parts of the vvar area are one mapping to the format, as they were to older kernels. */
+/* The format has the vvar area as one mapping, which it was on older kernels. */
 static void join_vvar(struct vmas *vmas)
 {
 	for (size_t i = 1; i < vmas->count; i++) {
@@ -223,8 +179,8 @@ static void join_vvar(struct vmas *vmas)
 }
 
 /*
- * In memory of the task's own, Linux 6.13; in shared memory and files, 6.15. All mappings are asked about together, with the gaps between
- * them; but for the vsyscall page, which is in the kernel's half, where no address may be asked about.
+ * Guard regions are in private anonymous memory since Linux 6.13, in shared memory and files since 6.15. One scan covers all mappings and
+ * the gaps between them. It leaves out the vsyscall page: addresses in the kernel's half cannot be scanned.
  */
 static int find_guards(int proc, const struct vmas *vmas, struct page_runs *guards)
 {

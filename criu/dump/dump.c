@@ -24,13 +24,13 @@ static int open_previous(void *context)
 	const struct request *request = dump->request;
 	const struct policy *policy = &request->policy;
 	const char *best = dump->is_pre_dump ? "" : NULL; /* a pre-dump without notes would be of no use */
-	const struct tracking_request tracking = {
+	const struct increment_request increment = {
 		.previous = request->previous_directory,
 		.tracker = request->tracker ? request->tracker : best,
 		.runs_on = dump->is_pre_dump || policy->leave_running || policy->leave_stopped,
 	};
 
-	return tracking_open(&dump->tracking, dump->snapshot.images, &tracking);
+	return increment_open(&dump->memory.increment, dump->snapshot.images, &increment);
 }
 
 static int begin_images(void *context)
@@ -51,14 +51,14 @@ static int save_tracking(void *context)
 {
 	struct dump *dump = context;
 
-	return tracking_save(&dump->tracking);
+	return increment_save(&dump->memory.increment);
 }
 
 static void withdraw_tracking(void *context)
 {
 	struct dump *dump = context;
 
-	tracking_withdraw(&dump->tracking);
+	increment_withdraw(&dump->memory.increment);
 }
 
 static int tell_pre_dump(void *context)
@@ -81,11 +81,11 @@ static const struct step dump_steps[] = {
 	{ "open the previous snapshot", open_previous, NULL, false },
 	{ "begin the images", begin_images, remove_images, false },	  /* a full disk shows before anything is frozen */
 	{ "run the scripts (pre-dump)", tell_pre_dump, NULL, false },
-	{ "make room", dump_make_room, dump_give_room_up, false },	  /* for what was written since the previous snapshot */
+	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for what was written since the previous snapshot */
 	{ "open the cgroups", dump_open_cgroups, NULL, false },		  /* whom one has frozen never stops: refused before it is waited for */
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: what changes yet is in vain */
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
-	{ "look at the processes", dump_look, NULL, false },		  /* refuses, before anything is touched */
+	{ "look at the processes", dump_look, dump_end_look, false },	  /* refuses, before anything is touched */
 	{ "ask the processes", dump_ask, dump_leave, false },		  /* the only step that goes into them */
 	{ "look at the semaphores", dump_look_for_undo, NULL, false },	  /* a question that only the processes can answer */
 	{ "see whether it could be restored", dump_foresee, NULL, false }, /* here: before much time is spent */
@@ -129,7 +129,7 @@ static void free_files(struct snapshot *snapshot)
 /* The snapshot stands: from here on its keeper is not to end with us. If somebody has killed it, nothing but what it noted is lost. */
 static void confirm_tracking(struct dump *dump)
 {
-	if (attempted(tracking_confirm(&dump->tracking)))
+	if (attempted(increment_confirm(&dump->memory.increment)))
 		log_warning(
 			"the keeper of what is tracked has ended: the next snapshot will have to compare all pages");
 }
@@ -189,14 +189,14 @@ static int run(const struct request *request, bool is_pre_dump)
 		confirm_tracking(&dump);
 		save_statistics(&dump);
 	}
-	dump_give_room_up(&dump);
+	dump_drop_reserve(&dump);
 	pre_dump_forget(&dump);
 	dump_close_cgroups(&dump);
-	tracking_close(&dump.tracking);
+	increment_close(&dump.memory.increment);
 	if (!result)
 		tidy_chain(request);
 	shared_memory_close(&dump.snapshot);
-	aio_lengths_free(&dump.ring_lengths);
+	aio_lengths_free(&dump.memory.ring_lengths);
 	free_files(&dump.snapshot);
 	snapshot_free(&dump.snapshot);
 	return result;

@@ -8,7 +8,8 @@
 #include "base/time.h"
 #include "compiler.h"
 #include "memory/aio.h"
-#include "memory/tracker.h"
+#include "memory/stream.h"
+#include "memory/delta.h"
 #include "model/request.h"
 #include "model/snapshot.h"
 
@@ -18,26 +19,38 @@
 struct apart_look;  /* apart.c */
 struct cgroup_sets; /* cgroups.c */
 
-struct dump {
-	const struct request *request;
-	struct snapshot snapshot;
-	struct tracking tracking;
-	struct stream_reserve room;	 /* room.c: for the pages … */
-	struct aside *reads_aside;	 /* … read by two, … */
-	pid_t room_for;			 /* … of this process, … */
-	struct page_writer *late_writer; /* … which are written when the processes run on */
-	struct page_statistics pages, shared_pages;
-	size_t own_descriptors;	       /* open before any was opened for the tree */
-	bool is_pre_dump;	       /* memory only, and the tree runs on */
-	struct pre_dumped *pre_dumped; /* pre_dump.c: one a task */
-	size_t pre_dumped_count;
-	uint64_t splice_budget; /* pages that may yet go into pipes */
+/*
+ * reserve.c: buffers for the pages of one process, which are written to the images when the processes run on. All zero: there are none, and
+ * pages are written while they are read.
+ */
+struct page_reserve {
+	pid_t pid; /* … of this process */
+	struct stream_reserve buffers;
+	struct helper_thread *reader; /* reads half of them; NULL: there is none */
+	struct page_writer *writer;   /* into the buffers, when they are full: still open */
+};
+
+/* What the steps that save memory have in common. */
+struct dump_memory {
+	struct increment increment;
+	struct page_reserve reserve;
+	struct pre_dump *pre_dump; /* pre_dump.c; NULL: this is none, or all is written */
 	uint32_t next_pages_id;
 	struct aio_lengths
 		ring_lengths; /* rings.c; freed when the tasks run again, or are gone: it takes a while */
-	struct cgroup_sets *cgroups; /* cgroups.c; NULL: a kernel without */
-	struct ahead *ahead;	     /* NULL: nothing was read before the freeze */
-	uint64_t freeze_began, freeze_ended, thawed, memory_began, memory_ended; /* CLOCK_MONOTONIC, ns */
+	struct page_statistics pages, shared_pages;
+	uint64_t began, ended; /* CLOCK_MONOTONIC, ns */
+};
+
+struct dump {
+	const struct request *request;
+	struct snapshot snapshot;
+	struct dump_memory memory;
+	size_t own_descriptors;			     /* open before any was opened for the tree */
+	bool is_pre_dump;			     /* memory only, and the tree runs on */
+	struct cgroup_sets *cgroups;		     /* cgroups.c; NULL: a kernel without */
+	struct ahead *ahead;			     /* NULL: nothing was read before the freeze */
+	uint64_t freeze_began, freeze_ended, thawed; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
 };
 
@@ -57,6 +70,7 @@ int dump_prepare_end(void *dump) must_check;
 void dump_withdraw_end(void *dump);
 /* look.c: what can be told from outside */
 int dump_look(void *dump) must_check;
+void dump_end_look(void *dump);
 TaskKobjIdsEntry *dump_make_ids(uint32_t number);
 /* apart.c: what a process or thread has apart. `result` is what has become of the look so far; refusals are told if it is 0. */
 int dump_begin_apart(struct apart_look **look, const struct dump *dump) must_check;
@@ -82,7 +96,7 @@ int dump_describe_areas(struct dump *dump, struct task *task) must_check;
 int dump_describe_opened_areas(struct dump *dump) must_check; /* when all open files are known */
 void dump_area_entries(struct task *task);		      /* into task->mm */
 /* foresee.c: could it be restored here? Refuses, if the processes are going to end */
-void dump_foresee_room(struct dump *dump);
+void dump_foresee_limits(struct dump *dump);
 int dump_foresee(void *dump) must_check;
 /* ask.c: what only the tasks themselves can tell */
 int dump_ask(void *dump) must_check;
@@ -94,9 +108,11 @@ int dump_describe_ring(const struct dump *dump, const struct task *task, struct 
 int dump_settle_rings(void *dump) must_check;
 bool dump_is_quiet(struct dump *dump, struct task *task); /* for a pre-dump */
 void dump_ring_entries(struct task *task);
-/* room.c */
-int dump_make_room(void *dump) must_check;
-void dump_give_room_up(void *dump);
+/* reserve.c */
+int dump_reserve_pages(void *dump) must_check;
+/* Has the writer that was left open write its pages. 0 or -errno, recorded. */
+int dump_write_reserved(struct dump *dump) must_check;
+void dump_drop_reserve(void *dump);
 /* memory.c */
 int dump_memory(void *dump) must_check;
 int dump_shared_memory(struct dump *dump) must_check;
@@ -105,7 +121,7 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from) must_check;
 /* … and what a scan has found of it; both lists are used up. */
-int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked,
+int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct task_delta *delta,
 		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged) must_check;
 /* pre_dump.c: in two parts, while the tasks are frozen and after */
 bool dump_splices(const struct dump *dump); /* --pre-dump-mode */

@@ -13,7 +13,7 @@
 #include "base/memory.h"
 #include "dump/dump.h"
 #include "files/kind.h"
-#include "memory/mapping_room.h"
+#include "memory/mapping_limit.h"
 #include "memory/stack.h"
 #include "task/part.h"
 
@@ -33,14 +33,14 @@ static void tell(const struct dump *dump, const char *sentence)
 /* The directories that a restore keeps open, and their locks. */
 static size_t count_directories(const struct dump *dump)
 {
-	return dump->tracking.chain ? 2 * page_chain_length(dump->tracking.chain) : 0;
+	return dump->memory.increment.chain ? 2 * page_chain_length(dump->memory.increment.chain) : 0;
 }
 
-void dump_foresee_room(struct dump *dump)
+void dump_foresee_limits(struct dump *dump)
 {
 	autofree char *lack = files_lack_room(&dump->snapshot,
 					      dump->own_descriptors + count_directories(dump));
-	struct mapping_room room;
+	struct mapping_limit limit;
 	const struct task *task;
 
 	if (lack) {
@@ -49,15 +49,15 @@ void dump_foresee_room(struct dump *dump)
 			fail_advice(
 				"a higher hard limit of open files for criu (ulimit -Hn), CAP_SYS_RESOURCE, or --leave-running");
 	}
-	mapping_room_measure(&room);
+	mapping_limit_read(&limit);
 	for_each_task (task, &dump->snapshot) {
-		autofree char *too_many = mappings_lack_room(&room, task);
+		autofree char *too_many = mapping_limit_exceeded(&limit, task);
 
 		if (!too_many)
 			continue;
 		tell(dump, too_many);
 		if (ends_processes(dump))
-			fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(&room, task));
+			fail_advice("sysctl vm.max_map_count=%zu", mapping_limit_needed(&limit, task));
 	}
 }
 

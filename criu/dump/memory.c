@@ -1,6 +1,6 @@
 /*
- * memory.c - saves the pages of all tasks: private memory by task, then shared memory, once. What the parent snapshot has is left to
- * it. So pages-1.img is the first task's, as tools expect that know one process and one image of pages.
+ * memory.c - saves pages: first the private memory of each task, then each shared memory once. Pages that the parent snapshot has are left
+ * to it. The first task comes first, so its pages are in pages-1.img: tools that know only one process look there.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "dump/dump.h"
 #include "memory/huge.h"
+#include "memory/page_files.h"
+#include "memory/saving.h"
 #include "memory/shared.h"
 
 #define WINDOW \
@@ -18,14 +20,13 @@
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from)
 {
-	bool is_anonymous = vma->status & VMA_ANON_PRIVATE && !(vma->status & VMA_VDSO);
-	bool skips_zeros = is_anonymous && tracking_skips_zeros(&dump->tracking);
-	bool is_huge = vma->flags & MAP_HUGETLB;
+	const struct vma_saving *saving = vma_how_saved(vma);
+	bool skips_zeros = saving->zeros != ZEROS_ARE_SAVED && increment_skips_zeros(&dump->memory.increment);
 
-	if (is_huge && skips_zeros)
+	if (skips_zeros && saving->zeros == ZEROS_ARE_LEFT_OUT_OF_HUGE_PAGES)
 		return huge_write_pages(writer, plan, vma_page_size(vma), source, from);
-	return page_writer_add(writer, plan, PAGES_PRESENT | (is_anonymous && !is_huge ? PAGES_LAZY : 0),
-			       skips_zeros, source, from);
+	return page_writer_add(writer, plan, PAGES_PRESENT | (saving->is_lazy ? PAGES_LAZY : 0), skips_zeros,
+			       source, from);
 }
 
 static int save_whole(const struct dump *dump, struct page_writer *writer, const struct vma *vma,
@@ -41,35 +42,36 @@ static int save_whole(const struct dump *dump, struct page_writer *writer, const
 	return result;
 }
 
-int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct tracked *tracked,
+int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct task_delta *delta,
 		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged)
 {
 	struct page_runs plan = { 0 };
-	int result = tracked_plan(tracked, vma, changed, unchanged, &plan);
+	int result = task_delta_plan(delta, vma, changed, unchanged, &plan);
 
 	if (!result)
-		result = dump_save_plan(dump, writer, &plan, vma, pages_of_task, &tracked->memory);
+		result = dump_save_plan(dump, writer, &plan, vma, pages_of_task, &delta->memory);
 	page_runs_free(&plan);
 	return result;
 }
 
-static int save_area(struct dump *dump, struct page_writer *writer, struct tracked *tracked,
+static int save_area(struct dump *dump, struct page_writer *writer, struct task_delta *delta,
 		     const struct vma *vma)
 {
+	enum vma_pages pages = vma_how_saved(vma)->pages;
 	int result = 0;
 
-	if (vma_is_saved_whole(vma))
-		return save_whole(dump, writer, vma, &tracked->memory);
-	/* States of getrandom(): restored twice, they would give the same numbers twice. The task expects to find zeros. */
-	if (vma->flags & MAP_DROPPABLE)
+	if (pages == SAVE_NOTHING)
 		return 0;
+	if (pages == SAVE_ALL)
+		return save_whole(dump, writer, vma, &delta->memory);
 	for (uint64_t start = vma->start, end; !result && start < vma->end; start = end) {
 		struct page_runs changed = { 0 }, unchanged = { 0 };
 
 		end = vma->end - start > WINDOW ? start + WINDOW : vma->end;
-		result = tracked_scan(&dump->tracking, tracked, vma, start, end, &changed, &unchanged);
+		result = task_delta_scan(&dump->memory.increment, delta, vma, start, end, &changed,
+					 &unchanged);
 		if (!result)
-			result = dump_area_pages(dump, writer, tracked, vma, &changed, &unchanged);
+			result = dump_area_pages(dump, writer, delta, vma, &changed, &unchanged);
 		page_runs_free(&changed);
 		page_runs_free(&unchanged);
 	}
@@ -78,42 +80,46 @@ static int save_area(struct dump *dump, struct page_writer *writer, struct track
 
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer)
 {
+	const struct page_reserve *reserve = &dump->memory.reserve;
 	struct page_hashing hashing;
+	const struct page_files files = {
+		.store = dump->snapshot.images,
+		.kind = IMAGE_PAGEMAP,
+		.id = task->pid,
+		.pages_id = dump->memory.next_pages_id++,
+		.hashing = increment_hashing(&dump->memory.increment, false, &hashing),
+		.reserve = task->pid == reserve->pid ? &reserve->buffers : NULL,
+	};
 
-	return page_writer_open(writer, dump->snapshot.images, IMAGE_PAGEMAP, task->pid,
-				dump->next_pages_id++, tracking_hashing(&dump->tracking, false, &hashing),
-				task->pid == dump->room_for ? &dump->room : NULL, &dump->pages);
+	return page_files_write(writer, &files, &dump->memory.pages);
 }
 
-static int save_task(struct dump *dump, struct task *task)
+static int save_task_memory(struct dump *dump, struct task *task)
 {
+	struct page_reserve *reserve = &dump->memory.reserve;
 	struct page_writer *writer = NULL;
-	struct tracked tracked;
-	int result = tracked_open(&tracked, &dump->tracking, task);
+	struct task_delta delta;
+	int result = task_delta_open(&delta, &dump->memory.increment, task);
 
 	if (!result)
 		result = dump_open_writer(dump, task, &writer);
-	/* To compare, there are threads already. */
-	if (task->pid == dump->room_for && !content_is_open(&tracked.content))
-		tracked.memory.aside = dump->reads_aside;
-	for (size_t i = 0; !result && i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
-
-		if (vma_is_private(vma))
-			result = save_area(dump, writer, &tracked, vma);
-	}
-	/* All of its pages have been read: what is written from here on is for the next snapshot. */
+	/* The comparison has threads of its own. */
+	if (task->pid == reserve->pid && !content_is_open(&delta.content))
+		delta.memory.helper = reserve->reader;
+	for (size_t i = 0; !result && i < task->vmas.count; i++)
+		result = save_area(dump, writer, &delta, &task->vmas.items[i]);
+	/* All of its pages have been read: the next snapshot has to know what is written from here on. */
 	if (!result)
-		result = tracked_begin(&dump->tracking, &tracked);
-	tracked_close(&tracked);
-	if (task->pid == dump->room_for && dump->room.memory) {
-		dump->late_writer = writer;
+		result = increment_begin_notes(&dump->memory.increment, &delta);
+	task_delta_close(&delta);
+	if (task->pid == reserve->pid && reserve->buffers.memory) {
+		reserve->writer = writer;
 		return result;
 	}
 	return page_writer_close(writer, result);
 }
 
-/* What smaps counts: also pages of files, which are not saved. */
+/* Anonymous memory, which is nearly all that is saved, as smaps counts it. */
 static uint64_t count_resident(const struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -121,15 +127,15 @@ static uint64_t count_resident(const struct snapshot *snapshot)
 
 	for_each_task (task, snapshot)
 		for (size_t i = 0; i < task->vmas.count; i++)
-			if (task->vmas.items[i].status & VMA_ANON_PRIVATE)
+			if (vma_how_saved(&task->vmas.items[i])->zeros != ZEROS_ARE_SAVED)
 				bytes += task->vmas.items[i].resident;
 	return bytes >> PAGE_SHIFT;
 }
 
 int dump_shared_memory(struct dump *dump)
 {
-	return shared_memory_save(&dump->snapshot, &dump->tracking, &dump->next_pages_id,
-				  &dump->shared_pages);
+	return shared_memory_save(&dump->snapshot, &dump->memory.increment, &dump->memory.next_pages_id,
+				  &dump->memory.shared_pages);
 }
 
 int dump_memory(void *context)
@@ -138,22 +144,23 @@ int dump_memory(void *context)
 	struct task *task;
 	int result = 0;
 
-	dump->memory_began = monotonic_time();
-	tracking_look_again(&dump->tracking);
-	dump->next_pages_id = 1;
-	dump->pages.expected = count_resident(&dump->snapshot);
+	dump->memory.began = monotonic_time();
+	increment_look_again(&dump->memory.increment);
+	dump->memory.next_pages_id = 1;
+	dump->memory.pages.expected = count_resident(&dump->snapshot);
 	for_each_task (task, &dump->snapshot) {
 		if (result || task->state == TASK_DEAD)
 			continue;
-		result = save_task(dump, task);
+		result = save_task_memory(dump, task);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	result = result ?: dump_shared_memory(dump);
-	dump->memory_ended = monotonic_time();
+	dump->memory.ended = monotonic_time();
 	log_info("saved %llu pages of tasks and %llu of shared memory; %llu were zero, %llu unchanged",
-		 (unsigned long long)dump->pages.written, (unsigned long long)dump->shared_pages.written,
-		 (unsigned long long)(dump->pages.zeros + dump->shared_pages.zeros),
-		 (unsigned long long)(dump->pages.unchanged + dump->shared_pages.unchanged));
+		 (unsigned long long)dump->memory.pages.written,
+		 (unsigned long long)dump->memory.shared_pages.written,
+		 (unsigned long long)(dump->memory.pages.zeros + dump->memory.shared_pages.zeros),
+		 (unsigned long long)(dump->memory.pages.unchanged + dump->memory.shared_pages.unchanged));
 	return result;
 }

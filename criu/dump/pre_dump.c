@@ -1,11 +1,11 @@
 /*
- * pre_dump.c - the memory of a pre-dump. While the tasks are frozen it is only noted which pages they have, and begun to note which
- * are written. Then they run on, and the pages are read meanwhile.
+ * pre_dump.c - the memory of a pre-dump. While the tasks are frozen, their pages are only listed, and a tracker begins to note writes. The
+ * pages are read when the tasks run on.
  *
- * With --pre-dump-mode splice, pages are put into pipes while the tasks are frozen, and read out of those.
+ * With --pre-dump-mode splice, the tasks put their pages into pipes while they are frozen, and the pages are read out of the pipes.
  *
- * So a page may be read while it is written, or not be there any more. Neither does harm: nobody restores a pre-dump, and the next
- * snapshot leaves to it only pages that were not written since the tasks ran on; those were read as they were.
+ * So a page may be written while it is read, or may be gone by then. Neither does harm: nobody restores a pre-dump, and the next snapshot
+ * leaves to it only pages that were not written since the tasks ran on. Those were read unchanged.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "dump/dump.h"
+#include "memory/saving.h"
 #include "memory/spliced.h"
 
 struct area_pages {
@@ -22,11 +23,18 @@ struct area_pages {
 	bool is_planned;
 };
 
+/* Of one task. */
 struct pre_dumped {
-	struct tracked tracked;
+	struct task_delta delta;
 	struct spliced spliced;
 	struct area_pages *areas;
 	size_t count;
+};
+
+struct pre_dump {
+	struct pre_dumped *tasks;
+	size_t count;
+	uint64_t splice_budget; /* pages that may yet go into pipes */
 };
 
 int pre_dump_look(void *context)
@@ -46,22 +54,24 @@ int pre_dump_look(void *context)
 }
 
 /*
- * What the dump will save whole in any case (the vdso, AIO rings) is of use only to another criu that goes on with the chain: it looks in
- * the parent for every page that is clean.
+ * The dump will save some mappings whole in any case (the vdso, AIO rings). Only another criu that goes on with the chain needs them here:
+ * it looks in the parent for every page that is not soft-dirty.
  */
-static bool is_wanted(const struct dump *dump, const struct vma *vma)
+static bool is_pre_dumped(const struct dump *dump, const struct vma *vma)
 {
-	return vma_is_private(vma) && !(vma->flags & MAP_DROPPABLE) &&
-	       (!vma_is_saved_whole(vma) || dump->tracking.begins == &tracker_soft_dirty);
+	enum vma_pages pages = vma_how_saved(vma)->pages;
+
+	return pages == SAVE_OWN ||
+	       (pages == SAVE_ALL && dump->memory.increment.tracker == &tracker_soft_dirty);
 }
 
 static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct area_pages *area)
 {
 	const struct vma *vma = area->vma;
 
-	if (!vma_is_saved_whole(vma))
-		return tracked_scan(&dump->tracking, &pre_dumped->tracked, vma, vma->start, vma->end,
-				    &area->changed, &area->unchanged);
+	if (vma_how_saved(vma)->pages == SAVE_OWN)
+		return task_delta_scan(&dump->memory.increment, &pre_dumped->delta, vma, vma->start, vma->end,
+				       &area->changed, &area->unchanged);
 	page_runs_add_range(&area->changed, vma->start, vma->end);
 	return 0;
 }
@@ -71,19 +81,19 @@ bool dump_splices(const struct dump *dump)
 	return dump->request->splices;
 }
 
-/* What is swapped would be swapped in, and could not be swapped out as long as it is in a pipe. */
+/* Ordinary pages, none of them swapped: vmsplice() would swap them in, and in a pipe they cannot be swapped out again. */
 static bool can_be_spliced(const struct vma *vma)
 {
-	return !vma_is_saved_whole(vma) && !(vma->flags & MAP_HUGETLB) && !vma->has_swapped;
+	return vma_how_saved(vma)->is_noted && !vma->has_swapped;
 }
 
-/* Where pages have to be compared, nobody knows yet which ones are wanted. */
+/* Pages that have to be compared are read first: only then is it known which ones are to be saved. */
 static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_t *budget)
 {
 	struct page_runs wanted = { 0 };
 	int result = 0;
 
-	if (content_is_open(&pre_dumped->tracked.content)) {
+	if (content_is_open(&pre_dumped->delta.content)) {
 		log_info("process %d: its pages are compared with the parent's, and so read", task->pid);
 		return 0;
 	}
@@ -93,15 +103,14 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 		if (!can_be_spliced(area->vma))
 			continue;
 		area->is_planned = true;
-		result = tracked_plan(&pre_dumped->tracked, area->vma, &area->changed, &area->unchanged,
-				      &area->plan);
+		result = task_delta_plan(&pre_dumped->delta, area->vma, &area->changed, &area->unchanged,
+					 &area->plan);
 		for (size_t j = 0; j < area->plan.count; j++)
 			if (!area->plan.items[j].layer)
 				page_runs_add(&wanted, &area->plan.items[j]);
 	}
 	if (!result)
-		result = spliced_take(&pre_dumped->spliced, task, &pre_dumped->tracked.memory, &wanted,
-				      budget);
+		result = spliced_take(&pre_dumped->spliced, task, &pre_dumped->delta.memory, &wanted, budget);
 	page_runs_free(&wanted);
 	return result;
 }
@@ -109,57 +118,59 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
 {
 	bool is_busy = !dump_is_quiet(dump, task);
-	int result = tracked_open(&pre_dumped->tracked, &dump->tracking, task);
+	int result = task_delta_open(&pre_dumped->delta, &dump->memory.increment, task);
 
-	pre_dumped->tracked.is_busy = is_busy;
+	pre_dumped->delta.is_busy = is_busy;
 	for (size_t i = 0; !result && i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 		struct area_pages *area;
 
-		if (!is_wanted(dump, vma))
+		if (!is_pre_dumped(dump, vma))
 			continue;
 		area = grow(&pre_dumped->areas, &pre_dumped->count);
 		area->vma = vma;
 		result = scan_area(dump, pre_dumped, area);
 	}
 	if (!result && dump_splices(dump))
-		result = splice_task(pre_dumped, task, &dump->splice_budget);
-	return result ?: tracked_begin(&dump->tracking, &pre_dumped->tracked);
+		result = splice_task(pre_dumped, task, &dump->memory.pre_dump->splice_budget);
+	return result ?: increment_begin_notes(&dump->memory.increment, &pre_dumped->delta);
 }
 
 int pre_dump_scan(void *context)
 {
 	struct dump *dump = context;
+	struct pre_dump *pre_dump = allocate(sizeof(*pre_dump));
 	struct task *task;
 
-	tracking_look_again(&dump->tracking);
+	increment_look_again(&dump->memory.increment);
+	pre_dump->tasks = allocate_array(dump->snapshot.task_count, sizeof(*pre_dump->tasks));
 	if (dump_splices(dump))
-		dump->splice_budget = spliced_budget();
-	dump->pre_dumped = allocate_array(dump->snapshot.task_count, sizeof(*dump->pre_dumped));
+		pre_dump->splice_budget = spliced_budget();
+	dump->memory.pre_dump = pre_dump;
 	for_each_task (task, &dump->snapshot) {
 		int result = 0;
 
 		if (task->state != TASK_DEAD)
-			result = scan_task(dump, &dump->pre_dumped[dump->pre_dumped_count++], task);
+			result = scan_task(dump, &pre_dump->tasks[pre_dump->count++], task);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	return 0;
 }
 
-static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
+static int save_pre_dumped(struct dump *dump, struct pre_dumped *pre_dumped)
 {
 	struct page_writer *writer;
-	int result = dump_open_writer(dump, pre_dumped->tracked.task, &writer);
+	int result = dump_open_writer(dump, pre_dumped->delta.task, &writer);
 
-	pre_dumped->tracked.memory.is_running = true;
+	pre_dumped->delta.memory.is_running = true;
 	for (size_t i = 0; !result && i < pre_dumped->count; i++) {
 		struct area_pages *area = &pre_dumped->areas[i];
 
-		pre_dumped->tracked.memory.has_relatives = area->vma->has_relatives;
+		pre_dumped->delta.memory.has_relatives = area->vma->has_relatives;
 		result = area->is_planned ? dump_save_plan(dump, writer, &area->plan, area->vma,
 							   pages_of_pipes, &pre_dumped->spliced) :
-					    dump_area_pages(dump, writer, &pre_dumped->tracked, area->vma,
+					    dump_area_pages(dump, writer, &pre_dumped->delta, area->vma,
 							    &area->changed, &area->unchanged);
 	}
 	spliced_close(&pre_dumped->spliced);
@@ -169,39 +180,44 @@ static int save_task(struct dump *dump, struct pre_dumped *pre_dumped)
 int pre_dump_save(void *context)
 {
 	struct dump *dump = context;
+	struct pre_dump *pre_dump = dump->memory.pre_dump;
 	int result = 0;
 
-	dump->memory_began = monotonic_time();
-	dump->next_pages_id = 1;
-	for (size_t i = 0; !result && i < dump->pre_dumped_count; i++) {
-		const struct task *task = dump->pre_dumped[i].tracked.task;
+	dump->memory.began = monotonic_time();
+	dump->memory.next_pages_id = 1;
+	for (size_t i = 0; !result && i < pre_dump->count; i++) {
+		const struct task *task = pre_dump->tasks[i].delta.task;
 
-		result = save_task(dump, &dump->pre_dumped[i]);
+		result = save_pre_dumped(dump, &pre_dump->tasks[i]);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	result = result ?: dump_shared_memory(dump);
-	dump->memory_ended = monotonic_time();
+	dump->memory.ended = monotonic_time();
 	return result;
+}
+
+static void forget_task(struct pre_dumped *pre_dumped)
+{
+	for (size_t i = 0; i < pre_dumped->count; i++) {
+		page_runs_free(&pre_dumped->areas[i].changed);
+		page_runs_free(&pre_dumped->areas[i].unchanged);
+		page_runs_free(&pre_dumped->areas[i].plan);
+	}
+	spliced_close(&pre_dumped->spliced);
+	free(pre_dumped->areas);
+	task_delta_close(&pre_dumped->delta);
 }
 
 void pre_dump_forget(void *context)
 {
 	struct dump *dump = context;
+	struct pre_dump *pre_dump = steal_pointer(&dump->memory.pre_dump);
 
-	for (size_t i = 0; i < dump->pre_dumped_count; i++) {
-		struct pre_dumped *pre_dumped = &dump->pre_dumped[i];
-
-		for (size_t a = 0; a < pre_dumped->count; a++) {
-			page_runs_free(&pre_dumped->areas[a].changed);
-			page_runs_free(&pre_dumped->areas[a].unchanged);
-			page_runs_free(&pre_dumped->areas[a].plan);
-		}
-		spliced_close(&pre_dumped->spliced);
-		free(pre_dumped->areas);
-		tracked_close(&pre_dumped->tracked);
-	}
-	free(dump->pre_dumped);
-	dump->pre_dumped = NULL;
-	dump->pre_dumped_count = 0;
+	if (!pre_dump)
+		return;
+	for (size_t i = 0; i < pre_dump->count; i++)
+		forget_task(&pre_dump->tasks[i]);
+	free(pre_dump->tasks);
+	free(pre_dump);
 }

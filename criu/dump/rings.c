@@ -1,9 +1,9 @@
 /*
- * rings.c - AIO rings (io_setup) of the tasks: which are theirs, and that nothing is in flight in them when memory is saved.
+ * rings.c - AIO rings (io_setup) of the tasks: finds them, and waits until no request is in flight, before memory is saved.
  *
- * The parasite counts what is in flight (blobs/parasite/ring.c). For that it has to know how many slots of such a ring can be in
- * use at once, which depends on its length and on the CPUs of this machine: a ring of our own tells, one for each
- * length. Requests that never complete (a poll of a pipe that nobody writes to) end the dump at --timeout.
+ * The parasite counts the requests in flight (blobs/parasite/ring.c). For that it has to know how many slots of a ring can be in use at
+ * once. That depends on the length of the ring and on the CPUs of this machine, so we make a ring of our own for each length and look.
+ * A request that never completes (a poll of a pipe that nobody writes to) makes the dump fail at --timeout.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +39,7 @@ static bool has_mapping_of(const struct task *task, const struct vma *vma)
 	return false;
 }
 
-/* fork() shares what is mapped of a ring, but the ring stays the parent's. */
+/* After a fork the child has the mapping, too, but the ring is the parent's. */
 int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma)
 {
 	for (const struct task *other = dump->is_pre_dump ? NULL : task; other; other = other->parent)
@@ -71,7 +71,9 @@ void dump_ring_entries(struct task *task)
 
 /* ---- settle ---- */
 
-/* A ring of another process (a parent that has ended), or one that was destroyed, is mapped, and yet none for the kernel. */
+/*
+ * The mapping may be of another process's ring (a parent that has ended), or of one that was destroyed: then the kernel knows no such ring.
+ */
 static int check_ring(struct task *task, const struct vma *vma)
 {
 	struct remote_call reading = { SYS_io_getevents, { vma->start, 0, 0, 0, 0 }, 0 };
@@ -110,7 +112,8 @@ static int settle_ring(struct dump *dump, struct task *task, const struct vma *v
 	unsigned pause = FIRST_PAUSE;
 	uint32_t most;
 	long count;
-	int result = check_ring(task, vma) ?: aio_find_most(&dump->ring_lengths, vma_length(vma), &most);
+	int result = check_ring(task, vma) ?:
+					     aio_find_most(&dump->memory.ring_lengths, vma_length(vma), &most);
 
 	while (!result) {
 		result = count_in_flight(task, vma, most, &count);
@@ -173,7 +176,7 @@ static bool has_rings(const struct task *task)
 	return false;
 }
 
-/* To count takes a process that shares the memory for a moment (blobs/parasite/ring.c): a filter may be its death, and the task's. */
+/* Counting needs a process that shares the memory for a moment (blobs/parasite/ring.c). A seccomp filter may kill it, and the task. */
 static bool has_filter(const struct task *task)
 {
 	bool has_one = false;
@@ -197,12 +200,12 @@ static int wait_for_rings(struct dump *dump, struct task *task)
 }
 
 /*
- * What a device writes for a request that is in flight is written by nobody whom the kernel would note: its page may have been read, and
- * protected, before. True: nothing is in flight, and nothing can be before the task runs on.
+ * No tracker notes what a device writes for a request in flight. So its page might be read, and protected, before it is written. True: no
+ * request is in flight, and none can be before the task runs on.
  */
 bool dump_is_quiet(struct dump *dump, struct task *task)
 {
-	if (!dump->tracking.begins || dump->tracking.begins == &tracker_content)
+	if (!dump->memory.increment.tracker || dump->memory.increment.tracker == &tracker_content)
 		return true;
 	for (size_t i = 0; i < task->vmas.count; i++)
 		if (is_of_io_uring(&task->vmas.items[i]))

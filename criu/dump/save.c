@@ -71,9 +71,7 @@ int dump_save_tasks(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = page_writer_close(steal_pointer(&dump->late_writer), 0) ?:
-			     save_tree(&dump->snapshot)			     ?:
-									       dump_save_cgroups(dump);
+	int result = dump_write_reserved(dump) ?: save_tree(&dump->snapshot) ?: dump_save_cgroups(dump);
 
 	for_each_task (task, &dump->snapshot) {
 		if (!result)
@@ -90,23 +88,23 @@ static void mark_tracked(InventoryEntry *inventory, const struct dump *dump)
 	struct timespec now;
 
 	clock_gettime(CLOCK_BOOTTIME, &now);
-	if (dump->tracking.begins == &tracker_soft_dirty)
+	if (dump->memory.increment.tracker == &tracker_soft_dirty)
 		message_set(inventory, dump_uptime, now.tv_sec * 1000000ULL + now.tv_nsec / 1000);
 }
 
 int dump_complete(void *context)
 {
 	struct dump *dump = context;
-	const struct tracking *tracking = &dump->tracking;
-	int result = tracking->chain ? page_chain_check(tracking->chain) : 0;
+	const struct increment *increment = &dump->memory.increment;
+	int result = increment->chain ? page_chain_check(increment->chain) : 0;
 	InventoryEntry *inventory;
 
 	if (result)
 		return result;
 	inventory = inventory_new();
-	message_set(inventory, snapshot_id, tracking->snapshot);
-	if (tracking->chain && page_chain_snapshot(tracking->chain, 0))
-		message_set(inventory, parent_id, page_chain_snapshot(tracking->chain, 0));
+	message_set(inventory, snapshot_id, increment->snapshot);
+	if (increment->chain && page_chain_snapshot(increment->chain, 0))
+		message_set(inventory, parent_id, page_chain_snapshot(increment->chain, 0));
 	mark_tracked(inventory, dump);
 	if (dump->is_pre_dump) {
 		inventory->img_version = 0;
@@ -166,19 +164,19 @@ int dump_save_statistics(struct dump *dump)
 	entry.dump = &stats;
 	stats.freezing_time = microseconds(dump->freeze_began, dump->freeze_ended);
 	stats.frozen_time = microseconds(dump->freeze_ended, dump->thawed);
-	stats.memdump_time = stats.memwrite_time = microseconds(dump->memory_began, dump->memory_ended);
-	stats.pages_scanned = dump->pages.scanned;
-	stats.pages_written = dump->pages.written;
-	stats.pages_skipped_parent = dump->pages.unchanged;
-	message_set(&stats, shpages_scanned, dump->shared_pages.scanned);
-	message_set(&stats, shpages_written, dump->shared_pages.written);
-	message_set(&stats, shpages_skipped_parent, dump->shared_pages.unchanged);
-	if (dump->tracking.begins) {
-		stats.tracker = (char *)dump->tracking.begins->name;
-		stats.tracker_reason = (char *)dump->tracking.reason;
+	stats.memdump_time = stats.memwrite_time = microseconds(dump->memory.began, dump->memory.ended);
+	stats.pages_scanned = dump->memory.pages.scanned;
+	stats.pages_written = dump->memory.pages.written;
+	stats.pages_skipped_parent = dump->memory.pages.unchanged;
+	message_set(&stats, shpages_scanned, dump->memory.shared_pages.scanned);
+	message_set(&stats, shpages_written, dump->memory.shared_pages.written);
+	message_set(&stats, shpages_skipped_parent, dump->memory.shared_pages.unchanged);
+	if (dump->memory.increment.tracker) {
+		stats.tracker = (char *)dump->memory.increment.tracker->name;
+		stats.tracker_reason = (char *)dump->memory.increment.reason;
 	}
-	if (dump->tracking.looks)
-		stats.compared_by = (char *)dump->tracking.looks->name;
+	if (dump->memory.increment.parent_tracker)
+		stats.compared_by = (char *)dump->memory.increment.parent_tracker->name;
 	if (dump->request->display_stats)
 		display(&stats);
 	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);

@@ -31,11 +31,12 @@ struct mapping_watch {
 };
 
 /*
- * What changes mappings, or flags that VmFlags in smaps tells. Births are among them: pages become shared with a relative.
+ * System calls that change mappings, or flags that VmFlags in smaps tells. Births are among them, because they make pages shared with a
+ * relative.
  *
- * Not among them: what others can do to the process. process_madvise() of another process moves pages, but sets no flag of a mapping.
- * Not either: ioctl(), which can register a mapping with a userfaultfd; nobody here looks at those flags. An io_uring can
- * call madvise() in a thread of the kernel: a task with one is refused.
+ * What other processes can do to this one is not among them: process_madvise() moves pages, but sets no flag of a mapping. Nor is ioctl(),
+ * which can register a mapping with a userfaultfd: we do not look at those flags. An io_uring can call madvise() in a thread of the
+ * kernel, but a task with an io_uring is refused.
  */
 static const int calls[] = {
 	SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_pkey_mprotect, SYS_brk, SYS_madvise,
@@ -45,7 +46,10 @@ static const int calls[] = {
 	CALL_MSEAL, SYS_execve, SYS_execveat, SYS_clone, SYS_clone3,
 #ifdef __x86_64__
 	SYS_fork, SYS_vfork, SYS_arch_prctl,
-	/* The same by `int $0x80`, which has numbers of its own; execve is 11, like munmap. fork is missing: its number is open's. */
+	/*
+	 * The same calls by `int $0x80`, which has its own numbers. execve is 11 there, like munmap here. fork is missing: its number is
+	 * open's here.
+	 */
 	90,  /* mmap */
 	91,  /* munmap */
 	117, /* ipc */
@@ -88,7 +92,7 @@ char *mapping_watch_filter(void)
 	return filter;
 }
 
-/* tracefs need not be mounted, and is not by this: the mount stands nowhere. */
+/* tracefs need not be mounted for this: fsopen() and fsmount() give us a detached mount. */
 int mapping_watch_tracepoint(void)
 {
 	autoclose int context = fsopen("tracefs", FSOPEN_CLOEXEC), tracefs = -1;
@@ -112,7 +116,7 @@ static bool is_watched(const struct mapping_watch *watch, pid_t tid)
 	return false;
 }
 
-/* A thread that is born before the filter is set has an event, too: of no use until PERF_EVENT_IOC_ENABLE reaches both. */
+/* A thread that is born before the filter is set inherits the event. It counts nothing until PERF_EVENT_IOC_ENABLE reaches both. */
 static int watch_thread(struct mapping_watch *watch, int tracepoint, pid_t tid)
 {
 	struct perf_event_attr attributes = {
@@ -134,8 +138,8 @@ static int watch_thread(struct mapping_watch *watch, int tracepoint, pid_t tid)
 }
 
 /*
- * 1 if now everybody is watched. A list of threads that end meanwhile may have gaps, so it must be as long as their number was before: if
- * all in it were watched then already, they were all there were, and who was born since was born of them.
+ * 1: all threads are watched now. A list of threads that is read while some of them end may have gaps, so it must be as long as the number
+ * of threads was before. If all threads in the list were watched already, there were no others; and threads born since inherit the watch.
  */
 static int watch_pass(struct mapping_watch *watch, int tracepoint, int proc)
 {
@@ -165,7 +169,8 @@ int mapping_watch_open(struct mapping_watch **opened, int tracepoint, int proc)
 	int result = 0;
 
 	for (int pass = 0; !result && pass < PASSES; pass++) {
-		if (pass > 1) /* somebody is about to end: still listed, but to be watched no more */
+		if (pass >
+		    1) /* a thread is about to end: it is still listed, but cannot be watched any more */
 			usleep(500);
 		result = watch_pass(watch, tracepoint, proc);
 	}

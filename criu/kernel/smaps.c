@@ -31,8 +31,8 @@ static int parse_mapping(const char *line, struct vma *vma)
 }
 
 /*
- * Two letters each (proc(5)). What changes how the memory behaves is kept; what the kernel derives itself (rd, wr, mr, mw,
- * me, ac, …) is not.
+ * The two-letter flags of proc(5) that change how the memory behaves. Those that the kernel derives from others (rd, wr, mr, mw, me, …)
+ * are left out.
  */
 static const struct {
 	char letters[3];
@@ -47,7 +47,7 @@ static const struct {
 	{ "ss", 0, -1, VMA_SHADOW_STACK },
 };
 
-/* What nobody here can give back, and nothing else tells. That pages are write-protected ("uw") may be our own tracker's doing. */
+/* Flags that we cannot restore. That pages are write-protected ("uw") is not among them: our own tracker may have done it. */
 static const struct {
 	char letters[3];
 	const char *what;

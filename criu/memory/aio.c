@@ -1,9 +1,9 @@
 /*
  * aio.c - makes AIO rings.
  *
- * Where the kernel writes the next completion is its own knowledge, and so is how many slots are in use; what stands in the ring is
- * only told, or (the head) asked for. So a ring is brought to a given head and tail by requests: each reads nothing from an
- * empty file, completes within io_submit(), and is one more.
+ * Only the kernel knows where it will write the next completion, and how many slots are in use. The head and tail in the ring are what it
+ * tells (the tail) and what it reads (the head). So requests bring a new ring to a given head and tail: each reads nothing from an empty
+ * file, completes within io_submit(), and moves the tail by one.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -80,7 +80,7 @@ void aio_destroy(const aio_context_t *rings, size_t count)
 	}
 }
 
-static int set_up(uint32_t requests, aio_context_t *ring)
+static int set_up_ring(uint32_t requests, aio_context_t *ring)
 {
 	int error;
 
@@ -95,13 +95,13 @@ static int set_up(uint32_t requests, aio_context_t *ring)
 
 int aio_make_smallest(aio_context_t *ring)
 {
-	return set_up(1, ring);
+	return set_up_ring(1, ring);
 }
 
 int aio_make(uint64_t length, aio_context_t *ring)
 {
 	uint32_t requests = aio_least_requests(length), slots;
-	int result = requests ? set_up(requests, ring) :
+	int result = requests ? set_up_ring(requests, ring) :
 				fail(EINVAL, "no AIO ring has %llu bytes", (unsigned long long)length);
 
 	if (result)
@@ -115,7 +115,7 @@ int aio_make(uint64_t length, aio_context_t *ring)
 }
 
 /* Up to `wanted` requests that complete at once; how many there was room for. */
-static uint32_t submit(aio_context_t ring, int file, uint32_t wanted)
+static uint32_t submit_requests(aio_context_t ring, int file, uint32_t wanted)
 {
 	struct iocb request = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)file };
 	struct iocb *requests[BATCH];
@@ -131,7 +131,7 @@ static uint32_t submit(aio_context_t ring, int file, uint32_t wanted)
 	return done;
 }
 
-/* What is done to a ring by a thread of its own. */
+/* For a thread of its own, which makes a ring. */
 struct job {
 	aio_context_t ring;
 	int file;
@@ -141,24 +141,24 @@ struct job {
 };
 
 /* Completions up to the head are read at once, by setting it, as libaio does; those behind it stay unread. */
-static void advance(struct job *job)
+static void advance_ring(struct job *job)
 {
 	struct aio_header *header = aio_header_of(job->ring);
 	uint32_t slots = header->slots, unread = (job->tail + slots - job->head) % slots;
 
 	for (uint32_t at = 0; at < job->head; at++, header->head = at)
-		if (submit(job->ring, job->file, 1) != 1)
+		if (submit_requests(job->ring, job->file, 1) != 1)
 			break;
-	submit(job->ring, job->file, unread);
+	submit_requests(job->ring, job->file, unread);
 	if (header->head != job->head || header->tail != job->tail)
 		job->result = fail(EINVAL, "an AIO ring of %u slots came to %u, %u instead of %u, %u", slots,
 				   header->head, header->tail, job->head, job->tail);
 	memset(header + 1, 0, slots * SLOT);
 }
 
-static void fill(struct job *job)
+static void fill_ring(struct job *job)
 {
-	job->most = submit(job->ring, job->file, aio_header_of(job->ring)->slots);
+	job->most = submit_requests(job->ring, job->file, aio_header_of(job->ring)->slots);
 }
 
 struct pinned {
@@ -181,10 +181,10 @@ static void *run_pinned(void *argument)
 }
 
 /*
- * Free slots are given out by CPU: a thread that is moved to another finds fewer. It is a thread because whoever has once been pinned
- * is no longer moved when its cpuset grows.
+ * The kernel hands out free slots by CPU: a thread that is moved to another CPU finds fewer. So the thread is pinned. It is a thread of its
+ * own because a pinned thread gets no more CPUs when its cpuset grows.
  */
-static int run(void (*work)(struct job *job), struct job *job)
+static int run_job(void (*work)(struct job *job), struct job *job)
 {
 	struct pinned pinned = { work, job };
 	autoclose int file = memfd_create("nothing", MFD_CLOEXEC);
@@ -205,7 +205,7 @@ int aio_advance(aio_context_t ring, uint32_t head, uint32_t tail)
 {
 	struct job job = { .ring = ring, .head = head, .tail = tail };
 
-	return run(advance, &job);
+	return run_job(advance_ring, &job);
 }
 
 int aio_find_most(struct aio_lengths *known, uint64_t length, uint32_t *most)
@@ -222,7 +222,7 @@ int aio_find_most(struct aio_lengths *known, uint64_t length, uint32_t *most)
 	if (result)
 		return result;
 	*grow(&known->rings, &known->ring_count) = job.ring;
-	result = run(fill, &job);
+	result = run_job(fill_ring, &job);
 	*most = job.most;
 	*grow(&known->items, &known->count) = (struct aio_length){ length, job.most };
 	return result;

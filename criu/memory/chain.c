@@ -2,7 +2,7 @@
  * chain.c - follows `parent` from directory to directory, checks that the snapshots belong together, and keeps a few of their
  * pages images open for readers. See chain.h.
  *
- * `parent` is the user's own symbolic link, and leads wherever it leads; what is found there is opened beneath that directory's
+ * `parent` is a symbolic link that the user may set, so it is followed wherever it leads. Images in that directory are opened beneath its
  * descriptor, like all images.
  */
 #include <errno.h>
@@ -62,7 +62,7 @@ struct page_chain {
 
 /* ---- the directories ---- */
 
-static int read_identity(struct image_store *store, struct identity *identity)
+static int read_snapshot_identity(struct image_store *store, struct identity *identity)
 {
 	InventoryEntry *inventory;
 	int result = inventory_read_memory(store, &inventory);
@@ -81,7 +81,7 @@ static int read_identity(struct image_store *store, struct identity *identity)
 	return 0;
 }
 
-/* Pages that it has freed are replaced by a snapshot that builds on it here. */
+/* A snapshot that has freed pages is whole only with the one that replaces them: does that one build on it here? */
 static bool gives_its_pages(const struct page_chain *chain, const struct snapshot_layer *layer,
 			    const struct identity *identity)
 {
@@ -106,7 +106,7 @@ static int check_layer(const struct page_chain *chain, const struct snapshot_lay
 		if (other->device == layer->device && other->inode == layer->inode)
 			return fail(ELOOP, "the parent of %s is %s, which builds on it",
 				    image_store_name(child->store), image_store_name(other->store));
-	/* Whoever notes a parent notes its name: one without is another one. */
+	/* A snapshot that knows its parent knows its name. A parent without a name is another one. */
 	if (is_parent && child->identity.parent && child->identity.parent != identity->snapshot)
 		return fail(0, "%s, the parent of %s, is not the snapshot that it was made after",
 			    image_store_name(layer->store), image_store_name(child->store));
@@ -119,7 +119,7 @@ static int check_layer(const struct page_chain *chain, const struct snapshot_lay
 	return 0;
 }
 
-static int look_at_directory(const struct image_store *store, struct snapshot_layer *layer)
+static int look_at_layer(const struct image_store *store, struct snapshot_layer *layer)
 {
 	int directory = image_store_directory(store);
 	struct stat status;
@@ -139,8 +139,8 @@ static int add_layer(struct page_chain *chain, struct image_store *store)
 
 	layer->store = store;
 	return (chain->is_locked ? image_store_lock(store, chain->use) : 0) ?:
-		       look_at_directory(store, layer)			    ?:
-		       read_identity(store, &layer->identity)		    ?:
+		       look_at_layer(store, layer)			    ?:
+		       read_snapshot_identity(store, &layer->identity)	    ?:
 									      check_layer(chain, layer);
 }
 
@@ -185,7 +185,7 @@ static size_t count_places(void)
 	return max(min(limit.rlim_cur / 8, (rlim_t)MOST_OPEN), (rlim_t)LEAST_OPEN);
 }
 
-static int open_chain(struct page_chain **opened, struct page_chain *chain, struct image_store *newest)
+static int open_layers(struct page_chain **opened, struct page_chain *chain, struct image_store *newest)
 {
 	int result;
 
@@ -202,7 +202,7 @@ static int open_chain(struct page_chain **opened, struct page_chain *chain, stru
 
 int page_chain_open(struct page_chain **opened, struct image_store *newest)
 {
-	return open_chain(opened, allocate(sizeof(struct page_chain)), newest);
+	return open_layers(opened, allocate(sizeof(struct page_chain)), newest);
 }
 
 int page_chain_open_locked(struct page_chain **opened, struct image_store *newest, enum image_use use)
@@ -211,7 +211,7 @@ int page_chain_open_locked(struct page_chain **opened, struct image_store *newes
 
 	chain->is_locked = true;
 	chain->use = use;
-	return open_chain(opened, chain, newest);
+	return open_layers(opened, chain, newest);
 }
 
 int page_chain_lock(struct page_chain *chain, enum image_use use)
@@ -260,7 +260,7 @@ bool page_chain_is_complete(const struct page_chain *chain)
 int page_chain_find(const struct page_chain *chain, const struct image_store *store, size_t *layer)
 {
 	struct snapshot_layer wanted = { 0 };
-	int result = look_at_directory(store, &wanted);
+	int result = look_at_layer(store, &wanted);
 
 	for (*layer = 0; !result && *layer < chain->count; ++*layer)
 		if (chain->layers[*layer].device == wanted.device &&
@@ -274,7 +274,7 @@ int page_chain_check(const struct page_chain *chain)
 	for (size_t i = 0; i < chain->count; i++) {
 		const struct snapshot_layer *layer = &chain->layers[i];
 		struct identity now;
-		int result = read_identity(layer->store, &now);
+		int result = read_snapshot_identity(layer->store, &now);
 
 		if (result)
 			return result;
@@ -312,8 +312,8 @@ static bool has_free_descriptor(void)
 }
 
 /*
- * A free place, if there is a descriptor for it, or else the one that was used the longest time ago, of those that nobody reads from;
- * NULL: there is none now.
+ * A free place, if there is a descriptor for it. Else, of those that nobody reads from, the one that was used the longest time ago. NULL:
+ * there is none now.
  */
 static struct open_pages *find_place(struct page_chain *chain)
 {
@@ -345,8 +345,8 @@ static int open_pages(struct page_chain *chain, struct open_pages *place, size_t
 	return result;
 }
 
-/* Open, and so until it is given back; NULL: it cannot be opened, *result says why. */
-static struct open_pages *take(struct page_chain *chain, size_t layer, uint32_t id, int *result)
+/* Stays open until it is given back. NULL: it cannot be opened, and *result says why. */
+static struct open_pages *take_place(struct page_chain *chain, size_t layer, uint32_t id, int *result)
 {
 	struct open_pages *taken;
 
@@ -404,7 +404,7 @@ int page_chain_read(struct page_chain *chain, size_t layer, uint32_t pages_id, s
 		    int count, uint64_t offset)
 {
 	int result;
-	struct open_pages *taken = take(chain, layer, pages_id, &result);
+	struct open_pages *taken = take_place(chain, layer, pages_id, &result);
 
 	if (!taken)
 		return result;

@@ -92,8 +92,8 @@ static int copy_hashes(struct hash_reader *reader, uint64_t page, uint64_t count
 	return result;
 }
 
-/* When the first pages are told, it is known which there are. */
-static void make_room(struct content *content)
+/* The first call shows which pages there are. */
+static void make_room_for_pages(struct content *content)
 {
 	uint64_t pages = page_runs_total(&content->pages);
 
@@ -101,7 +101,7 @@ static void make_room(struct content *content)
 	content->is_hashed = allocate_array(BITS_WORDS(pages), sizeof(*content->is_hashed));
 }
 
-static void note_places(union parent_page *known, const struct page_run *run)
+static void note_page_places(union parent_page *known, const struct page_run *run)
 {
 	for (uint64_t i = 0; i < run->count; i++) {
 		known[i].place.layer = run->layer;
@@ -136,14 +136,14 @@ static int note_pages(void *context, const struct page_run *run, uint32_t pages_
 	int result = 0;
 
 	if (!content->known)
-		make_room(content);
+		make_room_for_pages(content);
 	if (!reader->is_open || reader->layer != run->layer)
 		result = open_hashes(reader, run->layer, pages_id);
 	if (result)
 		return result;
 	if (copy_hashes(reader, run->offset / PAGE_SIZE, run->count, &content->known[number].hash)) {
 		if (!reader->reads_pages) {
-			note_places(&content->known[number], run);
+			note_page_places(&content->known[number], run);
 			return 0;
 		}
 		result = hash_pages(content, run, pages_id, &content->known[number]);
@@ -167,7 +167,7 @@ int content_open(struct content *content, struct page_chain *chain, enum image_k
 	result = page_stack_walk(chain, kind, id, only, &content->pages, note_pages, reader);
 	page_hashes_close(&reader->hashes);
 	if (!result && !content->known)
-		make_room(content);
+		make_room_for_pages(content);
 	return result;
 }
 
@@ -182,7 +182,7 @@ void content_close(struct content *content)
 
 /* ---- the pieces ---- */
 
-static void cut(struct comparison *comparison, const struct page_runs *own)
+static void cut_into_pieces(struct comparison *comparison, const struct page_runs *own)
 {
 	uint64_t first = 0;
 
@@ -214,7 +214,7 @@ static void compare_hashes(struct comparison *comparison, const struct part *par
 	}
 }
 
-/* How many pages are in one layer: there they follow each other, as they do in memory. */
+/* How many pages from here on are in one layer, where they follow each other as they do in memory. */
 static uint64_t count_together(const union parent_page *known, uint64_t most)
 {
 	uint64_t count = 1;
@@ -245,7 +245,9 @@ static int compare_bytes(struct comparison *comparison, const struct part *part,
 	return result;
 }
 
-/* Pages that the parent does not have are in no part: they have changed. Nor are those that have vanished meanwhile. */
+/*
+ * Pages that the parent does not have are in no part, so they count as changed. Pages that have vanished meanwhile are in no part either.
+ */
 static int compare_piece(struct comparison *comparison, const struct piece *piece, char *pages, char *buffer)
 {
 	const struct content *content = comparison->content;
@@ -312,7 +314,7 @@ static size_t helpers_for(uint64_t pages)
 }
 
 /* We work, too. */
-static int share_work(struct comparison *comparison, uint64_t pages)
+static int compare_by_threads(struct comparison *comparison, uint64_t pages)
 {
 	pthread_t helpers[MOST_WORKERS];
 	size_t wanted = helpers_for(pages), started = 0;
@@ -347,8 +349,8 @@ int content_compare(const struct content *content, const struct page_runs *own, 
 	int result;
 
 	comparison.is_equal = allocate_array(pages, sizeof(*comparison.is_equal));
-	cut(&comparison, own);
-	result = share_work(&comparison, pages);
+	cut_into_pieces(&comparison, own);
+	result = compare_by_threads(&comparison, pages);
 	if (!result)
 		sort_out(&comparison, own, changed, unchanged);
 	free(comparison.pieces);

@@ -1,7 +1,7 @@
 /*
- * dedup.c - three passes: what can be freed (nothing is changed, everything is checked); the directories that will lose pages are
- * marked, on the disk; holes are punched. A crash in between leaves pages that could have been freed, never one that is missing
- * and is not said to be.
+ * dedup.c - frees pages of a chain that nobody sees, in three passes. The first finds what can be freed; it checks everything and changes
+ * nothing. The second marks, on the disk, the directories that will lose pages. The third punches holes. A crash in between leaves
+ * pages that could have been freed; a page is never missing from a directory without a mark.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +38,7 @@ struct dedup {
 
 /* ---- what can be freed ---- */
 
-/* What of an entry is not seen: the gaps between the runs that lie in it, which come in the same order. */
+/* The part of an entry that is not seen: the gaps between the runs that lie in it. Runs and entries are in the same order. */
 static void add_unseen(struct freed_pages *freed, const struct pagemap_entry *entry,
 		       const struct page_runs *seen, size_t *next)
 {
@@ -101,8 +101,8 @@ static int look_at_layer(struct dedup *dedup, const struct page_stack *stack, si
 	return result == -ENOENT ? 0 : result;
 }
 
-/* The pages of one task, in all layers; that a task has ended since, or is new, is no harm. */
-static int look_at_task(struct dedup *dedup, enum image_kind kind, unsigned long id)
+/* The pages of one task, in all layers. A layer may have none of it: the task was born later, or has ended before. */
+static int plan_task(struct dedup *dedup, enum image_kind kind, unsigned long id)
 {
 	struct page_stack stack;
 	int result;
@@ -119,7 +119,7 @@ static int look_at_task(struct dedup *dedup, enum image_kind kind, unsigned long
 	return result;
 }
 
-static int look_at_directory(struct dedup *dedup, size_t layer)
+static int plan_directory(struct dedup *dedup, size_t layer)
 {
 	struct image_names names;
 	int result = image_store_list(page_chain_store(dedup->chain, layer), &names);
@@ -129,7 +129,7 @@ static int look_at_directory(struct dedup *dedup, size_t layer)
 			unsigned long id;
 
 			if (image_name_is(names.items[i], pagemap_kinds[kind], &id))
-				result = look_at_task(dedup, pagemap_kinds[kind], id);
+				result = plan_task(dedup, pagemap_kinds[kind], id);
 		}
 	image_names_free(&names);
 	return result;
@@ -138,11 +138,11 @@ static int look_at_directory(struct dedup *dedup, size_t layer)
 /* ---- what may be changed ---- */
 
 /*
- * A file with another name may be part of another snapshot; one that is shorter than its pagemap says is not what it should be. A
- * file system that cannot punch holes says so here, behind the end, where nothing is lost.
+ * A file that has another name, too, may be part of another snapshot. A file that is shorter than its pagemap says is damaged. Whether the
+ * file system can punch holes is tried here, behind the end of the file, where nothing is lost.
  */
-static int check_file(const struct image_store *store, const struct freed_pages *freed, const char *name,
-		      int fd)
+static int check_pages_file(const struct image_store *store, const struct freed_pages *freed,
+			    const char *name, int fd)
 {
 	struct stat status;
 
@@ -167,7 +167,7 @@ static int open_freed(const struct dedup *dedup, const struct freed_pages *freed
 	return image_open_to_change(store, IMAGE_PAGES, freed->pages_id);
 }
 
-/* What is a hole already loses nothing. */
+/* A range that is a hole already loses nothing. */
 static void forget_holes(struct freed_pages *freed, int fd)
 {
 	size_t kept = 0;
@@ -196,7 +196,8 @@ static int check_all(struct dedup *dedup)
 			continue;
 		fd = open_freed(dedup, freed, name);
 		result = fd < 0 ? fd :
-				  check_file(page_chain_store(dedup->chain, freed->layer), freed, name, fd);
+				  check_pages_file(page_chain_store(dedup->chain, freed->layer), freed, name,
+						   fd);
 		if (!result)
 			forget_holes(freed, fd);
 	}
@@ -269,13 +270,13 @@ static int punch(const struct dedup *dedup, const struct freed_pages *freed,
 
 /* ---- all ---- */
 
-static int run(struct dedup *dedup, uint64_t freed_for, struct dedup_statistics *statistics)
+static int run_dedup(struct dedup *dedup, uint64_t freed_for, struct dedup_statistics *statistics)
 {
 	int result = 0;
 
 	*statistics = (struct dedup_statistics){ 0 };
 	for (size_t layer = 0; !result && layer < page_chain_length(dedup->chain); layer++)
-		result = look_at_directory(dedup, layer);
+		result = plan_directory(dedup, layer);
 	result = result ?: check_all(dedup) ?: mark_all(dedup, freed_for, &statistics->layers);
 	for (size_t i = 0; !result && i < dedup->count; i++)
 		result = punch(dedup, &dedup->items[i], statistics);
@@ -302,7 +303,7 @@ static int read_layer(struct page_chain *chain, size_t layer, uint64_t *snapshot
 	return 0;
 }
 
-/* Nobody restores a pre-dump: what can be restored does not give pages away for one. */
+/* Nobody restores a pre-dump: a snapshot that can be restored must not lose pages to one. */
 static int check_use(struct page_chain *chain, uint64_t *snapshot)
 {
 	bool is_pre_dump, is_parent_one = true;
@@ -327,12 +328,13 @@ int page_chain_dedup(struct page_chain *chain, struct dedup_statistics *statisti
 
 	return page_chain_lock(chain, IMAGES_ARE_WRITTEN) ?:
 		       check_use(chain, &snapshot)	  ?:
-							    run(&dedup, snapshot, statistics);
+							    run_dedup(&dedup, snapshot, statistics);
 }
 
 int page_chain_consume(struct page_chain *chain, struct dedup_statistics *statistics)
 {
 	struct dedup dedup = { .chain = chain, .frees_seen = true };
 
-	return page_chain_lock(chain, IMAGES_ARE_WRITTEN) ?: run(&dedup, inventory_new_id(), statistics);
+	return page_chain_lock(chain, IMAGES_ARE_WRITTEN) ?:
+							    run_dedup(&dedup, inventory_new_id(), statistics);
 }

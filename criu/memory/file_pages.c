@@ -1,9 +1,9 @@
 /*
  * file_pages.c - what the parent snapshot has of a task's own pages in private mappings of files, to be compared with.
  *
- * Where pages are noted by write protection, those of files are not (written.c): nobody can say of them that they are as they were. They
- * are few, the data of programs and libraries that was relocated or written to, and nearly always the same. So they are
- * compared, by their hashes. The parent's are read before the freeze. What has more pages than that is worth is saved.
+ * The tracker `written` does not note writes to private mappings of files (written.c). The task's own pages in these are few (the data of
+ * programs and libraries), and nearly always unchanged. So they are compared with the parent's by their hashes, which are read before the
+ * freeze. Where there are too many for that to be worth it, they are saved.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,19 +16,7 @@
 /* Pages. To compare 16 MiB while a process is frozen takes some 5 ms: as much as to save them. */
 #define MOST_OF_TASK 4096
 
-static int read_names(struct page_runs *pages, struct page_chain *chain, pid_t pid)
-{
-	struct pagemap pagemap = { 0 };
-	int result = pagemap_read(&pagemap, page_chain_store(chain, 0), IMAGE_PAGEMAP, pid);
-
-	for (size_t i = 0; !result && i < pagemap.count; i++)
-		page_runs_add_range(pages, pagemap.entries[i].start,
-				    pagemap.entries[i].start + pagemap.entries[i].count * PAGE_SIZE);
-	pagemap_free(&pagemap);
-	return result;
-}
-
-/* The process runs: what it maps next is not compared, and so is saved. */
+/* The process still runs: what it maps later is not compared, and so is saved. */
 static void choose_mappings(struct page_runs *chosen, const struct page_runs *theirs, const struct vmas *vmas)
 {
 	uint64_t total = 0;
@@ -58,7 +46,7 @@ int file_pages_open(struct content *content, struct page_chain *chain, pid_t pid
 		return -ENOENT;
 	if (attempted(proc_read_maps(proc, &vmas)))
 		result = -ENOENT; /* it has ended */
-	result = result ?: read_names(&theirs, chain, pid);
+	result = result ?: pagemap_read_coverage(&theirs, page_chain_store(chain, 0), pid);
 	if (!result)
 		choose_mappings(&chosen, &theirs, &vmas);
 	if (!result && !chosen.count)

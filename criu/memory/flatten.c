@@ -84,7 +84,7 @@ static int copy_layer(struct flatten *flatten, const struct page_stack *stack, s
 	return result;
 }
 
-static int write_pages(struct flatten *flatten, const struct page_stack *stack, uint32_t pages_id)
+static int copy_pages(struct flatten *flatten, const struct page_stack *stack, uint32_t pages_id)
 {
 	uint64_t size;
 	autofree uint64_t *places = place_runs(&stack->runs, &size);
@@ -105,13 +105,9 @@ static int write_pages(struct flatten *flatten, const struct page_stack *stack, 
 
 static int write_entries(struct image *pagemap, const struct page_runs *runs, uint32_t pages_id)
 {
-	PagemapHead head = PAGEMAP_HEAD__INIT;
-	int result;
+	int result = pagemap_write_head(pagemap, pages_id);
 
-	head.pages_id = pages_id;
-	result = image_write(pagemap, &head.base);
 	for (size_t i = 0, next; !result && i < runs->count; i = next) {
-		PagemapEntry entry = PAGEMAP_ENTRY__INIT;
 		uint64_t count = runs->items[i].count;
 
 		/* Neighbours are one entry now, wherever they came from. */
@@ -119,11 +115,8 @@ static int write_entries(struct image *pagemap, const struct page_runs *runs, ui
 				   page_run_end(&runs->items[next - 1]) == runs->items[next].start;
 		     next++)
 			count += runs->items[next].count;
-		entry.vaddr = runs->items[i].start;
-		entry.compat_nr_pages = min(count, (uint64_t)UINT32_MAX);
-		message_set(&entry, nr_pages, count);
-		message_set(&entry, flags, PAGES_PRESENT | runs->items[i].flags);
-		result = image_write(pagemap, &entry.base);
+		result = pagemap_write_entry(pagemap, runs->items[i].start, count,
+					     PAGES_PRESENT | runs->items[i].flags);
 	}
 	return result;
 }
@@ -157,7 +150,7 @@ static int flatten_task(struct flatten *flatten, enum image_kind kind, unsigned 
 
 	if (!result && (flatten->to != flatten->from || stack.layer_count > 1)) {
 		flatten->next_pages_id++;
-		result = write_pages(flatten, &stack, pages_id) ?:
+		result = copy_pages(flatten, &stack, pages_id) ?:
 				 write_pagemap(flatten, &stack, kind, id, pages_id);
 	}
 	page_stack_close(&stack);
@@ -211,8 +204,8 @@ static int choose_pages_id(struct flatten *flatten)
 	return 0;
 }
 
-static int begin(struct flatten *flatten, struct image_store *from, struct image_store *to,
-		 struct flatten_statistics *statistics)
+static int begin_flattening(struct flatten *flatten, struct image_store *from, struct image_store *to,
+			    struct flatten_statistics *statistics)
 {
 	InventoryEntry *inventory;
 	int result;
@@ -303,7 +296,7 @@ static int remove_unused(struct image_store *store)
 int flatten_in_place(struct image_store *store, struct flatten_statistics *statistics)
 {
 	struct flatten flatten;
-	int result = begin(&flatten, store, store, statistics);
+	int result = begin_flattening(&flatten, store, store, statistics);
 
 	/* Where the link to the parent was lost, what is left to it is an error. */
 	result = result ?: flatten_tasks(&flatten);
@@ -325,7 +318,7 @@ static bool is_image(const char *name)
 	return length > 4 && !strcmp(name + length - 4, ".img");
 }
 
-static int check_empty(struct image_store *out)
+static int check_target_is_empty(struct image_store *out)
 {
 	struct image_names names;
 	int result = image_store_list(out, &names);
@@ -359,7 +352,7 @@ static int copy_others(struct flatten *flatten)
 	return result;
 }
 
-static int complete(struct flatten *flatten)
+static int complete_target(struct flatten *flatten)
 {
 	InventoryEntry *inventory;
 	int result = inventory_read_memory(flatten->from, &inventory);
@@ -375,12 +368,12 @@ static int complete(struct flatten *flatten)
 int flatten_into(struct image_store *store, struct image_store *out, struct flatten_statistics *statistics)
 {
 	struct flatten flatten;
-	int result = begin(&flatten, store, out, statistics);
+	int result = begin_flattening(&flatten, store, out, statistics);
 
-	result = result ?: check_empty(out) ?: image_store_begin(out, NULL);
+	result = result ?: check_target_is_empty(out) ?: image_store_begin(out, NULL);
 	if (!result) {
 		interrupt_begin();
-		result = copy_others(&flatten) ?: flatten_tasks(&flatten) ?: complete(&flatten);
+		result = copy_others(&flatten) ?: flatten_tasks(&flatten) ?: complete_target(&flatten);
 		result ? image_store_withdraw(out) : image_store_settle(out);
 		interrupt_end();
 	}

@@ -1,10 +1,10 @@
 /*
  * huge.c - hugetlb memory: page sizes, pools, what is there and how to put it there. See huge.h.
  *
- * Of a file of hugetlbfs the kernel can read(), but not write() (EINVAL), and it knows no holes: lseek(SEEK_DATA) finds data
- * everywhere, mincore() looks at our page tables only, and reading what is not there reads zeros. What tells is a fault that
- * may not be served: a mapping of ours under a userfaultfd for missing pages that serves nobody (UFFD_USER_MODE_ONLY, Linux 5.11).
- * There process_vm_readv() from ourselves gets EFAULT exactly where no page is: 0.4 µs a huge page.
+ * A file of hugetlbfs can be read with read(), but write() fails (EINVAL). Nothing tells its holes: lseek(SEEK_DATA) finds data everywhere,
+ * mincore() looks at our page tables only, and a hole reads as zeros. So we map the file under a userfaultfd for missing pages that nobody
+ * serves (UFFD_USER_MODE_ONLY, Linux 5.11). There, process_vm_readv() from ourselves gets EFAULT exactly where there is no page: 0.4 µs a
+ * huge page.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -128,7 +128,7 @@ int huge_write_pages(struct page_writer *writer, const struct page_runs *runs, u
 }
 
 /* A userfaultfd for [place, place + size) that lets our own reads fail where nothing is; -1: this kernel has none. */
-static int watch(char *place, uint64_t size)
+static int watch_missing_pages(char *place, uint64_t size)
 {
 	autoclose int watcher = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	struct uffdio_api api = { .api = UFFD_API };
@@ -141,8 +141,8 @@ static int watch(char *place, uint64_t size)
 	return steal_fd(&watcher);
 }
 
-/* The kernel watches only what could be written to; we do not. -1: it is sealed. */
-static int open_writable(int fd)
+/* The kernel watches only mappings that can be written to, though we do not write. -1: the file is sealed. */
+static int open_file_writable(int fd)
 {
 	char path[32];
 
@@ -150,7 +150,7 @@ static int open_writable(int fd)
 	return open(path, O_RDWR | O_CLOEXEC);
 }
 
-static bool is_there(char *place)
+static bool is_huge_page_there(char *place)
 {
 	char byte;
 	struct iovec here = { &byte, 1 }, there = { place, 1 };
@@ -173,15 +173,15 @@ int huge_find_pages(int fd, uint64_t size, uint64_t page_size, struct page_runs 
 		page_runs_add(runs, &all);
 		return 0;
 	}
-	/* Without reserve: nothing is taken from the pool. */
-	writable = open_writable(fd);
+	/* MAP_NORESERVE: nothing is taken from the pool. */
+	writable = open_file_writable(fd);
 	place = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, writable, 0);
 	if (place != MAP_FAILED)
-		watcher = watch(place, size);
+		watcher = watch_missing_pages(place, size);
 	if (watcher < 0)
 		page_runs_add(runs, &all);
 	for (uint64_t at = 0; watcher >= 0 && at < size; at += page_size)
-		if (is_there(place + at))
+		if (is_huge_page_there(place + at))
 			page_runs_add(runs, &(struct page_run){ .start = at,
 								.count = page_size / PAGE_SIZE,
 								.offset = at });
@@ -242,6 +242,6 @@ void huge_collapse_shared(void *block)
 	if (pages < array_size(is_there) / 2)
 		return;
 	huge_collapse(block);
-	/* Linux 6.1 leaves it to whoever touches it to map it as a huge page; until then, nobody sees that it is one. */
+	/* Linux 6.1 maps it as a huge page only when it is touched next. Until then, smaps does not count it. */
 	madvise(block, PAGE_SIZE, MADV_POPULATE_READ);
 }

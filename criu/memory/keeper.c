@@ -86,7 +86,7 @@ static bool is_kept(const struct kept *kept, size_t count, int fd)
 	return false;
 }
 
-/* Nobody is to wait for us: not at the end of a pipe, not for a terminal, not to unmount a directory. */
+/* Nobody must have to wait for us: we hold no pipe, no terminal, and no directory that somebody may want to unmount. */
 static void let_go_of_all(const struct kept *kept, size_t count, int directory, int confirm)
 {
 	int null = open("/dev/null", O_RDWR);
@@ -106,8 +106,8 @@ static void let_go_of_all(const struct kept *kept, size_t count, int directory, 
 }
 
 /*
- * From the moment on at which the snapshot stands, and tracking.img is there: before, that of an older snapshot in the same
- * directory may go.
+ * Only when the snapshot is complete, and its tracking.img is there: before that, an older snapshot's tracking.img in the same directory
+ * may be deleted.
  */
 static int watch_directory(int directory)
 {
@@ -132,7 +132,7 @@ static void keeper_main(const struct kept *kept, size_t count, int directory, in
 	setsid();
 	prctl(PR_SET_NAME, KEEPER_NAME);
 	let_go_of_all(kept, count, directory, confirm);
-	/* Who looks for a keeper finds us by our name: from now on. */
+	/* From now on we are found by our name. */
 	if (write(confirm, "", 1) != 1 || read(confirm, &byte, 1) != 1)
 		_exit(0);
 	close(confirm);
@@ -194,7 +194,7 @@ int keeper_find(struct keeper *keeper, pid_t pid, uint64_t started)
 
 	*keeper = (struct keeper){ .pid = pid, .started = started, .confirm = -1 };
 	keeper->pidfd = syscall(SYS_pidfd_open, pid, 0);
-	/* In this order: what is found under the pid now is what the descriptor is of. */
+	/* In this order: what is read under the pid now is of the process that the descriptor holds. */
 	if (keeper->pidfd >= 0 && proc >= 0 && !attempted(proc_read_stat(proc, &stat)) &&
 	    stat.start_time == started && !strcmp(stat.comm, KEEPER_NAME) && stat.state != 'Z')
 		return 0;

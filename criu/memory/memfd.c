@@ -130,7 +130,7 @@ struct shared_memory *memfd_find(const struct snapshot *snapshot, uint64_t numbe
 	return found ? &snapshot->shared[found - 1] : NULL;
 }
 
-static int check_entry(const MemfdInodeEntry *entry, uint64_t page_size)
+static int check_memfd_entry(const MemfdInodeEntry *entry, uint64_t page_size)
 {
 	uint32_t mode = entry->has_mode ? entry->mode : S_IFREG;
 	const char *wrong = !S_ISREG(mode) || mode & ~(S_IFMT | 07777)		 ? "mode" :
@@ -150,10 +150,10 @@ static int check_entry(const MemfdInodeEntry *entry, uint64_t page_size)
 		       0;
 }
 
-static int add_entry(struct snapshot *snapshot, MemfdInodeEntry *entry)
+static int add_memfd_entry(struct snapshot *snapshot, MemfdInodeEntry *entry)
 {
 	uint64_t page_size = entry->hugetlb_flag ? huge_page_size(entry->hugetlb_flag) : 0;
-	int result = check_entry(entry, page_size);
+	int result = check_memfd_entry(entry, page_size);
 	struct shared_memory *object;
 
 	if (!result && (memfd_find(snapshot, entry->inode_id) || shared_memory_find(snapshot, entry->shmid)))
@@ -181,7 +181,7 @@ int memfd_load(struct snapshot *snapshot)
 	if (result)
 		return result == -ENOENT ? 0 : result;
 	while ((result = image_read_as(image, memfd_inode_entry, &entry)) > 0) {
-		result = add_entry(snapshot, entry);
+		result = add_memfd_entry(snapshot, entry);
 		if (result)
 			break;
 	}
@@ -189,7 +189,7 @@ int memfd_load(struct snapshot *snapshot)
 	return result;
 }
 
-/* On Linux 6.3 and later one has to say what may become of it (vm.memfd_noexec); before, nobody asks. */
+/* Since Linux 6.3 the caller has to say whether it may be executed (vm.memfd_noexec). */
 static int create(const MemfdInodeEntry *entry, unsigned flags)
 {
 	bool may_run = entry->has_mode && entry->mode & 0111;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "image/message.h"
 #include "memory/pagemap.h"
 #include "pagemap.pb-c.h"
 
@@ -36,7 +37,7 @@ static unsigned flags_of(const struct fields *fields)
 	return flags & PAGES_PRESENT ? flags & ~PAGES_IN_PARENT : flags;
 }
 
-static int add_entry(struct pagemap *pagemap, const char *name, const struct fields *fields)
+static int take_entry(struct pagemap *pagemap, const char *name, const struct fields *fields)
 {
 	const struct pagemap_entry *last = pagemap->count ? &pagemap->entries[pagemap->count - 1] : NULL;
 	uint64_t count = fields->given & 1u << NR_PAGES ? field(fields, NR_PAGES) :
@@ -80,7 +81,7 @@ static int read_entries(struct pagemap *pagemap, const char *directory, struct i
 					     &fields.given)) > 0) {
 		if (!(fields.given & 1u << VADDR))
 			return fail(EINVAL, "%s holds an entry without an address", name);
-		result = add_entry(pagemap, name, &fields);
+		result = take_entry(pagemap, name, &fields);
 		if (result)
 			return result;
 	}
@@ -105,4 +106,37 @@ void pagemap_free(struct pagemap *pagemap)
 {
 	free(pagemap->entries);
 	*pagemap = (struct pagemap){ 0 };
+}
+
+int pagemap_read_coverage(struct page_runs *runs, struct image_store *store, pid_t pid)
+{
+	struct pagemap pagemap = { 0 };
+	int result = pagemap_read(&pagemap, store, IMAGE_PAGEMAP, pid);
+
+	for (size_t i = 0; !result && i < pagemap.count; i++)
+		page_runs_add_range(runs, pagemap.entries[i].start,
+				    pagemap.entries[i].start + pagemap.entries[i].count * PAGE_SIZE);
+	pagemap_free(&pagemap);
+	return result;
+}
+
+int pagemap_write_head(struct image *image, uint32_t pages_id)
+{
+	PagemapHead head = PAGEMAP_HEAD__INIT;
+
+	head.pages_id = pages_id;
+	return image_write(image, &head.base);
+}
+
+int pagemap_write_entry(struct image *image, uint64_t start, uint64_t count, unsigned flags)
+{
+	PagemapEntry entry = PAGEMAP_ENTRY__INIT;
+
+	entry.vaddr = start;
+	entry.compat_nr_pages = min(count, (uint64_t)UINT32_MAX);
+	message_set(&entry, flags, flags);
+	if (flags & PAGES_IN_PARENT)
+		message_set(&entry, in_parent, true);
+	message_set(&entry, nr_pages, count);
+	return image_write(image, &entry.base);
 }

@@ -1,5 +1,5 @@
 /*
- * pagemap.h - one pagemap image, read and checked: which pages of a task, or of shared memory, one snapshot holds, and which it
+ * pagemap.h - one pagemap image, written, or read and checked: which pages of a task, or of shared memory, one snapshot holds, and which it
  * leaves to its parent. What a whole chain holds is told by stack.h.
  */
 #ifndef CRIU_MEMORY_PAGEMAP_H
@@ -26,5 +26,14 @@ struct pagemap {
 int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_kind kind, unsigned long id)
 	must_check;
 void pagemap_free(struct pagemap *pagemap);
+/*
+ * Adds the addresses that a task's pagemap names. All their pages can be had from this snapshot or its parents: that was checked when it
+ * was made. -ENOENT (not recorded): there is no such image.
+ */
+int pagemap_read_coverage(struct page_runs *runs, struct image_store *store, pid_t pid) must_check;
+
+/* A pagemap image, written: the head, then entries in ascending order. `flags` are PAGES_*. 0 or -errno, recorded. */
+int pagemap_write_head(struct image *image, uint32_t pages_id) must_check;
+int pagemap_write_entry(struct image *image, uint64_t start, uint64_t count, unsigned flags) must_check;
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * pages_write.c - writes page images: takes runs of pages from a source, a buffer at a time, drops pages of zeros, and streams
- * the rest into the pages image. The pagemap follows from what was really written.
+ * pages_write.c - the page writer: takes runs of pages from a source, a buffer at a time, drops pages of zeros, and hands the rest to a
+ * sink. So the sink is told of those pages only that were there when they were read.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -9,74 +9,31 @@
 #include "base/interrupt.h"
 #include "base/memory.h"
 #include "base/progress.h"
-#include "image/message.h"
 #include "memory/hashes.h"
+#include "memory/page_sink.h"
 #include "memory/pages.h"
-#include "memory/stream.h"
-#include "pagemap.pb-c.h"
 
 #define MOST_READ 1024		  /* runs in one call of the source; no more than IOV_MAX */
 #define MOST_RUNS (2 * MOST_READ) /* with those of the parent in between */
 
 struct page_writer {
-	struct image *pagemap, *pages;
-	struct page_run entry; /* not written yet; count 0: none */
-	unsigned flags;	       /* of that entry */
-	struct page_statistics *statistics;
-	struct stream *stream;	    /* into the pages image */
+	struct page_sink *sink;
 	struct hash_writer *hashes; /* NULL: none are kept */
+	struct page_statistics *statistics;
 };
 
-int page_writer_open(struct page_writer **opened, struct image_store *store, enum image_kind kind,
-		     unsigned long id, uint32_t pages_id, const struct page_hashing *hashing,
-		     const struct stream_reserve *reserve, struct page_statistics *statistics)
+struct page_writer *page_writer_open(struct page_sink *sink, struct hash_writer *hashes,
+				     struct page_statistics *statistics)
 {
 	struct page_writer *writer = allocate(sizeof(*writer));
-	PagemapHead head = PAGEMAP_HEAD__INIT;
-	int result;
 
-	*opened = writer;
-	writer->statistics = statistics;
-	result = image_create(store, &writer->pagemap, kind, id);
-	if (!result)
-		result = image_create(store, &writer->pages, IMAGE_PAGES, pages_id);
-	if (!result)
-		result = stream_open(&writer->stream, image_fd(writer->pages), image_name(writer->pages),
-				     reserve);
-	if (!result && hashing)
-		result = hash_writer_open(&writer->hashes, store, pages_id, hashing->seed, hashing->snapshot);
-	head.pages_id = pages_id;
-	return result ?: image_write(writer->pagemap, &head.base);
+	*writer = (struct page_writer){ .sink = sink, .hashes = hashes, .statistics = statistics };
+	return writer;
 }
 
-static int flush_entry(struct page_writer *writer)
+static int tell_sink(struct page_writer *writer, uint64_t start, uint64_t count, unsigned flags)
 {
-	PagemapEntry entry = PAGEMAP_ENTRY__INIT;
-
-	if (!writer->entry.count)
-		return 0;
-	entry.vaddr = writer->entry.start;
-	entry.compat_nr_pages = min(writer->entry.count, (uint64_t)UINT32_MAX);
-	message_set(&entry, flags, writer->flags);
-	if (writer->flags & PAGES_IN_PARENT)
-		message_set(&entry, in_parent, true);
-	message_set(&entry, nr_pages, writer->entry.count);
-	writer->entry.count = 0;
-	return image_write(writer->pagemap, &entry.base);
-}
-
-static int add_entry(struct page_writer *writer, uint64_t start, uint64_t count, unsigned flags)
-{
-	int result = 0;
-
-	if (writer->entry.count && page_run_end(&writer->entry) == start && writer->flags == flags) {
-		writer->entry.count += count;
-		return 0;
-	}
-	result = flush_entry(writer);
-	writer->entry = (struct page_run){ .start = start, .count = count };
-	writer->flags = flags;
-	return result;
+	return writer->sink->ops->add(writer->sink, start, count, flags);
 }
 
 static bool is_zero(const char *page)
@@ -111,7 +68,7 @@ static int take_run(struct page_writer *writer, const struct page_run *run, cons
 			result = hash_writer_add(writer->hashes, *place, end - page);
 		*place += size;
 		writer->statistics->written += end - page;
-		result = result ?: add_entry(writer, run->start + page * PAGE_SIZE, end - page, flags);
+		result = result ?: tell_sink(writer, run->start + page * PAGE_SIZE, end - page, flags);
 	}
 	return result;
 }
@@ -167,13 +124,13 @@ static int write_batch(struct page_writer *writer, struct batch *batch, char *bu
 		statistics->scanned += run->count;
 		if (is_parents(run)) {
 			statistics->unchanged += run->count;
-			result = add_entry(writer, run->start, run->count, PAGES_IN_PARENT);
+			result = tell_sink(writer, run->start, run->count, PAGES_IN_PARENT);
 		} else {
 			result = take_run(writer, read++, bytes, flags, skips_zeros, &place);
 			bytes += run->count * PAGE_SIZE;
 		}
 	}
-	return result ?: stream_advance(writer->stream, place - buffer);
+	return result ?: writer->sink->ops->advance(writer->sink, place - buffer);
 }
 
 int page_writer_add(struct page_writer *writer, const struct page_runs *runs, unsigned flags,
@@ -186,7 +143,7 @@ int page_writer_add(struct page_writer *writer, const struct page_runs *runs, un
 
 	for (size_t i = 0; !result && i < runs->count;) {
 		size_t room;
-		char *buffer = stream_buffer(writer->stream, &room);
+		char *buffer = writer->sink->ops->buffer(writer->sink, &room);
 
 		if (!buffer)
 			return -EIO;
@@ -204,18 +161,7 @@ int page_writer_close(struct page_writer *writer, int result)
 {
 	if (!writer)
 		return result;
-	result = stream_close(writer->stream, result);
-	if (!result)
-		result = flush_entry(writer);
-	for (size_t i = 0; i < 2; i++) {
-		struct image *image = i ? writer->pages : writer->pagemap;
-		int closed;
-
-		if (result)
-			image_abandon(image, result);
-		closed = image_close(image);
-		result = result ?: closed;
-	}
+	result = writer->sink->ops->close(writer->sink, result);
 	result = hash_writer_close(writer->hashes, result);
 	free(writer);
 	return result;

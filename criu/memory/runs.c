@@ -53,6 +53,20 @@ uint64_t page_runs_within(const struct page_runs *runs, uint64_t start, uint64_t
 	return pages;
 }
 
+bool page_runs_next_piece(const struct page_runs *runs, uint64_t start, uint64_t end, size_t *next,
+			  struct page_piece *piece)
+{
+	const struct page_run *run = *next < runs->count ? &runs->items[*next] : NULL;
+
+	if (!run || run->start >= end)
+		return false;
+	piece->start = max(run->start, start);
+	piece->size = min(page_run_end(run), end) - piece->start;
+	piece->offset = run->offset + (piece->start - run->start);
+	++*next;
+	return true;
+}
+
 uint64_t page_runs_total(const struct page_runs *runs)
 {
 	uint64_t total = 0;

@@ -39,6 +39,18 @@ void page_runs_free(struct page_runs *runs);
 size_t page_runs_find(const struct page_runs *runs, uint64_t address);
 /* Pages in [start, end). */
 uint64_t page_runs_within(const struct page_runs *runs, uint64_t start, uint64_t end);
+/* The part of a run that lies in some range. */
+struct page_piece {
+	uint64_t start, size; /* bytes */
+	uint64_t offset;      /* in the pages image */
+};
+
+/*
+ * Pieces of runs in [start, end), one a call: *next is the run to look at, at first page_runs_find(runs, start), and is moved on. false:
+ * there is no more.
+ */
+bool page_runs_next_piece(const struct page_runs *runs, uint64_t start, uint64_t end, size_t *next,
+			  struct page_piece *piece);
 uint64_t page_runs_total(const struct page_runs *runs); /* pages */
 
 /*

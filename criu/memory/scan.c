@@ -1,14 +1,8 @@
 /*
- * scan.c - finds a task's own pages: with the ioctl PAGEMAP_SCAN of /proc/PID/pagemap (Linux 6.7), which walks page tables
- * and returns ranges; on older kernels, and for soft-dirty bits, by reading pagemap, eight bytes a page.
+ * scan.c - finds a task's own pages: with the ioctl PAGEMAP_SCAN of /proc/PID/pagemap (Linux 6.7), which walks page tables and returns
+ * ranges. On older kernels, and for soft-dirty bits, pagemap is read (scan_entries.c).
  *
  * Measured on 2 GiB of present pages, Linux 6.18: 1.6 ms with the ioctl, 27 ms by reading; 1.2 ms where 1 % was written.
- *
- * "Unchanged" is said of a page only when nothing else can be true:
- *  - Where a written page was dropped and then read, the kernel maps its page of zeros, and does not mark that soft-dirty. The huge
- *    page of zeros is not told by PAGEMAP_SCAN as such before Linux 6.17. A page of zeros is nobody's alone, so bit 56 of a
- *    pagemap entry is clear; of those pages /proc/kpageflags tells which are zeros, to who may read it.
- *  - A page table may have been moved: see struct frames.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,16 +12,12 @@
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "memory/scan.h"
+#include "memory/scan_entries.h"
 
 /* <linux/fs.h> of Linux 6.7 and later, which Debian 12 does not have */
 struct scan_request {
 	uint64_t size, flags, start, end, walk_end, ranges, range_count, max_pages;
 	uint64_t inverted, all_of, any_of, returned;
-};
-
-struct scan_range {
-	uint64_t start, end, categories;
 };
 
 #define PAGEMAP_SCAN	 _IOWR('f', 16, struct scan_request)
@@ -40,40 +30,6 @@ struct scan_range {
 #define CATEGORY_SWAPPED (1 << 4)
 #define CATEGORY_ZERO	 (1 << 5) /* the kernel's one page of zeros */
 #define CATEGORY_GUARD	 (1 << 8) /* Linux 6.15 */
-
-/* Bits of an entry of pagemap (Documentation/admin-guide/mm/pagemap.rst) */
-#define ENTRY_PRESENT	 (1ULL << 63)
-#define ENTRY_SWAPPED	 (1ULL << 62)
-#define ENTRY_FILE	 (1ULL << 61)
-#define ENTRY_GUARD	 (1ULL << 58) /* Linux 6.15 */
-#define ENTRY_EXCLUSIVE	 (1ULL << 56) /* mapped once: not a page of zeros */
-#define ENTRY_SOFT_DIRTY (1ULL << 55)
-#define ENTRY_KIND \
-	(ENTRY_PRESENT | ENTRY_SWAPPED | ENTRY_FILE | ENTRY_GUARD | ENTRY_EXCLUSIVE | ENTRY_SOFT_DIRTY)
-#define ENTRY_FRAME(e) \
-	((e) & ((1ULL << 55) - 1))  /* 0 without CAP_SYS_ADMIN; of a swapped page: where it is */
-#define FRAME_IS_ZEROS (1ULL << 24) /* in /proc/kpageflags */
-
-/*
- * For more than 512 the kernel fills the array in several goes, and when the last one reaches the end, it leaves walk_end where an
- * earlier one stopped (Linux 6.18: do_pagemap_scan() sets it only then).
- */
-#define RANGES	512
-#define ENTRIES 4096
-
-#define TABLE_PAGES	512 /* of a page table: 2 MiB */
-#define FRAMES_IN_TABLE 8   /* are noted, of a mapping */
-
-struct scanner {
-	int pagemap;
-	int frames;	 /* /proc/kpageflags; -1: not for us */
-	bool has_ioctl;	 /* PAGEMAP_SCAN works */
-	bool has_guards; /* … and tells guard regions */
-	union {
-		struct scan_range ranges[RANGES];
-		uint64_t entries[ENTRIES];
-	};
-};
 
 static long ask_kernel(struct scanner *scanner, struct scan_request *request)
 {
@@ -133,13 +89,11 @@ void scanner_close(struct scanner *scanner)
 	free(scanner);
 }
 
-static int report(const struct scan_request *request, long error)
+static int report_scan(const struct scan_request *request, long error)
 {
 	return fail(-error, "cannot scan the page tables from %#llx to %#llx",
 		    (unsigned long long)request->start, (unsigned long long)request->end);
 }
-
-/* ---- by the ioctl ---- */
 
 /* All that is found is added to *runs; NULL: it is not asked for. */
 static int walk(struct scanner *scanner, struct scan_request *request, struct page_runs *runs)
@@ -148,7 +102,7 @@ static int walk(struct scanner *scanner, struct scan_request *request, struct pa
 		long found = next_ranges(scanner, request);
 
 		if (found < 0)
-			return report(request, found);
+			return report_scan(request, found);
 		for (long i = 0; runs && i < found; i++)
 			page_runs_add_range(runs, scanner->ranges[i].start, scanner->ranges[i].end);
 	}
@@ -189,7 +143,7 @@ int scan_is_protectable(struct scanner *scanner, uint64_t start, uint64_t end)
 	};
 	long found = next_ranges(scanner, &request);
 
-	return found < 0 ? report(&request, found) : !found && request.start == request.end;
+	return found < 0 ? report_scan(&request, found) : !found && request.start == request.end;
 }
 
 /*
@@ -214,7 +168,7 @@ static int scan_written(struct scanner *scanner, const struct scan *scan, struct
 		long found = next_ranges(scanner, &request);
 
 		if (found < 0)
-			return report(&request, found);
+			return report_scan(&request, found);
 		for (long i = 0; i < found; i++) {
 			const struct scan_range *range = &scanner->ranges[i];
 
@@ -276,176 +230,12 @@ int scan_guards(struct scanner *scanner, uint64_t start, uint64_t end, struct pa
 	return scanner->has_guards ? walk(scanner, &request, runs) : 0;
 }
 
-/* ---- by reading pagemap ---- */
-
-/* Is it, for certain, a page that somebody wrote once, and no page of zeros? */
-static bool holds_something(const struct scanner *scanner, uint64_t entry)
-{
-	uint64_t frame = ENTRY_FRAME(entry), flags;
-
-	if (entry & ENTRY_EXCLUSIVE)
-		return true;
-	return frame && scanner->frames >= 0 &&
-	       pread(scanner->frames, &flags, sizeof(flags), frame * sizeof(flags)) == sizeof(flags) &&
-	       !(flags & FRAME_IS_ZEROS);
-}
-
-/* Where the page is, if that is the place of this page alone; 0: it is not, or we may not know. */
-static uint64_t place_of(const struct scanner *scanner, uint64_t entry)
-{
-	bool is_alone = entry & ENTRY_SWAPPED || (entry & ENTRY_PRESENT && holds_something(scanner, entry));
-
-	return is_alone && ENTRY_FRAME(entry) ? ENTRY_FRAME(entry) | (entry & ENTRY_SWAPPED) : 0;
-}
-
-static size_t find_frame(const struct frames *frames, uint64_t address)
-{
-	size_t low = 0, high = frames->count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (frames->items[middle].address < address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
-/*
- * Entries are those of pages from `start` on, all of one page table. Is it the one that was there? A page of a file is no proof: where the
- * file is mapped a second time, the other table has the same frame.
- */
-static bool is_same_table(const struct scanner *scanner, const struct frames *known, uint64_t start,
-			  const uint64_t *entries, size_t count)
-{
-	uint64_t end = start + count * PAGE_SIZE;
-
-	for (size_t i = find_frame(known, start); i < known->count && known->items[i].address < end; i++) {
-		uint64_t entry = entries[(known->items[i].address - start) / PAGE_SIZE];
-
-		if (!(entry & (ENTRY_SOFT_DIRTY | ENTRY_FILE)) &&
-		    place_of(scanner, entry) == known->items[i].place)
-			return true;
-	}
-	return false;
-}
-
-/* Some in equal distances, and all of a few: one that is written meanwhile is no proof any more. */
-static void note_frames(const struct scanner *scanner, struct frames *noted, uint64_t start,
-			const uint64_t *entries, size_t count)
-{
-	size_t distance = count / FRAMES_IN_TABLE ?: 1;
-
-	for (size_t i = 0; i < count;) {
-		uint64_t place = entries[i] & ENTRY_FILE ? 0 : place_of(scanner, entries[i]);
-
-		if (place)
-			*grow(&noted->items, &noted->count) = (struct frame){ start + i * PAGE_SIZE, place };
-		i += place ? distance : 1;
-	}
-}
-
-/* Neighbours that are not soft-dirty, and alike. */
-static void sort_clean(const struct scanner *scanner, const struct scan *scan, uint64_t start,
-		       const uint64_t *entries, size_t count, struct page_runs *changed,
-		       struct page_runs *unchanged)
-{
-	uint64_t end = start + count * PAGE_SIZE;
-
-	if (entries[0] & ENTRY_SWAPPED)
-		page_runs_add_range(scan->is_file ? changed : unchanged, start, end);
-	else if (entries[0] & ENTRY_EXCLUSIVE)
-		page_runs_add_range(unchanged, start, end);
-	else
-		for (; start < end; start += PAGE_SIZE)
-			page_runs_add_range(holds_something(scanner, *entries++) ? unchanged : changed, start,
-					    start + PAGE_SIZE);
-}
-
-static void sort_table(const struct scanner *scanner, const struct scan *scan, uint64_t start,
-		       const uint64_t *entries, size_t count, struct page_runs *changed,
-		       struct page_runs *unchanged)
-{
-	bool is_same = scan->note == NOTE_SOFT_DIRTY &&
-		       is_same_table(scanner, scan->known, start, entries, count);
-
-	for (size_t i = 0, end; i < count; i = end) {
-		uint64_t kind = entries[i] & ENTRY_KIND, address = start + i * PAGE_SIZE;
-
-		for (end = i + 1; end < count && (entries[end] & ENTRY_KIND) == kind; end++)
-			;
-		if (!(kind & (ENTRY_PRESENT | ENTRY_SWAPPED)) || kind & ENTRY_GUARD ||
-		    (scan->is_file && kind & ENTRY_FILE))
-			continue;
-		if (is_same && !(kind & ENTRY_SOFT_DIRTY))
-			sort_clean(scanner, scan, address, &entries[i], end - i, changed, unchanged);
-		else
-			page_runs_add_range(changed, address, start + end * PAGE_SIZE);
-	}
-	if (scan->noted)
-		note_frames(scanner, scan->noted, start, entries, count);
-}
-
-/* The entries of pages from `start` on: how many they are; -errno, not recorded. */
-static ssize_t next_entries(struct scanner *scanner, uint64_t start, uint64_t end)
-{
-	size_t wanted = min((end - start) / PAGE_SIZE, (uint64_t)ENTRIES);
-	ssize_t got = pread(scanner->pagemap, scanner->entries, wanted * 8, start / PAGE_SIZE * 8);
-
-	return got < 8 ? (got < 0 ? -errno : -EIO) : got / 8;
-}
-
-static int scan_by_reading(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
-			   struct page_runs *unchanged)
-{
-	for (uint64_t start = scan->start; start < scan->end;) {
-		ssize_t found = next_entries(scanner, start, scan->end);
-
-		if (found < 0)
-			return fail(-found, "cannot read /proc/PID/pagemap");
-		for (size_t i = 0, count; i < (size_t)found; i += count, start += count * PAGE_SIZE) {
-			count = min((size_t)found - i, TABLE_PAGES - start / PAGE_SIZE % TABLE_PAGES);
-			sort_table(scanner, scan, start, &scanner->entries[i], count, changed, unchanged);
-		}
-	}
-	return 0;
-}
-
 int scan_pages(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
 	       struct page_runs *unchanged)
 {
 	if (scanner->has_ioctl && scan->note != NOTE_SOFT_DIRTY && !scan->noted)
 		return scan_by_ioctl(scanner, scan, changed, unchanged);
-	return scan_by_reading(scanner, scan, changed, unchanged);
-}
-
-bool scan_is_clean(struct scanner *scanner, uint64_t address)
-{
-	uint64_t entry;
-
-	return pread(scanner->pagemap, &entry, sizeof(entry), address / PAGE_SIZE * sizeof(entry)) ==
-		       sizeof(entry) &&
-	       entry & (ENTRY_PRESENT | ENTRY_SWAPPED) && !(entry & ENTRY_SOFT_DIRTY);
-}
-
-uint64_t scan_count_soft_dirty(struct scanner *scanner, uint64_t start, uint64_t end)
-{
-	const uint64_t exists = ENTRY_PRESENT | ENTRY_SWAPPED;
-	uint64_t pages = 0;
-
-	while (start < end) {
-		ssize_t found = next_entries(scanner, start, end);
-
-		if (found < 0)
-			break;
-		for (ssize_t i = 0; i < found; i++)
-			pages += scanner->entries[i] & ENTRY_SOFT_DIRTY && scanner->entries[i] & exists &&
-				 !(scanner->entries[i] & ENTRY_FILE);
-		start += found * PAGE_SIZE;
-	}
-	return pages;
+	return scan_entries(scanner, scan, changed, unchanged);
 }
 
 uint64_t scan_count_written(struct scanner *scanner)

@@ -24,6 +24,8 @@
 #include "image/message.h"
 #include "memory/huge.h"
 #include "memory/memfd.h"
+#include "memory/page_files.h"
+#include "memory/delta.h"
 #include "memory/shared.h"
 
 #define BUFFER_PAGES 256
@@ -48,7 +50,7 @@ struct shared_memory *shared_memory_new(struct snapshot *snapshot, uint64_t id)
 /* ---- dump ---- */
 
 /* The format has 32 bits for it; and hugetlbfs counts its inodes on its own. */
-static uint64_t free_id(struct snapshot *snapshot, ino_t inode)
+static uint64_t free_object_id(struct snapshot *snapshot, ino_t inode)
 {
 	uint64_t id = (uint32_t)inode;
 
@@ -57,7 +59,7 @@ static uint64_t free_id(struct snapshot *snapshot, ino_t inode)
 	return id;
 }
 
-static int look_closely(struct shared_memory *object)
+static int look_at_object(struct shared_memory *object)
 {
 	struct statfs place;
 	struct stat found;
@@ -70,8 +72,8 @@ static int look_closely(struct shared_memory *object)
 	return 0;
 }
 
-int shared_memory_look(struct snapshot *snapshot, struct task *task, const char *link, dev_t device,
-		       ino_t inode, struct shared_memory **found)
+int shared_memory_look(struct snapshot *snapshot, int proc, const char *link, dev_t device, ino_t inode,
+		       struct shared_memory **found)
 {
 	uint64_t key = index_mix(device, inode);
 	struct shared_memory *object;
@@ -82,18 +84,18 @@ int shared_memory_look(struct snapshot *snapshot, struct task *task, const char 
 		if ((*found)->inode == inode && (*found)->device == device)
 			return 0;
 	}
-	*found = object = shared_memory_new(snapshot, free_id(snapshot, inode));
+	*found = object = shared_memory_new(snapshot, free_object_id(snapshot, inode));
 	index_set(&snapshot->shared_by_inode, key, (void *)snapshot->shared_count);
 	object->device = device;
 	object->inode = inode;
 	object->is_anonymous = true;
 	/* To read it is not to be seen: its times are for fstat(). Somebody else's may not be opened like that. */
-	object->fd = openat(task->proc, link, O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOCTTY);
+	object->fd = openat(proc, link, O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOCTTY);
 	if (object->fd < 0 && errno == EPERM)
-		object->fd = openat(task->proc, link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+		object->fd = openat(proc, link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (object->fd < 0)
-		return fail(errno, "cannot open shared memory: /proc/%d/%s", task->pid, link);
-	return look_closely(object);
+		return fail(errno, "cannot open shared memory: /proc/PID/%s", link);
+	return look_at_object(object);
 }
 
 int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma)
@@ -104,7 +106,7 @@ int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *
 
 	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
-	result = shared_memory_look(snapshot, task, link, vma->device, vma->inode, &object);
+	result = shared_memory_look(snapshot, task->proc, link, vma->device, vma->inode, &object);
 	vma->object = object->id;
 	/* What munmap() has left of it can be mapped again by mremap(); what mremap() has added lies behind its end. */
 	if (object->size != vma->offset + vma_length(vma))
@@ -178,7 +180,7 @@ static int write_plan(struct page_writer *writer, struct shared_memory *object, 
 	return page_writer_add(writer, plan, PAGES_PRESENT, skips_zeros, pages_of_object, object);
 }
 
-static int save_one(struct snapshot *snapshot, struct tracking *tracking, struct shared_memory *object,
+static int save_one(struct snapshot *snapshot, struct increment *increment, struct shared_memory *object,
 		    uint32_t pages_id, struct page_statistics *statistics)
 {
 	struct page_runs runs = { 0 }, plan = { 0 };
@@ -190,25 +192,30 @@ static int save_one(struct snapshot *snapshot, struct tracking *tracking, struct
 			     find_data(object->fd, object->size, &runs);
 
 	if (!result)
-		result = page_writer_open(&writer, snapshot->images, IMAGE_SHMEM_PAGEMAP, object->id,
-					  pages_id, tracking_hashing(tracking, true, &hashing), NULL,
-					  statistics);
+		result = page_files_write(
+			&writer,
+			&(struct page_files){ .store = snapshot->images,
+					      .kind = IMAGE_SHMEM_PAGEMAP,
+					      .id = object->id,
+					      .pages_id = pages_id,
+					      .hashing = increment_hashing(increment, true, &hashing) },
+			statistics);
 	if (!result)
-		result = tracking_plan_shared(tracking, object->id, pages_of_object, object, &runs, &plan);
+		result = shared_delta_plan(increment, object->id, pages_of_object, object, &runs, &plan);
 	if (!result)
-		result = write_plan(writer, object, &plan, is_exact, tracking_skips_zeros(tracking));
+		result = write_plan(writer, object, &plan, is_exact, increment_skips_zeros(increment));
 	page_runs_free(&runs);
 	page_runs_free(&plan);
 	return page_writer_close(writer, result);
 }
 
-int shared_memory_save(struct snapshot *snapshot, struct tracking *tracking, uint32_t *next_pages_id,
+int shared_memory_save(struct snapshot *snapshot, struct increment *increment, uint32_t *next_pages_id,
 		       struct page_statistics *statistics)
 {
 	int result = 0;
 
 	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
-		result = save_one(snapshot, tracking, &snapshot->shared[i], (*next_pages_id)++, statistics);
+		result = save_one(snapshot, increment, &snapshot->shared[i], (*next_pages_id)++, statistics);
 	return result;
 }
 
@@ -242,7 +249,7 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 }
 
 /* Pages of ordinary memory; those behind the end are in the last page. */
-static int write_pages(const struct shared_memory *object, char *bytes, uint64_t start, uint64_t end)
+static int write_object_pages(const struct shared_memory *object, char *bytes, uint64_t start, uint64_t end)
 {
 	uint64_t size = min(end, object->size) - start;
 	int result = write_all_at(object->fd, bytes, size, start);
@@ -267,7 +274,7 @@ static int fill_ordinary(const struct shared_memory *object, const struct page_s
 			result =
 				interrupt_check() ?:
 					page_stack_read(stack, run->layer, buffer, take, run->offset + done * PAGE_SIZE) ?:
-					write_pages(object, buffer, start, start + take * PAGE_SIZE);
+					write_object_pages(object, buffer, start, start + take * PAGE_SIZE);
 			if (result)
 				return result;
 		}
@@ -275,7 +282,7 @@ static int fill_ordinary(const struct shared_memory *object, const struct page_s
 	return 0;
 }
 
-static int fill(const struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
+static int fill_object(const struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
 {
 	const struct page_runs *runs = &stack->runs;
 	autofree char *name = format_text("shared memory %llu", (unsigned long long)object->id);
@@ -322,7 +329,7 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 		if (result)
 			break;
 		result = (object->is_anonymous ? make_object(object) : memfd_make(object)) ?:
-				 fill(object, &stack, pages);
+				 fill_object(object, &stack, pages);
 		page_stack_close(&stack);
 	}
 	page_chain_rest(chain);

@@ -8,7 +8,7 @@
 #include "compiler.h"
 #include "memfd.pb-c.h"
 #include "memory/pages.h"
-#include "memory/tracker.h"
+#include "memory/increment.h"
 #include "model/snapshot.h"
 
 struct shared_memory {
@@ -31,14 +31,15 @@ struct shared_memory {
 };
 
 /*
- * Dump. The object behind /proc/PID/`link`, which is known or becomes known: *found stays valid until the next one is looked for.
+ * Dump. The object behind `link` in `proc`, a directory /proc/PID, which is known or becomes known: *found stays valid until the next one
+ * is looked for.
  */
-int shared_memory_look(struct snapshot *snapshot, struct task *task, const char *link, dev_t device,
-		       ino_t inode, struct shared_memory **found) must_check;
+int shared_memory_look(struct snapshot *snapshot, int proc, const char *link, dev_t device, ino_t inode,
+		       struct shared_memory **found) must_check;
 /* Dump. Sets vma->object, of a mapping. */
 int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma) must_check;
 /* Dump. Writes what the parent snapshot does not have: pagemap-shmem-ID.img. */
-int shared_memory_save(struct snapshot *snapshot, struct tracking *tracking, uint32_t *next_pages_id,
+int shared_memory_save(struct snapshot *snapshot, struct increment *increment, uint32_t *next_pages_id,
 		       struct page_statistics *statistics) must_check;
 /* Restore. A mapping from an image: notes the object and the size it needs. */
 int shared_memory_note(struct snapshot *snapshot, const struct vma *vma) must_check;

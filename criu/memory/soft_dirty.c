@@ -19,28 +19,28 @@
 #include <unistd.h>
 #include "base/io.h"
 #include "base/memory.h"
-#include "memory/tracker.h"
+#include "memory/delta.h"
 
 #define MOST_WITNESSES 16
 
 /* No witness is known to be clean. Those that are not there any more say nothing. */
-static bool is_undisturbed(struct tracked *tracked, const TrackedTask *noted)
+static bool is_undisturbed(struct task_delta *delta, const TrackedTask *noted)
 {
 	for (size_t i = 0; i < noted->n_witnesses; i++)
-		if (scan_is_clean(tracked->scanner, noted->witnesses[i]))
+		if (scan_is_clean(delta->scanner, noted->witnesses[i]))
 			return false;
 	return noted->n_witnesses;
 }
 
 /* Without page frames (they are for CAP_SYS_ADMIN) clean bits prove nothing. */
-static bool resumes(struct tracking *tracking, struct tracked *tracked)
+static bool soft_dirty_resumes(struct increment *increment, struct task_delta *delta)
 {
-	ssize_t place = tracking_find_noted(tracking, tracked->task);
-	const TrackedTask *noted = place < 0 ? NULL : tracking->noted->tasks[place];
-	struct frames *known = &tracked->known;
+	ssize_t place = increment_find_noted(increment, delta->task);
+	const TrackedTask *noted = place < 0 ? NULL : increment->parent_notes->tasks[place];
+	struct frames *known = &delta->known;
 
 	if (!noted || !noted->n_places || noted->n_addresses != noted->n_places ||
-	    !is_undisturbed(tracked, noted))
+	    !is_undisturbed(delta, noted))
 		return false;
 	known->items = allocate_array(noted->n_places, sizeof(*known->items));
 	known->count = noted->n_places;
@@ -52,14 +52,14 @@ static bool resumes(struct tracking *tracking, struct tracked *tracked)
 	return true;
 }
 
-static bool vouches(const struct tracked *tracked unused, const struct vma *vma)
+static bool soft_dirty_vouches(const struct task_delta *delta unused, const struct vma *vma)
 {
 	return !(vma->advice >> MADV_MERGEABLE & 1);
 }
 
-static bool is_writable(const struct tracked *tracked, uint64_t address)
+static bool is_writable(const struct task_delta *delta, uint64_t address)
 {
-	const struct vmas *vmas = &tracked->task->vmas;
+	const struct vmas *vmas = &delta->task->vmas;
 
 	for (size_t i = 0; i < vmas->count; i++)
 		if (vmas->items[i].start <= address && address < vmas->items[i].end)
@@ -68,41 +68,41 @@ static bool is_writable(const struct tracked *tracked, uint64_t address)
 }
 
 /* Half of those that could be, by lot. */
-static void choose_witnesses(struct tracked *tracked, bool writable)
+static void choose_witnesses(struct task_delta *delta, bool writable)
 {
-	for (size_t i = 0; i < tracked->noted.count && tracked->witness_count < MOST_WITNESSES; i++) {
-		uint64_t address = tracked->noted.items[i].address;
+	for (size_t i = 0; i < delta->noted.count && delta->witness_count < MOST_WITNESSES; i++) {
+		uint64_t address = delta->noted.items[i].address;
 		uint8_t lot;
 
-		if (is_writable(tracked, address) == writable && getrandom(&lot, 1, 0) == 1 && lot & 1)
-			*grow(&tracked->witnesses, &tracked->witness_count) = address;
+		if (is_writable(delta, address) == writable && getrandom(&lot, 1, 0) == 1 && lot & 1)
+			*grow(&delta->witnesses, &delta->witness_count) = address;
 	}
 }
 
 /* /proc/PID/mem writes to mappings that are read-only, too. */
-static int write_witnesses(const struct tracked *tracked)
+static int write_witnesses(const struct task_delta *delta)
 {
-	autoclose int memory = openat(tracked->task->proc, "mem", O_RDWR | O_CLOEXEC);
+	autoclose int memory = openat(delta->task->proc, "mem", O_RDWR | O_CLOEXEC);
 	char byte;
 
-	for (size_t i = 0; i < tracked->witness_count; i++)
-		if (pread(memory, &byte, 1, tracked->witnesses[i]) != 1 ||
-		    pwrite(memory, &byte, 1, tracked->witnesses[i]) != 1)
+	for (size_t i = 0; i < delta->witness_count; i++)
+		if (pread(memory, &byte, 1, delta->witnesses[i]) != 1 ||
+		    pwrite(memory, &byte, 1, delta->witnesses[i]) != 1)
 			return -errno;
 	return 0;
 }
 
-static int begin(struct tracking *tracking unused, struct tracked *tracked, const char **why)
+static int soft_dirty_begin(struct increment *increment unused, struct task_delta *delta, const char **why)
 {
-	int result = write_text_at(tracked->task->proc, "clear_refs", "4");
+	int result = write_text_at(delta->task->proc, "clear_refs", "4");
 
 	*why = "its soft-dirty bits cannot be cleared";
 	if (result < 0)
 		return result;
-	choose_witnesses(tracked, false);
-	choose_witnesses(tracked, true);
+	choose_witnesses(delta, false);
+	choose_witnesses(delta, true);
 	*why = "its memory cannot be written";
-	return write_witnesses(tracked);
+	return write_witnesses(delta);
 }
 
 const struct tracker tracker_soft_dirty = {
@@ -110,7 +110,7 @@ const struct tracker tracker_soft_dirty = {
 	.number = 1,
 	.note = NOTE_SOFT_DIRTY,
 	.probe = "soft-dirty",
-	.resumes = resumes,
-	.vouches = vouches,
-	.begin = begin,
+	.resumes = soft_dirty_resumes,
+	.vouches = soft_dirty_vouches,
+	.begin = soft_dirty_begin,
 };

@@ -1,5 +1,5 @@
 /*
- * sources.c - where pages come from when they are saved: a task, stopped or running, or a file. See pages.h.
+ * sources.c - reads pages that are to be saved out of a task, stopped or running. See pages.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,20 +13,6 @@
 #include "memory/pages.h"
 
 #define WORTH_HALVING 128 /* pages; to wake a thread takes as long as to read some 30 */
-
-int pages_of_file(void *from, struct page_run *runs, size_t count, char *buffer)
-{
-	for (size_t i = 0; i < count; i++) {
-		size_t size = runs[i].count * PAGE_SIZE;
-		int result = read_all_at(*(int *)from, buffer, size, runs[i].start);
-
-		if (result)
-			return fail(-result, "cannot read shared memory at %#llx",
-				    (unsigned long long)runs[i].start);
-		buffer += size;
-	}
-	return 0;
-}
 
 int task_memory_open(struct task_memory *memory, pid_t pid, int pidfd, int proc)
 {
@@ -54,8 +40,8 @@ static uint64_t read_what_is_left(const struct task_memory *memory, const struct
 }
 
 /*
- * /proc/PID/mem. It ignores the protection of mappings, and it leaves pages shared that relatives share since a fork;
- * process_vm_readv() pins what it reads, and since Linux 5.19 that gives each of them a copy of its own.
+ * Reads /proc/PID/mem, which ignores the protection of mappings. It also leaves pages shared that relatives have shared since a fork:
+ * process_vm_readv() pins what it reads, which since Linux 5.19 gives the process a copy of its own.
  */
 static int read_by_file(const struct task_memory *memory, struct page_run *runs, size_t count, char *buffer)
 {
@@ -73,7 +59,7 @@ static int read_by_file(const struct task_memory *memory, struct page_run *runs,
 	return 0;
 }
 
-/* A pid belongs to somebody else only after its process has ended: who has not ended yet was not mistaken before. */
+/* Its pid may be another process's then. A process that has not ended yet was the right one in all calls before. */
 static bool has_ended(const struct task_memory *memory)
 {
 	struct pollfd process = { .fd = memory->pidfd, .events = POLLIN };
@@ -114,13 +100,13 @@ static uint64_t count_pages(const struct page_run *runs, size_t count)
 	return pages;
 }
 
-/* Scattered pages are in nobody's cache: two threads wait for them half as long. */
+/* Scattered pages are in no CPU's cache: two threads wait for them half as long as one. */
 static bool read_halves(const struct task_memory *memory, struct part *whole)
 {
 	struct part first = *whole, second = *whole;
 	uint64_t pages = 0, all = count_pages(whole->runs, whole->count);
 
-	if (!memory->aside || all < WORTH_HALVING) {
+	if (!memory->helper || all < WORTH_HALVING) {
 		read_part(whole);
 		return whole->is_read;
 	}
@@ -129,9 +115,9 @@ static bool read_halves(const struct task_memory *memory, struct part *whole)
 	second.runs += first.count;
 	second.count -= first.count;
 	second.buffer += pages * PAGE_SIZE;
-	aside_do(memory->aside, read_part, &second);
+	helper_thread_run(memory->helper, read_part, &second);
 	read_part(&first);
-	aside_wait(memory->aside);
+	helper_thread_wait(memory->helper);
 	return first.is_read && second.is_read;
 }
 

@@ -1,8 +1,8 @@
 /*
  * spliced.c - has a frozen task vmsplice() its own pages into pipes, and reads them later. See spliced.h.
  *
- * The pipes are made in the task, for they have to be in its hands then. Each is there for two round trips, and we keep the reading
- * end. Neither side needs a privilege for 1 MiB (/proc/sys/fs/pipe-max-size).
+ * The task needs a descriptor of the pipe for that, so the pipes are made in the task. Each is there for two round trips; then we keep only
+ * the reading end. Neither side needs a privilege for pipes of 1 MiB (/proc/sys/fs/pipe-max-size).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -119,7 +119,7 @@ static void note_taken(struct spliced *spliced, struct load *load, uint64_t byte
 	}
 }
 
-/* Whatever became of them, no descriptor stays in the task. */
+/* No descriptor stays in the task, even after an error. */
 static int fill_pipes(struct spliced *spliced, struct taking *taking, size_t count)
 {
 	struct remote_call calls[3 * PIPES_AT_ONCE] = { 0 }, *call = calls;
@@ -257,7 +257,7 @@ static int read_pipes(struct spliced *spliced, char *buffer, size_t size)
 	return 0;
 }
 
-/* Pages that are all in pipes, or all not: how many of [address, address + count pages). */
+/* How many of [address, address + count pages) are alike: all in pipes, or all not. */
 static uint64_t same_kind(const struct spliced *spliced, uint64_t address, uint64_t count, bool *is_taken)
 {
 	const struct page_run *next = spliced->run < spliced->taken.count ?
@@ -272,7 +272,7 @@ static uint64_t same_kind(const struct spliced *spliced, uint64_t address, uint6
 	return min(count, (end - address) / PAGE_SIZE);
 }
 
-/* Behind pages that have vanished, nothing of a run is kept: but what is in the pipes has to come out. */
+/* Pages of a run that follow vanished ones are not saved. But those in the pipes have to be read, to come to what follows. */
 static int read_run(struct spliced *spliced, struct page_run *run, char *buffer)
 {
 	uint64_t kept = run->count;

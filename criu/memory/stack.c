@@ -55,7 +55,7 @@ static int fail_absent(const struct walk *walk, size_t layer, uint64_t address)
 
 /* ---- one layer ---- */
 
-static int check_pages(const struct walk *walk, size_t layer, const struct pagemap *pagemap)
+static int check_pages_size(const struct walk *walk, size_t layer, const struct pagemap *pagemap)
 {
 	struct image_store *store = store_of(walk, layer);
 	char pages[IMAGE_NAME_SIZE], name[IMAGE_NAME_SIZE];
@@ -84,7 +84,7 @@ static uint64_t address_of(const struct page_run *stretch, size_t number)
 	return stretch->start + (number * PAGE_SIZE - stretch->offset);
 }
 
-/* What nobody has yet of an entry, or of a part of it: pages [page, end) of a stretch. */
+/* Takes those pages of an entry, or of a part of it, that no newer layer has: pages [page, end) of a stretch. */
 static int take_pages(struct walk *walk, const struct pagemap_entry *entry, size_t layer,
 		      const struct page_run *stretch, size_t page, size_t end)
 {
@@ -121,7 +121,7 @@ static int pass_by(const struct walk *walk, size_t layer, size_t from, size_t en
 	return fail_absent(walk, layer, address_of(stretch, page));
 }
 
-/* Both are sorted: they are gone through side by side. Before anything is taken, there must be as much as the pagemap promises. */
+/* Both are sorted, so one pass goes through them side by side. First of all, the image must be as long as its pagemap promises. */
 static int take_entries(struct walk *walk, size_t layer)
 {
 	const struct pagemap *pagemap = &walk->pagemap;
@@ -147,7 +147,7 @@ static int take_entries(struct walk *walk, size_t layer)
 			    bits_find(walk->found, page, told, false) == told)
 				continue;
 			if (!is_checked)
-				result = check_pages(walk, layer, pagemap);
+				result = check_pages_size(walk, layer, pagemap);
 			is_checked = true;
 			if (!result)
 				result = take_pages(walk, entry, layer, stretch, page, told);
@@ -268,7 +268,7 @@ static struct page_run *merge_layers(const struct page_stack *stack)
 	return merged;
 }
 
-/* Nearly always there is but one layer, or but one that has pages: then both orders are one. */
+/* Nearly always there is only one layer, or only one with pages: then both orders are the same. */
 static void sort_runs(struct page_stack *stack)
 {
 	size_t layers = 0;

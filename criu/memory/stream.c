@@ -183,7 +183,7 @@ static void *write_behind(void *argument)
 
 /* ---- whoever fills ---- */
 
-static int report(struct stream *stream)
+static int report_error(struct stream *stream)
 {
 	if (stream->error && !stream->is_told)
 		fail(stream->error, "cannot write %s", stream->name);
@@ -196,7 +196,7 @@ static int write_now(struct stream *stream, struct buffer *buffer)
 	stream->error = -write_buffer(stream, buffer);
 	buffer->filled = 0;
 	buffer->is_full = false;
-	return report(stream);
+	return report_error(stream);
 }
 
 static int write_full(struct stream *stream)
@@ -231,14 +231,14 @@ char *stream_buffer(struct stream *stream, size_t *room)
 	pthread_mutex_unlock(&stream->lock);
 	*room = buffer->size - buffer->filled;
 	if (error) {
-		report(stream);
+		report_error(stream);
 		return NULL;
 	}
 	return buffer->bytes + buffer->filled;
 }
 
 /* The buffer that is being filled is to be written; the next one is to be filled. */
-static int submit(struct stream *stream)
+static int submit_buffer(struct stream *stream)
 {
 	struct buffer *buffer = &stream->buffers[stream->current];
 
@@ -258,7 +258,7 @@ int stream_advance(struct stream *stream, size_t size)
 	struct buffer *buffer = &stream->buffers[stream->current];
 
 	buffer->filled += size;
-	return buffer->filled < buffer->size ? 0 : submit(stream);
+	return buffer->filled < buffer->size ? 0 : submit_buffer(stream);
 }
 
 static void end_writer(struct stream *stream)
@@ -293,7 +293,7 @@ int stream_close(struct stream *stream, int result)
 		abandon(stream, result);
 	end_writer(stream);
 	/* After an error nothing more is written. */
-	result = result ?: report(stream) ?: write_full(stream);
+	result = result ?: report_error(stream) ?: write_full(stream);
 	last = stream->buffers ? &stream->buffers[stream->current] : NULL;
 	if (!result && last && last->filled) {
 		last->offset = stream->offset;

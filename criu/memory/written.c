@@ -13,6 +13,10 @@
  *	a huge page is written                                      it is split; what was not written stays protected
  *	the last descriptor of the userfaultfd is closed            no mapping is registered any more
  *
+ * Where pages of a file are protected, MADV_GUARD_INSTALL (Linux 6.15) never returns: it clears the page table, which keeps the
+ * protection, finds it not clear, and tries again (6.18). A task must not hang because we watch it, so private mappings of files are
+ * not protected (saving.c).
+ *
  * A mapping has one userfaultfd at a time. To register it again with the same one changes nothing, with another one it fails: so
  * we know whose protection it is that we see.
  */
@@ -27,10 +31,11 @@
 #include "base/memory.h"
 #include "compel.h"
 #include "kernel_constants.h"
-#include "memory/tracker.h"
+#include "memory/saving.h"
+#include "memory/delta.h"
 
 /* Nobody handles faults of ours, so what would be asked for by FEATURE_EVENT_* is not: the kernel drops the registration instead. */
-static int set_up(int fd)
+static int set_up_userfaultfd(int fd)
 {
 	struct uffdio_api api = { .api = UFFD_API,
 				  .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED };
@@ -46,25 +51,25 @@ static bool register_mapping(int fd, const struct vma *vma)
 	return ioctl(fd, UFFDIO_REGISTER, &mapping) == 0;
 }
 
-static bool resumes(struct tracking *tracking, struct tracked *tracked)
+static bool written_resumes(struct increment *increment, struct task_delta *delta)
 {
-	ssize_t noted = tracking_find_noted(tracking, tracked->task);
+	ssize_t noted = increment_find_noted(increment, delta->task);
 
-	if (noted >= 0 && tracking->taken)
-		tracked->userfaultfd = steal_fd(&tracking->taken[noted]);
-	return tracked->userfaultfd >= 0;
+	if (noted >= 0 && increment->parent_userfaultfds)
+		delta->userfaultfd = steal_fd(&increment->parent_userfaultfds[noted]);
+	return delta->userfaultfd >= 0;
 }
 
 /* Asked only where pages are protected: that they are by us. */
-static bool vouches(const struct tracked *tracked, const struct vma *vma)
+static bool written_vouches(const struct task_delta *delta, const struct vma *vma)
 {
-	return register_mapping(tracked->userfaultfd, vma);
+	return register_mapping(delta->userfaultfd, vma);
 }
 
 /* It must be made in the task itself, whose memory it is of; the task's own descriptor of it is closed at once. */
-static int make_userfaultfd(struct tracked *tracked)
+static int make_userfaultfd(struct task_delta *delta)
 {
-	struct victim *victim = tracked->task->victim;
+	struct victim *victim = delta->task->victim;
 	struct remote_call make = { .number = SYS_userfaultfd,
 				    .arguments = { O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY } };
 	struct remote_call unmake = { .number = SYS_close };
@@ -74,7 +79,7 @@ static int make_userfaultfd(struct tracked *tracked)
 	result = result ?: victim_call(victim, &make, 1);
 	if (result)
 		return result;
-	fd = make.result < 0 ? make.result : syscall(SYS_pidfd_getfd, tracked->task->pidfd, make.result, 0);
+	fd = make.result < 0 ? make.result : syscall(SYS_pidfd_getfd, delta->task->pidfd, make.result, 0);
 	if (fd < 0 && make.result >= 0)
 		fd = -errno;
 	unmake.arguments[0] = make.result;
@@ -83,69 +88,60 @@ static int make_userfaultfd(struct tracked *tracked)
 	if (!was_infected)
 		result = victim_cure(victim) ?: result;
 	if (!result && fd >= 0)
-		result = set_up(fd);
+		result = set_up_userfaultfd(fd);
 	if (result && fd >= 0)
 		close(fd);
 	return result ?: fd;
 }
 
-/*
- * Where pages of a file are protected, MADV_GUARD_INSTALL (Linux 6.15) never returns: it clears the page table, which keeps the
- * protection, finds it not clear, and tries again (6.18). A task must not hang because we watch it.
- */
-static bool can_protect(const struct vma *vma)
-{
-	return tracker_can_note(vma) && !(vma->status & VMA_FILE_PRIVATE);
-}
-
 /* *registered: so many mappings. */
-static int protect(const struct tracked *tracked, size_t *registered)
+static int protect_mappings(const struct task_delta *delta, size_t *registered)
 {
-	const struct vmas *vmas = &tracked->task->vmas;
+	const struct vmas *vmas = &delta->task->vmas;
 	int result = 0;
 
 	*registered = 0;
 	for (size_t i = 0; result >= 0 && i < vmas->count; i++) {
 		const struct vma *vma = &vmas->items[i];
 
-		if (!can_protect(vma))
+		if (!vma_how_saved(vma)->is_protected)
 			continue;
-		result = scan_is_protectable(tracked->scanner, vma->start, vma->end);
+		result = scan_is_protectable(delta->scanner, vma->start, vma->end);
 		/* Where it cannot be registered (somebody else's userfaultfd is there), all will count as changed. */
-		if (result < 0 || !register_mapping(tracked->userfaultfd, vma))
+		if (result < 0 || !register_mapping(delta->userfaultfd, vma))
 			continue;
 		++*registered;
-		result = scan_protect(tracked->scanner, vma->start, vma->end, !result);
+		result = scan_protect(delta->scanner, vma->start, vma->end, !result);
 	}
 	return min(result, 0);
 }
 
-static int begin(struct tracking *tracking, struct tracked *tracked, const char **why)
+static int written_begin(struct increment *increment, struct task_delta *delta, const char **why)
 {
-	bool is_old = tracked->userfaultfd >= 0;
+	bool is_old = delta->userfaultfd >= 0;
 	size_t registered = 0;
 	int result = 0;
 
 	*why = "its pages cannot be write-protected";
 	if (is_old)
-		result = protect(tracked, &registered);
+		result = protect_mappings(delta, &registered);
 	/* After exec, the one that we have is of memory that is no more. */
 	if (is_old && !result && !registered)
-		close(steal_fd(&tracked->userfaultfd));
-	if (!result && tracked->userfaultfd < 0) {
+		close(steal_fd(&delta->userfaultfd));
+	if (!result && delta->userfaultfd < 0) {
 		*why = "no userfaultfd can be made in it";
-		tracked->userfaultfd = make_userfaultfd(tracked);
-		if (tracked->userfaultfd < 0)
-			return tracked->userfaultfd;
+		delta->userfaultfd = make_userfaultfd(delta);
+		if (delta->userfaultfd < 0)
+			return delta->userfaultfd;
 		*why = "its pages cannot be write-protected";
-		result = protect(tracked, &registered);
+		result = protect_mappings(delta, &registered);
 		/* Somebody else's userfaultfd is in all of it: another snapshot's, perhaps, that has not ended. */
 		if (!result && !registered)
 			result = -EBUSY;
 	}
 	if (result)
 		return result;
-	tracking_keep(tracking, tracked);
+	increment_keep(increment, delta);
 	return 0;
 }
 
@@ -154,7 +150,7 @@ const struct tracker tracker_written = {
 	.number = 2,
 	.note = NOTE_WRITTEN,
 	.probe = "written",
-	.resumes = resumes,
-	.vouches = vouches,
-	.begin = begin,
+	.resumes = written_resumes,
+	.vouches = written_vouches,
+	.begin = written_begin,
 };

@@ -82,22 +82,6 @@ static inline uint64_t vma_page_size(const struct vma *vma)
 	return vma->flags & MAP_HUGETLB ? 1ULL << (vma->flags >> VMA_HUGE_SHIFT & 0x3f) : PAGE_SIZE;
 }
 
-/* Memory whose pages belong to the task and are saved with it. AIO rings are, although fork() shares what is mapped of them. */
-static inline bool vma_is_private(const struct vma *vma)
-{
-	return vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE | VMA_AIO_RING) &&
-	       !(vma->status & (VMA_VSYSCALL | VMA_VVAR));
-}
-
-/*
- * Pages that the task itself may never have touched, so that neither its page tables nor a tracker tell of them. Those of the vdso
- * are the kernel's, but they say which vdso the task's pointers lead into; into an AIO ring the kernel writes.
- */
-static inline bool vma_is_saved_whole(const struct vma *vma)
-{
-	return vma->status & (VMA_VDSO | VMA_AIO_RING);
-}
-
 void vmas_free(struct vmas *vmas);
 /* The mapping at an address, NULL: there is none. Guard ranges are not looked for. */
 struct vma *vmas_find(const struct vmas *vmas, uint64_t address);

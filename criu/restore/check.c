@@ -19,7 +19,7 @@
 #include "base/descriptors.h"
 #include "files/kind.h"
 #include "kernel/proc.h"
-#include "memory/mapping_room.h"
+#include "memory/mapping_limit.h"
 #include "restore/restore.h"
 #include "restore/space.h"
 #include "task/part.h"
@@ -53,22 +53,23 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 
 	for (size_t i = 0; i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
+		const struct vma_saving *saving = vma_how_saved(vma);
 
-		if (vma->status & VMA_VSYSCALL)
+		if (saving->maker == ALWAYS_THERE)
 			continue;
 		if (vma->end > arch_task_size())
 			return fail(EINVAL, "mm-%d.img holds a mapping outside of user space: %#" PRIx64,
 				    task->pid, vma->start);
-		if (vma->status & VMA_GUARD_RANGE)
+		if (saving->maker == IS_PART)
 			continue;
 		if (last && vma->start < last->end)
 			return fail(EINVAL, "mm-%d.img holds mappings that overlap at %#" PRIx64, task->pid,
 				    vma->start);
-		if (vma->status & (VMA_SYSV_IPC | VMA_SOCKET | VMA_SHADOW_STACK | VMA_UPROBES))
+		if (saving->content == CONTENT_NOT_SUPPORTED)
 			return fail(EINVAL,
-				    "the mapping at %#" PRIx64
-				    " is of a kind that is not supported yet (status %#x)",
-				    vma->start, vma->status);
+				    "mm-%d.img: the mapping at %#" PRIx64
+				    " is %s: not supported yet (status %#x)",
+				    task->pid, vma->start, saving->name, vma->status);
 		if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) && leads_nowhere(snapshot, vma))
 			return fail(EINVAL, "mm-%d.img: the mapping at %#" PRIx64 " leads to an unknown file",
 				    task->pid, vma->start);
@@ -92,7 +93,7 @@ static int check_pages(const struct task *task)
 			while (area < task->vmas.count && task->vmas.items[area].end <= at)
 				area++;
 			vma = area < task->vmas.count ? &task->vmas.items[area] : NULL;
-			if (!vma || vma->start > at || !vma_is_private(vma))
+			if (!vma || vma->start > at || !vma_has_own_pages(vma))
 				return fail(EINVAL,
 					    "pagemap-%d.img holds a page at %#" PRIx64
 					    ", where no memory of the process is",
@@ -260,19 +261,19 @@ static int check_lost_tables(const struct snapshot *snapshot)
 static int check_room(struct restore *restore)
 {
 	autofree char *lack = files_lack_room(&restore->snapshot, descriptors_count());
-	struct mapping_room room;
+	struct mapping_limit limit;
 	const struct task *task;
 
 	if (lack) {
 		fail_advice("a higher hard limit of open files (ulimit -Hn), or CAP_SYS_RESOURCE");
 		return fail(0, "%s", lack);
 	}
-	mapping_room_measure(&room);
+	mapping_limit_read(&limit);
 	for_each_task (task, &restore->snapshot) {
-		autofree char *too_many = mappings_lack_room(&room, task);
+		autofree char *too_many = mapping_limit_exceeded(&limit, task);
 
 		if (too_many) {
-			fail_advice("sysctl vm.max_map_count=%zu", mappings_needed(&room, task));
+			fail_advice("sysctl vm.max_map_count=%zu", mapping_limit_needed(&limit, task));
 			return fail(0, "%s", too_many);
 		}
 	}

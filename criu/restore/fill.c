@@ -1,40 +1,17 @@
 /*
  * fill.c - puts the pages that the images hold into a newborn's private memory, before its children are born.
  *
- * New memory is read into straight away, by two threads if there is much of it. Inherited memory is compared first, and only pages
- * that differ are written: the others stay shared with the parent. Threads are gone before anything is forked.
- *
- * Measured, 2 GiB, Linux 6.18, two CPUs, seconds; populating is MADV_POPULATE_WRITE ahead of each read:
- *
- *	images in the page cache: one thread 1.27, populating 0.77; two threads 0.49, populating 0.42
- *	… with huge pages (touch a page, MADV_COLLAPSE, which leaves no flag on the mapping): two threads 0.23
- *	images on the disk: two threads 1.0; O_DIRECT 1.4 - 2.2
+ * New memory is read into straight away (fill_new.c). Inherited memory is compared first, and only pages that differ are written: the
+ * others stay shared with the parent. Protections are lifted before, and set afterwards.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include "base/error.h"
 #include "base/memory.h"
-#include "kernel_constants.h"
-#include "memory/huge.h"
 #include "restore/space.h"
 
-#define COMPARED_PAGES 64 /* at a time, of inherited memory */
-#define MOST_VECTORS   256
-#define MOST_BETWEEN   8UL /* pages that are read for nothing, instead of a call more */
-#define WINDOW	       (16UL << 20)
-#define LARGE_WINDOW   (256UL << 20) /* where images have to be opened again for each */
-#define CHUNK_SIZE     (1UL << 20)   /* one read */
-#define POPULATED_FROM (64UL << 10)  /* smaller pieces are not worth another system call */
-#define AHEAD	       (16UL << 20)  /* of the images on the disk are asked for while a chunk is read */
-#define MOST_WORKERS   2
-#define WORTH_A_WORKER 4096 /* pages */
+#define COMPARED_PAGES 64 /* at a time */
 
 /* ---- inherited memory ---- */
 
@@ -45,36 +22,15 @@ int space_drop(const struct vma *vma, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* The part of a run that lies in [start, end). */
-struct piece {
-	uint64_t start, size;
-	uint64_t offset; /* in the pages image */
-};
-
-/* The first one from run *next on; false: there is none. */
-static bool next_piece(const struct page_runs *runs, uint64_t start, uint64_t end, size_t *next,
-		       struct piece *piece)
-{
-	const struct page_run *run = *next < runs->count ? &runs->items[*next] : NULL;
-
-	if (!run || run->start >= end)
-		return false;
-	piece->start = max(run->start, start);
-	piece->size = min(page_run_end(run), end) - piece->start;
-	piece->offset = run->offset + (piece->start - run->start);
-	++*next;
-	return true;
-}
-
 /* What the parent has and the images do not. */
 static int drop_others(const struct page_runs *runs, const struct vma *vma)
 {
 	size_t next = page_runs_find(runs, vma->start);
 	uint64_t right = vma->start; /* pages up to here are */
-	struct piece piece;
+	struct page_piece piece;
 	int result = 0;
 
-	while (!result && next_piece(runs, vma->start, vma->end, &next, &piece)) {
+	while (!result && page_runs_next_piece(runs, vma->start, vma->end, &next, &piece)) {
 		result = space_drop(vma, right, piece.start);
 		right = piece.start + piece.size;
 	}
@@ -83,7 +39,7 @@ static int drop_others(const struct page_runs *runs, const struct vma *vma)
 
 /* Pages that the parent has, too: only those that differ are written, so the others stay shared. */
 static int fill_compared(const struct page_stack *stack, size_t layer, const struct vma *vma,
-			 const struct piece *piece, char *buffer)
+			 const struct page_piece *piece, char *buffer)
 {
 	char *place = at(vma->place + (piece->start - vma->start));
 
@@ -108,297 +64,12 @@ static int fill_inherited(const struct page_stack *stack, const struct vma *vma,
 	for (size_t layer = 0; !result && layer < stack->layer_count; layer++) {
 		struct page_runs runs = page_stack_layer(stack, layer);
 		size_t next = page_runs_find(&runs, vma->start);
-		struct piece piece;
+		struct page_piece piece;
 
-		while (!result && next_piece(&runs, vma->start, vma->end, &next, &piece))
+		while (!result && page_runs_next_piece(&runs, vma->start, vma->end, &next, &piece))
 			result = fill_compared(stack, layer, vma, &piece, buffer);
 	}
 	return result;
-}
-
-/* ---- new memory ---- */
-
-/* What all who fill a task's memory have in common. */
-struct common {
-	const struct task *task;
-	uint64_t window;	 /* bytes of addresses: what one of them does in one go */
-	_Atomic size_t claimed;	 /* windows that somebody does, or has done */
-	_Atomic uint64_t *asked; /* one a layer: up to here its image was asked for */
-};
-
-/* One of them. All go over the same windows, in the same order, and each does those that he is the first to claim. */
-struct worker {
-	struct common *common;
-	int result;
-	pthread_t thread;
-
-	uint64_t place;	      /* of the window that we have come to, in windows; -1: none yet */
-	size_t number, claim; /* its number, and that of the one that is ours */
-	uint8_t *is_seen;     /* one a layer: it has pages in this window */
-	char *scratch;	      /* for pages that nobody wants */
-
-	/* the next read: pieces that follow each other in an image, or nearly */
-	struct iovec vectors[MOST_VECTORS];
-	int vector_count;
-	size_t layer;
-	uint64_t offset, size;
-};
-
-static const struct page_stack *stack_of(const struct worker *worker)
-{
-	return &worker->common->task->newborn->memory;
-}
-
-static void populate(char *place, uint64_t size)
-{
-	/* Only speed depends on it. */
-	if (size >= POPULATED_FROM)
-		madvise(place, size, MADV_POPULATE_WRITE);
-}
-
-/*
- * What comes from many layers comes in single pages, and a fault for each of them costs more than to read it: neighbours are populated
- * together, whatever layers they are in.
- */
-static void populate_window(struct worker *worker, const struct vma *vma, uint64_t start, uint64_t end)
-{
-	const struct page_runs *runs = &stack_of(worker)->runs;
-	size_t next = page_runs_find(runs, start);
-	uint64_t from = start, to = start;
-	struct piece piece;
-
-	while (next_piece(runs, start, end, &next, &piece)) {
-		if (piece.start != to) {
-			populate(at(vma->place + (from - vma->start)), to - from);
-			from = piece.start;
-		}
-		to = piece.start + piece.size;
-		worker->is_seen[runs->items[next - 1].layer] = true;
-	}
-	populate(at(vma->place + (from - vma->start)), to - from);
-}
-
-/* Of the images on the disk. Whoever comes first to a new megabyte asks. */
-static void ask_ahead(struct worker *worker)
-{
-	_Atomic uint64_t *asked = &worker->common->asked[worker->layer];
-	uint64_t from = *asked, start = round_down(worker->offset, CHUNK_SIZE), until = start + AHEAD;
-
-	while (from < until && !atomic_compare_exchange_weak(asked, &from, until))
-		;
-	if (from < until)
-		page_stack_ahead(stack_of(worker), worker->layer, max(from, start), until - max(from, start));
-}
-
-static int read_vectors(struct worker *worker)
-{
-	int result = 0;
-
-	if (worker->vector_count) {
-		result = page_stack_read_into(stack_of(worker), worker->layer, worker->vectors,
-					      worker->vector_count, worker->offset);
-		ask_ahead(worker); /* of an image that is open now */
-	}
-	worker->vector_count = 0;
-	worker->size = 0;
-	return result;
-}
-
-static void add_vector(struct worker *worker, char *place, uint64_t size)
-{
-	worker->vectors[worker->vector_count++] = (struct iovec){ place, size };
-	worker->size += size;
-}
-
-/* Pages between that newer layers replace are read, too, if they are few: that is faster than another call. */
-static bool follows(const struct worker *worker, size_t layer, uint64_t offset)
-{
-	uint64_t end = worker->offset + worker->size;
-
-	return worker->vector_count && worker->layer == layer && offset >= end &&
-	       offset - end <= MOST_BETWEEN * PAGE_SIZE;
-}
-
-static int add_piece(struct worker *worker, size_t layer, char *place, const struct piece *piece)
-{
-	for (uint64_t done = 0, take; done < piece->size; done += take) {
-		uint64_t offset = piece->offset + done;
-		bool is_full = worker->vector_count > MOST_VECTORS - 2 || worker->size >= CHUNK_SIZE;
-		int result = is_full || !follows(worker, layer, offset) ? read_vectors(worker) : 0;
-
-		if (result)
-			return result;
-		if (!worker->vector_count) {
-			worker->layer = layer;
-			worker->offset = offset;
-		}
-		if (offset != worker->offset + worker->size)
-			add_vector(worker, worker->scratch, offset - (worker->offset + worker->size));
-		take = min(piece->size - done, CHUNK_SIZE);
-		add_vector(worker, place + done, take);
-	}
-	return 0;
-}
-
-/* Layer by layer: what is seen of an old one are single pages, which follow each other in its image. */
-static int fill_window(struct worker *worker, const struct vma *vma, uint64_t start, uint64_t end)
-{
-	const struct page_stack *stack = stack_of(worker);
-	int result = 0;
-
-	populate_window(worker, vma, start, end);
-	for (size_t layer = 0; !result && layer < stack->layer_count; layer++) {
-		struct page_runs runs = page_stack_layer(stack, layer);
-		size_t next = worker->is_seen[layer] ? page_runs_find(&runs, start) : runs.count;
-		struct piece piece;
-
-		worker->is_seen[layer] = false;
-		while (!result && next_piece(&runs, start, end, &next, &piece))
-			result = add_piece(worker, layer, at(vma->place + (piece.start - vma->start)),
-					   &piece);
-	}
-	return result;
-}
-
-/* A window may go over several mappings: small ones are read together. */
-static bool is_mine(struct worker *worker, uint64_t address)
-{
-	uint64_t place = address / worker->common->window;
-
-	if (place != worker->place) {
-		worker->place = place;
-		if (worker->number++ == worker->claim)
-			worker->claim = 1 + atomic_fetch_add(&worker->common->claimed, 1);
-	}
-	return worker->number == worker->claim;
-}
-
-static bool is_new(const struct vma *vma)
-{
-	return is_mapped_by_us(vma) && vma_is_private(vma) && !vma->is_inherited;
-}
-
-static int fill_area(struct worker *worker, const struct vma *vma)
-{
-	const struct page_runs *runs = &stack_of(worker)->runs;
-	uint64_t window = worker->common->window, start = vma->start, end;
-	int result = 0;
-
-	for (size_t next; !result && start < vma->end; start = end) {
-		next = page_runs_find(runs, start);
-		if (next == runs->count || runs->items[next].start >= vma->end)
-			break;
-		start = max(start, runs->items[next].start);
-		end = min(vma->end, round_down(start, window) + window);
-		if (is_mine(worker, start))
-			result = fill_window(worker, vma, start, end);
-	}
-	return result;
-}
-
-static void *fill_all(void *argument)
-{
-	struct worker *worker = argument;
-	const struct vmas *vmas = &worker->common->task->vmas;
-
-	for (size_t i = 0; !worker->result && i < vmas->count; i++)
-		if (is_new(&vmas->items[i]))
-			worker->result = fill_area(worker, &vmas->items[i]);
-	worker->result = worker->result ?: read_vectors(worker);
-	return NULL;
-}
-
-/*
- * Transparent ones have private memory that is new, and shared memory that no file system holds. In private mappings of files they
- * are the file's.
- */
-static bool may_have_huge_pages(const struct vma *vma)
-{
-	return vma->has_huge_pages && !(vma->flags & MAP_HUGETLB) && is_mapped_by_us(vma) &&
-	       (vma_is_private(vma) ? is_new(vma) && vma->status & VMA_ANON_PRIVATE :
-				      vma->status & (VMA_ANON_SHARED | VMA_MEMFD));
-}
-
-static void make_block_huge(const struct worker *worker, const struct vma *vma, uint64_t start)
-{
-	const struct page_runs *runs = &stack_of(worker)->runs;
-	volatile char *place = at(vma->place + (start - vma->start));
-
-	if ((uintptr_t)place % HUGE_BLOCK)
-		return;
-	if (!vma_is_private(vma)) {
-		huge_collapse_shared((void *)place);
-	} else if (page_runs_within(runs, start, start + HUGE_BLOCK) >= HUGE_BLOCK / PAGE_SIZE / 2) {
-		*place = 0;
-		huge_collapse((void *)place);
-	}
-}
-
-/* Where there were huge pages there are huge pages again, if the kernel has some: without, nothing but speed is lost. */
-static void *make_huge(void *argument)
-{
-	struct worker *worker = argument;
-	const struct vmas *vmas = &worker->common->task->vmas;
-
-	for (size_t i = 0; i < vmas->count; i++) {
-		const struct vma *vma = &vmas->items[i];
-
-		if (!may_have_huge_pages(vma))
-			continue;
-		for (uint64_t start = round_up(vma->start, HUGE_BLOCK); start + HUGE_BLOCK <= vma->end;
-		     start += HUGE_BLOCK)
-			if (is_mine(worker, start))
-				make_block_huge(worker, vma, start);
-	}
-	return NULL;
-}
-
-static size_t workers_for(const struct task *task)
-{
-	cpu_set_t cpus;
-
-	if (page_runs_total(&task->newborn->memory.runs) < WORTH_A_WORKER ||
-	    sched_getaffinity(0, sizeof(cpus), &cpus) < 0)
-		return 1;
-	return min(CPU_COUNT(&cpus), MOST_WORKERS);
-}
-
-static int share_work(const struct task *task, uint64_t window, void *(*work)(void *))
-{
-	size_t layers = task->newborn->memory.layer_count, count = workers_for(task), started = 1;
-	struct common common = { .task = task, .window = window };
-	struct worker workers[MOST_WORKERS];
-	int result = 0;
-
-	common.asked = allocate_array(layers, sizeof(*common.asked));
-	for (size_t i = 0; i < count; i++)
-		workers[i] = (struct worker){
-			.common = &common,
-			.place = -1,
-			.is_seen = allocate_array(layers, 1),
-			.scratch = allocate(MOST_BETWEEN * PAGE_SIZE),
-		};
-	/* We are the first; without a thread for another, all the work is ours. */
-	while (started < count && !pthread_create(&workers[started].thread, NULL, work, &workers[started]))
-		started++;
-	work(&workers[0]);
-	for (size_t i = 1; i < started; i++)
-		pthread_join(workers[i].thread, NULL);
-	for (size_t i = 0; i < count; i++) {
-		result = result ?: workers[i].result;
-		free(workers[i].is_seen);
-		free(workers[i].scratch);
-	}
-	free(common.asked);
-	return result;
-}
-
-/* Pages that were populated just now are still in the cache when they are read into. */
-static uint64_t window_for(const struct page_stack *stack)
-{
-	if (stack->layer_count == 1)
-		return CHUNK_SIZE;
-	return page_chain_keeps_open(stack->chain, stack->layer_count) ? WINDOW : LARGE_WINDOW;
 }
 
 /* ---- all ---- */
@@ -418,10 +89,10 @@ static bool has_pages(const struct page_stack *stack, const struct vma *vma)
 /* Pages are put into it, or taken out of it. */
 static bool is_touched(const struct page_stack *stack, const struct vma *vma)
 {
-	return is_mapped_by_us(vma) && vma_is_private(vma) && (vma->is_inherited || has_pages(stack, vma));
+	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && (vma->is_inherited || has_pages(stack, vma));
 }
 
-static int protect(const struct vma *vma, int protection)
+static int change_protection(const struct vma *vma, int protection)
 {
 	if (mprotect(at(vma->place), vma_length(vma), protection) < 0)
 		return fail(errno, "cannot change the protection at %#llx", (unsigned long long)vma->start);
@@ -437,7 +108,7 @@ static int open_all(const struct task *task)
 		const struct vma *vma = &task->vmas.items[i];
 
 		if (is_touched(stack, vma) && has_pages(stack, vma) && (vma->is_inherited || !is_open(vma)))
-			result = protect(vma, PROT_READ | PROT_WRITE);
+			result = change_protection(vma, PROT_READ | PROT_WRITE);
 	}
 	return result;
 }
@@ -451,7 +122,7 @@ static int protect_all(const struct task *task)
 		const struct vma *vma = &task->vmas.items[i];
 
 		if (is_touched(stack, vma) && (vma->is_inherited || !is_open(vma)))
-			result = protect(vma, protection_while_made(vma));
+			result = change_protection(vma, protection_while_made(vma));
 	}
 	return result;
 }
@@ -467,15 +138,15 @@ int space_fill(const struct task *task, uint64_t *pages)
 		const struct vma *vma = &task->vmas.items[i];
 
 		has_huge_pages |= vma->has_huge_pages;
-		if (vma->flags & MAP_HUGETLB && is_mapped_by_us(vma) && vma_is_private(vma))
+		if (vma->flags & MAP_HUGETLB && is_mapped_by_us(vma) && vma_has_own_pages(vma))
 			result = space_fill_huge(stack, vma);
 		else if (vma->is_inherited)
 			result = fill_inherited(stack, vma, buffer);
 	}
 	if (!result && has_huge_pages)
-		result = share_work(task, HUGE_BLOCK, make_huge);
+		result = space_make_huge(task);
 	if (!result && stack->runs.count)
-		result = share_work(task, window_for(stack), fill_all);
+		result = space_fill_new(task);
 	*pages += page_runs_total(&stack->runs);
 	page_chain_rest(stack->chain);
 	return result ?: protect_all(task);

@@ -1,9 +1,9 @@
 /*
  * huge.c - memory of huge pages (hugetlb) in a restore: are there enough of them, and how private memory gets them.
  *
- * A mapping reserves its pages when it is made (unless MAP_NORESERVE), so without free ones mmap() fails. What fork() shares is not
- * reserved for the child: a write there that finds no free page is a SIGBUS. So pages are asked for, with
- * MADV_POPULATE_WRITE (Linux 5.14), before anything is written.
+ * A mapping reserves its pages when it is made (unless MAP_NORESERVE), so mmap() fails if not enough are free. For a mapping inherited over
+ * fork() nothing is reserved: a write that finds no free page is a SIGBUS. So MADV_POPULATE_WRITE (Linux 5.14) asks for the pages before
+ * anything is written.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -71,7 +71,7 @@ static uint64_t count_spans(struct spans *spans)
 	return bytes;
 }
 
-/* What a child goes on with of its parent's takes nothing from the pool, until one of them writes to it. */
+/* Pages that a child inherits take nothing from the pool, until parent or child writes to them. */
 static uint64_t count_inherited(const struct task *task, const struct vma *vma)
 {
 	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ? &task->parent->vmas :
@@ -95,7 +95,7 @@ static void count_private(struct needs *needs, const struct task *task)
 		uint64_t page_size = vma_page_size(vma), inherited;
 		struct spans present = { 0 };
 
-		if (!(vma->flags & MAP_HUGETLB) || !vma_is_private(vma))
+		if (!(vma->flags & MAP_HUGETLB) || !vma_has_own_pages(vma))
 			continue;
 		inherited = count_inherited(task, vma);
 		if (!(vma->flags & MAP_NORESERVE)) {
@@ -117,7 +117,7 @@ static const struct shared_memory *object_of(const struct snapshot *snapshot, co
 						       NULL;
 }
 
-/* What is there, and what mappings reserve. */
+/* Pages that the images hold, and those that mappings reserve. */
 static int count_shared(struct needs *needs, const struct snapshot *snapshot, struct page_chain *chain,
 			const struct shared_memory *object)
 {
@@ -189,8 +189,9 @@ static int get_page(const struct vma *vma, uint64_t start)
 	return fail(ENOMEM, "cannot get a huge page of %" PRIu64 " KiB for %#" PRIx64, size >> 10, start);
 }
 
-/* The parent has it, too: it stays shared if it is equal, all of it. */
-static int fill_inherited(const struct page_stack *stack, const struct vma *vma, uint64_t start, char *buffer)
+/* A huge page that the parent has, too. It stays shared if all of it is equal. */
+static int fill_inherited_huge(const struct page_stack *stack, const struct vma *vma, uint64_t start,
+			       char *buffer)
 {
 	uint64_t size = min(vma_page_size(vma), COMPARED_PAGES * PAGE_SIZE);
 	bool is_own = false;
@@ -223,7 +224,7 @@ int space_fill_huge(const struct page_stack *stack, const struct vma *vma)
 		if (!vma->is_inherited)
 			result = is_there ? get_page(vma, start) : 0;
 		else if (is_there)
-			result = fill_inherited(stack, vma, start, buffer);
+			result = fill_inherited_huge(stack, vma, start, buffer);
 		else
 			result = space_drop(vma, start, start + size);
 	}

@@ -9,9 +9,9 @@
  *	child    |---------|     |-------|     its mapping becomes | new | inherited |   | inherited | new |
  *	kept        |======|     |====|        the rest of the parent's is unmapped
  *
- * What is shared since a fork costs each generation more than the one before: the kernel has a note (an anon_vma_chain, 64 bytes and some
- * 4 µs, seen on Linux 6.18) of every mapping for every ancestor. So in a long chain of processes a small mapping is made anew after some
- * generations, the sooner the fewer pages it has.
+ * Sharing costs each generation more than the one before: for each shared mapping the kernel keeps one record (an anon_vma_chain, 64 bytes
+ * and some 4 µs, seen on Linux 6.18) for every ancestor. So in a long chain of processes a mapping is made anew after some generations, the
+ * sooner the fewer pages it has.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -34,16 +34,12 @@ struct kept {
 
 bool space_is_continued(const struct vma *theirs, const struct vma *ours)
 {
-	const uint32_t kinds = VMA_ANON_PRIVATE | VMA_FILE_PRIVATE;
+	const struct vma_saving *saving = vma_how_saved(ours);
 
-	return is_mapped_by_us(theirs) && vma_is_private(theirs) &&
-	       !((theirs->status | ours->status) & VMA_AIO_RING) && /* a ring is of one process */
-	       !((theirs->status ^ ours->status) & kinds) &&
-	       !((theirs->flags ^ ours->flags) &
-		 (MAP_GROWSDOWN | MAP_NORESERVE | MAP_DROPPABLE | MAP_HUGETLB | VMA_HUGE_SIZE)) &&
-	       (ours->status & VMA_ANON_PRIVATE ||
-		(theirs->object == ours->object &&
-		 theirs->offset - theirs->start == ours->offset - ours->start));
+	return saving->is_inherited && vma_how_saved(theirs) == saving &&
+	       !((theirs->flags ^ ours->flags) & (MAP_GROWSDOWN | MAP_NORESERVE | VMA_HUGE_SIZE)) &&
+	       (!saving->is_over_file || (theirs->object == ours->object &&
+					  theirs->offset - theirs->start == ours->offset - ours->start));
 }
 
 /* The part [start, end) of `vma` as a mapping of its own; `ancestor`: the parent's that it is part of, or NULL. */
@@ -58,7 +54,7 @@ static void add_part(struct vmas *parts, const struct vma *vma, uint64_t start, 
 	*part = *vma;
 	part->start = part->place = start;
 	part->end = end;
-	if (vma->status & VMA_FILE_PRIVATE)
+	if (vma_how_saved(vma)->is_over_file)
 		part->offset += start - vma->start;
 	if (ancestor) {
 		part->is_inherited = true;
@@ -74,9 +70,9 @@ static bool is_worth_sharing(const struct task *parent, const struct vma *theirs
 		       page_runs_within(&parent->newborn->memory.runs, theirs->start, theirs->end);
 }
 
-/* Cuts `vma` where it begins or ceases to be inherited. `*next`: the first of theirs that does not end before it. */
-static void cut(const struct vma *vma, const struct task *parent, size_t *next, struct vmas *parts,
-		struct kept *kept)
+/* Cuts `vma` where inherited parts begin and end. `*next`: the first of the parent's mappings that does not end before it. */
+static void cut_mapping(const struct vma *vma, const struct task *parent, size_t *next, struct vmas *parts,
+			struct kept *kept)
 {
 	const struct vmas *theirs = &parent->vmas;
 	uint64_t cursor = vma->start;
@@ -141,8 +137,8 @@ int space_inherit(struct task *task)
 	for (size_t i = 0; i < task->vmas.count; i++) {
 		const struct vma *vma = &task->vmas.items[i];
 
-		if (is_mapped_by_us(vma) && vma_is_private(vma))
-			cut(vma, task->parent, &next, &parts, &kept);
+		if (is_mapped_by_us(vma) && vma_has_own_pages(vma))
+			cut_mapping(vma, task->parent, &next, &parts, &kept);
 		else
 			*grow(&parts.items, &parts.count) = *vma;
 	}

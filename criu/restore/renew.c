@@ -1,12 +1,12 @@
 /*
- * renew.c - gives a newborn that has many ancestors memory for our own code that it has from none of them.
+ * renew.c - in a newborn with many ancestors, replaces the mappings of criu's own memory by new ones, which come from no ancestor.
  *
- * The kernel keeps a note of every mapping for every ancestor that it came from by fork(), with which the cost of a birth grows from
- * generation to generation (inherit.c). So every few generations all that we have written to is copied into new mappings, and those are
- * moved to where the old ones were: the heap, the data of the program and of its libraries, the stack. Nobody notices but the kernel.
+ * The kernel keeps a record of every inherited mapping for every ancestor, so births get slower from generation to generation (inherit.c).
+ * So every few generations all memory that criu has written to (the heap, the data of the program and of its libraries, the stack) is
+ * copied into new mappings, and these are moved over the old ones.
  *
- * In between, what is written to the old ones is lost. So it is done on a stack of its own, and between the first copy and the last move
- * are system calls and copying only.
+ * What is written to the old mappings between the first copy and the last move is lost. So this runs on a stack of its own, and does
+ * nothing in between but system calls and copying.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +24,7 @@
 #define OWN_STACK   65536
 #define MOST	    (1ULL << 30) /* bytes, of one mapping */
 
-/* The sanitizer's own memory is terabytes, and it keeps watch over stacks. */
+/* The sanitizer has terabytes of memory of its own, and checks stacks. */
 #ifdef __SANITIZE_ADDRESS__
 #define IS_WATCHED true
 #else
@@ -43,7 +43,7 @@ struct pieces {
 	ucontext_t outside, inside;
 };
 
-/* The part of a library that is written to when it is loaded, and read-only from then on, lies before its data. */
+/* A library also has a part that is written while it is loaded and read-only from then on. It lies before its data. */
 static bool was_written(const struct vmas *own, size_t index)
 {
 	const struct vma *vma = &own->items[index], *next = vma + 1;
@@ -67,7 +67,7 @@ static void add_theirs(struct spans *spans, const struct task *parent)
 	spans_sort(spans);
 }
 
-static bool add_piece(struct pieces *pieces, const struct vma *vma, bool grows)
+static bool add_own_mapping(struct pieces *pieces, const struct vma *vma, bool grows)
 {
 	size_t size = vma_length(vma);
 	char *fresh = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -96,7 +96,7 @@ static bool find_pieces(struct pieces *pieces, const struct task *parent)
 		while (next < theirs.count && theirs.items[next].end <= vma->start)
 			next++;
 		if (was_written(&own, i) && (next == theirs.count || theirs.items[next].start >= vma->end))
-			result = add_piece(pieces, vma, vma->start <= stack && stack < vma->end);
+			result = add_own_mapping(pieces, vma, vma->start <= stack && stack < vma->end);
 	}
 	spans_free(&theirs);
 	vmas_free(&own);
@@ -137,7 +137,7 @@ static void run_on(struct pieces *pieces, char *stack)
 	swapcontext(&pieces->outside, &pieces->inside);
 }
 
-/* Without memory for it, it goes on as before. */
+/* Without memory for the copies, the restore goes on with the old mappings. */
 static void pieces_drop(struct pieces *pieces)
 {
 	for (size_t i = 0; i < pieces->count; i++)
@@ -153,7 +153,7 @@ void space_renew(struct task *task)
 
 	if (!newborn->generation || newborn->generation % GENERATIONS || IS_WATCHED)
 		return;
-	/* It is for those who come after: with few of them, a wide generation would hold many copies at once for little. */
+	/* Only descendants gain by it. With few generations below, it is not worth that each task of a wide generation holds a copy. */
 	if (newborn->generations_below < GENERATIONS)
 		return;
 	pieces = allocate(sizeof(*pieces));

@@ -1,10 +1,10 @@
 /*
  * rings.c - AIO rings (io_setup) of tasks, made again.
  *
- * The content of a ring is filled in like any other memory (fill.c). But where the kernel goes on, and by which number it knows
- * the ring, is not in that memory: a new ring is brought to the same head and tail (memory/aio.c), and rings are made in the order of
- * their numbers, with others, which go again, where numbers are missing. Then the ring is moved to its place, and the
- * kernel with it (Linux 3.19).
+ * The content of a ring is filled in like any other memory (fill.c). Two things are not in that memory: where the kernel goes on, and the
+ * number by which it knows the ring. So a new ring is brought to the same head and tail (memory/aio.c), and rings are made in the order of
+ * their numbers; where a number is missing, a ring is made and destroyed again. Then mremap() moves the ring to its place; the kernel
+ * follows (Linux 3.19).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -54,7 +54,7 @@ static int read_header(const struct task *task, const struct vma *vma, struct ai
 	return result;
 }
 
-static int check_entry(const struct task *task, const struct vma *vma)
+static int check_ring_entry(const struct task *task, const struct vma *vma)
 {
 	const AioRingEntry *entry = find_entry(task, vma->start);
 	uint64_t length = vma_length(vma);
@@ -73,7 +73,7 @@ static int check_entry(const struct task *task, const struct vma *vma)
 	return 0;
 }
 
-static int compare_ids(const void *left, const void *right)
+static int compare_ring_ids(const void *left, const void *right)
 {
 	const struct ring *a = left, *b = right;
 
@@ -92,13 +92,13 @@ static int read_rings(const struct task *task, struct rings *rings)
 			continue;
 		ring = grow(&rings->items, &rings->count);
 		ring->vma = vma;
-		result = check_entry(task, vma) ?: read_header(task, vma, &ring->header);
+		result = check_ring_entry(task, vma) ?: read_header(task, vma, &ring->header);
 		if (!result && aio_check_header(&ring->header, vma_length(vma)))
 			result = fail(EINVAL, "the pages of process %d hold no AIO ring at %#" PRIx64,
 				      task->pid, vma->start);
 	}
 	if (rings->count)
-		qsort(rings->items, rings->count, sizeof(*rings->items), compare_ids);
+		qsort(rings->items, rings->count, sizeof(*rings->items), compare_ring_ids);
 	return result;
 }
 
@@ -195,7 +195,7 @@ static int reserve_ids(struct spares *spares, uint32_t *next, uint32_t id)
 	return result;
 }
 
-/* Memory waits where it belongs, or in the refuge; the ring takes its place. */
+/* Memory was mapped where the ring belongs, or in the refuge. The ring replaces it. */
 static int make_ring(const struct ring *ring)
 {
 	uint64_t length = vma_length(ring->vma);

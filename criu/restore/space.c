@@ -3,11 +3,11 @@
  * into the task's own.
  *
  * A mapping is made at its final address if that is free in criu (nearly always), else in the refuge, from where the restorer moves it.
- * Private memory is filled before children are born: what a child has in common with its parent is inherited by
- * fork(), compared page by page, and stays shared where it is equal.
+ * Private memory is filled before children are born: a child inherits it by fork(), compares it page by page, and pages that are equal
+ * stay shared.
  *
- * The calls, in this order: park the vdso · unmap everything that is neither the task's nor the restorer's · move what waits in
- * the refuge · move the vdso to its place · advice, guards, locks · protection keys, seals.
+ * The calls, in this order: park the vdso · unmap everything that is neither the task's nor the restorer's · move the mappings in the
+ * refuge to their places · move the vdso to its place · advice, guards, locks · protection keys, seals.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -39,8 +39,8 @@ static void close_mapped(struct newborn *newborn)
 }
 
 /*
- * What is only mapped is open for as long as it is mapped: many programs have more of such files than descriptors. The pieces of a library
- * lie one behind the other, so the last file stays open until another is needed.
+ * Files that no task has open, but only maps, are opened just to be mapped: many programs map more files than they may have descriptors.
+ * The pieces of a library lie one behind the other, so the last file stays open until another is needed.
  */
 static int open_mapped(struct restore *restore, struct newborn *newborn, struct file *file, bool is_shared)
 {
@@ -89,7 +89,7 @@ static uint64_t place_in_refuge(const struct restore *restore, struct task *task
 
 static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 {
-	bool is_shared = vma->status & (VMA_ANON_SHARED | VMA_FILE_SHARED);
+	bool is_shared = !vma_has_own_pages(vma);
 	int fd = descriptor_of(restore, task->newborn, vma), protection = protection_while_made(vma);
 	int flags = (is_shared			? MAP_SHARED :
 		     vma->flags & MAP_DROPPABLE ? MAP_DROPPABLE :
@@ -113,7 +113,7 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 	return 0;
 }
 
-/* A name that the parent gave must go, too, if this task has none there. */
+/* If this task has no name there, a name that was inherited from the parent is removed. */
 static int name_area(const struct vma *vma)
 {
 	if (!vma->name && !vma->is_inherited)
@@ -170,8 +170,9 @@ static void plan_advice(const struct vma *vma, struct call_list *calls)
 }
 
 /*
- * After the guards: locked memory gets none. mlock() makes all of it present and says ENOMEM where that cannot be (guards, PROT_NONE,
- * behind the end of a file), but has locked it by then. The first call, which makes nothing present, shows that it may.
+ * This comes after the guards, which cannot be installed in locked memory. mlock() makes all pages present. Where it cannot (guards,
+ * PROT_NONE, behind the end of a file) it says ENOMEM, but has locked the memory by then. So the first call, which makes nothing present,
+ * shows whether we may lock, and ENOMEM of the second is no error.
  */
 static void plan_lock(const struct vma *vma, struct call_list *calls)
 {
@@ -187,9 +188,9 @@ static void plan_lock(const struct vma *vma, struct call_list *calls)
 }
 
 /*
- * Huge pages: what one page table of them covers at a time, and no more than 1 GiB, or a page if that is larger. The kernel counts
- * what it has moved in an int, so that mremap() of 2 GiB and more fails by chance (seen on Linux 6.18). With pages of 1 GiB, so may a
- * single one where no page table is: then the restore fails.
+ * Huge pages are moved in pieces: what one page table of them covers, but at most 1 GiB, or one page if that is larger. The kernel counts
+ * what it has moved in an int, so mremap() of 2 GiB and more may fail (seen on Linux 6.18). So may a single page of 1 GiB where there is no
+ * page table yet; then the restore fails.
  */
 static void plan_move(const struct vma *vma, struct call_list *calls)
 {

@@ -5,6 +5,7 @@
 #define CRIU_RESTORE_SPACE_H
 
 #include "compiler.h"
+#include "memory/saving.h"
 #include "restore/restore.h"
 
 static inline void *at(uint64_t address)
@@ -14,12 +15,14 @@ static inline void *at(uint64_t address)
 
 static inline bool is_kernels(const struct vma *vma)
 {
-	return vma->status & (VMA_VSYSCALL | VMA_VVAR | VMA_VDSO);
+	enum vma_maker maker = vma_how_saved(vma)->maker;
+
+	return maker == MADE_BY_KERNEL || maker == ALWAYS_THERE;
 }
 
 static inline bool is_mapped_by_us(const struct vma *vma)
 {
-	return !is_kernels(vma) && !(vma->status & VMA_GUARD_RANGE);
+	return vma_how_saved(vma)->maker == MADE_BY_RESTORE;
 }
 
 /*
@@ -52,6 +55,12 @@ int rings_make(const struct task *task) must_check;
 int space_fill(const struct task *task, uint64_t *pages) must_check;
 /* Takes inherited pages away. */
 int space_drop(const struct vma *vma, uint64_t start, uint64_t end) must_check;
+/*
+ * fill_new.c. Fills the mappings that are not inherited; and gives those that had transparent huge pages some again, before they are
+ * filled.
+ */
+int space_fill_new(const struct task *task) must_check;
+int space_make_huge(const struct task *task) must_check;
 
 /* huge.c. Huge pages for private memory that has them, before anything is read into it; what is inherited is right then. */
 int space_fill_huge(const struct page_stack *stack, const struct vma *vma) must_check;

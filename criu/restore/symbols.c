@@ -1,8 +1,8 @@
 /*
  * symbols.c - reads the dynamic symbols of a 64-bit ELF file that lies in memory as it would lie in a file.
  *
- * The file may come from an image and is not trusted: nothing is read before its place was found to be inside. A vdso has one
- * segment, so an address in it is an offset plus a constant.
+ * The file may come from an image and is not trusted: every place is checked to be inside before it is read. A vdso has one segment, so an
+ * address in it is an offset plus a constant.
  */
 #include <elf.h>
 #include <errno.h>

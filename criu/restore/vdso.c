@@ -1,13 +1,13 @@
 /*
  * vdso.c - the kernel's piece of a task's address space: [vvar], [vdso] and their kin.
  *
- * Libraries keep pointers into the vdso, so it has to be where it was, with the code that was there. If this kernel's is the same,
- * it is moved there. If not (another kernel, or another build of it), the saved pages are mapped there as ordinary memory, and the
- * entry of each of their functions is overwritten with a jump to this kernel's function of the same name; this kernel's vdso
- * stays where it was parked. To the next dump the old pages are memory like any other, so that can be repeated.
+ * Libraries keep pointers into the vdso, so it has to be where it was, with the code that was there. If this kernel's vdso is the same, it
+ * is moved there. If not (another kernel, or another build of it), the saved pages are mapped there as ordinary memory, and the entry of
+ * each of their functions is overwritten with a jump to this kernel's function of the same name. This kernel's vdso stays where it was
+ * parked. The next dump sees the old pages as ordinary memory, so this can be repeated.
  *
- * The data page that the old code reads ([vvar]) is replaced by pages of zeros, by which that code takes the clock to be unusable
- * and makes the system call: for a thread that was dumped in the middle of a function.
+ * A thread may have been dumped in the middle of one of the old functions. The data page that these read ([vvar]) is replaced by pages of
+ * zeros: the old code then takes the clock to be unusable, and makes the system call.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@
 
 /* ---- which is it ---- */
 
-static int find_ours(struct vdso *ours)
+static int find_own_vdso(struct vdso *ours)
 {
 	autoclose int self = proc_open(getpid());
 	struct vmas own = { 0 };
@@ -70,8 +70,8 @@ static void find_theirs(const struct task *task, struct vdso *theirs)
 }
 
 /* Is the code that the task's pointers lead into the code that this kernel maps? */
-static int compare(const struct task *task, const struct vdso *ours, const struct vdso *theirs,
-		   bool *are_equal)
+static int compare_vdsos(const struct task *task, const struct vdso *ours, const struct vdso *theirs,
+			 bool *are_equal)
 {
 	uint64_t size = ours->end - ours->vdso;
 	autofree char *saved = allocate(size);
@@ -86,7 +86,7 @@ static int compare(const struct task *task, const struct vdso *ours, const struc
 	return result;
 }
 
-/* Its pages, and what stands for its data, are memory from now on. */
+/* The pages of its code, and pages of zeros for its data, are ordinary memory from now on. */
 static void make_ordinary(struct task *task)
 {
 	for (size_t i = 0; i < task->vmas.count; i++) {
@@ -108,13 +108,13 @@ int vdso_look(const struct restore *restore, struct task *task)
 	struct newborn *newborn = task->newborn;
 	bool are_equal = true;
 	struct vdso theirs;
-	int result = find_ours(&newborn->vdso);
+	int result = find_own_vdso(&newborn->vdso);
 
 	find_theirs(task, &theirs);
 	newborn->vdso_park = restore->refuge_start + REGION_ROOM + REFUGE_GAP;
 	newborn->vdso_place = theirs.vdso ? theirs.start : 0;
 	if (!result && theirs.vdso)
-		result = compare(task, &newborn->vdso, &theirs, &are_equal);
+		result = compare_vdsos(task, &newborn->vdso, &theirs, &are_equal);
 	if (result || are_equal)
 		return result;
 	log_info("the vdso of process %d is of another kernel: its functions will lead into this one's",
@@ -134,7 +134,7 @@ static const struct vma *find_old(const struct task *task)
 	return NULL;
 }
 
-/* A thread that was dumped just where the jump will stand would find itself in the middle of an instruction. */
+/* A thread that was dumped where the jump will be would go on in the middle of an instruction. */
 static int check_threads(const struct task *task, const struct symbol *symbol, size_t size)
 {
 	uint64_t entry = task->newborn->old_vdso + symbol->offset;
@@ -186,7 +186,7 @@ int vdso_redirect(const struct task *task)
 		return 0;
 	if (mprotect(at(old->place), vma_length(old), PROT_READ | PROT_WRITE) < 0)
 		return fail(errno, "cannot write to the saved vdso");
-	/* The names that symbols point to must not be overwritten by what is written over functions. */
+	/* Jumps must not overwrite the names that symbols point to. */
 	copy = copy_bytes(at(old->place), vma_length(old));
 	result = symbols_read(copy, vma_length(old), &theirs);
 	if (!result && vdso->vdso)
@@ -202,7 +202,7 @@ int vdso_redirect(const struct task *task)
 /* ---- the calls ---- */
 
 /* Each piece is a mapping of its own, and mremap() takes one at a time. */
-static void plan_move(const struct vdso *vdso, uint64_t from, uint64_t to, struct call_list *calls)
+static void plan_vdso_move(const struct vdso *vdso, uint64_t from, uint64_t to, struct call_list *calls)
 {
 	for (size_t i = 0; i < vdso->piece_count; i++) {
 		uint64_t start = vdso->pieces[i] - vdso->start;
@@ -217,11 +217,13 @@ static void plan_move(const struct vdso *vdso, uint64_t from, uint64_t to, struc
 void vdso_plan_parking(const struct task *task, struct call_list *calls)
 {
 	if (task->newborn->vdso_place)
-		plan_move(&task->newborn->vdso, task->newborn->vdso.start, task->newborn->vdso_park, calls);
+		plan_vdso_move(&task->newborn->vdso, task->newborn->vdso.start, task->newborn->vdso_park,
+			       calls);
 }
 
 void vdso_plan_return(const struct task *task, struct call_list *calls)
 {
 	if (task->newborn->vdso_place && task->newborn->vdso_place != task->newborn->vdso_park)
-		plan_move(&task->newborn->vdso, task->newborn->vdso_park, task->newborn->vdso_place, calls);
+		plan_vdso_move(&task->newborn->vdso, task->newborn->vdso_park, task->newborn->vdso_place,
+			       calls);
 }

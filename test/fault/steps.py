@@ -5,6 +5,7 @@ the directory does not look complete; after a failed restore nothing is left, an
 """
 
 import os
+import re
 import shutil
 
 from harness import faults, system
@@ -22,11 +23,20 @@ def fail_each_step(journey, fails):
 			raise Failure(f"CRIU_FAULT='{journey}:{step}': {failure}")
 
 
+def check_files_let_go(run):
+	"""Whatever a dump has looked at, it lets go of, once."""
+	ends = re.findall("let the files go: (.*)", run.log)
+	looked = not run.failed or "undo: look at the processes" in run.log
+	if ends != (["failed" if run.failed else "killed"] if looked else []):
+		raise Failure(f"the files were let go {len(ends)} times: {ends}")
+
+
 def dump_that_fails(cell, dumper, before):
 	def fails(environment, words):
 		images = cell.new_images()
 		run = dumper.dump(cell.root, images, cell.row.dump_options, environment=environment)
 		bad_input.expect_error(run, words)
+		check_files_let_go(run)
 		if os.path.exists(os.path.join(images, "inventory.img")):
 			raise Failure("the directory looks complete: it has inventory.img")
 		if bad_input.listing(images):
@@ -67,7 +77,7 @@ def every_step(cell, dumper, restorer):
 	before = {pid: kills.look(pid) for pid in system.tree(cell.root)}
 	fail_each_step("dump", dump_that_fails(cell, dumper, before))
 	images = cell.new_images()
-	cell.dump(dumper, images)
+	check_files_let_go(cell.dump(dumper, images))
 	fail_each_step("restore", restore_that_fails(cell, restorer, images))
 	cell.restore(restorer, images)
 	cell.pause()

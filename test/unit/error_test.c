@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "base/aside.h"
+#include "base/helper_thread.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -319,20 +319,20 @@ static void fail_aside(void *context)
 /* Who works for somebody, does so in the attempt of that one. */
 static void work_aside_of_an_attempt(void **state unused)
 {
-	struct aside *aside = aside_start();
+	struct helper_thread *helper = helper_thread_start();
 	struct attempt attempt;
 
-	assert_non_null(aside);
+	assert_non_null(helper);
 	attempt_begin(&attempt);
-	aside_do(aside, fail_aside, "within");
-	aside_wait(aside);
+	helper_thread_run(helper, fail_aside, "within");
+	helper_thread_wait(helper);
 	assert_string_equal(failure_text(), "within: Input/output error");
 	attempt_forget(&attempt);
 	nothing_failed(NULL);
-	aside_do(aside, fail_aside, "outside");
-	aside_wait(aside);
+	helper_thread_run(helper, fail_aside, "outside");
+	helper_thread_wait(helper);
 	assert_string_equal(failure_text(), "outside: Input/output error");
-	aside_end(aside);
+	helper_thread_end(helper);
 }
 
 static void *fail_often(void *context)

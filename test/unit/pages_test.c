@@ -1,15 +1,16 @@
 /*
- * pages_test.c - page images, written into a store in memory: what is written is what was there, zeros are left out where that
- * was asked for and nowhere else.
+ * pages_test.c - pages, written into the images of a store in memory, and into a sink of our own: what is written is what was there,
+ * zeros are left out where that was asked for and nowhere else; a sink is told of each page in its order, and of an error once.
  */
 #include "unit.h"
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "image/message.h"
-#include "memory/pages.h"
+#include "memory/page_files.h"
 #include "memory/stack.h"
 #include "pagemap.pb-c.h"
 
@@ -81,8 +82,13 @@ static struct page_statistics write_pages(struct image_store *store, struct memo
 	struct page_statistics statistics = { 0 };
 	struct page_writer *writer;
 
-	assert_int_equal(
-		page_writer_open(&writer, store, IMAGE_PAGEMAP, ID, PAGES_ID, NULL, NULL, &statistics), 0);
+	assert_int_equal(page_files_write(&writer,
+					  &(struct page_files){ .store = store,
+								.kind = IMAGE_PAGEMAP,
+								.id = ID,
+								.pages_id = PAGES_ID },
+					  &statistics),
+			 0);
 	assert_int_equal(page_writer_add(writer, runs, flags, skips_zeros, from_memory, memory), expected);
 	assert_int_equal(page_writer_close(writer, 0), 0);
 	return statistics;
@@ -230,9 +236,199 @@ static void source_fails(void **state unused)
 	image_store_close(store);
 }
 
+/* ---- a sink of our own ---- */
+
+/* Takes everything into memory, in buffers of `room` pages, and fails at the call that it is told to. */
+struct memory_sink {
+	struct page_sink base;
+	uint64_t room;
+	int fails_at_buffer, fails_at_add,
+		fails_at_advance; /* the call that fails, counted from 1; 0: none */
+	struct record *record;
+};
+
+/* It outlives the sink. */
+struct record {
+	struct page_runs present, parents; /* as they were told; `offset`: of the bytes */
+	char *bytes;
+	size_t size, added; /* bytes that were given; pages told of in this round */
+	unsigned buffers, adds, advances, closes;
+	int closed_with;
+	bool is_in_round;
+};
+
+static char *memory_buffer(struct page_sink *base, size_t *room)
+{
+	struct memory_sink *sink = (struct memory_sink *)base;
+	struct record *record = sink->record;
+
+	assert_false(record->is_in_round);
+	if (++record->buffers == (unsigned)sink->fails_at_buffer) {
+		fail(EIO, "the sink is full");
+		return NULL;
+	}
+	record->is_in_round = true;
+	record->added = 0;
+	record->bytes = reallocate_array(record->bytes, record->size + PAGES(sink->room), 1);
+	*room = PAGES(sink->room);
+	return record->bytes + record->size;
+}
+
+static int memory_add(struct page_sink *base, uint64_t start, uint64_t count, unsigned flags)
+{
+	struct memory_sink *sink = (struct memory_sink *)base;
+	struct record *record = sink->record;
+	bool is_parents = flags & PAGES_IN_PARENT;
+	struct page_run run = { .start = start,
+				.count = count,
+				.offset = record->size + PAGES(record->added) };
+
+	assert_true(record->is_in_round);
+	if (++record->adds == (unsigned)sink->fails_at_add)
+		return fail(ENOSPC, "the sink takes no more");
+	page_runs_add(is_parents ? &record->parents : &record->present, &run);
+	record->added += is_parents ? 0 : count;
+	return 0;
+}
+
+static int memory_advance(struct page_sink *base, size_t size)
+{
+	struct memory_sink *sink = (struct memory_sink *)base;
+	struct record *record = sink->record;
+
+	assert_true(record->is_in_round);
+	assert_int_equal(size, PAGES(record->added));
+	assert_true(size <= PAGES(sink->room));
+	record->is_in_round = false;
+	if (++record->advances == (unsigned)sink->fails_at_advance)
+		return fail(EPIPE, "the sink is gone");
+	record->size += size;
+	return 0;
+}
+
+static int memory_close(struct page_sink *base, int result)
+{
+	struct memory_sink *sink = (struct memory_sink *)base;
+
+	sink->record->closes++;
+	sink->record->closed_with = result;
+	free(sink);
+	return result;
+}
+
+static const struct page_sink_ops memory_sink_ops = { memory_buffer, memory_add, memory_advance,
+						      memory_close };
+
+/* What came of it. The writer's last word is what it was told at its end. */
+static int write_into(struct memory_sink settings, struct memory *memory, const struct page_runs *runs,
+		      bool skips_zeros, struct page_statistics *statistics)
+{
+	struct memory_sink *sink = allocate(sizeof(*sink));
+	struct page_writer *writer;
+	int result;
+
+	*sink = settings;
+	sink->base.ops = &memory_sink_ops;
+	writer = page_writer_open(&sink->base, NULL, statistics);
+	result = page_writer_add(writer, runs, PAGES_PRESENT, skips_zeros, from_memory, memory);
+	assert_int_equal(page_writer_close(writer, result), result);
+	assert_int_equal(settings.record->closes, 1);
+	assert_int_equal(settings.record->closed_with, result);
+	return result;
+}
+
+static void free_record(struct record *record)
+{
+	page_runs_free(&record->present);
+	page_runs_free(&record->parents);
+	free(record->bytes);
+	*record = (struct record){ 0 };
+}
+
+static void assert_record(const struct record *record, const struct memory *memory)
+{
+	autofree char *expected = allocate(PAGE_SIZE);
+
+	for (size_t i = 0; i < record->present.count; i++)
+		for (uint64_t page = 0; page < record->present.items[i].count; page++) {
+			const struct page_run *run = &record->present.items[i];
+
+			fill_page(memory, run->start / PAGE_SIZE + page, expected);
+			assert_memory_equal(record->bytes + run->offset + PAGES(page), expected, PAGE_SIZE);
+		}
+}
+
+/* Every page once, whatever the size of the sink's buffers; what the parent has, has no bytes. */
+static void into_a_sink(void **state unused)
+{
+	struct page_runs runs = { 0 };
+
+	add_run(&runs, 16, 1);
+	add_run(&runs, 100, 250);
+	add_run(&runs, 350, 70);
+	runs.items[2].layer = 1;
+	add_run(&runs, 420, 5);
+	for (uint64_t room = 1; room <= 256; room *= 4)
+		for (int skips_zeros = 0; skips_zeros < 2; skips_zeros++) {
+			struct memory memory = { .is_zero = sometimes };
+			struct page_statistics statistics = { 0 };
+			struct record record = { 0 };
+
+			assert_int_equal(write_into((struct memory_sink){ .room = room, .record = &record },
+						    &memory, &runs, skips_zeros, &statistics),
+					 0);
+			assert_int_equal(page_runs_total(&record.parents), 70);
+			assert_int_equal(record.parents.items[0].start, PAGES(350));
+			assert_int_equal(page_runs_total(&record.present), statistics.written);
+			assert_int_equal(record.size, PAGES(statistics.written));
+			assert_int_equal(statistics.written + statistics.zeros, 256);
+			assert_int_equal(statistics.unchanged, 70);
+			assert_int_equal(statistics.zeros > 0, skips_zeros);
+			assert_record(&record, &memory);
+			free_record(&record);
+		}
+	page_runs_free(&runs);
+}
+
+/* Nothing more is asked of a sink that has failed, but its end. */
+static void sink_fails(void **state unused)
+{
+	const struct {
+		struct memory_sink sink;
+		int error;
+		unsigned buffers, adds, advances; /* calls */
+	} cases[] = {
+		{ { .fails_at_buffer = 1 }, EIO, 1, 0, 0 },    { { .fails_at_buffer = 3 }, EIO, 3, 2, 2 },
+		{ { .fails_at_add = 1 }, ENOSPC, 1, 1, 0 },    { { .fails_at_add = 3 }, ENOSPC, 3, 3, 2 },
+		{ { .fails_at_advance = 1 }, EPIPE, 1, 1, 1 }, { { .fails_at_advance = 2 }, EPIPE, 2, 2, 2 },
+	};
+	struct page_runs runs = { 0 };
+
+	add_run(&runs, 16, 100);
+	for (size_t i = 0; i < array_size(cases); i++) {
+		struct memory memory = { .is_zero = never };
+		struct page_statistics statistics = { 0 };
+		struct record record = { 0 };
+		struct memory_sink sink = cases[i].sink;
+
+		failure_clear();
+		sink.room = 8;
+		sink.record = &record;
+		assert_int_equal(write_into(sink, &memory, &runs, true, &statistics), -cases[i].error);
+		assert_int_equal(failure_errno(), cases[i].error);
+		assert_int_equal(record.buffers, cases[i].buffers);
+		assert_int_equal(record.adds, cases[i].adds);
+		assert_int_equal(record.advances, cases[i].advances);
+		free_record(&record);
+	}
+	page_runs_free(&runs);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(into_a_sink, start_clean),
+		cmocka_unit_test_setup(sink_fails, start_clean),
 		cmocka_unit_test_setup(written, start_clean),
 		cmocka_unit_test_setup(zeros, start_clean),
 		cmocka_unit_test_setup(borders, start_clean),

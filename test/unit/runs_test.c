@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "unit.h"
+#include "base/memory.h"
 #include "memory/runs.h"
 
 #define PAGES(number) ((number)*PAGE_SIZE)
@@ -201,12 +202,38 @@ static void plan_any(void **state unused)
 	}
 }
 
+/* Cut at both ends, and with the place in the image that belongs to it. */
+static void pieces(void **state unused)
+{
+	struct page_run items[] = {
+		{ .start = 2 * PAGE_SIZE, .count = 4, .offset = 100 * PAGE_SIZE },
+		{ .start = 8 * PAGE_SIZE, .count = 1, .offset = 7 * PAGE_SIZE },
+		{ .start = 10 * PAGE_SIZE, .count = 5, .offset = 50 * PAGE_SIZE },
+	};
+	const uint64_t expected[][3] = { { 3, 3, 101 }, { 8, 1, 7 }, { 10, 2, 50 } };
+	struct page_runs runs = { items, array_size(items) };
+	uint64_t start = 3 * PAGE_SIZE, end = 12 * PAGE_SIZE;
+	size_t next = page_runs_find(&runs, start);
+	struct page_piece piece;
+
+	for (size_t i = 0; i < array_size(expected); i++) {
+		assert_true(page_runs_next_piece(&runs, start, end, &next, &piece));
+		assert_int_equal(piece.start, expected[i][0] * PAGE_SIZE);
+		assert_int_equal(piece.size, expected[i][1] * PAGE_SIZE);
+		assert_int_equal(piece.offset, expected[i][2] * PAGE_SIZE);
+	}
+	assert_false(page_runs_next_piece(&runs, start, end, &next, &piece));
+	next = page_runs_find(&runs, 6 * PAGE_SIZE);
+	assert_false(page_runs_next_piece(&runs, 6 * PAGE_SIZE, 8 * PAGE_SIZE, &next, &piece));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(within),     cmocka_unit_test(joined),		 cmocka_unit_test(kept_apart),
-		cmocka_unit_test(find),	      cmocka_unit_test(highest),	 cmocka_unit_test(plan_drawn),
-		cmocka_unit_test(plan_first), cmocka_unit_test(plan_no_promise), cmocka_unit_test(plan_any),
+		cmocka_unit_test(pieces),     cmocka_unit_test(within),	    cmocka_unit_test(joined),
+		cmocka_unit_test(kept_apart), cmocka_unit_test(find),	    cmocka_unit_test(highest),
+		cmocka_unit_test(plan_drawn), cmocka_unit_test(plan_first), cmocka_unit_test(plan_no_promise),
+		cmocka_unit_test(plan_any),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,10 @@
 /*
- * room.c - room in memory for the pages that will have to be saved, before the freeze.
+ * reserve.c - buffers for the pages that will have to be saved, made before the freeze.
  *
- * What was written since the parent snapshot is little, and could be read in a few milliseconds. But then it has to go somewhere: into the
- * page cache, whose fresh pages cost more than reading does (2 ms for 1 MiB here, where a page of the machine is slow the first
- * time it is touched). So the largest process that was tracked gets buffers for all that it has written by now, which
- * are touched already; what is in them is written to the images when the processes run on. And a second thread stands ready to
- * read into them, too.
+ * What was written since the parent snapshot is little, and could be read in a few milliseconds. But it has to go somewhere: the fresh
+ * pages of the page cache cost more than the reading (2 ms for 1 MiB here, where a page of the machine is slow the first time it is
+ * touched). So the process with the most such pages gets buffers for all of them, which are touched already. Their content is written to
+ * the images when the processes run on. A second thread stands ready to read half of the pages.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -16,7 +15,7 @@
 #include "dump/dump.h"
 #include "kernel/proc.h"
 
-#define MOST_ROOM (256UL << 20)
+#define MOST_BUFFERED (256UL << 20)
 #define MOST_COUNTED \
 	(64ULL << 30) /* of mappings: where most of them is empty, to count takes longer than it is worth */
 
@@ -60,40 +59,49 @@ static uint64_t count_written(const struct tracker *tracker, pid_t pid, uint64_t
 	return pages;
 }
 
-/* Nothing depends on it but speed. It goes on writing, so there is a quarter more; but no more than an eighth of what is free. */
-int dump_make_room(void *context)
+/* Only speed depends on it. The process goes on writing, so it gets a quarter more; but no more than an eighth of the free memory. */
+int dump_reserve_pages(void *context)
 {
 	struct dump *dump = context;
+	struct page_reserve *reserve = &dump->memory.reserve;
+	const struct tracker *tracker = dump->memory.increment.parent_tracker;
 	autofree pid_t *pids = NULL;
 	size_t count = 0, size;
 	uint64_t most = 0, budget = MOST_COUNTED;
 
-	if (dump->tracking.looks != &tracker_written && dump->tracking.looks != &tracker_soft_dirty)
+	if (tracker != &tracker_written && tracker != &tracker_soft_dirty)
 		return 0;
 	dump_list_tree(dump->request->root, &pids, &count);
 	for (size_t i = 0; i < count; i++) {
-		uint64_t pages = count_written(dump->tracking.looks, pids[i], &budget);
+		uint64_t pages = count_written(tracker, pids[i], &budget);
 
 		if (pages > most) {
 			most = pages;
-			dump->room_for = pids[i];
+			reserve->pid = pids[i];
 		}
 	}
-	size = min((most + most / 4) * PAGE_SIZE, MOST_ROOM);
+	size = min((most + most / 4) * PAGE_SIZE, MOST_BUFFERED);
 	size = min(size, (size_t)sysconf(_SC_AVPHYS_PAGES) / 8 * PAGE_SIZE);
-	if (attempted(stream_reserve_make(&dump->room, size)))
-		log_debug("no room for %zu KiB that process %d has written", size >> 10, dump->room_for);
-	if (dump->room.memory)
-		dump->reads_aside = aside_start();
+	if (attempted(stream_reserve_make(&reserve->buffers, size)))
+		log_debug("no memory to buffer the %zu KiB that process %d has written", size >> 10,
+			  reserve->pid);
+	if (reserve->buffers.memory)
+		reserve->reader = helper_thread_start();
 	return 0;
 }
 
-void dump_give_room_up(void *context)
+int dump_write_reserved(struct dump *dump)
+{
+	return page_writer_close(steal_pointer(&dump->memory.reserve.writer), 0);
+}
+
+void dump_drop_reserve(void *context)
 {
 	struct dump *dump = context;
+	struct page_reserve *reserve = &dump->memory.reserve;
 
 	/* It is still open only if the dump has failed. */
-	ignore(page_writer_close(steal_pointer(&dump->late_writer), -ECANCELED));
-	aside_end(steal_pointer(&dump->reads_aside));
-	stream_reserve_free(&dump->room);
+	ignore(page_writer_close(steal_pointer(&reserve->writer), -ECANCELED));
+	helper_thread_end(steal_pointer(&reserve->reader));
+	stream_reserve_free(&reserve->buffers);
 }

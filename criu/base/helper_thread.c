@@ -1,0 +1,85 @@
+/*
+ * helper_thread.c - a second thread for work that can be halved. See helper_thread.h.
+ */
+#include <stdbool.h>
+#include <stdlib.h>
+#include "base/error.h"
+#include "base/helper_thread.h"
+#include "base/memory.h"
+#include "base/thread.h"
+
+struct helper_thread {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	/* under the lock */
+	void (*work)(void *argument); /* NULL: nothing to be done */
+	void *argument;
+	struct attempt *attempt; /* of whom it works for */
+	bool is_ending;
+};
+
+static void *serve(void *argument)
+{
+	struct helper_thread *helper = argument;
+
+	pthread_mutex_lock(&helper->lock);
+	for (;;) {
+		while (!helper->work && !helper->is_ending)
+			pthread_cond_wait(&helper->changed, &helper->lock);
+		if (!helper->work)
+			break;
+		pthread_mutex_unlock(&helper->lock);
+		attempt_join(helper->attempt);
+		helper->work(helper->argument);
+		pthread_mutex_lock(&helper->lock);
+		helper->work = NULL;
+		pthread_cond_broadcast(&helper->changed);
+	}
+	pthread_mutex_unlock(&helper->lock);
+	return NULL;
+}
+
+struct helper_thread *helper_thread_start(void)
+{
+	struct helper_thread *helper = allocate(sizeof(*helper));
+
+	pthread_mutex_init(&helper->lock, NULL);
+	pthread_cond_init(&helper->changed, NULL);
+	if (!thread_start(&helper->thread, serve, helper))
+		return helper;
+	free(helper);
+	return NULL;
+}
+
+void helper_thread_run(struct helper_thread *helper, void (*work)(void *argument), void *argument)
+{
+	pthread_mutex_lock(&helper->lock);
+	helper->work = work;
+	helper->argument = argument;
+	helper->attempt = attempt_current();
+	pthread_cond_broadcast(&helper->changed);
+	pthread_mutex_unlock(&helper->lock);
+}
+
+void helper_thread_wait(struct helper_thread *helper)
+{
+	pthread_mutex_lock(&helper->lock);
+	while (helper->work)
+		pthread_cond_wait(&helper->changed, &helper->lock);
+	pthread_mutex_unlock(&helper->lock);
+}
+
+void helper_thread_end(struct helper_thread *helper)
+{
+	if (!helper)
+		return;
+	pthread_mutex_lock(&helper->lock);
+	helper->is_ending = true;
+	pthread_cond_broadcast(&helper->changed);
+	pthread_mutex_unlock(&helper->lock);
+	pthread_join(helper->thread, NULL);
+	pthread_mutex_destroy(&helper->lock);
+	pthread_cond_destroy(&helper->changed);
+	free(helper);
+}
