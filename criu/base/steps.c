@@ -1,7 +1,7 @@
 /*
  * steps.c - runs a table of steps. See steps.h.
  */
-#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
@@ -11,19 +11,33 @@
 #include "base/steps.h"
 #include "base/time.h"
 
-/* The number of the step that is to fail, from 1; 0: none. */
-static size_t fault_of(const char *journey, const struct step *steps, size_t count)
+static void list_names(const struct step *steps, size_t count, char *text, size_t size)
+{
+	size_t length = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < count && length < size; i++)
+		length += snprintf(text + length, size - length, "%s%s", i ? ", " : "", steps[i].name);
+}
+
+/* The step that CRIU_FAULT wants to fail; NULL: none of this journey. A name that no step has is an error. */
+static int find_fault(const char *journey, const struct step *steps, size_t count, const struct step **found)
 {
 	const char *fault = getenv("CRIU_FAULT");
 	size_t length = strlen(journey);
+	char names[900];
 
+	*found = NULL;
 	if (!fault || strncmp(fault, journey, length) || fault[length] != ':')
 		return 0;
 	fault += length + 1;
 	for (size_t i = 0; i < count; i++)
 		if (!strcmp(steps[i].name, fault))
-			return i + 1;
-	return strtoul(fault, NULL, 10);
+			*found = &steps[i];
+	if (*found)
+		return 0;
+	list_names(steps, count, names, sizeof(names));
+	return fail(0, "CRIU_FAULT: a %s has no step '%s'; its steps are: %s", journey, fault, names);
 }
 
 static int run_step(const struct step *step, bool fails, void *context)
@@ -55,13 +69,15 @@ static void undo(const struct step *steps, size_t count, void *context)
 
 int steps_run(const char *journey, const struct step *steps, size_t count, void *context)
 {
-	size_t fault = fault_of(journey, steps, count);
-	int result = 0;
+	const struct step *fault;
+	int result = find_fault(journey, steps, count, &fault);
 
+	if (result)
+		return result;
 	progress_begin(journey);
 	interrupt_begin();
 	for (size_t i = 0; !result && i < count; i++) {
-		result = interrupt_check() ?: run_step(&steps[i], i + 1 == fault, context);
+		result = interrupt_check() ?: run_step(&steps[i], &steps[i] == fault, context);
 		if (result)
 			undo(steps, i + 1, context);
 	}

@@ -1,8 +1,9 @@
 /*
  * steps.h - a journey is a table of named steps: run in order, logged, timed, and undone backwards when one fails.
  *
- * CRIU_FAULT=JOURNEY:NAME in the environment, or JOURNEY:N with the number of a step (from 1), makes that step fail on purpose, after it has done its work, so that its own undoing is
- * tested, too; a final step fails before. The fault tests walk through all N of each table.
+ * CRIU_FAULT=JOURNEY:NAME in the environment makes the step of this name fail on purpose after it has done its work, so that its
+ * own undo is tested, too. A final step fails before. A name that no step has is an error, which lists the steps: a test whose
+ * step is renamed or removed fails. The fault tests walk through this list.
  */
 #ifndef CRIU_BASE_STEPS_H
 #define CRIU_BASE_STEPS_H

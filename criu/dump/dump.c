@@ -85,7 +85,7 @@ static const struct step dump_steps[] = {
 	{ "open the cgroups", dump_open_cgroups, NULL, false },		  /* whom one has frozen never stops: refused before it is waited for */
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: what changes yet is in vain */
 	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
-	{ "look at the processes", dump_look, NULL, false },		  /* refuses, before anything is touched */
+	{ "look at the processes", dump_look, dump_end_look, false },	  /* refuses, before anything is touched */
 	{ "ask the processes", dump_ask, dump_leave, false },		  /* the only step that goes into them */
 	{ "look at the semaphores", dump_look_for_undo, NULL, false },	  /* a question that only the processes can answer */
 	{ "see whether it could be restored", dump_foresee, NULL, false }, /* here: before much time is spent */

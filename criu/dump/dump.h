@@ -70,6 +70,7 @@ int dump_prepare_end(void *dump) must_check;
 void dump_withdraw_end(void *dump);
 /* look.c: what can be told from outside */
 int dump_look(void *dump) must_check;
+void dump_end_look(void *dump);
 TaskKobjIdsEntry *dump_make_ids(uint32_t number);
 /* apart.c: what a process or thread has apart. `result` is what has become of the look so far; refusals are told if it is 0. */
 int dump_begin_apart(struct apart_look **look, const struct dump *dump) must_check;

@@ -20,6 +20,7 @@
 #include "base/memory.h"
 #include "compel.h"
 #include "dump/dump.h"
+#include "files/kind.h"
 #include "kernel/proc.h"
 
 #define KERNEL_THREAD 0x00200000 /* PF_KTHREAD */
@@ -334,13 +335,28 @@ static int kill_all(struct dump *dump)
 	return for_each_victim(dump, victim_kill);
 }
 
-static int release(struct dump *dump)
+static enum dump_end end_of(const struct dump *dump)
 {
 	const struct policy *policy = &dump->request->policy;
-	int result = dump->is_pre_dump || policy->leave_running ? for_each_victim(dump, victim_thaw) :
-		     policy->leave_stopped			? for_each_victim(dump, victim_thaw_stopped) :
-								  kill_all(dump);
 
+	if (dump->is_pre_dump || policy->leave_running)
+		return DUMP_RUNS_ON;
+	return policy->leave_stopped ? DUMP_STOPPED : DUMP_KILLED;
+}
+
+/* Files are let go while the processes are still frozen; or when they are dead, and see nothing of it. */
+static int release(struct dump *dump)
+{
+	enum dump_end end = end_of(dump);
+	int result;
+
+	if (end != DUMP_KILLED)
+		files_let_go(&dump->snapshot, end);
+	result = end == DUMP_KILLED  ? kill_all(dump) :
+		 end == DUMP_STOPPED ? for_each_victim(dump, victim_thaw_stopped) :
+				       for_each_victim(dump, victim_thaw);
+	if (end == DUMP_KILLED)
+		files_let_go(&dump->snapshot, end);
 	dump->released = true;
 	dump->thawed = monotonic_time();
 	return result;

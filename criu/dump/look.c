@@ -16,8 +16,7 @@
 #include "base/memory.h"
 #include "compel.h"
 #include "dump/dump.h"
-#include "files/seen.h"
-#include "files/terminal.h"
+#include "files/kind.h"
 #include "image/message.h"
 #include "task/part.h"
 
@@ -227,16 +226,22 @@ int dump_look(void *context)
 	check_session(dump);
 	result = result ?: look_at_tasks(dump);
 	dump_forget_ahead(dump);
-	result = result						  ?:
-			 check_sharing(dump)			  ?:
-			 check_parent(dump)			  ?:
-			 files_collect(&dump->snapshot)		  ?:
-			 terminals_check_control(&dump->snapshot) ?:
-								    dump_describe_opened_areas(dump);
+	result = result					?:
+			 check_sharing(dump)		?:
+			 check_parent(dump)		?:
+			 files_collect(&dump->snapshot) ?:
+							  dump_describe_opened_areas(dump);
 	result = dump_end_apart(apart, result);
 	if (!result && !refusals())
 		dump_foresee_limits(dump);
 	if (!result && refusals())
 		return -REFUSED;
 	return result;
+}
+
+void dump_end_look(void *context)
+{
+	struct dump *dump = context;
+
+	files_let_go(&dump->snapshot, DUMP_FAILED);
 }

@@ -20,12 +20,13 @@
 #include "base/memory.h"
 #include "files/kind.h"
 #include "files/terminal.h"
+#include "files/words.h"
 #include "image/message.h"
 
 /* What is left of a target's events after it has fired, with EPOLLONESHOT: it sleeps until it is armed again. */
 #define HOW_TO_WATCH (EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE)
 
-static bool recognizes(const struct seen_file *seen)
+static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strcmp(seen->link, "anon_inode:[eventpoll]");
 }
@@ -35,7 +36,7 @@ static bool recognizes(const struct seen_file *seen)
 static bool leads_to(const struct seen_file *epoll, const struct task *task, int fd,
 		     const struct kcmp_epoll_slot *target)
 {
-	return syscall(SYS_kcmp, task->pid, epoll->task->pid, KCMP_EPOLL_TFD, fd, target) == 0;
+	return syscall(SYS_kcmp, task->pid, epoll->holder.pid, KCMP_EPOLL_TFD, fd, target) == 0;
 }
 
 /* Finds a descriptor of the holder that leads to the target: best the number that it was added under. */
@@ -56,45 +57,44 @@ static int find_target(const struct task *holder, const struct seen_file *seen,
 	}
 	return refuse(
 		"process %d (%s): file %d (epoll) watches a file that was added as %d and that the process has closed since",
-		seen->task->pid, seen->task->name, seen->fd, target->tfd);
+		seen->holder.pid, seen->holder.name, seen->fd, target->tfd);
 }
 
 /* "tfd:        3 events: c0000019 data:  123456789abcdef  pos:0 ino:110946 sdev:f" */
-static int describe_target(const struct task *holder, const struct file *file, const char *line,
-			   EventpollFileEntry *entry)
+static int fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key, const char *value)
 {
-	EventpollTfdEntry *target = message_new(EventpollTfdEntry, eventpoll_tfd_entry);
-	struct kcmp_epoll_slot slot = { .efd = file->seen->fd };
+	EventpollFileEntry *entry = file->entry->epfd;
+	EventpollTfdEntry *target;
 
-	*grow(&entry->tfd, &entry->n_tfd) = target;
+	if (strcmp(key, "tfd"))
+		return 0;
+	target = *grow(&entry->tfd, &entry->n_tfd) = message_new(EventpollTfdEntry, eventpoll_tfd_entry);
 	target->has_dev = target->has_inode = target->has_pos = true;
-	if (sscanf(line, "tfd: %u events: %x data: %" SCNx64 " pos: %" SCNu64 " ino: %" SCNx64 " sdev: %x",
+	if (sscanf(value, "%u events: %x data: %" SCNx64 " pos: %" SCNu64 " ino: %" SCNx64 " sdev: %x",
 		   &target->tfd, &target->events, &target->data, &target->pos, &target->inode,
 		   &target->dev) != 6)
-		return fail(EINVAL, "cannot understand the fdinfo of an epoll: %.*s",
-			    (int)strcspn(line, "\n"), line);
-	slot.tfd = target->tfd;
-	/* Several files may have been added under one number: which of them, in the kernel's order? */
-	for (size_t i = 0; i + 1 < entry->n_tfd; i++)
-		slot.toff += (entry->tfd[i]->has_number ? entry->tfd[i]->number : entry->tfd[i]->tfd) ==
-			     slot.tfd;
-	return find_target(holder, file->seen, &slot, target);
+		return fail(EINVAL, "cannot understand the fdinfo of an epoll: %s", value);
+	return 0;
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file, FownEntry *owner)
+static int describe(struct snapshot *snapshot unused, struct file *file)
 {
-	EventpollFileEntry *entry = file->entry->epfd = message_new(EventpollFileEntry, eventpoll_file_entry);
-	const struct task *holder = file->holder;
+	const EventpollFileEntry *entry = file->entry->epfd;
+	struct index counts = { 0 }; /* by number: how many files were added under it so far */
 	int result = 0;
 
-	entry->id = file->id;
-	entry->flags = file->seen->info.flags & ~O_CLOEXEC;
-	entry->fown = owner;
-	for (const char *line = file->seen->info.rest; line && !result; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (!strncmp(line, "tfd:", 4))
-			result = unless_refused(describe_target(holder, file, line, entry));
+	if (!file->holder)
+		return refuse_file(file->seen,
+				   "an epoll that no process of the tree has open is not supported yet");
+	for (size_t i = 0; i < entry->n_tfd && !result; i++) {
+		uint32_t number = entry->tfd[i]->tfd;
+		uintptr_t count = (uintptr_t)index_find(&counts, number);
+		const struct kcmp_epoll_slot slot = { .efd = file->seen->fd, .tfd = number, .toff = count };
+
+		index_set(&counts, number, (void *)(count + 1));
+		result = unless_refused(find_target(file->holder, file->seen, &slot, entry->tfd[i]));
 	}
+	index_free(&counts);
 	return result;
 }
 
@@ -105,8 +105,6 @@ static int check(struct snapshot *snapshot unused, struct file *file)
 	const EventpollFileEntry *entry = file->entry->epfd;
 	const struct task *holder = file->holder;
 
-	if (!entry)
-		return fail(EINVAL, "file %u in files.img is an epoll but has no description", file->id);
 	for (size_t i = 0; holder && i < entry->n_tfd; i++)
 		if (entry->tfd[i]->tfd >= INT32_MAX || entry->tfd[i]->number >= INT32_MAX ||
 		    !task_find_descriptor(holder, entry->tfd[i]->tfd))
@@ -117,17 +115,11 @@ static int check(struct snapshot *snapshot unused, struct file *file)
 	return 0;
 }
 
-static int open_epoll(struct snapshot *snapshot unused, struct file *file)
+static int open_epoll(struct snapshot *snapshot unused, struct file *file unused)
 {
 	int fd = epoll_create1(EPOLL_CLOEXEC);
 
-	if (fd < 0)
-		return fail(errno, "cannot make an epoll");
-	if (fcntl(fd, F_SETFL, file->entry->epfd->flags) < 0) {
-		close(fd);
-		return fail(errno, "cannot set the flags of an epoll (%#o)", file->entry->epfd->flags);
-	}
-	return fd;
+	return fd < 0 ? fail(errno, "cannot make an epoll") : fd;
 }
 
 /*
@@ -200,14 +192,17 @@ static int add_targets(const struct file *file, const struct task *task)
 	return result;
 }
 
-static int settle(struct snapshot *snapshot, struct task *task)
+/* Each epoll once, in the first process that has it. */
+static int settle(struct snapshot *snapshot unused, struct task *task)
 {
 	int result = 0;
 
-	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
-		const struct file *file = snapshot->files[i];
+	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
+		const struct descriptor *descriptor = &task->descriptors[i];
+		const struct file *file = descriptor->file;
 
-		if (file->kind == &file_kind_epoll && file->holder == task)
+		if (file->kind == &file_kind_epoll && file->holder == task &&
+		    file->holder_fd == descriptor->fd)
 			result = add_targets(file, task);
 		if (result)
 			fail_in(result, "file %u (epoll)", file->id);
@@ -215,18 +210,14 @@ static int settle(struct snapshot *snapshot, struct task *task)
 	return result;
 }
 
-static const FownEntry *owner(const struct file *file)
-{
-	return file->entry->epfd->fown;
-}
-
 const struct file_kind file_kind_epoll = {
 	.name = "epoll",
 	.type = FD_TYPES__EVENTPOLL,
+	.message = offsetof(FileEntry, epfd),
 	.recognizes = recognizes,
+	.fdinfo = fdinfo,
 	.describe = describe,
 	.check = check,
 	.open = open_epoll,
 	.settle = settle,
-	.owner = owner,
 };

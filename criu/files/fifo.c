@@ -17,7 +17,7 @@
 #include "files/pipe_content.h"
 #include "image/message.h"
 
-static bool recognizes(const struct seen_file *seen)
+static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return seen->link[0] == '/' && S_ISFIFO(seen->stat.st_mode) && seen->fd >= 0 &&
 	       !(seen->info.flags & O_PATH);
@@ -38,28 +38,23 @@ static int ask_for_hang_up(const struct seen_file *seen, FifoEntry *entry)
 	return 0;
 }
 
-static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
+static int describe(struct snapshot *snapshot, struct file *file)
 {
-	const struct seen_file *seen = file->seen;
-	FifoEntry *entry = file->entry->fifo = message_new(FifoEntry, fifo_entry);
-	int result;
+	FifoEntry *entry = file->entry->fifo;
 
-	entry->id = file->id;
-	entry->pipe_id = seen->stat.st_ino;
+	entry->pipe_id = file->seen->stat.st_ino;
 	entry->has_regf_id = true;
-	result = files_add_path_of(snapshot, file, owner, &entry->regf_id);
-	return result ?: ask_for_hang_up(seen, entry);
+	return files_add_path_of(snapshot, file, &entry->regf_id) ?: ask_for_hang_up(file->seen, entry);
 }
 
 static int save_contents(struct snapshot *snapshot)
 {
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_fifo);
 	struct pipes_in_use pipes = { 0 };
 	int result;
 
-	for (size_t i = 0; i < snapshot->file_count; i++)
-		if (snapshot->files[i]->entry->fifo)
-			pipes_in_use_add(&pipes, snapshot->files[i]->entry->fifo->pipe_id,
-					 snapshot->files[i]);
+	for (size_t i = 0; i < files->count; i++)
+		pipes_in_use_add(&pipes, files->items[i]->entry->fifo->pipe_id, files->items[i]);
 	result = pipes_in_use_save(&pipes, snapshot->images, IMAGE_FIFO_DATA);
 	pipes_in_use_free(&pipes);
 	return result;
@@ -69,7 +64,7 @@ static int save_contents(struct snapshot *snapshot)
 
 static uint32_t path(const struct file *file)
 {
-	return file->entry->fifo ? file->entry->fifo->regf_id : 0;
+	return file->entry->fifo->regf_id;
 }
 
 static int check(struct snapshot *snapshot, struct file *file)
@@ -84,9 +79,14 @@ static int check(struct snapshot *snapshot, struct file *file)
 	return where->kind->check(snapshot, where);
 }
 
+static struct held_pipes *fifos_of(const struct snapshot *snapshot)
+{
+	return file_kind_state(snapshot, &file_kind_fifo);
+}
+
 static int load_contents(struct snapshot *snapshot)
 {
-	return held_pipes_load(snapshot->images, IMAGE_FIFO_DATA, &snapshot->fifos);
+	return held_pipes_load(snapshot->images, IMAGE_FIFO_DATA, fifos_of(snapshot));
 }
 
 /* An end of ours, until files_close(): opening the other end then never waits, and the content stays. */
@@ -133,7 +133,7 @@ static int put_content_back(struct held_pipe *pipe, const char *name)
 	return fill(pipe, name);
 }
 
-static int where_only(const char *name, int flags)
+static int open_path(const char *name, int flags)
 {
 	int fd = open(name, flags | O_CLOEXEC);
 
@@ -145,11 +145,11 @@ static int where_only(const char *name, int flags)
 static int open_fifo(struct snapshot *snapshot, struct file *file)
 {
 	const RegFileEntry *where = file_path(snapshot, file)->entry->reg;
-	struct held_pipe *pipe = held_pipe_find(&snapshot->fifos, file->entry->fifo->pipe_id);
-	int flags = where->flags & ~(O_CREAT | O_EXCL | O_TRUNC), result = 0, fd;
+	struct held_pipe *pipe = held_pipe_find(fifos_of(snapshot), file->entry->fifo->pipe_id);
+	int flags = where->flags & ~(O_CREAT | O_EXCL | O_TRUNC), result = 0;
 
 	if (flags & O_PATH) /* criu 4.2 takes it for an end of the pipe */
-		return where_only(where->name, flags);
+		return open_path(where->name, flags);
 	if (pipe->ends[0] < 0)
 		result = put_content_back(pipe, where->name);
 	if (!result && file->entry->fifo->awaits_writer && pipe->ends[1] >= 0)
@@ -158,34 +158,26 @@ static int open_fifo(struct snapshot *snapshot, struct file *file)
 		result = hold(pipe, 1, where->name);
 	if (result)
 		return result;
-	/* Packets (O_DIRECT) are asked for by fcntl(): open() does not know them. */
-	fd = open(where->name, (flags & ~O_DIRECT) | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return fail(errno, "cannot open the named pipe %s as the process had it (flags %#o)",
-			    where->name, flags);
-	if (fcntl(fd, F_SETFL, flags) < 0) {
-		close(fd);
-		return fail(errno, "cannot set the flags of the named pipe %s (%#o)", where->name, flags);
-	}
-	return fd;
+	/* Packets (O_DIRECT) are asked for by fcntl(), which the core does: open() does not know them. */
+	return open_path(where->name, (flags & ~O_DIRECT) | O_NONBLOCK);
 }
 
 static void close_ends(struct snapshot *snapshot)
 {
-	held_pipes_close(&snapshot->fifos);
+	held_pipes_close(fifos_of(snapshot));
 }
 
 /* Both ends of each. */
 static size_t keeps(const struct snapshot *snapshot)
 {
 	struct index known = { 0 };
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_fifo);
 	size_t count = 0;
 
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const struct file *file = snapshot->files[i];
-		const FifoEntry *entry = file->kind == &file_kind_fifo ? file->entry->fifo : NULL;
+	for (size_t i = 0; i < files->count; i++) {
+		const FifoEntry *entry = files->items[i]->entry->fifo;
 
-		if (!entry || index_find(&known, entry->pipe_id))
+		if (index_find(&known, entry->pipe_id))
 			continue;
 		index_set(&known, entry->pipe_id, (void *)entry);
 		count += 2;
@@ -197,13 +189,15 @@ static size_t keeps(const struct snapshot *snapshot)
 const struct file_kind file_kind_fifo = {
 	.name = "named pipe",
 	.type = FD_TYPES__FIFO,
+	.message = offsetof(FileEntry, fifo),
+	.state_size = sizeof(struct held_pipes),
 	.recognizes = recognizes,
 	.describe = describe,
-	.save_more = save_contents,
+	.save = save_contents,
 	.path = path,
+	.load = load_contents,
 	.check = check,
-	.load_more = load_contents,
 	.open = open_fifo,
-	.close_more = close_ends,
+	.close = close_ends,
 	.keeps = keeps,
 };

@@ -18,11 +18,3 @@ const struct file_kind *const file_kinds[] = {
 /* clang-format on */
 
 const size_t file_kind_count = array_size(file_kinds);
-
-const struct file_kind *file_kind_of(FdTypes type)
-{
-	for (size_t i = 0; i < file_kind_count; i++)
-		if (file_kinds[i]->type == type)
-			return file_kinds[i];
-	return NULL;
-}

@@ -31,6 +31,31 @@ static const struct {
 	{ "OFDLCK", LOCK_OFD },
 };
 
+struct file_lock {
+	struct task *task; /* holds it, through its descriptor */
+	int fd;
+	struct file *file;
+	uint32_t flag, type;
+	int64_t start, length; /* 0: to the end */
+};
+
+struct locks {
+	struct file_lock *items;
+	size_t count;
+};
+
+static void clear_locks(void *state)
+{
+	free(((struct locks *)state)->items);
+}
+
+static const struct state_type locks_type = { sizeof(struct locks), clear_locks };
+
+static struct locks *locks_of(const struct snapshot *snapshot)
+{
+	return snapshot_state(snapshot, &locks_type);
+}
+
 static const char *name_of_family(uint32_t flag)
 {
 	for (size_t i = 0; i < array_size(families); i++)
@@ -42,40 +67,29 @@ static const char *name_of_family(uint32_t flag)
 /* ---- dump ---- */
 
 /* "1: POSIX  ADVISORY  WRITE 4711 fe:00:10953813 0 99": number, family, its way, type, pid, file, first and last byte. */
-static int note(struct snapshot *snapshot, struct task *task, int fd, const char *text)
+int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *text)
 {
+	struct locks *locks = locks_of(snapshot);
 	struct file_lock lock = { .task = task, .fd = fd };
 	char family[16], way[16], type[16], last[32];
 
-	if (sscanf(text, " %*d: %15s %15s %15s %*d %*x:%*x:%*u %" SCNd64 " %31s", family, way, type,
+	if (sscanf(text, "%*d: %15s %15s %15s %*d %*x:%*x:%*u %" SCNd64 " %31s", family, way, type,
 		   &lock.start, last) != 5)
-		return fail(EINVAL, "cannot understand the lock of file %d: %.*s", fd,
-			    (int)strcspn(text, "\n"), text);
+		return fail(EINVAL, "cannot understand the lock of file %d: %s", fd, text);
 	if (!strcmp(family, "->"))
 		return 0; /* somebody waits for it */
 	for (size_t i = 0; i < array_size(families); i++)
 		if (!strcmp(family, families[i].name))
 			lock.flag = families[i].flag;
 	lock.type = strcmp(type, "WRITE") ? F_RDLCK : F_WRLCK;
-	if (!lock.flag || (strcmp(type, "WRITE") && strcmp(type, "READ")))
-		return refuse(
-			"process %d (%s): file %d has a lock that cannot be saved (%s %s): give up the lease first",
-			task->pid, task->name, fd, family, type);
-	lock.length = strcmp(last, "EOF") ? strtoll(last, NULL, 10) - lock.start + 1 : 0;
-	*grow(&snapshot->locks, &snapshot->lock_count) = lock;
-	return 0;
-}
-
-int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *fdinfo)
-{
-	int result = 0;
-
-	for (const char *line = fdinfo; line && !result; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (!strncmp(line, "lock:", 5))
-			result = unless_refused(note(snapshot, task, fd, line + 5));
+	if (!lock.flag || (strcmp(type, "WRITE") && strcmp(type, "READ"))) {
+		refuse("process %d (%s): file %d has a lock that cannot be saved (%s %s): give up the lease first",
+		       task->pid, task->name, fd, family, type);
+		return 0;
 	}
-	return result;
+	lock.length = strcmp(last, "EOF") ? strtoll(last, NULL, 10) - lock.start + 1 : 0;
+	*grow(&locks->items, &locks->count) = lock;
+	return 0;
 }
 
 /* Told by several descriptors of one open file. The owner of a POSIX lock is the process, of others the open file. */
@@ -99,34 +113,36 @@ static const struct file_lock *find_same(const struct index *known, const struct
 	return other;
 }
 
-static void forget_repeated(struct snapshot *snapshot)
+static void forget_repeated(struct locks *locks)
 {
 	struct index known = { 0 };
 	size_t kept = 0;
 
-	for (size_t i = 0; i < snapshot->lock_count; i++) {
-		struct file_lock *lock = &snapshot->locks[i];
+	for (size_t i = 0; i < locks->count; i++) {
+		struct file_lock *lock = &locks->items[i];
 		uint64_t key;
 
 		if (find_same(&known, lock, &key))
 			continue;
-		snapshot->locks[kept] = *lock;
-		index_set(&known, key, &snapshot->locks[kept++]);
+		locks->items[kept] = *lock;
+		index_set(&known, key, &locks->items[kept++]);
 	}
 	index_free(&known);
-	snapshot->lock_count = kept;
+	locks->count = kept;
 }
 
 void locks_collect(struct snapshot *snapshot)
 {
-	for (size_t i = 0; i < snapshot->lock_count; i++) {
-		struct file_lock *lock = &snapshot->locks[i];
+	struct locks *locks = locks_of(snapshot);
+
+	for (size_t i = 0; i < locks->count; i++) {
+		struct file_lock *lock = &locks->items[i];
 
 		lock->file = task_find_descriptor(lock->task, lock->fd)->file;
 	}
-	forget_repeated(snapshot);
-	for (size_t i = 0; i < snapshot->lock_count && !snapshot->policy.file_locks; i++) {
-		const struct file_lock *lock = &snapshot->locks[i];
+	forget_repeated(locks);
+	for (size_t i = 0; i < locks->count && !snapshot->policy.file_locks; i++) {
+		const struct file_lock *lock = &locks->items[i];
 
 		if (i && lock[-1].task == lock->task && lock[-1].file == lock->file)
 			continue; /* once a file */
@@ -138,13 +154,14 @@ void locks_collect(struct snapshot *snapshot)
 
 int locks_save(struct snapshot *snapshot)
 {
+	const struct locks *locks = locks_of(snapshot);
 	struct image *image = NULL;
 	int result = 0;
 
-	if (snapshot->lock_count)
+	if (locks->count)
 		result = image_create(snapshot->images, &image, IMAGE_FILE_LOCKS, 0);
-	for (size_t i = 0; !result && i < snapshot->lock_count; i++) {
-		const struct file_lock *lock = &snapshot->locks[i];
+	for (size_t i = 0; !result && i < locks->count; i++) {
+		const struct file_lock *lock = &locks->items[i];
 		FileLockEntry entry = FILE_LOCK_ENTRY__INIT;
 
 		entry.flag = lock->flag;
@@ -162,7 +179,8 @@ int locks_save(struct snapshot *snapshot)
 
 static int add_entry(struct snapshot *snapshot, const FileLockEntry *entry)
 {
-	struct file_lock *lock = grow(&snapshot->locks, &snapshot->lock_count);
+	struct locks *locks = locks_of(snapshot);
+	struct file_lock *lock = grow(&locks->items, &locks->count);
 	const struct descriptor *descriptor;
 
 	lock->task = snapshot_find_task(snapshot, entry->pid);
@@ -199,7 +217,7 @@ int locks_load(struct snapshot *snapshot)
 			break;
 	}
 	image_close_read(image);
-	if (!result && snapshot->lock_count && !snapshot->policy.file_locks) {
+	if (!result && locks_of(snapshot)->count && !snapshot->policy.file_locks) {
 		fail_advice(ADVICE);
 		return fail(0, "the processes hold locks on files");
 	}
@@ -219,8 +237,10 @@ static int take(const struct file_lock *lock)
 
 int locks_take(const struct snapshot *snapshot, const struct task *task)
 {
-	for (size_t i = 0; i < snapshot->lock_count; i++) {
-		const struct file_lock *lock = &snapshot->locks[i];
+	const struct locks *locks = locks_of(snapshot);
+
+	for (size_t i = 0; i < locks->count; i++) {
+		const struct file_lock *lock = &locks->items[i];
 		const RegFileEntry *path = lock->file->entry->reg;
 
 		if (lock->task != task || take(lock) == 0)

@@ -7,8 +7,8 @@
 #include "compiler.h"
 #include "model/snapshot.h"
 
-/* Dump: notes the locks that the text of a descriptor's fdinfo tells of. Refuses leases. */
-int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *fdinfo) must_check;
+/* Dump: notes the lock that a line "lock: …" of a descriptor's fdinfo tells of. Refuses leases. */
+int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *text) must_check;
 /* Dump, when every descriptor has its file: each lock once. Without --file-locks they are refused. */
 void locks_collect(struct snapshot *snapshot);
 int locks_save(struct snapshot *snapshot) must_check;

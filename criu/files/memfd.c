@@ -16,29 +16,26 @@
 #include "image/message.h"
 #include "memory/memfd.h"
 
-static bool recognizes(const struct seen_file *seen)
+static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return S_ISREG(seen->stat.st_mode) && !seen->stat.st_nlink && memfd_is_link(seen->link);
 }
 
-static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
+static int describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
-	MemfdFileEntry *entry = file->entry->memfd = message_new(MemfdFileEntry, memfd_file_entry);
+	MemfdFileEntry *entry = file->entry->memfd;
 	struct shared_memory *object;
-	int result = shared_memory_look(snapshot, seen->task, seen->place, seen->stat.st_dev,
+	int result = shared_memory_look(snapshot, seen->holder.proc, seen->place, seen->stat.st_dev,
 					seen->stat.st_ino, &object);
 
-	entry->id = file->id;
-	entry->flags = seen->info.flags & ~O_CLOEXEC;
 	entry->pos = seen->info.position;
-	entry->fown = owner;
 	if (result)
 		return result;
 	result = memfd_describe(snapshot, object, seen->link);
 	if (result > 0)
-		return refuse("process %d (%s): %s: deleted files are not supported yet", seen->task->pid,
-			      seen->task->name, seen->link);
+		return refuse("process %d (%s): %s: deleted files are not supported yet", seen->holder.pid,
+			      seen->holder.name, seen->link);
 	entry->inode_id = result ? 0 : object->memfd->inode_id;
 	return result;
 }
@@ -49,8 +46,8 @@ static int check(struct snapshot *snapshot, struct file *file)
 {
 	const MemfdFileEntry *entry = file->entry->memfd;
 
-	if (!entry || entry->pos > INT64_MAX)
-		return fail(EINVAL, "file %u in files.img is no possible memfd", file->id);
+	if (entry->pos > INT64_MAX)
+		return fail(EINVAL, "file %u in files.img is a memfd at an impossible position", file->id);
 	if (!memfd_find(snapshot, entry->inode_id))
 		return fail(EINVAL, "file %u in files.img leads to memory %u, which memfd.img does not hold",
 			    file->id, entry->inode_id);
@@ -58,18 +55,28 @@ static int check(struct snapshot *snapshot, struct file *file)
 }
 
 /* Which file can be what memfd_create() returned? Of those, the first of each. */
-static int find_originals(struct snapshot *snapshot)
+static void find_originals(struct snapshot *snapshot)
 {
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const struct file *file = snapshot->files[i];
-		const MemfdFileEntry *entry = file->kind == &file_kind_memfd ? file->entry->memfd : NULL;
-		struct shared_memory *object = entry ? memfd_find(snapshot, entry->inode_id) : NULL;
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_memfd);
+
+	for (size_t i = 0; i < files->count; i++) {
+		const struct file *file = files->items[i];
+		const MemfdFileEntry *entry = file->entry->memfd;
+		struct shared_memory *object = memfd_find(snapshot, entry->inode_id);
 
 		if (object && !object->is_anonymous && !object->original && file->holder &&
 		    !(entry->flags & O_PATH) && (entry->flags & O_ACCMODE) == O_RDWR)
 			object->original = file->id;
 	}
-	return 0;
+}
+
+static int load(struct snapshot *snapshot)
+{
+	int result = memfd_load(snapshot);
+
+	if (!result)
+		find_originals(snapshot);
+	return result;
 }
 
 static int reopen(const struct file *file, const struct shared_memory *object)
@@ -90,25 +97,18 @@ static int reopen(const struct file *file, const struct shared_memory *object)
 			fd;
 }
 
-static int adopt(const struct file *file, const struct shared_memory *object)
+static int adopt(const struct shared_memory *object)
 {
 	int fd = fcntl(object->fd, F_DUPFD_CLOEXEC, 0);
 
-	if (fd < 0)
-		return fail(errno, "no free descriptor");
-	if (fcntl(fd, F_SETFL, file->entry->memfd->flags) < 0) {
-		close(fd);
-		return fail(errno, "cannot set the flags of memfd %s (%#o)", object->memfd->name,
-			    file->entry->memfd->flags);
-	}
-	return fd;
+	return fd < 0 ? fail(errno, "no free descriptor") : fd;
 }
 
 static int open_memfd(struct snapshot *snapshot, struct file *file)
 {
 	const MemfdFileEntry *entry = file->entry->memfd;
 	const struct shared_memory *object = memfd_find(snapshot, entry->inode_id);
-	int fd = object->original == file->id ? adopt(file, object) : reopen(file, object);
+	int fd = object->original == file->id ? adopt(object) : reopen(file, object);
 
 	if (fd >= 0 && entry->pos && !(entry->flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0) {
 		close(fd);
@@ -118,19 +118,14 @@ static int open_memfd(struct snapshot *snapshot, struct file *file)
 	return fd;
 }
 
-static const FownEntry *owner(const struct file *file)
-{
-	return file->entry->memfd->fown;
-}
-
 const struct file_kind file_kind_memfd = {
 	.name = "memfd",
 	.type = FD_TYPES__MEMFD,
+	.message = offsetof(FileEntry, memfd),
 	.recognizes = recognizes,
 	.describe = describe,
-	.save_more = memfd_save,
+	.save = memfd_save,
+	.load = load,
 	.check = check,
-	.load_more = find_originals,
 	.open = open_memfd,
-	.owner = owner,
 };

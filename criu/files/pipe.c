@@ -15,35 +15,30 @@
 #include "base/memory.h"
 #include "files/kind.h"
 #include "files/pipe_content.h"
-#include "image/message.h"
 #include "model/inode.h"
 
-static bool recognizes(const struct seen_file *seen)
+static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strncmp(seen->link, "pipe:[", 6);
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file, FownEntry *owner)
+static int describe(struct snapshot *snapshot unused, struct file *file)
 {
-	PipeEntry *entry = message_new(PipeEntry, pipe_entry);
+	PipeEntry *entry = file->entry->pipe;
 
-	file->entry->pipe = entry;
-	entry->id = file->id;
 	entry->pipe_id = file->seen->stat.st_ino;
-	entry->flags = file->seen->info.flags & ~(O_CLOEXEC | O_LARGEFILE);
-	entry->fown = owner;
+	entry->flags &= ~O_LARGEFILE;
 	return 0;
 }
 
 static int save_contents(struct snapshot *snapshot)
 {
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_pipe);
 	struct pipes_in_use pipes = { 0 };
 	int result;
 
-	for (size_t i = 0; i < snapshot->file_count; i++)
-		if (snapshot->files[i]->entry->pipe)
-			pipes_in_use_add(&pipes, snapshot->files[i]->entry->pipe->pipe_id,
-					 snapshot->files[i]);
+	for (size_t i = 0; i < files->count; i++)
+		pipes_in_use_add(&pipes, files->items[i]->entry->pipe->pipe_id, files->items[i]);
 	for (size_t i = 0; i < pipes.count; i++) {
 		const struct seen_file *seen = pipes.items[i].file->seen;
 
@@ -51,7 +46,7 @@ static int save_contents(struct snapshot *snapshot)
 			log_warning(
 				"nobody in the tree holds the other end of %s, file %d of process %d (%s): it will have none "
 				"after restore",
-				seen->link, seen->fd, seen->task->pid, seen->task->name);
+				seen->link, seen->fd, seen->holder.pid, seen->holder.name);
 	}
 	result = pipes_in_use_save(&pipes, snapshot->images, IMAGE_PIPES_DATA);
 	pipes_in_use_free(&pipes);
@@ -60,16 +55,19 @@ static int save_contents(struct snapshot *snapshot)
 
 /* ---- restore ---- */
 
-static int check(struct snapshot *snapshot unused, struct file *file)
+static struct held_pipes *pipes_of(const struct snapshot *snapshot)
 {
-	if (!file->entry->pipe)
-		return fail(EINVAL, "file %u in files.img is a pipe but has no description", file->id);
-	return 0;
+	return file_kind_state(snapshot, &file_kind_pipe);
 }
 
 static int load_contents(struct snapshot *snapshot)
 {
-	return held_pipes_load(snapshot->images, IMAGE_PIPES_DATA, &snapshot->pipes);
+	return held_pipes_load(snapshot->images, IMAGE_PIPES_DATA, pipes_of(snapshot));
+}
+
+static int check(struct snapshot *snapshot unused, struct file *file unused)
+{
+	return 0; /* any pipe can be made; what is in it was checked when it was read */
 }
 
 static int make_pipe(struct held_pipe *pipe)
@@ -100,20 +98,13 @@ static int take_end(struct held_pipe *pipe, int access)
 static int open_pipe(struct snapshot *snapshot, struct file *file)
 {
 	const PipeEntry *entry = file->entry->pipe;
-	struct held_pipe *pipe = held_pipe_find(&snapshot->pipes, entry->pipe_id);
-	int result = pipe->ends[0] < 0 ? make_pipe(pipe) : 0, fd;
+	struct held_pipe *pipe = held_pipe_find(pipes_of(snapshot), entry->pipe_id);
+	int result = pipe->ends[0] < 0 ? make_pipe(pipe) : 0;
 
-	if (result)
-		return result;
-	fd = take_end(pipe, entry->flags & O_ACCMODE);
-	if (fd >= 0 && fcntl(fd, F_SETFL, entry->flags) < 0) {
-		fail(errno, "cannot set the flags of a pipe (%#o)", entry->flags);
-		close(fd);
-		return -EINVAL;
-	}
-	return fd;
+	return result ?: take_end(pipe, entry->flags & O_ACCMODE);
 }
 
+/* Of all files that lead to a pipe, the first process (in the order of the tree) that has one of them. */
 static void note_holders(struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -125,7 +116,7 @@ static void note_holders(struct snapshot *snapshot)
 
 			if (file->kind != &file_kind_pipe)
 				continue;
-			pipe = held_pipe_find(&snapshot->pipes, file->entry->pipe->pipe_id);
+			pipe = held_pipe_find(pipes_of(snapshot), file->entry->pipe->pipe_id);
 			if (!pipe->holder)
 				pipe->holder = task;
 		}
@@ -158,18 +149,19 @@ static int set_inode(const struct held_pipe *pipe)
 /* Last: a pipe is opened again for each description, and its owner may have left himself no right to that. */
 static int set_inodes(struct snapshot *snapshot)
 {
+	const struct held_pipes *pipes = pipes_of(snapshot);
 	int result = 0;
 
 	note_holders(snapshot);
-	for (size_t i = 0; !result && snapshot->pipes && i < snapshot->pipes->count; i++)
-		if (snapshot->pipes->items[i].holder)
-			result = set_inode(&snapshot->pipes->items[i]);
+	for (size_t i = 0; !result && i < pipes->count; i++)
+		if (pipes->items[i].holder)
+			result = set_inode(&pipes->items[i]);
 	return result;
 }
 
 static void close_ends(struct snapshot *snapshot)
 {
-	held_pipes_close(&snapshot->pipes);
+	held_pipes_close(pipes_of(snapshot));
 }
 
 /* Both ends of each pipe; one that the tree has open itself is no descriptor more: take_end(). */
@@ -178,15 +170,13 @@ static size_t keeps(const struct snapshot *snapshot)
 	struct index given = {
 		0
 	}; /* by the pipe's id: bit 0 there is such a pipe, 1 its end to read, 2 to write */
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_pipe);
 	size_t count = 0;
 
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const struct file *file = snapshot->files[i];
-		const PipeEntry *entry = file->kind == &file_kind_pipe ? file->entry->pipe : NULL;
-		uintptr_t known = entry ? (uintptr_t)index_find(&given, entry->pipe_id) : 0, now = known | 1;
+	for (size_t i = 0; i < files->count; i++) {
+		const PipeEntry *entry = files->items[i]->entry->pipe;
+		uintptr_t known = (uintptr_t)index_find(&given, entry->pipe_id), now = known | 1;
 
-		if (!entry)
-			continue;
 		now |= (entry->flags & O_ACCMODE) == O_RDONLY ? 2 :
 		       (entry->flags & O_ACCMODE) == O_WRONLY ? 4 :
 								0;
@@ -198,22 +188,18 @@ static size_t keeps(const struct snapshot *snapshot)
 	return count;
 }
 
-static const FownEntry *owner(const struct file *file)
-{
-	return file->entry->pipe->fown;
-}
-
 const struct file_kind file_kind_pipe = {
 	.name = "pipe",
 	.type = FD_TYPES__PIPE,
+	.message = offsetof(FileEntry, pipe),
+	.state_size = sizeof(struct held_pipes),
 	.recognizes = recognizes,
 	.describe = describe,
-	.save_more = save_contents,
+	.save = save_contents,
+	.load = load_contents,
 	.check = check,
-	.load_more = load_contents,
 	.open = open_pipe,
-	.finish = set_inodes,
-	.close_more = close_ends,
+	.join = set_inodes,
+	.close = close_ends,
 	.keeps = keeps,
-	.owner = owner,
 };

@@ -24,10 +24,11 @@ static int open_reader(const struct seen_file *seen)
 	char path[64];
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", seen->task->pid, seen->fd);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", seen->holder.pid, seen->fd);
 	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	return fd < 0 ? fail(errno, "cannot open %s of process %d for reading", seen->link, seen->task->pid) :
-			fd;
+	return fd < 0 ?
+		       fail(errno, "cannot open %s of process %d for reading", seen->link, seen->holder.pid) :
+		       fd;
 }
 
 /* Takes our copy of the content out, piece by piece. */
@@ -151,20 +152,17 @@ int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *imag
 
 /* ---- restore ---- */
 
-struct held_pipe *held_pipe_find(struct held_pipes **pipes, uint32_t id)
+struct held_pipe *held_pipe_find(struct held_pipes *pipes, uint32_t id)
 {
+	size_t number = (uintptr_t)index_find(&pipes->by_id, id);
 	struct held_pipe *added;
-	size_t number;
 
-	if (!*pipes)
-		*pipes = allocate(sizeof(**pipes));
-	number = (uintptr_t)index_find(&(*pipes)->by_id, id);
 	if (number)
-		return &(*pipes)->items[number - 1];
-	added = grow(&(*pipes)->items, &(*pipes)->count);
+		return &pipes->items[number - 1];
+	added = grow(&pipes->items, &pipes->count);
 	added->id = id;
 	added->ends[0] = added->ends[1] = -1;
-	index_set(&(*pipes)->by_id, id, (void *)(*pipes)->count);
+	index_set(&pipes->by_id, id, (void *)pipes->count);
 	return added;
 }
 
@@ -204,7 +202,7 @@ static int load(struct image *image, PipeDataEntry *entry, struct held_pipe *pip
 	return image_read_bytes(image, pipe->content, pipe->size);
 }
 
-int held_pipes_load(struct image_store *images, enum image_kind kind, struct held_pipes **pipes)
+int held_pipes_load(struct image_store *images, enum image_kind kind, struct held_pipes *pipes)
 {
 	PipeDataEntry *entry;
 	struct image *image;
@@ -244,10 +242,10 @@ int held_pipe_fill(const struct held_pipe *pipe)
 	return result ? fail(-result, "cannot put back the %zu bytes that were in a pipe", pipe->size) : 0;
 }
 
-void held_pipes_close(struct held_pipes **pipes)
+void held_pipes_close(struct held_pipes *pipes)
 {
-	for (size_t i = 0; *pipes && i < (*pipes)->count; i++) {
-		struct held_pipe *pipe = &(*pipes)->items[i];
+	for (size_t i = 0; i < pipes->count; i++) {
+		struct held_pipe *pipe = &pipes->items[i];
 
 		for (int end = 0; end < 2; end++)
 			if (pipe->ends[end] >= 0 && !pipe->is_given[end])
@@ -255,10 +253,7 @@ void held_pipes_close(struct held_pipes **pipes)
 		free(pipe->content);
 		image_free(pipe->record);
 	}
-	if (*pipes) {
-		index_free(&(*pipes)->by_id);
-		free((*pipes)->items);
-	}
-	free(*pipes);
-	*pipes = NULL;
+	index_free(&pipes->by_id);
+	free(pipes->items);
+	*pipes = (struct held_pipes){ 0 };
 }

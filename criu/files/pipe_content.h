@@ -51,10 +51,10 @@ int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *imag
 	must_check;
 
 /* Restore: all that an image holds (IMAGE_PIPES_DATA, IMAGE_FIFO_DATA), if there is one. */
-int held_pipes_load(struct image_store *images, enum image_kind kind, struct held_pipes **pipes) must_check;
-struct held_pipe *held_pipe_find(struct held_pipes **pipes, uint32_t id); /* makes one if there is none */
+int held_pipes_load(struct image_store *images, enum image_kind kind, struct held_pipes *pipes) must_check;
+struct held_pipe *held_pipe_find(struct held_pipes *pipes, uint32_t id); /* makes one if there is none */
 int held_pipe_set_capacity(const struct held_pipe *pipe) must_check;
 int held_pipe_fill(const struct held_pipe *pipe) must_check; /* through ends[1] */
-void held_pipes_close(struct held_pipes **pipes);
+void held_pipes_close(struct held_pipes *pipes);
 
 #endif

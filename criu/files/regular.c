@@ -42,7 +42,7 @@ static bool is_only_path(const struct seen_file *seen)
 	return (seen->fd < 0 || seen->info.flags & O_PATH) && S_ISFIFO(seen->stat.st_mode);
 }
 
-static bool recognizes(const struct seen_file *seen)
+static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	if (seen->link[0] != '/')
 		return false;
@@ -64,7 +64,7 @@ static bool is_in_hidden_mount(const struct seen_file *seen)
 {
 	autofree char *text = NULL, *wanted = NULL;
 
-	if (seen->info.mount < 0 || read_text_at(seen->task->proc, "mountinfo", &text) < 0)
+	if (seen->info.mount < 0 || read_text_at(seen->holder.proc, "mountinfo", &text) < 0)
 		return false;
 	wanted = format_text("%d ", seen->info.mount);
 	for (const char *line = text; *line; line = strchrnul(line, '\n'), line += *line == '\n')
@@ -117,17 +117,13 @@ static void add_build_id(RegFileEntry *entry)
 		entry->build_id = copy_bytes(words, entry->n_build_id * sizeof(*words));
 }
 
-static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
+static int describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
-	RegFileEntry *entry = message_new(RegFileEntry, reg_file_entry);
+	RegFileEntry *entry = file->entry->reg;
 	int result = check_path(snapshot, seen);
 
-	file->entry->reg = entry;
-	entry->id = file->id;
-	entry->fown = owner;
 	entry->name = copy_text(seen->link);
-	entry->flags = seen->info.flags & ~O_CLOEXEC;
 	entry->pos = seen->info.position;
 	message_set(entry, mode, seen->stat.st_mode);
 	if (!result && S_ISREG(seen->stat.st_mode)) {
@@ -155,8 +151,6 @@ static int check(struct snapshot *snapshot, struct file *file)
 	const struct policy *policy = &snapshot->policy;
 	struct stat found;
 
-	if (!entry)
-		return fail(EINVAL, "file %u in files.img is regular but has no description", file->id);
 	if (entry->name[0] != '/')
 		return fail(EINVAL, "file %u in files.img has no absolute path: %s", file->id, entry->name);
 	if (stat(entry->name, &found) < 0)
@@ -200,17 +194,12 @@ static int open_file(struct snapshot *snapshot unused, struct file *file)
 	return fd;
 }
 
-static const FownEntry *owner(const struct file *file)
-{
-	return file->entry->reg->fown;
-}
-
 const struct file_kind file_kind_regular = {
 	.name = "file",
 	.type = FD_TYPES__REG,
+	.message = offsetof(FileEntry, reg),
 	.recognizes = recognizes,
 	.describe = describe,
 	.check = check,
 	.open = open_file,
-	.owner = owner,
 };

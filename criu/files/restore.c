@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
@@ -15,13 +14,26 @@
 #include "files/kind.h"
 #include "files/locks.h"
 #include "image/image.h"
-#include "memory/memfd.h"
 
 static int compare_ids(const void *left, const void *right)
 {
 	const struct file *a = *(struct file *const *)left, *b = *(struct file *const *)right;
 
 	return a->id < b->id ? -1 : a->id > b->id;
+}
+
+/* NULL: it is of a kind that is not supported, which matters only if somebody has it open. */
+static int find_kind(struct snapshot *snapshot, struct file *file)
+{
+	const struct file_kind *kind = file_kind_of(file->entry->type);
+
+	if (!kind)
+		return 0;
+	file_set_kind(snapshot, file, kind);
+	if (!file_message(file))
+		return fail(EINVAL, "file %u in files.img is a %s but has no description", file->id,
+			    kind->name);
+	return 0;
 }
 
 static int load_files(struct snapshot *snapshot)
@@ -32,18 +44,16 @@ static int load_files(struct snapshot *snapshot)
 
 	if (result)
 		return result == -ENOENT ? fail(ENOENT, "files.img is missing") : result;
-	while ((result = image_read_as(image, file_entry, &entry)) > 0) {
-		struct file *file = snapshot_add_file(snapshot, entry->id);
-
-		file->entry = entry;
-		file->kind = file_kind_of(entry->type);
-	}
+	while ((result = image_read_as(image, file_entry, &entry)) > 0)
+		snapshot_add_file(snapshot, entry->id)->entry = entry;
 	image_close_read(image);
 	if (snapshot->file_count)
 		qsort(snapshot->files, snapshot->file_count, sizeof(*snapshot->files), compare_ids);
 	for (size_t i = 1; !result && i < snapshot->file_count; i++)
 		if (snapshot->files[i]->id == snapshot->files[i - 1]->id)
 			result = fail(EINVAL, "files.img holds file %u twice", snapshot->files[i]->id);
+	for (size_t i = 0; !result && i < snapshot->file_count; i++)
+		result = find_kind(snapshot, snapshot->files[i]);
 	return result;
 }
 
@@ -95,13 +105,6 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 	return result;
 }
 
-struct file *file_path(const struct snapshot *snapshot, const struct file *file)
-{
-	uint32_t id = file->kind->path ? file->kind->path(file) : 0;
-
-	return id ? snapshot_find_file(snapshot, id) : NULL;
-}
-
 /* Files that are there to tell where another lies. */
 static int find_paths(struct snapshot *snapshot)
 {
@@ -145,23 +148,52 @@ static int for_each_living(struct snapshot *snapshot, int (*act)(struct snapshot
 	return 0;
 }
 
-int files_load(struct snapshot *snapshot)
-{
-	int result = load_files(snapshot)				 ?:
-			     for_each_living(snapshot, load_descriptors) ?:
-			     locks_load(snapshot)			 ?:
-			     memfd_load(snapshot)			 ?:
-			     find_paths(snapshot)			 ?:
-			     for_each_living(snapshot, check_descriptors);
+static const struct state_type begun_type = { sizeof(size_t), NULL };
 
-	if (!result) {
-		snapshot_note_holders(snapshot);
-		files_note_use(snapshot);
+/* How many kinds, from the first on, have to close what they have. */
+static size_t *kinds_begun(struct snapshot *snapshot)
+{
+	return snapshot_state(snapshot, &begun_type);
+}
+
+static int load_kinds(struct snapshot *snapshot)
+{
+	size_t *begun = kinds_begun(snapshot);
+	int result = 0;
+
+	while (!result && *begun < file_kind_count) {
+		const struct file_kind *kind = file_kinds[(*begun)++];
+
+		result = kind->load ? kind->load(snapshot) : 0;
 	}
+	return result;
+}
+
+static int check_files(struct snapshot *snapshot)
+{
+	int result = 0;
+
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		if (snapshot->files[i]->kind && !snapshot->files[i]->is_only_path)
 			result = snapshot->files[i]->kind->check(snapshot, snapshot->files[i]);
 	return result;
+}
+
+int files_load(struct snapshot *snapshot)
+{
+	int result = load_files(snapshot) ?: for_each_living(snapshot, load_descriptors);
+
+	if (result)
+		return result;
+	snapshot_note_holders(snapshot);
+	result = locks_load(snapshot)	      ?:
+			 load_kinds(snapshot) ?:
+			 find_paths(snapshot) ?:
+						for_each_living(snapshot, check_descriptors);
+	if (result)
+		return result;
+	files_note_use(snapshot);
+	return check_files(snapshot);
 }
 
 static int open_writable(const struct file *file)
@@ -193,239 +225,55 @@ int files_open_to_map(struct snapshot *snapshot, struct file *file, bool is_shar
 	return is_shared && lacks_writable(file) ? open_writable(file) : file->kind->open(snapshot, file);
 }
 
-static void close_descriptor(int *fd)
+/* open(2) ignores some of them, and a kind may have needed others to open the file and to fill it. */
+static int set_flags(const struct snapshot *snapshot, const struct file *file)
 {
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
+	uint32_t flags = file_flags(snapshot, file);
+
+	if (flags & O_PATH) /* nothing can be done with such a descriptor */
+		return 0;
+	if (fcntl(file->fd, F_SETFL, flags) < 0)
+		return fail(errno, "cannot set the flags of file %u (%s): %#o", file->id, file->kind->name,
+			    flags);
+	return 0;
 }
 
 int files_open(struct snapshot *snapshot)
 {
 	int result = 0;
 
-	for (size_t i = 0; !result && i < file_kind_count; i++)
-		if (file_kinds[i]->load_more)
-			result = file_kinds[i]->load_more(snapshot);
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];
 
 		if (!file->kind || file->is_only_path || file->is_only_mapped)
 			continue; /* nobody's descriptor: checked when it was loaded */
 		file->fd = file->kind->open(snapshot, file);
-		result = file->fd < 0 ? file->fd : open_for_mapping(file);
+		result = file->fd < 0 ? file->fd : set_flags(snapshot, file) ?: open_for_mapping(file);
 	}
-	for (size_t i = 0; !result && i < file_kind_count; i++)
-		if (file_kinds[i]->finish)
-			result = file_kinds[i]->finish(snapshot);
-	return result;
+	return result ?: call_file_kinds(join, snapshot);
+}
+
+void files_release(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < file_kind_count; i++)
+		if (file_kinds[i]->release)
+			file_kinds[i]->release(snapshot);
 }
 
 void files_close(struct snapshot *snapshot)
 {
-	for (size_t i = 0; i < file_kind_count; i++)
-		if (file_kinds[i]->close_more)
-			file_kinds[i]->close_more(snapshot);
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		close_descriptor(&snapshot->files[i]->fd);
-		close_descriptor(&snapshot->files[i]->mapping_fd);
-	}
-}
+	size_t *begun = kinds_begun(snapshot);
 
-/* ---- in a newborn ---- */
-
-int files_settle(struct snapshot *snapshot, struct task *task)
-{
-	int result = 0;
-
-	for (size_t i = 0; !result && i < file_kind_count; i++)
-		if (file_kinds[i]->settle)
-			result = file_kinds[i]->settle(snapshot, task);
-	return result;
-}
-
-/*
- * Every file is open under a number of its own, and wanted under others. These are gone through from the lowest on: whoever stands
- * there and is still needed moves aside, and what is needed no more is closed. So there are never many more descriptors
- * than there will be in the end: a task may have nearly as many as its limit lets it have.
- */
-struct table {
-	const struct task *task;
-	struct file **files; /* by the number that they are open under now */
-	size_t count;
-	int highest; /* that is wanted */
-};
-
-static bool is_wanted(const struct task *task, int fd)
-{
-	return task_find_descriptor(task, fd);
-}
-
-static int no_room(void)
-{
-	return fail(errno, "no free descriptor: the process used nearly all it may have");
-}
-
-/* Moves what we keep of our own to a number that nobody wants; the old one stays open. */
-static int move_away(const struct table *table, int *fd)
-{
-	int from = *fd, moved = fcntl(from, F_DUPFD_CLOEXEC, table->highest + 1);
-
-	/* Behind all that are wanted the limit leaves no room? Then the lowest free number that is not wanted. */
-	for (int lowest = 0; moved < 0 || is_wanted(table->task, moved); lowest = moved + 1) {
-		if (moved >= 0)
-			close(moved);
-		moved = fcntl(from, F_DUPFD_CLOEXEC, lowest);
-		if (moved < 0)
-			return no_room();
-	}
-	*fd = moved;
-	return 0;
-}
-
-static void note_place(struct table *table, struct file *file)
-{
-	while (table->count <= (size_t)file->fd)
-		*grow(&table->files, &table->count) = NULL;
-	table->files[file->fd] = file;
-}
-
-/* Is the number where the file stands one of those that it is wanted under, so that it stays? */
-static bool is_at_home(const struct table *table, const struct file *file)
-{
-	const struct descriptor *descriptor = task_find_descriptor(table->task, file->fd);
-
-	return descriptor && descriptor->file == file;
-}
-
-static void find_places(struct table *table, const struct snapshot *snapshot)
-{
-	for (size_t i = 0; i < snapshot->file_count; i++)
-		snapshot->files[i]->waiting = 0;
-	for (size_t i = 0; i < table->task->descriptor_count; i++) {
-		table->task->descriptors[i].file->waiting++;
-		table->highest = max(table->highest, table->task->descriptors[i].fd);
-	}
+	for (size_t i = 0; i < *begun; i++)
+		if (file_kinds[i]->close)
+			file_kinds[i]->close(snapshot);
+	*begun = 0;
 	for (size_t i = 0; i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];
 
-		close_descriptor(&file->mapping_fd);
-		if (!file->waiting)
-			close_descriptor(&file->fd);
-		else
-			note_place(table, file);
+		if (file->fd >= 0)
+			close(steal_fd(&file->fd));
+		if (file->mapping_fd >= 0)
+			close(steal_fd(&file->mapping_fd));
 	}
-}
-
-static int move_aside(struct table *table, struct file *file)
-{
-	int aside = fcntl(file->fd, F_DUPFD_CLOEXEC, table->highest + 1);
-
-	if (aside < 0) /* it may have to move again, but the lower numbers are done */
-		aside = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
-	if (aside < 0)
-		return no_room();
-	table->files[file->fd] = NULL;
-	file->fd = aside;
-	note_place(table, file);
-	return 0;
-}
-
-static int put_in_place(struct table *table, const struct descriptor *descriptor)
-{
-	struct file *file = descriptor->file, *there = NULL;
-	int number = descriptor->fd, flags = descriptor->closes_on_exec ? O_CLOEXEC : 0, result;
-
-	if ((size_t)number < table->count)
-		there = table->files[number];
-	if (there && there != file && move_aside(table, there))
-		return -EMFILE;
-	result = number == file->fd ? fcntl(number, F_SETFD, descriptor->closes_on_exec ? FD_CLOEXEC : 0) :
-				      dup3(file->fd, number, flags);
-	if (result < 0)
-		return fail(errno, "cannot put file %d in its place", number);
-	/* Here it stays, and the others are made of this one: no number is taken for longer than it must be. */
-	if (!is_at_home(table, file)) {
-		table->files[file->fd] = NULL;
-		close(file->fd);
-		file->fd = number;
-		note_place(table, file);
-	}
-	return 0;
-}
-
-static int close_rest(const struct task *task, int *const *kept, size_t kept_count, int highest)
-{
-	for (size_t i = 0; i < kept_count; i++)
-		highest = max(highest, *kept[i]);
-	for (int fd = 0; fd <= highest; fd++) {
-		bool stays = is_wanted(task, fd);
-
-		for (size_t i = 0; i < kept_count; i++)
-			stays |= *kept[i] == fd;
-		if (!stays)
-			close(fd);
-	}
-	if (syscall(SYS_close_range, highest + 1, ~0U, 0) < 0)
-		return fail(errno, "cannot close the descriptors of criu itself");
-	return 0;
-}
-
-int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept, size_t kept_count)
-{
-	struct table table = { .task = task, .highest = STDERR_FILENO };
-	int result = 0;
-
-	find_places(&table, snapshot);
-	for (size_t i = 0; !result && i < kept_count; i++)
-		if (*kept[i] >= 0 && is_wanted(task, *kept[i]))
-			result = move_away(&table, kept[i]);
-	for (size_t i = 0; !result && i < task->descriptor_count; i++)
-		result = put_in_place(&table, &task->descriptors[i]);
-	free(table.files);
-	return result ?: close_rest(task, kept, kept_count, table.highest);
-}
-
-static int set_owner(const struct file *file, const FownEntry *owner)
-{
-	struct f_owner_ex holder = { .type = owner->pid_type, .pid = owner->pid };
-	uid_t ids[3];
-	int result = 0;
-
-	if (owner->signum && fcntl(file->fd, F_SETSIG, owner->signum) < 0)
-		return fail(errno, "cannot set the signal of file %u", file->id);
-	if (!owner->pid)
-		return 0;
-	/* The kernel notes on whose behalf it will send the signal: raw calls, that change this thread only. */
-	if (getresuid(&ids[0], &ids[1], &ids[2]) < 0 ||
-	    syscall(SYS_setresuid, owner->uid, owner->euid, -1) < 0)
-		return fail(errno, "cannot act as user %u", owner->uid);
-	if (fcntl(file->fd, F_SETOWN_EX, &holder) < 0)
-		result = fail(errno, "cannot make %d the owner of file %u", owner->pid, file->id);
-	if (syscall(SYS_setresuid, ids[0], ids[1], ids[2]) < 0)
-		return fail(errno, "cannot act as ourselves again");
-	return result;
-}
-
-static const FownEntry *owner_of(const struct snapshot *snapshot, const struct file *file)
-{
-	if (file->kind->owner)
-		return file->kind->owner(file);
-	file = file_path(snapshot, file);
-	return file ? file->entry->reg->fown : NULL;
-}
-
-int files_set_owners(const struct snapshot *snapshot, struct task *task)
-{
-	int result = 0;
-
-	/* Descriptors of one file lead to the same owner: setting it again changes nothing. */
-	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
-		const struct file *file = task->descriptors[i].file;
-		const FownEntry *owner = owner_of(snapshot, file);
-
-		if (owner && (owner->pid || owner->signum))
-			result = set_owner(file, owner);
-	}
-	return result;
 }

@@ -19,36 +19,34 @@
 /* Ids as criu 4.2 gives them: pty N is 2N, its master 2N + 1, /dev/tty is 2012. */
 #define CONTROLLING_ID 2012
 
+struct terminals *terminals_of(const struct snapshot *snapshot)
+{
+	return file_kind_state(snapshot, &file_kind_terminal);
+}
+
 TtyInfoEntry *terminal_find(const struct snapshot *snapshot, uint32_t id)
 {
-	for (size_t i = 0; snapshot->terminals && i < snapshot->terminals->count; i++)
-		if (snapshot->terminals->items[i]->id == id)
-			return snapshot->terminals->items[i];
-	return NULL;
+	return index_find(&terminals_of(snapshot)->by_id, id);
 }
 
-TtyInfoEntry *terminal_find_master(const struct snapshot *snapshot, uint32_t index)
+void terminals_add(struct terminals *terminals, TtyInfoEntry *info)
 {
-	for (size_t i = 0; snapshot->terminals && i < snapshot->terminals->count; i++) {
-		TtyInfoEntry *info = snapshot->terminals->items[i];
-
-		if (terminal_is_master(info) && info->pty && info->pty->index == index)
-			return info;
-	}
-	return NULL;
+	*grow(&terminals->items, &terminals->count) = info;
+	index_set(&terminals->by_id, info->id, info);
 }
 
-void terminals_free(struct snapshot *snapshot)
+void terminals_free(struct terminals *terminals)
 {
-	for (size_t i = 0; snapshot->terminals && i < snapshot->terminals->count; i++)
-		image_free(snapshot->terminals->items[i]);
-	if (snapshot->terminals)
-		free(snapshot->terminals->items);
-	free(snapshot->terminals);
-	snapshot->terminals = NULL;
+	for (size_t i = 0; i < terminals->count; i++)
+		image_free(terminals->items[i]);
+	index_free(&terminals->by_id);
+	index_free(&terminals->masters);
+	free(terminals->items);
+	free(terminals->seen);
+	*terminals = (struct terminals){ .ours = -1 };
 }
 
-static bool recognizes(const struct seen_file *seen)
+static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	unsigned number = major(seen->stat.st_rdev);
 
@@ -65,25 +63,27 @@ bool terminal_is_slave(const struct seen_file *seen)
 /* N of /dev/pts/N. A master tells it in its fdinfo (Linux 4.15). */
 uint32_t terminal_index(const struct seen_file *seen)
 {
-	const char *line = terminal_is_slave(seen) ? NULL : strstr(seen->info.rest, "tty-index:");
+	const char *value = terminal_is_slave(seen) ? NULL : fdinfo_find(seen, "tty-index");
 
-	return line ? strtoul(line + strlen("tty-index:"), NULL, 10) : minor(seen->stat.st_rdev);
+	return value ? strtoul(value, NULL, 10) : minor(seen->stat.st_rdev);
+}
+
+/* A master: all of them are known before the first terminal is described. */
+static int fdinfo(struct snapshot *snapshot, struct file *file, const char *key, const char *value)
+{
+	if (!strcmp(key, "tty-index") && file->seen->stat.st_rdev == PTMX_DEVICE)
+		index_set(&terminals_of(snapshot)->masters, strtoul(value, NULL, 10), file);
+	return 0;
 }
 
 static bool tree_has_master(const struct snapshot *snapshot, uint32_t index)
 {
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const struct seen_file *seen = snapshot->files[i]->seen;
-
-		if (seen->fd >= 0 && seen->stat.st_rdev == PTMX_DEVICE && terminal_index(seen) == index)
-			return true;
-	}
-	return false;
+	return index_find(&terminals_of(snapshot)->masters, index);
 }
 
 static int refuse_terminal(const struct seen_file *seen, const char *why)
 {
-	return refuse("process %d (%s): file %d (%s) %s", seen->task->pid, seen->task->name, seen->fd,
+	return refuse("process %d (%s): file %d (%s) %s", seen->holder.pid, seen->holder.name, seen->fd,
 		      seen->link, why);
 }
 
@@ -154,7 +154,7 @@ static int find_session(const struct snapshot *snapshot, const struct seen_file 
 		struct proc_stat stat;
 		int result;
 
-		if (info->type == TTY_TYPE__CTTY ? task != seen->task : task->state == TASK_DEAD)
+		if (info->type == TTY_TYPE__CTTY ? task->pid != seen->holder.pid : task->state == TASK_DEAD)
 			continue;
 		result = proc_read_stat(task->proc, &stat);
 		if (result)
@@ -177,11 +177,10 @@ static uint32_t free_id(const struct snapshot *snapshot, uint32_t wanted)
 
 static TtyInfoEntry *new_info(struct snapshot *snapshot, const struct seen_file *seen)
 {
+	struct terminals *terminals = terminals_of(snapshot);
 	TtyInfoEntry *info = message_new(TtyInfoEntry, tty_info_entry);
 	uint32_t wanted = CONTROLLING_ID;
 
-	if (!snapshot->terminals)
-		snapshot->terminals = allocate(sizeof(*snapshot->terminals));
 	info->type = TTY_TYPE__CTTY;
 	info->rdev = seen->stat.st_rdev;
 	if (seen->stat.st_rdev != TTY_DEVICE) {
@@ -194,19 +193,22 @@ static TtyInfoEntry *new_info(struct snapshot *snapshot, const struct seen_file 
 	message_set(info, dev, seen->stat.st_dev);
 	message_set(info, uid, seen->stat.st_uid);
 	message_set(info, gid, seen->stat.st_gid);
-	*grow(&snapshot->terminals->items, &snapshot->terminals->count) = info;
+	terminals_add(terminals, info);
+	*grow(&terminals->seen, &terminals->seen_count) = seen;
 	return info;
 }
 
 /* The terminal of a file, as it is known already, or NULL. */
 static TtyInfoEntry *known_info(const struct snapshot *snapshot, const struct seen_file *seen)
 {
-	for (size_t i = 0; snapshot->terminals && i < snapshot->terminals->count; i++) {
-		TtyInfoEntry *info = snapshot->terminals->items[i];
+	const struct terminals *terminals = terminals_of(snapshot);
+
+	for (size_t i = 0; i < terminals->count; i++) {
+		TtyInfoEntry *info = terminals->items[i];
 
 		if (info->rdev != seen->stat.st_rdev)
 			continue;
-		if (info->type == TTY_TYPE__CTTY ? info->sid == (uint32_t)seen->task->session :
+		if (info->type == TTY_TYPE__CTTY ? info->sid == (uint32_t)seen->holder.session :
 						   info->pty->index == terminal_index(seen))
 			return info;
 	}
@@ -215,10 +217,13 @@ static TtyInfoEntry *known_info(const struct snapshot *snapshot, const struct se
 
 /* ---- can it be saved? ---- */
 
+/* Of those that were found before it. */
 static bool is_another_outer(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
-	for (size_t i = 0; i < snapshot->terminals->count; i++) {
-		const TtyInfoEntry *other = snapshot->terminals->items[i];
+	const struct terminals *terminals = terminals_of(snapshot);
+
+	for (size_t i = 0; i < terminals->count && terminals->items[i] != info; i++) {
+		const TtyInfoEntry *other = terminals->items[i];
 
 		if (other->type == TTY_TYPE__PTY && info->type == TTY_TYPE__PTY &&
 		    other->pty->index != info->pty->index && !tree_has_master(snapshot, other->pty->index))
@@ -240,10 +245,13 @@ static int check_outer(const struct snapshot *snapshot, const struct seen_file *
 }
 
 static int check_inner(const struct snapshot *snapshot, const struct seen_file *seen,
-		       const TtyInfoEntry *info, int fd)
+		       const TtyInfoEntry *info)
 {
+	autoclose int fd = files_borrow(seen);
 	int session = 0;
 
+	if (fd < 0)
+		return fd;
 	if (terminal_is_master(info) && ioctl(fd, TIOCGSID, &session) == 0 && session &&
 	    !snapshot_find_task(snapshot, session))
 		return refuse_terminal(seen,
@@ -260,28 +268,20 @@ static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
 static int describe_terminal(struct snapshot *snapshot, const struct seen_file *seen, TtyInfoEntry **info)
 {
 	autoclose int fd = files_borrow(seen);
-	int result;
 
 	if (fd < 0)
 		return fd;
 	*info = new_info(snapshot, seen);
-	result = find_session(snapshot, seen, *info) ?: read_settings(fd, *info);
-	if (result)
-		return result;
-	return is_inner(snapshot, *info) ? check_inner(snapshot, seen, *info, fd) :
-					   check_outer(snapshot, seen, *info);
+	return find_session(snapshot, seen, *info) ?: read_settings(fd, *info);
 }
 
-static int describe(struct snapshot *snapshot, struct file *file, FownEntry *owner)
+static int describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
-	TtyFileEntry *entry = file->entry->tty = message_new(TtyFileEntry, tty_file_entry);
+	TtyFileEntry *entry = file->entry->tty;
 	TtyInfoEntry *info;
 	int result = 0;
 
-	entry->id = file->id;
-	entry->fown = owner;
-	entry->flags = seen->info.flags & ~O_CLOEXEC;
 	if (!seen->stat.st_nlink)
 		return refuse_terminal(seen, "is a terminal that has gone");
 	if (!terminal_is_slave(seen) && seen->stat.st_rdev != PTMX_DEVICE && seen->stat.st_rdev != TTY_DEVICE)
@@ -293,15 +293,17 @@ static int describe(struct snapshot *snapshot, struct file *file, FownEntry *own
 		return result;
 	entry->tty_info_id = info->id;
 	entry->has_regf_id = true;
-	return files_add_path_of(snapshot, file, message_new(FownEntry, fown_entry), &entry->regf_id);
+	return files_add_path_of(snapshot, file, &entry->regf_id);
 }
 
 /* ---- terminals that control a session ---- */
 
 static bool is_known(const struct snapshot *snapshot, const struct proc_stat *stat)
 {
-	for (size_t i = 0; snapshot->terminals && i < snapshot->terminals->count; i++) {
-		const TtyInfoEntry *info = snapshot->terminals->items[i];
+	const struct terminals *terminals = terminals_of(snapshot);
+
+	for (size_t i = 0; i < terminals->count; i++) {
+		const TtyInfoEntry *info = terminals->items[i];
 
 		if (info->type == TTY_TYPE__CTTY ? info->sid == (uint32_t)stat->session :
 						   makedev(PTS_MAJOR, info->pty->index) == stat->terminal)
@@ -327,7 +329,7 @@ static void lose_terminal(const struct task *task, dev_t terminal)
 }
 
 /* When the leader of a session dies, the kernel hangs its terminal up, if that is no pty (6.18, disassociate_ctty()). */
-int terminals_check_control(const struct snapshot *snapshot)
+static int check_control(struct snapshot *snapshot)
 {
 	const struct task *task;
 
@@ -346,13 +348,30 @@ int terminals_check_control(const struct snapshot *snapshot)
 	return 0;
 }
 
+/* Only when all files are known: the master may be the last. */
+static int judge(struct snapshot *snapshot)
+{
+	const struct terminals *terminals = terminals_of(snapshot);
+
+	for (size_t i = 0; i < terminals->count; i++) {
+		const TtyInfoEntry *info = terminals->items[i];
+		const struct seen_file *seen = terminals->seen[i];
+		int result = is_inner(snapshot, info) ? check_inner(snapshot, seen, info) :
+							check_outer(snapshot, seen, info);
+
+		if (unless_refused(result))
+			return result;
+	}
+	return check_control(snapshot);
+}
+
 static int save_terminals(struct snapshot *snapshot)
 {
-	struct terminals *terminals = snapshot->terminals;
+	const struct terminals *terminals = terminals_of(snapshot);
 	struct image *image = NULL, *waiting = NULL;
 	int result;
 
-	if (!terminals)
+	if (!terminals->count)
 		return 0;
 	result = image_create(snapshot->images, &image, IMAGE_TTY_INFO, 0);
 	for (size_t i = 0; !result && i < terminals->count; i++) {
@@ -361,38 +380,43 @@ static int save_terminals(struct snapshot *snapshot)
 			result = terminal_save_data(snapshot, &waiting, terminals->items[i]);
 	}
 	result = image_close(waiting) ?: result;
-	result = image_close(image) ?: result;
-	terminals_free(snapshot);
-	return result;
+	return image_close(image) ?: result;
+}
+
+static void let_go(struct snapshot *snapshot, enum dump_end end unused)
+{
+	terminals_free(terminals_of(snapshot));
 }
 
 static uint32_t path(const struct file *file)
 {
-	return file->entry->tty ? file->entry->tty->regf_id : 0;
-}
-
-static const FownEntry *owner(const struct file *file)
-{
-	return file->entry->tty->fown;
+	return file->entry->tty->regf_id;
 }
 
 /* Both ends of each pair, and the one that criu was started from. */
 static size_t keeps(const struct snapshot *snapshot)
 {
-	return snapshot->terminals ? 2 * snapshot->terminals->count + 1 : 0;
+	size_t count = terminals_of(snapshot)->count;
+
+	return count ? 2 * count + 1 : 0;
 }
 
 const struct file_kind file_kind_terminal = {
 	.name = "terminal",
 	.type = FD_TYPES__TTY,
+	.message = offsetof(FileEntry, tty),
+	.state_size = sizeof(struct terminals),
 	.recognizes = recognizes,
+	.fdinfo = fdinfo,
 	.describe = describe,
-	.save_more = save_terminals,
+	.judge = judge,
+	.save = save_terminals,
+	.let_go = let_go,
 	.path = path,
+	.load = terminals_load,
 	.check = terminal_check,
 	.open = terminal_open,
 	.settle = terminal_settle,
-	.close_more = terminals_close,
+	.close = terminals_close,
 	.keeps = keeps,
-	.owner = owner,
 };

@@ -32,9 +32,21 @@ struct pair {
 	int master, slave;
 };
 
+/* The state of file_kind_terminal. */
 struct terminals {
 	TtyInfoEntry **items;
 	size_t count;
+	struct index by_id; /* to TtyInfoEntry */
+	struct index
+		masters; /* by the number of the terminal. Dump: files (struct file); restore: TtyInfoEntry */
+
+	/* dump: a file that leads to each of `items` */
+	const struct seen_file **seen;
+	size_t seen_count;
+
+	/* restore: what waited in them */
+	TtyDataEntry **data;
+	size_t data_count;
 
 	/* restore: what was made, by number */
 	struct pair *pairs;
@@ -57,13 +69,12 @@ static inline bool terminal_is_master(const TtyInfoEntry *info)
 	return info->type == TTY_TYPE__PTY && info->rdev == PTMX_DEVICE;
 }
 
+struct terminals *terminals_of(const struct snapshot *snapshot);
 TtyInfoEntry *terminal_find(const struct snapshot *snapshot, uint32_t id);
-/* The master's record, if the tree holds the master of pty `index`. */
-TtyInfoEntry *terminal_find_master(const struct snapshot *snapshot, uint32_t index);
-void terminals_free(struct snapshot *snapshot);
+void terminals_add(struct terminals *terminals, TtyInfoEntry *info);
+/* Frees the records. */
+void terminals_free(struct terminals *terminals);
 
-/* Dump, when all files are known: what if a terminal that controls a session of the tree is none of them? */
-int terminals_check_control(const struct snapshot *snapshot) must_check;
 /* Dump: is it /dev/pts/N? The N of that, or of the master. */
 bool terminal_is_slave(const struct seen_file *seen);
 uint32_t terminal_index(const struct seen_file *seen);
@@ -71,13 +82,17 @@ uint32_t terminal_index(const struct seen_file *seen);
 /* terminal_data.c: what waits in either end to be read, by the master's record; *image is made when it is needed */
 int terminal_save_data(struct snapshot *snapshot, struct image **image, const TtyInfoEntry *master)
 	must_check;
-int terminal_load_data(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master)
+int terminal_load_data(struct snapshot *snapshot) must_check; /* tty-data.img */
+int terminal_put_data(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master)
 	must_check;
 
 /* terminal_holder.c: "process 7 (sshd)", who has pty `number` open; NULL: nobody that we see. To be freed */
 char *terminal_holder(uint32_t number);
 
 /* terminal_restore.c */
+/* The master's record, if the tree holds the master of pty `index`. */
+TtyInfoEntry *terminal_find_master(const struct snapshot *snapshot, uint32_t index);
+int terminals_load(struct snapshot *snapshot) must_check;
 int terminal_check(struct snapshot *snapshot, struct file *file) must_check;
 int terminal_open(struct snapshot *snapshot, struct file *file) must_check;
 int terminal_settle(struct snapshot *snapshot, struct task *task) must_check;

@@ -159,27 +159,36 @@ static int save(struct snapshot *snapshot, struct image **image, uint32_t id, co
 	return result ?: image_write(*image, &entry.base);
 }
 
-/* A file that leads to the slave (or to the master); the session's own /dev/tty does, too. */
-static const struct seen_file *find_seen(const struct snapshot *snapshot, const TtyInfoEntry *master,
-					 bool wants_master)
+/* A file that leads to the slave; the session's own /dev/tty does, too. NULL: there is none. */
+static const struct seen_file *find_slave(const struct snapshot *snapshot, const TtyInfoEntry *master)
 {
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const struct seen_file *seen = snapshot->files[i]->seen;
-		bool is_master = seen->stat.st_rdev == PTMX_DEVICE;
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_terminal);
 
-		if (!snapshot->files[i]->entry->tty || is_master != wants_master)
+	for (size_t i = 0; i < files->count; i++) {
+		const struct seen_file *seen = files->items[i]->seen;
+
+		if (seen->stat.st_rdev == PTMX_DEVICE)
 			continue;
-		if (is_master || terminal_is_slave(seen) ? terminal_index(seen) == master->pty->index :
-							   (uint32_t)seen->task->session == master->sid)
+		if (terminal_is_slave(seen) ? terminal_index(seen) == master->pty->index :
+					      (uint32_t)seen->holder.session == master->sid)
 			return seen;
 	}
 	return NULL;
 }
 
+static const struct seen_file *find_master(const struct snapshot *snapshot, const TtyInfoEntry *master)
+{
+	const struct file *file = index_find(&terminals_of(snapshot)->masters, master->pty->index);
+
+	return file->seen;
+}
+
 static uint32_t slave_id(const struct snapshot *snapshot, const TtyInfoEntry *master)
 {
-	for (size_t i = 0; i < snapshot->terminals->count; i++) {
-		const TtyInfoEntry *info = snapshot->terminals->items[i];
+	const struct terminals *terminals = terminals_of(snapshot);
+
+	for (size_t i = 0; i < terminals->count; i++) {
+		const TtyInfoEntry *info = terminals->items[i];
 
 		if (info->pty && info->pty->index == master->pty->index && !terminal_is_master(info))
 			return info->id;
@@ -202,8 +211,8 @@ static int check_empty(int master, const TtyInfoEntry *info)
 
 int terminal_save_data(struct snapshot *snapshot, struct image **image, const TtyInfoEntry *info)
 {
-	const struct seen_file *seen = find_seen(snapshot, info, false);
-	autoclose int master = files_borrow(find_seen(snapshot, info, true)),
+	const struct seen_file *seen = find_slave(snapshot, info);
+	autoclose int master = files_borrow(find_master(snapshot, info)),
 		      slave = seen ? files_borrow(seen) : -1;
 	autofree char *output = NULL, *input = NULL;
 	size_t output_size = 0, input_size = 0;
@@ -228,9 +237,24 @@ int terminal_save_data(struct snapshot *snapshot, struct image **image, const Tt
 
 /* ---- restore ---- */
 
+int terminal_load_data(struct snapshot *snapshot)
+{
+	struct terminals *terminals = terminals_of(snapshot);
+	TtyDataEntry *entry;
+	struct image *image;
+	int result = image_open(snapshot->images, &image, IMAGE_TTY_DATA, 0);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	while ((result = image_read_as(image, tty_data_entry, &entry)) > 0)
+		*grow(&terminals->data, &terminals->data_count) = entry;
+	image_close_read(image);
+	return result;
+}
+
 /* To the slave it was typed; any other terminal's is not ours. */
-static int load(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master,
-		const struct kernel_termios *settings, const TtyDataEntry *entry)
+static int put_entry(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master,
+		     const struct kernel_termios *settings, const TtyDataEntry *entry)
 {
 	const TtyInfoEntry *info = terminal_find(snapshot, entry->tty_id);
 	const char *data = (const char *)entry->data.data;
@@ -242,23 +266,20 @@ static int load(const struct snapshot *snapshot, const struct pair *pair, const 
 	return is_slave ? put_input(pair->master, pair->slave, settings, data, entry->data.len) : 0;
 }
 
-int terminal_load_data(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master)
+int terminal_put_data(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master)
 {
+	const struct terminals *terminals = terminals_of(snapshot);
 	struct kernel_termios settings;
-	TtyDataEntry *entry;
-	struct image *image;
-	int result = image_open(snapshot->images, &image, IMAGE_TTY_DATA, 0);
 
-	if (result)
-		return result == -ENOENT ? 0 : result;
+	if (!terminals->data_count)
+		return 0;
 	if (!terminal_settings(master, &settings) && ioctl(pair->slave, TCGETS, &settings) < 0)
-		result = fail(errno, "cannot read the settings of terminal %u", pair->index);
-	while (!result && (result = image_read_as(image, tty_data_entry, &entry)) > 0) {
-		result = load(snapshot, pair, master, &settings, entry);
-		image_free(entry);
+		return fail(errno, "cannot read the settings of terminal %u", pair->index);
+	for (size_t i = 0; i < terminals->data_count; i++) {
+		int result = put_entry(snapshot, pair, master, &settings, terminals->data[i]);
+
 		if (result)
-			result = fail(-result, "cannot put back what waited in terminal %u", pair->index);
+			return fail(-result, "cannot put back what waited in terminal %u", pair->index);
 	}
-	image_close_read(image);
-	return result;
+	return 0;
 }

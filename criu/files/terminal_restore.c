@@ -21,31 +21,58 @@
 #include "image/image.h"
 #include "model/inode.h"
 
-static int load_terminals(struct snapshot *snapshot)
+TtyInfoEntry *terminal_find_master(const struct snapshot *snapshot, uint32_t index)
 {
-	struct terminals *terminals;
+	return index_find(&terminals_of(snapshot)->masters, index);
+}
+
+static int add_record(struct terminals *terminals, TtyInfoEntry *info)
+{
+	bool is_known = index_find(&terminals->by_id, info->id);
+
+	terminals_add(terminals, info);
+	if (is_known)
+		return fail(EINVAL, "tty-info.img holds terminal %u twice", info->id);
+	if (info->type == TTY_TYPE__PTY && !info->pty)
+		return fail(EINVAL, "tty-info.img: terminal %u has no number", info->id);
+	if (terminal_is_master(info) && !index_find(&terminals->masters, info->pty->index))
+		index_set(&terminals->masters, info->pty->index, info);
+	return 0;
+}
+
+int terminals_load(struct snapshot *snapshot)
+{
+	struct terminals *terminals = terminals_of(snapshot);
 	TtyInfoEntry *info;
 	struct image *image;
 	int result;
 
-	if (snapshot->terminals)
-		return 0;
-	terminals = snapshot->terminals = allocate(sizeof(*terminals));
 	terminals->ours = -1;
 	result = image_open(snapshot->images, &image, IMAGE_TTY_INFO, 0);
+	if (result == -ENOENT && !files_of_kind(snapshot, &file_kind_terminal)->count)
+		return 0;
 	if (result)
 		return result == -ENOENT ? fail(ENOENT, "tty-info.img is missing") : result;
-	while ((result = image_read_as(image, tty_info_entry, &info)) > 0)
-		*grow(&terminals->items, &terminals->count) = info;
+	while ((result = image_read_as(image, tty_info_entry, &info)) > 0) {
+		result = add_record(terminals, info);
+		if (result)
+			break;
+	}
 	image_close_read(image);
-	return result;
+	return result ?: terminal_load_data(snapshot);
+}
+
+/* Images of criu 4.2 may hold consoles and serial lines, too. */
+static bool is_of_known_type(const TtyInfoEntry *info)
+{
+	return info->type == TTY_TYPE__CTTY || info->type == TTY_TYPE__PTY;
 }
 
 static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
 	if (info->type == TTY_TYPE__CTTY)
 		return snapshot_find_task(snapshot, info->sid);
-	return terminal_find_master(snapshot, info->pty->index);
+	return info->pty && terminal_find_master(snapshot, info->pty->index);
 }
 
 /* A terminal that may be opened again, for each file that leads to it: another user's, or an exclusive one, may not. */
@@ -73,16 +100,12 @@ static void find_ours(struct terminals *terminals)
 
 int terminal_check(struct snapshot *snapshot, struct file *file)
 {
-	const TtyFileEntry *entry = file->entry->tty;
-	const TtyInfoEntry *info;
-	int result = load_terminals(snapshot);
+	const TtyInfoEntry *info = terminal_find(snapshot, file->entry->tty->tty_info_id);
 
-	if (result)
-		return result;
-	info = entry ? terminal_find(snapshot, entry->tty_info_id) : NULL;
 	if (!info)
-		return fail(EINVAL, "file %u in files.img is a terminal but has no description", file->id);
-	if (info->type != TTY_TYPE__CTTY && (info->type != TTY_TYPE__PTY || !info->pty))
+		return fail(EINVAL, "file %u in files.img is a terminal that tty-info.img does not hold",
+			    file->id);
+	if (!is_of_known_type(info))
 		return fail(EINVAL, "file %u is a terminal of a kind that is not supported yet (%d)",
 			    file->id, info->type);
 	if (is_inner(snapshot, info))
@@ -91,8 +114,8 @@ int terminal_check(struct snapshot *snapshot, struct file *file)
 		fail_advice("--shell-job (-j), to give the processes this terminal");
 		return fail(0, "the processes belong to a terminal that is not part of the images");
 	}
-	if (!snapshot->terminals->is_needed)
-		find_ours(snapshot->terminals);
+	if (!terminals_of(snapshot)->is_needed)
+		find_ours(terminals_of(snapshot));
 	return 0;
 }
 
@@ -181,12 +204,12 @@ static int change_ours(struct terminals *terminals, const TtyInfoEntry *outer, p
 
 int terminals_hand_over(struct snapshot *snapshot)
 {
-	struct terminals *terminals = snapshot->terminals;
+	struct terminals *terminals = terminals_of(snapshot);
 	const TtyInfoEntry *outer = NULL;
 	bool is_foreground;
 
-	for (size_t i = 0; terminals && terminals->ours >= 0 && i < terminals->count && !outer; i++)
-		if (!is_inner(snapshot, terminals->items[i]))
+	for (size_t i = 0; terminals->ours >= 0 && i < terminals->count && !outer; i++)
+		if (is_of_known_type(terminals->items[i]) && !is_inner(snapshot, terminals->items[i]))
 			outer = terminals->items[i];
 	if (!outer)
 		return 0;
@@ -201,10 +224,10 @@ int terminals_hand_over(struct snapshot *snapshot)
 
 void terminals_take_back(struct snapshot *snapshot)
 {
-	struct terminals *terminals = snapshot->terminals;
+	struct terminals *terminals = terminals_of(snapshot);
 	sigset_t old;
 
-	if (!terminals || !terminals->is_changed)
+	if (!terminals->is_changed)
 		return;
 	block_stop(&old);
 	if (terminals->old_foreground > 0)
@@ -267,10 +290,12 @@ static const struct file *find_by_path(const struct snapshot *snapshot, uint32_t
 {
 	autofree char *name = format_text("/dev/pts/%u", index);
 
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const struct file *file = snapshot->files[i];
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_regular);
 
-		if (file->entry->reg && !file->is_only_path && !strcmp(file->entry->reg->name, name))
+	for (size_t i = 0; i < files->count; i++) {
+		const struct file *file = files->items[i];
+
+		if (!file->is_only_path && !strcmp(file->entry->reg->name, name))
 			return file;
 	}
 	return NULL;
@@ -297,12 +322,12 @@ static int check_number(const struct snapshot *snapshot, const struct pair *pair
 /* Who owns the slave's file, and what else was set with it. criu 4.2 tells it with a file that leads to the slave, if any. */
 static int dress_slave(const struct snapshot *snapshot, const TtyInfoEntry *master, const struct pair *pair)
 {
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_terminal);
 	TtyInfoEntry slave = *master;
 
-	for (size_t i = 0; !master->has_slave_mode && i < snapshot->file_count; i++) {
-		const TtyFileEntry *entry = snapshot->files[i]->entry->tty;
-		const TtyInfoEntry *info = entry ? terminal_find(snapshot, entry->tty_info_id) : NULL;
-		const struct file *path = info && info->pty ? file_path(snapshot, snapshot->files[i]) : NULL;
+	for (size_t i = 0; !master->has_slave_mode && i < files->count; i++) {
+		const TtyInfoEntry *info = terminal_find(snapshot, files->items[i]->entry->tty->tty_info_id);
+		const struct file *path = info->pty ? file_path(snapshot, files->items[i]) : NULL;
 
 		if (!path || terminal_is_master(info) || info->pty->index != pair->index ||
 		    !path->entry->reg->has_mode)
@@ -339,9 +364,9 @@ static int make_pair(const struct snapshot *snapshot, const TtyInfoEntry *info, 
 	pair->slave = open(name, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (pair->slave < 0)
 		return fail(errno, "cannot open %s", name);
-	result = terminal_load_data(snapshot, pair, info) ?:
-			 set_settings(pair->slave, info)  ?:
-							    dress_slave(snapshot, info, pair);
+	result = terminal_put_data(snapshot, pair, info) ?:
+			 set_settings(pair->slave, info) ?:
+							   dress_slave(snapshot, info, pair);
 	/* Last: what is done to a terminal in packet mode is told to who reads from the master. */
 	if (!result && packets && ioctl(pair->master, TIOCPKT, &packets) < 0)
 		result = fail(errno, "cannot set the packet mode of terminal %u", pair->index);
@@ -350,7 +375,7 @@ static int make_pair(const struct snapshot *snapshot, const TtyInfoEntry *info, 
 
 static struct pair *known_pair(const struct snapshot *snapshot, uint32_t index)
 {
-	const struct terminals *terminals = snapshot->terminals;
+	const struct terminals *terminals = terminals_of(snapshot);
 
 	for (size_t i = 0; i < terminals->pair_count; i++)
 		if (terminals->pairs[i].index == index)
@@ -360,7 +385,7 @@ static struct pair *known_pair(const struct snapshot *snapshot, uint32_t index)
 
 static struct pair *find_pair(struct snapshot *snapshot, uint32_t index)
 {
-	struct terminals *terminals = snapshot->terminals;
+	struct terminals *terminals = terminals_of(snapshot);
 	struct pair *pair = known_pair(snapshot, index);
 
 	if (pair)
@@ -374,9 +399,9 @@ static struct pair *find_pair(struct snapshot *snapshot, uint32_t index)
 /* What controls the session `id`, if the images hold it and it can be had. */
 static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, uint32_t id)
 {
-	const struct terminals *terminals = snapshot->terminals;
+	const struct terminals *terminals = terminals_of(snapshot);
 
-	for (size_t i = 0; terminals && i < terminals->count; i++) {
+	for (size_t i = 0; i < terminals->count; i++) {
 		const TtyInfoEntry *info = terminals->items[i];
 
 		if (info->type == TTY_TYPE__PTY && info->sid == id &&
@@ -428,30 +453,26 @@ static int open_controlling(const struct snapshot *snapshot, int flags)
 
 	if (fd >= 0)
 		return fd;
-	return snapshot->terminals->ours < 0 ? open_nothing(flags) :
-					       open_again(snapshot->terminals->ours, flags);
+	return terminals_of(snapshot)->ours < 0 ? open_nothing(flags) :
+						  open_again(terminals_of(snapshot)->ours, flags);
 }
 
 static int open_outer(const struct snapshot *snapshot, const TtyInfoEntry *info, int flags)
 {
 	if (info->type == TTY_TYPE__CTTY)
 		return open_controlling(snapshot, flags);
-	return snapshot->terminals->ours < 0 ? open_nothing(flags) :
-					       open_again(snapshot->terminals->ours, flags);
+	return terminals_of(snapshot)->ours < 0 ? open_nothing(flags) :
+						  open_again(terminals_of(snapshot)->ours, flags);
 }
 
 int terminal_open(struct snapshot *snapshot, struct file *file)
 {
 	const TtyFileEntry *entry = file->entry->tty;
 	const TtyInfoEntry *info = terminal_find(snapshot, entry->tty_info_id);
-	int flags = entry->flags & ~(O_CREAT | O_EXCL | O_TRUNC), fd;
+	int flags = entry->flags & ~(O_CREAT | O_EXCL | O_TRUNC);
 
-	fd = is_inner(snapshot, info) ? open_inner(snapshot, info, flags) : open_outer(snapshot, info, flags);
-	if (fd >= 0 && fcntl(fd, F_SETFL, flags) < 0) {
-		close(fd);
-		return fail(errno, "cannot set the flags of a terminal (%#o)", flags);
-	}
-	return fd;
+	return is_inner(snapshot, info) ? open_inner(snapshot, info, flags) :
+					  open_outer(snapshot, info, flags);
 }
 
 /* ---- sessions ---- */
@@ -469,7 +490,7 @@ static int open_slave(const struct snapshot *snapshot, const TtyInfoEntry *info)
 	int fd;
 
 	if (!is_inner(snapshot, info))
-		return fcntl(snapshot->terminals->ours, F_DUPFD_CLOEXEC, 0);
+		return fcntl(terminals_of(snapshot)->ours, F_DUPFD_CLOEXEC, 0);
 	fd = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	return fd < 0 ? fail(errno, "cannot open %s", name) : fd;
 }
@@ -477,17 +498,19 @@ static int open_slave(const struct snapshot *snapshot, const TtyInfoEntry *info)
 /* The session's own /dev/tty, instead of what has kept its place. */
 static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 {
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		const TtyFileEntry *entry = snapshot->files[i]->entry->tty;
-		const TtyInfoEntry *other = entry ? terminal_find(snapshot, entry->tty_info_id) : NULL;
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_terminal);
+
+	for (size_t i = 0; i < files->count; i++) {
+		const TtyFileEntry *entry = files->items[i]->entry->tty;
+		const TtyInfoEntry *other = terminal_find(snapshot, entry->tty_info_id);
 		autoclose int own = -1;
 
-		if (!other || other->type != TTY_TYPE__CTTY || other->sid != session)
+		if (other->type != TTY_TYPE__CTTY || other->sid != session)
 			continue;
 		own = open_controlling(snapshot, entry->flags);
 		if (own < 0)
 			return own;
-		if (fcntl(own, F_SETFL, entry->flags) < 0 || dup3(own, snapshot->files[i]->fd, O_CLOEXEC) < 0)
+		if (fcntl(own, F_SETFL, entry->flags) < 0 || dup3(own, files->items[i]->fd, O_CLOEXEC) < 0)
 			return fail(errno, "cannot put /dev/tty in its place");
 	}
 	return 0;
@@ -530,10 +553,8 @@ int terminal_settle(struct snapshot *snapshot, struct task *task)
 
 void terminals_close(struct snapshot *snapshot)
 {
-	struct terminals *terminals = snapshot->terminals;
+	struct terminals *terminals = terminals_of(snapshot);
 
-	if (!terminals)
-		return;
 	for (size_t i = 0; i < terminals->pair_count; i++) {
 		if (terminals->pairs[i].master >= 0)
 			close(terminals->pairs[i].master);
@@ -542,7 +563,10 @@ void terminals_close(struct snapshot *snapshot)
 	}
 	if (terminals->ours >= 0)
 		close(terminals->ours);
+	for (size_t i = 0; i < terminals->data_count; i++)
+		image_free(terminals->data[i]);
+	free(terminals->data);
 	free(terminals->pairs);
 	free(terminals->old_size);
-	terminals_free(snapshot);
+	terminals_free(terminals);
 }

@@ -5,7 +5,6 @@
  * set to it again, whether it has come meanwhile or not.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/ioctl.h>
 #include <stdio.h>
@@ -22,7 +21,7 @@
 
 #define SECOND 1000000000ULL
 
-static bool recognizes(const struct seen_file *seen)
+static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strcmp(seen->link, "anon_inode:[timerfd]");
 }
@@ -33,40 +32,44 @@ static bool is_of_real_time(const TimerfdEntry *entry)
 	       (entry->clockid == CLOCK_REALTIME || entry->clockid == CLOCK_REALTIME_ALARM);
 }
 
-static int understand(const char *fdinfo, TimerfdEntry *entry)
+static int fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key, const char *value)
 {
-	const char *line = strstr(fdinfo, "clockid:");
+	TimerfdEntry *entry = file->entry->tfd;
+	bool is_understood = true;
 
-	if (!line || sscanf(line,
-			    "clockid: %u ticks: %" SCNu64 " settime flags: %o it_value: (%" SCNu64
-			    ", %" SCNu64 ") it_interval: (%" SCNu64 ", %" SCNu64 ")",
-			    &entry->clockid, &entry->ticks, &entry->settime_flags, &entry->vsec,
-			    &entry->vnsec, &entry->isec, &entry->insec) != 7)
-		return fail(EINVAL, "cannot understand the fdinfo of a timerfd");
-	return 0;
+	if (!strcmp(key, "clockid"))
+		is_understood = sscanf(value, "%u", &entry->clockid) == 1;
+	else if (!strcmp(key, "ticks"))
+		is_understood = sscanf(value, "%" SCNu64, &entry->ticks) == 1;
+	else if (!strcmp(key, "settime flags"))
+		is_understood = sscanf(value, "%o", &entry->settime_flags) == 1;
+	else if (!strcmp(key, "it_value"))
+		is_understood = sscanf(value, "(%" SCNu64 ", %" SCNu64 ")", &entry->vsec, &entry->vnsec) == 2;
+	else if (!strcmp(key, "it_interval"))
+		is_understood = sscanf(value, "(%" SCNu64 ", %" SCNu64 ")", &entry->isec, &entry->insec) == 2;
+	return is_understood ? 0 : fail(EINVAL, "cannot understand the fdinfo of a timerfd: %s", key);
 }
+
+static const char *const fdinfo_needs[] = { "clockid",	"ticks",       "settime flags",
+					    "it_value", "it_interval", NULL };
 
 /*
  * Once it has expired, a periodic timer stands still until somebody looks at it: then the kernel counts what was missed. fdinfo does
  * not look in this sense; timerfd_gettime() does, and takes nothing away.
  */
-static int look_closely(const struct seen_file *seen, TimerfdEntry *entry)
+static int describe(struct snapshot *snapshot, struct file *file)
 {
-	autoclose int fd = files_borrow(seen);
+	TimerfdEntry *entry = file->entry->tfd;
+	autoclose int fd = files_borrow(file->seen);
 	struct itimerspec left;
 	struct timespec now;
-	struct proc_fdinfo info;
 	int result;
 
 	if (fd < 0)
 		return fd;
 	if (timerfd_gettime(fd, &left) < 0)
-		return fail(errno, "cannot read the timer of file %d", seen->fd);
-	result = proc_read_fdinfo(seen->task->proc, seen->fd, &info);
-	if (result)
-		return result;
-	result = understand(info.rest, entry);
-	free(info.rest);
+		return fail(errno, "cannot read the timer of file %d", file->seen->fd);
+	result = fdinfo_read_again(snapshot, file);
 	if (result || !is_of_real_time(entry) || !(entry->vsec || entry->vnsec))
 		return result;
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -75,24 +78,14 @@ static int look_closely(const struct seen_file *seen, TimerfdEntry *entry)
 	return 0;
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file, FownEntry *owner)
-{
-	TimerfdEntry *entry = file->entry->tfd = message_new(TimerfdEntry, timerfd_entry);
-
-	entry->id = file->id;
-	entry->flags = file->seen->info.flags & ~O_CLOEXEC;
-	entry->fown = owner;
-	return look_closely(file->seen, entry);
-}
-
 /* ---- restore ---- */
 
 static int check(struct snapshot *snapshot unused, struct file *file)
 {
 	const TimerfdEntry *entry = file->entry->tfd;
 
-	if (!entry || entry->vnsec >= SECOND || entry->insec >= SECOND || entry->expires_nsec >= SECOND)
-		return fail(EINVAL, "file %u in files.img is no possible timerfd", file->id);
+	if (entry->vnsec >= SECOND || entry->insec >= SECOND || entry->expires_nsec >= SECOND)
+		return fail(EINVAL, "file %u in files.img is a timerfd with an impossible time", file->id);
 	return 0;
 }
 
@@ -134,24 +127,19 @@ static int open_timerfd(struct snapshot *snapshot unused, struct file *file)
 	result = start(fd, entry);
 	if (!result && ticks && ioctl(fd, TFD_IOC_SET_TICKS, &ticks) < 0)
 		result = fail(errno, "cannot set the ticks of a timerfd");
-	if (!result && fcntl(fd, F_SETFL, entry->flags) < 0)
-		result = fail(errno, "cannot set the flags of a timerfd (%#o)", entry->flags);
 	if (result)
 		close(fd);
 	return result ?: fd;
 }
 
-static const FownEntry *owner(const struct file *file)
-{
-	return file->entry->tfd->fown;
-}
-
 const struct file_kind file_kind_timerfd = {
 	.name = "timerfd",
 	.type = FD_TYPES__TIMERFD,
+	.message = offsetof(FileEntry, tfd),
 	.recognizes = recognizes,
+	.fdinfo = fdinfo,
+	.fdinfo_needs = fdinfo_needs,
 	.describe = describe,
 	.check = check,
 	.open = open_timerfd,
-	.owner = owner,
 };

@@ -73,7 +73,7 @@ static char *anonymous_in_words(const char *link)
 
 static const char *file_system_in_words(const struct seen_file *seen)
 {
-	autofree char *path = format_text("/proc/self/fd/%d/%s", seen->task->proc, seen->place);
+	autofree char *path = format_text("/proc/self/fd/%d/%s", seen->holder.proc, seen->place);
 	struct statfs found;
 
 	if (statfs(path, &found) < 0)
@@ -141,8 +141,8 @@ int refuse_file(const struct seen_file *seen, const char *why)
 	if (result)
 		return result;
 	if (words)
-		return refuse("process %d (%s): %s (%s) is %s, which is not supported yet", seen->task->pid,
-			      seen->task->name, place, seen->link, words);
-	return refuse("process %d (%s): %s (%s): %s", seen->task->pid, seen->task->name, place, seen->link,
+		return refuse("process %d (%s): %s (%s) is %s, which is not supported yet", seen->holder.pid,
+			      seen->holder.name, place, seen->link, words);
+	return refuse("process %d (%s): %s (%s): %s", seen->holder.pid, seen->holder.name, place, seen->link,
 		      why);
 }

@@ -72,8 +72,8 @@ static int look_at_object(struct shared_memory *object)
 	return 0;
 }
 
-int shared_memory_look(struct snapshot *snapshot, struct task *task, const char *link, dev_t device,
-		       ino_t inode, struct shared_memory **found)
+int shared_memory_look(struct snapshot *snapshot, int proc, const char *link, dev_t device, ino_t inode,
+		       struct shared_memory **found)
 {
 	uint64_t key = index_mix(device, inode);
 	struct shared_memory *object;
@@ -90,11 +90,11 @@ int shared_memory_look(struct snapshot *snapshot, struct task *task, const char 
 	object->inode = inode;
 	object->is_anonymous = true;
 	/* To read it is not to be seen: its times are for fstat(). Somebody else's may not be opened like that. */
-	object->fd = openat(task->proc, link, O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOCTTY);
+	object->fd = openat(proc, link, O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOCTTY);
 	if (object->fd < 0 && errno == EPERM)
-		object->fd = openat(task->proc, link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+		object->fd = openat(proc, link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (object->fd < 0)
-		return fail(errno, "cannot open shared memory: /proc/%d/%s", task->pid, link);
+		return fail(errno, "cannot open shared memory: /proc/PID/%s", link);
 	return look_at_object(object);
 }
 
@@ -106,7 +106,7 @@ int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *
 
 	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
-	result = shared_memory_look(snapshot, task, link, vma->device, vma->inode, &object);
+	result = shared_memory_look(snapshot, task->proc, link, vma->device, vma->inode, &object);
 	vma->object = object->id;
 	/* What munmap() has left of it can be mapped again by mremap(); what mremap() has added lies behind its end. */
 	if (object->size != vma->offset + vma_length(vma))

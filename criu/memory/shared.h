@@ -31,10 +31,11 @@ struct shared_memory {
 };
 
 /*
- * Dump. The object behind /proc/PID/`link`, which is known or becomes known: *found stays valid until the next one is looked for.
+ * Dump. The object behind `link` in `proc`, a directory /proc/PID, which is known or becomes known: *found stays valid until the next one
+ * is looked for.
  */
-int shared_memory_look(struct snapshot *snapshot, struct task *task, const char *link, dev_t device,
-		       ino_t inode, struct shared_memory **found) must_check;
+int shared_memory_look(struct snapshot *snapshot, int proc, const char *link, dev_t device, ino_t inode,
+		       struct shared_memory **found) must_check;
 /* Dump. Sets vma->object, of a mapping. */
 int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *vma) must_check;
 /* Dump. Writes what the parent snapshot does not have: pagemap-shmem-ID.img. */

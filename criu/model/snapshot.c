@@ -1,6 +1,7 @@
 /*
  * snapshot.c - making, finding and freeing the objects of a snapshot.
  */
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "base/memory.h"
@@ -11,6 +12,37 @@ void snapshot_init(struct snapshot *snapshot)
 {
 	*snapshot = (struct snapshot){ 0 };
 	list_init(&snapshot->tasks);
+	snapshot->states = allocate(sizeof(*snapshot->states));
+}
+
+struct state {
+	const struct state_type *type;
+	_Alignas(max_align_t) char bytes[];
+};
+
+void *snapshot_state(const struct snapshot *snapshot, const struct state_type *type)
+{
+	struct state *state = index_find(snapshot->states, (uintptr_t)type);
+
+	if (state)
+		return state->bytes;
+	state = allocate(sizeof(*state) + type->size);
+	state->type = type;
+	index_set(snapshot->states, (uintptr_t)type, state);
+	return state->bytes;
+}
+
+static void free_states(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < snapshot->states->room; i++) {
+		struct state *state = snapshot->states->slots[i].value;
+
+		if (state && state->type->clear)
+			state->type->clear(state->bytes);
+		free(state);
+	}
+	index_free(snapshot->states);
+	free(snapshot->states);
 }
 
 static void task_free(struct task *task)
@@ -137,14 +169,21 @@ struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id)
 	return found ? *found : NULL;
 }
 
+static void note_holder(struct task *task, const struct descriptor *descriptor)
+{
+	if (descriptor->file->holder)
+		return;
+	descriptor->file->holder = task;
+	descriptor->file->holder_fd = descriptor->fd;
+}
+
 void snapshot_note_holders(struct snapshot *snapshot)
 {
 	struct task *task;
 
 	for_each_task (task, snapshot)
 		for (size_t i = 0; i < task->descriptor_count; i++)
-			if (!task->descriptors[i].file->holder)
-				task->descriptors[i].file->holder = task;
+			note_holder(task, &task->descriptors[i]);
 }
 
 void snapshot_free(struct snapshot *snapshot)
@@ -158,7 +197,6 @@ void snapshot_free(struct snapshot *snapshot)
 		free(snapshot->files[i]);
 	}
 	index_free(&snapshot->tasks_by_pid);
-	index_free(&snapshot->files_by_path);
 	free(snapshot->files);
-	free(snapshot->locks);
+	free_states(snapshot);
 }

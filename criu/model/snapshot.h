@@ -72,23 +72,16 @@ struct file {
 	const struct file_kind *kind;
 	FileEntry *entry;
 	struct task *holder;	/* the first that has a descriptor of it; NULL: none */
+	int holder_fd;		/* its lowest descriptor of it */
 	bool is_only_path;	/* it says where a file of another kind lies: files/room.c */
 	bool is_only_mapped;	/* a regular file: opened when it is mapped, and closed again */
 	struct seen_file *seen; /* dump only: files/seen.h */
+	bool is_described;	/* dump: it was described, or refused, when it became known */
 	/* restore: open in every newborn until it has taken what it needs; -1 */
 	int fd;
 	size_t waiting; /* descriptors of a newborn that are still to be made of it */
 	int mapping_fd; /* for shared mappings that may become writable, if `fd` is not open for writing */
 	bool needs_writable_mapping;
-};
-
-/* A lock on a file; saved as file_lock_entry. */
-struct file_lock {
-	struct task *task; /* holds it, through its descriptor */
-	int fd;
-	struct file *file;
-	uint32_t flag, type;
-	int64_t start, length; /* 0: to the end */
 };
 
 struct snapshot {
@@ -100,20 +93,26 @@ struct snapshot {
 	size_t task_count, thread_count;
 	struct file **files; /* sorted by id, which begin at 1 */
 	size_t file_count;
-	struct index files_by_path;   /* dump: those that are known by their paths only; files/collect.c */
 	struct shared_memory *shared; /* memory/shared.h */
 	size_t shared_count;
 	struct index shared_by_id, shared_by_inode, memfds; /* to numbers, which begin at 1 */
-	struct file_lock *locks;			    /* files/locks.h */
-	size_t lock_count;
-	struct terminals *terminals;	  /* files/terminal.h */
-	struct held_pipes *pipes, *fifos; /* restore: files/pipe_content.h */
-	bool is_of_another;		  /* restore: another criu has made it, and leaves out empty images */
-	bool lacks_tables; /* restore: there is a task of which it has written no descriptors */
+	struct index *states;				    /* snapshot_state() */
+	bool is_of_another; /* restore: another criu has made it, and leaves out empty images */
+	bool lacks_tables;  /* restore: there is a task of which it has written no descriptors */
 };
 
 void snapshot_init(struct snapshot *snapshot);
 void snapshot_free(struct snapshot *snapshot);
+
+/* What one part of criu keeps for a snapshot, which nobody else knows. */
+struct state_type {
+	size_t size;
+	void (*clear)(
+		void *state); /* when the snapshot is freed: frees what the state points to. NULL: nothing */
+};
+/* Zeroed when it is asked for the first time; the snapshot's own. */
+void *snapshot_state(const struct snapshot *snapshot, const struct state_type *type);
+
 /* A new task at the end of the list and among the children of `parent` (NULL: the root). */
 struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid);
 /* It has no children, and nothing of it has been looked at yet. */
@@ -129,7 +128,7 @@ struct descriptor *task_find_descriptor(const struct task *task,
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id);
 struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id);
 
-/* Sets file->holder, when all tasks have their descriptors. */
+/* Sets file->holder and holder_fd, when all tasks have their descriptors. */
 void snapshot_note_holders(struct snapshot *snapshot);
 
 #define for_each_task(task, snapshot) list_for_each (task, &(snapshot)->tasks, link)

@@ -16,6 +16,7 @@
 #include "base/memory.h"
 #include "calls.h"
 #include "compel.h"
+#include "files/kind.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 #include "task/part.h"
@@ -239,6 +240,8 @@ int restore_release(void *context)
 			result = trace_exit_kill(&task->victim->threads[i], false) ?: result;
 	if (result)
 		return result;
+	files_release(&restore->snapshot);
+	restore_close_files(restore); /* nobody is to find an end of ours in a pipe */
 	restore->is_running = true;
 	guard_end(&restore->guard);
 	for_each_task (task, &restore->snapshot) {

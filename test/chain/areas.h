@@ -1,4 +1,7 @@
-/* areas.h - the mappings of a process, as /proc/PID/maps tells them. No memory is allocated: the script uses it, too. */
+/*
+ * areas.h - the mappings of a process, as /proc/PID/maps tells them. No memory is allocated: the script uses it,
+ * too.
+ */
 #ifndef TEST_CHAIN_AREAS_H
 #define TEST_CHAIN_AREAS_H
 

@@ -2,8 +2,8 @@
  * board.h - what the driver and the tasks of a script have in common: where the script's memory lies, and a page of a
  * file, mapped by all of them, on which the driver gives orders and tasks tell how far they are.
  *
- * One task moves at a time, by as many steps as it was ordered; all others wait in a futex of the board. The board is no
- * part of a snapshot: the driver puts back what stood on it before it restores one.
+ * One task moves at a time, by as many steps as it was ordered; all others wait in a futex of the board. The board is
+ * no part of a snapshot: the driver puts back what stood on it before it restores one.
  */
 #ifndef TEST_CHAIN_BOARD_H
 #define TEST_CHAIN_BOARD_H

@@ -1,8 +1,8 @@
 /*
  * capture.c - the mappings and every byte of every task of a script, read from outside, into memory or a file.
  *
- * A page that is not there holds zeros, or what the file behind it holds. To read it through the task would bring it into
- * being; so that a dump also meets memory that nobody has looked at, a gentle capture asks the pagemap first.
+ * A page that is not there holds zeros, or what the file behind it holds. To read it through the task would bring it
+ * into being; so that a dump also meets memory that nobody has looked at, a gentle capture asks the pagemap first.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,9 +1,10 @@
 /*
- * driver.c - one seed: a script runs, N snapshots are taken of it, and whatever can be restored is compared with what it was.
+ * driver.c - one seed: a script runs, N snapshots are taken of it, and whatever can be restored is compared with what
+ * it was.
  *
- * Before a snapshot each task's mappings and bytes go into a file, read from outside. After a restore they are read again,
- * and must be the same. A restored tree then goes on with its script as the original did, and must come to the same
- * end; or it is dumped again, with the images it was made from as the parent.
+ * Before a snapshot each task's mappings and bytes go into a file, read from outside. After a restore they are read
+ * again, and must be the same. A restored tree then goes on with its script as the original did, and must come to the
+ * same end; or it is dumped again, with the images it was made from as the parent.
  */
 #include <errno.h>
 #include <sched.h>
@@ -75,7 +76,10 @@ static void plan(const struct run *run, unsigned int number, uint64_t *random)
 	snprintf(snapshot->name, sizeof(snapshot->name), "s%u", number);
 	if (number > 1 && is_incremental(run))
 		strcpy(snapshot->parent, snapshots[number - 1].name);
-	/* Now and then not the one before: what was written since is more than a tracker knows. The peer does not notice. */
+	/*
+	 * Now and then not the one before: what was written since is more than a tracker knows. The peer does not
+	 * notice.
+	 */
 	if (number > 2 && random_percent(random, 10) && is_incremental(run) && !run->peer)
 		strcpy(snapshot->parent, snapshots[number - 2].name);
 }

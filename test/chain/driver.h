@@ -1,8 +1,8 @@
 /*
  * driver.h - the rooms of the driver, which takes a script through its snapshots.
  *
- * The driver is the first process of a pid namespace: pids are the same in each run, nobody else takes one that is to come
- * back, and nothing survives the driver.
+ * The driver is the first process of a pid namespace: pids are the same in each run, nobody else takes one that is to
+ * come back, and nothing survives the driver.
  */
 #ifndef TEST_CHAIN_DRIVER_H
 #define TEST_CHAIN_DRIVER_H
@@ -87,9 +87,12 @@ void compare(struct run *run, const struct capture *expected, const struct captu
 /* commands.c */
 enum snapshot_kind { PRE_DUMP, DUMP_LEAVE_RUNNING, DUMP };
 
-/* `name` and `parent` are directories of images, beside each other; no parent: NULL. All end the driver if criu fails. */
+/*
+ * `name` and `parent` are directories of images, beside each other; no parent: NULL. All end the driver if criu
+ * fails.
+ */
 void command_dump(struct run *run, enum snapshot_kind kind, const char *name, const char *parent);
-void command_dump_that_fails(struct run *run, const char *name, const char *parent, unsigned int step);
+void command_dump_that_fails(struct run *run, const char *name, const char *parent, const char *step);
 void command_restore(struct run *run, const char *name);
 void command_on(struct run *run, const char *command, const char *name); /* dedup, flatten */
 

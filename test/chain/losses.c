@@ -13,8 +13,18 @@
 #include <unistd.h>
 #include "driver.h"
 
-#define DUMP_STEPS \
-	9 /* all of them let the tree run on if they fail; with more, one that cannot fail would be hit */
+/*
+ * Where a dump fails: before it works on the tracker, while it does, and when the processes run on already. Not in the
+ * last step, which cannot be undone.
+ */
+static const char *const failing_steps[] = {
+	"look ahead",		"begin the images",	    "read ahead",
+	"freeze the processes", "look at the processes",    "save the memory",
+	"save the files",	"let the processes run on", "keep track of the memory",
+	"complete the images",
+};
+
+#define FAILING_STEPS (sizeof(failing_steps) / sizeof(failing_steps[0]))
 
 /* Calls `visit` for each name that fits; how often it returned true. */
 static int each(const char *directory, const char *pattern,
@@ -65,7 +75,7 @@ static bool remove_from(const struct run *run, const char *last, const char *pat
 
 static bool fail_a_dump(struct run *run, uint64_t *random, const char *last)
 {
-	command_dump_that_fails(run, "lost", last, 1 + random_below(random, DUMP_STEPS));
+	command_dump_that_fails(run, "lost", last, failing_steps[random_below(random, FAILING_STEPS)]);
 	return true;
 }
 

@@ -1,8 +1,8 @@
 /*
  * memory.c - operations of a script that change which memory there is and what it is like.
  *
- * Some fail, because what they meet does not allow it; that is a possible life, too. Where the kernel's success could depend
- * on whether it has joined two mappings, a range is worked on mapping by mapping.
+ * Some fail, because what they meet does not allow it; that is a possible life, too. Where the kernel's success could
+ * depend on whether it has joined two mappings, a range is worked on mapping by mapping.
  */
 #include <fcntl.h>
 #include <string.h>

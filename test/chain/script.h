@@ -27,7 +27,10 @@ void note_range(uint64_t start, uint64_t end);
 uint64_t below(uint64_t limit);
 bool percent(unsigned int chance);
 
-/* Some mapping of the arena, NULL if none fits. It does not depend on what the kernel has joined, and lives until the next call. */
+/*
+ * Some mapping of the arena, NULL if none fits. It does not depend on what the kernel has joined, and lives until
+ * the next call.
+ */
 const struct area *pick(bool (*fits)(const struct area *));
 bool is_any(const struct area *area);
 bool is_writable(const struct area *area);

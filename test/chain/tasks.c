@@ -95,7 +95,10 @@ static void write_by_child(void)
 		script_trouble("a short-lived child");
 }
 
-/* Into the arena of a task that waits. What it may lose at any time is left alone: only itself can say that it is settled. */
+/*
+ * Into the arena of a task that waits. What it may lose at any time is left alone: only itself can say that it is
+ * settled.
+ */
 static void write_to_another(void)
 {
 	static struct areas areas;

@@ -1,4 +1,7 @@
-/* writes.c - operations of a script that write to the memory there is, in every way in which a page can become another. */
+/*
+ * writes.c - operations of a script that write to the memory there is, in every way in which a page can become
+ * another.
+ */
 #include <alloca.h>
 #include <fcntl.h>
 #include <string.h>

@@ -1,44 +1,42 @@
 """steps.py - a row per program: each step of its dump fails once, then each step of its restore.
 
-CRIU_FAULT=dump:N (or restore:N) makes criu fail before it finishes step N of the table, from 1. A number beyond the
-table changes nothing: the run that succeeds ends the loop. After a failed dump the tree runs on and the directory does
-not look complete; after a failed restore nothing is left, and the images are as they were.
+CRIU_FAULT=dump:NAME (or restore:NAME) makes this step fail when it has done its work. After a failed dump the tree runs on and
+the directory does not look complete; after a failed restore nothing is left, and the images are as they were.
 """
 
 import os
+import re
 import shutil
 
-from harness import system
+from harness import faults, system
 from harness.cell import Failure
 from harness.row import Row
 from tables import bad_input, kills
 
-MOST_STEPS = 200
 
-
-def fail_each_step(action, once):
-	"""Calls once(environment) with a fault in step 1, 2, …, until it says that its run succeeded."""
-	for number in range(1, MOST_STEPS):
-		fault = f"{action}:{number}"
+def fail_each_step(journey, fails):
+	"""fails(environment, words): a run that has to fail with these words, and to leave nothing behind. Returns the run."""
+	for step in faults.steps_of(journey, lambda environment: fails(environment, "CRIU_FAULT")):
 		try:
-			if once({"CRIU_FAULT": fault}):
-				break
+			fails(faults.in_step(journey, step), faults.words_of(step))
 		except Failure as failure:
-			raise Failure(f"CRIU_FAULT={fault}: {failure}")
-	else:
-		raise Failure(f"{MOST_STEPS} steps of a {action} failed; there cannot be so many")
-	if number == 1:
-		raise Failure(f"CRIU_FAULT={fault} changed nothing")
+			raise Failure(f"CRIU_FAULT='{journey}:{step}': {failure}")
 
 
-def dump_once(cell, dumper, before):
-	def once(environment):
+def check_files_let_go(run):
+	"""Whatever a dump has looked at, it lets go of, once."""
+	ends = re.findall("let the files go: (.*)", run.log)
+	looked = not run.failed or "undo: look at the processes" in run.log
+	if ends != (["failed" if run.failed else "killed"] if looked else []):
+		raise Failure(f"the files were let go {len(ends)} times: {ends}")
+
+
+def dump_that_fails(cell, dumper, before):
+	def fails(environment, words):
 		images = cell.new_images()
 		run = dumper.dump(cell.root, images, cell.row.dump_options, environment=environment)
-		if not run.failed:
-			cell.wait_gone(before)
-			return True
-		bad_input.expect_error(run, ".")
+		bad_input.expect_error(run, words)
+		check_files_let_go(run)
 		if os.path.exists(os.path.join(images, "inventory.img")):
 			raise Failure("the directory looks complete: it has inventory.img")
 		if bad_input.listing(images):
@@ -46,8 +44,8 @@ def dump_once(cell, dumper, before):
 		kills.check_no_helpers(cell, before)
 		check_as_before(cell, before)
 		shutil.rmtree(images)
-		return False
-	return once
+		return run
+	return fails
 
 
 def check_as_before(cell, before):
@@ -58,32 +56,30 @@ def check_as_before(cell, before):
 		raise Failure(f"the tree has changed: {sorted(before)}, now {sorted(system.tree(cell.root))}")
 
 
-def restore_once(cell, restorer):
-	images = cell.path("images")
-	def once(environment):
+def restore_that_fails(cell, restorer, images):
+	def fails(environment, words):
 		contents = bad_input.listing(images)
 		run = restorer.restore(images, cell.row.restore_options, environment=environment)
-		if not run.failed:
-			return True
-		bad_input.expect_error(run, ".")
+		bad_input.expect_error(run, words)
 		cell.reap()
 		left = system.descendants(os.getpid())
 		if left:
 			raise Failure("left behind: " + "; ".join(map(system.describe_task, left)))
 		if bad_input.listing(images) != contents:
 			raise Failure("the images were changed")
-		return False
-	return once
+		return run
+	return fails
 
 
 def every_step(cell, dumper, restorer):
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	before = {pid: kills.look(pid) for pid in system.tree(cell.root)}
-	fail_each_step("dump", dump_once(cell, dumper, before))
-	fail_each_step("restore", restore_once(cell, restorer))
-	cell.exits.pop(cell.root, None)
+	fail_each_step("dump", dump_that_fails(cell, dumper, before))
+	images = cell.new_images()
+	check_files_let_go(cell.dump(dumper, images))
+	fail_each_step("restore", restore_that_fails(cell, restorer, images))
+	cell.restore(restorer, images)
 	cell.pause()
 	cell.finish()
 

@@ -46,7 +46,10 @@ uint64_t microseconds(void)
 	return now.tv_sec * 1000000ULL + now.tv_nsec / 1000;
 }
 
-/* A leader can be reaped when its tracer, us, has reaped its threads: whatever compel forgot shows here, and is no reason to hang. */
+/*
+ * A leader can be reaped when its tracer, us, has reaped its threads: whatever compel forgot shows here, and is no
+ * reason to hang.
+ */
 void end(pid_t pid)
 {
 	uint64_t deadline = microseconds() + 10000000;

@@ -1,5 +1,6 @@
 /*
- * compel_check.h - what the parts of compel_test share: saying how a check went, looking at a victim, and the visit of a tracer.
+ * compel_check.h - what the parts of compel_test share: saying how a check went, looking at a victim, and the visit of
+ * a tracer.
  */
 #ifndef COMPEL_CHECK_H
 #define COMPEL_CHECK_H

@@ -1,5 +1,6 @@
 /*
- * compel_ends.c - victims that are stopped, traced, killed while somebody traces them, or whose tracer dies with something left to do.
+ * compel_ends.c - victims that are stopped, traced, killed while somebody traces them, or whose tracer dies with
+ * something left to do.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -142,7 +143,10 @@ static void traced_already(void)
 	end(pid);
 }
 
-/* Somebody lets it go on all the time: it still must not run before it is stopped, nor afterwards, while it is traced. */
+/*
+ * Somebody lets it go on all the time: it still must not run before it is stopped, nor afterwards, while it is
+ * traced.
+ */
 static void stopped_among_signals(void)
 {
 	pid_t pid = start_victim(tale, count), other = fork();

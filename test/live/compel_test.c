@@ -1,9 +1,9 @@
 /*
- * compel_test.c - does a stopped process notice? Stops, infects, cures and releases victims of many sorts, and kills the
- * tracer at random moments.
+ * compel_test.c - does a stopped process notice? Stops, infects, cures and releases victims of many sorts, and kills
+ * the tracer at random moments.
  *
- *	make BUILD=build && gcc -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Icriu -Iinclude -Icompel -o /tmp/compel_test \
- *		test/live/compel_*.c build/objects/criu.a -lprotobuf-c
+ *	make BUILD=build && gcc -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Icriu -Iinclude -Icompel \
+ *		-o /tmp/compel_test test/live/compel_*.c build/objects/criu.a -lprotobuf-c
  *	/tmp/compel_test [KILLS [PART]]	(as root; 300 kills and all parts by default)
  *
  * One line a check: `ok NAME` or `FAIL NAME: why`. Ends with 1 if any failed.

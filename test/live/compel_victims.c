@@ -1,6 +1,6 @@
 /*
- * compel_victims.c - see compel_victims.h. Everything here is checked by the victim itself, from inside: it is the one who
- * must not notice anything.
+ * compel_victims.c - see compel_victims.h. Everything here is checked by the victim itself, from inside: it is the one
+ * who must not notice anything.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -402,7 +402,10 @@ static void *count_on_keyed_stack(void *argument unused)
 	return NULL;
 }
 
-/* The thread inherits the right to use the key, which a signal, or whatever sets its registers anew, does not have at first. */
+/*
+ * The thread inherits the right to use the key, which a signal, or whatever sets its registers anew, does not have
+ * at first.
+ */
 void have_keyed_stack(struct tale *tale)
 {
 	const size_t size = 256 << 10;

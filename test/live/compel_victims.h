@@ -70,9 +70,8 @@ void do_everything(
 void have_no_descriptors(struct tale *tale);
 void forbid_writable_code(struct tale *tale);
 void forbid_writable_code_and_data(struct tale *tale); /* … and RLIMIT_DATA is used up */
-void have_keyed_stack(
-	struct tale *
-		tale); /* two threads that count, the second on a stack with a protection key; result < 0: no keys here */
+/* Two threads that count, the second on a stack with a protection key; result < 0: no keys here. */
+void have_keyed_stack(struct tale *tale);
 void filter_calls(struct tale *tale);	   /* seccomp kills it for almost anything */
 void filter_threads(struct tale *tale);	   /* three threads that have such a filter, and one that counts */
 void have_little_code(struct tale *tale);  /* no libc, no vdso, no stack: nothing mapped but a loop */

@@ -1,6 +1,6 @@
 /*
- * mapping_watch_test.c - no call that changes mappings gets away: of threads there are and of those to come, and calls that were under
- * way when the counting began. Needs root; where the kernel lets nobody count, it is skipped.
+ * mapping_watch_test.c - no call that changes mappings gets away: of threads there are and of those to come, and calls
+ * that were under way when the counting began. Needs root; where the kernel lets nobody count, it is skipped.
  */
 #include "../unit/unit.h"
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * place_test.c - run_in() as root: what is made in a place shows the place, the child is safe from those whose place it takes, and it
- * does not outlive us. test/unit/place_test.c has the rest.
+ * place_test.c - run_in() as root: what is made in a place shows the place, the child is safe from those whose place
+ * it takes, and it does not outlive us. test/unit/place_test.c has the rest.
  */
 #include "../unit/unit.h"
 #include <errno.h>

@@ -8,7 +8,7 @@
 #include "files/pipe_content.h"
 
 static struct image_store *store;
-static struct held_pipes *pipes;
+static struct held_pipes pipes;
 
 static int begin(void **state unused)
 {

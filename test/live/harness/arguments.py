@@ -27,7 +27,7 @@ def parse(description):
 	parser.add_argument("binary", nargs="?", help="the binary under test; the same as --criu")
 	parser.add_argument("--criu", default=os.path.join(ROOT, "build", "criu"), help="default: build/criu")
 	parser.add_argument("--peer", default=os.environ.get("PEER"), help="the other criu; default: scripts/peers")
-	parser.add_argument("-j", "--jobs", type=int, default=2)
+	parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() + 1, help="tests at a time; default: one more than CPUs")
 	parser.add_argument("--full", action="store_true", default=bool(os.environ.get("FULL")), help="real programs at full size (100 MiB)")
 	parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="of the random moments")
 	parser.add_argument("--kills", type=int, default=60, help="rounds of the kill test")
@@ -97,8 +97,6 @@ def main(tables, description):
 		for test in tests:
 			print(f"{test.row.name} [{test.mode.name}]" + (f"  skipped: {test.skip}" if test.skip else ""))
 		return 0
-	subprocess.run(["make", "-s", "-C", os.path.join(ROOT, "test", "live")], check=True)
+	system.build("live")
 	print(f"seed {settings.seed}, criu {settings.criu}, peer {settings.peer or 'none'}")
-	counts = Runner(settings).run(tests)
-	print(f"{counts['pass']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
-	return 1 if counts["FAIL"] else 0
+	return Runner(settings).run(tests).say_sum()

@@ -13,10 +13,9 @@ import time
 
 from . import system
 from .criu import Criu
+from .system import PROGRAMS, ROOT  # noqa: F401
 
 NOBODY = 65534
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-PROGRAMS = os.path.join(ROOT, "build", "live")
 
 
 class Failure(Exception):
@@ -51,8 +50,13 @@ class Cell:
 	# The program
 
 	def start(self, command=None):
-		"""Starts the row's program as a session of its own and waits until it is ready."""
-		command = command or [self.program(), self.directory, *self.row.arguments]
+		"""Starts the row's program, or another one of programs/, and waits until it says that it is ready."""
+		self.begin(command or [self.program(), self.directory, *self.row.arguments])
+		self.wait_ready()
+		return self.root
+
+	def begin(self, command):
+		"""Starts a command as a session of its own: any command, of which nobody knows when it is ready."""
 		if self.user is not None:
 			os.chown(self.directory, self.user, self.user)
 		with open(os.devnull) as nothing, open(self.path("output"), "a") as output:
@@ -61,7 +65,6 @@ class Cell:
 						   group=self.user, extra_groups=None if self.user is None else [])
 		self.root = process.pid
 		process.returncode = 0  # reaped here, not by subprocess
-		return self.root
 
 	def program(self):
 		path = os.path.join(PROGRAMS, self.row.program)
@@ -197,4 +200,8 @@ class Cell:
 		os.rename(temporary, self.path("downtime"))
 
 	def pause(self):
-		time.sleep(self.row.pause)
+		"""Lets the program run: for the seconds that its row asks for, or until it has done something."""
+		if self.row.pause:
+			time.sleep(self.row.pause)
+		else:
+			system.wait_run(self.root)

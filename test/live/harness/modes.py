@@ -8,19 +8,19 @@ import contextlib
 import os
 import shutil
 import signal
-import time
 from collections import namedtuple
 
 from . import system
 from .cell import NOBODY, Failure
+from .row import MEMORY, STATE
 
-# run: the function; dumper, restorer: which criu, "ours" or "peer"
-Mode = namedtuple("Mode", "name run dumper restorer")
+# run: the function; dumper, restorer: which criu, "ours" or "peer"; needs: what a row must have to lose (row.py), if
+# anything
+Mode = namedtuple("Mode", "name run dumper restorer needs", defaults=(None,))
 
 
 def dump_and_restore(cell, dumper, restorer):
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -32,7 +32,6 @@ def dump_and_restore(cell, dumper, restorer):
 def undisturbed(cell, dumper, restorer):
 	"""No dump at all: the program must be content with itself."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	cell.finish()
 
@@ -44,7 +43,6 @@ def unprivileged(cell, dumper, restorer):
 
 def five_times(cell, dumper, restorer):
 	cell.start()
-	cell.wait_ready()
 	for number in range(5):
 		cell.pause()
 		images = cell.new_images(f"images{number}")
@@ -57,7 +55,6 @@ def five_times(cell, dumper, restorer):
 def leave_running(cell, dumper, restorer):
 	"""The original keeps working; after its end the images restore."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images, ["-R"])
@@ -71,7 +68,6 @@ def leave_running(cell, dumper, restorer):
 def chained(cell, dumper, restorer):
 	"""A pre-dump, a snapshot while it runs, and the dump: the last holds only what was written since."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	cell.pre_dump(dumper, cell.new_images("images1"))
 	cell.pause()
@@ -88,7 +84,6 @@ def chained(cell, dumper, restorer):
 def chained_by_content(cell, dumper, restorer):
 	"""Dumped and restored three times, each dump on top of the one before: processes come and go, content stays."""
 	cell.start()
-	cell.wait_ready()
 	for number in range(3):
 		cell.pause()
 		images = cell.new_images(f"images{number}")
@@ -102,7 +97,6 @@ def chained_by_content(cell, dumper, restorer):
 def leave_stopped(cell, dumper, restorer):
 	"""All threads stand in T until SIGCONT; files are copied meanwhile, so that the images can be restored too."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images, ["-s"])
@@ -146,7 +140,6 @@ def check_stopped(cell):
 		return set(states().values()) <= {"T", "Z"}
 	if not system.wait_until(stopped, 1):
 		raise Failure(f"not all threads are stopped: {states()}")
-	time.sleep(0.05)
 	for pid, tid in states():
 		if system.status(pid, tid).get("TracerPid", "0") != "0":
 			raise Failure(f"thread {tid} of {pid} is still traced")
@@ -194,10 +187,10 @@ MODES = [
 	Mode("peer-to-ours", dump_and_restore, "peer", "ours"),
 	Mode("leave-running", leave_running, "ours", "ours"),
 	Mode("leave-stopped", leave_stopped, "ours", "ours"),
-	Mode("five-times", five_times, "ours", "ours"),
-	Mode("chain", chained, "ours", "ours"),
-	Mode("chain-to-peer", chained, "ours", "peer"),
-	Mode("chain-content", chained_by_content, "ours", "ours"),
+	Mode("five-times", five_times, "ours", "ours", STATE),
+	Mode("chain", chained, "ours", "ours", MEMORY),
+	Mode("chain-to-peer", chained, "ours", "peer", MEMORY),
+	Mode("chain-content", chained_by_content, "ours", "ours", MEMORY),
 	Mode("unprivileged", unprivileged, "ours", "ours"),
 	Mode("peer", dump_and_restore, "peer", "peer"),
 	Mode("undisturbed", undisturbed, "ours", "ours"),

@@ -17,6 +17,7 @@ from collections import namedtuple
 
 from . import leftovers, system
 from .cell import ROOT, Cell, Failure, Skip
+from .results import Results
 
 Test = namedtuple("Test", "row mode skip")
 Worker = namedtuple("Worker", "test pid pipe directory started deadline")
@@ -29,12 +30,12 @@ class Runner:
 		os.chmod(self.base, 0o755)
 		self.workers, self.pids = [], []
 		signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the workers are stopped
-		self.counts = {"pass": 0, "FAIL": 0, "skip": 0}
+		self.results = Results(getattr(settings, "quiet", False))
 		system.become_subreaper()
 
 	def run(self, tests):
 		try:
-			waiting = list(tests)
+			waiting = sorted(tests, key=lambda test: -test.row.timeout)  # the longest first: none is left alone at the end
 			while waiting or self.workers:
 				while len(self.workers) < self.settings.jobs and (test := self.next_of(waiting)):
 					self.begin(test)
@@ -43,9 +44,9 @@ class Runner:
 			for worker in self.workers:
 				self.stop(worker)
 			leftovers.sweep_cgroups(self.pids)
-			if not self.counts["FAIL"]:
+			if not self.results.failed:
 				shutil.rmtree(self.base, ignore_errors=True)
-		return self.counts
+		return self.results
 
 	def next_of(self, waiting):
 		"""The first that needs nothing of what those that run now need alone; None: there is none."""
@@ -115,12 +116,7 @@ class Runner:
 		system.wait_until(gone, 5)
 
 	def count(self, result, test, message, seconds):
-		self.counts[result] += 1
-		first, _, rest = message.partition("\n")
-		print(f"{result}  {test.row.name} [{test.mode.name}]  {seconds:.1f} s  {first}".rstrip())
-		if rest:
-			print("    " + rest.replace("\n", "\n    "))
-		sys.stdout.flush()
+		self.results.add(result, f"{test.row.name} [{test.mode.name}]", message, seconds)
 
 
 def worker_main(test, settings, directory, pipe):

@@ -11,12 +11,16 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+PROGRAMS = os.path.join(ROOT, "build", "live")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,6 +29,16 @@ def checked(result, what):
 	if result != 0:
 		error = ctypes.get_errno()
 		raise OSError(error, f"{what}: {os.strerror(error)}")
+
+
+def build(*tests):
+	"""Compiles the programs of test/NAME."""
+	for name in tests:
+		subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "-C", os.path.join(ROOT, "test", name)], check=True)
+
+
+def mount(source, target, kind, flags, data=None):
+	checked(libc.mount(source, target, kind, flags, data), f"mount {os.fsdecode(target)}")
 
 
 def become_subreaper():
@@ -38,9 +52,9 @@ def die_with_parent():
 def private_namespaces(needed):
 	"""Own mounts and an own network with a loopback; an own /tmp, unless one of the paths `needed` is below it."""
 	checked(libc.unshare(CLONE_NEWNS | CLONE_NEWNET), "unshare")
-	checked(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
+	mount(b"none", b"/", None, MS_REC | MS_PRIVATE)
 	if not any(os.path.realpath(path).startswith("/tmp/") for path in needed if path):
-		checked(libc.mount(b"none", b"/tmp", b"tmpfs", 0, b"mode=1777"), "mount /tmp")
+		mount(b"none", b"/tmp", b"tmpfs", 0, b"mode=1777")
 	with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
 		name = b"lo".ljust(16, b"\0")
 		request = fcntl.ioctl(control, SIOCGIFFLAGS, name + bytes(24))
@@ -144,3 +158,46 @@ def wait_until(condition, seconds, interval=0.005):
 		if value or time.monotonic() > end:
 			return value
 		time.sleep(interval)
+
+
+# Calls in which a thread waits for somebody, not for time to pass: read, write, pause, wait4, waitid, rt_sigsuspend.
+# Others do if they have no time limit: its place among the arguments, and what stands there then.
+WAITING = {0, 1, 34, 61, 130, 247}
+NO_LIMIT, NO_TIME = ("0xffffffff", "0xffffffffffffffff"), ("0x0",)
+WITHOUT_LIMIT = {  # poll, futex, io_getevents, epoll_wait, ppoll
+	7: (2, NO_LIMIT), 202: (3, NO_TIME), 208: (4, NO_TIME), 232: (3, NO_LIMIT), 271: (2, NO_TIME),
+}
+RUNS, RUN_TIME = 2, 10_000_000  # how often a thread is to run, so that it has gone through its loop; or for how many nanoseconds
+LONGEST_RUN = 0.15  # seconds, whatever the patience: it is no limit that anything fails at
+
+
+def scheduled(pid, tid):
+	"""For how many nanoseconds the thread has run, and how often it was put on a CPU; None if it is gone."""
+	fields = read_text(f"/proc/{pid}/task/{tid}/schedstat").split()
+	return (int(fields[0]), int(fields[2])) if fields else None
+
+
+def waits_for_somebody(pid, tid):
+	"""It is stopped or dead, or in a call that no time ends."""
+	if thread_state(pid, tid) in ("T", "Z", "X"):
+		return True
+	number, *arguments = read_text(f"/proc/{pid}/task/{tid}/syscall").split() or ("",)
+	if not number.isdigit():
+		return False
+	place, values = WITHOUT_LIMIT.get(int(number), (0, ()))
+	return int(number) in WAITING or arguments[place] in values
+
+
+def wait_run(root):
+	"""Waits until each thread of the tree has run a few times from now, or waits for somebody; not long, if one sleeps."""
+	began = {(pid, tid): scheduled(pid, tid) for pid in tree(root) for tid in threads(pid)}
+	def is_done(thread):
+		then, now = began[thread], scheduled(*thread)
+		if not then or not now or now[0] >= then[0] + RUN_TIME or now[1] >= then[1] + RUNS:
+			return True
+		return waits_for_somebody(*thread)
+	left, end = list(began), time.monotonic() + LONGEST_RUN
+	while left and time.monotonic() < end:
+		left = [thread for thread in left if not is_done(thread)]
+		if left:
+			time.sleep(0.005)

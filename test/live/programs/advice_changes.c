@@ -1,14 +1,15 @@
 /*
- * advice_changes.c - takes back and gives again a flag of large mappings, at random moments, and tells in images which it was.
+ * advice_changes.c - takes back and gives again a flag of large mappings, at random moments, and tells in images which
+ * it was.
  *
  * usage: advice_changes DIRECTORY MIB changing|quiet SIBLINGS
  *
- * With siblings, who are frozen before it, it is the last child that does it: it has some time to change things between the look ahead
- * and its freeze.
+ * With siblings, who are frozen before it, it is the last child that does it: it has some time to change things
+ * between the look ahead and its freeze.
  *
- * The position of the file `position` is 4n + 1 when all mappings have the advice of round n (MADV_DONTFORK if n is odd, else
- * MADV_DOFORK), and 4n on the way there. The mappings are of a file with nothing in it, so that they are large, but not
- * their images; and one small one beside. Whose and where they are stands in the note `areas`.
+ * The position of the file `position` is 4n + 1 when all mappings have the advice of round n (MADV_DONTFORK if n is
+ * odd, else MADV_DOFORK), and 4n on the way there. The mappings are of a file with nothing in it, so that they are
+ * large, but not their images; and one small one beside. Whose and where they are stands in the note `areas`.
  */
 #include <fcntl.h>
 #include <signal.h>

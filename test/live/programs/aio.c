@@ -1,5 +1,6 @@
 /*
- * aio.c - AIO rings: completions that wait to be read, requests in flight, and that the kernel goes on in the right place.
+ * aio.c - AIO rings: completions that wait to be read, requests in flight, and that the kernel goes on in the right
+ * place.
  *
  * usage: aio DIRECTORY rings|many|full|busy|awaited|blocked|poll|poll_large|inherited|family [numbers]
  *	numbers: those by which the kernel knows its rings are to stay the same, too
@@ -468,7 +469,10 @@ static void verify_inherited(void)
 	verify_all();
 }
 
-/* ---- family: the child has unmapped what it has inherited, and has a ring of its own, perhaps at the same address ---- */
+/*
+ * ---- family: the child has unmapped what it has inherited, and has a ring of its own, perhaps at the same address
+ * ----
+ */
 
 static size_t inherited_size; /* asked for before the fork: not every kernel lets the child see it */
 
@@ -524,23 +528,20 @@ static const struct {
 int main(int argc, char **argv)
 {
 	char path[4096];
-	size_t state = 0;
 
 	live_begin(argc, argv);
 	live_path(path, sizeof(path), "file");
 	file = open(path, O_RDWR | O_CREAT, 0600);
 	live_check(file >= 0 && write(file, "x", 1) == 1, "%s: %m", path);
-	while (state < sizeof(states) / sizeof(states[0]) && strcmp(states[state].name, argv[2]))
-		state++;
-	live_check(state < sizeof(states) / sizeof(states[0]), "no state %s", argv[2]);
+	__auto_type state = live_choose(states, argv[2]);
 	minds_numbers = argc > 3;
-	states[state].set_up();
+	state->set_up();
 	live_ready();
 	while (!live_stopping()) {
-		states[state].go_on();
-		if (states[state].go_on != be_busy)
+		state->go_on();
+		if (state->go_on != be_busy)
 			live_sleep(0.01);
 	}
-	states[state].verify();
+	state->verify();
 	return live_finish();
 }

@@ -1,6 +1,7 @@
 /*
- * aio_slow.c - on SIGUSR1 an AIO request for 256 KiB of a file, past the page cache, into memory that holds something else. When the disk
- * is made slow meanwhile, snapshots find it in flight, and then the device writes to memory that the program does not touch.
+ * aio_slow.c - on SIGUSR1 an AIO request for 256 KiB of a file, past the page cache, into memory that holds something
+ * else. When the disk is made slow meanwhile, snapshots find it in flight, and then the device writes to memory that
+ * the program does not touch.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /*
- * anonymous_names.c - names of anonymous memory (prctl(PR_SET_VMA_ANON_NAME), Linux 5.17): they stand in /proc/self/smaps
- * afterwards, on the same addresses; and a child that renamed what it inherited has its own.
+ * anonymous_names.c - names of anonymous memory (prctl(PR_SET_VMA_ANON_NAME), Linux 5.17): they stand in
+ * /proc/self/smaps afterwards, on the same addresses; and a child that renamed what it inherited has its own.
  */
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -1,5 +1,6 @@
 /*
- * at_limit.c - a process that has as much of something as its limit, or the kernel's, lets it have: nothing may be needed beyond that.
+ * at_limit.c - a process that has as much of something as its limit, or the kernel's, lets it have: nothing may be
+ * needed beyond that.
  *
  * usage: at_limit DIRECTORY as|data|stack|mappings|locked|locked_future|signals|cpu|pipes [SPARE]
  *
@@ -261,8 +262,7 @@ int main(int argc, char **argv)
 	live_begin(argc, argv);
 	live_fill(content, SIZE, 5);
 	spare = argc > 3 ? atoi(argv[3]) : 0;
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (!strcmp(kinds[i].name, argv[2]))
-			live_with(kinds[i].reach, kinds[i].verify);
+	__auto_type kind = live_choose(kinds, argv[2]);
+	live_with(kind->reach, kind->verify);
 	return live_finish();
 }

@@ -2,8 +2,8 @@
  * attributes.c - what else belongs to a process: one group a row.
  *
  * usage: attributes DIRECTORY limits|personality|oom|name|self|death_signal|subreaper|thp|timer_slack|core_filter|
- *	  membarrier|scheduling|affinity|io_priority|memory_failure|time_stamps|deny_write_exec|memory_merge|realtime|tight_limits|
- *	  privileged_once|read_implies_exec
+ *	  membarrier|scheduling|affinity|io_priority|memory_failure|time_stamps|deny_write_exec|memory_merge|realtime|
+ *	  tight_limits|privileged_once|read_implies_exec
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -445,10 +445,7 @@ static void have_attribute(void)
 int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
-	for (size_t i = 0; i < sizeof(attributes) / sizeof(attributes[0]); i++)
-		if (strcmp(attributes[i].name, argv[2]) == 0)
-			chosen = &attributes[i];
-	live_check(chosen, "no such attribute: %s", argv[2]);
+	chosen = live_choose(attributes, argv[2]);
 	pid_t child = live_fork(have_attribute);
 	live_wait_stop();
 	live_join(child);

@@ -1,10 +1,11 @@
 /*
- * cgroups.c - a process, its child and a thread of each, in cgroups that the harness has made, and that must not change.
+ * cgroups.c - a process, its child and a thread of each, in cgroups that the harness has made, and that must not
+ * change.
  *
  * usage: cgroups DIRECTORY
  *
- * A line of the file `places` in the directory is WHO and the directory of a cgroup: `process` and `child` go there as a whole
- * (cgroup.procs), `thread`, of the process, by itself (tasks; in version 2 cgroup.threads).
+ * A line of the file `places` in the directory is WHO and the directory of a cgroup: `process` and `child` go there as
+ * a whole (cgroup.procs), `thread`, of the process, by itself (tasks; in version 2 cgroup.threads).
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /*
- * corners.c - mappings at the ends of the address space and of unusual kinds, one a run: the first addresses, the last ones, 64 GiB
- * of nothing, a file that ends before its mapping, /dev/zero, memory that grows down, locked memory, guards, shared
- * memory that is larger or smaller than its mapping.
+ * corners.c - mappings at the ends of the address space and of unusual kinds, one a run: the first addresses, the last
+ * ones, 64 GiB of nothing, a file that ends before its mapping, /dev/zero, memory that grows down, locked memory,
+ * guards, shared memory that is larger or smaller than its mapping.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -143,7 +143,10 @@ static void verify_beyond_end(void)
 		   "behind the end of the file there is something");
 }
 
-/* A page was written while the file was long enough: it is the task's own, though the file has ended before it since. */
+/*
+ * A page was written while the file was long enough: it is the task's own, though the file has ended before it
+ * since.
+ */
 static void set_up_cut_off(void)
 {
 	char path[4096];
@@ -262,7 +265,10 @@ static void verify_locked_on_fault(void)
 	live_check(resident(memory) <= 16, "%lu KiB are resident, 16 were touched", resident(memory));
 }
 
-/* ---- guards (MADV_GUARD_INSTALL): in memory of one's own since Linux 6.13, in shared memory and files since 6.15 ---- */
+/*
+ * ---- guards (MADV_GUARD_INSTALL): in memory of one's own since Linux 6.13, in shared memory and files since 6.15
+ * ----
+ */
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
@@ -411,18 +417,13 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-	int chosen = -1;
-
 	live_begin(argc, argv);
-	for (size_t i = 0; i < sizeof(corners) / sizeof(corners[0]); i++)
-		if (argc > 2 && strcmp(argv[2], corners[i].name) == 0)
-			chosen = i;
-	live_check(chosen >= 0, "no such corner");
-	corners[chosen].set_up();
-	corners[chosen].verify();
+	__auto_type corner = live_choose(corners, argv[2]);
+	corner->set_up();
+	corner->verify();
 	live_ready();
 	/* Not in a loop: a dump would find /proc/self/smaps open. */
 	live_wait_stop();
-	corners[chosen].verify();
+	corner->verify();
 	return live_finish();
 }

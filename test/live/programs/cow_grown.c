@@ -1,6 +1,6 @@
 /*
- * cow_grown.c - a child that was born with its parent's heap of 64 MiB and a deep stack; then both grow or shrink theirs. After a
- * restore, what both still have must be shared again, and everybody must have his own of the rest.
+ * cow_grown.c - a child that was born with its parent's heap of 64 MiB and a deep stack; then both grow or shrink
+ * theirs. After a restore, what both still have must be shared again, and everybody must have his own of the rest.
  */
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -136,8 +136,8 @@ static void set_up_nothing(void)
 }
 
 /*
- * Capabilities that it could not have again in any order: inheritable ones beyond the bounding set, ambient ones that may
- * not be raised any more, securebits that are locked.
+ * Capabilities that it could not have again in any order: inheritable ones beyond the bounding set, ambient ones that
+ * may not be raised any more, securebits that are locked.
  */
 static void set_up_locked(void)
 {
@@ -190,9 +190,7 @@ int main(int argc, char **argv)
 	pthread_t thread;
 
 	live_begin(argc, argv);
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (strcmp(kinds[i].name, argv[2]) == 0)
-			kinds[i].set_up();
+	live_choose(kinds, argv[2])->set_up();
 	bool has_thread = strcmp(argv[2], "threads") == 0;
 	if (has_thread) {
 		pthread_create(&thread, NULL, other_thread, NULL);

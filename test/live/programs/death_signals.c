@@ -1,10 +1,12 @@
 /*
- * death_signals.c - signals that are wanted when the parent dies (PR_SET_PDEATHSIG): they come when it dies, and not before.
+ * death_signals.c - signals that are wanted when the parent dies (PR_SET_PDEATHSIG): they come when it dies, and not
+ * before.
  *
  * usage: death_signals DIRECTORY leader|threads|user|child|kill
  *
- * leader: the root wants one; threads: another thread of it does, and a third another one; user: after it has become another user;
- * child: a child of it; kill: the root wants SIGKILL. The file `orphaned` in DIRECTORY is there when the parent's death is meant.
+ * leader: the root wants one; threads: another thread of it does, and a third another one; user: after it has become
+ * another user; child: a child of it; kill: the root wants SIGKILL. The file `orphaned` in DIRECTORY is there when the
+ * parent's death is meant.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -148,22 +150,19 @@ static bool is_orphaned(void)
 
 int main(int argc, char **argv)
 {
-	size_t kind = 0;
-
 	live_begin(argc, argv);
-	while (strcmp(kinds[kind].name, argv[2]))
-		kind++;
+	__auto_type kind = live_choose(kinds, argv[2]);
 	signal(SIGUSR1, hear);
 	signal(SIGUSR2, hear);
-	kinds[kind].begin();
+	kind->begin();
 	live_ready();
 	while (!live_stopping()) {
-		check_wanted(kinds[kind].by_leader);
+		check_wanted(kind->by_leader);
 		live_check(!heard || is_orphaned(), "signals %x came although the parent lives", heard);
 		live_sleep(0.01);
 	}
-	live_check(!is_orphaned() || heard == kinds[kind].wanted,
-		   "the parent is dead: signals %x came, not %x", heard, kinds[kind].wanted);
-	kinds[kind].end();
+	live_check(!is_orphaned() || heard == kind->wanted, "the parent is dead: signals %x came, not %x",
+		   heard, kind->wanted);
+	kind->end();
 	return live_finish();
 }

@@ -1,6 +1,6 @@
 /*
- * dying.c - what the kernel writes into a task's memory when it ends, where that memory is a file that lives on: nothing of it may
- * come true because a dump ends the task.
+ * dying.c - what the kernel writes into a task's memory when it ends, where that memory is a file that lives on:
+ * nothing of it may come true because a dump ends the task.
  *
  * usage: dying DIRECTORY mutex|inheriting|unlocking|clear_tid|child_clear_tid [FILE]
  *
@@ -188,7 +188,10 @@ static void begin_unlocking(void)
 	wait_until(&begun, THREADS);
 }
 
-/* A thread that was let go a moment ago gets its list back before it does anything else, but others may run before it. */
+/*
+ * A thread that was let go a moment ago gets its list back before it does anything else, but others may run before
+ * it.
+ */
 static bool has_list(int number)
 {
 	struct robust_list_head *head = NULL;
@@ -292,22 +295,19 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-	size_t kind = 0;
-
 	live_begin(argc, argv);
-	while (strcmp(kinds[kind].name, argv[2]))
-		kind++;
+	__auto_type kind = live_choose(kinds, argv[2]);
 	map_file(argc > 3 ? argv[3] : NULL);
-	kinds[kind].begin();
+	kind->begin();
 	memcpy(expected, shared, SIZE);
 	live_ready();
 	while (!live_stopping()) {
 		compare();
-		kinds[kind].verify();
+		kind->verify();
 		live_sleep(0.01);
 	}
 	compare();
-	kinds[kind].end();
+	kind->end();
 	unlink(path);
 	return live_finish();
 }

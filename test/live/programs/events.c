@@ -263,11 +263,8 @@ static const struct part {
 
 int main(int argc, char **argv)
 {
-	const struct part *part = parts;
-
 	live_begin(argc, argv);
-	while (strcmp(part->name, argv[2]) != 0)
-		part++;
+	const struct part *part = live_choose(parts, argv[2]);
 	part->set_up();
 	live_ready();
 	live_wait_stop();

@@ -1,4 +1,7 @@
-/* exit_signal.c - children by clone(2) that send another signal than SIGCHLD when they end, or none; one of them is a zombie. */
+/*
+ * exit_signal.c - children by clone(2) that send another signal than SIGCHLD when they end, or none; one of them is
+ * a zombie.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>

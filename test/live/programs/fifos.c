@@ -148,11 +148,8 @@ static const struct part {
 
 int main(int argc, char **argv)
 {
-	const struct part *part = parts;
-
 	live_begin(argc, argv);
-	while (strcmp(part->name, argv[2]) != 0)
-		part++;
+	const struct part *part = live_choose(parts, argv[2]);
 	live_path(path, sizeof(path), "fifo");
 	live_path(other, sizeof(other), "other");
 	live_check((mkfifo(path, 0600) == 0 || errno == EEXIST) && mkfifo(other, 0600) == 0, "mkfifo: %m");

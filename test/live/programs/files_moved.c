@@ -1,6 +1,6 @@
 /*
- * files_moved.c - two descriptors of one open file, whose position somebody outside of the tree moves all the time. However that
- * looks while it is dumped, they are one open file afterwards.
+ * files_moved.c - two descriptors of one open file, whose position somebody outside of the tree moves all the time.
+ * However that looks while it is dumped, they are one open file afterwards.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

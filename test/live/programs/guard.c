@@ -1,4 +1,7 @@
-/* guard.c - guard pages (MADV_GUARD_INSTALL, Linux 6.13): they stay forbidden, and their neighbours keep their content. */
+/*
+ * guard.c - guard pages (MADV_GUARD_INSTALL, Linux 6.13): they stay forbidden, and their neighbours keep their
+ * content.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/mman.h>

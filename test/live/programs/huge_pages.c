@@ -2,8 +2,9 @@
  * huge_pages.c - memory in transparent huge pages: it has as many afterwards, and no flag that it did not have before
  * (madvise(MADV_COLLAPSE), Linux 6.1, leaves none).
  *
- * huge_pages.c [partly | shared | memfd | private]: every second 2 MiB only; shared anonymous memory; a memfd; a private mapping of
- * one, of which each second block has pages of its own, but not the first one (the others are the file's: as it has them)
+ * huge_pages.c [partly | shared | memfd | private]: every second 2 MiB only; shared anonymous memory; a memfd; a
+ * private mapping of one, of which each second block has pages of its own, but not the first one (the others are the
+ * file's: as it has them)
  */
 #define _GNU_SOURCE
 #include <stdio.h>

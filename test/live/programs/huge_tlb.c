@@ -1,6 +1,6 @@
 /*
- * huge_tlb.c - anonymous memory in huge pages of hugetlbfs (MAP_HUGETLB): it holds what it held, is as huge, and takes as many
- * pages from the pool.
+ * huge_tlb.c - anonymous memory in huge pages of hugetlbfs (MAP_HUGETLB): it holds what it held, is as huge, and takes
+ * as many pages from the pool.
  *
  * huge_tlb.c WHAT [KiB [ADDRESS]]: private | shared | unreserved | forked | protected
  */
@@ -218,7 +218,6 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-	size_t kind = 0;
 	pid_t child = 0;
 
 	live_begin(argc, argv);
@@ -226,22 +225,21 @@ int main(int argc, char **argv)
 		huge_page = strtoul(argv[3], NULL, 10) << 10;
 	if (argc > 4)
 		place = (char *)strtoul(argv[4], NULL, 16);
-	while (strcmp(kinds[kind].name, argv[2]))
-		kind++;
-	kinds[kind].prepare();
-	if (kinds[kind].child)
-		child = live_fork(kinds[kind].child);
+	__auto_type kind = live_choose(kinds, argv[2]);
+	kind->prepare();
+	if (kind->child)
+		child = live_fork(kind->child);
 	live_sleep(0.05); /* the child has made its changes */
 	for (int i = 0; i < area_count; i++)
 		look(i, &areas[i].before);
 	live_ready();
 	/* Not in a loop: a dump would find /proc/self/smaps open. */
 	while (!live_stopping()) {
-		kinds[kind].check();
+		kind->check();
 		live_sleep(0.002);
 	}
 	check_sights();
-	kinds[kind].check();
+	kind->check();
 	if (child)
 		live_join(child);
 	return live_finish();

@@ -1,10 +1,10 @@
 /*
- * inodes.c - inodes that have no path, but owner, mode and times, which fstat(2) shows: those of pipes and of memory. And of a named
- * pipe, which keeps its own.
+ * inodes.c - inodes that have no path, but owner, mode and times, which fstat(2) shows: those of pipes and of memory.
+ * And of a named pipe, which keeps its own.
  *
  * usage: inodes DIRECTORY pipe|memfd|nameless|fifo|terminal|user|file_user|foreign
- * user: an ordinary user opens his pipes by /proc/self/fd; file_user: one who is a user to files only (setfsuid); foreign: one of the
- * pipes was made by root, and he cannot
+ * user: an ordinary user opens his pipes by /proc/self/fd; file_user: one who is a user to files only (setfsuid);
+ * foreign: one of the pipes was made by root, and he cannot
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -28,7 +28,7 @@
 static const struct timespec period = { 1, 200000000 };
 static int empty_pipe[2], epoll;
 static pid_t child;
-static atomic_int ready, told, futex_word;
+static atomic_int ready, sleeper_tid, told, futex_word;
 static long result;
 static int error;
 static double took;
@@ -192,9 +192,9 @@ static void wake_futex(pthread_t thread)
 }
 
 /*
- * tell: what ends a call that has no timeout. again: when the call starts over with its whole time, late by what it had slept:
- * never; from the second dump on, because a call that is being restarted tells nobody its end; or always, because it cannot be
- * told how long it had slept.
+ * tell: what ends a call that has no timeout. again: when the call starts over with its whole time, late by what it
+ * had slept: never; from the second dump on, because a call that is being restarted tells nobody its end; or always,
+ * because it cannot be told how long it had slept.
  */
 enum again { NEVER, FROM_SECOND, ALWAYS };
 
@@ -230,6 +230,7 @@ static const struct call *chosen;
 
 static void *sleeper(void *nothing)
 {
+	sleeper_tid = gettid();
 	ready = 1;
 	double start = live_now();
 	chosen->call();
@@ -244,12 +245,6 @@ static void on_signal(int signo)
 {
 }
 
-static void idle(void)
-{
-	while (!live_stopping())
-		live_sleep(10);
-}
-
 /* All signals are blocked in the thread that sleeps, so that SIGTERM is the main thread's. */
 static pthread_t start_sleeper(void)
 {
@@ -262,24 +257,22 @@ static pthread_t start_sleeper(void)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	while (!ready)
 		live_sleep(0.001);
-	live_sleep(0.02);
+	live_wait_asleep(sleeper_tid);
 	return thread;
 }
 
 static void idle_until_term(void)
 {
 	signal(SIGTERM, live_stop_child);
-	idle();
+	for (;;)
+		pause();
 }
 
 static void set_up(const char *name)
 {
 	struct sigaction action = { .sa_handler = on_signal };
 
-	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
-		if (strcmp(calls[i].name, name) == 0)
-			chosen = &calls[i];
-	live_check(chosen, "no such call: %s", name);
+	chosen = live_choose(calls, name);
 	sigaction(SIGUSR1, &action, NULL);
 	live_check(pipe(empty_pipe) == 0, "pipe: %m");
 	if (chosen->tell == end_child)

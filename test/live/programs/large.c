@@ -1,4 +1,7 @@
-/* large.c - a process with as much memory as is asked for (MiB), written once, and checked at its end. For bench/run. */
+/*
+ * large.c - a process with as much memory as is asked for (MiB), written once, and checked at its end. For
+ * bench/run.
+ */
 #include <stdlib.h>
 #include <sys/mman.h>
 

@@ -15,12 +15,17 @@
 
 #include "live.h"
 
+#define PATIENCE 20.0 /* seconds for what is to come soon, on a machine that does something else, too */
+
 const char *live_directory;
 static volatile sig_atomic_t stopping;
 
 static atomic_int waiting; /* the thread in live_wait_stop() */
 
-/* SIGTERM of the process may choose another thread while the waiting one is on its way into sigsuspend(): it is passed on. */
+/*
+ * SIGTERM of the process may choose another thread while the waiting one is on its way into sigsuspend(): it is
+ * passed on.
+ */
 static void on_term(int signo)
 {
 	int errno_then = errno;
@@ -193,6 +198,29 @@ void live_sleep(double seconds)
 		;
 }
 
+static bool is_asleep(pid_t tid)
+{
+	char path[64], text[256] = "";
+	const char *state;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	live_check(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0, "%s: %m", path);
+	close(fd);
+	state = strrchr(text, ')');
+	return state && state[2] == 'S';
+}
+
+void live_wait_asleep(pid_t tid)
+{
+	double end = live_now() + PATIENCE;
+
+	while (!is_asleep(tid)) {
+		live_check(live_now() < end, "thread %d does not go to sleep", tid);
+		live_sleep(0.001);
+	}
+}
+
 pid_t live_fork(void (*child)(void))
 {
 	pid_t pid = fork();
@@ -227,6 +255,18 @@ bool live_smaps_head(const char *line, unsigned long *start, unsigned long *end)
 	*start = from;
 	*end = to;
 	return true;
+}
+
+const void *live_row(const void *table, size_t row_size, size_t rows, const char *name, bool must_be)
+{
+	for (size_t i = 0; i < rows; i++) {
+		const char *row = (const char *)table + i * row_size;
+
+		if (name && !strcmp(*(const char *const *)row, name))
+			return row;
+	}
+	live_check(!must_be, "the program has no part '%s'", name ? name : "");
+	return NULL;
 }
 
 static uint64_t mixed(uint64_t value)

@@ -27,11 +27,23 @@ _Noreturn void live_fail(const char *format, ...) __attribute__((format(printf, 
 _Noreturn void live_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void live_stop_child(int signo); /* for children: exit 0 on SIGTERM */
 
+/*
+ * Most programs hold one of several things, and their argument names it: a row of a table, whose first member is the
+ * name. live_find() returns the row or NULL; live_choose() makes the test fail if there is none.
+ */
+const void *live_row(const void *table, size_t row_size, size_t rows, const char *name, bool must_be);
+#define live_row_of(table, name, must_be)                                                                 \
+	((__typeof__(&(table)[0]))live_row(table, sizeof((table)[0]), sizeof(table) / sizeof((table)[0]), \
+					   name, must_be))
+#define live_find(table, name)	 live_row_of(table, name, false)
+#define live_choose(table, name) live_row_of(table, name, true)
+
 void live_path(char *buffer, size_t size, const char *name); /* DIRECTORY/name */
 double live_now(void);					     /* CLOCK_MONOTONIC, seconds */
-double live_downtime(void);	 /* seconds away so far, as the harness measured */
-int live_times_away(void);	 /* in so many dumps */
-void live_sleep(double seconds); /* whatever signals come */
+double live_downtime(void);	  /* seconds away so far, as the harness measured */
+int live_times_away(void);	  /* in so many dumps */
+void live_sleep(double seconds);  /* whatever signals come */
+void live_wait_asleep(pid_t tid); /* until this thread or process sleeps in a call */
 
 pid_t live_fork(void (*child)(void)); /* the child runs `child`, then exits with 0 */
 void live_join(pid_t pid);	      /* SIGTERM, wait, and fail unless it exited with 0 */

@@ -1,6 +1,6 @@
 /*
- * locks_family.c - locks between relatives: an open file shared with a child, a POSIX lock of the child's own on it, a dup'ed
- * descriptor, and somebody who waits for a lock while all are away.
+ * locks_family.c - locks between relatives: an open file shared with a child, a POSIX lock of the child's own on it, a
+ * dup'ed descriptor, and somebody who waits for a lock while all are away.
  *
  * usage: locks_family DIRECTORY plain|mapped     (mapped: as databases do, it has mapped the file, too)
  */

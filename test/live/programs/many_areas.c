@@ -1,4 +1,7 @@
-/* many_areas.c - as many mappings of one page as are asked for, of two protections by turns, in a process and in its child. */
+/*
+ * many_areas.c - as many mappings of one page as are asked for, of two protections by turns, in a process and in its
+ * child.
+ */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <sys/mman.h>

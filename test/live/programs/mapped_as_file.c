@@ -1,10 +1,11 @@
 /*
- * mapped_as_file.c - shared anonymous memory that is also open as a file: whatever is written through one shows in the other.
+ * mapped_as_file.c - shared anonymous memory that is also open as a file: whatever is written through one shows in the
+ * other.
  *
  * usage: mapped_as_file DIRECTORY both|protected|rest|child|named|huge
- * both: a mapping, and a file opened through /proc/PID/map_files; protected: a mapping and a file to read from only, and a file to write
- * to; rest: what munmap() has left of a mapping; child: a child has the mapping, its parent the file; named: the mapping has a name;
- * huge: of huge pages
+ * both: a mapping, and a file opened through /proc/PID/map_files; protected: a mapping and a file to read from only,
+ * and a file to write to; rest: what munmap() has left of a mapping; child: a child has the mapping, its parent the
+ * file; named: the mapping has a name; huge: of huge pages
  */
 #define _GNU_SOURCE
 #include <errno.h>

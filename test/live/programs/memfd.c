@@ -1,7 +1,8 @@
 /*
  * memfd.c - memory as a file. What descriptors and mappings of it show is compared with what it was.
  *
- * memfd.c WHAT: files | path | mapped | shared | sealed | future | noexec | executed | nameless | owner | huge | huge_sparse
+ * memfd.c WHAT: files | path | mapped | shared | sealed | future | noexec | executed | nameless | owner | huge |
+ * huge_sparse
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -83,7 +84,10 @@ static bool is_same_file(const struct stat *one, const struct stat *other)
 	return one->st_dev == other->st_dev && one->st_ino == other->st_ino;
 }
 
-/* A restore gives other numbers. If it comes between two looks, these are of two moments; it does not come between the next two, too. */
+/*
+ * A restore gives other numbers. If it comes between two looks, these are of two moments; it does not come between
+ * the next two, too.
+ */
 static bool are_same_now(int fd, int other, bool expected)
 {
 	struct stat one, two;
@@ -476,26 +480,24 @@ static const struct {
 int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[2] : "files";
-	size_t kind = 0;
 	pid_t child = 0;
 
 	live_begin(argc, argv);
 	if (!strcmp(what, "executed"))
 		execute(argc, argv);
-	while (strcmp(kinds[kind].name, what))
-		kind++;
-	kinds[kind].prepare();
+	__auto_type kind = live_choose(kinds, what);
+	kind->prepare();
 	remember();
-	if (kinds[kind].child)
-		child = live_fork(kinds[kind].child);
+	if (kind->child)
+		child = live_fork(kind->child);
 	live_ready();
 	do {
 		check_sights();
-		kinds[kind].check();
+		kind->check();
 		live_sleep(0.002);
 	} while (!live_stopping());
 	check_sights();
-	kinds[kind].check();
+	kind->check();
 	if (child)
 		live_join(child);
 	return live_finish();

@@ -204,11 +204,8 @@ static const struct part {
 
 int main(int argc, char **argv)
 {
-	const struct part *part = parts;
-
 	live_begin(argc, argv);
-	while (strcmp(part->name, argv[2]) != 0)
-		part++;
+	const struct part *part = live_choose(parts, argv[2]);
 	make(to_child, 0);
 	make(from_child, 0);
 	child = live_fork(echo);

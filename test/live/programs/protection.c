@@ -9,7 +9,9 @@
  *   seals	sealed memory, half a mapping of it, of a file, of a child, locked, with a guard page
  */
 #define _GNU_SOURCE
+#ifdef __x86_64__
 #include <cpuid.h>
+#endif
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -76,11 +78,25 @@ static void verify_key(const void *address, int key)
 
 /* ---- keys ---- */
 
+/* Where the CPU has no protection keys, or the kernel does not use them, these instructions are illegal. */
+static bool has_rights(void)
+{
+#ifdef __x86_64__
+	unsigned a, b, c, d;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && c & bit_OSPKE;
+#else
+	return false;
+#endif
+}
+
 static unsigned rights(void)
 {
 #ifdef __x86_64__
 	unsigned low, high;
 
+	if (!has_rights())
+		return 0;
 	__asm__ volatile(".byte 0x0f, 0x01, 0xee" : "=a"(low), "=d"(high) : "c"(0)); /* rdpkru */
 	return low;
 #else
@@ -91,6 +107,8 @@ static unsigned rights(void)
 static void set_all_rights(unsigned value)
 {
 #ifdef __x86_64__
+	if (!has_rights())
+		return;
 	__asm__ volatile(".byte 0x0f, 0x01, 0xef" : : "a"(value), "c"(0), "d"(0) : "memory"); /* wrpkru */
 #endif
 }
@@ -123,26 +141,17 @@ static void on_fault(int signo, siginfo_t *facts, void *context)
 	siglongjmp(before, 1);
 }
 
-/* Without, RDPKRU is an invalid instruction. */
-static bool kernel_has_keys(void)
-{
-	unsigned a, b, c = 0, d;
-
-	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && c & 1u << 4; /* OSPKE */
-}
-
 /* What comes of reading it: 0, or the code of the fault. A handler has rights of its own, which the jump would keep. */
 static int try_read(volatile const char *memory)
 {
 	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
-	volatile bool has_rights = kernel_has_keys();
-	volatile unsigned mine = has_rights ? rights() : 0;
+	volatile unsigned mine = rights();
 
 	sigaction(SIGSEGV, &action, NULL);
 	fault = 0;
 	if (!sigsetjmp(before, 1))
 		(void)*memory;
-	else if (has_rights)
+	else
 		set_all_rights(mine);
 	return fault;
 }
@@ -396,8 +405,6 @@ static const struct {
 int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (!strcmp(kinds[i].name, argv[2]))
-			kinds[i].live();
+	live_choose(kinds, argv[2])->live();
 	return live_finish();
 }

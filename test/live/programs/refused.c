@@ -300,13 +300,6 @@ static const struct {
 	{ "thread-files", apart, CLONE_FILES },
 };
 
-static void set_apart(const char *name)
-{
-	for (size_t i = 0; i < sizeof(apartness) / sizeof(apartness[0]); i++)
-		if (strcmp(apartness[i].name, name) == 0)
-			apartness[i].leave(apartness[i].what);
-}
-
 static const struct {
 	const char *name;
 	void (*set_up)(void);
@@ -343,10 +336,12 @@ int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
 	for (int argument = 2; argument < argc; argument++) {
-		set_apart(argv[argument]);
-		for (size_t i = 0; i < sizeof(things) / sizeof(things[0]); i++)
-			if (strcmp(things[i].name, argv[argument]) == 0)
-				things[i].set_up();
+		__auto_type part = live_find(apartness, argv[argument]);
+
+		if (part)
+			part->leave(part->what);
+		else
+			live_choose(things, argv[argument])->set_up();
 	}
 	live_ready();
 	live_wait_stop();

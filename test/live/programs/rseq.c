@@ -1,4 +1,7 @@
-/* rseq.c - restartable sequences: the area that libc registered is still kept up to date by the kernel, in every thread. */
+/*
+ * rseq.c - restartable sequences: the area that libc registered is still kept up to date by the kernel, in every
+ * thread.
+ */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>

@@ -1,10 +1,11 @@
 /*
- * semaphores.c - System V semaphores (semop(2)), which live on outside of the process, and what the kernel would undo at its end.
+ * semaphores.c - System V semaphores (semop(2)), which live on outside of the process, and what the kernel would undo
+ * at its end.
  *
  * usage: semaphores DIRECTORY held|given|thread|own_list|high|many|child|returned|idle|foreign
  *
- * In the first seven there is something to be undone. returned: not any more; idle: nothing, but for threads there is a list; foreign:
- * of a semaphore that a process outside of the tree holds.
+ * In the first seven there is something to be undone. returned: not any more; idle: nothing, but for threads there is
+ * a list; foreign: of a semaphore that a process outside of the tree holds.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -153,8 +154,8 @@ static const struct {
 };
 
 /*
- * Who has changed a semaphore last: a dump that asks has changed none. Of a set that nobody ever changed it has not even asked: at the end of
- * whoever has, the kernel takes that for a change.
+ * Who has changed a semaphore last: a dump that asks has changed none. Of a set that nobody ever changed it has not
+ * even asked: at the end of whoever has, the kernel takes that for a change.
  */
 static void check_history(void)
 {
@@ -184,16 +185,13 @@ static void verify(void)
 
 int main(int argc, char **argv)
 {
-	size_t kind = 0;
-
 	live_begin(argc, argv);
-	while (strcmp(kinds[kind].name, argv[2]))
-		kind++;
+	__auto_type kind = live_choose(kinds, argv[2]);
 	set = semget(IPC_PRIVATE, MANY, 0600);
 	live_check(set >= 0, "semget: %m");
 	for (int i = 0; i < MANY; i++)
 		semctl(set, i, SETVAL, 5);
-	kinds[kind].begin();
+	kind->begin();
 	semctl(set, 0, GETALL, expected);
 	check_history();
 	live_ready();

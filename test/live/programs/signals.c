@@ -1,6 +1,6 @@
 /*
- * signals.c - handlers, masks and signals that wait: after the restore each arrives exactly once, with its value, in its
- * order; those sent to one thread stay that thread's.
+ * signals.c - handlers, masks and signals that wait: after the restore each arrives exactly once, with its value, in
+ * its order; those sent to one thread stay that thread's.
  */
 #define _GNU_SOURCE
 #include <errno.h>

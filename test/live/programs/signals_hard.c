@@ -1,6 +1,7 @@
 /*
- * signals_hard.c - signals that are hard to give back: many more are waiting than the limit allows today, of the process and of a
- * thread; threads that are dumped in a handler on their alternate stack, one of which gives that up while it is there.
+ * signals_hard.c - signals that are hard to give back: many more are waiting than the limit allows today, of the
+ * process and of a thread; threads that are dumped in a handler on their alternate stack, one of which gives that up
+ * while it is there.
  */
 #define _GNU_SOURCE
 #include <pthread.h>

@@ -1,6 +1,6 @@
 /*
- * stopped.c - a child that was stopped is still stopped after the restore, by the signal that had stopped it, and goes on when it is
- * told to. Its parent hears nothing of it.
+ * stopped.c - a child that was stopped is still stopped after the restore, by the signal that had stopped it, and goes
+ * on when it is told to. Its parent hears nothing of it.
  *
  * usage: stopped DIRECTORY [SIGNAL [HOW]]
  *
@@ -107,7 +107,7 @@ static pid_t stop_child(void)
 
 	shared->child = child;
 	await(&shared->stands);
-	live_sleep(0.02);
+	live_wait_asleep(child);
 	kill(child, stop_signal);
 	live_check(reported(child, 0) == stop_signal, "the child did not stop");
 	if (is("waiting"))

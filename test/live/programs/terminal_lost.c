@@ -1,7 +1,8 @@
 /*
  * terminal_lost.c - a job of a shell that is restored where there is no terminal: it finds /dev/null in its place.
  *
- * usage: terminal_lost DIRECTORY standard|tty|epoll     (on a terminal; tty: it has /dev/tty open, too; epoll: it watches its input)
+ * usage: terminal_lost DIRECTORY standard|tty|epoll     (on a terminal; tty: it has /dev/tty open, too; epoll: it
+ * watches its input)
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -2,7 +2,8 @@
  * threads.c - threads, each with what a thread can have of its own: thread-local memory, a name, a signal mask, an
  * alternative signal stack, a scheduling policy, a nice value, a robust mutex.
  *
- * usage: threads DIRECTORY COUNT [plain|each]: "plain" leaves all that away (for very many threads); "each" adds CPUs, timer
+ * usage: threads DIRECTORY COUNT [plain|each]: "plain" leaves all that away (for very many threads); "each" adds CPUs,
+ * timer
  *	slack, priority of input and output, personality.
  */
 #define _GNU_SOURCE

@@ -1,6 +1,7 @@
 /*
- * timers_posix.c - timers of timer_create() that are hard to give back: ids with gaps, clocks of CPU time (a thread's own,
- * another's, the process's), timers that tell one thread, nobody, a thread that is gone; a periodic one whose signal waits.
+ * timers_posix.c - timers of timer_create() that are hard to give back: ids with gaps, clocks of CPU time (a thread's
+ * own, another's, the process's), timers that tell one thread, nobody, a thread that is gone; a periodic one whose
+ * signal waits.
  */
 #define _GNU_SOURCE
 #include <errno.h>

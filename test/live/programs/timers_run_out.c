@@ -1,6 +1,6 @@
 /*
- * timers_run_out.c - setitimer() timers that have run out and stand still, with an interval. ITIMER_REAL goes on when its SIGALRM is taken,
- * and does not before: it must tick again after the restore, exactly if it would have.
+ * timers_run_out.c - setitimer() timers that have run out and stand still, with an interval. ITIMER_REAL goes on when
+ * its SIGALRM is taken, and does not before: it must tick again after the restore, exactly if it would have.
  *
  * usage: timers_run_out DIRECTORY waiting|sent|dead|disarmed
  *   waiting	SIGALRM is blocked, and the timer's own waits
@@ -128,7 +128,10 @@ static void disarmed(void)
 	set(ITIMER_PROF, 0, 2 * EVERY);
 }
 
-/* One signal waits; whoever is not run for a while after that may find more ticks than one, but never more than there was time for. */
+/*
+ * One signal waits; whoever is not run for a while after that may find more ticks than one, but never more than
+ * there was time for.
+ */
 static void must_tick(int code)
 {
 	double began = live_now(), most;
@@ -189,12 +192,10 @@ int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
 	handle_alarm();
-	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
-		if (!strcmp(states[i].name, argv[2])) {
-			states[i].set_up();
-			live_ready();
-			live_wait_stop();
-			states[i].finish();
-		}
+	__auto_type state = live_choose(states, argv[2]);
+	state->set_up();
+	live_ready();
+	live_wait_stop();
+	state->finish();
 	return live_finish();
 }

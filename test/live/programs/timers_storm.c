@@ -1,6 +1,6 @@
 /*
- * timers_storm.c - timers that go off while they are dumped: each exactly once, whether before, in the middle, or after. Half of them
- * tell a thread, half the process, and alarm() goes with them.
+ * timers_storm.c - timers that go off while they are dumped: each exactly once, whether before, in the middle, or
+ * after. Half of them tell a thread, half the process, and alarm() goes with them.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,9 +1,9 @@
 /*
- * tracked.c - memory between two snapshots of a chain: on SIGUSR1 the program does to it what its argument says, and from then on
- * knows what each page has to hold.
+ * tracked.c - memory between two snapshots of a chain: on SIGUSR1 the program does to it what its argument says, and
+ * from then on knows what each page has to hold.
  *
- * Two areas of 4 MiB, one behind the other, so that whole page tables can be moved; each page begins with its number and its
- * generation, or is zero.
+ * Two areas of 4 MiB, one behind the other, so that whole page tables can be moved; each page begins with its number
+ * and its generation, or is zero.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -257,9 +257,7 @@ static const struct {
 
 static void act(const char *name)
 {
-	for (size_t i = 0; i < sizeof(actions) / sizeof(*actions); i++)
-		if (!strcmp(actions[i].name, name))
-			actions[i].act();
+	live_choose(actions, name)->act();
 }
 
 static void on_signal(int signo)

@@ -1,6 +1,6 @@
 /*
- * tree.c - a tree of processes: three generations, sessions, groups, a group without its leader, zombies, a child that a
- * subreaper inherited. Each process knows what it was and compares.
+ * tree.c - a tree of processes: three generations, sessions, groups, a group without its leader, zombies, a child that
+ * a subreaper inherited. Each process knows what it was and compares.
  */
 #define _GNU_SOURCE
 #include <errno.h>

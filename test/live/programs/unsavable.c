@@ -66,34 +66,63 @@ static void hung_up(void)
 	close(master);
 }
 
+static void be_outside(pid_t parent, void (*prepare)(void), int told)
+{
+	double end = live_now() + 60;
+	char verdict[4096];
+
+	live_path(verdict, sizeof(verdict), "verdict");
+	prepare();
+	while (getppid() == parent)
+		live_sleep(0.001);
+	live_check(write(told, "", 1) == 1, "pipe: %m");
+	close(told);
+	while (access(verdict, F_OK) < 0 && live_now() < end)
+		live_sleep(0.01);
+}
+
+/* Somebody outside of the tree has what we have open, until the test has its verdict. */
+static void leave_outsider(void (*prepare)(void))
+{
+	int told[2];
+	char byte;
+
+	live_check(pipe(told) == 0, "pipe: %m");
+	if (fork() == 0) {
+		pid_t parent = getpid();
+
+		close(told[0]);
+		if (fork() == 0)
+			be_outside(parent, prepare, told[1]);
+		_exit(0);
+	}
+	close(told[1]);
+	live_check(read(told[0], &byte, 1) == 1, "nobody is outside");
+	close(told[0]);
+}
+
+static void take_terminal(void)
+{
+	close(master);
+	login_tty(slave);
+}
+
+static void begin_session(void)
+{
+	setsid();
+}
+
+static void stay(void)
+{
+}
+
 /* A terminal of a session that is not in the tree: as of a terminal emulator without its shell. */
 static void foreign_session(void)
 {
 	live_check(openpty(&master, &slave, NULL, NULL, NULL) == 0, "openpty: %m");
-	if (fork() == 0) {
-		if (fork() == 0) {
-			close(master);
-			login_tty(slave);
-			live_sleep(3);
-		}
-		_exit(0);
-	}
+	leave_outsider(take_terminal);
 	close(slave);
-	live_sleep(0.2);
 	live_check(tcgetsid(master) > 0, "no session: %m");
-}
-
-/* Somebody outside of the tree has what we have open, for a while. */
-static void leave_holder(void)
-{
-	if (fork() == 0) {
-		if (fork() == 0) {
-			setsid();
-			live_sleep(3);
-		}
-		_exit(0);
-	}
-	live_sleep(0.1);
 }
 
 /* A terminal that controls our session, and that others have open, but not we. */
@@ -103,14 +132,14 @@ static void controlled(void)
 
 	if (terminal < 0 || ioctl(terminal, TIOCSCTTY, 0) < 0)
 		live_skip("this machine has no free terminal: %m");
-	leave_holder();
+	leave_outsider(begin_session);
 	close(terminal);
 }
 
 static void controlled_by_pty(void)
 {
 	live_check(openpty(&master, &slave, NULL, NULL, NULL) == 0, "openpty: %m");
-	leave_holder();
+	leave_outsider(begin_session);
 	live_check(ioctl(slave, TIOCSCTTY, 0) == 0, "TIOCSCTTY: %m");
 	close(master);
 	close(slave);
@@ -142,13 +171,8 @@ static void provided(void)
 	if (handler < 0 || ioctl(handler, UFFDIO_API, &api) < 0 ||
 	    ioctl(handler, UFFDIO_REGISTER, &range) < 0)
 		live_skip("no userfaultfd here: %m");
-	if (fork() == 0) {
-		if (fork() == 0)
-			live_sleep(3);
-		_exit(0);
-	}
+	leave_outsider(stay);
 	close(handler);
-	live_sleep(0.2);
 }
 
 static const struct {
@@ -165,9 +189,7 @@ int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
 	signal(SIGCHLD, SIG_IGN);
-	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
-		if (strcmp(states[i].name, argv[2]) == 0)
-			states[i].set_up();
+	live_choose(states, argv[2])->set_up();
 	live_ready();
 	live_wait_stop();
 	if (kept)

@@ -1,6 +1,6 @@
 /*
- * vdso.c - reads the clocks through the kernel's vdso, over and over: they must agree with the system calls and never go
- * back. With `none`, the vdso is unmapped first and the program lives by system calls alone.
+ * vdso.c - reads the clocks through the kernel's vdso, over and over: they must agree with the system calls and never
+ * go back. With `none`, the vdso is unmapped first and the program lives by system calls alone.
  */
 #define _GNU_SOURCE
 #include <elf.h>

@@ -22,7 +22,6 @@ def refused(pattern, *options):
 	"""The dump fails, and the error says why; the program runs on and finds its rings as they were."""
 	def course(cell, dumper, _restorer):
 		cell.start()
-		cell.wait_ready()
 		for number in range(2):
 			run = dumper.dump(cell.root, cell.new_images(f"images{number}"), options)
 			if not run.failed:
@@ -38,7 +37,6 @@ def refused(pattern, *options):
 def awaited(cell, dumper, restorer):
 	"""What is in flight completes when criu waits for it already."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	def complete():
 		log = os.path.join(images, "dump.log")
@@ -59,7 +57,6 @@ def awaited(cell, dumper, restorer):
 def in_chain(cell, dumper, restorer):
 	"""The kernel writes to a ring without the task's page tables: whatever a tracker says, each snapshot has all of it."""
 	cell.start()
-	cell.wait_ready()
 	run = dumper.run("pre-dump", cell.new_images("first"), ["-t", cell.root, "--track-mem"])
 	if run.failed:
 		raise Failure(run.describe())
@@ -99,7 +96,6 @@ def in_flight(tracker):
 		group = slow_disk(cell)
 		try:
 			cell.start()
-			cell.wait_ready()
 			keeper = tracking.keeper_of(tracking.track(cell, dumper, "images0", tracker))
 			join(group, cell.root)
 			tracking.act(cell)
@@ -123,7 +119,6 @@ def in_flight(tracker):
 def not_tracked(cell, dumper, _restorer):
 	"""Nobody can tell what an io_uring has in flight."""
 	cell.start()
-	cell.wait_ready()
 	run = cell.pre_dump(dumper, cell.new_images(), ["--track-mem"])
 	if "is still being written to its memory" not in run.log:
 		raise Failure(f"it should have been told: {run.describe()}")
@@ -134,7 +129,6 @@ def not_tracked(cell, dumper, _restorer):
 def killed(cell, dumper, _restorer):
 	"""criu dies while it counts what is in flight, over and over: the ring is as it was, each time."""
 	cell.start()
-	cell.wait_ready()
 	before = system.tree(cell.root)
 	for number, delay in enumerate(kills.moments(cell, 0.3, cell.settings.kills)):
 		images = cell.new_images("killed")

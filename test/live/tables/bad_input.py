@@ -61,7 +61,6 @@ def no_such_pid(cell, dumper, _restorer):
 
 def a_thread_id(cell, dumper, _restorer):
 	cell.start()
-	cell.wait_ready()
 	tid = [tid for tid in system.threads(cell.root) if tid != cell.root][0]
 	refused_dump(cell, dumper, tid, str(tid))
 	still_works(cell)
@@ -98,7 +97,6 @@ def its_ancestor(cell, dumper, _restorer):
 
 def already_traced(cell, dumper, _restorer):
 	cell.start()
-	cell.wait_ready()
 	if system.libc.ptrace(PTRACE_SEIZE, cell.root, None, None) != 0:
 		raise Failure("cannot trace the program")
 	try:
@@ -116,7 +114,6 @@ def already_traced(cell, dumper, _restorer):
 def dump_into_nowhere(cell, dumper, _restorer):
 	"""The directory's parent is missing too: nothing is made, and the error names it."""
 	cell.start()
-	cell.wait_ready()
 	expect_error(dumper.dump(cell.root, cell.path("missing", "images")), "missing")
 	if os.path.exists(cell.path("missing")):
 		raise Failure("the directory was made")
@@ -125,7 +122,6 @@ def dump_into_nowhere(cell, dumper, _restorer):
 
 def dump_into_a_file(cell, dumper, _restorer):
 	cell.start()
-	cell.wait_ready()
 	expect_error(dumper.dump(cell.root, cell.path("ready")), "ready")
 	still_works(cell)
 
@@ -135,7 +131,6 @@ def dump_into_a_file(cell, dumper, _restorer):
 def dumped(cell, dumper):
 	"""A dump of the row's program; the program is gone."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	return images
@@ -207,6 +202,41 @@ def images_truncated(cell, dumper, restorer):
 			shutil.rmtree(broken)
 	if problems:
 		raise Failure(f"{len(problems)} cuts were not told:\n" + "\n".join(problems))
+
+
+SIDE_IMAGES = ("pipes-data.img", "fifo-data.img", "tty-info.img", "tty-data.img", "memfd.img", "filelocks.img")
+
+
+def side_images_torn(*names):
+	"""What lies beside files.img is read with it: if it is torn, not even the first script runs."""
+	def run(cell, dumper, restorer):
+		marker, script = cell.path("marker"), cell.path("script")
+		with open(script, "w") as file:
+			file.write(f"#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION >> {marker}\n")
+		os.chmod(script, 0o700)
+		cell.start()
+		cell.wait_ready()
+		cell.pause()
+		images = cell.new_images()
+		cell.dump(dumper, images)
+		found = {name: data for name, data in listing(images).items() if name in SIDE_IMAGES}
+		if sorted(found) != sorted(names):
+			raise Failure(f"the images have {sorted(found)}: the test must be adapted")
+		for name, data in sorted(found.items()):
+			for at in cuts(name, data):
+				broken = cell.path("broken")
+				shutil.copytree(images, broken)
+				os.truncate(os.path.join(broken, name), at)
+				options = [*cell.row.restore_options, "--action-script", script]
+				attempt = restorer.restore(broken, options)
+				cell.reap()
+				expect_error(attempt, re.escape(name.removesuffix(".img")))
+				if os.path.exists(marker):
+					raise Failure(f"{name} cut at {at}: scripts ran: {system.read_text(marker)}")
+				shutil.rmtree(broken)
+		cell.restore(restorer, images)
+		cell.finish()
+	return run
 
 
 def patch(path, offset, expected, value):
@@ -293,7 +323,6 @@ def program_changed(cell, dumper, restorer):
 	"""The executable itself, a copy of which lies in the test's directory, gets longer."""
 	program = shutil.copy(cell.program(), cell.path("the-program"))
 	cell.start([program, cell.directory])
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	grow(program)
@@ -332,7 +361,7 @@ def program_of_another_build(cell, dumper, restorer):
 
 
 def row(name, run, program="counter", **more):
-	modes = ("ours", "peer")
+	modes = ("ours",) if "-torn-" in name else ("ours", "peer")
 	return Row(f"bad-{name}", program, run=run, modes=modes, **more)
 
 
@@ -352,6 +381,11 @@ ROWS = [
 	    peer_fails={"restore": "its error does not say what is missing"}),
 	row("restore-truncated", images_truncated, timeout=120,
 	    peer_fails={"restore": "it reads a short pages image for ever"}),
+	row("restore-torn-pipes", side_images_torn("pipes-data.img"), "pipes", arguments=("anonymous",)),
+	row("restore-torn-fifos", side_images_torn("fifo-data.img"), "fifos", arguments=("ends",)),
+	row("restore-torn-memfd", side_images_torn("memfd.img"), "memfd", arguments=("shared",)),
+	row("restore-torn-locks", side_images_torn("filelocks.img"), "locks", arguments=("posix",),
+	    dump_options=("--file-locks",), restore_options=("--file-locks",)),
 	row("restore-other-architecture", other_architecture),
 	row("restore-newer-version", newer_version),
 	row("restore-pid-taken", pid_taken),

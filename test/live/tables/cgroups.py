@@ -103,7 +103,6 @@ def in_threaded(cell, dumper, restorer):
 
 def dumped(cell, dumper, options=()):
 	cell.start()
-	cell.wait_ready()
 	before = all_places(cell)
 	images = cell.new_images()
 	cell.dump(dumper, images, options)
@@ -151,7 +150,6 @@ def frozen(cell, dumper, restorer):
 		file, freeze, thaw = ("cgroup.freeze", "1", "0") if second else ("freezer.state", "FROZEN", "THAWED")
 		with groups(cell, [root], [("process", "")]):
 			cell.start()
-			cell.wait_ready()
 			images = cell.new_images(os.path.basename(root))
 			write(os.path.join(own_group(root), file), freeze)
 			try:
@@ -266,7 +264,6 @@ def ignored(cell, dumper, restorer):
 							(("--manage-cgroups=ignore",), ()))):
 		with groups(cell, roots, [("process", "process"), ("child", "process/child")]):
 			cell.start()
-			cell.wait_ready()
 			images = cell.new_images(f"images{number}")
 			before = all_places(cell)
 			cell.dump(dumper, images, at_dump)
@@ -295,7 +292,6 @@ def moved(cell, dumper, restorer):
 			for path in ("new/child", "new/old/child"):
 				make_group(root, path)
 			cell.start()
-			cell.wait_ready()
 			images = cell.new_images(f"images{number}")
 			cell.dump(dumper, images, at_dump)
 			if "nowhere" in str(at_restore):  # in other hierarchies the tree was, and stays, in the root
@@ -370,7 +366,6 @@ def on_cpus(options):
 			other = "child" if is_second else "thread"
 			write(cell.path("places"), f"process {make_group(root, 'few')}\n{other} {make_group(root, 'all')}\n")
 			cell.start()
-			cell.wait_ready()
 			apart = system.descendants(cell.root)[0] if is_second else system.threads(cell.root)[1]
 			os.sched_setaffinity(apart, one)
 			placed = (few, one, few) if is_second else (few, few, one)

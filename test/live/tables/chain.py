@@ -18,7 +18,6 @@ LAYERS = 6
 def dumped(cell, dumper, layers=LAYERS, seed=1, split_one=chains.split_pagemap):
 	"""The program's dump as a chain: its directories, the newest first."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -153,7 +152,6 @@ def snapshots(*after):
 	"""The processes run on between them; what `after` does with the newest, it is restored from."""
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		images = None
 		for number in range(LAYERS):
 			cell.pause()
@@ -296,7 +294,6 @@ def without_shared_pagemap(cell, dumper, _restorer):
 def upon_old_images(cell, dumper, restorer):
 	"""What an earlier dump has left in the directory is no part of this one."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	for name in ("memfd.img", "filelocks.img", "tty-data.img", "pagemap-shmem-1.img", "timens-0.img", "pagemap-1.img"):

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from harness import system
+from harness import faults, system
 from harness.cell import PROGRAMS, Cell, Failure
 from harness.row import Row
 
@@ -15,7 +15,6 @@ from .bad_input import dumped, expect_error, listing
 from .tracking import at_moment
 
 MODES = ("ours",)
-MOST_STEPS = 200
 
 
 def another(cell, program, *arguments):
@@ -24,7 +23,6 @@ def another(cell, program, *arguments):
 	os.mkdir(directory, 0o755)
 	other = Cell(cell.row, cell.mode, cell.settings, directory)
 	other.start([os.path.join(PROGRAMS, program), directory, *arguments])
-	other.wait_ready()
 	return other
 
 
@@ -58,13 +56,11 @@ def older_and_faults(cell, dumper, restorer):
 	images = dumped(cell, dumper)
 	before = listing(images)
 	other = another(cell, "memory_shared")
-	for number in range(1, MOST_STEPS):
-		other.away_since = time.monotonic()
-		run = dumper.dump(other.root, images, environment={"CRIU_FAULT": f"dump:{number}"})
-		if not run.failed:
-			break
-		fails(other, run, "fault injected", images, before)
-	other.wait_gone([other.root])
+	def dump(environment):
+		return dumper.dump(other.root, images, environment=environment)
+	for step in faults.steps_of("dump", dump):
+		fails(other, dump(faults.in_step("dump", step)), faults.words_of(step), images, before)
+	other.dump(dumper, images)
 	if f"core-{cell.root}.img" in listing(images) or any(name.startswith(".") for name in os.listdir(images)):
 		raise Failure(f"something of the older dump is left: {sorted(os.listdir(images))}")
 	restored(other, restorer, images)
@@ -88,7 +84,6 @@ def older_and_script(cell, dumper, restorer):
 def older_and_snapshot(cell, dumper, restorer):
 	"""A chain is begun anew in the directories of an older one: its links and notes go with it."""
 	cell.start()
-	cell.wait_ready()
 	for _ in range(2):
 		for name, options in (("images1", []), ("images2", ["--prev-images-dir", "../images1"])):
 			os.makedirs(cell.path(name), exist_ok=True)
@@ -104,7 +99,6 @@ def older_and_snapshot(cell, dumper, restorer):
 def read_only(cell, dumper, _restorer):
 	"""It says what is wrong, and speaks of no image that is not there."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	command = ["mount", "-t", "tmpfs", "-o", "ro", "none", images]
 	subprocess.run(command, check=True)
@@ -144,7 +138,6 @@ def while_dumping(action):
 	"""While a dump is at work, another criu wants the directory."""
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		other = another(cell, "memory_shared")
 		images = cell.new_images()
 		cell.dump(dumper, images, ["-R"])
@@ -220,7 +213,6 @@ def interrupted(signo, name):
 def interrupted_restore(cell, dumper, restorer):
 	"""Nothing is left of a restore that was told to end; nobody is asked twice."""
 	cell.start([os.path.join(PROGRAMS, "large"), cell.directory, "96"])
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	command = [restorer.path, "restore", "-d", "-D", images, "-o", "restore.log"]

@@ -31,7 +31,6 @@ def memory(kind, suffix, path=(), without={}):
 def killed(cell, dumper, restorer):
 	"""criu is killed at a random moment of a dump that ends the tree: all of it lives on as it was, or all of it is gone, and restored whole."""
 	cell.start()
-	cell.wait_ready()
 	before = system.tree(cell.root)
 	whole = kills.time_of_dump(cell, dumper)
 	chance, ends = random.Random(f"{cell.settings.seed} {cell.row.name}"), [0, 0]
@@ -59,7 +58,6 @@ def killed(cell, dumper, restorer):
 def undone(cell, dumper, _restorer):
 	"""What the kernel would undo at a process's end cannot be saved: the dump is refused by name, also if nothing is to end."""
 	cell.start()
-	cell.wait_ready()
 	for number, options in enumerate(([], ["-R"])):
 		images = cell.new_images(f"images{number}")
 		run = dumper.dump(cell.root, images, options)

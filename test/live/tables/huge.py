@@ -60,7 +60,6 @@ def none_left(cell, dumper, restorer):
 	"""Without free huge pages it says how many it needs, and makes nothing; with them, it restores."""
 	with pool(8):
 		cell.start()
-		cell.wait_ready()
 		images = cell.new_images()
 		cell.dump(dumper, images)
 		with pool_taken():

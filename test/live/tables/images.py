@@ -13,7 +13,6 @@ from harness.row import Row
 
 def dumped(cell, dumper):
 	cell.start()
-	cell.wait_ready()
 	images = cell.path("images")
 	cell.dump(dumper, images)
 	return images
@@ -96,7 +95,6 @@ def pages_id(images, name):
 def order_of_pages(cell, dumper, _restorer):
 	"""Tools that know one process and one image of pages look into pages-1.img: it is the first process's."""
 	cell.start()
-	cell.wait_ready()
 	for action, images in ((cell.pre_dump, "pre"), (cell.dump, "images")):
 		action(dumper, cell.new_images(images))
 		shared = [pages_id(cell.path(images), name) for name in os.listdir(cell.path(images)) if name.startswith("pagemap-shmem-")]
@@ -125,7 +123,6 @@ def shared_mappings(images, pid):
 def as_the_peer_has_it(cell, dumper, restorer):
 	"""Shared anonymous memory that is open as a file is written as criu 4.2.1 writes it."""
 	cell.start()
-	cell.wait_ready()
 	found = []
 	for criu, images in ((dumper, "images1"), (restorer, "images2")):
 		cell.dump(criu, cell.new_images(images), ["-R"])

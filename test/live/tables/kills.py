@@ -104,8 +104,7 @@ def where(number, delay, whole):
 def signal_dumps(cell, dumper, signo, rounds):
 	"""The tree must not notice; a dump that did not succeed leaves no directory that looks complete."""
 	cell.start()
-	cell.wait_ready()
-	time.sleep(0.1)
+	cell.pause()
 	before = {pid: look(pid) for pid in system.tree(cell.root)}
 	whole = time_of_dump(cell, dumper)
 	hits = 0
@@ -150,7 +149,6 @@ def terminate_dumps(cell, dumper, _restorer):
 def kill_restores(cell, dumper, restorer):
 	"""The half-made tasks die with criu; if it was done already, the whole tree is there."""
 	cell.start()
-	cell.wait_ready()
 	size = len(system.tree(cell.root))
 	images = cell.new_images()
 	cell.dump(dumper, images)

@@ -29,7 +29,6 @@ AWAKE = {"restore": "targets that have fired once are awake again"}
 
 def dumped(cell, dumper, options=()):
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images, options)
@@ -76,13 +75,12 @@ def not_asked_for(cell, dumper, restorer):
 UNSAVABLE = {"lease": "lease", "epoll": "epoll.*watches", "hung_up": "terminal that has gone",
 	     "foreign_session": "session is not part of the tree", "controlled": "terminal of its session .*4:62.* hung up",
 	     "segments": "modify_ldt", "provided": "missing pages somebody else"}
-LIVES_ON = ("foreign_session", "controlled", "provided")  # somebody outside of the tree, for some seconds
+LIVES_ON = ("foreign_session", "controlled", "provided")  # somebody outside of the tree, until there is a verdict
 
 
 def refused(cell, dumper, _restorer):
 	"""Told by name; the tree goes on."""
 	cell.start()
-	cell.wait_ready()
 	run = dumper.dump(cell.root, cell.new_images(), cell.row.dump_options)
 	if not run.failed or not re.search(UNSAVABLE[cell.row.arguments[0]], run.error):
 		raise Failure(f"not refused by name: {run.describe()}")

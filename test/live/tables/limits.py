@@ -23,7 +23,6 @@ def expect(cell, run, words):
 
 def start_again(cell):
 	cell.start()
-	cell.wait_ready()
 
 
 def refused(cell, dumper, _restorer, words, user=None):
@@ -52,7 +51,6 @@ def start_full(cell, kind, spare):
 			os.unlink(cell.path(name))
 	cell.exits.clear()
 	cell.start([cell.program(), cell.directory, kind, str(LIMIT), str(spare)])
-	cell.wait_ready()
 	def is_full():
 		return kind == "mapped" or len(os.listdir(f"/proc/{cell.root}/fd")) == LIMIT - spare
 	if not system.wait_until(is_full, 10):
@@ -128,14 +126,12 @@ def mappings(cell, dumper, restorer):
 	"""As many as the kernel gives are refused with a number; with some fewer all is well."""
 	most = int(system.read_text("/proc/sys/vm/max_map_count"))
 	cell.start([cell.program(), cell.directory, "mappings", "0"])
-	cell.wait_ready()
 	expect(cell, dumper.dump(cell.root, cell.new_images("refused")), rf"has ({most - 1}|{most}) mappings.*vm.max_map_count")
 	cell.check_running()
 	cell.kill_tree()
 	os.unlink(cell.path("ready"))
 	cell.exits.clear()
 	cell.start([cell.program(), cell.directory, "mappings", "80"])
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	cell.restore(restorer, images)

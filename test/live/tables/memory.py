@@ -75,7 +75,6 @@ def replace_vdso(images):
 def other_kernel(cell, dumper, restorer):
 	"""From the other kernel, then dumped and restored again on this one, by now without any difference."""
 	cell.start()
-	cell.wait_ready()
 	for number in range(3):
 		cell.pause()
 		images = cell.new_images(f"images{number}")
@@ -91,7 +90,6 @@ def fixed_addresses(cell, dumper, restorer):
 	"""Without randomization the program's addresses are criu's own, when that runs without it too."""
 	command = ["setarch", "-R", cell.program(), cell.directory, *cell.row.arguments]
 	cell.start(command)
-	cell.wait_ready()
 	for number in range(2):
 		cell.pause()
 		images = cell.new_images(f"images{number}")
@@ -118,7 +116,6 @@ def static(cell, dumper, restorer):
 	subprocess.run(["cc", "-O1", "-static", "-no-pie", "-pthread", "-I", sources, "-o", program,
 			os.path.join(sources, "memory.c"), os.path.join(sources, "live.c")], check=True)
 	cell.start([program, cell.directory])
-	cell.wait_ready()
 	cell.pause()
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -162,7 +159,6 @@ def check_advice(cell, images):
 def advice_changes(rounds):
 	def course(cell, dumper, _restorer):
 		cell.start()
-		cell.wait_ready()
 		for number in range(rounds):
 			images = cell.new_images(f"images{number}")
 			cell.dump(dumper, images, ["-R"])
@@ -175,7 +171,6 @@ def advice_changes(rounds):
 def read_ahead(cell, dumper, _restorer):
 	"""Of a process that changes nothing, the look before the freeze is what counts."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	log = cell.dump(dumper, images, ["-R"]).log
 	check_advice(cell, images)

@@ -39,7 +39,6 @@ def few_descriptors(command, most):
 def limit_of_open_files(cell, dumper, _restorer):
 	"""ulimit -n 6: there are no descriptors, and not "there is no process"."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.away_since = time.monotonic()
 	few_descriptors([dumper.path, "dump", "-v1", "-R", "-t", str(cell.root), "-D", images], 64)
@@ -51,7 +50,6 @@ def limit_of_open_files(cell, dumper, _restorer):
 def limit_of_a_tree(cell, dumper, _restorer):
 	"""A child that cannot be looked at has not ended."""
 	cell.start()
-	cell.wait_ready()
 	before = system.tree(cell.root)
 	few_descriptors([dumper.path, "dump", "-v1", "-R", "--timeout", "1", "-t", str(cell.root), "-D", cell.new_images()], 256)
 	cell.check_running()
@@ -89,7 +87,6 @@ def full_disk(cell, dumper, options):
 
 def disk_is_full(cell, dumper, _restorer):
 	cell.start()
-	cell.wait_ready()
 	for options in ([], ["--track-mem=content"], ["--track-mem=written"]):
 		full_disk(cell, dumper, options)
 	cell.finish()
@@ -98,7 +95,6 @@ def disk_is_full(cell, dumper, _restorer):
 def no_room_for_statistics(cell, dumper, restorer):
 	"""The snapshot is complete and the process gone: that its times cannot be written is no reason to say that there is none."""
 	cell.start()
-	cell.wait_ready()
 	work = small_file_system(cell, "size=4k,nr_inodes=1")
 	images = cell.new_images()
 	cell.away_since = time.monotonic()
@@ -114,7 +110,6 @@ def no_room_for_statistics(cell, dumper, restorer):
 def needless_tree(cell, dumper, restorer):
 	"""restore -t PID: what older versions asked for. Another process than that of the images is named."""
 	cell.start()
-	cell.wait_ready()
 	for wrong in (0, 1):
 		images = cell.new_images(f"images{wrong}")
 		cell.dump(dumper, images)
@@ -130,7 +125,6 @@ def needless_tree(cell, dumper, restorer):
 def script_after_resume(cell, dumper, restorer):
 	"""A script that fails when the processes run already changes nothing, but is not passed over."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	script = cell.path("script")
@@ -151,7 +145,7 @@ def script_after_resume(cell, dumper, restorer):
 def taken_numbers(cell, dumper, restorer):
 	"""Who is in a session or group of the tree, but not in the tree, keeps its number taken: the restore fails, and says by whom."""
 	for number, begin in enumerate(("", "set -m; ")):  # in the leader's group, or in one of its own
-		cell.start(["bash", "-c", f"{begin}(sleep 1000 &); exec sleep 1001"])
+		cell.begin(["bash", "-c", f"{begin}(sleep 1000 &); exec sleep 1001"])
 		def orphans():
 			return [pid for pid in system.descendants(os.getpid()) if pid != cell.root and
 				system.status(pid).get("Name") == "sleep" and system.status(pid).get("PPid") == str(os.getpid())]

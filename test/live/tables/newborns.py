@@ -82,7 +82,6 @@ def end_all(cell):
 
 def kill_newborns(cell, dumper, restorer):
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	whole = 30
@@ -158,7 +157,6 @@ def restore_pestered(cell, restorer, images):
 
 def signal_newborns(cell, dumper, restorer):
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	met = 0
 	for _ in range(30):  # most are met on an idle machine, few on a busy one
@@ -180,7 +178,6 @@ def signal_newborns_blocked(cell, dumper, restorer):
 def signal_stopped(cell, dumper, restorer):
 	"""A process that is to be stopped again, and is told to go on meanwhile: whichever it does, it is there."""
 	cell.start()
-	cell.wait_ready()
 	os.kill(cell.root, signal.SIGSTOP)
 	system.wait_until(lambda: system.thread_state(cell.root, cell.root) == "T", 5)
 	images = cell.new_images()

@@ -13,7 +13,6 @@ from harness.row import Row
 
 def dumped(cell, dumper, options=()):
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images, options)
 	return images
@@ -164,7 +163,6 @@ def log_of_a_refusal(cell, _dumper, _restorer):
 def form_of_the_log(cell, dumper, restorer):
 	"""Each line of every log, at each level; at the lower ones there is nothing to say."""
 	cell.start()
-	cell.wait_ready()
 	for level in "01234":
 		images = cell.new_images("level" + level)
 		for run in (cell.dump(dumper, images, ["-v" + level]), cell.restore(restorer, images, ["-v" + level])):
@@ -175,7 +173,8 @@ def form_of_the_log(cell, dumper, restorer):
 	cell.finish()
 
 
-# What getopt_long() says for the peer, and what ours says instead. Whether an argument is a good one is another question.
+# What getopt_long() says for the peer, and what ours says instead. Whether an argument is a good one is another
+# question.
 WRONG = {
 	"unknown": r"unrecognized option|invalid option|unknown option",
 	"ambiguous": r"is ambiguous|--[a-z-]+ may be --",
@@ -222,7 +221,6 @@ def feature_of_a_pre_dump(cell, dumper, _restorer):
 	if answer.returncode or answer.stdout != "mem_dirty_track is supported\n":
 		raise Failure(f"exit code {answer.returncode}: {answer.stdout!r} {answer.stderr!r}")
 	cell.start()
-	cell.wait_ready()
 	cell.pre_dump(dumper, cell.new_images())
 	cell.finish()
 
@@ -240,7 +238,6 @@ def check_statistics(ours, peers):
 def statistics(cell, _dumper, _restorer):
 	show = ["--display-stats"]
 	cell.start()
-	cell.wait_ready()
 	ours = shape(cell.dump(cell.ours, cell.new_images("ours"), ["-R", *show]).printed)
 	peers = shape(cell.dump(cell.peer, cell.new_images("peers"), ["-R", *show]).printed)
 	check_statistics(ours, peers)

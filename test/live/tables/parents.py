@@ -38,7 +38,6 @@ def runner(cell, restorer, images, more):
 def parent_dies(start, *more):
 	def run(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		cell.pause()
 		images = cell.new_images()
 		cell.dump(dumper, images)

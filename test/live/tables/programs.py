@@ -2,7 +2,7 @@
 
 import signal
 
-from harness.row import Row
+from harness.row import MEMORY, Row
 
 # system calls that a thread sleeps in while it is dumped
 INTERRUPTED = ("clock_nanosleep_until", "ppoll", "select", "pselect", "read", "futex_forever", "wait4", "waitid",
@@ -76,25 +76,28 @@ ROWS = [
 	*[Row("interrupted-" + call.replace("_", "-"), "interrupted", arguments=(call,), without=again(call), peer_fails={
 		"dump": "it stores the call as interrupted: EINTR after the restore"}) for call in INTERRUPTED_BY_PEER],
 
-	Row("credentials-ids", "credentials", arguments=("ids",), peer_fails=ANOTHER_USER),
+	# MEMORY: a tracker has to begin with what the task may do, or within its limits.
+	Row("credentials-ids", "credentials", arguments=("ids",), to_lose=(MEMORY,), peer_fails=ANOTHER_USER),
 	*[Row("credentials-" + kind.replace("_", "-"), "credentials", arguments=(kind,)) for kind in
-	  ("groups", "capabilities", "securebits", "no_new_privs", "dumpable", "threads")],
-	Row("credentials-locked", "credentials", arguments=("locked",), peer_fails={
+	  ("groups", "securebits", "no_new_privs", "threads")],
+	*[Row("credentials-" + kind, "credentials", arguments=(kind,), to_lose=(MEMORY,)) for kind in ("capabilities", "dumpable")],
+	Row("credentials-locked", "credentials", arguments=("locked",), to_lose=(MEMORY,), peer_fails={
 		"restore": "it cannot set capabilities in the order that this needs"}),
-	Row("credentials-user", "credentials", arguments=("user",), peer_fails=ANOTHER_USER),
+	Row("credentials-user", "credentials", arguments=("user",), to_lose=(MEMORY,), peer_fails=ANOTHER_USER),
 	Row("place", "place", arguments=("here",), unprivileged=True),
 	Row("place-chroot", "place", arguments=("chroot",)),
 	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,)) for kind in
 	  ("limits", "oom", "name", "self", "death_signal", "subreaper", "thp", "membarrier", "scheduling", "realtime")],
-	Row("attributes-tight-limits", "attributes", arguments=("tight_limits",), peer_fails={
+	Row("attributes-tight-limits", "attributes", arguments=("tight_limits",), to_lose=(MEMORY,), peer_fails={
 		"dump": "it needs descriptors and file sizes beyond the limits, and the process does not survive",
 		"restore": "what it writes as the process exceeds the limit of file sizes"}),
-	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), peer_fails={
+	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), to_lose=(MEMORY,), peer_fails={
 		"dump": "it stores the hexadecimal digits as a decimal number", "restore": "the personality is lost"}) for kind in
 	  ("personality", "read_implies_exec")],
 	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), peer_fails=NO_PLACE) for kind in
-	  ("timer_slack", "core_filter", "affinity", "io_priority", "memory_failure", "time_stamps", "deny_write_exec", "memory_merge",
-	   "privileged_once")],
+	  ("timer_slack", "core_filter", "affinity", "io_priority", "memory_failure", "time_stamps", "privileged_once")],
+	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), to_lose=(MEMORY,), peer_fails=NO_PLACE) for kind in
+	  ("deny_write_exec", "memory_merge")],
 
 	Row("files", "files", changes_files=True, unprivileged=True),
 	Row("files-o-directory", "files", arguments=("O_DIRECTORY",), changes_files=True,

@@ -14,7 +14,7 @@ import zlib
 
 from harness import modes, system
 from harness.cell import NOBODY, Failure
-from harness.row import Row
+from harness.row import STATE, Row
 
 MIB = 1 << 20
 
@@ -38,7 +38,7 @@ class Job:
 	def start(self, cell, name):
 		"""The shell line becomes the job's first process; temporary files stay in its directory."""
 		line = f"cd {cell.path(name)} && export TMPDIR=$PWD/tmp && exec {self.command}"
-		cell.start(["/bin/sh", "-c", line])
+		cell.begin(["/bin/sh", "-c", line])
 		return time.monotonic()
 
 
@@ -228,7 +228,7 @@ FEW = ("ours", "ours-to-peer", "peer-to-ours", "leave-stopped", "peer", "undistu
 
 
 def row(name, **more):
-	return Row(f"real-{name}", run=course(JOBS[name]), changes_files=True, timeout=600, **more)
+	return Row(f"real-{name}", run=course(JOBS[name]), to_lose=(STATE,), changes_files=True, timeout=600, **more)
 
 
 ROWS = [

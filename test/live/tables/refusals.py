@@ -54,7 +54,6 @@ APART = ("children-pid", "thread-pid", "thread-time", "thread-net", "thread-ipc"
 
 def refused(cell, dumper, _restorer):
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	run = dumper.dump(cell.root, images)
 	if not run.failed:

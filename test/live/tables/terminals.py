@@ -14,6 +14,8 @@ from harness import chains, system
 from harness.cell import Failure
 from harness.row import Row
 
+from . import bad_input
+
 MS_BIND, MNT_DETACH = 4096, 2
 
 
@@ -255,7 +257,6 @@ def taken(number):
 def number_taken(cell, dumper, restorer):
 	"""The first of two terminals gets another number, and the second keeps its own."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	with taken(0):
@@ -282,7 +283,6 @@ def with_path(images, number):
 def number_named(cell, dumper, restorer):
 	"""As before, but something names it by its path: then the number has to be free."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	with_path(images, 0)
@@ -344,6 +344,8 @@ ROWS = [
 	  for kind in ("standard", "tty", "epoll")],
 	Row("terminal-number-taken", "pair", arguments=("moved",), run=with_own_terminals(number_taken), modes=("ours", "peer-to-ours")),
 	Row("terminal-number-named", "pair", arguments=("plain",), run=with_own_terminals(number_named), modes=("ours",)),
+	Row("bad-restore-torn-terminals", "pair", arguments=("waiting",), timeout=60, modes=("ours",),
+	    run=with_own_terminals(bad_input.side_images_torn("pipes-data.img", "tty-data.img", "tty-info.img"))),
 	Row("shell-job-refused", "terminal", arguments=("standard",), run=with_own_terminals(job_refused), modes=("ours",)),
 	*[Row("terminal-" + kind, "pair", arguments=(kind,), run=with_own_terminals(as_the_mode_says), peer_fails=fails)
 	  for kind, fails in PAIRS.items()],

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 
-from harness import chains, system
+from harness import chains, faults, system
 from harness.cell import Failure, Skip
 from harness.row import Row
 from tables.chain import restored
@@ -63,7 +63,6 @@ def between(tracker, loss=None, most=None):
 	"""Snapshot, loss, action, dump, restore: the program finds all as it left it. `most`: pages in the last layer."""
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		first = track(cell, dumper, "images1", tracker)
 		if loss:
 			loss(cell, dumper, first, tracker)
@@ -82,7 +81,6 @@ def asleep(tracker, first=track):
 	"""Who does nothing has next to nothing saved again: the vdso, and the pages of his stack that a snapshot itself writes to."""
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		first(cell, dumper, "images0", tracker)
 		track(cell, dumper, "images1", tracker, "--prev-images-dir", "../images0")
 		images = cell.new_images("images3")
@@ -135,9 +133,8 @@ def failed_dump(cell, dumper, images, tracker):
 	act(cell)
 	path = cell.new_images("images2")
 	run = dumper.dump(cell.root, path, [f"--track-mem={tracker}", "-R", *PREVIOUS],
-			  environment={"CRIU_FAULT": "dump:keep track of the memory"})
-	if not run.failed:
-		raise Failure("the dump that was to fail did not")
+			  environment=faults.in_step("dump", "keep track of the memory"))
+	faults.check_failed(run, "keep track of the memory")
 	cell.check_running()
 	shutil.rmtree(path)
 
@@ -145,9 +142,8 @@ def failed_dump(cell, dumper, images, tracker):
 def failed_pre_dump(cell, dumper, images, tracker):
 	act(cell)
 	run = dumper.pre_dump(cell.root, cell.new_images("images2"), [f"--track-mem={tracker}", *PREVIOUS],
-			      environment={"CRIU_FAULT": "pre-dump:keep track of the memory"})
-	if not run.failed:
-		raise Failure("the pre-dump that was to fail did not")
+			      environment=faults.in_step("pre-dump", "keep track of the memory"))
+	faults.check_failed(run, "keep track of the memory")
 
 
 def untrack(cell, dumper, images, tracker):
@@ -174,7 +170,6 @@ def pid_reused(tracker):
 	"""Another process under the same pid: one of another time. The snapshot that it is dumped upon is not of it."""
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		before = cell.new_images("images0")
 		cell.dump(dumper, before, ["-R"])
 		act(cell)
@@ -195,7 +190,6 @@ def pid_reused(tracker):
 def keeper_ends(how):
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		images = track(cell, dumper, "images1", "written")
 		keeper = keeper_of(images)
 		if system.status(keeper).get("Name") != "criu-keeper":
@@ -228,7 +222,6 @@ def with_untrack(cell, dumper, images):
 def mixed(cell, dumper, restorer):
 	"""Each snapshot by the other criu than the one before: a pre-dump, a snapshot while it runs, the dump; then the restore."""
 	cell.start()
-	cell.wait_ready()
 	cell.pause()
 	track_as(cell, cell.pre_dump, dumper, "images1")
 	cell.pause()
@@ -271,7 +264,6 @@ def spliced(again=False, most_descriptors=0):
 		if most_descriptors:
 			resource.setrlimit(resource.RLIMIT_NOFILE, (most_descriptors, most_descriptors))  # of this worker alone
 		cell.start()
-		cell.wait_ready()
 		before = pipes(cell.root)
 		for number in range(2 if again else 1):
 			previous = ["--prev-images-dir", f"../images{number}"] if number else []
@@ -297,7 +289,6 @@ def overlapping(tracker):
 	"""While a dump is about to freeze the tree, another one takes a snapshot upon the same parent: what that noted is used up."""
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		track(cell, dumper, "images1", tracker)
 		act(cell)
 		script = at_moment(cell, "pre-dump", f"dump -R --track-mem={tracker} -t {cell.root} -D {cell.new_images('images2')} "
@@ -317,7 +308,6 @@ def begun_anew(tracker):
 	"""A chain is begun anew in the same directory: what was noted for the older snapshot ends, and the new one notes."""
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		track(cell, dumper, "images1", tracker)
 		for _ in range(2):
 			cell.pause()
@@ -342,7 +332,6 @@ def exec_again(tracker):
 	"""After exec all of the memory is new; from the next snapshot on it is tracked again."""
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		track(cell, dumper, "images0", tracker)
 		act(cell)
 		track(cell, dumper, "images1", tracker, "--prev-images-dir", "../images0")
@@ -359,7 +348,6 @@ def exec_again(tracker):
 def siblings(cell, dumper):
 	"""Both are complete; the second one ends the program."""
 	cell.start()
-	cell.wait_ready()
 	for name, options in (("images1", ["-R"]), ("images2", ["-R", *PREVIOUS])):
 		cell.dump(dumper, cell.new_images(name), options)
 		act(cell)
@@ -404,7 +392,6 @@ def dedup_while_dumping(cell, dumper, restorer):
 def dedup_for_pre_dump(cell, dumper, restorer):
 	"""Nobody restores a pre-dump: the dump that it builds on keeps its pages."""
 	cell.start()
-	cell.wait_ready()
 	images = cell.new_images("images1")
 	cell.dump(dumper, images, ["-R"])
 	act(cell)
@@ -424,7 +411,6 @@ def dedup_for_pre_dump(cell, dumper, restorer):
 def refused(how, *expected):
 	def course(cell, dumper, restorer):
 		cell.start()
-		cell.wait_ready()
 		run = how(cell, dumper, restorer)
 		if not run.failed:
 			raise Failure("it did not fail")
@@ -463,7 +449,6 @@ def pre_dump_restored(cell, dumper, restorer):
 def max_chain(cell, dumper, restorer):
 	"""Of ten snapshots, no chain is longer than three directories; each one restores."""
 	cell.start()
-	cell.wait_ready()
 	for number in range(10):
 		options = ["--prev-images-dir", f"../images{number - 1}"] if number else []
 		images = cell.new_images(f"images{number}")
@@ -484,7 +469,6 @@ def max_chain(cell, dumper, restorer):
 def auto_dedup(cell, dumper, restorer):
 	"""What the last snapshot replaces is freed in those before it."""
 	cell.start()
-	cell.wait_ready()
 	track(cell, dumper, "images1", "auto")
 	act(cell)
 	before = blocks(cell.path("images1"))

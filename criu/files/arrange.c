@@ -1,0 +1,196 @@
+/*
+ * arrange.c - restore, in a newborn: every file is open, inherited from criu, and becomes what the process's table of descriptors says.
+ * Then, when all processes exist, owners and signals of files.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "files/kind.h"
+
+int files_settle(struct snapshot *snapshot, struct task *task)
+{
+	return call_file_kinds(settle, snapshot, task);
+}
+
+/*
+ * Every file is open under a number of its own, and wanted under others. These are gone through from the lowest on: whoever stands
+ * there and is still needed moves aside, and what is needed no more is closed. So there are never many more descriptors
+ * than there will be in the end: a task may have nearly as many as its limit lets it have.
+ */
+struct table {
+	const struct task *task;
+	struct file **files; /* by the number that they are open under now */
+	size_t count;
+	int highest; /* that is wanted */
+};
+
+static bool is_wanted(const struct task *task, int fd)
+{
+	return task_find_descriptor(task, fd);
+}
+
+static int no_room(void)
+{
+	return fail(errno, "no free descriptor: the process used nearly all it may have");
+}
+
+/* Moves what we keep of our own to a number that nobody wants; the old one stays open. */
+static int move_away(const struct table *table, int *fd)
+{
+	int from = *fd, moved = fcntl(from, F_DUPFD_CLOEXEC, table->highest + 1);
+
+	/* Behind all that are wanted the limit leaves no room? Then the lowest free number that is not wanted. */
+	for (int lowest = 0; moved < 0 || is_wanted(table->task, moved); lowest = moved + 1) {
+		if (moved >= 0)
+			close(moved);
+		moved = fcntl(from, F_DUPFD_CLOEXEC, lowest);
+		if (moved < 0)
+			return no_room();
+	}
+	*fd = moved;
+	return 0;
+}
+
+static void note_place(struct table *table, struct file *file)
+{
+	while (table->count <= (size_t)file->fd)
+		*grow(&table->files, &table->count) = NULL;
+	table->files[file->fd] = file;
+}
+
+/* Is the number where the file stands one of those that it is wanted under, so that it stays? */
+static bool is_at_home(const struct table *table, const struct file *file)
+{
+	const struct descriptor *descriptor = task_find_descriptor(table->task, file->fd);
+
+	return descriptor && descriptor->file == file;
+}
+
+static void find_places(struct table *table, const struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < snapshot->file_count; i++)
+		snapshot->files[i]->waiting = 0;
+	for (size_t i = 0; i < table->task->descriptor_count; i++) {
+		table->task->descriptors[i].file->waiting++;
+		table->highest = max(table->highest, table->task->descriptors[i].fd);
+	}
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		struct file *file = snapshot->files[i];
+
+		if (file->mapping_fd >= 0)
+			close(steal_fd(&file->mapping_fd));
+		if (file->waiting)
+			note_place(table, file);
+		else if (file->fd >= 0)
+			close(steal_fd(&file->fd));
+	}
+}
+
+static int move_aside(struct table *table, struct file *file)
+{
+	int aside = fcntl(file->fd, F_DUPFD_CLOEXEC, table->highest + 1);
+
+	if (aside < 0) /* it may have to move again, but the lower numbers are done */
+		aside = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
+	if (aside < 0)
+		return no_room();
+	table->files[file->fd] = NULL;
+	file->fd = aside;
+	note_place(table, file);
+	return 0;
+}
+
+static int put_in_place(struct table *table, const struct descriptor *descriptor)
+{
+	struct file *file = descriptor->file, *there = NULL;
+	int number = descriptor->fd, flags = descriptor->closes_on_exec ? O_CLOEXEC : 0, result;
+
+	if ((size_t)number < table->count)
+		there = table->files[number];
+	if (there && there != file && move_aside(table, there))
+		return -EMFILE;
+	result = number == file->fd ? fcntl(number, F_SETFD, descriptor->closes_on_exec ? FD_CLOEXEC : 0) :
+				      dup3(file->fd, number, flags);
+	if (result < 0)
+		return fail(errno, "cannot put file %d in its place", number);
+	/* Here it stays, and the others are made of this one: no number is taken for longer than it must be. */
+	if (!is_at_home(table, file)) {
+		table->files[file->fd] = NULL;
+		close(file->fd);
+		file->fd = number;
+		note_place(table, file);
+	}
+	return 0;
+}
+
+static int close_rest(const struct task *task, int *const *kept, size_t kept_count, int highest)
+{
+	for (size_t i = 0; i < kept_count; i++)
+		highest = max(highest, *kept[i]);
+	for (int fd = 0; fd <= highest; fd++) {
+		bool stays = is_wanted(task, fd);
+
+		for (size_t i = 0; i < kept_count; i++)
+			stays |= *kept[i] == fd;
+		if (!stays)
+			close(fd);
+	}
+	if (syscall(SYS_close_range, highest + 1, ~0U, 0) < 0)
+		return fail(errno, "cannot close the descriptors of criu itself");
+	return 0;
+}
+
+int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept, size_t kept_count)
+{
+	struct table table = { .task = task, .highest = STDERR_FILENO };
+	int result = 0;
+
+	find_places(&table, snapshot);
+	for (size_t i = 0; !result && i < kept_count; i++)
+		if (*kept[i] >= 0 && is_wanted(task, *kept[i]))
+			result = move_away(&table, kept[i]);
+	for (size_t i = 0; !result && i < task->descriptor_count; i++)
+		result = put_in_place(&table, &task->descriptors[i]);
+	free(table.files);
+	return result ?: close_rest(task, kept, kept_count, table.highest);
+}
+
+static int set_owner(const struct file *file, const FownEntry *owner)
+{
+	struct f_owner_ex holder = { .type = owner->pid_type, .pid = owner->pid };
+	uid_t ids[3];
+	int result = 0;
+
+	if (owner->signum && fcntl(file->fd, F_SETSIG, owner->signum) < 0)
+		return fail(errno, "cannot set the signal of file %u", file->id);
+	if (!owner->pid)
+		return 0;
+	/* The kernel notes on whose behalf it will send the signal: raw calls, that change this thread only. */
+	if (getresuid(&ids[0], &ids[1], &ids[2]) < 0 ||
+	    syscall(SYS_setresuid, owner->uid, owner->euid, -1) < 0)
+		return fail(errno, "cannot act as user %u", owner->uid);
+	if (fcntl(file->fd, F_SETOWN_EX, &holder) < 0)
+		result = fail(errno, "cannot make %d the owner of file %u", owner->pid, file->id);
+	if (syscall(SYS_setresuid, ids[0], ids[1], ids[2]) < 0)
+		return fail(errno, "cannot act as ourselves again");
+	return result;
+}
+
+int files_set_owners(const struct snapshot *snapshot, struct task *task)
+{
+	int result = 0;
+
+	/* Descriptors of one file lead to the same owner: setting it again changes nothing. */
+	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
+		const struct file *file = task->descriptors[i].file;
+		const FownEntry *owner = file_owner(snapshot, file);
+
+		if (owner && (owner->pid || owner->signum))
+			result = set_owner(file, owner);
+	}
+	return result;
+}

@@ -1,0 +1,271 @@
+/*
+ * identity.c - dump: which descriptors are one open file, and what each is seen to be. See seen.h.
+ *
+ * The tree is tsearch(3)'s: glibc balances it. Positions are no part of the key: somebody outside of the tree who shares an open file may
+ * move its position between two looks at it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "kernel_constants.h"
+
+void seen_file_free(struct seen_file *seen)
+{
+	free(seen->link);
+	free(seen->info.rest);
+	free(seen->lines);
+}
+
+int files_borrow(const struct seen_file *seen)
+{
+	int fd = syscall(SYS_pidfd_getfd, seen->holder.pidfd, seen->fd, 0);
+
+	return fd < 0 ? fail(errno, "cannot borrow file %d of process %d", seen->fd, seen->holder.pid) : fd;
+}
+
+static int look_at_owner(int fd, struct seen_file *seen)
+{
+	seen->signal = fcntl(fd, F_GETSIG);
+	/* An O_PATH descriptor has no owner, nor can anything be asked of it. */
+	if (seen->signal < 0 && errno == EBADF)
+		return seen->signal = 0;
+	if (seen->signal < 0 || fcntl(fd, F_GETOWN_EX, &seen->owner) < 0)
+		return fail(errno, "cannot read the owner of file %d", seen->fd);
+	if (seen->owner.pid && fcntl(fd, F_GETOWNER_UIDS, seen->owner_users) < 0)
+		return fail(errno, "cannot read the user of the owner of file %d", seen->fd);
+	return 0;
+}
+
+/* What can be asked of the file itself costs half of what its path in /proc does. */
+static int look_through(struct seen_file *seen)
+{
+	autoclose int fd = files_borrow(seen);
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &seen->stat) < 0)
+		return fail(errno, "cannot look at file %d", seen->fd);
+	return look_at_owner(fd, seen);
+}
+
+int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int fd)
+{
+	ssize_t length;
+	int result;
+
+	snprintf(seen->place, sizeof(seen->place), "fd/%d", fd);
+	seen->holder = *holder;
+	seen->fd = fd;
+	result = look_through(seen);
+	if (result)
+		return result;
+	length = read_link_at(holder->proc, seen->place, &seen->link);
+	if (length < 0)
+		return fail(-length, "cannot read where file %d points", fd);
+	result = proc_read_fdinfo(holder->proc, fd, &seen->info);
+	if (!result)
+		fdinfo_split(seen->info.rest, &seen->lines, &seen->line_count);
+	return result;
+}
+
+/* ---- the tree ---- */
+
+/* A node. */
+struct identity {
+	const struct seen_file *seen;
+	struct file *file;
+	int error; /* of the kernel, when this one was looked for */
+};
+
+struct identities {
+	void *root;		/* of tsearch() */
+	struct index by_path;	/* files that are known by their paths only */
+	struct file_holder own; /* pid 0: not asked for yet */
+	struct descriptors {	/* that criu has received, and keeps */
+		int *items;
+		size_t count;
+	} kept;
+};
+
+static void forget(struct identities *identities)
+{
+	if (identities->root)
+		tdestroy(identities->root, free);
+	index_free(&identities->by_path);
+	if (identities->own.pid) {
+		close(identities->own.proc);
+		close(identities->own.pidfd);
+	}
+	for (size_t i = 0; i < identities->kept.count; i++)
+		close(identities->kept.items[i]);
+	free(identities->kept.items);
+	*identities = (struct identities){ 0 };
+}
+
+static void clear(void *state)
+{
+	forget(state);
+}
+
+static const struct state_type identities_type = { sizeof(struct identities), clear };
+
+static struct identities *identities_of(const struct snapshot *snapshot)
+{
+	return snapshot_state(snapshot, &identities_type);
+}
+
+void files_forget_identities(struct snapshot *snapshot)
+{
+	forget(identities_of(snapshot));
+}
+
+static int order(uint64_t a, uint64_t b)
+{
+	return a < b ? -1 : a > b;
+}
+
+/* The kernel's own order. 0: it is one open file. */
+static int compare_by_kernel(struct identity *wanted, const struct seen_file *other)
+{
+	const struct seen_file *seen = wanted->seen;
+	long result = syscall(SYS_kcmp, seen->holder.pid, other->holder.pid, KCMP_FILE, seen->fd, other->fd);
+
+	if (result < 0)
+		wanted->error = fail(errno, "cannot compare files of processes %d and %d", seen->holder.pid,
+				     other->holder.pid);
+	return result == 1 ? -1 : result == 0 ? 0 : 1;
+}
+
+/* tsearch() passes what it looks for first. */
+static int compare(const void *left, const void *right)
+{
+	struct identity *wanted = (struct identity *)left;
+	const struct seen_file *a = wanted->seen, *b = ((const struct identity *)right)->seen;
+	int by_key = order(a->stat.st_dev, b->stat.st_dev);
+
+	if (!by_key)
+		by_key = order(a->stat.st_ino, b->stat.st_ino);
+	return by_key ? by_key : compare_by_kernel(wanted, b);
+}
+
+int files_identify_seen(struct snapshot *snapshot, struct seen_file *seen, struct file **file)
+{
+	struct identities *identities = identities_of(snapshot);
+	struct identity *wanted = allocate(sizeof(*wanted)), **found;
+	int error;
+
+	wanted->seen = seen;
+	found = tsearch(wanted, &identities->root, compare);
+	if (!found)
+		return fail(ENOMEM, "no memory to note another open file");
+	error = wanted->error;
+	if (*found == wanted) {
+		wanted->file = snapshot_add_file(snapshot, snapshot->file_count + 1);
+		wanted->file->seen = seen;
+		*file = wanted->file;
+		return error;
+	}
+	*file = (*found)->file;
+	free(wanted);
+	seen_file_free(seen);
+	free(seen);
+	return error;
+}
+
+/* ---- what criu itself has received ---- */
+
+struct file_holder file_holder_task(const struct task *task)
+{
+	return (struct file_holder){
+		.pid = task->pid,
+		.session = task->session,
+		.name = task->name,
+		.proc = task->proc,
+		.pidfd = task->pidfd,
+	};
+}
+
+static int become_holder(struct file_holder *own)
+{
+	int proc = proc_open(getpid()), pidfd = proc < 0 ? -1 : (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+	if (pidfd < 0) {
+		int error = proc < 0 ? -proc : errno;
+
+		if (proc >= 0)
+			close(proc);
+		return fail(error, "cannot look at what criu itself has open");
+	}
+	*own = (struct file_holder){ .pid = getpid(), .name = "criu", .proc = proc, .pidfd = pidfd };
+	return 0;
+}
+
+static int look_at_own(struct snapshot *snapshot, int fd, struct seen_file *seen)
+{
+	struct file_holder *own = &identities_of(snapshot)->own;
+	int result = own->pid ? 0 : become_holder(own);
+
+	return result ?: seen_file_look(seen, own, fd);
+}
+
+int files_identify(struct snapshot *snapshot, int fd, struct file **file)
+{
+	struct identities *identities = identities_of(snapshot);
+	struct seen_file *seen = allocate(sizeof(*seen));
+	size_t known = snapshot->file_count;
+	int result = look_at_own(snapshot, fd, seen);
+
+	if (result) {
+		seen_file_free(seen);
+		free(seen);
+	} else {
+		result = files_identify_seen(snapshot, seen, file);
+	}
+	/* Others are compared with this one. */
+	if (snapshot->file_count > known)
+		*grow(&identities->kept.items, &identities->kept.count) = fd;
+	else
+		close(fd);
+	return result;
+}
+
+/* ---- files that are known by their paths only ---- */
+
+static uint64_t key_of_path(const struct seen_file *seen)
+{
+	uint64_t key = index_mix(index_mix(seen->stat.st_dev, seen->stat.st_ino), seen->info.flags);
+
+	for (const char *byte = seen->link; *byte; byte++)
+		key = index_mix(key, (unsigned char)*byte);
+	return key;
+}
+
+struct file *files_find_path(const struct snapshot *snapshot, const struct seen_file *seen, uint64_t *key)
+{
+	const struct index *by_path = &identities_of(snapshot)->by_path;
+	struct file *file;
+
+	for (*key = key_of_path(seen); (file = index_find(by_path, *key)); ++*key) {
+		const struct seen_file *other = file->seen;
+
+		if (other->stat.st_dev == seen->stat.st_dev && other->stat.st_ino == seen->stat.st_ino &&
+		    other->info.flags == seen->info.flags && !strcmp(other->link, seen->link))
+			break;
+	}
+	return file;
+}
+
+void files_note_path(struct snapshot *snapshot, struct file *file, uint64_t key)
+{
+	index_set(&identities_of(snapshot)->by_path, key, file);
+}

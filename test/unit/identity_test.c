@@ -1,0 +1,293 @@
+/*
+ * identity_test.c - which descriptors are one open file: those of a process, of its child, and of criu itself, which has received some
+ * through a unix socket. The tree is a child of this test, which has little open and sleeps.
+ */
+#include "unit.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "files/kind.h"
+#include "image/image.h"
+#include "image/message.h"
+
+/* Numbers in the child. */
+enum { SOCKET = 10, FIRST, SAME, ANOTHER, SHARED, LAST };
+#define MANY 500
+
+static struct snapshot snapshot;
+static pid_t child;
+static int sockets[2], own_shared;
+static struct file *received[2];
+static size_t described;
+
+/* ---- two kinds: sockets, in which files are in flight, and all others ---- */
+
+static bool is_socket(const struct snapshot *any unused, const struct seen_file *seen)
+{
+	return S_ISSOCK(seen->stat.st_mode);
+}
+
+static bool is_any(const struct snapshot *any unused, const struct seen_file *seen unused)
+{
+	return true;
+}
+
+static int receive(int fds[2])
+{
+	char byte, room[CMSG_SPACE(2 * sizeof(int))];
+	struct iovec content = { &byte, 1 };
+	struct msghdr message = {
+		.msg_iov = &content, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)
+	};
+	struct cmsghdr *header;
+
+	assert_int_equal(recvmsg(sockets[0], &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT), 1);
+	header = CMSG_FIRSTHDR(&message);
+	assert_true(header && header->cmsg_type == SCM_RIGHTS);
+	memcpy(fds, CMSG_DATA(header), 2 * sizeof(int));
+	return 0;
+}
+
+static int describe_socket(struct snapshot *any, struct file *file unused)
+{
+	int fds[2];
+
+	described++;
+	return receive(fds)					 ?:
+		       files_identify(any, fds[0], &received[0]) ?:
+								   files_identify(any, fds[1], &received[1]);
+}
+
+static int describe_other(struct snapshot *any unused, struct file *file unused)
+{
+	described++;
+	return 0;
+}
+
+static const struct file_kind kind_socket = {
+	.name = "socket",
+	.type = FD_TYPES__UNIXSK,
+	.message = offsetof(FileEntry, usk),
+	.recognizes = is_socket,
+	.describe = describe_socket,
+};
+const struct file_kind file_kind_regular = {
+	.name = "file",
+	.type = FD_TYPES__REG,
+	.message = offsetof(FileEntry, reg),
+	.recognizes = is_any,
+	.describe = describe_other,
+};
+const struct file_kind *const file_kinds[] = { &kind_socket, &file_kind_regular };
+const size_t file_kind_count = 2;
+
+/* ---- the tree ---- */
+
+static void send_files(const int fds[2])
+{
+	char byte = 0, room[CMSG_SPACE(2 * sizeof(int))] = { 0 };
+	struct iovec content = { &byte, 1 };
+	struct msghdr message = {
+		.msg_iov = &content, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)
+	};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(2 * sizeof(int));
+	memcpy(CMSG_DATA(header), fds, 2 * sizeof(int));
+	if (sendmsg(SOCKET, &message, 0) != 1)
+		_exit(1);
+}
+
+/*
+ * FIRST and SAME are one open file, ANOTHER is the same path opened again. FIRST is in flight, too, and so is a file of the same path
+ * that nobody has open.
+ */
+static does_not_return void live(int socket, int shared, int many)
+{
+	int flying[2] = { FIRST, -1 };
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	dup2(socket, SOCKET);
+	dup2(shared, SHARED);
+	syscall(SYS_close_range, 0, SOCKET - 1, 0);
+	syscall(SYS_close_range, LAST, ~0U, 0);
+	dup2(open("/dev/null", O_RDWR), FIRST);
+	dup2(FIRST, SAME);
+	dup2(open("/dev/null", O_RDWR), ANOTHER);
+	for (int i = 0; i < many; i++) {
+		int fd = open("/dev/null", O_RDWR);
+
+		if (dup2(fd, LAST + i) < 0)
+			_exit(1);
+		close(fd);
+	}
+	syscall(SYS_close_range, 0, SOCKET - 1, 0);
+	flying[1] = open("/dev/null", O_RDONLY);
+	send_files(flying);
+	close(flying[1]);
+	for (;;)
+		pause();
+}
+
+static void add_task(pid_t pid, uint32_t table)
+{
+	struct task *task = snapshot_add_task(&snapshot, NULL, pid);
+
+	task->ids = message_new(TaskKobjIdsEntry, task_kobj_ids_entry);
+	task->ids->files_id = table;
+	task->proc = proc_open(pid);
+	task->pidfd = syscall(SYS_pidfd_open, pid, 0);
+	assert_true(task->proc >= 0 && task->pidfd >= 0);
+}
+
+static void begin_tree(int many)
+{
+	struct pollfd ready = { .events = POLLIN };
+
+	failure_clear();
+	log_level = 0;
+	described = 0;
+	received[0] = received[1] = NULL;
+	snapshot_init(&snapshot);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
+	own_shared = open("/dev/null", O_RDWR | O_CLOEXEC);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child)
+		live(sockets[1], own_shared, many);
+	ready.fd = sockets[0];
+	assert_int_equal(poll(&ready, 1, 10000), 1); /* it sends last */
+	add_task(child, 2);
+	while (faccessat(snapshot.root->proc, "fd/0", F_OK, 0) == 0) /* and then closes what it has sent */
+		usleep(1000);
+}
+
+static void end_tree(void)
+{
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	for (size_t i = 0; i < snapshot.file_count; i++)
+		if (snapshot.files[i]->seen) {
+			seen_file_free(snapshot.files[i]->seen);
+			free(snapshot.files[i]->seen);
+		}
+	snapshot_free(&snapshot);
+	close(sockets[0]);
+	close(sockets[1]);
+	close(own_shared);
+}
+
+static struct file *file_of_child(int fd)
+{
+	return task_find_descriptor(snapshot.root, fd)->file;
+}
+
+static int count_own(void)
+{
+	int count = 0;
+
+	for (int fd = 0; fd < 1000; fd++)
+		count += fcntl(fd, F_GETFD) >= 0;
+	return count;
+}
+
+static void in_flight(void **state unused)
+{
+	int before;
+
+	begin_tree(0);
+	before = count_own();
+	assert_int_equal(files_collect(&snapshot), 0);
+	assert_ptr_equal(received[0], file_of_child(FIRST));
+	assert_ptr_equal(file_of_child(SAME), file_of_child(FIRST));
+	assert_ptr_not_equal(file_of_child(ANOTHER), file_of_child(FIRST));
+	/* Nobody has it in a table: a file of its own, found last, and described like all others. */
+	assert_null(received[1]->holder);
+	assert_int_equal(received[1]->id, snapshot.file_count);
+	assert_int_equal(received[1]->seen->holder.pid, getpid());
+	assert_int_equal(received[1]->entry->reg->flags & O_ACCMODE, O_RDONLY);
+	assert_int_equal(described, snapshot.file_count);
+	assert_int_equal(count_own(), before + 3); /* that one, and how criu is looked at */
+	files_let_go(&snapshot, DUMP_RUNS_ON);
+	assert_int_equal(count_own(), before);
+	end_tree();
+}
+
+/* A descriptor of our own, of a file that the child has, too: it is not needed twice. */
+static void received_again(void **state unused)
+{
+	struct file *file;
+	int fd;
+
+	begin_tree(0);
+	assert_int_equal(files_collect(&snapshot), 0);
+	fd = dup(own_shared);
+	assert_int_equal(files_identify(&snapshot, fd, &file), 0);
+	assert_ptr_equal(file, file_of_child(SHARED));
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	fd = open("/dev/null", O_RDWR);
+	assert_int_equal(files_identify(&snapshot, fd, &file), 0);
+	assert_int_equal(file->id, snapshot.file_count);
+	assert_int_equal(fcntl(fd, F_GETFD), 0);
+	assert_true(files_identify(&snapshot, 999, &file) < 0);
+	failure_clear();
+	files_let_go(&snapshot, DUMP_RUNS_ON);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	end_tree();
+}
+
+/* Many that look alike: every one is another, and ids are in the order of the descriptors. */
+static void many_that_look_alike(void **state unused)
+{
+	begin_tree(MANY);
+	assert_int_equal(files_collect(&snapshot), 0);
+	for (int i = 1; i < MANY; i++)
+		assert_int_equal(file_of_child(LAST + i)->id, file_of_child(LAST + i - 1)->id + 1);
+	for (size_t i = 1; i < snapshot.file_count; i++)
+		assert_true(snapshot.files[i]->id == i + 1);
+	files_let_go(&snapshot, DUMP_RUNS_ON);
+	end_tree();
+}
+
+static void by_path(void **state unused)
+{
+	uint32_t ids[4];
+
+	begin_tree(0);
+	assert_int_equal(files_add_path(&snapshot, snapshot.root, "exe", 0, &ids[0]), 0);
+	assert_int_equal(files_add_path(&snapshot, snapshot.root, "cwd", 0, &ids[1]), 0);
+	assert_int_equal(files_add_path(&snapshot, snapshot.root, "exe", 0, &ids[2]), 0);
+	assert_int_equal(files_add_path(&snapshot, snapshot.root, "exe", O_RDWR, &ids[3]), 0);
+	assert_int_equal(ids[0], 1);
+	assert_int_equal(ids[1], 2);
+	assert_int_equal(ids[2], 1);
+	assert_int_equal(ids[3], 3);
+	assert_int_equal(files_collect(&snapshot), 0);
+	assert_int_equal(described, snapshot.file_count); /* none of them twice */
+	files_let_go(&snapshot, DUMP_RUNS_ON);
+	end_tree();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(in_flight),
+		cmocka_unit_test(received_again),
+		cmocka_unit_test(many_that_look_alike),
+		cmocka_unit_test(by_path),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
