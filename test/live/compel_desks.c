@@ -1,7 +1,8 @@
 /*
  * compel_desks.c - many threads at desks: what may happen to them there, and to us.
  *
- * In each batch one thread makes a call that lasts (select(), which leaves no restart block), so that there is time for something to happen.
+ * In each batch one thread makes a call that lasts (select(), which leaves no restart block), so that there is time for
+ * something to happen.
  */
 #include <errno.h>
 #include <signal.h>

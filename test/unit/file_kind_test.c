@@ -199,7 +199,7 @@ static int end(void **state unused)
 static int dump(void)
 {
 	add_ourselves();
-	return files_collect(&snapshot) ?: files_save(&snapshot);
+	return files_collect(&snapshot) ?: files_save(&snapshot) ?: files_save_tables(&snapshot);
 }
 
 #define WHOLE_DUMP                                                                                           \

@@ -3,7 +3,8 @@
  * harness knows (the note "counters": address and number), so that it sees from outside that each of them goes on.
  *
  * usage: busy DIRECTORY [death_signal]     it wants SIGKILL when its parent dies
- *        busy DIRECTORY threads            more of them, which count more slowly: criu asks at most 88 threads at the same time
+ *        busy DIRECTORY threads            more of them, which count more slowly: criu asks at most 88 threads at the
+ *                                          same time
  */
 #define _GNU_SOURCE
 #include <pthread.h>
