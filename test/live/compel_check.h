@@ -38,8 +38,8 @@ const char *tale_is_bad(void); /* of do_everything() */
 /* Visits it so many times: does it notice, or is anything left? */
 void visit_and_check(const char *name, void (*run)(struct tale *), int times);
 /*
- * How did the call of start_blocking() end? It was disturbed after 150 ms, and could not be made for `away` ms. Ends `pid`
- * too.
+ * How did the call of start_blocking() end? It was disturbed after 150 ms, and could not be made for `away` ms. Ends
+ * `pid` too.
  */
 void end_blocking(pid_t pid, const struct blocking_call *call, const char *how, long away, bool is_orphaned);
 

@@ -185,8 +185,8 @@ static int freeze_once(struct victim *victim, pid_t pid)
 }
 
 /*
- * On one CPU it cannot run between two freezes. It is found where a busy machine may leave it: the kernel has decided on
- * the way to user mode that the call goes on by restart_syscall(), and the thread has not made that yet.
+ * On one CPU it cannot run between two freezes. It is found where a busy machine may leave it: the kernel has decided
+ * on the way to user mode that the call goes on by restart_syscall(), and the thread has not made that yet.
  */
 static int freeze_before_restart(struct victim *victim, pid_t pid, bool was_in_user_mode)
 {
