@@ -8,8 +8,7 @@
 #include "base/interrupt.h"
 #include "base/time.h"
 
-#define ONE_AND_THE_SAME \
-	300000000UL /* ns: timeout(1) sends its signal to us, and then to our process group */
+#define ONE_AND_THE_SAME 300000000UL /* ns: timeout(1) signals criu, and then its process group */
 
 static const struct {
 	int number;
@@ -44,7 +43,7 @@ static void note(int number)
 
 void interrupt_begin(void)
 {
-	/* Calls that can go on do so: what fails is the next piece of work, with a sentence that says why. */
+	/* System calls are restarted. The next piece of work fails instead, with a message that says why. */
 	struct sigaction action = { .sa_handler = note, .sa_flags = SA_RESTART };
 
 	noted = 0;

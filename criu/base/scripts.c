@@ -28,7 +28,7 @@ static does_not_return void become_script(const struct scripts *scripts, const c
 	unsetenv("CRTOOLS_INIT_PID");
 	if (news->root)
 		setenv("CRTOOLS_INIT_PID", pid, 1);
-	/* The path was given relative to where criu was started. */
+	/* The path is relative to the directory in which criu was started. */
 	if (!realpath(path, absolute) || fchdir(scripts->work) < 0)
 		_exit(127);
 	syscall(SYS_close_range, 3, ~0U, 0);

@@ -50,7 +50,7 @@ static int run_step(const struct step *step, bool fails, void *context)
 	if (!fails || !step->is_final)
 		result = step->run(context);
 	if (result > 0)
-		result = fail(0, "'%s' ended with %d", step->name, result);
+		result = fail(0, "step '%s' returned %d", step->name, result);
 	if (!result && fails)
 		result = fail(0, "fault injected into '%s'", step->name);
 	log_info("%s: %s, %.3f ms", step->name, result ? "failed" : "done", (monotonic_time() - start) / 1e6);

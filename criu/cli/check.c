@@ -1,7 +1,8 @@
 /*
- * check.c - `criu check`: what this kernel and these privileges allow, and what follows from it.
+ * check.c - `criu check`: what this kernel and these privileges allow, and the consequences.
  *
- * Relies on kernel/probe.h, which finds out by doing. Without options nothing that is merely useful makes it fail.
+ * The probes are in kernel/probe.h: each tries its feature. Without options, a missing feature that is merely useful is
+ * no failure.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -60,7 +61,7 @@ int command_check(const struct options *options)
 	if (refusals())
 		return -REFUSED;
 	if (missing)
-		return fail(0, "%d of what only some processes need is missing", missing);
+		return fail(0, "%d features that only some processes need are missing", missing);
 	puts("Looks good.");
 	return 0;
 }

@@ -1,5 +1,6 @@
 /*
- * dedup.c - `criu dedup -D DIR`: frees the pages in DIR's parents that its snapshot replaces. All the work is memory/dedup.c's.
+ * dedup.c - `criu dedup -D DIR`: frees the pages in the parents of DIR that its snapshot replaces. memory/dedup.c does
+ * the work.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
 /*
- * flatten.c - `criu flatten DIR [-o OUT]`: makes one directory of a chain of snapshots. All the work is memory/flatten.c's.
+ * flatten.c - `criu flatten DIR [-o OUT]`: merges a chain of snapshots into one directory. memory/flatten.c does the
+ * work.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@ static void tell(const struct image_store *store, const struct flatten_statistic
 	if (statistics->layers == 1 && !statistics->pages)
 		printf("%s has no parent: it is flat already\n", image_store_name(store));
 	else
-		printf("%zu snapshots are one: %llu pages, %llu KiB shared with the old images, %llu KiB copied\n",
+		printf("merged %zu snapshots: %llu pages, %llu KiB shared with the old images, %llu KiB copied\n",
 		       statistics->layers, (unsigned long long)statistics->pages,
 		       (unsigned long long)statistics->shared >> 10,
 		       (unsigned long long)statistics->copied >> 10);

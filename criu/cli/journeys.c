@@ -1,5 +1,6 @@
 /*
- * journeys.c - `criu dump`, `criu pre-dump`, `criu restore`: from options to a request (model/request.h), with the directories open.
+ * journeys.c - `criu dump`, `criu pre-dump`, `criu restore`: turns the options into a request (model/request.h) and
+ * opens its directories.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +31,7 @@ static int open_previous(struct request *request)
 		    request->previous);
 }
 
-/* The log comes after the lock: until that is ours, it may be the log of another criu. */
+/* The log is opened after the directory is locked: until then it may be the log of another criu. */
 static int open_directories(struct request *request, const struct options *options, enum image_use use)
 {
 	int result =

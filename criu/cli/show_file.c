@@ -1,8 +1,8 @@
 /*
- * show_file.c - an open file in one line, whatever its kind. See show.h.
+ * show_file.c - describes an open file of any kind in one line. See show.h.
  *
- * What kinds have in common (flags, position) is found by the names of the fields, so a new kind is shown
- * with them before anybody describes it here.
+ * Fields that kinds have in common (flags, position) are found by name, so they are shown even for a new kind that this
+ * file does not know yet.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -152,7 +152,7 @@ static void describe_unix(FILE *out, const struct show_tree *tree unused, const 
 		fwrite(socket->name.data + 1, 1, socket->name.len - 1, out);
 	} else if (socket->name.len) {
 		fprintf(out, " at %s%s", or_else(socket->name_dir, ""), socket->name_dir ? "/" : "");
-		/* A bound path comes with its final 0. */
+		/* A bound path includes its final 0 byte. */
 		fwrite(socket->name.data, 1, strnlen((const char *)socket->name.data, socket->name.len), out);
 	}
 	if (socket->peer)
@@ -322,7 +322,7 @@ static const struct kind *find_kind(const char *field)
 	return NULL;
 }
 
-/* The message of its kind that a file_entry carries, and under which field; NULL: none that we know. */
+/* The message in a file_entry that belongs to its kind, and the field that holds it; NULL: none that is known. */
 static const ProtobufCMessage *find_member(const FileEntry *file, const ProtobufCFieldDescriptor **field)
 {
 	const ProtobufCMessageDescriptor *descriptor = &file_entry__descriptor;
@@ -366,7 +366,7 @@ static const char *find_path(const struct show_tree *tree, const FileEntry *file
 	return NULL;
 }
 
-/* What `describe` writes, as a text. A 0 byte in it (an abstract socket's name) reads as '@'. */
+/* The output of `describe` as a text. A 0 byte in it (the name of an abstract socket) becomes '@'. */
 static char *describe(const struct kind *kind, const struct show_tree *tree, const FileEntry *file)
 {
 	char *text = NULL;

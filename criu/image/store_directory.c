@@ -1,9 +1,9 @@
 /*
  * store_directory.c - images as files of a directory.
  *
- * Everything is opened beneath the directory's own descriptor, and nothing but a regular file is ever opened:
- * a symbolic link is refused, a pipe does not block us. Images hold memory of other people: a file is always
- * a new one, made by us with mode 0600, for an older one may belong to somebody or be readable to all.
+ * Every file is opened beneath the directory's own descriptor, and only regular files are opened: a symbolic link is
+ * refused, and a pipe cannot block criu. Images hold the memory of other users, so a file is always a new one, created
+ * by criu with mode 0600: an existing file may belong to another user or be readable by all.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -65,7 +65,7 @@ static int list_names(struct image_store *store, void (*each)(void *context, con
 
 static int open_write(struct image_store *store, const char *name)
 {
-	/* Read and write: what is written may be read back (deduplication, checksums). */
+	/* Read and write, because deduplication and checksums read back what was written. */
 	int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(store_place(store), name, flags, 0600);
 
@@ -87,7 +87,7 @@ static int rename_file(struct image_store *store, const char *from, const char *
 	return renameat(store_place(store), from, store_place(store), to) < 0 ? -errno : 0;
 }
 
-/* A hint: if it fails, the sync tells. */
+/* Only a hint: if it fails, the later sync reports it. */
 static void begin_sync(struct image_store *store, const char *name)
 {
 	autoclose int fd = open_read(store, name);
@@ -96,7 +96,7 @@ static void begin_sync(struct image_store *store, const char *name)
 		sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
-/* Of a failed write the first one who asks is told, even by a new descriptor (Linux 4.16). */
+/* The kernel reports a failed write to the first fsync(), even by a new descriptor (Linux 4.16). */
 static int sync_file(struct image_store *store, const char *name)
 {
 	autoclose int fd = open_read(store, name);
@@ -108,7 +108,7 @@ static int sync_file(struct image_store *store, const char *name)
 
 static int sync_names(struct image_store *store)
 {
-	/* EINVAL: a file system without sync of directories. */
+	/* EINVAL: the file system cannot sync directories. */
 	return fsync(store_place(store)) < 0 && errno != EINVAL ? -errno : 0;
 }
 

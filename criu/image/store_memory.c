@@ -1,6 +1,6 @@
 /*
- * store_memory.c - images in memory, for tests: a list of named memfds, so that whatever works on the
- * descriptor of an image works here too.
+ * store_memory.c - images in memory, for tests: a list of named memfds, so that code that works on the descriptor of an
+ * image works here, too.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@ static struct memory_file *find_file(struct image_store *store, const char *name
 	return NULL;
 }
 
-/* A descriptor with an offset of its own. */
+/* Returns a descriptor with an offset of its own. */
 static int open_again(const struct memory_file *file)
 {
 	autofree char *path = format_text("/proc/self/fd/%d", file->fd);
@@ -109,7 +109,7 @@ static void close_files(struct image_store *store)
 const struct image_store_ops memory_store_ops = {
 	.open_read = open_read,
 	.open_write = open_write,
-	.open_change = open_read, /* a memfd can be written by whoever has it */
+	.open_change = open_read, /* a memfd is always writable */
 	.list = list_names,
 	.remove = remove_file,
 	.rename = rename_file,

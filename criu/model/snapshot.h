@@ -1,8 +1,9 @@
 /*
- * snapshot.h - a tree of processes as it was seen by a dump, or as images say it: each object once, however many share it.
+ * snapshot.h - a tree of processes as a dump saw it, or as images describe it. An object that several tasks share is in
+ * it once.
  *
- * Most of what a task is, is kept in the messages of the image format themselves: dump fills them, restore reads them.
- * What both journeys compute with (the tree, mappings, open files) has structs of its own.
+ * Most of the state of a task is kept in the messages of the image format: dump fills them, restore reads them. What
+ * both journeys compute with (the tree, mappings, open files) has structs of its own.
  */
 #ifndef CRIU_MODEL_SNAPSHOT_H
 #define CRIU_MODEL_SNAPSHOT_H
@@ -26,7 +27,7 @@ struct victim;	/* compel.h */
 /* tc.task_state */
 enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3 };
 
-/* One number of a task's descriptor table. */
+/* One entry of a task's descriptor table. */
 struct descriptor {
 	int fd;
 	bool closes_on_exec;
@@ -44,16 +45,16 @@ struct task {
 	size_t thread_count;
 	enum task_state state;
 	int stop_signal;
-	uint64_t start_time; /* dump: clock ticks since boot; with the pid, names the process for good */
+	uint64_t start_time; /* dump: clock ticks since boot; with the pid, identifies the process for ever */
 	char name[16];	     /* comm of the leader */
 
-	/* what it is; a dead task has but cores[0] */
-	CoreEntry **cores; /* one a thread; [0] carries tc */
+	/* its state; a dead task has only cores[0] */
+	CoreEntry **cores; /* one for each thread; [0] has tc */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm; /* without its vmas, which are here: */
 	struct vmas vmas;
 	FsEntry *fs;
-	struct descriptor *descriptors; /* of ids->files_id; sorted by number */
+	struct descriptor *descriptors; /* table ids->files_id; sorted by number */
 	size_t descriptor_count;
 
 	/* dump only */
@@ -63,10 +64,10 @@ struct task {
 
 	/* restore only */
 	struct newborn *newborn;
-	int exe_fd; /* the executable, open in the newborn when it leaves our code */
+	int exe_fd; /* the executable: open in the newborn when it leaves criu's code */
 };
 
-/* An open file description, or a file that is only mapped, executed or somebody's directory. */
+/* An open file description, or a file that is only mapped, executed, or the directory of a task. */
 struct file {
 	uint32_t id;
 	const struct file_kind *kind;
@@ -79,7 +80,7 @@ struct file {
 	bool is_described;	/* dump: it was described, or refused, when it became known */
 	/* restore: open in every newborn until it has taken what it needs; -1 */
 	int fd;
-	size_t waiting; /* descriptors of a newborn that are still to be made of it */
+	size_t waiting; /* descriptors of a newborn that still have to be made of it */
 	int mapping_fd; /* for shared mappings that may become writable, if `fd` is not open for writing */
 	bool needs_writable_mapping;
 };
@@ -115,15 +116,14 @@ void *snapshot_state(const struct snapshot *snapshot, const struct state_type *t
 
 /* A new task at the end of the list and among the children of `parent` (NULL: the root). */
 struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid);
-/* It has no children, and nothing of it has been looked at yet. */
+/* The task has no children, and nothing of it has been read yet. */
 void snapshot_forget_task(struct snapshot *snapshot, struct task *task);
 struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid);
-/* Whose thread that is; looks at all threads, if it is not a first one. */
+/* The task of a thread; looks at all threads, if `tid` is no leader. */
 struct task *snapshot_find_thread(const struct snapshot *snapshot, pid_t tid);
 bool task_has_thread(const struct task *task, pid_t tid);
-void task_sort_descriptors(struct task *task); /* by number: what the search relies on */
-struct descriptor *task_find_descriptor(const struct task *task,
-					int fd); /* NULL: it has none of that number */
+void task_sort_descriptors(struct task *task); /* by number: task_find_descriptor() relies on it */
+struct descriptor *task_find_descriptor(const struct task *task, int fd); /* NULL: there is none */
 /* A new file with the next id and an empty entry. */
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id);
 struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id);
