@@ -26,7 +26,7 @@ void cpus_restrict(struct cpus *cpus)
 
 	if (cpus_set_affinity(0, cpus) || cpus_get_affinity(0, cpus))
 		memset(cpus, 0, sizeof(*cpus));
-	/* If these were taken from us meanwhile, the kernel has chosen others. */
+	/* If the allowed CPUs have changed meanwhile, the kernel has chosen others already. */
 	if (is_kept)
 		ignore(cpus_set_affinity(0, &ours));
 }

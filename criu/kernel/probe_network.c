@@ -43,7 +43,7 @@ bool probe_socket_namespace(int unused_argument unused)
 	return ioctl(socket(AF_UNIX, SOCK_STREAM, 0), SIOCGSKNS) >= 0;
 }
 
-/* A socket without a name has no file, which is another answer than a request nobody knows. */
+/* A socket without a name has no file; that error differs from the one for an unknown request. */
 bool probe_unix_file(int unused_argument unused)
 {
 	return ioctl(socket(AF_UNIX, SOCK_STREAM, 0), SIOCUNIXFILE) >= 0 || errno == ENOENT;
@@ -71,7 +71,7 @@ static bool switch_on_loopback(int fd)
 	return ioctl(fd, SIOCSIFFLAGS, &request) == 0;
 }
 
-/* A connection whose one end says no more: both ends must still be open to repair, which is how they are read. */
+/* A half-closed connection: both ends must still allow repair mode, which is how they are read. */
 bool probe_half_closed(int unused_argument unused)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };

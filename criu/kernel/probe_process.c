@@ -167,7 +167,7 @@ static int do_nothing(void *unused_argument unused)
 	return 0;
 }
 
-/* A pid that was just freed is free but for bad luck: hence a few tries. */
+/* A pid that was just freed is most likely free; hence a few tries. */
 bool probe_clone_with_id(int unused_argument unused)
 {
 	int result = -EEXIST;
@@ -205,14 +205,14 @@ bool probe_pidfd_getfd(int unused_argument unused)
 
 	if (pidfd >= 0)
 		copy = syscall(SYS_pidfd_getfd, pidfd, STDERR_FILENO, 0);
-	/* a child without stderr has nothing to fetch, which it says in its own way */
+	/* without a stderr there is nothing to fetch, which also gives EBADF */
 	if (copy < 0 && errno == EBADF && fcntl(STDERR_FILENO, F_GETFD) < 0)
 		copy = dup(pidfd);
 	probe_end(child);
 	return copy >= 0;
 }
 
-/* A pidfd says when its process ends, and can be kept for a later command by whoever asked us. */
+/* A pidfd reports the end of its process, and a caller can keep it for a later command. */
 bool probe_pidfd_store(int unused_argument unused)
 {
 	pid_t child = probe_fork(NULL), self = getpid();
@@ -266,7 +266,7 @@ bool probe_namespace(int flag)
 	return unshare(flag) == 0;
 }
 
-/* Our next child is the first process of a new namespace; we enter it once more by its descriptor. */
+/* The next child is the first process of a new namespace; then this process enters it by its descriptor. */
 bool probe_pid_namespace(int unused_argument unused)
 {
 	autoclose int namespace = -1;
@@ -286,7 +286,7 @@ bool probe_pid_namespace(int unused_argument unused)
 
 /* --- What a process is made again with ------------------------------------------------------------------------- */
 
-/* Tells the kernel again what it says of us itself. */
+/* Sets the values that the kernel reports for this process already. */
 bool probe_memory_map(int unused_argument unused)
 {
 	autoclose int self = proc_open(getpid());
@@ -310,7 +310,7 @@ bool probe_memory_map(int unused_argument unused)
 }
 
 #ifdef __x86_64__
-/* The kernel maps a vdso only where there is none: ours goes first. No clock may be read after that. */
+/* The kernel maps a vdso only if there is none, so this one is unmapped first. No clock may be read after that. */
 static bool unmap_vdso(void)
 {
 	autofree char *maps = NULL;
@@ -335,7 +335,7 @@ static bool unmap_vdso(void)
 
 bool probe_map_vdso(int request)
 {
-	/* Room that is free by construction, and low enough for 32 bits. */
+	/* An address range that is certainly free, and below 4 GiB. */
 	void *room = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 
 	if (room == MAP_FAILED || munmap(room, 1 << 20) || !unmap_vdso())

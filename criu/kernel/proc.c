@@ -34,7 +34,7 @@ static int read_text(int proc, const char *name, char **text)
 
 int proc_parse_stat(const char *text, struct proc_stat *stat)
 {
-	/* The name may hold anything, ')' too: the fields begin behind the last one. */
+	/* The name can contain anything, even ')': the fields begin behind the last one. */
 	const char *open = strchr(text, '('), *close = strrchr(text, ')');
 	unsigned long long field[53] = { 0 };
 	const char *at;
@@ -49,7 +49,7 @@ int proc_parse_stat(const char *text, struct proc_stat *stat)
 	for (at = close + 3; number <= 52; number++) {
 		char *end;
 
-		field[number] = strtoull(at, &end, 10); /* a leading '-' is taken, too */
+		field[number] = strtoull(at, &end, 10); /* accepts a leading '-' */
 		if (end == at)
 			break;
 		at = end;
@@ -206,7 +206,7 @@ int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS])
 	return result ? result : proc_parse_limits(text, limits);
 }
 
-/* The numbers in a directory, relative to `proc`. */
+/* Reads the numbers in a directory, relative to `proc`. */
 static int read_ids(int proc, const char *name, pid_t **ids, size_t *count)
 {
 	int fd = openat(proc, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
