@@ -7,18 +7,20 @@
  *	the work; its result goes into struct run; exit
  *
  * The child shares criu's memory. What follows from that:
- * - Thread-local storage is that of the calling thread, which sleeps, so only one of the two uses errno and the caches of
- *   malloc() at a time. libc asks the kernel for thread ids. The kernel has no robust list and no rseq area for the child.
+ * - Thread-local storage is that of the calling thread, which sleeps, so only one of the two uses errno and the caches
+ *   of malloc() at a time. libc asks the kernel for thread ids. The kernel has no robust list and no rseq area for the
+ *   child.
  * - libc's setuid() and its relatives change the ids of all threads by signals, and would signal criu's threads. So the
  *   child makes raw calls.
- * - CLONE_FS is not given, because setns() into a user or mount namespace refuses a process that shares its root directory.
+ * - CLONE_FS is not given, because a process that shares its root directory cannot setns() into a user or mount
+ *   namespace.
  * - Signal handlers are not shared (CLONE_SIGHAND is not given), and all signals are blocked.
- * - The memory has one flag "dumpable". It is off while there is a child: otherwise the owner of a user namespace that the
- *   child joins could trace it, and would have criu's memory. (A change of effective ids clears the flag, too.)
+ * - The memory has one flag "dumpable". It is off while there is a child: otherwise the owner of a user namespace that
+ *   the child joins could trace it, and would have criu's memory. (A change of effective ids clears the flag, too.)
  * - The child sends no signal when it ends, and only waitpid(__WALL) finds it. run_in() collects it.
  *
- * Only the effective ids change: these are what the kernel remembers. The real and the saved ids stay those of criu, so the
- * user whose ids are taken may neither trace nor signal the child.
+ * Only the effective ids change: these are what the kernel remembers. The real and the saved ids stay those of criu, so
+ * the user whose ids are taken may neither trace nor signal the child.
  */
 #include <errno.h>
 #include <linux/capability.h>

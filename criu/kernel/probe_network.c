@@ -1,6 +1,6 @@
 /*
- * probe_network.c - probes about sockets and interfaces. They run in a child; see probe.h. Those that make something take a
- * network namespace of their own first.
+ * probe_network.c - probes about sockets and interfaces. They run in a child; see probe.h. Those that create something
+ * first create a network namespace.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -74,7 +74,7 @@ def not_asked_for(cell, dumper, restorer):
 
 UNSAVABLE = {"lease": "lease", "epoll": "epoll.*watches", "hung_up": "terminal that has gone",
 	     "foreign_session": "session is not part of the tree", "controlled": "terminal of its session .*4:62.* hung up",
-	     "segments": "modify_ldt", "provided": "missing pages somebody else"}
+	     "segments": "modify_ldt", "provided": "missing pages another process"}
 LIVES_ON = ("foreign_session", "controlled", "provided")  # somebody outside of the tree, until there is a verdict
 
 
