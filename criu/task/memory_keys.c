@@ -1,10 +1,10 @@
 /*
- * memory_keys.c - protection keys (pkeys(7)): which of them a process has allocated. Which mapping has which stands in smaps, what a thread
- * may do with them is among its registers; restore/protection.c makes all of it again.
+ * memory_keys.c - the protection keys (pkeys(7)) that a process has allocated. smaps tells the key of each mapping, and
+ * the registers of a thread hold its rights; restore/protection.c restores all of it.
  *
- * The kernel tells nobody which keys are allocated. But pkey_mprotect() says EINVAL for one that is not, before it looks for the
- * memory, which is nowhere here: ENOMEM for one that is, and nothing changes (Linux 6.18). The key that the kernel itself has
- * taken for memory that can only be executed counts as not allocated.
+ * No call lists the allocated keys. But pkey_mprotect() returns EINVAL for a key that is not allocated, before it looks
+ * up the memory. The address here is never mapped, so for an allocated key it returns ENOMEM, and nothing changes
+ * (Linux 6.18). The key that the kernel itself uses for execute-only memory counts as not allocated.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -17,7 +17,7 @@
 #define MOST_KEYS 16	       /* x86; arm64 has 8 */
 
 struct asked {
-	call_handle keys[MOST_KEYS]; /* that of 0 is not asked for: every process has it */
+	call_handle keys[MOST_KEYS]; /* not asked for 0, which every process has */
 };
 
 static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,

@@ -1,8 +1,9 @@
 /*
- * memory_locks.c - mlockall(MCL_FUTURE): new memory of the process is locked as it is mapped. What is mapped already is locked, or not,
- * mapping by mapping (restore/space.c).
+ * memory_locks.c - mlockall(MCL_FUTURE): the kernel locks new memory of the process as it is mapped. Whether an
+ * existing mapping is locked is restored for each one (restore/space.c).
  *
- * The kernel tells nobody. But the parasite's own memory is new memory, and msync(MS_INVALIDATE) refuses what is locked.
+ * No call tells whether it is on. But the parasite's own memory is new memory, and msync(MS_INVALIDATE) fails for
+ * locked memory.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -28,7 +29,7 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-/* Only when it is first used? That stands in smaps, which is long. */
+/* Is new memory locked only when it is touched? smaps tells, which is long. */
 static int look_closer(const struct task *task, uint64_t address, bool *on_fault)
 {
 	struct vmas vmas = { 0 };
@@ -60,7 +61,7 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	uint32_t flags = task->mm->locks_future;
 
 	if (!thread && flags && flags != MCL_FUTURE && flags != (MCL_FUTURE | MCL_ONFAULT))
-		return fail(EINVAL, "the image holds impossible flags of mlockall(): %#x", flags);
+		return fail(EINVAL, "the image has invalid flags of mlockall(): %#x", flags);
 	return 0;
 }
 

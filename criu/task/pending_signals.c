@@ -1,9 +1,9 @@
 /*
- * pending_signals.c - signals that were sent and not yet taken, with their siginfo, for threads and for whole processes.
+ * pending_signals.c - pending signals, with their siginfo, of threads and whole processes.
  *
- * PTRACE_PEEKSIGINFO (Linux 3.10) reads the queues without taking anything out. They are read after the timers, which go on while
- * all else stands still: what goes off in between is in the queue, and not lost. A thread may send itself any siginfo, even
- * one that looks like the kernel's (rt_sigqueueinfo(2)), so restore has each thread fill its own queue.
+ * PTRACE_PEEKSIGINFO (Linux 3.10) reads the queues without changing them. They are read after the timers, which go on
+ * while everything else is stopped: what expires in between is in the queue, and not lost. A thread may send itself any
+ * siginfo, even one that looks like the kernel's (rt_sigqueueinfo(2)), so on restore each thread fills its own queue.
  */
 #include <errno.h>
 #include <signal.h>
@@ -15,7 +15,7 @@
 #include "image/message.h"
 #include "task/part.h"
 
-#define SIGINFO_SIZE 128 /* of the kernel, on every architecture */
+#define SIGINFO_SIZE 128 /* size in the kernel, on every architecture */
 #define BATCH	     32
 
 static int read_queue(pid_t tid, bool shared, SignalQueueEntry *queue)
@@ -56,7 +56,7 @@ static int read_queues(const struct task *task, size_t thread)
 	return read_queue(tid, true, core->tc->signals_s);
 }
 
-/* The thread that the parasite works in is not stopped; queues are told of a stopped thread only. */
+/* The thread of the parasite runs, but queues can only be read of a stopped thread. */
 static int read_queues_of_running(const struct task *task, size_t thread)
 {
 	pid_t tid = task->threads[thread];
@@ -67,14 +67,17 @@ static int read_queues_of_running(const struct task *task, size_t thread)
 	if (!WIFSTOPPED(status))
 		return fail(0, "thread %d was killed", tid);
 	result = read_queues(task, thread);
-	/* Unlike a trap (whose event stands above), a signal that it was about to take has to be handed on. */
+	/* Unlike a trap (whose event is in the upper bits), a signal that it was about to take must be delivered. */
 	if (ptrace(PTRACE_CONT, tid, 0, status >> 16 || WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status)) <
 	    0)
 		return fail(errno, "cannot resume thread %d", tid);
 	return result;
 }
 
-/* A SIGSTOP that came while we looked cannot be blocked, so it cannot be put back: the process is one that it has stopped. */
+/*
+ * A SIGSTOP that arrives now cannot be blocked, so it cannot be put back: instead the process is saved as stopped by
+ * it.
+ */
 static void take_stop_out(struct task *task, SignalQueueEntry *queue)
 {
 	size_t kept = 0;
@@ -115,9 +118,9 @@ static int check_queue(const SignalQueueEntry *queue)
 		if (info->len == SIGINFO_SIZE)
 			memcpy(&signal, info->data, sizeof(signal));
 		if (signal < 1 || signal > 64)
-			return fail(EINVAL, "the image holds a pending signal that is none");
+			return fail(EINVAL, "the image has an invalid pending signal");
 		if (signal == SIGKILL || signal == SIGSTOP)
-			return fail(EINVAL, "the image holds a pending signal that cannot be blocked: %d",
+			return fail(EINVAL, "the image has a pending signal that cannot be blocked: %d",
 				    signal);
 	}
 	return 0;

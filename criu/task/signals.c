@@ -1,5 +1,5 @@
 /*
- * signals.c - how a task takes signals: actions, alternate stacks, masks. What is pending: pending_signals.c.
+ * signals.c - signal handling of a task: actions, alternate stacks, masks. Pending signals: pending_signals.c.
  *
  * A newborn blocks all signals until its threads get their registers, and their masks with them (restore/hand_over.c).
  */
@@ -19,7 +19,7 @@ struct asked {
 	call_handle actions[SIGNALS + 1]; /* by the signal's number */
 };
 
-/* As rt_sigaction(2) of the kernel has it, not libc. */
+/* As in rt_sigaction(2) of the kernel; libc's struct differs. */
 struct kernel_action {
 	uint64_t handler, flags, restorer, mask;
 };
@@ -103,7 +103,10 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return 0;
 }
 
-/* What is sent from now on is for the task, and waits for it. Also the signals that libc keeps for itself: a raw call. */
+/*
+ * Signals that arrive from now on belong to the task, and stay pending. A raw call also blocks the signals that libc
+ * keeps for itself.
+ */
 static int prepare(const struct snapshot *snapshot unused, const struct task *task unused)
 {
 	uint64_t all = ~0ULL;
@@ -134,12 +137,12 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 		 struct call_list *calls)
 {
 	const ThreadSasEntry *sas = task->cores[thread]->thread_core->sas;
-	stack_t stack = { .ss_flags = SS_DISABLE }; /* a newborn may have one of ours */
+	stack_t stack = { .ss_flags = SS_DISABLE }; /* a newborn may have one of criu's */
 
 	if (sas && !(sas->ss_flags & SS_DISABLE)) {
 		stack.ss_sp = (void *)(uintptr_t)sas->ss_sp;
 		stack.ss_size = sas->ss_size;
-		stack.ss_flags = sas->ss_flags & ~SS_ONSTACK; /* which only tells that it was in use */
+		stack.ss_flags = sas->ss_flags & ~SS_ONSTACK; /* SS_ONSTACK only reports that it was in use */
 	}
 	call(calls, "set the alternate stack", SYS_sigaltstack, calls_bytes(calls, &stack, sizeof(stack)), 0);
 	if (!thread)

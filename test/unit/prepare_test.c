@@ -123,11 +123,11 @@ static void no_directories(void **state unused)
 	task->fs->cwd_id = 3;
 	prepare(&part_directories, NULL, "cannot change the directory to /proc/version: Not a directory");
 	task->fs->cwd_id = 4;
-	prepare(&part_directories, NULL, "do not hold its directories");
+	prepare(&part_directories, NULL, "its root and working directory are missing");
 	task->fs->cwd_id = 2;
 	close(snapshot.files[0]->fd);
 	snapshot.files[0]->fd = -1;
-	prepare(&part_directories, NULL, "do not hold its directories");
+	prepare(&part_directories, NULL, "its root and working directory are missing");
 }
 
 static void check_says(const struct task_part *part, const char *says)
