@@ -20,8 +20,8 @@ char *format_text(const char *format, ...) printf_like(1, 2);
 void *copy_bytes(const void *bytes, size_t size);
 
 /*
- * Appends one zeroed member to a growing array { type *items; size_t count; } and returns it. struct vma *vma =
- * grow(&vmas->items, &vmas->count);
+ * Appends one zeroed member to a growing array { type *items; size_t count; } and returns it.
+ *	struct vma *vma = grow(&vmas->items, &vmas->count);
  */
 #define grow(items, count) ((__typeof__(*(items)))grow_array((void **)(items), count, sizeof(**(items))))
 void *grow_array(void **items, size_t *count, size_t size);

@@ -72,13 +72,13 @@ struct file {
 	uint32_t id;
 	const struct file_kind *kind;
 	FileEntry *entry;
-	struct task *holder;	/* the first that has a descriptor of it; NULL: none */
+	struct task *holder;	/* the first task that has a descriptor of it; NULL: none */
 	int holder_fd;		/* its lowest descriptor of it */
-	bool is_only_path;	/* it says where a file of another kind lies: files/room.c */
-	bool is_only_mapped;	/* a regular file: opened when it is mapped, and closed again */
+	bool is_only_path;	/* it holds the path of a file of another kind: files/room.c */
+	bool is_only_mapped;	/* a regular file: opened to be mapped, and then closed */
 	struct seen_file *seen; /* dump only: files/seen.h */
-	bool is_described;	/* dump: it was described, or refused, when it became known */
-	/* restore: open in every newborn until it has taken what it needs; -1 */
+	bool is_described;	/* dump: it has been described, or refused */
+	/* restore: open in every newborn until that has taken what it needs; -1: not open */
 	int fd;
 	size_t waiting; /* descriptors of a newborn that still have to be made of it */
 	int mapping_fd; /* for shared mappings that may become writable, if `fd` is not open for writing */
@@ -98,20 +98,19 @@ struct snapshot {
 	size_t shared_count;
 	struct index shared_by_id, shared_by_inode, memfds; /* to numbers, which begin at 1 */
 	struct index *states;				    /* snapshot_state() */
-	bool is_of_another; /* restore: another criu has made it, and leaves out empty images */
-	bool lacks_tables;  /* restore: there is a task of which it has written no descriptors */
+	bool is_of_another; /* restore: made by another criu, which leaves out empty images */
+	bool lacks_tables;  /* restore: a task has no descriptor table in the images */
 };
 
 void snapshot_init(struct snapshot *snapshot);
 void snapshot_free(struct snapshot *snapshot);
 
-/* What one part of criu keeps for a snapshot, which nobody else knows. */
+/* The state that one module keeps for a snapshot, and that no other module knows. */
 struct state_type {
 	size_t size;
-	void (*clear)(
-		void *state); /* when the snapshot is freed: frees what the state points to. NULL: nothing */
+	void (*clear)(void *state); /* frees what the state points to; NULL: nothing */
 };
-/* Zeroed when it is asked for the first time; the snapshot's own. */
+/* Returns the state, which belongs to the snapshot. It is created zeroed at the first call. */
 void *snapshot_state(const struct snapshot *snapshot, const struct state_type *type);
 
 /* A new task at the end of the list and among the children of `parent` (NULL: the root). */
@@ -128,7 +127,7 @@ struct descriptor *task_find_descriptor(const struct task *task, int fd); /* NUL
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id);
 struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id);
 
-/* Sets file->holder and holder_fd, when all tasks have their descriptors. */
+/* Sets file->holder and holder_fd. To be called when all tasks have their descriptors. */
 void snapshot_note_holders(struct snapshot *snapshot);
 
 #define for_each_task(task, snapshot) list_for_each (task, &(snapshot)->tasks, link)
