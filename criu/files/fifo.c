@@ -1,9 +1,9 @@
 /*
- * fifo.c - named pipes, with what is in them.
+ * fifo.c - named pipes, with their content.
  *
- * Path, flags and owner are those of a regular file beside it. Restore opens the path again: whoever else has the pipe open is its
- * other end as before. Content stands once a pipe in fifo-data.img (pipe_content.h); it is put back unless somebody outside
- * of the tree has kept the pipe, and with it the content.
+ * Path, flags and owner are in a regular file beside it. Restore opens the path again, so another process that has the
+ * pipe open is its other end as before. fifo-data.img has the content of each pipe once (pipe_content.h). It is put
+ * back, unless a process outside of the tree has kept the pipe open, and with it the content.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@ static bool recognizes(const struct snapshot *snapshot unused, const struct seen
 	       !(seen->info.flags & O_PATH);
 }
 
-/* A reader that was there before any writer is not told that all writers have gone (POLLHUP), until there was one. */
+/* A reader that opened the pipe before any writer gets no hang-up (POLLHUP) until there was a writer. */
 static int ask_for_hang_up(const struct seen_file *seen, FifoEntry *entry)
 {
 	autoclose int fd = files_borrow(seen);
@@ -73,7 +73,7 @@ static int check(struct snapshot *snapshot, struct file *file)
 	struct stat found;
 
 	if (!where)
-		return fail(EINVAL, "file %u in files.img is a named pipe but has no path", file->id);
+		return fail(EINVAL, "files.img: file %u is a named pipe without a path", file->id);
 	if (stat(where->entry->reg->name, &found) == 0 && !S_ISFIFO(found.st_mode))
 		return fail(EINVAL, "%s is no longer a named pipe", where->entry->reg->name);
 	return where->kind->check(snapshot, where);
@@ -89,7 +89,7 @@ static int load_contents(struct snapshot *snapshot)
 	return held_pipes_load(snapshot->images, IMAGE_FIFO_DATA, fifos_of(snapshot));
 }
 
-/* An end of ours, until files_close(): opening the other end then never waits, and the content stays. */
+/* Opens criu's own end until files_close(): then opening the other end never waits, and the content is kept. */
 static int hold(struct held_pipe *pipe, int end, const char *name)
 {
 	if (pipe->ends[end] < 0)
@@ -97,7 +97,7 @@ static int hold(struct held_pipe *pipe, int end, const char *name)
 	return pipe->ends[end] < 0 ? fail(errno, "cannot open the named pipe %s", name) : 0;
 }
 
-/* It lies there as it was left; to write what is in it is not to be seen. Its times may be changed by its owner only. */
+/* Fills the pipe. This write must not be visible in the times of the file, which only its owner can set. */
 static int fill(struct held_pipe *pipe, const char *name)
 {
 	struct timespec times[2];
@@ -105,12 +105,13 @@ static int fill(struct held_pipe *pipe, const char *name)
 	int result;
 
 	if (fstat(pipe->ends[0], &before) < 0)
-		return fail(errno, "cannot look at the named pipe %s", name);
+		return fail(errno, "cannot stat the named pipe %s", name);
 	result = hold(pipe, 1, name) ?: held_pipe_fill(pipe);
 	times[0] = before.st_atim;
 	times[1] = before.st_mtim;
 	if (!result && futimens(pipe->ends[0], times) < 0)
-		log_info("%s is as if it was written now: its times cannot be set (error %d)", name, errno);
+		log_info("%s: the times cannot be set (error %d), so it looks as if it was written now", name,
+			 errno);
 	return result;
 }
 
@@ -121,10 +122,10 @@ static int put_content_back(struct held_pipe *pipe, const char *name)
 	if (result)
 		return result;
 	if (ioctl(pipe->ends[0], FIONREAD, &kept) < 0)
-		return fail(errno, "cannot look into the named pipe %s", name);
+		return fail(errno, "cannot read the size of the content of the named pipe %s", name);
 	if (kept) {
-		log_info("%s was kept by somebody outside of the tree: its %d bytes stay as they are", name,
-			 kept);
+		log_info("%s was kept open by a process outside of the tree: its %d bytes stay as they are",
+			 name, kept);
 		return 0;
 	}
 	result = held_pipe_set_capacity(pipe);
@@ -137,7 +138,7 @@ static int open_path(const char *name, int flags)
 {
 	int fd = open(name, flags | O_CLOEXEC);
 
-	return fd < 0 ? fail(errno, "cannot open the named pipe %s as the process had it (flags %#o)", name,
+	return fd < 0 ? fail(errno, "cannot open the named pipe %s with its original flags (%#o)", name,
 			     flags) :
 			fd;
 }
@@ -148,7 +149,7 @@ static int open_fifo(struct snapshot *snapshot, struct file *file)
 	struct held_pipe *pipe = held_pipe_find(fifos_of(snapshot), file->entry->fifo->pipe_id);
 	int flags = where->flags & ~(O_CREAT | O_EXCL | O_TRUNC), result = 0;
 
-	if (flags & O_PATH) /* criu 4.2 takes it for an end of the pipe */
+	if (flags & O_PATH) /* criu 4.2 counts it as an end of the pipe */
 		return open_path(where->name, flags);
 	if (pipe->ends[0] < 0)
 		result = put_content_back(pipe, where->name);
@@ -158,7 +159,7 @@ static int open_fifo(struct snapshot *snapshot, struct file *file)
 		result = hold(pipe, 1, where->name);
 	if (result)
 		return result;
-	/* Packets (O_DIRECT) are asked for by fcntl(), which the core does: open() does not know them. */
+	/* O_DIRECT (packets) is set by fcntl(), which the core does: open() does not accept it. */
 	return open_path(where->name, (flags & ~O_DIRECT) | O_NONBLOCK);
 }
 
@@ -167,7 +168,7 @@ static void close_ends(struct snapshot *snapshot)
 	held_pipes_close(fifos_of(snapshot));
 }
 
-/* Both ends of each. */
+/* Both ends of each pipe. */
 static size_t keeps(const struct snapshot *snapshot)
 {
 	struct index known = { 0 };

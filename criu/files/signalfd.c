@@ -1,5 +1,5 @@
 /*
- * signalfd.c - signalfd(2): signals to be read. Which ones wait is known by the task that reads, not by the file.
+ * signalfd.c - signalfd(2). The pending signals belong to the task that reads, not to the file.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,12 +25,12 @@ static int fdinfo(struct snapshot *snapshot unused, struct file *file, const cha
 
 static int describe(struct snapshot *snapshot unused, struct file *file unused)
 {
-	return 0; /* fdinfo has told all */
+	return 0; /* fdinfo has all of it */
 }
 
 static int check(struct snapshot *snapshot unused, struct file *file unused)
 {
-	return 0; /* every mask is possible */
+	return 0; /* every mask is valid */
 }
 
 static int open_signalfd(struct snapshot *snapshot unused, struct file *file)
@@ -38,7 +38,7 @@ static int open_signalfd(struct snapshot *snapshot unused, struct file *file)
 	uint64_t mask = file->entry->sgfd->sigmask;
 	int fd = syscall(SYS_signalfd4, -1, &mask, sizeof(mask), SFD_CLOEXEC);
 
-	return fd < 0 ? fail(errno, "cannot make a signalfd") : fd;
+	return fd < 0 ? fail(errno, "cannot create a signalfd") : fd;
 }
 
 static const char *const fdinfo_needs[] = { "sigmask", NULL };

@@ -1,5 +1,6 @@
 /*
- * socket_words.c - a socket in words: family, type, protocol, state, addresses. Asked of the socket itself; nothing of it is changed.
+ * socket_words.c - describes a socket in words: family, type, protocol, state, addresses. It asks the socket itself,
+ * and changes nothing.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -84,7 +85,7 @@ static int get(int fd, int option)
 	return value;
 }
 
-/* A name may hold anything; an abstract one begins with a zero, which is written "@". */
+/* A name can contain any bytes; an abstract one begins with a 0 byte, which is printed as "@". */
 static void write_unix(char *text, size_t size, const struct sockaddr_un *address, socklen_t length)
 {
 	size_t start = offsetof(struct sockaddr_un, sun_path), count = 0;
@@ -98,7 +99,7 @@ static void write_unix(char *text, size_t size, const struct sockaddr_un *addres
 	text[count] = '\0';
 }
 
-/* "" where there is none. */
+/* "" if there is none. */
 static void write_address(char *text, size_t size, const struct sockaddr_storage *address, socklen_t length)
 {
 	const struct sockaddr_in *four = (const struct sockaddr_in *)address;
@@ -163,7 +164,7 @@ char *socket_in_words(int fd)
 	struct sockaddr_storage own = { 0 }, other = { 0 };
 	socklen_t own_length = sizeof(own), other_length = sizeof(other);
 	int domain = get(fd, SO_DOMAIN), type = get(fd, SO_TYPE), protocol = get(fd, SO_PROTOCOL);
-	/* To netlink, all are connected: to the kernel. */
+	/* Every netlink socket is connected: to the kernel. */
 	bool is_connected = domain != AF_NETLINK &&
 			    getpeername(fd, (struct sockaddr *)&other, &other_length) == 0;
 	const char *state = state_of(fd, type, protocol, is_connected);

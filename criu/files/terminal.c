@@ -1,5 +1,5 @@
 /*
- * terminal.c - dump: terminals and files that lead to them. See terminal.h.
+ * terminal.c - dump: terminals and the files that refer to them. See terminal.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +15,8 @@
 #include "image/message.h"
 #include "model/inode.h"
 
-#define ADVICE "--shell-job (-j), to restore it on the terminal of whoever restores it"
-/* Ids as criu 4.2 gives them: pty N is 2N, its master 2N + 1, /dev/tty is 2012. */
+#define ADVICE "--shell-job (-j), to restore it on the terminal where criu restore runs"
+/* Ids as in criu 4.2: pty N is 2N, its master 2N + 1, /dev/tty is 2012. */
 #define CONTROLLING_ID 2012
 
 struct terminals *terminals_of(const struct snapshot *snapshot)
@@ -60,7 +60,7 @@ bool terminal_is_slave(const struct seen_file *seen)
 	return major(seen->stat.st_rdev) == PTS_MAJOR;
 }
 
-/* N of /dev/pts/N. A master tells it in its fdinfo (Linux 4.15). */
+/* N of /dev/pts/N. A master has it in its fdinfo (Linux 4.15). */
 uint32_t terminal_index(const struct seen_file *seen)
 {
 	const char *value = terminal_is_slave(seen) ? NULL : fdinfo_find(seen, "tty-index");
@@ -68,7 +68,7 @@ uint32_t terminal_index(const struct seen_file *seen)
 	return value ? strtoul(value, NULL, 10) : minor(seen->stat.st_rdev);
 }
 
-/* A master: all of them are known before the first terminal is described. */
+/* For a master: all masters are known before the first terminal is described. */
 static int fdinfo(struct snapshot *snapshot, struct file *file, const char *key, const char *value)
 {
 	if (!strcmp(key, "tty-index") && file->seen->stat.st_rdev == PTMX_DEVICE)
@@ -103,7 +103,7 @@ static TermiosEntry *termios_entry(const struct kernel_termios *settings)
 	return entry;
 }
 
-/* Of the slave's file, which nobody may have open. */
+/* Reads owner and mode of the slave's file, which perhaps no task has open. */
 static void read_rights(TtyInfoEntry *info)
 {
 	autofree char *name = format_text("/dev/pts/%u", info->pty->index);
@@ -144,7 +144,7 @@ static int read_settings(int fd, TtyInfoEntry *info)
 	return 0;
 }
 
-/* Which session does it control, and which group is in the foreground? A task of the session knows. */
+/* Finds the session that the terminal controls, and its foreground group, from a task of that session. */
 static int find_session(const struct snapshot *snapshot, const struct seen_file *seen, TtyInfoEntry *info)
 {
 	dev_t device = makedev(PTS_MAJOR, info->pty ? info->pty->index : 0);
@@ -198,7 +198,7 @@ static TtyInfoEntry *new_info(struct snapshot *snapshot, const struct seen_file 
 	return info;
 }
 
-/* The terminal of a file, as it is known already, or NULL. */
+/* The record of a file's terminal, if it is known already, or NULL. */
 static TtyInfoEntry *known_info(const struct snapshot *snapshot, const struct seen_file *seen)
 {
 	const struct terminals *terminals = terminals_of(snapshot);
@@ -217,7 +217,7 @@ static TtyInfoEntry *known_info(const struct snapshot *snapshot, const struct se
 
 /* ---- can it be saved? ---- */
 
-/* Of those that were found before it. */
+/* Is there another outer terminal among those found before it? */
 static bool is_another_outer(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
 	const struct terminals *terminals = terminals_of(snapshot);
@@ -237,10 +237,10 @@ static int check_outer(const struct snapshot *snapshot, const struct seen_file *
 {
 	if (!snapshot->policy.shell_job) {
 		fail_advice(ADVICE);
-		return refuse_terminal(seen, "is a terminal that leads out of the tree");
+		return refuse_terminal(seen, "is a terminal whose master is outside of the tree");
 	}
 	if (is_another_outer(snapshot, info))
-		return refuse_terminal(seen, "is the second terminal that leads out of the tree");
+		return refuse_terminal(seen, "is the second terminal whose master is outside of the tree");
 	return 0;
 }
 
@@ -283,7 +283,7 @@ static int describe(struct snapshot *snapshot, struct file *file)
 	int result = 0;
 
 	if (!seen->stat.st_nlink)
-		return refuse_terminal(seen, "is a terminal that has gone");
+		return refuse_terminal(seen, "is a terminal that was hung up");
 	if (!terminal_is_slave(seen) && seen->stat.st_rdev != PTMX_DEVICE && seen->stat.st_rdev != TTY_DEVICE)
 		return refuse_terminal(seen, "is a console or a serial line, which are not supported yet");
 	info = known_info(snapshot, seen);
@@ -312,23 +312,26 @@ static bool is_known(const struct snapshot *snapshot, const struct proc_stat *st
 	return false;
 }
 
-/* Nobody has it open, so the restored session has none. */
+/* No task has it open, so the restored session has none. */
 static void lose_terminal(const struct task *task, dev_t terminal)
 {
 	if (major(terminal) == PTS_MAJOR) {
 		log_warning(
 			"process %d (%s): no process of the tree has the terminal of its session open (/dev/pts/%u): "
-			"that will control it no more",
+			"it will no longer control the restored session",
 			task->pid, task->name, minor(terminal));
 		return;
 	}
 	refuse("process %d (%s): the terminal of its session (device %u:%u), which no process of the tree has open, would "
 	       "be hung up for all others",
 	       task->pid, task->name, major(terminal), minor(terminal));
-	fail_advice("let the process give its terminal up first (TIOCNOTTY)");
+	fail_advice("first let the process give up its terminal (TIOCNOTTY)");
 }
 
-/* When the leader of a session dies, the kernel hangs its terminal up, if that is no pty (6.18, disassociate_ctty()). */
+/*
+ * When the leader of a session dies, the kernel hangs up its terminal, unless that is a pty (6.18,
+ * disassociate_ctty()).
+ */
 static int check_control(struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -348,7 +351,7 @@ static int check_control(struct snapshot *snapshot)
 	return 0;
 }
 
-/* Only when all files are known: the master may be the last. */
+/* Only when all files are known, because the master may be the last. */
 static int judge(struct snapshot *snapshot)
 {
 	const struct terminals *terminals = terminals_of(snapshot);
@@ -393,7 +396,7 @@ static uint32_t path(const struct file *file)
 	return file->entry->tty->regf_id;
 }
 
-/* Both ends of each pair, and the one that criu was started from. */
+/* Both ends of each pair, and the terminal that criu was started from. */
 static size_t keeps(const struct snapshot *snapshot)
 {
 	size_t count = terminals_of(snapshot)->count;

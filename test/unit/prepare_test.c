@@ -176,7 +176,7 @@ static void numbers(void **state unused)
 	prepare(&part_process, has_numbers, NULL);
 	message_set(task->cores[0]->tc, oom_score_adj, 1001);
 	prepare(&part_process, NULL, "cannot write 1001 to /proc/self/oom_score_adj");
-	check_says(&part_process, "impossible oom_score_adj: 1001");
+	check_says(&part_process, "invalid oom_score_adj: 1001");
 }
 
 /* ---- signals, timers, memory ---- */
