@@ -20,7 +20,7 @@ static void list_names(const struct step *steps, size_t count, char *text, size_
 		length += snprintf(text + length, size - length, "%s%s", i ? ", " : "", steps[i].name);
 }
 
-/* The step that CRIU_FAULT wants to fail; NULL: none of this journey. A name that no step has is an error. */
+/* Finds the step that CRIU_FAULT makes fail; NULL: none of this journey. A name that no step has is an error. */
 static int find_fault(const char *journey, const struct step *steps, size_t count, const struct step **found)
 {
 	const char *fault = getenv("CRIU_FAULT");

@@ -2,9 +2,9 @@
  * steps.h - a journey (a dump, a restore) is a table of named steps. They run in order, are logged and timed, and are
  * undone in reverse order when one fails.
  *
- * CRIU_FAULT=JOURNEY:NAME in the environment makes the step of this name fail on purpose after it has done its work, so that its
- * own undo is tested, too. A final step fails before. A name that no step has is an error, which lists the steps: a test whose
- * step is renamed or removed fails. The fault tests walk through this list.
+ * CRIU_FAULT=JOURNEY:NAME in the environment makes the step of this name fail on purpose. It fails after it has done
+ * its work, so that its own undo is tested, too; a final step fails before. A name that no step has is an error, which
+ * lists the steps: so a test fails when its step is renamed or removed. The fault tests walk through this list.
  */
 #ifndef CRIU_BASE_STEPS_H
 #define CRIU_BASE_STEPS_H

@@ -97,9 +97,9 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
  */
 int files_add_path_of(struct snapshot *snapshot, const struct file *file, uint32_t *id) must_check;
 
-/* Writes files.img, and what lies beside it. */
+/* Writes files.img, and the images beside it. */
 int files_save(struct snapshot *snapshot) must_check;
-/* … and fdinfo-ID.img of each table of descriptors, for which nobody has to stand still. */
+/* Writes fdinfo-ID.img for each descriptor table. The processes need not be stopped for that. */
 int files_save_tables(struct snapshot *snapshot) must_check;
 
 /* ---- fdinfo.c ---- */

@@ -17,8 +17,9 @@
  *	syncfs(), then rename                                                          1.0 ms
  *	the last two while another process has 400 MB unwritten on the disk      2.4 | 124 ms
  *
- * Started together, the writes have left before the first fsync() asks for them, and its one journal commit
- * serves all files. Many images are synced by several threads (store_sync.c). syncfs() would make a frozen tree wait for the rest of the machine.
+ * Started together, the writes are under way before the first fsync() waits for them, and its one journal commit serves
+ * all files. Several threads sync many images (store_sync.c). syncfs() would make a frozen tree wait for the writes of
+ * the whole machine.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -21,9 +21,10 @@ struct image_store_ops {
 		must_check;
 	int (*remove)(struct image_store *store, const char *name) must_check;
 	int (*rename)(struct image_store *store, const char *from, const char *to) must_check;
-	void (*begin_sync)(struct image_store *store,
-			   const char *name); /* of several files before the first is synced */
-	/* By several threads at the same time. */
+	void (*begin_sync)(
+		struct image_store *store,
+		const char *name); /* starts writing; called for several files before the first sync */
+	/* Several threads may call it at the same time. */
 	int (*sync_file)(struct image_store *store, const char *name) must_check;
 	int (*sync_names)(struct image_store *store) must_check; /* names made, removed and renamed */
 	void (*close)(struct image_store *store); /* frees what belongs to this kind of store */
@@ -65,10 +66,10 @@ extern const struct image_store_ops directory_store_ops, memory_store_ops;
 int image_create_as(struct image_store *store, struct image **image, enum image_kind kind, const char *name)
 	must_check;
 
-/* store_sync.c: all that has been created is on the disk. */
+/* store_sync.c: syncs everything that has been created. */
 int store_sync_created(struct image_store *store) must_check;
 
-/* Would a reader take a file of this name for part of a dump? Its statistics are none. */
+/* Would a reader take a file of this name for part of a dump? Statistics are not part of it. */
 bool is_of_a_dump(const char *name);
 /* Lists the names in a directory. -errno, not recorded. */
 int list_directory(int directory, void (*each)(void *context, const char *name), void *context) must_check;
