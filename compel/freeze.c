@@ -1,8 +1,8 @@
 /*
- * freeze.c - all threads of one process: stopped together, let go together.
+ * freeze.c - stops all threads of a process together, and lets them go together.
  *
- * A running process may make threads while we look, so the list is read again until it holds nobody new; a thread that is
- * parked makes none.
+ * A running process may create threads meanwhile, so the list is read again until it has no new ones; a parked thread
+ * creates none.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -19,7 +19,7 @@
 
 #define CS_64_BIT     0x33
 #define X32_CALL      0x40000000L
-#define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time and shall be let go */
+#define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time, and has to be let go */
 
 static int seize(struct victim *victim, struct index *known, pid_t tid)
 {
@@ -33,7 +33,7 @@ static int seize(struct victim *victim, struct index *known, pid_t tid)
 	return 0;
 }
 
-/* All threads that are not ours yet; how many there were. A thread that ends meanwhile is none. */
+/* Seizes all threads that are not traced yet; returns how many. A thread that ends meanwhile does not count. */
 static int seize_new(struct victim *victim, struct index *known)
 {
 	char path[64];
@@ -114,7 +114,7 @@ static int freeze_all(struct victim *victim, struct index *known, uint64_t deadl
 	return result < 0 ? result : 0;
 }
 
-/* Best effort: the failure is recorded already, and whoever does not stop now goes on when criu ends. */
+/* Best effort: the failure is recorded already, and a thread that does not stop now continues when criu ends. */
 static void let_go(struct victim *victim)
 {
 	for (size_t index = victim->thread_count; index-- > 0;) {
@@ -146,13 +146,13 @@ int victim_thaw(struct victim *victim)
 {
 	int result = victim_cure(victim);
 
-	/* The leader is the last: should the process be dead, it can be reaped only when no other thread is left. */
+	/* The leader comes last: if the process is dead, it can be reaped only when no other thread is left. */
 	for (size_t index = victim->thread_count; index-- > 0;)
 		result = first_failure(result, trace_release(&victim->threads[index]));
 	return result;
 }
 
-/* A pending SIGSTOP meets the first thread that is let go, and stops them all. */
+/* A pending SIGSTOP reaches the first thread that is let go, and stops all of them. */
 int victim_thaw_stopped(struct victim *victim)
 {
 	int result = victim_cure(victim);
@@ -163,8 +163,9 @@ int victim_thaw_stopped(struct victim *victim)
 }
 
 /*
- * The options of a thread that runs cannot be set, so the parasites are parked first, all at once: the last loop is as short as can be, and
- * wakes nobody who would be given our CPU. Who cannot be tied is dying already.
+ * The options of a running thread cannot be set, so the threads of the parasites are parked first, all at once. Then
+ * the last loop is as short as possible, and wakes no thread that would take criu's CPU. A thread that cannot be tied
+ * is dying already.
  */
 void victims_tie(struct victim *const *victims, size_t count)
 {
@@ -189,7 +190,7 @@ int victim_kill(struct victim *victim)
 
 	if (kill(victim->pid, SIGKILL) < 0 && errno != ESRCH)
 		return fail(errno, "cannot kill process %d", victim->pid);
-	/* Whoever traces must reap, the leader last; its parent sees it after us. */
+	/* The tracer must reap, the leader last; the parent is told afterwards. */
 	for (size_t index = victim->thread_count; index-- > 0;) {
 		struct traced_thread *thread = &victim->threads[index];
 

@@ -1,15 +1,15 @@
 /*
  * gadgets.c - finds pieces of a task's own code that bring a thread in and home without overwriting an instruction.
  *
- * Wanted, anywhere in what is mapped executable (they need not be meant as instructions):
+ * The pieces can be anywhere in executable mappings (they need not be real instructions):
  *
  *	0f 05 c3                           syscall; ret
  *	58 c3                              pop %rax; ret
  *	[48 c7 c0 | b8] 0f 00 00 00 0f 05  mov $15,%eax; syscall: rt_sigreturn
  *
- * A tree of processes maps the same libraries: what was found in a file is remembered by device, inode and offset. It is
- * looked at again in each victim before it is used, so a stale memory costs a search, not a crash. A task that has
- * no such code lends us some bytes of its own for a moment (gadgets_lend()).
+ * The processes of a tree map the same libraries, so what was found in a file is remembered by device, inode and
+ * offset. It is checked in each victim before it is used, so an outdated entry costs a search, not a crash. If a task
+ * has no such code, some bytes of its own code are borrowed temporarily (gadgets_lend()).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,20 +29,21 @@ static const unsigned char code_of_pop_return[] = { 0x58, 0xc3 };
 static const unsigned char code_of_sigreturn[] = { 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05 };
 static const unsigned char code_of_sigreturn_long[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };
 
-/* What we overwrite borrowed code with: all three, 12 bytes. */
+/* The bytes that overwrite borrowed code: all three pieces, 12 bytes. */
 static const unsigned char loan[] = { 0x0f, 0x05, 0xc3, 0x58, 0xc3, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05 };
 
-#define GLANCE ((uint64_t)4 << 20) /* of each mapping at first: libc has all in its first half megabyte */
+#define GLANCE \
+	((uint64_t)4 << 20) /* of each mapping at first: libc has all pieces in its first half megabyte */
 
-/* What a mapping holds; 0: not found. Offsets + 1, so that 0 stays free. */
+/* The pieces found in a mapping, as offset + 1; 0: not found. */
 struct findings {
 	unsigned device;
 	uint64_t inode, offset, size; /* of the mapping; the key */
-	uint64_t looked_at;	      /* up to here */
+	uint64_t looked_at;	      /* searched up to here */
 	uint64_t syscall_return, pop_return, sigreturn;
 };
 
-/* Kept for the run: a tree of a hundred tasks searches libc once. */
+/* Kept for the whole run: for a tree of a hundred tasks, libc is searched once. */
 static struct {
 	struct findings *items;
 	size_t count;
@@ -107,7 +108,7 @@ static bool is_there(pid_t pid, uint64_t address, const unsigned char *piece, si
 	       !memcmp(bytes, piece, length);
 }
 
-/* Takes over what is still missing and really is in this victim. */
+/* Takes the missing pieces, if they really are in this victim. */
 static void take(struct gadgets *gadgets, pid_t pid, uint64_t start, const struct findings *found)
 {
 	uint64_t address = start + found->syscall_return - 1;
@@ -146,7 +147,7 @@ static void look_through(struct gadgets *gadgets, pid_t pid, const struct maps *
 	}
 }
 
-/* Of a program or library if there is one; else whatever is executable. */
+/* Code of a program or library if there is one, otherwise of any executable mapping. */
 static uint64_t choose_loan(const struct maps *maps)
 {
 	uint64_t address = 0;
@@ -176,11 +177,11 @@ int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps)
 	gadgets->borrowed = choose_loan(maps);
 	if (gadgets->borrowed) {
 		*gadgets = (struct gadgets){ .borrowed = gadgets->borrowed };
-		log_info("process %d has no `syscall; ret`: some of its code is overwritten for the moment",
+		log_info("process %d has no `syscall; ret`: some of its code is overwritten temporarily",
 			 pid);
 		return 0;
 	}
-	return fail(ENOEXEC, "process %d has no code that a system call could be made with", pid);
+	return fail(ENOEXEC, "process %d has no code that could be used for a system call", pid);
 }
 
 void victim_look_ahead(pid_t pid)
@@ -211,7 +212,7 @@ int gadgets_lend(struct gadgets *gadgets, pid_t pid)
 		     there = { (void *)gadgets->borrowed, sizeof(loan) };
 	int result;
 
-	/* What was not given back is still saved, and is not overwritten by ours. */
+	/* If the code was not given back, `saved` still has the original and must not be overwritten. */
 	if (!gadgets->borrowed || gadgets->syscall_return)
 		return 0;
 	if (process_vm_readv(pid, &here, 1, &there, 1, 0) != sizeof(loan))
