@@ -1,6 +1,7 @@
 /*
- * memory.c - saves pages: first the private memory of each task, then each shared memory once. Pages that the parent snapshot has are left
- * to it. The first task comes first, so its pages are in pages-1.img: tools that know only one process look there.
+ * memory.c - saves pages: first the private memory of each task, then each shared memory once. Pages that the parent
+ * snapshot has are left to it. The first task is saved first, so its pages are in pages-1.img: tools that know only one
+ * process look there.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -15,7 +16,7 @@
 
 #define WINDOW \
 	(1ULL  \
-	 << 30) /* of addresses, scanned at a time: the runs of pages in it fit into 4 MiB, however scattered they are */
+	 << 30) /* bytes of addresses scanned at a time: their runs of pages fit into 4 MiB, however scattered they are */
 
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from)
@@ -103,12 +104,12 @@ static int save_task_memory(struct dump *dump, struct task *task)
 
 	if (!result)
 		result = dump_open_writer(dump, task, &writer);
-	/* The comparison has threads of its own. */
+	/* Comparing uses its own threads. */
 	if (task->pid == reserve->pid && !content_is_open(&delta.content))
 		delta.memory.helper = reserve->reader;
 	for (size_t i = 0; !result && i < task->vmas.count; i++)
 		result = save_area(dump, writer, &delta, &task->vmas.items[i]);
-	/* All of its pages have been read: the next snapshot has to know what is written from here on. */
+	/* All of its pages have been read: writes from here on are tracked for the next snapshot. */
 	if (!result)
 		result = increment_begin_notes(&dump->memory.increment, &delta);
 	task_delta_close(&delta);
@@ -119,7 +120,7 @@ static int save_task_memory(struct dump *dump, struct task *task)
 	return page_writer_close(writer, result);
 }
 
-/* Anonymous memory, which is nearly all that is saved, as smaps counts it. */
+/* Anonymous memory, which is nearly all that is saved, from smaps. */
 static uint64_t count_resident(const struct snapshot *snapshot)
 {
 	const struct task *task;
