@@ -11,7 +11,7 @@
 struct file_sink {
 	struct page_sink base;
 	struct image *pagemap, *pages;
-	struct page_run entry; /* not written yet: the next pages may belong to it; count 0: none */
+	struct page_run entry; /* not written yet, because the next pages may belong to it; count 0: none */
 	unsigned flags;	       /* of that entry */
 	struct stream *stream; /* into the pages image */
 };

@@ -237,8 +237,8 @@ static int check_timer(const PosixTimerEntry *timer)
 	    timer->isec > INT64_MAX / SECOND || timer->vsec > INT64_MAX / SECOND)
 		return fail(EINVAL, "the image has an invalid timer: %u", timer->it_id);
 	if (how != SIGEV_NONE && (timer->si_signo < 1 || timer->si_signo > 64))
-		return fail(EINVAL, "timer %u of the image sends an invalid signal: %u", timer->it_id,
-			    timer->si_signo);
+		return fail(EINVAL, "timer %u of the image sends signal %u, which does not exist",
+			    timer->it_id, timer->si_signo);
 	if (timer->it_id > MOST_COUNTED_ID && !can_ask_for_ids())
 		return fail(
 			0,

@@ -133,7 +133,7 @@ static void refusals_come_first(void **state unused)
 	assert_refused("/1/pagemap-12.img");
 	assert_int_equal(unlink(other), 0);
 	assert_int_equal(unlink(inventory), 0);
-	assert_refused("/0 is no complete snapshot");
+	assert_refused("/0 is not a complete snapshot");
 }
 
 static void consumed(void **state unused)

@@ -100,7 +100,7 @@ static void forged(void **state unused)
 	refused(has_gid, false, "owner");
 	refused(mode, 0100640, "mode");
 	refused(times, &late, "time");
-	refused(bytes, UINT32_MAX, "shorter");
+	refused(bytes, UINT32_MAX, "torn");
 	entry = possible(1);
 	entry.packets = packets;
 	entry.n_packets = 2;

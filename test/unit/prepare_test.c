@@ -145,7 +145,7 @@ static void directories_checked(void **state unused)
 {
 	check_says(&part_directories, NULL);
 	task->fs->cwd_id = 4;
-	check_says(&part_directories, "files.img does not hold its working directory (file 4)");
+	check_says(&part_directories, "files.img: its working directory (file 4) is missing");
 	task->fs->cwd_id = 2;
 	snapshot.files[1]->is_only_path = true;
 	check_says(&part_directories, "its working directory (file 2)");
