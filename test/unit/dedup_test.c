@@ -125,7 +125,7 @@ static void refusals_come_first(void **state unused)
 	layer(1, false, { 1, 10, HERE });
 	layer(0, true, { 1, 5, PARENT });
 	assert_int_equal(link(pages, second), 0);
-	assert_refused("/1/pages-2.img has other names");
+	assert_refused("/1/pages-2.img has several links");
 	assert_int_equal(unlink(second), 0);
 	assert_int_equal(system(command), 0);
 	assert_refused("/1/pages-2.img belongs to two pagemaps");
