@@ -61,7 +61,7 @@ uint64_t victim_desk(const struct victim *victim, size_t number)
 	return desk_at(victim, number) + BYTES_AT;
 }
 
-static size_t calls_at(const struct thread_calls *list)
+static size_t desk_calls(const struct thread_calls *list)
 {
 	return round_up(BYTES_AT + list->size, 16UL);
 }
@@ -178,7 +178,7 @@ static bool engage(struct victim *victim, struct thread_calls *list, size_t numb
 				   .desk = desk_at(victim, number),
 				   .word = state_at(victim, offsetof(struct parasite_state, words) +
 								    number * sizeof(uint32_t)),
-				   .calls_at = calls_at(list) };
+				   .calls_at = desk_calls(list) };
 	leave = leaving(worker->word);
 	if (list->thread == victim->infection->index || denies_data(&worker->thread->context) ||
 	    has_filter(worker->thread))
@@ -214,7 +214,7 @@ static int write_desk(const struct victim *victim, struct worker *worker)
 	return result ?: home_write(&worker->home, victim, NULL, 0, &sp);
 }
 
-static int write_state(const struct victim *victim, size_t offset, uint32_t value)
+static int write_desk_state(const struct victim *victim, size_t offset, uint32_t value)
 {
 	return victim_write(victim, state_at(victim, offset), &value, sizeof(value));
 }
@@ -255,12 +255,12 @@ static int send_to_work(const struct victim *victim, struct worker *worker)
  * A thread that does not come back must go home by itself as soon as it can. The region, and the bytes on the thread's
  * stack, stay as long as the process lives. -ESRCH: the process was killed.
  */
-static int give_up(const struct victim *victim, const struct worker *worker, int error)
+static int give_up_worker(const struct victim *victim, const struct worker *worker, int error)
 {
 	if (error == -ESRCH)
 		return error;
 	set_word(victim, worker, DESK_TO_LEAVE);
-	write_state(victim, offsetof(struct parasite_state, stays), 1);
+	write_desk_state(victim, offsetof(struct parasite_state, stays), 1);
 	victim->infection->stays = true;
 	return fail(-error, "thread %d does not return from its calls", worker->thread->tid);
 }
@@ -270,7 +270,7 @@ static int take_back(const struct victim *victim, struct worker *worker, uint64_
 	int result = worker->thread->is_parked ? 0 : trace_await_park(worker->thread, deadline);
 
 	if (result)
-		return give_up(victim, worker, result);
+		return give_up_worker(victim, worker, result);
 	result = set_out(victim, worker);
 	if (!result)
 		result = set_word(victim, worker, DESK_FREE);
@@ -317,12 +317,12 @@ static int take_all_back(const struct victim *victim, struct worker *workers, si
 	return result;
 }
 
-static int work(struct victim *victim, struct worker *workers, size_t count, size_t desks)
+static int work_at_desks(struct victim *victim, struct worker *workers, size_t count, size_t desks)
 {
 	struct remote_call await = { CALL_AWAIT_DESKS, {}, 0 };
-	int result = write_state(victim, offsetof(struct parasite_state, working), (uint32_t)count) ?:
-			     write_state(victim, offsetof(struct parasite_state, desk_count),
-					 (uint32_t)desks);
+	int result = write_desk_state(victim, offsetof(struct parasite_state, working), (uint32_t)count) ?:
+			     write_desk_state(victim, offsetof(struct parasite_state, desk_count),
+					      (uint32_t)desks);
 
 	for (size_t i = 0; i < count && !result; i++)
 		result = write_desk(victim, &workers[i]);
@@ -360,7 +360,7 @@ int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_
 			result = call_alone(victim, &lists[i], victim_desk(victim, i));
 	}
 	if (!result && engaged)
-		result = work(victim, workers, engaged, count);
+		result = work_at_desks(victim, workers, engaged, count);
 	for (size_t i = 0; i < engaged; i++)
 		home_free(&workers[i].home);
 	free(workers);

@@ -21,7 +21,7 @@
 #define X32_CALL      0x40000000L
 #define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time, and has to be let go */
 
-static int seize(struct victim *victim, struct index *known, pid_t tid)
+static int seize_thread(struct victim *victim, struct index *known, pid_t tid)
 {
 	struct traced_thread thread;
 	int result = trace_seize(&thread, tid, true);
@@ -51,7 +51,7 @@ static int seize_new(struct victim *victim, struct index *known)
 
 		if (tid <= 0 || index_find(known, tid))
 			continue;
-		result = seize(victim, known, tid);
+		result = seize_thread(victim, known, tid);
 		if (!result)
 			found++;
 		else if (result == -ESRCH)
@@ -99,7 +99,7 @@ static int wait_for_all(struct victim *victim, struct index *known, size_t first
 
 static int freeze_all(struct victim *victim, struct index *known, uint64_t deadline)
 {
-	int result = seize(victim, known, victim->pid); /* the leader is the first */
+	int result = seize_thread(victim, known, victim->pid); /* the leader is the first */
 	size_t waited_for = 0;
 
 	if (result == -ESRCH)
@@ -115,7 +115,7 @@ static int freeze_all(struct victim *victim, struct index *known, uint64_t deadl
 }
 
 /* Best effort: the failure is recorded already, and a thread that does not stop now continues when criu ends. */
-static void let_go(struct victim *victim)
+static void let_go_all(struct victim *victim)
 {
 	for (size_t index = victim->thread_count; index-- > 0;) {
 		struct traced_thread *thread = &victim->threads[index];
@@ -135,7 +135,7 @@ int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline)
 	result = freeze_all(victim, &known, deadline);
 	index_free(&known);
 	if (result < 0) {
-		let_go(victim);
+		let_go_all(victim);
 		victim_free(victim);
 		return fail_in(result, "process %d", pid);
 	}

@@ -49,8 +49,8 @@ static struct {
 	size_t count;
 } known;
 
-static void look_for(const char *chunk, size_t size, const unsigned char *piece, size_t length, uint64_t at,
-		     uint64_t *found)
+static void look_for_piece(const char *chunk, size_t size, const unsigned char *piece, size_t length,
+			   uint64_t at, uint64_t *found)
 {
 	const char *hit = *found ? NULL : memmem(chunk, size, piece, length);
 
@@ -72,14 +72,14 @@ static void search(struct findings *found, pid_t pid, const struct map *map, uin
 			found->looked_at = end;
 			return;
 		}
-		look_for(chunk, got, code_of_syscall_return, sizeof(code_of_syscall_return), found->looked_at,
-			 &found->syscall_return);
-		look_for(chunk, got, code_of_pop_return, sizeof(code_of_pop_return), found->looked_at,
-			 &found->pop_return);
-		look_for(chunk, got, code_of_sigreturn, sizeof(code_of_sigreturn), found->looked_at,
-			 &found->sigreturn);
-		look_for(chunk, got, code_of_sigreturn_long, sizeof(code_of_sigreturn_long), found->looked_at,
-			 &found->sigreturn);
+		look_for_piece(chunk, got, code_of_syscall_return, sizeof(code_of_syscall_return),
+			       found->looked_at, &found->syscall_return);
+		look_for_piece(chunk, got, code_of_pop_return, sizeof(code_of_pop_return), found->looked_at,
+			       &found->pop_return);
+		look_for_piece(chunk, got, code_of_sigreturn, sizeof(code_of_sigreturn), found->looked_at,
+			       &found->sigreturn);
+		look_for_piece(chunk, got, code_of_sigreturn_long, sizeof(code_of_sigreturn_long),
+			       found->looked_at, &found->sigreturn);
 		found->looked_at += (size_t)got < CHUNK ? (size_t)got : CHUNK - LONGEST;
 	}
 }
@@ -99,7 +99,7 @@ static struct findings *remember(const struct map *map)
 	return found;
 }
 
-static bool is_there(pid_t pid, uint64_t address, const unsigned char *piece, size_t length)
+static bool is_piece_there(pid_t pid, uint64_t address, const unsigned char *piece, size_t length)
 {
 	unsigned char bytes[LONGEST];
 	struct iovec here = { bytes, length }, there = { (void *)address, length };
@@ -109,21 +109,21 @@ static bool is_there(pid_t pid, uint64_t address, const unsigned char *piece, si
 }
 
 /* Takes the missing pieces, if they really are in this victim. */
-static void take(struct gadgets *gadgets, pid_t pid, uint64_t start, const struct findings *found)
+static void take_findings(struct gadgets *gadgets, pid_t pid, uint64_t start, const struct findings *found)
 {
 	uint64_t address = start + found->syscall_return - 1;
 
 	if (!gadgets->syscall_return && found->syscall_return &&
-	    is_there(pid, address, code_of_syscall_return, sizeof(code_of_syscall_return)))
+	    is_piece_there(pid, address, code_of_syscall_return, sizeof(code_of_syscall_return)))
 		gadgets->syscall_return = address;
 	address = start + found->pop_return - 1;
 	if (!gadgets->pop_return && found->pop_return &&
-	    is_there(pid, address, code_of_pop_return, sizeof(code_of_pop_return)))
+	    is_piece_there(pid, address, code_of_pop_return, sizeof(code_of_pop_return)))
 		gadgets->pop_return = address;
 	address = start + found->sigreturn - 1;
 	if (!gadgets->sigreturn && found->sigreturn &&
-	    (is_there(pid, address, code_of_sigreturn, sizeof(code_of_sigreturn)) ||
-	     is_there(pid, address, code_of_sigreturn_long, sizeof(code_of_sigreturn_long))))
+	    (is_piece_there(pid, address, code_of_sigreturn, sizeof(code_of_sigreturn)) ||
+	     is_piece_there(pid, address, code_of_sigreturn_long, sizeof(code_of_sigreturn_long))))
 		gadgets->sigreturn = address;
 }
 
@@ -132,8 +132,8 @@ static bool is_enough(const struct gadgets *gadgets)
 	return gadgets->syscall_return && (gadgets->sigreturn || gadgets->pop_return);
 }
 
-static void look_through(struct gadgets *gadgets, pid_t pid, const struct maps *maps, uint64_t limit,
-			 bool in_files)
+static void search_mapping(struct gadgets *gadgets, pid_t pid, const struct maps *maps, uint64_t limit,
+			   bool in_files)
 {
 	for (size_t index = 0; index < maps->count && !is_enough(gadgets); index++) {
 		const struct map *map = &maps->maps[index];
@@ -143,7 +143,7 @@ static void look_through(struct gadgets *gadgets, pid_t pid, const struct maps *
 			continue;
 		found = in_files ? remember(map) : &private;
 		search(found, pid, map, limit);
-		take(gadgets, pid, map->start, found);
+		take_findings(gadgets, pid, map->start, found);
 	}
 }
 
@@ -167,11 +167,11 @@ static uint64_t choose_loan(const struct maps *maps)
 int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps)
 {
 	*gadgets = (struct gadgets){};
-	look_through(gadgets, pid, maps, GLANCE, true);
+	search_mapping(gadgets, pid, maps, GLANCE, true);
 	if (!is_enough(gadgets))
-		look_through(gadgets, pid, maps, UINT64_MAX, true);
+		search_mapping(gadgets, pid, maps, UINT64_MAX, true);
 	if (!is_enough(gadgets)) /* the vdso; code that was generated at run time */
-		look_through(gadgets, pid, maps, GLANCE, false);
+		search_mapping(gadgets, pid, maps, GLANCE, false);
 	if (is_enough(gadgets))
 		return 0;
 	gadgets->borrowed = choose_loan(maps);

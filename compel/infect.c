@@ -104,7 +104,7 @@ static int call_from_stack(struct victim *victim, const uint64_t *chain, size_t 
 	return result < 0 ? result : call_finish(thread, value);
 }
 
-static int map_region(struct victim *victim, int protection, int sharing, long *value)
+static int map_parasite_region(struct victim *victim, int protection, int sharing, long *value)
 {
 	struct infection *infection = victim->infection;
 	const struct gadgets *gadgets = &infection->gadgets;
@@ -129,7 +129,7 @@ int call_in_region(struct victim *victim, long number, const uint64_t arguments[
 			     arguments, value);
 }
 
-static int write_state(const struct victim *victim)
+static int write_parasite_state(const struct victim *victim)
 {
 	const struct infection *infection = victim->infection;
 	struct parasite_state state = { .sockets = { -1, -1 },
@@ -160,7 +160,7 @@ static int fill_region(struct victim *victim, bool is_writable)
 				 parasite_blob_end - parasite_blob_start);
 
 	if (!result)
-		result = write_state(victim);
+		result = write_parasite_state(victim);
 	if (!result && !is_writable)
 		result = call_in_region(victim, SYS_mprotect, protect, &value);
 	if (!result && value == -ENOMEM)
@@ -213,13 +213,13 @@ static int enter_region(struct victim *victim)
 	const int all = PROT_READ | PROT_WRITE | PROT_EXEC;
 	bool is_writable = true;
 	long value = 0;
-	int result = map_region(victim, all, MAP_PRIVATE, &value);
+	int result = map_parasite_region(victim, all, MAP_PRIVATE, &value);
 
 	if (!result && value == -ENOMEM)
-		result = map_region(victim, all, MAP_SHARED, &value);
+		result = map_parasite_region(victim, all, MAP_SHARED, &value);
 	if (!result && (value == -EACCES || value == -EPERM)) {
 		is_writable = false;
-		result = map_region(victim, PROT_READ | PROT_EXEC, MAP_PRIVATE, &value);
+		result = map_parasite_region(victim, PROT_READ | PROT_EXEC, MAP_PRIVATE, &value);
 	}
 	if (!result && (uint64_t)value != infection->region)
 		result = explain_no_room(victim, value);
@@ -239,7 +239,7 @@ go_home:
 	return first_failure(result, home_leave(&infection->home, victim, thread));
 }
 
-static int prepare(struct victim *victim, struct maps *maps)
+static int prepare_infection(struct victim *victim, struct maps *maps)
 {
 	struct infection *infection = victim->infection;
 	int result = maps_read(maps, victim->pid);
@@ -304,7 +304,7 @@ int victim_infect(struct victim *victim)
 		return fail(E2BIG, "the parasite is larger than its place");
 	victim->infection = allocate(sizeof(*victim->infection));
 	victim->infection->socket = -1;
-	result = prepare(victim, &maps);
+	result = prepare_infection(victim, &maps);
 	maps_free(&maps);
 	if (!result)
 		result = enter(victim);

@@ -138,7 +138,7 @@ int trace_reap(struct traced_thread *thread, uint64_t deadline)
 	return result == -ESRCH ? 0 : result;
 }
 
-static void name_of(pid_t tid, char name[32])
+static void name_of_thread(pid_t tid, char name[32])
 {
 	autofree char *text = NULL;
 
@@ -158,7 +158,7 @@ static int seize_failed(pid_t tid, int error)
 	    strstr(status, "\nState:\tX"))
 		return -ESRCH;
 	if (proc_text_number(status, "TracerPid", 10, &tracer) && tracer) {
-		name_of((pid_t)tracer, name);
+		name_of_thread((pid_t)tracer, name);
 		fail(EBUSY, "thread %d is being traced by process %d (%s)", tid, (int)tracer, name);
 		fail_advice("end the debugger first");
 		return -EBUSY;
@@ -290,7 +290,7 @@ static int timed_out(const struct traced_thread *thread)
 	const char *state = NULL;
 	char name[32];
 
-	name_of(thread->tid, name);
+	name_of_thread(thread->tid, name);
 	if (read_proc(thread->tid, "status", &status) > 0)
 		state = strstr(status, "\nState:\t");
 	return fail(ETIMEDOUT, "thread %d (%s) does not stop: its state is %c", thread->tid, name,

@@ -32,7 +32,7 @@ static const struct command *find_command(const char *name)
 	return NULL; /* options_parse() accepts only these */
 }
 
-static int open_log(const struct options *options, int (*open_it)(int directory, const char *path))
+static int open_log_file(const struct options *options, int (*open_it)(int directory, const char *path))
 {
 	const char *path = work_path(options);
 	autoclose int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -45,7 +45,7 @@ static int open_log(const struct options *options, int (*open_it)(int directory,
 static int run_command(const struct options *options)
 {
 	const struct command *command = find_command(options->command);
-	int result = command->opens_log ? 0 : open_log(options, log_open);
+	int result = command->opens_log ? 0 : open_log_file(options, log_open);
 
 	return result ? result : command->run(options);
 }
@@ -64,7 +64,7 @@ static void complete_log(const struct options *options)
 		if (options->log_file[0] == '/')
 			attempted(log_open_to_append(AT_FDCWD, options->log_file));
 		else
-			attempted(open_log(options, log_open_to_append));
+			attempted(open_log_file(options, log_open_to_append));
 		log_level = level;
 	}
 	failure_log();

@@ -63,7 +63,7 @@ static struct failure *make_record(void)
 	return get_record();
 }
 
-static bool take_record(struct failure *record)
+static bool claim_record(struct failure *record)
 {
 	int nobody = 0;
 
@@ -91,7 +91,7 @@ static void log_failure(const char *file, int line, const char *sentence, bool w
 static void record_failure(int error, const char *file, int line, const char *text)
 {
 	struct failure *record = make_record();
-	bool is_first = take_record(record);
+	bool is_first = claim_record(record);
 
 	log_failure(file, line, text, is_first);
 	if (!is_first)
@@ -166,7 +166,7 @@ static void record_refusal(const char *file, int line_number, const char *line, 
 	char sentence[512];
 	size_t at;
 
-	take_record(record);
+	claim_record(record);
 	snprintf(sentence, sizeof(sentence), "%.*s", length, line);
 	log_failure(file, line_number, sentence, true);
 	at = atomic_fetch_add(&record->refused_length, length + 1);

@@ -23,7 +23,7 @@ static struct index_slot *find_slot(const struct index *index, uint64_t key)
 	return &index->slots[at];
 }
 
-static void make_room(struct index *index)
+static void grow_slots(struct index *index)
 {
 	struct index old = *index;
 
@@ -40,7 +40,7 @@ void index_set(struct index *index, uint64_t key, void *value)
 	struct index_slot *slot;
 
 	if (2 * (index->count + 1) > index->room)
-		make_room(index);
+		grow_slots(index);
 	slot = find_slot(index, key);
 	index->count += !slot->value;
 	*slot = (struct index_slot){ key, value };

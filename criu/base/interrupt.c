@@ -30,7 +30,7 @@ static void end_by(int number)
 	raise(number);
 }
 
-static void note(int number)
+static void note_signal(int number)
 {
 	uint64_t now = monotonic_time();
 
@@ -44,7 +44,7 @@ static void note(int number)
 void interrupt_begin(void)
 {
 	/* System calls are restarted. The next piece of work fails instead, with a message that says why. */
-	struct sigaction action = { .sa_handler = note, .sa_flags = SA_RESTART };
+	struct sigaction action = { .sa_handler = note_signal, .sa_flags = SA_RESTART };
 
 	noted = 0;
 	for (size_t i = 0; i < array_size(signals); i++) {

@@ -74,7 +74,7 @@ int write_all_at(int fd, const void *buffer, size_t size, off_t offset)
  * does not fill the buffer was the last one. That is true for a seq_file of the kernel with one record (single_open()),
  * which never returns part of it.
  */
-static ssize_t read_text(int fd, char **text, bool is_record)
+static ssize_t read_whole_text(int fd, char **text, bool is_record)
 {
 	char first[4096];
 	size_t length = 0, room = sizeof(first);
@@ -107,14 +107,14 @@ static ssize_t read_text(int fd, char **text, bool is_record)
 
 ssize_t read_text_from(int fd, char **text)
 {
-	return read_text(fd, text, false);
+	return read_whole_text(fd, text, false);
 }
 
 ssize_t read_record_at(int directory, const char *path, char **text)
 {
 	autoclose int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
 
-	return fd < 0 ? -errno : read_text(fd, text, true);
+	return fd < 0 ? -errno : read_whole_text(fd, text, true);
 }
 
 ssize_t read_text_at(int directory, const char *path, char **text)

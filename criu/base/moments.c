@@ -31,7 +31,7 @@ void moments_free(struct moments *moments)
 	*moments = (struct moments){ 0 };
 }
 
-static int tell(const struct receiver *receiver, const struct news *news)
+static int tell_receiver(const struct receiver *receiver, const struct news *news)
 {
 	int result = receiver->receive(receiver->context, news);
 
@@ -47,7 +47,7 @@ static void tell_too_late(const struct receiver *receiver, const struct news *ne
 	struct attempt attempt;
 
 	attempt_begin(&attempt);
-	if (tell(receiver, news))
+	if (tell_receiver(receiver, news))
 		log_warning("%s, but %s", too_late, failure_text());
 	attempt_forget(&attempt);
 }
@@ -62,6 +62,6 @@ int moments_send(const struct moments *moments, enum moment moment, pid_t root)
 		if (too_late)
 			tell_too_late(&moments->receivers[i], &news, too_late);
 		else
-			result = tell(&moments->receivers[i], &news);
+			result = tell_receiver(&moments->receivers[i], &news);
 	return result;
 }

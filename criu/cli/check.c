@@ -11,7 +11,7 @@
 #include "cli/commands.h"
 #include "kernel/probe.h"
 
-static bool is_wanted(const struct options *options, const struct probe *probe)
+static bool is_probe_wanted(const struct options *options, const struct probe *probe)
 {
 	return probe->class <= PROBE_USEFUL || (probe->class == PROBE_EXTRA && options->check_extra) ||
 	       (probe->class == PROBE_EXPERIMENTAL && options->check_experimental);
@@ -46,7 +46,7 @@ int command_check(const struct options *options)
 	for (size_t i = 0; i < probe_count; i++) {
 		bool works;
 
-		if (!is_wanted(options, &probes[i]))
+		if (!is_probe_wanted(options, &probes[i]))
 			continue;
 		works = probe_run(&probes[i]);
 		printf("%-24s  %-3s  %s\n", probes[i].name, works ? "yes" : "NO",

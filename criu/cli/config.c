@@ -41,7 +41,7 @@ static int take_quoted(char **text, char **word)
 }
 
 /* The next word of *text, or NULL in *word. The text is changed. */
-static int take_word(char **text, char **word)
+static int take_config_word(char **text, char **word)
 {
 	size_t length;
 
@@ -62,20 +62,20 @@ static int take_word(char **text, char **word)
 }
 
 /* `line` is changed. */
-static int parse_line(struct settings *settings, char *line)
+static int parse_config_line(struct settings *settings, char *line)
 {
 	char *name, *argument, *rest;
 	autofree char *text = NULL;
 	bool took_next = false;
 	int result;
 
-	result = take_word(&line, &name);
+	result = take_config_word(&line, &name);
 	if (!result && !name)
 		return 0;
 	if (!result)
-		result = take_word(&line, &argument);
+		result = take_config_word(&line, &argument);
 	if (!result)
-		result = take_word(&line, &rest);
+		result = take_config_word(&line, &rest);
 	if (result)
 		return result;
 	if (rest)
@@ -111,7 +111,7 @@ static int parse(struct settings *settings, const char *text, const char *path)
 		int wrong;
 
 		number++;
-		wrong = parse_line(settings, line);
+		wrong = parse_config_line(settings, line);
 		if (settings->count > before) {
 			struct setting *added = &settings->items[before];
 

@@ -9,7 +9,7 @@
 #include "cli/directories.h"
 #include "memory/flatten.h"
 
-static void tell(const struct image_store *store, const struct flatten_statistics *statistics)
+static void print_merged(const struct image_store *store, const struct flatten_statistics *statistics)
 {
 	if (statistics->layers == 1 && !statistics->pages)
 		printf("%s has no parent: it is flat already\n", image_store_name(store));
@@ -29,7 +29,7 @@ static int flatten(const struct options *options, struct image_store *store)
 	if (!options->output_dir) {
 		result = flatten_in_place(store, &statistics);
 		if (!result)
-			tell(store, &statistics);
+			print_merged(store, &statistics);
 		return result;
 	}
 	result = image_store_open_directory(&out, options->output_dir, true);
@@ -37,7 +37,7 @@ static int flatten(const struct options *options, struct image_store *store)
 		return result;
 	result = flatten_into(store, out, &statistics);
 	if (!result)
-		tell(out, &statistics);
+		print_merged(out, &statistics);
 	image_store_close(out);
 	return result;
 }

@@ -18,7 +18,7 @@
 #include "model/request.h"
 #include "restore/restore.h"
 
-static int open_previous(struct request *request)
+static int open_previous_directory(struct request *request)
 {
 	if (!request->previous)
 		return 0;
@@ -46,7 +46,7 @@ static int open_directories(struct request *request, const struct options *optio
 	if (request->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", work_path(options));
 	result = log_open(request->work_directory, options->log_file);
-	return result || use == IMAGES_ARE_READ ? result : open_previous(request);
+	return result || use == IMAGES_ARE_READ ? result : open_previous_directory(request);
 }
 
 void request_fill(struct request *request, const struct options *options)
@@ -81,7 +81,8 @@ void request_fill(struct request *request, const struct options *options)
 	};
 }
 
-static int run(const struct options *options, enum image_use use, int (*journey)(const struct request *))
+static int run_journey(const struct options *options, enum image_use use,
+		       int (*journey)(const struct request *))
 {
 	struct request request;
 	struct scripts scripts = { .paths = options->action_scripts };
@@ -110,15 +111,15 @@ static int run(const struct options *options, enum image_use use, int (*journey)
 
 int command_dump(const struct options *options)
 {
-	return run(options, IMAGES_ARE_WRITTEN, dump_run);
+	return run_journey(options, IMAGES_ARE_WRITTEN, dump_run);
 }
 
 int command_pre_dump(const struct options *options)
 {
-	return run(options, IMAGES_ARE_WRITTEN, pre_dump_run);
+	return run_journey(options, IMAGES_ARE_WRITTEN, pre_dump_run);
 }
 
 int command_restore(const struct options *options)
 {
-	return run(options, IMAGES_ARE_READ, restore_run);
+	return run_journey(options, IMAGES_ARE_READ, restore_run);
 }

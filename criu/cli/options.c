@@ -76,17 +76,17 @@ static void add_setting(struct settings *settings, const struct setting *setting
 	added->argument = argument ? copy_text(argument) : NULL;
 }
 
-static char *name_of(const struct setting *setting)
+static char *name_of_setting(const struct setting *setting)
 {
 	return format_text("--%s%s", setting->negated ? "no-" : "", setting->row->name);
 }
 
 static int ambiguous(const char *text, size_t length, const struct setting *found, int count)
 {
-	autofree char *names = name_of(&found[0]);
+	autofree char *names = name_of_setting(&found[0]);
 
 	for (int i = 1; i < min(count, MOST_NAMED); i++) {
-		autofree char *before = names, *name = name_of(&found[i]);
+		autofree char *before = names, *name = name_of_setting(&found[i]);
 
 		names = format_text("%s, %s", before, name);
 	}
@@ -107,7 +107,7 @@ int settings_add_long(struct settings *settings, const char *text, const char *n
 	if (count > 1)
 		return ambiguous(text, length, found, count);
 	setting = found[0];
-	name = name_of(&setting);
+	name = name_of_setting(&setting);
 	if (takes_no_argument(&setting)) {
 		if (argument)
 			return fail(0, "%s takes no argument, but '%s' was given", name, argument);
@@ -249,7 +249,7 @@ static int read_configuration(struct settings *settings, const struct settings *
 
 /* --- Applying settings ----------------------------------------------------------------------------------------- */
 
-static int parse_number(const struct setting *setting, unsigned long most, unsigned long *number)
+static int parse_number_argument(const struct setting *setting, unsigned long most, unsigned long *number)
 {
 	const char *text = setting->argument;
 	char *end;
@@ -268,7 +268,7 @@ static int parse_number(const struct setting *setting, unsigned long most, unsig
 static int apply_process(const struct setting *setting, pid_t *pid)
 {
 	unsigned long number;
-	int result = parse_number(setting, INT_MAX, &number);
+	int result = parse_number_argument(setting, INT_MAX, &number);
 
 	if (!result && number == 0)
 		result = fail(0, "--%s: there is no process 0", setting->row->name);
@@ -280,7 +280,7 @@ static int apply_process(const struct setting *setting, pid_t *pid)
 static int apply_seconds(const struct setting *setting, unsigned *seconds)
 {
 	unsigned long number;
-	int result = parse_number(setting, UINT_MAX, &number);
+	int result = parse_number_argument(setting, UINT_MAX, &number);
 
 	if (!result)
 		*seconds = number;
@@ -290,7 +290,7 @@ static int apply_seconds(const struct setting *setting, unsigned *seconds)
 static int apply_descriptor(const struct setting *setting, int *fd)
 {
 	unsigned long number;
-	int result = parse_number(setting, INT_MAX, &number);
+	int result = parse_number_argument(setting, INT_MAX, &number);
 
 	if (!result && fcntl(number, F_GETFD) < 0)
 		result = fail(0, "--%s: descriptor %lu is not open", setting->row->name, number);

@@ -378,7 +378,7 @@ static int show_directory(const char *directory, bool as_json)
 }
 
 /* An argument that is no path itself may be a name in the images directory. */
-static char *find_path(const struct options *options, const char *argument)
+static char *find_shown_path(const struct options *options, const char *argument)
 {
 	if (!options->images_dir || argument[0] == '/' || access(argument, F_OK) == 0)
 		return copy_text(argument);
@@ -387,7 +387,7 @@ static char *find_path(const struct options *options, const char *argument)
 
 static int show_argument(const struct options *options, const char *argument)
 {
-	autofree char *path = find_path(options, argument);
+	autofree char *path = find_shown_path(options, argument);
 	struct stat status;
 
 	if (stat(path, &status) < 0)

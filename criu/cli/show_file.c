@@ -314,7 +314,7 @@ static const struct kind {
 	{ "pidfd", "pidfd", describe_pidfd },
 };
 
-static const struct kind *find_kind(const char *field)
+static const struct kind *find_described_kind(const char *field)
 {
 	for (size_t i = 0; i < array_size(kinds); i++)
 		if (strcmp(kinds[i].field, field) == 0)
@@ -323,7 +323,7 @@ static const struct kind *find_kind(const char *field)
 }
 
 /* The message in a file_entry that belongs to its kind, and the field that holds it; NULL: none that is known. */
-static const ProtobufCMessage *find_member(const FileEntry *file, const ProtobufCFieldDescriptor **field)
+static const ProtobufCMessage *find_kind_member(const FileEntry *file, const ProtobufCFieldDescriptor **field)
 {
 	const ProtobufCMessageDescriptor *descriptor = &file_entry__descriptor;
 
@@ -355,7 +355,7 @@ static bool is_deleted(const struct show_tree *tree, const FileEntry *file)
 	return file->usk && file->usk->deleted;
 }
 
-static const char *find_path(const struct show_tree *tree, const FileEntry *file)
+static const char *find_file_path(const struct show_tree *tree, const FileEntry *file)
 {
 	if (file->reg)
 		return file->reg->name;
@@ -367,7 +367,7 @@ static const char *find_path(const struct show_tree *tree, const FileEntry *file
 }
 
 /* The output of `describe` as a text. A 0 byte in it (the name of an abstract socket) becomes '@'. */
-static char *describe(const struct kind *kind, const struct show_tree *tree, const FileEntry *file)
+static char *describe_file(const struct kind *kind, const struct show_tree *tree, const FileEntry *file)
 {
 	char *text = NULL;
 	size_t size = 0;
@@ -389,8 +389,8 @@ static char *describe(const struct kind *kind, const struct show_tree *tree, con
 struct show_file show_describe(const struct show_tree *tree, const FileEntry *file)
 {
 	const ProtobufCFieldDescriptor *field = NULL;
-	const ProtobufCMessage *member = find_member(file, &field);
-	const struct kind *kind = member ? find_kind(field->name) : NULL;
+	const ProtobufCMessage *member = find_kind_member(file, &field);
+	const struct kind *kind = member ? find_described_kind(field->name) : NULL;
 	const FileEntry *opened = file->fifo ? show_find_file(tree, file->fifo->regf_id) : NULL;
 	const uint32_t *flags = opened && opened->reg ? &opened->reg->flags :
 							find_value(member, "flags", PROTOBUF_C_TYPE_UINT32);
@@ -401,8 +401,8 @@ struct show_file show_describe(const struct show_tree *tree, const FileEntry *fi
 		shown.kind = regular_kind(file->reg);
 	if (file->isk && kind)
 		shown.kind = inet_kind(file->isk);
-	shown.what = describe(kind, tree, file);
-	shown.path = find_path(tree, file);
+	shown.what = describe_file(kind, tree, file);
+	shown.path = find_file_path(tree, file);
 	shown.has_flags = flags;
 	shown.flags = flags ? *flags : 0;
 	shown.has_position = position;

@@ -172,7 +172,7 @@ static void put_group(struct printer *printer, const char *key, const char *name
 	printer->depth--;
 }
 
-static bool is_there(const ProtobufCFieldDescriptor *field, const char *message)
+static bool is_field_set(const ProtobufCFieldDescriptor *field, const char *message)
 {
 	const void *value = message + field->offset;
 
@@ -230,7 +230,7 @@ static void put_message(struct printer *printer, const ProtobufCMessage *message
 
 			if (count)
 				put_repeated(printer, field, *(const char *const *)value, count);
-		} else if (is_there(field, bytes)) {
+		} else if (is_field_set(field, bytes)) {
 			put_single(printer, field, value);
 		}
 	}
@@ -318,7 +318,7 @@ static int put_image(struct printer *printer, struct image *image, enum image_ki
 }
 
 /* The two statistics files have names, but numbers as ids (image.h). */
-static bool find_kind(const char *name, enum image_kind *kind, unsigned long *id)
+static bool find_image_kind(const char *name, enum image_kind *kind, unsigned long *id)
 {
 	char expected[IMAGE_NAME_SIZE];
 
@@ -344,7 +344,7 @@ int show_image(FILE *out, const char *path, bool as_json)
 	unsigned long id;
 	int result;
 
-	if (!find_kind(name, &kind, &id))
+	if (!find_image_kind(name, &kind, &id))
 		return fail(0, "%s is not the name of an image that can be shown", name);
 	result = image_store_open_directory(&store, dirname(for_directory), false);
 	if (result)

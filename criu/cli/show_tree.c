@@ -153,7 +153,8 @@ static int read_shared(struct image_store *store, struct show_tree *tree, const 
 	return result;
 }
 
-static int read_memory(struct image_store *store, struct show_tree *tree, struct show_process *process)
+static int read_process_memory(struct image_store *store, struct show_tree *tree,
+			       struct show_process *process)
 {
 	unsigned long pid = process->entry->pid;
 	int result = read_optional(store, IMAGE_MM, pid, &process->mm);
@@ -196,7 +197,7 @@ static int read_cores(struct image_store *store, struct show_process *process)
 	return 0;
 }
 
-static int read_ids(struct image_store *store, struct show_process *process)
+static int read_process_ids(struct image_store *store, struct show_process *process)
 {
 	int result = 0;
 
@@ -224,7 +225,7 @@ static int read_process(struct image_store *store, struct show_tree *tree, struc
 	int result = read_cores(store, process);
 
 	if (result == 0)
-		result = read_ids(store, process);
+		result = read_process_ids(store, process);
 	if (result == 0)
 		result = read_optional(store, IMAGE_FS, process->entry->pid, &process->fs);
 	if (result < 0)
@@ -233,7 +234,7 @@ static int read_process(struct image_store *store, struct show_tree *tree, struc
 	if (process->ids && !process->shares_descriptors)
 		result = read_records(store, IMAGE_FDINFO, process->ids->files_id, &process->descriptors);
 	if (result == 0)
-		result = read_memory(store, tree, process);
+		result = read_process_memory(store, tree, process);
 	return result;
 }
 
@@ -272,7 +273,7 @@ static int read_processes(struct image_store *store, struct show_tree *tree)
 
 /* --- The whole ------------------------------------------------------------------------------------------ */
 
-static int read_inventory(struct image_store *store, struct show_tree *tree)
+static int read_shown_inventory(struct image_store *store, struct show_tree *tree)
 {
 	struct image *image;
 	struct stat status;
@@ -298,7 +299,7 @@ int show_tree_read(struct image_store *store, struct show_tree *tree)
 	if (image_store_directory(store) >= 0)
 		ignore(read_link_at(image_store_directory(store), "parent",
 				    &tree->parent)); /* most directories have no parent */
-	result = read_inventory(store, tree);
+	result = read_shown_inventory(store, tree);
 	if (result == 0)
 		open_chain(store, tree);
 	if (result == 0)

@@ -195,7 +195,7 @@ bool dump_take_areas_ahead(struct dump *dump, struct task *task, struct page_run
 	return false;
 }
 
-static void *forget(void *context)
+static void *forget_process(void *context)
 {
 	struct ahead *ahead = context;
 
@@ -215,8 +215,8 @@ void dump_forget_ahead(void *context)
 
 	if (!ahead)
 		return;
-	if (ahead->count && !thread_start(&thread, forget, ahead))
+	if (ahead->count && !thread_start(&thread, forget_process, ahead))
 		pthread_detach(thread);
 	else
-		forget(ahead);
+		forget_process(ahead);
 }

@@ -113,7 +113,7 @@ static void note_failure(struct apart_look *look, int error, const char *what)
 	look->failed = what;
 }
 
-static void note(struct apart_look *look, const struct task *task, pid_t tid, const char *is)
+static void note_apart(struct apart_look *look, const struct task *task, pid_t tid, const char *is)
 {
 	for (size_t i = look->count; i-- > 0 && look->found[i].task == task;)
 		if (look->found[i].is == is) {
@@ -140,8 +140,8 @@ static void look_at_links(struct apart_look *look, struct process *process, size
 		if (result)
 			note_failure(look, -result, "read a link in /proc/PID/ns");
 		else if (strcmp(text, thread ? process->links[i] : look->ours[i]) != 0)
-			note(look, task, task->threads[thread],
-			     thread ? links[i].thread_is : links[i].process_is);
+			note_apart(look, task, task->threads[thread],
+				   thread ? links[i].thread_is : links[i].process_is);
 	}
 }
 
@@ -153,7 +153,7 @@ static void look_at_shared(struct apart_look *look, const struct task *task, pid
 		if (order < 0)
 			note_failure(look, errno, "compare threads with kcmp()");
 		else if (order)
-			note(look, task, tid, shared[i].thread_is);
+			note_apart(look, task, tid, shared[i].thread_is);
 	}
 }
 

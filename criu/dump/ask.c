@@ -13,7 +13,7 @@
 #include "dump/dump.h"
 #include "task/part.h"
 
-static int make_calls(struct task *task, size_t thread, struct call_list *list)
+static int make_questions(struct task *task, size_t thread, struct call_list *list)
 {
 	struct victim *victim = task->victim;
 	int result = list->size ? victim_write(victim, list->base, list->bytes, list->size) : 0;
@@ -31,7 +31,7 @@ static int ask_alone(const struct snapshot *snapshot, struct task *task, size_t 
 
 	task_parts_ask(snapshot, task, thread, victim_scratch(task->victim, &room), &questions);
 	result = questions.calls.size > room ? fail(0, "the questions do not fit into the parasite") :
-					       make_calls(task, thread, &questions.calls);
+					       make_questions(task, thread, &questions.calls);
 	if (!result)
 		result = task_parts_hear(snapshot, task, thread, &questions);
 	questions_free(&questions);

@@ -54,7 +54,7 @@ static uint64_t hash_text(const char *text)
 	return hash;
 }
 
-static int add_set(struct cgroup_sets *sets, const char *text, uint64_t hash, struct seen_set **added)
+static int add_seen_set(struct cgroup_sets *sets, const char *text, uint64_t hash, struct seen_set **added)
 {
 	struct seen_set *set = allocate(sizeof(*set));
 	int result = cgroups_parse(text, &set->places);
@@ -105,7 +105,7 @@ static void look_at_set(const struct cgroup_sets *sets, struct seen_set *set)
 	}
 }
 
-static void look_at_cpus(const struct cgroup_sets *sets, struct seen_set *set)
+static void read_set_cpus(const struct cgroup_sets *sets, struct seen_set *set)
 {
 	const struct cgroup_place *place = cgroup_cpuset_place(&set->places);
 
@@ -122,13 +122,13 @@ int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, b
 	while (set && strcmp(set->text, text) != 0)
 		set = set->next;
 	if (!set) {
-		result = add_set(sets, text, hash, &set);
+		result = add_seen_set(sets, text, hash, &set);
 		if (result)
 			return result;
 	}
 	if (!set->is_used) {
 		look_at_set(sets, set);
-		look_at_cpus(sets, set);
+		read_set_cpus(sets, set);
 	}
 	set->is_used = true;
 	*id = set->id;
@@ -208,7 +208,7 @@ static int open_sets(struct dump *dump)
 
 	if (length < 0)
 		return fail(-length, "cannot read /proc/self/cgroup");
-	result = add_set(sets, text, hash_text(text), &own) ?: find_roots(sets);
+	result = add_seen_set(sets, text, hash_text(text), &own) ?: find_roots(sets);
 	if (result)
 		return result;
 	open_cpusets(sets);

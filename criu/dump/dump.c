@@ -18,7 +18,7 @@
 #include "memory/shared.h"
 
 /* Before anything is written, because the previous images may turn out to be no snapshot. */
-static int open_previous(void *context)
+static int open_previous_snapshot(void *context)
 {
 	struct dump *dump = context;
 	const struct request *request = dump->request;
@@ -78,7 +78,7 @@ static int tell_post_dump(void *context)
 /* clang-format off */
 static const struct step dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false },			  /* work that is possible before the freeze */
-	{ "open the previous snapshot", open_previous, NULL, false },
+	{ "open the previous snapshot", open_previous_snapshot, NULL, false },
 	{ "begin the images", begin_images, remove_images, false },	  /* a full disk is noticed before anything is frozen */
 	{ "run the scripts (pre-dump)", tell_pre_dump, NULL, false },
 	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for what was written since the previous snapshot */
@@ -104,7 +104,7 @@ static const struct step dump_steps[] = {
 /* A pre-dump saves only memory; the processes continue while it is written. */
 static const struct step pre_dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false },
-	{ "open the previous snapshot", open_previous, NULL, false },
+	{ "open the previous snapshot", open_previous_snapshot, NULL, false },
 	{ "begin the images", begin_images, remove_images, false },
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },
 	{ "freeze the processes", dump_freeze, dump_thaw, false },
@@ -137,7 +137,7 @@ static void confirm_tracking(struct dump *dump)
 }
 
 /* A failure here does not make the snapshot fail: it may be all that is left of the processes. */
-static void save_statistics(struct dump *dump)
+static void save_dump_statistics(struct dump *dump)
 {
 	struct attempt attempt;
 
@@ -174,7 +174,7 @@ static void tidy_chain(const struct request *request)
 	attempt_forget(&attempt);
 }
 
-static int run(const struct request *request, bool is_pre_dump)
+static int run_dump_steps(const struct request *request, bool is_pre_dump)
 {
 	struct dump dump = { .request = request, .is_pre_dump = is_pre_dump };
 	int result;
@@ -190,7 +190,7 @@ static int run(const struct request *request, bool is_pre_dump)
 	if (!result) {
 		image_store_settle(request->images);
 		confirm_tracking(&dump);
-		save_statistics(&dump);
+		save_dump_statistics(&dump);
 	}
 	dump_drop_reserve(&dump);
 	pre_dump_forget(&dump);
@@ -207,10 +207,10 @@ static int run(const struct request *request, bool is_pre_dump)
 
 int dump_run(const struct request *request)
 {
-	return run(request, false);
+	return run_dump_steps(request, false);
 }
 
 int pre_dump_run(const struct request *request)
 {
-	return run(request, true);
+	return run_dump_steps(request, true);
 }

@@ -18,7 +18,7 @@
 #include "dump/dump.h"
 #include "task/ending.h"
 
-static bool read_memory(const struct task *task, uint64_t address, void *buffer, size_t size)
+static bool read_frozen_memory(const struct task *task, uint64_t address, void *buffer, size_t size)
 {
 	struct iovec here = { buffer, size }, there = { (void *)(uintptr_t)address, size };
 
@@ -33,7 +33,7 @@ static int for_each_writer(struct dump *dump, int (*act)(struct task *, size_t t
 
 	for_each_task (task, &dump->snapshot)
 		for (size_t i = 0; task->victim && i < task->thread_count; i++) {
-			if (ending_marks_futexes(task, i, read_memory) || ending_clears_word(task, i))
+			if (ending_marks_futexes(task, i, read_frozen_memory) || ending_clears_word(task, i))
 				result = act(task, i);
 			if (result)
 				return result;

@@ -23,7 +23,7 @@ static bool ends_processes(const struct dump *dump)
 	return !dump->request->policy.leave_running && !dump->request->policy.leave_stopped;
 }
 
-static void tell(const struct dump *dump, const char *sentence)
+static void tell_forecast(const struct dump *dump, const char *sentence)
 {
 	if (ends_processes(dump))
 		refuse("%s", sentence);
@@ -45,7 +45,7 @@ void dump_foresee_limits(struct dump *dump)
 	const struct task *task;
 
 	if (lack) {
-		tell(dump, lack);
+		tell_forecast(dump, lack);
 		if (ends_processes(dump))
 			fail_advice(
 				"a higher hard limit of open files for criu (ulimit -Hn), CAP_SYS_RESOURCE, or --leave-running");
@@ -56,7 +56,7 @@ void dump_foresee_limits(struct dump *dump)
 
 		if (!too_many)
 			continue;
-		tell(dump, too_many);
+		tell_forecast(dump, too_many);
 		if (ends_processes(dump))
 			fail_advice("sysctl vm.max_map_count=%zu", mapping_limit_needed(&limit, task));
 	}

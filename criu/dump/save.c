@@ -132,7 +132,7 @@ static void display_pages(const char *label, uint64_t pages)
 }
 
 /* The first lines are those of CRIU 4.2, which programs parse; additional values follow. */
-static void display(const DumpStatsEntry *stats)
+static void display_dump_stats(const DumpStatsEntry *stats)
 {
 	printf("Displaying dump stats:\n"
 	       "Freezing time: %u us\nFrozen time: %u us\nMemory dump time: %u us\nMemory write time: %u us\n"
@@ -184,7 +184,7 @@ int dump_save_statistics(struct dump *dump)
 	if (dump->memory.increment.parent_tracker)
 		stats.compared_by = (char *)dump->memory.increment.parent_tracker->name;
 	if (dump->request->display_stats)
-		display(&stats);
+		display_dump_stats(&stats);
 	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);
 	image_store_close(work);
 	return result;

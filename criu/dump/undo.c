@@ -104,14 +104,14 @@ static void add_question(struct call_list *calls, const struct question *questio
 	     calls_bytes(calls, operations, count * sizeof(*operations)), count);
 }
 
-static int make_calls(struct task *task, size_t thread, struct call_list *calls)
+static int make_undo_calls(struct task *task, size_t thread, struct call_list *calls)
 {
 	return victim_write(task->victim, calls->base, calls->bytes, calls->size) ?:
 		       victim_call_thread(task->victim, thread, calls->calls, calls->count);
 }
 
 /* 1: something would be undone, or a value is too high to add. */
-static int ask(struct task *task, size_t thread, struct question question)
+static int ask_semaphore(struct task *task, size_t thread, struct question question)
 {
 	struct call_list calls;
 	int result;
@@ -120,7 +120,7 @@ static int ask(struct task *task, size_t thread, struct question question)
 	add_question(&calls, &question);
 	question.is_given = !question.is_given;
 	add_question(&calls, &question);
-	result = make_calls(task, thread, &calls);
+	result = make_undo_calls(task, thread, &calls);
 	if (!result)
 		result = calls.calls[0].result == -ERANGE || calls.calls[1].result == -ERANGE;
 	calls_free(&calls);
@@ -135,7 +135,7 @@ static int ask_for_one(struct task *task, size_t thread, int set, unsigned numbe
 
 	do {
 		is_high = semctl(set, number, GETVAL) >= STEP;
-		result = ask(task, thread, (struct question){ set, number, 1, is_high, false });
+		result = ask_semaphore(task, thread, (struct question){ set, number, 1, is_high, false });
 	} while (result >= 0 && (semctl(set, number, GETVAL) >= STEP) != is_high);
 	return result;
 }
@@ -167,7 +167,7 @@ static int may_change(struct task *task, size_t thread, const struct set *set)
 	calls_init(&calls, victim_scratch(task->victim, NULL));
 	call(&calls, "try to change a semaphore", SYS_semop, set->id,
 	     calls_bytes(&calls, operations, sizeof(operations)), LAST);
-	result = make_calls(task, thread, &calls);
+	result = make_undo_calls(task, thread, &calls);
 	if (!result)
 		result = calls.calls[0].result == -EAGAIN || calls.calls[0].result == -ERANGE;
 	calls_free(&calls);
@@ -183,7 +183,7 @@ static int ask_for_set(struct task *task, size_t thread, const struct set *set, 
 	for (unsigned first = 0; result >= 0 && first < set->count; first += batch) {
 		struct question question = { set->id, first, min(batch, set->count - first), false, false };
 
-		result = ask(task, thread, question);
+		result = ask_semaphore(task, thread, question);
 		if (result > 0)
 			result = ask_for_each(task, thread, &question);
 	}
@@ -197,7 +197,7 @@ static bool has_same_list(pid_t one, pid_t other)
 	return syscall(SYS_kcmp, one, other, KCMP_SYSVSEM, 0, 0) == 0;
 }
 
-static int look_at_task(struct task *task, const struct sets *sets)
+static int look_for_undo_of_task(struct task *task, const struct sets *sets)
 {
 	int result = 0;
 
@@ -223,7 +223,7 @@ int dump_look_for_undo(void *context)
 	read_sets(&sets);
 	for_each_task (task, &dump->snapshot)
 		if (!result && sets.count && task->victim) {
-			result = look_at_task(task, &sets);
+			result = look_for_undo_of_task(task, &sets);
 			if (result)
 				result = fail_in(result, "process %d (%s)", task->pid, task->name);
 		}

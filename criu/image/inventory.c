@@ -48,7 +48,7 @@ static int check_version(const char *directory, const InventoryEntry *inventory)
 		directory, inventory->img_version, maker, OLDEST_VERSION, OUR_VERSION);
 }
 
-static int check_layout(const char *directory, const InventoryEntry *inventory)
+static int check_inventory_layout(const char *directory, const InventoryEntry *inventory)
 {
 	if (inventory->fdinfo_per_id && inventory->ns_per_id)
 		return 0;
@@ -77,7 +77,7 @@ static int read_inventory(struct image_store *store, InventoryEntry **inventory,
 	if (is_whole)
 		result = check_kind(directory, *inventory)	      ?:
 				 check_version(directory, *inventory) ?:
-									check_layout(directory, *inventory);
+				 check_inventory_layout(directory, *inventory);
 	else if ((*inventory)->img_version)
 		result = check_version(directory, *inventory);
 	if (result < 0) {

@@ -52,7 +52,7 @@ printf_like(2, 3) static int broken(const struct image *image, const char *forma
 
 /* --- The buffer ----------------------------------------------------------------------------------------- */
 
-static void make_room(struct image *image, size_t size)
+static void grow_buffer(struct image *image, size_t size)
 {
 	if (size <= image->room)
 		return;
@@ -66,7 +66,7 @@ static uint64_t left(const struct image *image)
 }
 
 /* Reads until the next `size` bytes, which the caller knows to exist, are in the buffer from `start` on. */
-static int fill(struct image *image, size_t size)
+static int fill_buffer(struct image *image, size_t size)
 {
 	if (image->end - image->start >= size)
 		return 0;
@@ -75,7 +75,7 @@ static int fill(struct image *image, size_t size)
 	image->offset += image->start;
 	image->end -= image->start;
 	image->start = 0;
-	make_room(image, max(size, (size_t)min(left(image), (uint64_t)BUFFER_SIZE)));
+	grow_buffer(image, max(size, (size_t)min(left(image), (uint64_t)BUFFER_SIZE)));
 	while (image->end < size) {
 		ssize_t got = pread(image->fd, image->buffer + image->end, image->room - image->end,
 				    image->offset + image->end);
@@ -91,10 +91,10 @@ static int fill(struct image *image, size_t size)
 	return 0;
 }
 
-static int take_word(struct image *image, uint32_t *word)
+static int read_word(struct image *image, uint32_t *word)
 {
 	uint32_t little;
-	int result = fill(image, sizeof(little));
+	int result = fill_buffer(image, sizeof(little));
 
 	if (result < 0)
 		return result;
@@ -129,7 +129,7 @@ void image_abandon(struct image *image, int error)
 }
 
 /* Sets *place to where the next `size` bytes to write go. */
-static int append(struct image *image, size_t size, unsigned char **place)
+static int append_to_buffer(struct image *image, size_t size, unsigned char **place)
 {
 	int result = 0;
 
@@ -137,7 +137,7 @@ static int append(struct image *image, size_t size, unsigned char **place)
 		result = image_flush(image);
 	if (result < 0)
 		return result;
-	make_room(image, max(size, (size_t)BUFFER_SIZE));
+	grow_buffer(image, max(size, (size_t)BUFFER_SIZE));
 	*place = image->buffer + image->end;
 	image->end += size;
 	return 0;
@@ -186,10 +186,10 @@ static int check_header(struct image *image)
 	if (image->size < size)
 		return broken(image, "is torn: %lu bytes are less than its header",
 			      (unsigned long)image->size);
-	result = take_word(image, &word);
+	result = read_word(image, &word);
 	if (result == 0 && word == (type->header == HEADER_SERVICE ? SERVICE_MAGIC : COMMON_MAGIC) &&
 	    size == 8)
-		result = take_word(image, &word);
+		result = read_word(image, &word);
 	/* Format 1 has no first word, and neither has inventory.img. Service images always have it. */
 	if (result == 0 &&
 	    (word != type->magic || (type->header == HEADER_SERVICE && image_position(image) != 8)))
@@ -326,7 +326,7 @@ int image_write(struct image *image, const ProtobufCMessage *message)
 	if (size > INT32_MAX) /* protobuf's own limit */
 		return fail(EFBIG, "cannot write %s/%s: a record of %zu bytes", image->store->name,
 			    image->name, size);
-	result = append(image, sizeof(length) + size, &place);
+	result = append_to_buffer(image, sizeof(length) + size, &place);
 	if (result < 0)
 		return result;
 	memcpy(place, &length, sizeof(length));
@@ -344,7 +344,7 @@ int image_write_bytes(struct image *image, const void *bytes, size_t size)
 		result = image_flush(image);
 		return result ?: write_out(image, bytes, size);
 	}
-	result = append(image, size, &place);
+	result = append_to_buffer(image, size, &place);
 	if (result == 0)
 		memcpy(place, bytes, size);
 	return result;
@@ -365,19 +365,19 @@ static int next_record(struct image *image, const ProtobufCMessageDescriptor *de
 		return broken(image,
 			      "is torn: at offset %lu there are %lu bytes, less than the length of a record",
 			      (unsigned long)at, (unsigned long)left(image));
-	result = take_word(image, &size);
+	result = read_word(image, &size);
 	if (result < 0)
 		return result;
 	if (size > left(image))
 		return broken(image, "is torn: the record at offset %lu has %u bytes, but only %lu are left",
 			      (unsigned long)at, size, (unsigned long)left(image));
-	result = fill(image, size);
+	result = fill_buffer(image, size);
 	*record_size = size;
 	return result < 0 ? result : 1;
 }
 
-static int take_record(struct image *image, const ProtobufCMessageDescriptor *descriptor, uint32_t size,
-		       bool is_valid)
+static int accept_record(struct image *image, const ProtobufCMessageDescriptor *descriptor, uint32_t size,
+			 bool is_valid)
 {
 	if (!is_valid)
 		return broken(image, "the record at offset %lu is not a valid %s",
@@ -398,7 +398,7 @@ int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor
 		return result;
 	if (wire_is_sane(descriptor, bytes, size))
 		*message = protobuf_c_message_unpack(descriptor, NULL, size, bytes);
-	return take_record(image, descriptor, size, *message);
+	return accept_record(image, descriptor, size, *message);
 }
 
 int image_read_integers(struct image *image, const ProtobufCMessageDescriptor *descriptor, uint64_t *values,
@@ -409,8 +409,8 @@ int image_read_integers(struct image *image, const ProtobufCMessageDescriptor *d
 
 	if (result <= 0)
 		return result;
-	return take_record(image, descriptor, size,
-			   wire_take_integers(image->buffer + image->start, size, values, count, given));
+	return accept_record(image, descriptor, size,
+			     wire_take_integers(image->buffer + image->start, size, values, count, given));
 }
 
 static int check_left(const struct image *image, uint64_t size)

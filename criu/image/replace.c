@@ -210,7 +210,7 @@ bool replace_hides_dump(int directory)
 }
 
 /* Decides which dump stays if there are two. Afterwards its images are the only ones in the directory. */
-static int choose(int directory)
+static int choose_dump(int directory)
 {
 	if (exists(directory, COMPLETE))
 		return move_out(directory, -1) ?: move_in(directory);
@@ -220,13 +220,13 @@ static int choose(int directory)
 		return move_up(directory, LEAVING);
 	/* An undo was interrupted: the new dump has lost its mark already. */
 	if (exists(directory, PREVIOUS) && !exists(directory, INVENTORY_NAME))
-		return rename_synced(directory, PREVIOUS, COMPLETE) ?: choose(directory);
+		return rename_synced(directory, PREVIOUS, COMPLETE) ?: choose_dump(directory);
 	return 0;
 }
 
 int replace_finish(int directory)
 {
-	return choose(directory)			 ?:
+	return choose_dump(directory)			 ?:
 		       remove_whole(directory, INCOMING) ?:
 		       remove_whole(directory, LEAVING)	 ?:
 		       remove_whole(directory, PREVIOUS) ?:

@@ -26,7 +26,7 @@ static int compare_places(const void *left, const void *right)
 }
 
 /* "4:memory:/a/path": the path may contain anything but a newline. */
-static bool parse_line(char *line, struct cgroup_place *place)
+static bool parse_place(char *line, struct cgroup_place *place)
 {
 	char *hierarchy = strchr(line, ':'), *path = hierarchy ? strchr(hierarchy + 1, ':') : NULL;
 
@@ -46,7 +46,7 @@ int cgroups_parse(const char *text, struct cgroup_places *places)
 	while (*rest) {
 		char *line = strsep(&rest, "\n");
 
-		if (!parse_line(line, grow(&places->items, &places->count))) {
+		if (!parse_place(line, grow(&places->items, &places->count))) {
 			fail(EINVAL, "cannot understand /proc/PID/cgroup: %.60s", line);
 			cgroup_places_free(places); /* this frees the line, too */
 			return -EINVAL;

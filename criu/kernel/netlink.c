@@ -125,7 +125,7 @@ static int size_of_error(const struct nlmsghdr *answer, const struct nlmsgerr *e
 	return sizeof(*error) + NLMSG_ALIGN(error->msg.nlmsg_len) - sizeof(error->msg);
 }
 
-static int hear(struct exchange *exchange, struct nlmsghdr *answer)
+static int hear_answer(struct exchange *exchange, struct nlmsghdr *answer)
 {
 	const int size = nlmsg_datalen(answer);
 
@@ -168,7 +168,7 @@ static int hear_datagram(struct exchange *exchange)
 	for (struct nlmsghdr *answer = (void *)bytes; !result && nlmsg_ok(answer, left);
 	     answer = nlmsg_next(answer, &left))
 		if (answer->nlmsg_seq - exchange->first <= exchange->last - exchange->first)
-			result = hear(exchange, answer);
+			result = hear_answer(exchange, answer);
 	return result;
 }
 

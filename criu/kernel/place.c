@@ -156,7 +156,7 @@ static void live(void *argument)
 }
 
 /* All signals, also libc's own, which sigprocmask() leaves out. */
-static void set_signal_mask(const uint64_t *mask, uint64_t *before)
+static void set_own_signal_mask(const uint64_t *mask, uint64_t *before)
 {
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, mask, before, sizeof(*mask));
 }
@@ -174,13 +174,13 @@ static long make_child(struct run *run, char *stack)
 	uint64_t mask;
 	long child;
 
-	set_signal_mask(&all, &mask);
+	set_own_signal_mask(&all, &mask);
 	child = system_clone3(&arguments, sizeof(arguments), live, run);
-	set_signal_mask(&mask, NULL);
+	set_own_signal_mask(&mask, NULL);
 	return child;
 }
 
-static int explain_birth(int error, const struct place *place)
+static int explain_clone(int error, const struct place *place)
 {
 	if (!place->pid)
 		return fail(error, "cannot make a child that shares our memory");
@@ -194,7 +194,7 @@ static int explain_birth(int error, const struct place *place)
 }
 
 /* 0 if the child finished, whatever the work returned. */
-static int collect(const struct run *run, pid_t child)
+static int collect_child(const struct run *run, pid_t child)
 {
 	int status = 0, gone;
 
@@ -217,7 +217,7 @@ static int run_child(struct run *run, char *stack)
 	if (is_dumpable)
 		prctl(PR_SET_DUMPABLE, 0);
 	child = make_child(run, stack);
-	result = child < 0 ? explain_birth(-child, run->place) : collect(run, child);
+	result = child < 0 ? explain_clone(-child, run->place) : collect_child(run, child);
 	if (is_dumpable)
 		prctl(PR_SET_DUMPABLE, 1);
 	failure_take_over(run->self);

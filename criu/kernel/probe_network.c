@@ -137,7 +137,7 @@ struct expected {
 	bool is_there;
 };
 
-static int look_for(struct nlmsghdr *answer, void *argument)
+static int look_for_message(struct nlmsghdr *answer, void *argument)
 {
 	struct expected *expected = argument;
 	struct nlattr *attribute = nlmsg_find_attr(answer, expected->header, expected->type);
@@ -159,7 +159,7 @@ bool probe_namespace_id(int unused_argument unused)
 	own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	message = netlink_message(RTM_GETNSID, 0, &any, sizeof(any));
 	netlink_add(message, NETNSA_FD, &own, sizeof(own));
-	return accepted(NETLINK_ROUTE, message, look_for, &expected) && expected.is_there;
+	return accepted(NETLINK_ROUTE, message, look_for_message, &expected) && expected.is_there;
 }
 
 /* An older kernel overlooks what namespace was asked for; a newer one repeats it in the answer. */
@@ -173,7 +173,7 @@ bool probe_link_in_namespace(int unused_argument unused)
 		return false;
 	message = netlink_message(RTM_GETLINK, 0, &link, sizeof(link));
 	netlink_add(message, IFLA_TARGET_NETNSID, &expected.value, sizeof(expected.value));
-	return accepted(NETLINK_ROUTE, message, look_for, &expected) && expected.is_there;
+	return accepted(NETLINK_ROUTE, message, look_for_message, &expected) && expected.is_there;
 }
 
 bool probe_interface_number(int unused_argument unused)

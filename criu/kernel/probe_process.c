@@ -45,7 +45,7 @@ bool probe_capability(int capability)
 
 /* --- ptrace ---------------------------------------------------------------------------------------------------- */
 
-static bool seize(pid_t child, unsigned long options)
+static bool seize_child(pid_t child, unsigned long options)
 {
 	int status;
 
@@ -62,7 +62,7 @@ bool probe_ptrace(int unused_argument unused)
 	uint64_t mask;
 	bool works;
 
-	works = seize(child, 0) && ptrace(PTRACE_GETREGSET, child, NT_PRSTATUS, &area) == 0 &&
+	works = seize_child(child, 0) && ptrace(PTRACE_GETREGSET, child, NT_PRSTATUS, &area) == 0 &&
 		ptrace(PTRACE_SETREGSET, child, NT_PRSTATUS, &area) == 0 &&
 		ptrace(PTRACE_GETSIGMASK, child, sizeof(mask), &mask) == 0 &&
 		ptrace(PTRACE_DETACH, child, 0, 0) == 0;
@@ -73,7 +73,7 @@ bool probe_ptrace(int unused_argument unused)
 bool probe_seccomp_suspend(int unused_argument unused)
 {
 	pid_t child = probe_fork(NULL);
-	bool works = seize(child, PTRACE_O_SUSPEND_SECCOMP);
+	bool works = seize_child(child, PTRACE_O_SUSPEND_SECCOMP);
 
 	probe_end(child);
 	return works;
@@ -102,7 +102,7 @@ bool probe_seccomp_filters(int unused_argument unused)
 		return false;
 	child = probe_fork(sleep_with_filter);
 	close(filter_ready[1]);
-	works = read(filter_ready[0], &ready, 1) == 1 && seize(child, 0) &&
+	works = read(filter_ready[0], &ready, 1) == 1 && seize_child(child, 0) &&
 		ptrace(PTRACE_SECCOMP_GET_FILTER, child, 0, filter) == 1;
 	probe_end(child);
 	return works;
@@ -117,8 +117,8 @@ bool probe_rseq(int unused_argument unused)
 	pid_t child = probe_fork(NULL);
 	bool works;
 
-	works = seize(child, 0) && ptrace(PTRACE_GET_RSEQ_CONFIGURATION, child, sizeof(configuration),
-					  &configuration) == sizeof(configuration);
+	works = seize_child(child, 0) && ptrace(PTRACE_GET_RSEQ_CONFIGURATION, child, sizeof(configuration),
+						&configuration) == sizeof(configuration);
 	probe_end(child);
 	return works;
 }
@@ -236,7 +236,7 @@ bool probe_timer_ids(int unused_argument unused)
 
 /* --- What processes share -------------------------------------------------------------------------------------- */
 
-static long compare(int type, unsigned long first, unsigned long second)
+static long compare_by_kcmp(int type, unsigned long first, unsigned long second)
 {
 	return syscall(SYS_kcmp, getpid(), getpid(), type, first, second);
 }
@@ -246,7 +246,7 @@ bool probe_kcmp(int unused_argument unused)
 	int file = open("/proc/self/exe", O_RDONLY), same = dup(file),
 	    other = open("/proc/self/exe", O_RDONLY);
 
-	return compare(KCMP_FILE, file, same) == 0 && compare(KCMP_FILE, file, other) > 0;
+	return compare_by_kcmp(KCMP_FILE, file, same) == 0 && compare_by_kcmp(KCMP_FILE, file, other) > 0;
 }
 
 bool probe_kcmp_epoll(int unused_argument unused)
@@ -258,7 +258,7 @@ bool probe_kcmp_epoll(int unused_argument unused)
 	if (set < 0 || pipe(ends) || epoll_ctl(set, EPOLL_CTL_ADD, ends[0], &event))
 		return false;
 	slot.tfd = ends[0];
-	return compare(KCMP_EPOLL_TFD, ends[0], (unsigned long)&slot) == 0;
+	return compare_by_kcmp(KCMP_EPOLL_TFD, ends[0], (unsigned long)&slot) == 0;
 }
 
 bool probe_namespace(int flag)

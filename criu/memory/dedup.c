@@ -84,8 +84,8 @@ static int add_freed(struct dedup *dedup, size_t layer, const struct pagemap *pa
 	return 0;
 }
 
-static int look_at_layer(struct dedup *dedup, const struct page_stack *stack, size_t layer,
-			 enum image_kind kind, unsigned long id)
+static int look_at_freed_layer(struct dedup *dedup, const struct page_stack *stack, size_t layer,
+			       enum image_kind kind, unsigned long id)
 {
 	struct page_runs seen = page_stack_layer(stack, layer);
 	struct freed_pages *freed = NULL;
@@ -120,7 +120,7 @@ static int plan_task(struct dedup *dedup, enum image_kind kind, unsigned long id
 	if (result == -ENOENT)
 		result = 0;
 	for (size_t layer = !dedup->frees_seen; !result && layer < page_chain_length(dedup->chain); layer++)
-		result = look_at_layer(dedup, &stack, layer, kind, id);
+		result = look_at_freed_layer(dedup, &stack, layer, kind, id);
 	page_stack_close(&stack);
 	return result;
 }

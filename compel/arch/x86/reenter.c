@@ -41,7 +41,8 @@ void settle_remaining(struct traced_thread *thread, struct user_regs_struct *reg
 	thread->remaining = whole > thread->asleep ? whole - thread->asleep : 1;
 }
 
-static int make_call(struct traced_thread *thread, const struct user_regs_struct *registers, long *value)
+static int make_call_for_rest(struct traced_thread *thread, const struct user_regs_struct *registers,
+			      long *value)
 {
 	int result = set_registers(thread, registers);
 
@@ -69,7 +70,7 @@ int trace_reenter_call(struct traced_thread *thread, uint64_t remaining)
 	result = victim_write(&victim, address, &rest, sizeof(rest));
 	if (result)
 		return result;
-	result = make_call(thread, &inside, &value);
+	result = make_call_for_rest(thread, &inside, &value);
 	result = first_failure(result, victim_write(&victim, address, &before, sizeof(before)));
 	if (result)
 		return result;

@@ -21,7 +21,7 @@ static const struct {
 };
 
 /* mov $number,%eax; syscall; ret */
-static size_t make_call(unsigned char *code, int number)
+static size_t put_call(unsigned char *code, int number)
 {
 	static const unsigned char call[] = { 0xb8, 0, 0, 0, 0, 0x0f, 0x05, 0xc3 };
 
@@ -44,7 +44,7 @@ size_t arch_vdso_code(unsigned char code[ARCH_VDSO_CODE], const char *name, uint
 		size_t size = sizeof(unless_asked);
 
 		memcpy(code, unless_asked, size);
-		size += make_call(code + size, SYS_getrandom);
+		size += put_call(code + size, SYS_getrandom);
 		memcpy(code + size, no_such_call, sizeof(no_such_call));
 		return size + sizeof(no_such_call);
 	}
@@ -55,7 +55,7 @@ size_t arch_vdso_code(unsigned char code[ARCH_VDSO_CODE], const char *name, uint
 	}
 	for (size_t i = 0; i < array_size(plain_calls); i++)
 		if (!strcmp(name, plain_calls[i].name))
-			return make_call(code, plain_calls[i].number);
+			return put_call(code, plain_calls[i].number);
 	memcpy(code, no_such_call, sizeof(no_such_call));
 	return sizeof(no_such_call);
 }
