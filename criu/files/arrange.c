@@ -28,7 +28,7 @@ struct table {
 	int highest; /* the highest wanted number */
 };
 
-static bool is_wanted(const struct task *task, int fd)
+static bool is_number_wanted(const struct task *task, int fd)
 {
 	return task_find_descriptor(task, fd);
 }
@@ -44,7 +44,7 @@ static int move_away(const struct table *table, int *fd)
 	int from = *fd, moved = fcntl(from, F_DUPFD_CLOEXEC, table->highest + 1);
 
 	/* If the limit leaves no number above all wanted ones, takes the lowest free number that is not wanted. */
-	for (int lowest = 0; moved < 0 || is_wanted(table->task, moved); lowest = moved + 1) {
+	for (int lowest = 0; moved < 0 || is_number_wanted(table->task, moved); lowest = moved + 1) {
 		if (moved >= 0)
 			close(moved);
 		moved = fcntl(from, F_DUPFD_CLOEXEC, lowest);
@@ -134,7 +134,7 @@ static int close_rest(const struct task *task, int *const *kept, size_t kept_cou
 	for (size_t i = 0; i < kept_count; i++)
 		highest = max(highest, *kept[i]);
 	for (int fd = 0; fd <= highest; fd++) {
-		bool stays = is_wanted(task, fd);
+		bool stays = is_number_wanted(task, fd);
 
 		for (size_t i = 0; i < kept_count; i++)
 			stays |= *kept[i] == fd;
@@ -153,7 +153,7 @@ int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept
 
 	find_places(&table, snapshot);
 	for (size_t i = 0; !result && i < kept_count; i++)
-		if (*kept[i] >= 0 && is_wanted(task, *kept[i]))
+		if (*kept[i] >= 0 && is_number_wanted(task, *kept[i]))
 			result = move_away(&table, kept[i]);
 	for (size_t i = 0; !result && i < task->descriptor_count; i++)
 		result = put_in_place(&table, &task->descriptors[i]);

@@ -91,7 +91,7 @@ static int recognize(struct snapshot *snapshot, struct file *file)
 	return fdinfo_offer(snapshot, file);
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int describe_seen_file(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 
@@ -165,7 +165,7 @@ static int describe_files(struct snapshot *snapshot)
 		}
 		file = snapshot->files[progress->described++];
 		if (!result && file->kind && !file->is_described)
-			result = add_place(file, describe(snapshot, file));
+			result = add_place(file, describe_seen_file(snapshot, file));
 	}
 	return result;
 }
@@ -183,7 +183,7 @@ static int begin_kinds(struct snapshot *snapshot)
 	return result;
 }
 
-static int hold(struct snapshot *snapshot)
+static int hold_all_kinds(struct snapshot *snapshot)
 {
 	if (refusals())
 		return 0; /* nothing has been changed */
@@ -198,7 +198,7 @@ int files_collect(struct snapshot *snapshot)
 		return result;
 	snapshot_note_holders(snapshot);
 	locks_collect(snapshot);
-	return describe_files(snapshot) ?: hold(snapshot) ?: call_file_kinds(judge, snapshot);
+	return describe_files(snapshot) ?: hold_all_kinds(snapshot) ?: call_file_kinds(judge, snapshot);
 }
 
 void files_let_go(struct snapshot *snapshot, enum dump_end end)
@@ -245,7 +245,7 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	file->is_described = true;
 	files_note_path(snapshot, file, key);
 	*id = file->id;
-	return unless_refused(recognize(snapshot, file) ?: describe(snapshot, file));
+	return unless_refused(recognize(snapshot, file) ?: describe_seen_file(snapshot, file));
 }
 
 int files_add_path_of(struct snapshot *snapshot, const struct file *file, uint32_t *id)

@@ -26,7 +26,7 @@
 /* The events that remain of a target with EPOLLONESHOT after it has fired: it is disabled until it is armed again. */
 #define HOW_TO_WATCH (EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE)
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool epoll_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strcmp(seen->link, "anon_inode:[eventpoll]");
 }
@@ -61,7 +61,8 @@ static int find_target(const struct task *holder, const struct seen_file *seen,
 }
 
 /* "tfd:        3 events: c0000019 data:  123456789abcdef  pos:0 ino:110946 sdev:f" */
-static int fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key, const char *value)
+static int epoll_fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key,
+			const char *value)
 {
 	EventpollFileEntry *entry = file->entry->epfd;
 	EventpollTfdEntry *target;
@@ -77,7 +78,7 @@ static int fdinfo(struct snapshot *snapshot unused, struct file *file, const cha
 	return 0;
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file)
+static int epoll_describe(struct snapshot *snapshot unused, struct file *file)
 {
 	const EventpollFileEntry *entry = file->entry->epfd;
 	struct index counts = { 0 }; /* by number: how many files were added under it so far */
@@ -100,7 +101,7 @@ static int describe(struct snapshot *snapshot unused, struct file *file)
 
 /* ---- restore ---- */
 
-static int check(struct snapshot *snapshot unused, struct file *file)
+static int epoll_check(struct snapshot *snapshot unused, struct file *file)
 {
 	const EventpollFileEntry *entry = file->entry->epfd;
 	const struct task *holder = file->holder;
@@ -193,7 +194,7 @@ static int add_targets(const struct file *file, const struct task *task)
 }
 
 /* Sets up each epoll once, in the first process that has it. */
-static int settle(struct snapshot *snapshot unused, struct task *task)
+static int epoll_settle(struct snapshot *snapshot unused, struct task *task)
 {
 	int result = 0;
 
@@ -214,10 +215,10 @@ const struct file_kind file_kind_epoll = {
 	.name = "epoll",
 	.type = FD_TYPES__EVENTPOLL,
 	.message = offsetof(FileEntry, epfd),
-	.recognizes = recognizes,
-	.fdinfo = fdinfo,
-	.describe = describe,
-	.check = check,
+	.recognizes = epoll_recognizes,
+	.fdinfo = epoll_fdinfo,
+	.describe = epoll_describe,
+	.check = epoll_check,
 	.open = open_epoll,
-	.settle = settle,
+	.settle = epoll_settle,
 };

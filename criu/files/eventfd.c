@@ -13,12 +13,13 @@
 #include "files/kind.h"
 #include "image/message.h"
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool eventfd_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strcmp(seen->link, "anon_inode:[eventfd]");
 }
 
-static int fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key, const char *value)
+static int eventfd_fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key,
+			  const char *value)
 {
 	EventfdFileEntry *entry = file->entry->efd;
 
@@ -29,7 +30,7 @@ static int fdinfo(struct snapshot *snapshot unused, struct file *file, const cha
 	return 0;
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file)
+static int eventfd_describe(struct snapshot *snapshot unused, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 
@@ -44,7 +45,7 @@ static int describe(struct snapshot *snapshot unused, struct file *file)
 	return 0;
 }
 
-static int check(struct snapshot *snapshot unused, struct file *file)
+static int eventfd_check(struct snapshot *snapshot unused, struct file *file)
 {
 	if (file->entry->efd->counter == UINT64_MAX)
 		return fail(EINVAL, "files.img: file %u is an eventfd with an invalid counter", file->id);
@@ -73,10 +74,10 @@ const struct file_kind file_kind_eventfd = {
 	.name = "eventfd",
 	.type = FD_TYPES__EVENTFD,
 	.message = offsetof(FileEntry, efd),
-	.recognizes = recognizes,
-	.fdinfo = fdinfo,
+	.recognizes = eventfd_recognizes,
+	.fdinfo = eventfd_fdinfo,
 	.fdinfo_needs = fdinfo_needs,
-	.describe = describe,
-	.check = check,
+	.describe = eventfd_describe,
+	.check = eventfd_check,
 	.open = open_eventfd,
 };

@@ -17,7 +17,7 @@
 #include "files/pipe_content.h"
 #include "image/message.h"
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool fifo_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return seen->link[0] == '/' && S_ISFIFO(seen->stat.st_mode) && seen->fd >= 0 &&
 	       !(seen->info.flags & O_PATH);
@@ -38,7 +38,7 @@ static int ask_for_hang_up(const struct seen_file *seen, FifoEntry *entry)
 	return 0;
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int fifo_describe(struct snapshot *snapshot, struct file *file)
 {
 	FifoEntry *entry = file->entry->fifo;
 
@@ -47,7 +47,7 @@ static int describe(struct snapshot *snapshot, struct file *file)
 	return files_add_path_of(snapshot, file, &entry->regf_id) ?: ask_for_hang_up(file->seen, entry);
 }
 
-static int save_contents(struct snapshot *snapshot)
+static int fifo_save_contents(struct snapshot *snapshot)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_fifo);
 	struct pipes_in_use pipes = { 0 };
@@ -62,12 +62,12 @@ static int save_contents(struct snapshot *snapshot)
 
 /* ---- restore ---- */
 
-static uint32_t path(const struct file *file)
+static uint32_t fifo_path(const struct file *file)
 {
 	return file->entry->fifo->regf_id;
 }
 
-static int check(struct snapshot *snapshot, struct file *file)
+static int fifo_check(struct snapshot *snapshot, struct file *file)
 {
 	struct file *where = file_path(snapshot, file);
 	struct stat found;
@@ -84,13 +84,13 @@ static struct held_pipes *fifos_of(const struct snapshot *snapshot)
 	return file_kind_state(snapshot, &file_kind_fifo);
 }
 
-static int load_contents(struct snapshot *snapshot)
+static int fifo_load_contents(struct snapshot *snapshot)
 {
 	return held_pipes_load(snapshot->images, IMAGE_FIFO_DATA, fifos_of(snapshot));
 }
 
 /* Opens criu's own end until files_close(): then opening the other end never waits, and the content is kept. */
-static int hold(struct held_pipe *pipe, int end, const char *name)
+static int fifo_hold(struct held_pipe *pipe, int end, const char *name)
 {
 	if (pipe->ends[end] < 0)
 		pipe->ends[end] = open(name, (end ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_CLOEXEC);
@@ -98,7 +98,7 @@ static int hold(struct held_pipe *pipe, int end, const char *name)
 }
 
 /* Fills the pipe. This write must not be visible in the times of the file, which only its owner can set. */
-static int fill(struct held_pipe *pipe, const char *name)
+static int fifo_fill(struct held_pipe *pipe, const char *name)
 {
 	struct timespec times[2];
 	struct stat before;
@@ -106,7 +106,7 @@ static int fill(struct held_pipe *pipe, const char *name)
 
 	if (fstat(pipe->ends[0], &before) < 0)
 		return fail(errno, "cannot stat the named pipe %s", name);
-	result = hold(pipe, 1, name) ?: held_pipe_fill(pipe);
+	result = fifo_hold(pipe, 1, name) ?: held_pipe_fill(pipe);
 	times[0] = before.st_atim;
 	times[1] = before.st_mtim;
 	if (!result && futimens(pipe->ends[0], times) < 0)
@@ -117,7 +117,7 @@ static int fill(struct held_pipe *pipe, const char *name)
 
 static int put_content_back(struct held_pipe *pipe, const char *name)
 {
-	int kept = 0, result = hold(pipe, 0, name);
+	int kept = 0, result = fifo_hold(pipe, 0, name);
 
 	if (result)
 		return result;
@@ -131,7 +131,7 @@ static int put_content_back(struct held_pipe *pipe, const char *name)
 	result = held_pipe_set_capacity(pipe);
 	if (result || !pipe->size)
 		return result;
-	return fill(pipe, name);
+	return fifo_fill(pipe, name);
 }
 
 static int open_path(const char *name, int flags)
@@ -156,20 +156,20 @@ static int open_fifo(struct snapshot *snapshot, struct file *file)
 	if (!result && file->entry->fifo->awaits_writer && pipe->ends[1] >= 0)
 		close(steal_fd(&pipe->ends[1]));
 	else if (!result && !file->entry->fifo->awaits_writer)
-		result = hold(pipe, 1, where->name);
+		result = fifo_hold(pipe, 1, where->name);
 	if (result)
 		return result;
 	/* O_DIRECT (packets) is set by fcntl(), which the core does: open() does not accept it. */
 	return open_path(where->name, (flags & ~O_DIRECT) | O_NONBLOCK);
 }
 
-static void close_ends(struct snapshot *snapshot)
+static void fifo_close_ends(struct snapshot *snapshot)
 {
 	held_pipes_close(fifos_of(snapshot));
 }
 
 /* Both ends of each pipe. */
-static size_t keeps(const struct snapshot *snapshot)
+static size_t fifo_keeps(const struct snapshot *snapshot)
 {
 	struct index known = { 0 };
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_fifo);
@@ -192,13 +192,13 @@ const struct file_kind file_kind_fifo = {
 	.type = FD_TYPES__FIFO,
 	.message = offsetof(FileEntry, fifo),
 	.state_size = sizeof(struct held_pipes),
-	.recognizes = recognizes,
-	.describe = describe,
-	.save = save_contents,
-	.path = path,
-	.load = load_contents,
-	.check = check,
+	.recognizes = fifo_recognizes,
+	.describe = fifo_describe,
+	.save = fifo_save_contents,
+	.path = fifo_path,
+	.load = fifo_load_contents,
+	.check = fifo_check,
 	.open = open_fifo,
-	.close = close_ends,
-	.keeps = keeps,
+	.close = fifo_close_ends,
+	.keeps = fifo_keeps,
 };

@@ -47,7 +47,7 @@ static int look_at_owner(int fd, struct seen_file *seen)
 }
 
 /* A stat of the file itself costs half as much as a stat of its path in /proc. */
-static int look_through(struct seen_file *seen)
+static int read_seen_file(struct seen_file *seen)
 {
 	autoclose int fd = files_borrow(seen);
 
@@ -66,7 +66,7 @@ int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int
 	snprintf(seen->place, sizeof(seen->place), "fd/%d", fd);
 	seen->holder = *holder;
 	seen->fd = fd;
-	result = look_through(seen);
+	result = read_seen_file(seen);
 	if (result)
 		return result;
 	length = read_link_at(holder->proc, seen->place, &seen->link);
@@ -97,7 +97,7 @@ struct identities {
 	} kept;
 };
 
-static void forget(struct identities *identities)
+static void free_identities(struct identities *identities)
 {
 	if (identities->root)
 		tdestroy(identities->root, free);
@@ -114,7 +114,7 @@ static void forget(struct identities *identities)
 
 static void clear(void *state)
 {
-	forget(state);
+	free_identities(state);
 }
 
 static const struct state_type identities_type = { sizeof(struct identities), clear };
@@ -126,7 +126,7 @@ static struct identities *identities_of(const struct snapshot *snapshot)
 
 void files_forget_identities(struct snapshot *snapshot)
 {
-	forget(identities_of(snapshot));
+	free_identities(identities_of(snapshot));
 }
 
 static int order(uint64_t a, uint64_t b)
@@ -147,7 +147,7 @@ static int compare_by_kernel(struct identity *wanted, const struct seen_file *ot
 }
 
 /* tsearch() passes the key of the search first. */
-static int compare(const void *left, const void *right)
+static int compare_identities(const void *left, const void *right)
 {
 	struct identity *wanted = (struct identity *)left;
 	const struct seen_file *a = wanted->seen, *b = ((const struct identity *)right)->seen;
@@ -165,7 +165,7 @@ int files_identify_seen(struct snapshot *snapshot, struct seen_file *seen, struc
 	int error;
 
 	wanted->seen = seen;
-	found = tsearch(wanted, &identities->root, compare);
+	found = tsearch(wanted, &identities->root, compare_identities);
 	if (!found)
 		return fail(ENOMEM, "out of memory for another open file");
 	error = wanted->error;

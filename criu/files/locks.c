@@ -227,7 +227,7 @@ int locks_load(struct snapshot *snapshot)
 	return result;
 }
 
-static int take(const struct file_lock *lock)
+static int take_lock(const struct file_lock *lock)
 {
 	struct flock range = {
 		.l_type = lock->type, .l_whence = SEEK_SET, .l_start = lock->start, .l_len = lock->length
@@ -246,7 +246,7 @@ int locks_take(const struct snapshot *snapshot, const struct task *task)
 		const struct file_lock *lock = &locks->items[i];
 		const RegFileEntry *path = lock->file->entry->reg;
 
-		if (lock->task != task || take(lock) == 0)
+		if (lock->task != task || take_lock(lock) == 0)
 			continue;
 		if (errno == EAGAIN || errno == EACCES)
 			return fail(

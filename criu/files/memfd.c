@@ -16,12 +16,12 @@
 #include "image/message.h"
 #include "memory/memfd.h"
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool memfd_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return S_ISREG(seen->stat.st_mode) && !seen->stat.st_nlink && memfd_is_link(seen->link);
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int memfd_file_describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 	MemfdFileEntry *entry = file->entry->memfd;
@@ -42,7 +42,7 @@ static int describe(struct snapshot *snapshot, struct file *file)
 
 /* ---- restore ---- */
 
-static int check(struct snapshot *snapshot, struct file *file)
+static int memfd_check(struct snapshot *snapshot, struct file *file)
 {
 	const MemfdFileEntry *entry = file->entry->memfd;
 
@@ -70,7 +70,7 @@ static void find_originals(struct snapshot *snapshot)
 	}
 }
 
-static int load(struct snapshot *snapshot)
+static int memfd_file_load(struct snapshot *snapshot)
 {
 	int result = memfd_load(snapshot);
 
@@ -122,10 +122,10 @@ const struct file_kind file_kind_memfd = {
 	.name = "memfd",
 	.type = FD_TYPES__MEMFD,
 	.message = offsetof(FileEntry, memfd),
-	.recognizes = recognizes,
-	.describe = describe,
+	.recognizes = memfd_recognizes,
+	.describe = memfd_file_describe,
 	.save = memfd_save,
-	.load = load,
-	.check = check,
+	.load = memfd_file_load,
+	.check = memfd_check,
 	.open = open_memfd,
 };

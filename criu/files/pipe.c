@@ -17,12 +17,12 @@
 #include "files/pipe_content.h"
 #include "model/inode.h"
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool pipe_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strncmp(seen->link, "pipe:[", 6);
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file)
+static int pipe_describe(struct snapshot *snapshot unused, struct file *file)
 {
 	PipeEntry *entry = file->entry->pipe;
 
@@ -31,7 +31,7 @@ static int describe(struct snapshot *snapshot unused, struct file *file)
 	return 0;
 }
 
-static int save_contents(struct snapshot *snapshot)
+static int pipe_save_contents(struct snapshot *snapshot)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_pipe);
 	struct pipes_in_use pipes = { 0 };
@@ -60,12 +60,12 @@ static struct held_pipes *pipes_of(const struct snapshot *snapshot)
 	return file_kind_state(snapshot, &file_kind_pipe);
 }
 
-static int load_contents(struct snapshot *snapshot)
+static int pipe_load_contents(struct snapshot *snapshot)
 {
 	return held_pipes_load(snapshot->images, IMAGE_PIPES_DATA, pipes_of(snapshot));
 }
 
-static int check(struct snapshot *snapshot unused, struct file *file unused)
+static int pipe_check(struct snapshot *snapshot unused, struct file *file unused)
 {
 	return 0; /* any pipe can be created; its content was checked when it was read */
 }
@@ -159,13 +159,13 @@ static int set_inodes(struct snapshot *snapshot)
 	return result;
 }
 
-static void close_ends(struct snapshot *snapshot)
+static void pipe_close_ends(struct snapshot *snapshot)
 {
 	held_pipes_close(pipes_of(snapshot));
 }
 
 /* Both ends of each pipe; an end that the tree has open itself needs no additional descriptor: take_end(). */
-static size_t keeps(const struct snapshot *snapshot)
+static size_t pipe_keeps(const struct snapshot *snapshot)
 {
 	struct index given = {
 		0
@@ -193,13 +193,13 @@ const struct file_kind file_kind_pipe = {
 	.type = FD_TYPES__PIPE,
 	.message = offsetof(FileEntry, pipe),
 	.state_size = sizeof(struct held_pipes),
-	.recognizes = recognizes,
-	.describe = describe,
-	.save = save_contents,
-	.load = load_contents,
-	.check = check,
+	.recognizes = pipe_recognizes,
+	.describe = pipe_describe,
+	.save = pipe_save_contents,
+	.load = pipe_load_contents,
+	.check = pipe_check,
 	.open = open_pipe,
 	.join = set_inodes,
-	.close = close_ends,
-	.keeps = keeps,
+	.close = pipe_close_ends,
+	.keeps = pipe_keeps,
 };

@@ -107,7 +107,8 @@ static void forget_packet(PipeDataEntry *entry)
 	entry->n_packets = 0;
 }
 
-static int describe(const struct pipe_in_use *pipe, bool is_named, PipeDataEntry *entry, char **content)
+static int pipe_content_describe(const struct pipe_in_use *pipe, bool is_named, PipeDataEntry *entry,
+				 char **content)
 {
 	const struct seen_file *seen = pipe->file->seen;
 	autoclose int reader = open_reader(seen);
@@ -128,12 +129,12 @@ static int describe(const struct pipe_in_use *pipe, bool is_named, PipeDataEntry
 	return result;
 }
 
-static int save(struct image *image, const struct pipe_in_use *pipe, bool is_named)
+static int pipe_content_save(struct image *image, const struct pipe_in_use *pipe, bool is_named)
 {
 	PipeDataEntry *entry = message_new(PipeDataEntry, pipe_data_entry);
 	autofree char *content = NULL;
-	int result = describe(pipe, is_named, entry, &content) ?:
-			     image_write(image, &entry->base)  ?:
+	int result = pipe_content_describe(pipe, is_named, entry, &content) ?:
+			     image_write(image, &entry->base)		    ?:
 			     image_write_bytes(image, content, entry->bytes);
 
 	image_free(entry);
@@ -146,7 +147,7 @@ int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *imag
 	int result = pipes->count ? image_create(images, &image, kind, 0) : 0;
 
 	for (size_t i = 0; !result && i < pipes->count; i++)
-		result = save(image, &pipes->items[i], kind == IMAGE_FIFO_DATA);
+		result = pipe_content_save(image, &pipes->items[i], kind == IMAGE_FIFO_DATA);
 	return image_close(image) ?: result;
 }
 
@@ -175,7 +176,7 @@ static bool is_possible_inode(const PipeDataEntry *entry)
 }
 
 /* The pipe takes over the record, even if it is wrong. */
-static int load(struct image *image, PipeDataEntry *entry, struct held_pipe *pipe)
+static int pipe_content_load(struct image *image, PipeDataEntry *entry, struct held_pipe *pipe)
 {
 	uint64_t sum = 0;
 
@@ -212,7 +213,7 @@ int held_pipes_load(struct image_store *images, enum image_kind kind, struct hel
 	if (result)
 		return result == -ENOENT ? 0 : result;
 	while ((result = image_read_as(image, pipe_data_entry, &entry)) > 0) {
-		result = load(image, entry, held_pipe_find(pipes, entry->pipe_id));
+		result = pipe_content_load(image, entry, held_pipe_find(pipes, entry->pipe_id));
 		if (result)
 			break;
 	}

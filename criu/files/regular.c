@@ -42,7 +42,7 @@ static bool is_only_path(const struct seen_file *seen)
 	return (seen->fd < 0 || seen->info.flags & O_PATH) && S_ISFIFO(seen->stat.st_mode);
 }
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool regular_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	if (seen->link[0] != '/')
 		return false;
@@ -91,7 +91,7 @@ static const char *why_not_found(const struct seen_file *seen, int error)
 }
 
 /* Checks that restore will find the same file by its path. */
-static int check_path(const struct snapshot *snapshot, const struct seen_file *seen)
+static int check_regular_path(const struct snapshot *snapshot, const struct seen_file *seen)
 {
 	struct stat found;
 
@@ -117,11 +117,11 @@ static void add_build_id(RegFileEntry *entry)
 		entry->build_id = copy_bytes(words, entry->n_build_id * sizeof(*words));
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int regular_describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 	RegFileEntry *entry = file->entry->reg;
-	int result = check_path(snapshot, seen);
+	int result = check_regular_path(snapshot, seen);
 
 	entry->name = copy_text(seen->link);
 	entry->pos = seen->info.position;
@@ -146,7 +146,7 @@ static int check_build_id(const RegFileEntry *entry, int fd)
 	return 0;
 }
 
-static int check(struct snapshot *snapshot, struct file *file)
+static int regular_check(struct snapshot *snapshot, struct file *file)
 {
 	const RegFileEntry *entry = file->entry->reg;
 	const struct policy *policy = &snapshot->policy;
@@ -198,8 +198,8 @@ const struct file_kind file_kind_regular = {
 	.name = "file",
 	.type = FD_TYPES__REG,
 	.message = offsetof(FileEntry, reg),
-	.recognizes = recognizes,
-	.describe = describe,
-	.check = check,
+	.recognizes = regular_recognizes,
+	.describe = regular_describe,
+	.check = regular_check,
 	.open = open_file,
 };

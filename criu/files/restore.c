@@ -15,7 +15,7 @@
 #include "files/locks.h"
 #include "image/image.h"
 
-static int compare_ids(const void *left, const void *right)
+static int compare_file_ids(const void *left, const void *right)
 {
 	const struct file *a = *(struct file *const *)left, *b = *(struct file *const *)right;
 
@@ -23,7 +23,7 @@ static int compare_ids(const void *left, const void *right)
 }
 
 /* The kind becomes NULL for an unsupported kind, which matters only if a task has the file open. */
-static int find_kind(struct snapshot *snapshot, struct file *file)
+static int find_file_kind(struct snapshot *snapshot, struct file *file)
 {
 	const struct file_kind *kind = file_kind_of(file->entry->type);
 
@@ -47,16 +47,16 @@ static int load_files(struct snapshot *snapshot)
 		snapshot_add_file(snapshot, entry->id)->entry = entry;
 	image_close_read(image);
 	if (snapshot->file_count)
-		qsort(snapshot->files, snapshot->file_count, sizeof(*snapshot->files), compare_ids);
+		qsort(snapshot->files, snapshot->file_count, sizeof(*snapshot->files), compare_file_ids);
 	for (size_t i = 1; !result && i < snapshot->file_count; i++)
 		if (snapshot->files[i]->id == snapshot->files[i - 1]->id)
 			result = fail(EINVAL, "files.img: file %u occurs twice", snapshot->files[i]->id);
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
-		result = find_kind(snapshot, snapshot->files[i]);
+		result = find_file_kind(snapshot, snapshot->files[i]);
 	return result;
 }
 
-static int add_descriptor(struct snapshot *snapshot, struct task *task, const FdinfoEntry *entry)
+static int load_descriptor(struct snapshot *snapshot, struct task *task, const FdinfoEntry *entry)
 {
 	struct descriptor *descriptor = grow(&task->descriptors, &task->descriptor_count);
 
@@ -90,7 +90,7 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 		return result == -ENOENT ? fail(ENOENT, "fdinfo-%u.img is missing", task->ids->files_id) :
 					   result;
 	while ((result = image_read_as(image, fdinfo_entry, &entry)) > 0) {
-		result = add_descriptor(snapshot, task, entry);
+		result = load_descriptor(snapshot, task, entry);
 		image_free(entry);
 		if (result)
 			break;

@@ -117,7 +117,7 @@ static void write_address(char *text, size_t size, const struct sockaddr_storage
 			 ntohs(six->sin6_port));
 }
 
-static const char *state_of(int fd, int type, int protocol, bool is_connected)
+static const char *socket_state(int fd, int type, int protocol, bool is_connected)
 {
 	struct tcp_info info = { 0 };
 	socklen_t size = sizeof(info);
@@ -133,7 +133,7 @@ static const char *state_of(int fd, int type, int protocol, bool is_connected)
 	return type == SOCK_STREAM || type == SOCK_SEQPACKET ? "not connected" : NULL;
 }
 
-static void append(char **text, const char *before, const char *word, const char *after)
+static void append_words(char **text, const char *before, const char *word, const char *after)
 {
 	char *longer = format_text("%s%s%s%s", *text, before, word, after);
 
@@ -155,7 +155,7 @@ static char *name_type(int domain, int type, int protocol)
 			      format_text("a %s socket of family %d", kind, domain);
 
 	if (known)
-		append(&text, " (", known, ")");
+		append_words(&text, " (", known, ")");
 	return text;
 }
 
@@ -167,20 +167,20 @@ char *socket_in_words(int fd)
 	/* Every netlink socket is connected: to the kernel. */
 	bool is_connected = domain != AF_NETLINK &&
 			    getpeername(fd, (struct sockaddr *)&other, &other_length) == 0;
-	const char *state = state_of(fd, type, protocol, is_connected);
+	const char *state = socket_state(fd, type, protocol, is_connected);
 	char *text = name_type(domain, type, protocol), address[150];
 
 	if (state)
-		append(&text, ", ", state, "");
+		append_words(&text, ", ", state, "");
 	if (type != SOCK_RAW && getsockname(fd, (struct sockaddr *)&own, &own_length) == 0) {
 		write_address(address, sizeof(address), &own, own_length);
 		if (address[0])
-			append(&text, ", ", address, "");
+			append_words(&text, ", ", address, "");
 	}
 	if (is_connected) {
 		write_address(address, sizeof(address), &other, other_length);
 		if (address[0])
-			append(&text, ", to ", address, "");
+			append_words(&text, ", to ", address, "");
 	}
 	return text;
 }

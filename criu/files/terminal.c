@@ -46,7 +46,7 @@ void terminals_free(struct terminals *terminals)
 	*terminals = (struct terminals){ .ours = -1 };
 }
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool terminal_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	unsigned number = major(seen->stat.st_rdev);
 
@@ -69,7 +69,7 @@ uint32_t terminal_index(const struct seen_file *seen)
 }
 
 /* For a master: all masters are known before the first terminal is described. */
-static int fdinfo(struct snapshot *snapshot, struct file *file, const char *key, const char *value)
+static int terminal_fdinfo(struct snapshot *snapshot, struct file *file, const char *key, const char *value)
 {
 	if (!strcmp(key, "tty-index") && file->seen->stat.st_rdev == PTMX_DEVICE)
 		index_set(&terminals_of(snapshot)->masters, strtoul(value, NULL, 10), file);
@@ -259,7 +259,7 @@ static int check_inner(const struct snapshot *snapshot, const struct seen_file *
 	return 0;
 }
 
-static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
+static bool is_inner_terminal(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
 	return info->type == TTY_TYPE__CTTY ? snapshot_find_task(snapshot, info->sid) != NULL :
 					      tree_has_master(snapshot, info->pty->index);
@@ -275,7 +275,7 @@ static int describe_terminal(struct snapshot *snapshot, const struct seen_file *
 	return find_session(snapshot, seen, *info) ?: read_settings(fd, *info);
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int terminal_describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 	TtyFileEntry *entry = file->entry->tty;
@@ -352,15 +352,15 @@ static int check_control(struct snapshot *snapshot)
 }
 
 /* Only when all files are known, because the master may be the last. */
-static int judge(struct snapshot *snapshot)
+static int terminal_judge(struct snapshot *snapshot)
 {
 	const struct terminals *terminals = terminals_of(snapshot);
 
 	for (size_t i = 0; i < terminals->count; i++) {
 		const TtyInfoEntry *info = terminals->items[i];
 		const struct seen_file *seen = terminals->seen[i];
-		int result = is_inner(snapshot, info) ? check_inner(snapshot, seen, info) :
-							check_outer(snapshot, seen, info);
+		int result = is_inner_terminal(snapshot, info) ? check_inner(snapshot, seen, info) :
+								 check_outer(snapshot, seen, info);
 
 		if (unless_refused(result))
 			return result;
@@ -386,18 +386,18 @@ static int save_terminals(struct snapshot *snapshot)
 	return image_close(image) ?: result;
 }
 
-static void let_go(struct snapshot *snapshot, enum dump_end end unused)
+static void terminal_let_go(struct snapshot *snapshot, enum dump_end end unused)
 {
 	terminals_free(terminals_of(snapshot));
 }
 
-static uint32_t path(const struct file *file)
+static uint32_t terminal_path(const struct file *file)
 {
 	return file->entry->tty->regf_id;
 }
 
 /* Both ends of each pair, and the terminal that criu was started from. */
-static size_t keeps(const struct snapshot *snapshot)
+static size_t terminal_keeps(const struct snapshot *snapshot)
 {
 	size_t count = terminals_of(snapshot)->count;
 
@@ -409,17 +409,17 @@ const struct file_kind file_kind_terminal = {
 	.type = FD_TYPES__TTY,
 	.message = offsetof(FileEntry, tty),
 	.state_size = sizeof(struct terminals),
-	.recognizes = recognizes,
-	.fdinfo = fdinfo,
-	.describe = describe,
-	.judge = judge,
+	.recognizes = terminal_recognizes,
+	.fdinfo = terminal_fdinfo,
+	.describe = terminal_describe,
+	.judge = terminal_judge,
 	.save = save_terminals,
-	.let_go = let_go,
-	.path = path,
+	.let_go = terminal_let_go,
+	.path = terminal_path,
 	.load = terminals_load,
 	.check = terminal_check,
 	.open = terminal_open,
 	.settle = terminal_settle,
 	.close = terminals_close,
-	.keeps = keeps,
+	.keeps = terminal_keeps,
 };

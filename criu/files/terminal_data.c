@@ -28,7 +28,7 @@ static void settle_queue(int fd)
 }
 
 /* Reads everything. Data that did not fit into the terminal itself follows after the first reads. */
-static int take(int fd, char **data, size_t *size)
+static int terminal_data_take(int fd, char **data, size_t *size)
 {
 	for (;;) {
 		int waiting = 0, result;
@@ -128,7 +128,7 @@ static int put_input(int master, int slave, const struct kernel_termios *setting
 static int copy_output(int master, int slave, const struct kernel_termios *settings, char **data,
 		       size_t *size)
 {
-	int result = take(master, data, size);
+	int result = terminal_data_take(master, data, size);
 
 	return result || !*size ? result : put_output(master, slave, settings, *data, *size);
 }
@@ -142,11 +142,12 @@ static int copy_input(int master, int slave, const struct kernel_termios *settin
 	plain.local &= ~ICANON;
 	if (settings->local & ICANON && ioctl(slave, TCSETS, &plain) < 0)
 		return -errno;
-	result = take(slave, data, size);
+	result = terminal_data_take(slave, data, size);
 	return result || !*size ? result : put_input(master, slave, settings, *data, *size);
 }
 
-static int save(struct snapshot *snapshot, struct image **image, uint32_t id, const char *data, size_t size)
+static int terminal_data_save(struct snapshot *snapshot, struct image **image, uint32_t id, const char *data,
+			      size_t size)
 {
 	TtyDataEntry entry = TTY_DATA_ENTRY__INIT;
 	int result = 0;
@@ -233,8 +234,8 @@ int terminal_save_data(struct snapshot *snapshot, struct image **image, const Tt
 		result = -errno;
 	if (result)
 		return fail(-result, "cannot copy the data in terminal %u", info->pty->index);
-	return save(snapshot, image, info->id, output, output_size) ?:
-		       save(snapshot, image, slave_id(snapshot, info), input, input_size);
+	return terminal_data_save(snapshot, image, info->id, output, output_size) ?:
+		       terminal_data_save(snapshot, image, slave_id(snapshot, info), input, input_size);
 }
 
 /* ---- restore ---- */

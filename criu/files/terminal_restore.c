@@ -259,7 +259,8 @@ static int open_master(struct pair *pair)
 }
 
 /* The pair to take, of those that the kernel returned, lowest numbers first; NULL: none yet. */
-static struct pair *choose(const struct snapshot *snapshot, struct pair *given, size_t count, uint32_t wanted)
+static struct pair *choose_pair(const struct snapshot *snapshot, struct pair *given, size_t count,
+				uint32_t wanted)
 {
 	if (given[count - 1].number == wanted)
 		return &given[count - 1];
@@ -282,7 +283,7 @@ static int find_number(const struct snapshot *snapshot, struct pair *pair)
 
 		result = open_master(next);
 		if (!result)
-			chosen = choose(snapshot, given, count, pair->index);
+			chosen = choose_pair(snapshot, given, count, pair->index);
 	}
 	if (chosen) {
 		pair->number = chosen->number;
@@ -421,7 +422,7 @@ static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, 
 	return NULL;
 }
 
-static int open_again(int fd, int flags)
+static int terminal_open_again(int fd, int flags)
 {
 	char path[32];
 
@@ -453,7 +454,7 @@ static int open_inner(struct snapshot *snapshot, const TtyInfoEntry *info, int f
 	if (!pair)
 		return -EINVAL;
 	return terminal_is_master(info) ? fcntl(pair->master, F_DUPFD_CLOEXEC, 0) :
-					  open_again(pair->slave, flags);
+					  terminal_open_again(pair->slave, flags);
 }
 
 /* For a session without a controlling terminal, /dev/tty is the terminal that it has nevertheless, if any. */
@@ -464,7 +465,7 @@ static int open_controlling(const struct snapshot *snapshot, int flags)
 	if (fd >= 0)
 		return fd;
 	return terminals_of(snapshot)->ours < 0 ? open_nothing(flags) :
-						  open_again(terminals_of(snapshot)->ours, flags);
+						  terminal_open_again(terminals_of(snapshot)->ours, flags);
 }
 
 static int open_outer(const struct snapshot *snapshot, const TtyInfoEntry *info, int flags)
@@ -472,7 +473,7 @@ static int open_outer(const struct snapshot *snapshot, const TtyInfoEntry *info,
 	if (info->type == TTY_TYPE__CTTY)
 		return open_controlling(snapshot, flags);
 	return terminals_of(snapshot)->ours < 0 ? open_nothing(flags) :
-						  open_again(terminals_of(snapshot)->ours, flags);
+						  terminal_open_again(terminals_of(snapshot)->ours, flags);
 }
 
 int terminal_open(struct snapshot *snapshot, struct file *file)

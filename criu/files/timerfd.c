@@ -21,7 +21,7 @@
 
 #define SECOND 1000000000ULL
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool timerfd_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strcmp(seen->link, "anon_inode:[timerfd]");
 }
@@ -32,7 +32,8 @@ static bool is_of_real_time(const TimerfdEntry *entry)
 	       (entry->clockid == CLOCK_REALTIME || entry->clockid == CLOCK_REALTIME_ALARM);
 }
 
-static int fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key, const char *value)
+static int timerfd_fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key,
+			  const char *value)
 {
 	TimerfdEntry *entry = file->entry->tfd;
 	bool is_understood = true;
@@ -57,7 +58,7 @@ static const char *const fdinfo_needs[] = { "clockid",	"ticks",       "settime f
  * After it has expired, a periodic timer stops until it is read: then the kernel counts the missed expirations. Reading
  * fdinfo does not have this effect; timerfd_gettime() has it, and takes no expirations away.
  */
-static int describe(struct snapshot *snapshot, struct file *file)
+static int timerfd_describe(struct snapshot *snapshot, struct file *file)
 {
 	TimerfdEntry *entry = file->entry->tfd;
 	autoclose int fd = files_borrow(file->seen);
@@ -80,7 +81,7 @@ static int describe(struct snapshot *snapshot, struct file *file)
 
 /* ---- restore ---- */
 
-static int check(struct snapshot *snapshot unused, struct file *file)
+static int timerfd_check(struct snapshot *snapshot unused, struct file *file)
 {
 	const TimerfdEntry *entry = file->entry->tfd;
 
@@ -136,10 +137,10 @@ const struct file_kind file_kind_timerfd = {
 	.name = "timerfd",
 	.type = FD_TYPES__TIMERFD,
 	.message = offsetof(FileEntry, tfd),
-	.recognizes = recognizes,
-	.fdinfo = fdinfo,
+	.recognizes = timerfd_recognizes,
+	.fdinfo = timerfd_fdinfo,
 	.fdinfo_needs = fdinfo_needs,
-	.describe = describe,
-	.check = check,
+	.describe = timerfd_describe,
+	.check = timerfd_check,
 	.open = open_timerfd,
 };

@@ -45,8 +45,8 @@ static uint64_t load_capabilities(const uint32_t *words, size_t count)
 	return (count > 0 ? words[0] : 0) | (count > 1 ? (uint64_t)words[1] << 32 : 0);
 }
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts)
+static int credentials_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			    const struct thread_facts *facts)
 {
 	const struct proc_status *status = &facts->status;
 	CredsEntry *creds = message_new(CredsEntry, creds_entry);
@@ -77,8 +77,8 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	return 0;
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,
-		 struct call_list *calls)
+static void *credentials_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			     size_t thread unused, struct call_list *calls)
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
@@ -86,8 +86,8 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int credentials_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			    const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	long bits = calls_result(calls, asked->securebits);
@@ -141,7 +141,7 @@ static bool has_capabilities_of_first(const struct task *task, const CredsEntry 
 	       is_same(first->cap_inh, first->n_cap_inh, creds->cap_inh, creds->n_cap_inh);
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int credentials_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	int result = 0;
@@ -266,8 +266,8 @@ static void make_capabilities(const CredsEntry *creds, unsigned securebits, stru
 	set_capabilities(&last, calls);
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void credentials_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			     struct call_list *calls)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	const CredsEntry *creds = core->creds;
@@ -284,9 +284,9 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_credentials = {
 	.name = "credentials",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.look = credentials_look,
+	.ask = credentials_ask,
+	.hear = credentials_hear,
+	.check = credentials_check,
+	.make = credentials_make,
 };

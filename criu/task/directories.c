@@ -14,7 +14,8 @@
 #include "image/message.h"
 #include "task/part.h"
 
-static int look(struct snapshot *snapshot, struct task *task, size_t thread, const struct thread_facts *facts)
+static int directories_look(struct snapshot *snapshot, struct task *task, size_t thread,
+			    const struct thread_facts *facts)
 {
 	FsEntry *fs;
 
@@ -39,7 +40,7 @@ static int check_directory(const struct snapshot *snapshot, const struct task *t
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot, const struct task *task, size_t thread)
+static int directories_check(const struct snapshot *snapshot, const struct task *task, size_t thread)
 {
 	if (thread)
 		return 0;
@@ -47,7 +48,7 @@ static int check(const struct snapshot *snapshot, const struct task *task, size_
 		       check_directory(snapshot, task, task->fs->cwd_id, "its working directory");
 }
 
-static int prepare(const struct snapshot *snapshot, const struct task *task)
+static int directories_prepare(const struct snapshot *snapshot, const struct task *task)
 {
 	const struct file *root = snapshot_find_file(snapshot, task->fs->root_id);
 	const struct file *cwd = snapshot_find_file(snapshot, task->fs->cwd_id);
@@ -65,7 +66,7 @@ static int prepare(const struct snapshot *snapshot, const struct task *task)
 
 const struct task_part part_directories = {
 	.name = "directories",
-	.look = look,
-	.check = check,
-	.prepare = prepare,
+	.look = directories_look,
+	.check = directories_check,
+	.prepare = directories_prepare,
 };

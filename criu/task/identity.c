@@ -45,8 +45,8 @@ static int look_rseq(pid_t tid, ThreadCoreEntry *core)
 	return 0;
 }
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts)
+static int identity_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			 const struct thread_facts *facts)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	pid_t tid = task->threads[thread];
@@ -62,8 +62,8 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	return look_rseq(tid, core);
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,
-		 struct call_list *calls)
+static void *identity_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			  size_t thread unused, struct call_list *calls)
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
@@ -74,8 +74,8 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int identity_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			 const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	long result = min(calls_result(calls, asked->tid_address), calls_result(calls, asked->parent_death));
@@ -115,8 +115,8 @@ static void set_robust_list(const CoreEntry *core, struct call_list *calls)
 }
 
 /* finish() sets what would be visible in files if the restore still failed (task/ending.h). */
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void identity_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			  struct call_list *calls)
 {
 	const CoreEntry *core = task->cores[thread];
 	const RseqEntry *rseq = core->thread_core->rseq_entry;
@@ -150,8 +150,8 @@ static bool has_robust_list(const struct task *task, size_t thread)
  * Until now the parent death signal was criu's own: a newborn dies with criu. The other threads get theirs just as
  * late, because their parent may have changed (restore/parent.c), and because a change of user ids clears it.
  */
-static void finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		   struct call_list *calls)
+static void identity_finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			    struct call_list *calls)
 {
 	const CoreEntry *core = task->cores[thread];
 
@@ -175,9 +175,9 @@ bool identity_waits(const struct task *task)
 
 const struct task_part part_identity = {
 	.name = "identity",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.make = make,
-	.finish = finish,
+	.look = identity_look,
+	.ask = identity_ask,
+	.hear = identity_hear,
+	.make = identity_make,
+	.finish = identity_finish,
 };

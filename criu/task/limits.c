@@ -14,8 +14,8 @@
 #include "image/message.h"
 #include "task/part.h"
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts unused)
+static int limits_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		       const struct thread_facts *facts unused)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	struct rlimit limits[RLIM_NLIMITS];
@@ -36,7 +36,7 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 }
 
 /* Can criu set the task's limits? Every process can lower a hard limit, but raising it needs CAP_SYS_RESOURCE. */
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int limits_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 
@@ -64,8 +64,8 @@ static void set_limit(int resource, struct rlimit limit, struct call_list *calls
 	     calls_bytes(calls, &limit, sizeof(limit)), 0);
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void limits_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			struct call_list *calls)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 
@@ -78,8 +78,8 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 	}
 }
 
-static void finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		   struct call_list *calls)
+static void limits_finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			  struct call_list *calls)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 
@@ -92,8 +92,8 @@ static void finish(const struct snapshot *snapshot unused, const struct task *ta
 
 const struct task_part part_limits = {
 	.name = "limits",
-	.look = look,
-	.check = check,
-	.make = make,
-	.finish = finish,
+	.look = limits_look,
+	.check = limits_check,
+	.make = limits_make,
+	.finish = limits_finish,
 };

@@ -20,16 +20,16 @@ struct asked {
 	call_handle speculation[SPECULATION_CONTROLS];
 };
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts)
+static int machine_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct thread_facts *facts)
 {
 	if ((facts->stat.flags & IO_FLUSHER) == IO_FLUSHER)
 		message_set(task->cores[thread]->thread_core, is_io_flusher, true);
 	return 0;
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *machine_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			 size_t thread, struct call_list *calls)
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
@@ -57,8 +57,8 @@ static bool was_asked_for(long speculation)
 	return speculation > 0 && speculation & PR_SPEC_PRCTL && !(speculation & PR_SPEC_ENABLE);
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int machine_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct call_list *calls, const void *state)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	const struct asked *asked = state;
@@ -87,7 +87,7 @@ static unsigned speculation_of(const ThreadCoreEntry *core, int control)
 	return core->speculation >> (8 * control) & 0xff & ~(unsigned)PR_SPEC_PRCTL;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int machine_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 
@@ -104,8 +104,8 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return 0;
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void machine_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			 struct call_list *calls)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 
@@ -128,9 +128,9 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_machine = {
 	.name = "machine",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.look = machine_look,
+	.ask = machine_ask,
+	.hear = machine_hear,
+	.check = machine_check,
+	.make = machine_make,
 };

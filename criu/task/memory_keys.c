@@ -20,8 +20,8 @@ struct asked {
 	call_handle keys[MOST_KEYS]; /* not asked for 0, which every process has */
 };
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *memory_keys_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			     size_t thread, struct call_list *calls)
 {
 	struct asked *asked;
 
@@ -34,8 +34,8 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int memory_keys_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			    const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	uint32_t keys = 0;
@@ -47,7 +47,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int memory_keys_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	if (!thread && (task->mm->keys & 1 || task->mm->keys >> MOST_KEYS))
 		return fail(EINVAL, "the image holds impossible protection keys: %#x", task->mm->keys);
@@ -56,7 +56,7 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_memory_keys = {
 	.name = "memory keys",
-	.ask = ask,
-	.hear = hear,
-	.check = check,
+	.ask = memory_keys_ask,
+	.hear = memory_keys_hear,
+	.check = memory_keys_check,
 };

@@ -21,8 +21,8 @@ struct asked {
 	call_handle heap_end, dumpable, huge_pages, denial, merging;
 };
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts unused)
+static int memory_layout_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			      const struct thread_facts *facts unused)
 {
 	autofree char *auxv = NULL;
 	struct proc_stat stat;
@@ -55,8 +55,8 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	return 0;
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *memory_layout_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			       size_t thread, struct call_list *calls)
 {
 	struct asked *asked;
 
@@ -73,8 +73,8 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int memory_layout_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			      const struct call_list *calls, const void *state)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	const struct asked *asked = state;
@@ -96,7 +96,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int memory_layout_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	if (!thread && task->mm->n_mm_saved_auxv > 64)
 		return fail(EINVAL, "the image holds %zu words of auxv, more than any kernel has",
@@ -109,7 +109,7 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
  * each mapping. So it happens before the mappings get their own advice, which is in the list of calls for the address
  * space.
  */
-static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+static int memory_layout_prepare(const struct snapshot *snapshot unused, const struct task *task)
 {
 	if (!task->cores[0]->tc->merges_memory && prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) > 0 &&
 	    prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) < 0)
@@ -135,8 +135,8 @@ static void make_merging(const struct task *task, struct call_list *calls)
 	}
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void memory_layout_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			       struct call_list *calls)
 {
 	const TaskCoreEntry *core = task->cores[thread]->tc;
 	const MmEntry *mm = task->mm;
@@ -177,8 +177,8 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 /*
  * A change of ids has cleared it. 2 comes from a kernel with fs.suid_dumpable=2 and cannot be set: 0 protects as much.
  */
-static void finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		   struct call_list *calls)
+static void memory_layout_finish(const struct snapshot *snapshot unused, const struct task *task,
+				 size_t thread, struct call_list *calls)
 {
 	if (thread)
 		return;
@@ -188,11 +188,11 @@ static void finish(const struct snapshot *snapshot unused, const struct task *ta
 
 const struct task_part part_memory_layout = {
 	.name = "memory layout",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.prepare = prepare,
-	.make = make,
-	.finish = finish,
+	.look = memory_layout_look,
+	.ask = memory_layout_ask,
+	.hear = memory_layout_hear,
+	.check = memory_layout_check,
+	.prepare = memory_layout_prepare,
+	.make = memory_layout_make,
+	.finish = memory_layout_finish,
 };

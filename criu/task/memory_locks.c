@@ -16,8 +16,8 @@ struct asked {
 	call_handle locked;
 };
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *memory_locks_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			      size_t thread, struct call_list *calls)
 {
 	struct asked *asked;
 
@@ -42,8 +42,8 @@ static int look_closer(const struct task *task, uint64_t address, bool *on_fault
 	return result;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int memory_locks_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			     const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	bool on_fault = false;
@@ -56,7 +56,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return result;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int memory_locks_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	uint32_t flags = task->mm->locks_future;
 
@@ -65,8 +65,8 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return 0;
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void memory_locks_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			      struct call_list *calls)
 {
 	if (!thread && task->mm->locks_future)
 		call(calls, "lock new memory", SYS_mlockall, task->mm->locks_future);
@@ -74,8 +74,8 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_memory_locks = {
 	.name = "memory locks",
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.ask = memory_locks_ask,
+	.hear = memory_locks_hear,
+	.check = memory_locks_check,
+	.make = memory_locks_make,
 };

@@ -95,8 +95,8 @@ static void take_stop_out(struct task *task, SignalQueueEntry *queue)
 	queue->n_signals = kept;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls unused, const void *state unused)
+static int pending_signals_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+				const struct call_list *calls unused, const void *state unused)
 {
 	bool is_stopped = task->victim->threads[thread].is_parked;
 	int result = is_stopped ? read_queues(task, thread) : read_queues_of_running(task, thread);
@@ -126,15 +126,16 @@ static int check_queue(const SignalQueueEntry *queue)
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int pending_signals_check(const struct snapshot *snapshot unused, const struct task *task,
+				 size_t thread)
 {
 	int result = check_queue(task->cores[thread]->thread_core->signals_p);
 
 	return result || thread ? result : check_queue(task->cores[0]->tc->signals_s);
 }
 
-static void put_back(const struct task *task, size_t thread, const SignalQueueEntry *queue, bool is_shared,
-		     struct call_list *calls)
+static void put_signals_back(const struct task *task, size_t thread, const SignalQueueEntry *queue,
+			     bool is_shared, struct call_list *calls)
 {
 	pid_t pid = task->threads[0], tid = task->threads[thread];
 
@@ -154,17 +155,17 @@ static void put_back(const struct task *task, size_t thread, const SignalQueueEn
 	}
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void pending_signals_make(const struct snapshot *snapshot unused, const struct task *task,
+				 size_t thread, struct call_list *calls)
 {
-	put_back(task, thread, task->cores[thread]->thread_core->signals_p, false, calls);
+	put_signals_back(task, thread, task->cores[thread]->thread_core->signals_p, false, calls);
 	if (!thread)
-		put_back(task, thread, task->cores[0]->tc->signals_s, true, calls);
+		put_signals_back(task, thread, task->cores[0]->tc->signals_s, true, calls);
 }
 
 const struct task_part part_pending_signals = {
 	.name = "pending signals",
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.hear = pending_signals_hear,
+	.check = pending_signals_check,
+	.make = pending_signals_make,
 };

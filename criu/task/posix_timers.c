@@ -96,15 +96,15 @@ static int look_at_timer(const struct task *task, PosixTimerEntry *timer)
 	return 0;
 }
 
-static int compare_ids(const void *left, const void *right)
+static int compare_timer_ids(const void *left, const void *right)
 {
 	const PosixTimerEntry *a = *(PosixTimerEntry *const *)left, *b = *(PosixTimerEntry *const *)right;
 
 	return a->it_id < b->it_id ? -1 : a->it_id > b->it_id;
 }
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts unused)
+static int posix_timers_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			     const struct thread_facts *facts unused)
 {
 	TaskTimersEntry *timers;
 	autofree char *text = NULL;
@@ -125,7 +125,7 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 		result = parse_timer(&at, timer) ?: unless_refused(look_at_timer(task, timer));
 	}
 	if (timers->n_posix)
-		qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_ids);
+		qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_timer_ids);
 	return result;
 }
 
@@ -152,8 +152,8 @@ bool posix_timers_look_for_owners(const struct task *task)
 }
 
 /* Only the CPU time of the thread that asks advances: between two questions, the timer that it owns has changed. */
-static void *ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void *posix_timers_ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			      struct call_list *calls)
 {
 	const TaskTimersEntry *timers = task->cores[0]->tc->timers;
 	struct asked_timer *asked;
@@ -213,8 +213,8 @@ static void hear_owners(const struct task *task, size_t thread, const struct cal
 	}
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int posix_timers_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			     const struct call_list *calls, const void *state)
 {
 	if (!thread)
 		return hear_left(task->cores[0]->tc->timers, calls, state);
@@ -247,14 +247,14 @@ static int check_timer(const PosixTimerEntry *timer)
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int posix_timers_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
 	int result = 0;
 
 	if (!timers || !timers->n_posix)
 		return 0;
-	qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_ids);
+	qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_timer_ids);
 	for (size_t i = 0; !result && i < timers->n_posix; i++) {
 		result = check_timer(timers->posix[i]);
 		if (i && timers->posix[i]->it_id == timers->posix[i - 1]->it_id)
@@ -297,8 +297,8 @@ static void count_to(uint32_t wanted, uint32_t *next, struct call_list *calls)
 	++*next;
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void posix_timers_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			      struct call_list *calls)
 {
 	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
 	bool can_ask = can_ask_for_ids();
@@ -319,11 +319,11 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_posix_timers = {
 	.name = "POSIX timers",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.look = posix_timers_look,
+	.ask = posix_timers_ask,
+	.hear = posix_timers_hear,
+	.check = posix_timers_check,
+	.make = posix_timers_make,
 };
 
 /* ---- setting them ---- */

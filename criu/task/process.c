@@ -43,8 +43,8 @@ static int refuse_dispatch(const struct task *task, size_t thread)
 		task->pid, task->name, task->threads[thread]);
 }
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts)
+static int process_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct thread_facts *facts)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	struct proc_stat stat;
@@ -133,8 +133,8 @@ static void hear_of_children(const struct call_list *calls, const struct asked *
 	}
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void *process_ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			 struct call_list *calls)
 {
 	struct asked *asked;
 	long commands;
@@ -172,8 +172,8 @@ static uint32_t registered_barriers(const struct task *task, const struct call_l
 	return barriers;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int process_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	uint32_t barriers;
@@ -222,7 +222,7 @@ static int check_oom(const TaskCoreEntry *core)
 	return fail(EPERM, "oom_score_adj cannot be lowered from %lld to %d", ours, core->oom_score_adj);
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int process_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskCoreEntry *core = task->cores[thread]->tc;
 	long commands;
@@ -255,7 +255,7 @@ static int set_number(int self, const char *name, int base, long long wanted)
 	return result ? fail(-result, "cannot write %lld to /proc/self/%s", wanted, name) : 0;
 }
 
-static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+static int process_prepare(const struct snapshot *snapshot unused, const struct task *task)
 {
 	autoclose int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	const TaskCoreEntry *core = task->cores[0]->tc;
@@ -270,8 +270,8 @@ static int prepare(const struct snapshot *snapshot unused, const struct task *ta
 	return result;
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void process_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			 struct call_list *calls)
 {
 	const ThreadCoreEntry *own = task->cores[thread]->thread_core;
 	const TaskCoreEntry *core = task->cores[thread]->tc;
@@ -289,10 +289,10 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_process = {
 	.name = "process",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.prepare = prepare,
-	.make = make,
+	.look = process_look,
+	.ask = process_ask,
+	.hear = process_hear,
+	.check = process_check,
+	.prepare = process_prepare,
+	.make = process_make,
 };

@@ -29,7 +29,7 @@ static bool is_realtime(unsigned policy)
 
 /* ---- CPUs ---- */
 
-static int look_at_cpus(pid_t tid, ThreadCoreEntry *core)
+static int read_affinity(pid_t tid, ThreadCoreEntry *core)
 {
 	struct cpus cpus;
 	int result = cpus_get_affinity(tid, &cpus);
@@ -117,8 +117,8 @@ int scheduling_set_affinity(const struct task *task, size_t thread)
 
 /* ---- dump ---- */
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts unused)
+static int scheduling_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			   const struct thread_facts *facts unused)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	pid_t tid = task->threads[thread];
@@ -141,11 +141,11 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	io_priority = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid);
 	if (io_priority >= 0) /* a kernel without block devices has no I/O priority */
 		message_set(core, io_priority, io_priority);
-	return look_at_cpus(tid, core);
+	return read_affinity(tid, core);
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,
-		 struct call_list *calls)
+static void *scheduling_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			    size_t thread unused, struct call_list *calls)
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
@@ -153,8 +153,8 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int scheduling_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			   const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 
@@ -164,7 +164,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 
 /* ---- restore ---- */
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int scheduling_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 
@@ -174,8 +174,8 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return check_cpus(task, thread);
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void scheduling_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			    struct call_list *calls)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	struct sched_param parameters = { .sched_priority = core->sched_prio };
@@ -196,9 +196,9 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_scheduling = {
 	.name = "scheduling",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.look = scheduling_look,
+	.ask = scheduling_ask,
+	.hear = scheduling_hear,
+	.check = scheduling_check,
+	.make = scheduling_make,
 };

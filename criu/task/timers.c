@@ -31,8 +31,8 @@ struct asked {
 	call_handle timers[array_size(timers)];
 };
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *timers_ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
+			struct call_list *calls)
 {
 	struct asked *asked;
 
@@ -84,8 +84,8 @@ static void note_dead(const struct task *task, ItimerEntry *entry)
 	entry->isec = entry->iusec = 0;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int timers_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		       const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	TaskTimersEntry *entries;
@@ -113,7 +113,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return forget_spent_alarm(task, entries->real);
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int timers_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskTimersEntry *entries = thread ? NULL : task->cores[0]->tc->timers;
 	const ItimerEntry *values[] = { entries ? entries->real : NULL, entries ? entries->virt : NULL,
@@ -143,7 +143,7 @@ static void make_dead(uint64_t interval)
 }
 
 /* A list of calls cannot wait for a timer. */
-static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+static int timers_prepare(const struct snapshot *snapshot unused, const struct task *task)
 {
 	const TaskTimersEntry *entries = task->cores[0]->tc->timers;
 
@@ -162,8 +162,8 @@ static bool runs_out_at_once(size_t timer, const ItimerEntry *value)
 	       (value->isec || value->iusec);
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void timers_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			struct call_list *calls)
 {
 	const TaskTimersEntry *entries = thread ? NULL : task->cores[0]->tc->timers;
 	const ItimerEntry *values[array_size(timers)];
@@ -190,10 +190,10 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_timers = {
 	.name = "timers",
-	.ask = ask,
-	.hear = hear,
+	.ask = timers_ask,
+	.hear = timers_hear,
 	.hears_after = { &part_pending_signals }, /* is a SIGALRM pending? */
-	.check = check,
-	.prepare = prepare,
-	.make = make,
+	.check = timers_check,
+	.prepare = timers_prepare,
+	.make = timers_make,
 };
