@@ -3,9 +3,9 @@
  * happened.
  *
  * Invariants:
- *  1. A thread never depends on the tracer staying alive. At every instant between two ptrace requests its registers are
- *     such that, if the tracer dies, it returns by itself to where it was, with its signal mask, FPU state and memory,
- *     and without any mapping or descriptor of the tracer.
+ *  1. A thread never depends on the tracer staying alive. At every instant between two ptrace requests its registers
+ *     are such that, if the tracer dies, it returns by itself to where it was, with its signal mask, FPU state and
+ *     memory, and without any mapping or descriptor of the tracer.
  *  2. If a `syscall; ret` and an rt_sigreturn are mapped in the task, none of its instructions is overwritten.
  *  3. An ordinary release restores everything exactly: registers, FPU, mask, and the kernel's restart block.
  * Documentation/blobs.md has the pictures. Failures are recorded with fail(); all functions return 0 or -errno.

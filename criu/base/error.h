@@ -77,8 +77,8 @@ static inline int unless_refused(int result)
  * in it is a debug line in the log. An attempt ends in the function that began it, by attempt_forget() or
  * attempt_count(). Attempts nest: one that counts is recorded in the attempt around it. A child that is forked within
  * an attempt is in it, too, but what the child records is lost to the parent. A thread that is started within an
- * attempt (base/thread.h), or helps a thread that is in one (base/helper_thread.h), records in it: the attempt must end after
- * the work of that thread.
+ * attempt (base/thread.h), or helps a thread that is in one (base/helper_thread.h), records in it: the attempt must end
+ * after the work of that thread.
  */
 struct attempt {
 	struct attempt *outer;
@@ -105,7 +105,10 @@ void attempt_count(struct attempt *attempt);  /* its failures become failures of
 struct attempt *attempt_current(void);
 void attempt_join(struct attempt *attempt);
 
-/* What a child of ours has recorded counts as recorded by us from now on, so that we can add places to it. `child` as it sees itself. */
+/*
+ * What a child of ours has recorded counts as recorded by us from now on, so that we can add places to it. `child` as
+ * it sees itself.
+ */
 void failure_take_over(int child);
 
 bool has_failed(void);

@@ -77,28 +77,28 @@ static int tell_post_dump(void *context)
 
 /* clang-format off */
 static const struct step dump_steps[] = {
-	{ "look ahead", dump_look_ahead, NULL, false },			  /* work that is possible before the freeze */
+	{ "look ahead", dump_look_ahead, NULL, false }, /* work that is possible before the freeze */
 	{ "open the previous snapshot", open_previous_snapshot, NULL, false },
-	{ "begin the images", begin_images, remove_images, false },	  /* a full disk is noticed before anything is frozen */
+	{ "begin the images", begin_images, remove_images, false }, /* a full disk shows before the freeze */
 	{ "run the scripts (pre-dump)", tell_pre_dump, NULL, false },
-	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for what was written since the previous snapshot */
-	{ "open the cgroups", dump_open_cgroups, NULL, false },		  /* a task in a frozen cgroup never stops: refused before waiting for it */
-	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: changes after it make it useless */
-	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
-	{ "look at the processes", dump_look, dump_end_look, false },	  /* refuses, before anything is touched */
-	{ "ask the processes", dump_ask, dump_leave, false },		  /* the only step that enters them */
-	{ "look at the semaphores", dump_look_for_undo, NULL, false },	  /* only the processes can answer this */
+	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for pages written since the previous one */
+	{ "open the cgroups", dump_open_cgroups, NULL, false }, /* a task in a frozen cgroup never stops */
+	{ "read ahead", dump_read_ahead, dump_forget_ahead, false }, /* last before the freeze: changes spoil it */
+	{ "freeze the processes", dump_freeze, dump_thaw, false }, /* finding and stopping are one act */
+	{ "look at the processes", dump_look, dump_end_look, false }, /* refuses, before anything is touched */
+	{ "ask the processes", dump_ask, dump_leave, false }, /* the only step that enters them */
+	{ "look at the semaphores", dump_look_for_undo, NULL, false }, /* only the processes can answer this */
 	{ "see whether it could be restored", dump_foresee, NULL, false }, /* before much time is spent */
-	{ "settle the AIO rings", dump_settle_rings, NULL, false },	  /* before memory: requests in flight write to it */
-	{ "save the memory", dump_memory, NULL, false },		  /* takes most of the time; all processes are stopped */
-	{ "save the files", dump_save_files, NULL, false },		  /* reads the content of pipes; all processes are stopped */
-	{ "let the processes run on", dump_release_early, NULL, false },  /* -R: they need not wait for the rest, nor for the disk */
+	{ "settle the AIO rings", dump_settle_rings, NULL, false }, /* before memory: requests in flight write to it */
+	{ "save the memory", dump_memory, NULL, false }, /* takes most of the time; all processes are stopped */
+	{ "save the files", dump_save_files, NULL, false }, /* reads the content of pipes; all processes are stopped */
+	{ "let the processes run on", dump_release_early, NULL, false }, /* -R: they need not wait for the disk */
 	{ "save the processes", dump_save_tasks, NULL, false },
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
-	{ "complete the images", dump_complete, NULL, false },		  /* syncs, then writes inventory.img: now it is a dump */
+	{ "complete the images", dump_complete, NULL, false }, /* syncs, then writes inventory.img: now it is a dump */
 	{ "run the scripts (post-dump)", tell_post_dump, NULL, false }, /* they can still stop the dump */
-	{ "prepare the end of the processes", dump_prepare_end, dump_withdraw_end, false }, /* the kernel must not write into their files */
-	{ "let the processes go", dump_release, NULL, true },		  /* cannot be undone */
+	{ "prepare the end of the processes", dump_prepare_end, dump_withdraw_end, false }, /* the kernel must not write files */
+	{ "let the processes go", dump_release, NULL, true }, /* cannot be undone */
 };
 
 /* A pre-dump saves only memory; the processes continue while it is written. */
@@ -110,7 +110,7 @@ static const struct step pre_dump_steps[] = {
 	{ "freeze the processes", dump_freeze, dump_thaw, false },
 	{ "look at the memory", pre_dump_look, NULL, false },
 	{ "note which pages there are", pre_dump_scan, pre_dump_forget, false },
-	{ "let the processes run on", dump_release, NULL, false },	  /* tracking that has begun ends with criu's descriptors */
+	{ "let the processes run on", dump_release, NULL, false }, /* tracking ends with criu's descriptors */
 	{ "save the memory", pre_dump_save, NULL, false },
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
 	{ "complete the images", dump_complete, NULL, false },

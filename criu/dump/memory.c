@@ -15,8 +15,7 @@
 #include "memory/shared.h"
 
 #define WINDOW \
-	(1ULL  \
-	 << 30) /* bytes of addresses scanned at a time: their runs of pages fit into 4 MiB, however scattered they are */
+	(1ULL << 30) /* bytes of addresses scanned at a time: the runs of pages in them fit into 4 MiB */
 
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from)

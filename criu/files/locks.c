@@ -66,7 +66,9 @@ static const char *name_of_family(uint32_t flag)
 
 /* ---- dump ---- */
 
-/* "1: POSIX  ADVISORY  WRITE 4711 fe:00:10953813 0 99": number, family, its way, type, pid, file, first and last byte. */
+/*
+ * "1: POSIX ADVISORY WRITE 4711 fe:00:10953813 0 99": number, family, its way, type, pid, file, first and last byte.
+ */
 int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *text)
 {
 	struct locks *locks = locks_of(snapshot);

@@ -90,7 +90,7 @@ struct exchange {
 		last; /* numbers of this exchange's messages; others are left over from an exchange that failed */
 	netlink_visit *visit;
 	void *argument;
-	int refused; /* by the visitor. The rest is read all the same: the kernel answers nothing before the end of a list */
+	int refused; /* by the visitor. The rest is still read: the kernel answers nothing until then */
 	bool is_over, has_changed;
 };
 

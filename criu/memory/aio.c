@@ -182,8 +182,8 @@ static void *run_pinned(void *argument)
 }
 
 /*
- * The kernel hands out free slots by CPU: a thread that is moved to another CPU finds fewer. So the thread is pinned. It is a thread of its
- * own because a pinned thread gets no more CPUs when its cpuset grows.
+ * The kernel hands out free slots by CPU: a thread that is moved to another CPU finds fewer. So the thread is pinned.
+ * It is a thread of its own because a pinned thread gets no more CPUs when its cpuset grows.
  */
 static int run_job(void (*work)(struct job *job), struct job *job)
 {

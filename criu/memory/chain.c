@@ -1,9 +1,9 @@
 /*
- * chain.c - follows `parent` from directory to directory, checks that the snapshots belong together, and keeps a few of their
- * pages images open for readers. See chain.h.
+ * chain.c - follows `parent` from directory to directory, checks that the snapshots belong together, and keeps a few of
+ * their pages images open for readers. See chain.h.
  *
- * `parent` is a symbolic link that the user may set, so it is followed wherever it leads. Images in that directory are opened beneath its
- * descriptor, like all images.
+ * `parent` is a symbolic link that the user may set, so it is followed wherever it leads. Images in that directory are
+ * opened beneath its descriptor, like all images.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,8 +1,8 @@
 /*
  * delta.h - what one task, or one shared memory, has that differs from the parent snapshot.
  *
- * Order, for each task: task_delta_open, task_delta_scan, increment_begin_notes while it is frozen; task_delta_plan and reading then, or
- * later if it is a pre-dump; task_delta_close.
+ * Order, for each task: task_delta_open, task_delta_scan, increment_begin_notes while it is frozen; task_delta_plan and
+ * reading then, or later if it is a pre-dump; task_delta_close.
  */
 #ifndef CRIU_MEMORY_DELTA_H
 #define CRIU_MEMORY_DELTA_H

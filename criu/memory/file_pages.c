@@ -1,9 +1,9 @@
 /*
  * file_pages.c - the parent snapshot's copy of a task's own pages in private mappings of files, for comparison.
  *
- * The tracker `written` does not note writes to private mappings of files (written.c). The task's own pages in these are few (the data of
- * programs and libraries), and nearly always unchanged. So they are compared with the parent's by their hashes, which are read before the
- * freeze. Where there are too many for that to be worth it, they are saved.
+ * The tracker `written` does not note writes to private mappings of files (written.c). The task's own pages in these
+ * are few (the data of programs and libraries), and nearly always unchanged. So they are compared with the parent's by
+ * their hashes, which are read before the freeze. Where there are too many for that to be worth it, they are saved.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -4,11 +4,11 @@
  * In place, the order matters: after each step the directory still restores to the same memory.
  *
  *	for each pagemap that leaves pages to a parent:
- *	         pages-NEW.img with all of its pages, on the disk       NEW is in no pagemap and no name yet: nobody sees it
- *	         pagemap-X.img.new, on the disk, becomes pagemap-X.img  it needs no parent any more; others still do
- *	the renames are on the disk; `parent` is removed, and that is on the disk
- *	inventory.img without parent_id                                 nothing was compared with it since `parent` is gone
- *	pages images that no pagemap names are removed                  those of before, and what a crash has left
+ *	         pages-NEW.img with all of its pages, synced            NEW is in no pagemap and no name yet: unused
+ *	         pagemap-X.img.new, synced, becomes pagemap-X.img       it needs no parent any more; others still do
+ *	the renames are synced; `parent` is removed, and that is synced
+ *	inventory.img without parent_id                                 not checked any more since `parent` is gone
+ *	pages images that no pagemap names are removed                  the old ones, and leftovers of a crash
  *
  * Images beside pages-N.img that describe its pages by position (hashes-N.img) are removed with it.
  */

@@ -1,6 +1,6 @@
 /*
- * increment.c - one dump's part in a chain of snapshots: which tracker notes writes from now on, and what is left (tracking.img, a keeper)
- * for the next snapshot. See increment.h.
+ * increment.c - one dump's part in a chain of snapshots: which tracker notes writes from now on, and what is left
+ * (tracking.img, a keeper) for the next snapshot. See increment.h.
  */
 #include <errno.h>
 #include <fcntl.h>

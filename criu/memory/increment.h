@@ -1,9 +1,11 @@
 /*
- * increment.h - one dump in a chain of snapshots: what its parent snapshot has and has noted, and what it notes itself for the next one.
+ * increment.h - one dump in a chain of snapshots: what its parent snapshot has and has noted, and what it notes itself
+ * for the next one.
  *
- * The tracker that tells what has changed since the parent, and the one that notes writes from now on, need not be the same: of a parent
- * made by another criu only soft-dirty bits tell anything, while the child goes on with what is best here. What no tracker vouches for is
- * compared, or counts as changed. So notes that are lost make a snapshot larger, never wrong.
+ * The tracker that tells what has changed since the parent, and the one that notes writes from now on, need not be the
+ * same: of a parent made by another criu only soft-dirty bits tell anything, while the child goes on with what is best
+ * here. What no tracker vouches for is compared, or counts as changed. So notes that are lost make a snapshot larger,
+ * never wrong.
  */
 #ifndef CRIU_MEMORY_INCREMENT_H
 #define CRIU_MEMORY_INCREMENT_H

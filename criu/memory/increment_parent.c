@@ -1,6 +1,6 @@
 /*
- * increment_parent.c - the parent snapshot, as its child's dump sees it: is it one to build on, what did it note, and what has to be
- * read of it before the freeze, to be compared with. See increment.h.
+ * increment_parent.c - the parent snapshot, as its child's dump sees it: is it one to build on, what did it note, and
+ * what has to be read of it before the freeze, to be compared with. See increment.h.
  */
 #include <errno.h>
 #include <fcntl.h>

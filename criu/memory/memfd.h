@@ -14,8 +14,8 @@
 /* Does a link of /proc point to "/memfd:NAME (deleted)", or to one of the two names above? */
 bool memfd_is_link(const char *link);
 /*
- * Dump. Makes object->memfd; `link` as above. Returns 1, and records nothing, if it is no memfd but a deleted file of another file
- * system that has such a name.
+ * Dump. Makes object->memfd; `link` as above. Returns 1, and records nothing, if it is no memfd but a deleted file of
+ * another file system that has such a name.
  */
 int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, const char *link) must_check;
 int memfd_save(struct snapshot *snapshot) must_check;

@@ -1,6 +1,6 @@
 /*
- * page_files.c - writes page images. Bytes go through a stream, which writes them while the next ones are read. Neighbouring pages with the
- * same flags become one entry of the pagemap. See page_files.h.
+ * page_files.c - writes page images. Bytes go through a stream, which writes them while the next ones are read.
+ * Neighbouring pages with the same flags become one entry of the pagemap. See page_files.h.
  */
 #include <stdlib.h>
 #include "base/memory.h"

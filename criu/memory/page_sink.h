@@ -1,6 +1,6 @@
 /*
- * page_sink.h - where a page writer (pages.h) puts the pages that it has chosen. In production these are the images of a directory
- * (page_files.h); unit tests have a sink in memory.
+ * page_sink.h - where a page writer (pages.h) puts the pages that it has chosen. In production these are the images of
+ * a directory (page_files.h); unit tests have a sink in memory.
  *
  * The writer works in rounds. In each round it asks for a buffer, fills it with pages, tells with add() which pages
  * these are, and ends the round with advance(). So a sink sees every byte once, in its own memory, and need not copy
@@ -15,7 +15,10 @@
 
 struct page_sink;
 
-/* All are called by the thread that owns the writer. An error is 0 or -errno, recorded; after one, only close() is called. */
+/*
+ * All are called by the thread that owns the writer. An error is 0 or -errno, recorded; after one, only close() is
+ * called.
+ */
 struct page_sink_ops {
 	/*
 	 * Returns a buffer for the next pages: page-aligned, *room bytes, at least a page. It may wait. NULL: an error,

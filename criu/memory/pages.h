@@ -1,6 +1,6 @@
 /*
- * pages.h - writes pages: from a source (the memory of a task, a file) into a sink (page_sink.h: images of a directory). Images are read
- * through stack.h.
+ * pages.h - writes pages: from a source (the memory of a task, a file) into a sink (page_sink.h: images of a
+ * directory). Images are read through stack.h.
  */
 #ifndef CRIU_MEMORY_PAGES_H
 #define CRIU_MEMORY_PAGES_H

@@ -28,7 +28,7 @@ enum vma_pages {
 enum vma_zeros {
 	ZEROS_ARE_SAVED,
 	ZEROS_ARE_LEFT_OUT,
-	ZEROS_ARE_LEFT_OUT_OF_HUGE_PAGES, /* the first page of each huge page is saved, to tell that the huge page exists */
+	ZEROS_ARE_LEFT_OUT_OF_HUGE_PAGES, /* but the first page of each huge page, to show that it exists */
 };
 
 /* What creates the mapping in a restore. */

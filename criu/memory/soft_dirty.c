@@ -7,8 +7,8 @@
  * their own content: the witnesses. If one of them is clean, the bits are useless. Witnesses are chosen at random,
  * because two chains should not have the same, and first in mappings that the task does not write to.
  *
- * Not to be trusted in mappings of MADV_MERGEABLE: when KSM merges a page that was written with another, the new page table entry
- * is clean (Linux 6.1, mm/ksm.c).
+ * Not to be trusted in mappings of MADV_MERGEABLE: when KSM merges a page that was written with another, the new page
+ * table entry is clean (Linux 6.1, mm/ksm.c).
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /*
- * spliced.h - pages of a task in pipes: vmsplice(2) takes references to them while it is frozen, and they are read out of the pipes
- * when it runs on (--pre-dump-mode splice).
+ * spliced.h - pages of a task in pipes: vmsplice(2) takes references to them while it is frozen, and they are read out
+ * of the pipes when it runs on (--pre-dump-mode splice).
  *
  * A page in a pipe is still the task's page: later writes to it are visible. But it stays, even if the mapping goes.
  * Pages that do not fit into pipes are read from the task: pages in pipes cannot be swapped, and count for the task's

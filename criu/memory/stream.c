@@ -1,7 +1,8 @@
 /*
  * stream.c - writes a large file while its next part is being produced. See stream.h.
  *
- * Measured, 2 GiB of a task's memory, ext4 on a virtio disk, Linux 6.18, two CPUs, seconds; each of two threads reads and writes:
+ * Measured, 2 GiB of a task's memory, ext4 on a virtio disk, Linux 6.18, two CPUs, seconds; each of two threads reads
+ * and writes:
  *
  *	page cache, pieces of 1 MiB                      2.9 - 5.6 + 0.6 of fsync()
  *	page cache, pieces of 256 KiB                    0.43 + 0.6

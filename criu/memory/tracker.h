@@ -1,10 +1,10 @@
 /*
- * tracker.h - a tracker is a way to learn which pages of a process are written between two snapshots. There are three (architecture.md,
- * section 8); tracker.c has the table.
+ * tracker.h - a tracker is a way to learn which pages of a process are written between two snapshots. There are three
+ * (architecture.md, section 8); tracker.c has the table.
  *
- * Three words, kept apart: a *tracker* is such a way. *Notes* (tracking.img, TrackingEntry) are what one snapshot leaves about its
- * processes, so that the next one can ask the tracker. An *increment* (increment.h) is one dump's use of both: the parent's notes, and its
- * own.
+ * Three words, kept apart: a *tracker* is such a way. *Notes* (tracking.img, TrackingEntry) are what one snapshot
+ * leaves about its processes, so that the next one can ask the tracker. An *increment* (increment.h) is one dump's use
+ * of both: the parent's notes, and its own.
  */
 #ifndef CRIU_MEMORY_TRACKER_H
 #define CRIU_MEMORY_TRACKER_H

@@ -1,7 +1,7 @@
 /*
- * written.c - tracks memory by asynchronous write protection (Linux 6.7): mappings are registered with a userfaultfd of the task's
- * own memory, their pages are write-protected with PAGEMAP_SCAN, and on a write the kernel lifts the protection by itself
- * and lets the writer go on. Then a page that is not protected was written.
+ * written.c - tracks memory by asynchronous write protection (Linux 6.7): mappings are registered with a userfaultfd of
+ * the task's own memory, their pages are write-protected with PAGEMAP_SCAN, and on a write the kernel lifts the
+ * protection by itself and lets the writer go on. Then a page that is not protected was written.
  *
  * What the kernel does with the protection (tried out on Linux 6.18):
  *

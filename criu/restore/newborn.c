@@ -2,8 +2,8 @@
  * newborn.c - a task while it still runs criu's code: its creation, its children, its session and group, through all
  * stages to the last, which is leave.c.
  *
- * A failure is recorded (the record is shared), noted on the board, and ends the newborn; criu then ends the others. A newborn that
- * loses its parent dies by PR_SET_PDEATHSIG.
+ * A failure is recorded (the record is shared), noted on the board, and ends the newborn; criu then ends the others. A
+ * newborn that loses its parent dies by PR_SET_PDEATHSIG.
  */
 #include <errno.h>
 #include <signal.h>

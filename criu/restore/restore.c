@@ -116,22 +116,22 @@ static void take_terminal_back(void *context)
 /* clang-format off */
 static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
-	{ "check the images", restore_check, NULL, false },		      /* everything, before any task exists */
+	{ "check the images", restore_check, NULL, false }, /* everything, before any task exists */
 	{ "run the scripts (pre-restore)", tell_pre_restore, NULL, false },
 	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by criu: newborns inherit them */
 	{ "create the processes", restore_spawn, restore_kill, false },
-	{ "seal the memory", seal_memory, NULL, false },		      /* all tasks have mapped it: now writing can be forbidden */
-	{ "settle the processes", restore_settle, NULL, false },	      /* all pids exist: groups, owners, the dead */
-	{ "guard the processes", restore_guard, NULL, false },		      /* before they change user: see hand_over.c */
-	{ "rebuild the processes", restore_rebuild, NULL, false },	      /* each leaves criu's code */
+	{ "seal the memory", seal_memory, NULL, false }, /* all tasks have mapped it: now writing can be forbidden */
+	{ "settle the processes", restore_settle, NULL, false }, /* all pids exist: groups, owners, the dead */
+	{ "guard the processes", restore_guard, NULL, false }, /* before they change user: see hand_over.c */
+	{ "rebuild the processes", restore_rebuild, NULL, false }, /* each leaves criu's code */
 	{ "put the threads into their cgroups", restore_move_threads, NULL, false },
-	{ "look at the images again", check_chain, NULL, false },	      /* have they changed since they were opened? */
+	{ "look at the images again", check_chain, NULL, false }, /* have they changed since they were opened? */
 	{ "hand over the registers", restore_hand_over, NULL, false },
 	{ "run the scripts (post-restore)", tell_post_restore, NULL, false },
 	{ "hand over the terminal", hand_over_terminal, take_terminal_back, false },
-	{ "write the pid file", write_pidfile, NULL, false },		      /* a program that waits for it finds the process */
+	{ "write the pid file", write_pidfile, NULL, false }, /* a program that waits for it finds the process */
 	{ "run the scripts (pre-resume)", tell_pre_resume, NULL, false },
-	{ "let the processes run", restore_release, NULL, true },	      /* cannot be undone */
+	{ "let the processes run", restore_release, NULL, true }, /* cannot be undone */
 };
 /* clang-format on */
 

@@ -6,8 +6,8 @@
  * which the restorer moves it. Private memory is filled before children are created: a child inherits it by fork(),
  * compares it page by page, and equal pages stay shared.
  *
- * The calls, in this order: park the vdso · unmap everything that is neither the task's nor the restorer's · move the mappings in the
- * refuge to their places · move the vdso to its place · advice, guards, locks · protection keys, seals.
+ * The calls, in this order: park the vdso · unmap everything that is neither the task's nor the restorer's · move the
+ * mappings in the refuge to their places · move the vdso to its place · advice, guards, locks · protection keys, seals.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -80,7 +80,10 @@ static bool read_headers(struct file *file)
 	return file->symbols && file->names && (file->hash || file->gnu_hash);
 }
 
-/* { buckets, first hashed symbol, words of the Bloom filter, its shift }, filter, buckets, chains: the end of one has bit 0 */
+/*
+ * { buckets, first hashed symbol, words of the Bloom filter, its shift }, filter, buckets, chains: the end of one has
+ * bit 0
+ */
 static bool count_by_gnu_hash(const struct file *file, uint64_t *count)
 {
 	uint32_t head[4], first, hash;

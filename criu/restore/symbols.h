@@ -1,5 +1,6 @@
 /*
- * symbols.h - the functions that an ELF file in memory exports by name: of this kernel's vdso, and of one from an image.
+ * symbols.h - the functions that an ELF file in memory exports by name: of this kernel's vdso, and of one from an
+ * image.
  */
 #ifndef CRIU_RESTORE_SYMBOLS_H
 #define CRIU_RESTORE_SYMBOLS_H

@@ -2,7 +2,8 @@
  * process.c - small properties of a whole process: personality, subreaper, membarrier, oom_score_adj, loginuid, core
  * dump filter, state.
  *
- * oom_score_adj, loginuid and coredump_filter are files of /proc, which a newborn writes while it still runs criu's code.
+ * oom_score_adj, loginuid and coredump_filter are files of /proc, which a newborn writes while it still runs criu's
+ * code.
  */
 #include <errno.h>
 #include <linux/capability.h>

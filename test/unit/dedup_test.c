@@ -1,5 +1,6 @@
 /*
- * dedup_test.c - what a chain frees in its parents: all that nobody sees, nothing that somebody does, and never without a mark.
+ * dedup_test.c - what a chain frees in its parents: all that nobody sees, nothing that somebody does, and never without
+ * a mark.
  */
 #include "unit.h"
 #include "chains.h"

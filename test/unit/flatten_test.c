@@ -1,6 +1,6 @@
 /*
- * flatten_test.c - a chain becomes one directory: the same memory, nothing left of the chain, and at every step of it something
- * that can be restored.
+ * flatten_test.c - a chain becomes one directory: the same memory, nothing left of the chain, and at every step of it
+ * something that can be restored.
  */
 #include "unit.h"
 #include "chains.h"

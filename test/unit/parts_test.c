@@ -1,6 +1,6 @@
 /*
- * parts_test.c - the calls that make a thread what it was, for a given core: which they are, and in which order; and what is refused
- * before any of them is made.
+ * parts_test.c - the calls that make a thread what it was, for a given core: which they are, and in which order; and
+ * what is refused before any of them is made.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,5 +1,6 @@
 /*
- * pipe_content_test.c - pipes-data.img, through a store in memory: what it says of pipes is kept, and its lies are errors that name it.
+ * pipe_content_test.c - pipes-data.img, through a store in memory: what it says of pipes is kept, and its lies are
+ * errors that name it.
  */
 #include "unit.h"
 #include <string.h>

@@ -1,5 +1,6 @@
 /*
- * prepare_test.c - what parts of a task do in a newborn themselves, before it leaves criu's code. Here a child of the test is the newborn.
+ * prepare_test.c - what parts of a task do in a newborn themselves, before it leaves criu's code. Here a child of the
+ * test is the newborn.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * stack_test.c - which layer of a chain has which page: the drawing of stack.h, what is promised and nowhere, and many chains by
- * chance beside a model that keeps one number for each page.
+ * stack_test.c - which layer of a chain has which page: the drawing of stack.h, what is promised and nowhere, and many
+ * chains by chance beside a model that keeps one number for each page.
  */
 #include "unit.h"
 #include "chains.h"

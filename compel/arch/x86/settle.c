@@ -41,7 +41,9 @@ static bool has_millisecond_timeout(long number)
 	return number == SYS_epoll_wait || number == SYS_epoll_pwait || number == SYS_poll;
 }
 
-/* These end with EINTR after any stop, even if no handler ran: signal(7). For sockets: with SO_RCVTIMEO or SO_SNDTIMEO. */
+/*
+ * These end with EINTR after any stop, even if no handler ran: signal(7). For sockets: with SO_RCVTIMEO or SO_SNDTIMEO.
+ */
 static bool minds_a_stop(long number)
 {
 	static const short numbers[] = {
