@@ -197,7 +197,7 @@ FORGED = {  # how, and what the error says
 	"entry-missing": (in_mm(lambda aios, rings: aios[:1]), r"mm-\d+\.img: the AIO ring at \S+ has no description"),
 	"ring-missing": (in_mm(lambda aios, rings: rings[:1]), r"mm-\d+\.img describes 4 AIO rings, but has 3|pagemap-\d+"),
 	"length": (in_mm(lambda aios, rings: changed(AIO_RING_LEN, lambda old: old + 4096)(aios)), r"mm-\d+\.img: the AIO ring at \S+ has no description"),
-	"requests": (in_mm(lambda aios, rings: changed(AIO_NR_REQ, lambda old: 1 << 20)(aios)), r"mm-\d+\.img .* impossible"),
+	"requests": (in_mm(lambda aios, rings: changed(AIO_NR_REQ, lambda old: 1 << 20)(aios)), r"mm-\d+\.img: .* impossible"),
 	"offset": (in_mm(lambda aios, rings: changed(VMA_PGOFF, lambda old: 4096)(rings)), r"mm-\d+\.img"),
 	"socket": (in_mm(lambda aios, rings: changed(VMA_STATUS, lambda old: old | SOCKET)(rings)), r"status"),
 	"kernels": (in_mm(lambda aios, rings: changed(VMA_STATUS, lambda old: old | VVAR)(rings)), r"mm-\d+\.img|pagemap-\d+\.img"),
