@@ -34,7 +34,7 @@ struct image {
 
 	/* buffer[start..end) was read and not yet returned, or (start is 0) is not yet written. */
 	unsigned char *buffer;
-	size_t room, start, end;
+	size_t capacity, start, end;
 	uint64_t offset; /* reading: offset of buffer[0] in the file */
 	uint64_t size;	 /* reading: size of the file when it was opened */
 };
@@ -54,10 +54,10 @@ printf_like(2, 3) static int broken(const struct image *image, const char *forma
 
 static void grow_buffer(struct image *image, size_t size)
 {
-	if (size <= image->room)
+	if (size <= image->capacity)
 		return;
-	image->room = round_up(size, 4096);
-	image->buffer = reallocate_array(image->buffer, image->room, 1);
+	image->capacity = round_up(size, 4096);
+	image->buffer = reallocate_array(image->buffer, image->capacity, 1);
 }
 
 static uint64_t left(const struct image *image)
@@ -77,7 +77,7 @@ static int fill_buffer(struct image *image, size_t size)
 	image->start = 0;
 	grow_buffer(image, max(size, (size_t)min(left(image), (uint64_t)BUFFER_SIZE)));
 	while (image->end < size) {
-		ssize_t got = pread(image->fd, image->buffer + image->end, image->room - image->end,
+		ssize_t got = pread(image->fd, image->buffer + image->end, image->capacity - image->end,
 				    image->offset + image->end);
 
 		if (got < 0 && errno == EINTR)
@@ -133,7 +133,7 @@ static int append_to_buffer(struct image *image, size_t size, unsigned char **pl
 {
 	int result = 0;
 
-	if (image->end + size > image->room)
+	if (image->end + size > image->capacity)
 		result = image_flush(image);
 	if (result < 0)
 		return result;
