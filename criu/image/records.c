@@ -91,7 +91,7 @@ static int fill_buffer(struct image *image, size_t size)
 	return 0;
 }
 
-static int read_word(struct image *image, uint32_t *word)
+static int read_image_word(struct image *image, uint32_t *word)
 {
 	uint32_t little;
 	int result = fill_buffer(image, sizeof(little));
@@ -186,10 +186,10 @@ static int check_header(struct image *image)
 	if (image->size < size)
 		return broken(image, "is torn: %lu bytes are less than its header",
 			      (unsigned long)image->size);
-	result = read_word(image, &word);
+	result = read_image_word(image, &word);
 	if (result == 0 && word == (type->header == HEADER_SERVICE ? SERVICE_MAGIC : COMMON_MAGIC) &&
 	    size == 8)
-		result = read_word(image, &word);
+		result = read_image_word(image, &word);
 	/* Format 1 has no first word, and neither has inventory.img. Service images always have it. */
 	if (result == 0 &&
 	    (word != type->magic || (type->header == HEADER_SERVICE && image_position(image) != 8)))
@@ -365,7 +365,7 @@ static int next_record(struct image *image, const ProtobufCMessageDescriptor *de
 		return broken(image,
 			      "is torn: at offset %lu there are %lu bytes, less than the length of a record",
 			      (unsigned long)at, (unsigned long)left(image));
-	result = read_word(image, &size);
+	result = read_image_word(image, &size);
 	if (result < 0)
 		return result;
 	if (size > left(image))
