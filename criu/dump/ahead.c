@@ -186,7 +186,7 @@ bool dump_take_areas_ahead(struct dump *dump, struct task *task, struct page_run
 			return false;
 		}
 		log_debug("process %d: its mappings have not changed since they were read ahead", task->pid);
-		task->vmas = process->vmas;
+		task->space->vmas = process->vmas;
 		*guards = process->guards;
 		process->vmas = (struct vmas){ 0 };
 		process->guards = (struct page_runs){ 0 };

@@ -33,7 +33,7 @@ static int refuse_area(const struct dump *dump, const struct task *task, const s
 /* A library is mapped in several adjacent pieces: often the previous mapping is of the same file. */
 static bool is_known_file(const struct task *task, struct vma *vma)
 {
-	for (const struct vma *other = vma; other > task->vmas.items;) {
+	for (const struct vma *other = vma; other > task->space->vmas.items;) {
 		other--;
 		if (other->device != vma->device || other->inode != vma->inode)
 			return false;
@@ -152,9 +152,9 @@ int dump_describe_opened_areas(struct dump *dump)
 	for (size_t i = 0; i < snapshot->shared_count; i++)
 		if (snapshot->shared[i].is_anonymous && snapshot->shared[i].memfd)
 			index_set(&opened, snapshot->shared[i].id, &snapshot->shared[i]);
-	for_each_task (task, snapshot)
-		for (size_t i = 0; !result && i < task->vmas.count; i++) {
-			struct vma *vma = &task->vmas.items[i];
+	for_each_leader (task, snapshot, OBJECT_MEMORY)
+		for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
+			struct vma *vma = &task->space->vmas.items[i];
 			struct shared_memory *object = vma->status & VMA_ANON_SHARED ?
 							       index_find(&opened, vma->object) :
 							       NULL;
@@ -213,7 +213,7 @@ int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards)
 static void add_guards(struct task *task, const struct page_runs *guards)
 {
 	for (size_t i = 0; i < guards->count; i++)
-		*grow(&task->vmas.items, &task->vmas.count) = (struct vma){
+		*grow(&task->space->vmas.items, &task->space->vmas.count) = (struct vma){
 			.start = guards->items[i].start,
 			.end = page_run_end(&guards->items[i]),
 			.status = VMA_GUARD_RANGE,
@@ -227,13 +227,13 @@ int dump_describe_areas(struct dump *dump, struct task *task)
 	int result = 0;
 
 	if (!dump_take_areas_ahead(dump, task, &guards))
-		result = dump_read_areas(task->proc, &task->vmas, &guards);
-	guess_on_fault(&task->vmas);
+		result = dump_read_areas(task->proc, &task->space->vmas, &guards);
+	guess_on_fault(&task->space->vmas);
 	if (!result && !dump->is_pre_dump)
-		result = files_add_path(&dump->snapshot, task, "exe", 0, &task->mm->exe_file_id);
-	for (size_t i = 0; !result && i < task->vmas.count; i++)
-		result = unless_refused(describe_area(dump, task, &task->vmas.items[i]));
-	join_vvar(&task->vmas);
+		result = files_add_path(&dump->snapshot, task, "exe", 0, &task->space->mm->exe_file_id);
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++)
+		result = unless_refused(describe_area(dump, task, &task->space->vmas.items[i]));
+	join_vvar(&task->space->vmas);
 	add_guards(task, &guards);
 	page_runs_free(&guards);
 	return result;
@@ -284,10 +284,10 @@ static VmaEntry *area_entry(const struct vma *vma)
 
 void dump_area_entries(struct task *task)
 {
-	MmEntry *mm = task->mm;
+	MmEntry *mm = task->space->mm;
 
-	message_array(mm, vmas, task->vmas.count);
-	for (size_t i = 0; i < task->vmas.count; i++)
-		mm->vmas[i] = area_entry(&task->vmas.items[i]);
+	message_array(mm, vmas, task->space->vmas.count);
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		mm->vmas[i] = area_entry(&task->space->vmas.items[i]);
 	dump_ring_entries(task);
 }

@@ -15,6 +15,8 @@
 
 /* criu's own set of cgroups (inventory.img: root_cg_set), see cgroups.c. */
 #define DUMP_OWN_CGROUPS 1
+/* The id of whatever criu itself has, in inventory.img. */
+#define DUMP_OWN_ID 1
 
 struct apart_look;  /* apart.c */
 struct cgroup_sets; /* cgroups.c */
@@ -71,7 +73,10 @@ void dump_withdraw_end(void *dump);
 /* look.c: what is visible from outside */
 int dump_look(void *dump) must_check;
 void dump_end_look(void *dump);
-TaskKobjIdsEntry *dump_make_ids(uint32_t number);
+TaskKobjIdsEntry *dump_make_ids(const struct task *task); /* NULL: criu's own */
+/* sharing.c: what processes have in common */
+int dump_find_shared(struct dump *dump) must_check;
+int dump_check_sharing(const struct dump *dump) must_check;
 /*
  * apart.c: state that a process or thread does not share. `result` is the result of the look so far; refusals are
  * reported if it is 0.
@@ -92,13 +97,13 @@ int dump_read_ahead(void *dump) must_check;
 void dump_list_tree(pid_t root, pid_t **pids,
 		    size_t *count); /* the processes of the running tree at this moment */
 bool dump_take_areas_ahead(struct dump *dump, struct task *task,
-			   struct page_runs *guards); /* into task->vmas */
+			   struct page_runs *guards); /* into task->space->vmas */
 void dump_forget_ahead(void *dump);
 /* areas.c: describes the mappings */
 int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards) must_check;
 int dump_describe_areas(struct dump *dump, struct task *task) must_check;
 int dump_describe_opened_areas(struct dump *dump) must_check; /* when all open files are known */
-void dump_area_entries(struct task *task);		      /* into task->mm */
+void dump_area_entries(struct task *task);		      /* into task->space->mm */
 /* foresee.c: could it be restored here? Refuses if the processes are going to end */
 void dump_foresee_limits(struct dump *dump);
 int dump_foresee(void *dump) must_check;

@@ -51,7 +51,7 @@ void dump_foresee_limits(struct dump *dump)
 				"a higher hard limit of open files for criu (ulimit -Hn), CAP_SYS_RESOURCE, or --leave-running");
 	}
 	mapping_limit_read(&limit);
-	for_each_task (task, &dump->snapshot) {
+	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY) {
 		autofree char *too_many = mapping_limit_exceeded(&limit, task);
 
 		if (!too_many)

@@ -6,10 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <linux/kcmp.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 #include "arch/arch.h"
 #include "base/error.h"
@@ -37,85 +34,17 @@ static const struct {
 #undef namespace
 };
 
-TaskKobjIdsEntry *dump_make_ids(uint32_t number)
+TaskKobjIdsEntry *dump_make_ids(const struct task *task)
 {
 	TaskKobjIdsEntry *ids = message_new(TaskKobjIdsEntry, task_kobj_ids_entry);
 
-	ids->vm_id = ids->files_id = ids->fs_id = ids->sighand_id = number;
+	for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++)
+		*ids_object(ids, kind) = task ? task_object(task, kind)->id : DUMP_OWN_ID;
 	for (size_t i = 0; i < array_size(namespaces); i++) {
 		*(protobuf_c_boolean *)((char *)ids + namespaces[i].has) = true;
 		*(uint32_t *)((char *)ids + namespaces[i].id) = namespaces[i].number;
 	}
 	return ids;
-}
-
-/* What tasks can share by clone(2) without being threads of one process. */
-static const struct {
-	int type;
-	const char *name;
-} shareable[] = {
-	{ KCMP_VM, "memory" },
-	{ KCMP_FILES, "table of open files" },
-	{ KCMP_FS, "root, directory and umask" },
-	{ KCMP_SIGHAND, "signal actions" },
-};
-
-struct sharing {
-	int type;
-	int error;
-};
-
-static int compare_tasks(const void *left, const void *right, void *context)
-{
-	const struct task *a = *(struct task *const *)left, *b = *(struct task *const *)right;
-	struct sharing *sharing = context;
-	long by_kernel = syscall(SYS_kcmp, a->pid, b->pid, sharing->type, 0, 0);
-
-	if (by_kernel < 0)
-		sharing->error = errno;
-	return by_kernel <= 0 ? 0 : by_kernel == 1 ? -1 : 1;
-}
-
-/* Sorted by the kernel's own order, tasks that share are adjacent: n log n comparisons, not n². */
-static int check_sharing(struct dump *dump)
-{
-	autofree struct task **tasks = allocate_array(dump->snapshot.task_count, sizeof(*tasks));
-	struct task *task;
-	size_t count = 0;
-
-	for_each_task (task, &dump->snapshot)
-		if (task->state != TASK_DEAD)
-			tasks[count++] = task;
-	for (size_t kind = 0; kind < array_size(shareable); kind++) {
-		struct sharing sharing = { .type = shareable[kind].type };
-
-		qsort_r(tasks, count, sizeof(*tasks), compare_tasks, &sharing);
-		for (size_t i = 1; i < count; i++)
-			if (!compare_tasks(&tasks[i - 1], &tasks[i], &sharing) && !sharing.error)
-				refuse("process %d (%s) shares its %s with process %d, which is not supported yet",
-				       tasks[i]->pid, tasks[i]->name, shareable[kind].name,
-				       tasks[i - 1]->pid);
-		if (sharing.error)
-			return fail(sharing.error, "cannot compare processes with kcmp()");
-	}
-	return 0;
-}
-
-/*
- * The root may share with its parent, which is not in the tree, for example between vfork() and exec(). (Sharing with
- * other processes outside is not checked.) criu may not be permitted to look at the parent.
- */
-static int check_parent(const struct dump *dump)
-{
-	const struct task *root = dump->snapshot.root;
-	struct proc_stat stat;
-	int result = proc_read_stat(root->proc, &stat);
-
-	for (size_t i = 0; !result && i < array_size(shareable); i++)
-		if (syscall(SYS_kcmp, root->pid, stat.parent, shareable[i].type, 0, 0) == 0)
-			refuse("process %d (%s) shares its %s with process %d, its parent, which is not part of the tree",
-			       root->pid, root->name, shareable[i].name, stat.parent);
-	return result;
 }
 
 static int look_at_thread(struct dump *dump, struct task *task, size_t index)
@@ -141,7 +70,7 @@ static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 		message_set(core->thread_core, timeout_left, thread->remaining);
 	result = result ?: unless_refused(arch_save_registers(thread->tid, &settled, core));
 	for (size_t i = 0; !result && i < task_part_count; i++)
-		if (task_parts[i]->look)
+		if (task_parts[i]->look && part_concerns(task_parts[i], task, index))
 			result = unless_refused(task_parts[i]->look(&dump->snapshot, task, index, &facts));
 	proc_status_free(&facts.status);
 	close(facts.proc);
@@ -167,17 +96,19 @@ static int look_at_dead(struct task *task)
 	return 0;
 }
 
-static int look_at_task(struct dump *dump, struct task *task, uint32_t number)
+static int look_at_task(struct dump *dump, struct task *task)
 {
 	int result = 0;
 
 	if (task->state == TASK_DEAD)
 		return look_at_dead(task);
-	task->ids = dump_make_ids(number);
+	task->ids = dump_make_ids(task);
 	task->cores = allocate_array(task->thread_count, sizeof(*task->cores));
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = look_at_thread(dump, task, i);
-	return result ?: dump_describe_areas(dump, task);
+	if (!result && task_leads(task, OBJECT_MEMORY))
+		result = dump_describe_areas(dump, task);
+	return result;
 }
 
 /* Sessions and groups of leaders outside of the tree cannot be recreated, except the shell's own (--shell-job). */
@@ -205,11 +136,10 @@ static int check_session(const struct dump *dump)
 
 static int look_at_tasks(struct dump *dump)
 {
-	uint32_t number = 2; /* 1 stands for criu itself in inventory.img */
 	struct task *task;
 
 	for_each_task (task, &dump->snapshot) {
-		int result = look_at_task(dump, task, number++);
+		int result = look_at_task(dump, task);
 
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
@@ -224,11 +154,10 @@ int dump_look(void *context)
 	int result = dump_begin_apart(&apart, dump);
 
 	check_session(dump);
-	result = result ?: look_at_tasks(dump);
+	result = result ?: dump_find_shared(dump) ?: look_at_tasks(dump);
 	dump_forget_ahead(dump);
 	result = result					?:
-			 check_sharing(dump)		?:
-			 check_parent(dump)		?:
+			 dump_check_sharing(dump)	?:
 			 files_collect(&dump->snapshot) ?:
 							  dump_describe_opened_areas(dump);
 	result = dump_end_apart(apart, result);

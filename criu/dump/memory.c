@@ -106,8 +106,8 @@ static int save_task_memory(struct dump *dump, struct task *task)
 	/* Comparing uses its own threads. */
 	if (task->pid == reserve->pid && !content_is_open(&delta.content))
 		delta.memory.helper = reserve->reader;
-	for (size_t i = 0; !result && i < task->vmas.count; i++)
-		result = save_area(dump, writer, &delta, &task->vmas.items[i]);
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++)
+		result = save_area(dump, writer, &delta, &task->space->vmas.items[i]);
 	/* All of its pages have been read: writes from here on are tracked for the next snapshot. */
 	if (!result)
 		result = increment_begin_notes(&dump->memory.increment, &delta);
@@ -125,10 +125,10 @@ static uint64_t count_resident(const struct snapshot *snapshot)
 	const struct task *task;
 	uint64_t bytes = 0;
 
-	for_each_task (task, snapshot)
-		for (size_t i = 0; i < task->vmas.count; i++)
-			if (vma_how_saved(&task->vmas.items[i])->zeros != ZEROS_ARE_SAVED)
-				bytes += task->vmas.items[i].resident;
+	for_each_leader (task, snapshot, OBJECT_MEMORY)
+		for (size_t i = 0; i < task->space->vmas.count; i++)
+			if (vma_how_saved(&task->space->vmas.items[i])->zeros != ZEROS_ARE_SAVED)
+				bytes += task->space->vmas.items[i].resident;
 	return bytes >> PAGE_SHIFT;
 }
 
@@ -148,7 +148,7 @@ int dump_memory(void *context)
 	increment_look_again(&dump->memory.increment);
 	dump->memory.next_pages_id = 1;
 	dump->memory.pages.expected = count_resident(&dump->snapshot);
-	for_each_task (task, &dump->snapshot) {
+	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY) {
 		if (result || task->state == TASK_DEAD)
 			continue;
 		result = save_task_memory(dump, task);

@@ -43,16 +43,16 @@ int pre_dump_look(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = 0;
+	int result = dump_find_shared(dump);
 
-	for_each_task (task, &dump->snapshot) {
+	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY) {
 		if (!result && task->state != TASK_DEAD)
 			result = dump_describe_areas(dump, task);
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	dump_forget_ahead(dump);
-	return 0;
+	return result;
 }
 
 /*
@@ -126,8 +126,8 @@ static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct ta
 	int result = task_delta_open(&pre_dumped->delta, &dump->memory.increment, task);
 
 	pre_dumped->delta.is_busy = is_busy;
-	for (size_t i = 0; !result && i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 		struct area_pages *area;
 
 		if (!is_pre_dumped(dump, vma))
@@ -152,7 +152,7 @@ int pre_dump_scan(void *context)
 	if (dump_splices(dump))
 		pre_dump->splice_budget = spliced_budget();
 	dump->memory.pre_dump = pre_dump;
-	for_each_task (task, &dump->snapshot) {
+	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY) {
 		int result = 0;
 
 		if (task->state != TASK_DEAD)

@@ -32,8 +32,8 @@
 
 static bool has_mapping_of(const struct task *task, const struct vma *vma)
 {
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		const struct vma *other = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *other = &task->space->vmas.items[i];
 
 		if (other != vma && other->device == vma->device && other->inode == vma->inode)
 			return true;
@@ -57,8 +57,8 @@ int dump_describe_ring(const struct dump *dump, const struct task *task, struct 
 
 void dump_ring_entries(struct task *task)
 {
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 		AioRingEntry *entry;
 
 		if (!(vma->status & VMA_AIO_RING))
@@ -67,7 +67,7 @@ void dump_ring_entries(struct task *task)
 		entry->id = vma->start;
 		entry->nr_req = aio_most_requests(vma_length(vma));
 		entry->ring_len = (uint32_t)vma_length(vma);
-		*grow(&task->mm->aios, &task->mm->n_aios) = entry;
+		*grow(&task->space->mm->aios, &task->space->mm->n_aios) = entry;
 	}
 }
 
@@ -138,8 +138,8 @@ static int settle_ring(struct dump *dump, struct task *task, const struct vma *v
 
 static int settle_task(struct dump *dump, struct task *task, uint64_t deadline)
 {
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 		int result = 0;
 
 		if (vma->status & VMA_AIO_RING)
@@ -156,7 +156,7 @@ int dump_settle_rings(void *context)
 	uint64_t deadline = trace_deadline(dump->request->timeout);
 	struct task *task;
 
-	for_each_task (task, &dump->snapshot) {
+	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY) {
 		int result = settle_task(dump, task, deadline);
 
 		if (result)
@@ -174,8 +174,8 @@ static bool is_of_io_uring(const struct vma *vma)
 
 static bool has_rings(const struct task *task)
 {
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (task->vmas.items[i].status & VMA_AIO_RING)
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (task->space->vmas.items[i].status & VMA_AIO_RING)
 			return true;
 	return false;
 }
@@ -214,8 +214,8 @@ bool dump_is_quiet(struct dump *dump, struct task *task)
 {
 	if (!dump->memory.increment.tracker || dump->memory.increment.tracker == &tracker_content)
 		return true;
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (is_of_io_uring(&task->vmas.items[i]))
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (is_of_io_uring(&task->space->vmas.items[i]))
 			return false;
 	if (!has_rings(task))
 		return true;

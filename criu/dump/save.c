@@ -52,10 +52,14 @@ static int save_task(struct snapshot *snapshot, struct task *task)
 		result = image_write_single(images, IMAGE_CORE, task->threads[i], &task->cores[i]->base);
 	if (result || task->state == TASK_DEAD)
 		return result;
-	dump_area_entries(task);
-	return image_write_single(images, IMAGE_MM, task->pid, &task->mm->base)		  ?:
-		       image_write_single(images, IMAGE_IDS, task->pid, &task->ids->base) ?:
-		       image_write_single(images, IMAGE_FS, task->pid, &task->fs->base);
+	result = image_write_single(images, IMAGE_IDS, task->pid, &task->ids->base);
+	if (!result && task_leads(task, OBJECT_MEMORY)) {
+		dump_area_entries(task);
+		result = image_write_single(images, IMAGE_MM, task->pid, &task->space->mm->base);
+	}
+	if (!result && task_leads(task, OBJECT_DIRECTORIES))
+		result = image_write_single(images, IMAGE_FS, task->pid, &task->directories->fs->base);
+	return result;
 }
 
 /* Reads pipes and terminals, so all processes must be stopped. */
@@ -117,7 +121,7 @@ int dump_complete(void *context)
 		message_set(inventory, pre_dump_mode,
 			    dump_splices(dump) ? PRE_DUMP_BY_SPLICING : PRE_DUMP_BY_READING);
 	} else {
-		inventory->root_ids = dump_make_ids(1);
+		inventory->root_ids = dump_make_ids(NULL);
 		message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
 		message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
 	}

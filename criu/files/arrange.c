@@ -74,9 +74,9 @@ static void find_places(struct table *table, const struct snapshot *snapshot)
 {
 	for (size_t i = 0; i < snapshot->file_count; i++)
 		snapshot->files[i]->waiting = 0;
-	for (size_t i = 0; i < table->task->descriptor_count; i++) {
-		table->task->descriptors[i].file->waiting++;
-		table->highest = max(table->highest, table->task->descriptors[i].fd);
+	for (size_t i = 0; i < table->task->table->count; i++) {
+		table->task->table->items[i].file->waiting++;
+		table->highest = max(table->highest, table->task->table->items[i].fd);
 	}
 	for (size_t i = 0; i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];
@@ -155,8 +155,8 @@ int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept
 	for (size_t i = 0; !result && i < kept_count; i++)
 		if (*kept[i] >= 0 && is_number_wanted(task, *kept[i]))
 			result = move_away(&table, kept[i]);
-	for (size_t i = 0; !result && i < task->descriptor_count; i++)
-		result = put_in_place(&table, &task->descriptors[i]);
+	for (size_t i = 0; !result && i < task->table->count; i++)
+		result = put_in_place(&table, &task->table->items[i]);
 	free(table.files);
 	return result ?: close_rest(task, kept, kept_count, table.highest);
 }
@@ -187,8 +187,8 @@ int files_set_owners(const struct snapshot *snapshot, struct task *task)
 	int result = 0;
 
 	/* All descriptors of a file have the same owner: setting it again changes nothing. */
-	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
-		const struct file *file = task->descriptors[i].file;
+	for (size_t i = 0; !result && i < task->table->count; i++) {
+		const struct file *file = task->table->items[i].file;
 		const FownEntry *owner = file_owner(snapshot, file);
 
 		if (owner && (owner->pid || owner->signum))

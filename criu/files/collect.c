@@ -30,7 +30,7 @@ static int note_locks(struct snapshot *snapshot, struct task *task, const struct
 
 static int add_descriptor(struct snapshot *snapshot, struct task *task, int fd)
 {
-	struct descriptor *descriptor = grow(&task->descriptors, &task->descriptor_count);
+	struct descriptor *descriptor = grow(&task->table->items, &task->table->count);
 	const struct file_holder holder = file_holder_task(task);
 	struct seen_file *seen = allocate(sizeof(*seen));
 	int result = seen_file_look(seen, &holder, fd) ?: note_locks(snapshot, task, seen);
@@ -100,30 +100,20 @@ static int describe_seen_file(struct snapshot *snapshot, struct file *file)
 	return file->kind->describe(snapshot, file);
 }
 
-static bool is_first_of_table(struct index *tables, struct task *task)
-{
-	if (index_find(tables, task->ids->files_id))
-		return false;
-	index_set(tables, task->ids->files_id, task);
-	return true;
-}
-
 static int collect_descriptors(struct snapshot *snapshot)
 {
 	size_t first = snapshot->file_count;
-	struct index tables = { 0 };
 	struct task *task;
 	int result = 0;
 
-	for_each_task (task, snapshot) {
-		if (result || task->state == TASK_DEAD || !is_first_of_table(&tables, task))
+	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
+		if (result || task->state == TASK_DEAD)
 			continue;
 		result = list_descriptors(snapshot, task);
 		task_sort_descriptors(task);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	index_free(&tables);
 	number_files(snapshot, first);
 	return result;
 }
@@ -272,12 +262,12 @@ int files_add_path_of(struct snapshot *snapshot, const struct file *file, uint32
 static int save_descriptors(struct snapshot *snapshot, const struct task *task)
 {
 	struct image *image;
-	int result = image_create(snapshot->images, &image, IMAGE_FDINFO, task->ids->files_id);
+	int result = image_create(snapshot->images, &image, IMAGE_FDINFO, task->table->object.id);
 
 	if (result)
 		return result;
-	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
-		const struct descriptor *descriptor = &task->descriptors[i];
+	for (size_t i = 0; !result && i < task->table->count; i++) {
+		const struct descriptor *descriptor = &task->table->items[i];
 		FdinfoEntry entry = FDINFO_ENTRY__INIT;
 
 		entry.id = descriptor->file->id;
@@ -291,15 +281,13 @@ static int save_descriptors(struct snapshot *snapshot, const struct task *task)
 
 int files_save_tables(struct snapshot *snapshot)
 {
-	struct index tables = { 0 };
 	struct task *task;
 	int result = 0;
 
-	for_each_task (task, snapshot) {
-		if (!result && task->state != TASK_DEAD && is_first_of_table(&tables, task))
+	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
+		if (!result && task->state != TASK_DEAD)
 			result = save_descriptors(snapshot, task);
 	}
-	index_free(&tables);
 	return result;
 }
 

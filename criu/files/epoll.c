@@ -45,8 +45,8 @@ static int find_target(const struct task *holder, const struct seen_file *seen,
 {
 	if (task_find_descriptor(holder, target->tfd) && leads_to(seen, holder, target->tfd, target))
 		return 0;
-	for (size_t i = 0; i < holder->descriptor_count; i++) {
-		const struct descriptor *descriptor = &holder->descriptors[i];
+	for (size_t i = 0; i < holder->table->count; i++) {
+		const struct descriptor *descriptor = &holder->table->items[i];
 
 		if (descriptor->file->seen->stat.st_ino != entry->inode ||
 		    !leads_to(seen, holder, descriptor->fd, target))
@@ -198,8 +198,8 @@ static int epoll_settle(struct snapshot *snapshot unused, struct task *task)
 {
 	int result = 0;
 
-	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
-		const struct descriptor *descriptor = &task->descriptors[i];
+	for (size_t i = 0; !result && i < task->table->count; i++) {
+		const struct descriptor *descriptor = &task->table->items[i];
 		const struct file *file = descriptor->file;
 
 		if (file->kind == &file_kind_epoll && file->holder == task &&

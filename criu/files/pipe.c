@@ -109,9 +109,9 @@ static void note_holders(struct snapshot *snapshot)
 {
 	const struct task *task;
 
-	for_each_task (task, snapshot)
-		for (size_t i = 0; i < task->descriptor_count; i++) {
-			const struct file *file = task->descriptors[i].file;
+	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS)
+		for (size_t i = 0; i < task->table->count; i++) {
+			const struct file *file = task->table->items[i].file;
 			struct held_pipe *pipe;
 
 			if (file->kind != &file_kind_pipe)

@@ -58,17 +58,17 @@ static int load_files(struct snapshot *snapshot)
 
 static int load_descriptor(struct snapshot *snapshot, struct task *task, const FdinfoEntry *entry)
 {
-	struct descriptor *descriptor = grow(&task->descriptors, &task->descriptor_count);
+	struct descriptor *descriptor = grow(&task->table->items, &task->table->count);
 
 	if (entry->fd > INT32_MAX)
-		return fail(EINVAL, "fdinfo-%u.img has an invalid descriptor", task->ids->files_id);
+		return fail(EINVAL, "fdinfo-%u.img has an invalid descriptor", task->table->object.id);
 	descriptor->fd = entry->fd;
 	descriptor->closes_on_exec = entry->flags & FD_CLOEXEC;
 	descriptor->file = snapshot_find_file(snapshot, entry->id);
 	if (!descriptor->file || descriptor->file->entry->type != entry->type)
 		return fail(EINVAL,
 			    "fdinfo-%u.img: descriptor %u refers to file %u, which is missing in files.img",
-			    task->ids->files_id, entry->fd, entry->id);
+			    task->table->object.id, entry->fd, entry->id);
 	if (!descriptor->file->kind)
 		return fail(EINVAL, "descriptor %u is of a kind that is not supported yet (type %d)",
 			    entry->fd, entry->type);
@@ -79,7 +79,7 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 {
 	struct image *image;
 	FdinfoEntry *entry;
-	int result = image_open(snapshot->images, &image, IMAGE_FDINFO, task->ids->files_id);
+	int result = image_open(snapshot->images, &image, IMAGE_FDINFO, task->table->object.id);
 
 	/* criu 4.2.1 writes none for a process without open files. */
 	if (result == -ENOENT && snapshot->is_of_another) {
@@ -87,7 +87,7 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 		return 0;
 	}
 	if (result)
-		return result == -ENOENT ? fail(ENOENT, "fdinfo-%u.img is missing", task->ids->files_id) :
+		return result == -ENOENT ? fail(ENOENT, "fdinfo-%u.img is missing", task->table->object.id) :
 					   result;
 	while ((result = image_read_as(image, fdinfo_entry, &entry)) > 0) {
 		result = load_descriptor(snapshot, task, entry);
@@ -97,10 +97,10 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 	}
 	image_close_read(image);
 	task_sort_descriptors(task);
-	for (size_t i = 1; !result && i < task->descriptor_count; i++)
-		if (task->descriptors[i].fd == task->descriptors[i - 1].fd)
+	for (size_t i = 1; !result && i < task->table->count; i++)
+		if (task->table->items[i].fd == task->table->items[i - 1].fd)
 			result = fail(EINVAL, "fdinfo-%u.img: descriptor %d occurs twice",
-				      task->ids->files_id, task->descriptors[i].fd);
+				      task->table->object.id, task->table->items[i].fd);
 	return result;
 }
 
@@ -125,20 +125,21 @@ static int find_paths(struct snapshot *snapshot)
 /* Only now is it known which files only hold a path, and so are never opened. */
 static int check_descriptors(struct snapshot *snapshot unused, struct task *task)
 {
-	for (size_t i = 0; i < task->descriptor_count; i++)
-		if (task->descriptors[i].file->is_only_path)
+	for (size_t i = 0; i < task->table->count; i++)
+		if (task->table->items[i].file->is_only_path)
 			return fail(
 				EINVAL,
 				"fdinfo-%u.img: descriptor %d refers to file %u, which is only the path of another file",
-				task->ids->files_id, task->descriptors[i].fd, task->descriptors[i].file->id);
+				task->table->object.id, task->table->items[i].fd,
+				task->table->items[i].file->id);
 	return 0;
 }
 
-static int for_each_living(struct snapshot *snapshot, int (*act)(struct snapshot *, struct task *))
+static int for_each_table(struct snapshot *snapshot, int (*act)(struct snapshot *, struct task *))
 {
 	struct task *task;
 
-	for_each_task (task, snapshot) {
+	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
 		int result = task->state == TASK_DEAD ? 0 : act(snapshot, task);
 
 		if (result)
@@ -180,7 +181,7 @@ static int check_files(struct snapshot *snapshot)
 
 int files_load(struct snapshot *snapshot)
 {
-	int result = load_files(snapshot) ?: for_each_living(snapshot, load_descriptors);
+	int result = load_files(snapshot) ?: for_each_table(snapshot, load_descriptors);
 
 	if (result)
 		return result;
@@ -188,7 +189,7 @@ int files_load(struct snapshot *snapshot)
 	result = locks_load(snapshot)	      ?:
 			 load_kinds(snapshot) ?:
 			 find_paths(snapshot) ?:
-						for_each_living(snapshot, check_descriptors);
+						for_each_table(snapshot, check_descriptors);
 	if (result)
 		return result;
 	files_note_use(snapshot);

@@ -36,11 +36,11 @@ void files_note_use(struct snapshot *snapshot)
 		file->is_only_mapped = file->kind == &file_kind_regular && !file->holder;
 	}
 	for_each_task (task, snapshot) {
-		if (!task->mm || !task->fs)
+		if (!task->space->mm || !task->directories->fs)
 			continue;
-		note_use(snapshot, task->mm->exe_file_id);
-		note_use(snapshot, task->fs->cwd_id);
-		note_use(snapshot, task->fs->root_id);
+		note_use(snapshot, task->space->mm->exe_file_id);
+		note_use(snapshot, task->directories->fs->cwd_id);
+		note_use(snapshot, task->directories->fs->root_id);
 	}
 }
 
@@ -64,9 +64,11 @@ static size_t count_open(const struct snapshot *snapshot)
 
 static size_t count_table(const struct task *task)
 {
-	size_t count = task->descriptor_count;
+	size_t count = task->table->count;
 
-	return count ? max(count + KEPT, (size_t)task->descriptors[count - 1].fd + 1) : 0;
+	return count ? max(count + KEPT + task->table->object.user_count - 1,
+			   (size_t)task->table->items[count - 1].fd + 1) :
+		       0;
 }
 
 char *files_lack_room(struct snapshot *snapshot, size_t ours)
@@ -83,15 +85,15 @@ char *files_lack_room(struct snapshot *snapshot, size_t ours)
 			"a restore needs %zu file descriptors: %zu for open files of the processes, and %zu for "
 			"itself; but criu may have %zu",
 			needed, open, ours + PASSING, allowed);
-	for_each_task (task, snapshot) {
+	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
 		needed = count_table(task);
 		allowed = descriptors_allow(needed);
 		if (needed > allowed)
 			return format_text(
 				"process %d (%s) has %zu open files, the highest number is %d: to restore it takes %zu "
 				"descriptors, but criu may have %zu",
-				task->pid, task->name, task->descriptor_count,
-				task->descriptors[task->descriptor_count - 1].fd, needed, allowed);
+				task->pid, task->name, task->table->count,
+				task->table->items[task->table->count - 1].fd, needed, allowed);
 	}
 	return NULL;
 }

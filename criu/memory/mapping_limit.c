@@ -33,8 +33,8 @@ static size_t count_theirs(const struct task *task)
 {
 	size_t count = 0;
 
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		enum vma_maker maker = vma_how_saved(&task->vmas.items[i])->maker;
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		enum vma_maker maker = vma_how_saved(&task->space->vmas.items[i])->maker;
 
 		count += maker == MADE_BY_RESTORE || maker == MADE_BY_KERNEL;
 	}

@@ -59,7 +59,7 @@ static bool soft_dirty_vouches(const struct task_delta *delta unused, const stru
 
 static bool is_writable(const struct task_delta *delta, uint64_t address)
 {
-	const struct vmas *vmas = &delta->task->vmas;
+	const struct vmas *vmas = &delta->task->space->vmas;
 
 	for (size_t i = 0; i < vmas->count; i++)
 		if (vmas->items[i].start <= address && address < vmas->items[i].end)

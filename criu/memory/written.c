@@ -100,7 +100,7 @@ static int make_userfaultfd(struct task_delta *delta)
 /* *registered: the number of mappings. */
 static int protect_mappings(const struct task_delta *delta, size_t *registered)
 {
-	const struct vmas *vmas = &delta->task->vmas;
+	const struct vmas *vmas = &delta->task->space->vmas;
 	int result = 0;
 
 	*registered = 0;

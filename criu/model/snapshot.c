@@ -52,10 +52,7 @@ static void task_free(struct task *task)
 	free(task->cores);
 	free(task->threads);
 	image_free(task->ids);
-	image_free(task->mm);
-	image_free(task->fs);
-	vmas_free(&task->vmas);
-	free(task->descriptors);
+	task_drop_objects(task);
 	if (task->proc >= 0)
 		close(task->proc);
 	if (task->pidfd >= 0)
@@ -71,6 +68,7 @@ struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, p
 	task->parent = parent;
 	task->state = TASK_ALIVE;
 	task->proc = task->pidfd = -1;
+	task_add_objects(task);
 	list_init(&task->children);
 	list_init(&task->sibling);
 	list_add(&task->link, &snapshot->tasks);
@@ -124,9 +122,9 @@ static int compare_number(const void *key, const void *member)
 
 struct descriptor *task_find_descriptor(const struct task *task, int fd)
 {
-	if (!task->descriptor_count)
+	if (!task->table->count)
 		return NULL;
-	return bsearch(&fd, task->descriptors, task->descriptor_count, sizeof(*task->descriptors),
+	return bsearch(&fd, task->table->items, task->table->count, sizeof(*task->table->items),
 		       compare_number);
 }
 
@@ -137,8 +135,8 @@ static int compare_descriptors(const void *left, const void *right)
 
 void task_sort_descriptors(struct task *task)
 {
-	if (task->descriptor_count)
-		qsort(task->descriptors, task->descriptor_count, sizeof(*task->descriptors),
+	if (task->table->count)
+		qsort(task->table->items, task->table->count, sizeof(*task->table->items),
 		      compare_descriptors);
 }
 
@@ -181,9 +179,9 @@ void snapshot_note_holders(struct snapshot *snapshot)
 {
 	struct task *task;
 
-	for_each_task (task, snapshot)
-		for (size_t i = 0; i < task->descriptor_count; i++)
-			note_holder(task, &task->descriptors[i]);
+	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS)
+		for (size_t i = 0; i < task->table->count; i++)
+			note_holder(task, &task->table->items[i]);
 }
 
 void snapshot_free(struct snapshot *snapshot)

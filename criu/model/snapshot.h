@@ -14,11 +14,9 @@
 #include "base/index.h"
 #include "core.pb-c.h"
 #include "fdinfo.pb-c.h"
-#include "fs.pb-c.h"
 #include "list.h"
-#include "mm.pb-c.h"
+#include "model/objects.h"
 #include "model/request.h"
-#include "model/vma.h"
 
 struct image_store;
 struct newborn; /* restore/ */
@@ -26,13 +24,6 @@ struct victim;	/* compel.h */
 
 /* tc.task_state */
 enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3 };
-
-/* One entry of a task's descriptor table. */
-struct descriptor {
-	int fd;
-	bool closes_on_exec;
-	struct file *file;
-};
 
 struct task {
 	/* identity: set by freeze or by the reader, read-only after */
@@ -51,11 +42,12 @@ struct task {
 	/* its state; a dead task has only cores[0] */
 	CoreEntry **cores; /* one for each thread; [0] has tc */
 	TaskKobjIdsEntry *ids;
-	MmEntry *mm; /* without its vmas, which are here: */
-	struct vmas vmas;
-	FsEntry *fs;
-	struct descriptor *descriptors; /* table ids->files_id; sorted by number */
-	size_t descriptor_count;
+
+	/* what it may share with others: objects.h; never NULL */
+	struct address_space *space;
+	struct descriptor_table *table;
+	struct directories *directories;
+	struct signal_actions *actions;
 
 	/* dump only */
 	struct victim *victim;
@@ -131,5 +123,11 @@ struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id);
 void snapshot_note_holders(struct snapshot *snapshot);
 
 #define for_each_task(task, snapshot) list_for_each (task, &(snapshot)->tasks, link)
+/* The leaders of objects of a kind: each address space, descriptor table, … once; also the empty ones of dead tasks. */
+#define for_each_leader(task, snapshot, kind) \
+	for_each_task (task, snapshot)        \
+		if (!task_leads(task, kind))  \
+			continue;             \
+		else
 
 #endif

@@ -28,7 +28,7 @@
 
 static int check_executable(const struct snapshot *snapshot, const struct task *task)
 {
-	uint32_t id = task->mm->exe_file_id;
+	uint32_t id = task->space->mm->exe_file_id;
 	const struct file *file = snapshot_find_file(snapshot, id);
 
 	if (file &&
@@ -51,8 +51,8 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 {
 	const struct vma *last = NULL;
 
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 		const struct vma_saving *saving = vma_how_saved(vma);
 
 		if (saving->maker == ALWAYS_THERE)
@@ -91,9 +91,9 @@ static int check_pages(const struct task *task)
 		while (at < end) {
 			const struct vma *vma;
 
-			while (area < task->vmas.count && task->vmas.items[area].end <= at)
+			while (area < task->space->vmas.count && task->space->vmas.items[area].end <= at)
 				area++;
-			vma = area < task->vmas.count ? &task->vmas.items[area] : NULL;
+			vma = area < task->space->vmas.count ? &task->space->vmas.items[area] : NULL;
 			if (!vma || vma->start > at || !vma_has_own_pages(vma))
 				return fail(EINVAL,
 					    "pagemap-%d.img has a page at %#" PRIx64
@@ -123,10 +123,10 @@ static int find_refuge(struct restore *restore)
 	for_each_task (task, &restore->snapshot) {
 		uint64_t sum = 0;
 
-		for (size_t i = 0; i < task->vmas.count; i++) {
-			spans_add(&spans, task->vmas.items[i].start, task->vmas.items[i].end);
-			sum += vma_length(&task->vmas.items[i]) + REFUGE_GAP +
-			       refuge_step(&task->vmas.items[i]);
+		for (size_t i = 0; i < task->space->vmas.count; i++) {
+			spans_add(&spans, task->space->vmas.items[i].start, task->space->vmas.items[i].end);
+			sum += vma_length(&task->space->vmas.items[i]) + REFUGE_GAP +
+			       refuge_step(&task->space->vmas.items[i]);
 		}
 		largest = max(largest, sum);
 	}
@@ -190,46 +190,28 @@ static int check_dead(const struct task *task)
 	return 0;
 }
 
-static int check_alone(struct index *known, uint32_t id, const struct task *task, const char *what)
-{
-	const struct task *other = index_find(known, id);
-
-	if (other)
-		return fail(EINVAL, "processes %d and %d share their %s: not supported yet", other->pid,
-			    task->pid, what);
-	index_set(known, id, (void *)task);
-	return 0;
-}
-
 /* What tasks may share without being threads of one process. */
 static int check_sharing(const struct snapshot *snapshot)
 {
-	struct index memory = { 0 }, files = { 0 }, directories = { 0 }, actions = { 0 };
 	const struct task *task;
-	int result = 0;
 
 	for_each_task (task, snapshot)
-		if (!result && task->ids)
-			result =
-				check_alone(&memory, task->ids->vm_id, task, "memory") ?:
-					check_alone(&files, task->ids->files_id, task, "table of open files") ?:
-					check_alone(&directories, task->ids->fs_id, task, "root, directory and umask") ?:
-					check_alone(&actions, task->ids->sighand_id, task, "signal actions");
-	index_free(&memory);
-	index_free(&files);
-	index_free(&directories);
-	index_free(&actions);
-	return result;
+		for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++)
+			if (!task_leads(task, kind))
+				return fail(EINVAL, "processes %d and %d share their %s: not supported yet",
+					    task_object(task, kind)->leader->pid, task->pid,
+					    object_types[kind].name);
+	return 0;
 }
 
 static void note_used_files(const struct task *task, struct index *used)
 {
-	index_set(used, task->mm->exe_file_id, used);
-	index_set(used, task->fs->cwd_id, used);
-	index_set(used, task->fs->root_id, used);
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (task->vmas.items[i].status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
-			index_set(used, task->vmas.items[i].object, used);
+	index_set(used, task->space->mm->exe_file_id, used);
+	index_set(used, task->directories->fs->cwd_id, used);
+	index_set(used, task->directories->fs->root_id, used);
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (task->space->vmas.items[i].status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
+			index_set(used, task->space->vmas.items[i].object, used);
 }
 
 /* A missing descriptor table was empty, or it is lost: then there are files without a holder. */

@@ -104,8 +104,8 @@ static int open_all(const struct task *task)
 	const struct page_stack *stack = &task->newborn->memory;
 	int result = 0;
 
-	for (size_t i = 0; !result && i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (is_touched(stack, vma) && has_pages(stack, vma) && (vma->is_inherited || !is_open(vma)))
 			result = change_protection(vma, PROT_READ | PROT_WRITE);
@@ -118,8 +118,8 @@ static int protect_all(const struct task *task)
 	const struct page_stack *stack = &task->newborn->memory;
 	int result = 0;
 
-	for (size_t i = 0; !result && i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (is_touched(stack, vma) && (vma->is_inherited || !is_open(vma)))
 			result = change_protection(vma, protection_while_made(vma));
@@ -134,8 +134,8 @@ int space_fill(const struct task *task, uint64_t *pages)
 	bool has_huge_pages = false;
 	int result = open_all(task);
 
-	for (size_t i = 0; !result && i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 
 		has_huge_pages |= vma->has_huge_pages;
 		if (vma->flags & MAP_HUGETLB && is_mapped_by_us(vma) && vma_has_own_pages(vma))

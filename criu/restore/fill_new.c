@@ -216,7 +216,7 @@ static int fill_area(struct worker *worker, const struct vma *vma)
 static void *fill_all(void *argument)
 {
 	struct worker *worker = argument;
-	const struct vmas *vmas = &worker->filling->task->vmas;
+	const struct vmas *vmas = &worker->filling->task->space->vmas;
 
 	for (size_t i = 0; !worker->result && i < vmas->count; i++)
 		if (is_new(&vmas->items[i]))
@@ -250,7 +250,7 @@ static void make_block_huge(const struct worker *worker, const struct vma *vma, 
 static void *make_huge(void *argument)
 {
 	struct worker *worker = argument;
-	const struct vmas *vmas = &worker->filling->task->vmas;
+	const struct vmas *vmas = &worker->filling->task->space->vmas;
 
 	for (size_t i = 0; i < vmas->count; i++) {
 		const struct vma *vma = &vmas->items[i];

@@ -104,7 +104,7 @@ static int finish_thread(struct restore *restore, struct task *task, size_t thre
 
 	calls_init(&calls, restore->refuge_start + RESTORER_ARGUMENTS); /* no longer read */
 	for (size_t part = 0; part < task_part_count; part++)
-		if (task_parts[part]->finish)
+		if (task_parts[part]->finish && part_concerns(task_parts[part], task, thread))
 			task_parts[part]->finish(&restore->snapshot, task, thread, &calls);
 	if (!thread)
 		stop_hush(task, &calls);

@@ -74,8 +74,9 @@ static uint64_t count_spans(struct spans *spans)
 /* Pages that a child inherits take nothing from the pool until parent or child writes to them. */
 static uint64_t count_inherited(const struct task *task, const struct vma *vma)
 {
-	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ? &task->parent->vmas :
-										       NULL;
+	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ?
+					    &task->parent->space->vmas :
+					    NULL;
 	uint64_t bytes = 0;
 
 	for (size_t i = 0; theirs && i < theirs->count; i++) {
@@ -90,8 +91,8 @@ static uint64_t count_inherited(const struct task *task, const struct vma *vma)
 
 static void count_private(struct needs *needs, const struct task *task)
 {
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 		uint64_t page_size = vma_page_size(vma), inherited;
 		struct spans present = { 0 };
 
@@ -130,9 +131,9 @@ static int count_shared(struct needs *needs, const struct snapshot *snapshot, st
 		return result;
 	add_runs(&spans, &stack.runs, 0, object->size, object->page_size);
 	page_stack_close(&stack);
-	for_each_task (task, snapshot)
-		for (size_t i = 0; i < task->vmas.count; i++) {
-			const struct vma *vma = &task->vmas.items[i];
+	for_each_leader (task, snapshot, OBJECT_MEMORY)
+		for (size_t i = 0; i < task->space->vmas.count; i++) {
+			const struct vma *vma = &task->space->vmas.items[i];
 
 			if (vma->flags & MAP_HUGETLB && !(vma->flags & MAP_NORESERVE) &&
 			    object_of(snapshot, vma) == object)
@@ -169,7 +170,7 @@ int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain 
 	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
 		if (snapshot->shared[i].page_size)
 			result = count_shared(&needs, snapshot, chain, &snapshot->shared[i]);
-	for_each_task (task, snapshot)
+	for_each_leader (task, snapshot, OBJECT_MEMORY)
 		count_private(&needs, task);
 	for (size_t i = 0; !result && i < needs.count; i++)
 		result = check_need(&needs.items[i]);

@@ -80,7 +80,7 @@ static bool is_worth_sharing(const struct task *parent, const struct vma *theirs
 static void cut_mapping(const struct vma *vma, const struct task *parent, size_t *next, struct vmas *parts,
 			struct kept *kept)
 {
-	const struct vmas *theirs = &parent->vmas;
+	const struct vmas *theirs = &parent->space->vmas;
 	uint64_t cursor = vma->start;
 
 	while (*next < theirs->count && !(theirs->items[*next].status & VMA_GUARD_RANGE) &&
@@ -131,8 +131,9 @@ static int unmap_rest(const struct vmas *theirs, const struct kept *kept)
 
 int space_inherit(struct task *task)
 {
-	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ? &task->parent->vmas :
-										       NULL;
+	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ?
+					    &task->parent->space->vmas :
+					    NULL;
 	struct vmas parts = { 0 };
 	struct kept kept = { 0 };
 	size_t next = 0;
@@ -140,16 +141,16 @@ int space_inherit(struct task *task)
 
 	if (!theirs)
 		return 0;
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (is_mapped_by_us(vma) && vma_has_own_pages(vma))
 			cut_mapping(vma, task->parent, &next, &parts, &kept);
 		else
 			*grow(&parts.items, &parts.count) = *vma;
 	}
-	free(task->vmas.items);
-	task->vmas = parts;
+	free(task->space->vmas.items);
+	task->space->vmas = parts;
 	result = unmap_rest(theirs, &kept);
 	task->newborn->refuge_used = task->parent->newborn->refuge_used;
 	log_debug("process %d inherits %zu mappings or parts of them", task->pid, kept.count);

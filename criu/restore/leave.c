@@ -22,7 +22,7 @@
 
 static int arrange_files(struct restore *restore, struct task *task)
 {
-	const struct file *exe = snapshot_find_file(&restore->snapshot, task->mm->exe_file_id);
+	const struct file *exe = snapshot_find_file(&restore->snapshot, task->space->mm->exe_file_id);
 	int log = log_descriptor(), result;
 	int *kept[2] = { &task->exe_fd, &log };
 
@@ -63,7 +63,7 @@ static void make_lists(struct restore *restore, struct task *task, uint64_t *cur
 
 		begin_list(newborn, list, cursor);
 		for (size_t part = 0; part < task_part_count; part++)
-			if (task_parts[part]->make)
+			if (task_parts[part]->make && part_concerns(task_parts[part], task, thread))
 				task_parts[part]->make(&restore->snapshot, task, thread, list);
 		if (!thread) {
 			call(list, "close the executable", SYS_close, task->exe_fd);

@@ -166,7 +166,7 @@ static int find_page_size(struct vma *vma)
 
 static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry *entry)
 {
-	struct vma *vma = grow(&task->vmas.items, &task->vmas.count);
+	struct vma *vma = grow(&task->space->vmas.items, &task->space->vmas.count);
 	int result;
 
 	*vma = (struct vma){
@@ -216,22 +216,62 @@ static int load_areas(struct snapshot *snapshot, struct task *task)
 {
 	int result = 0;
 
-	for (size_t i = 0; !result && i < task->mm->n_vmas; i++)
-		result = add_area(snapshot, task, task->mm->vmas[i]);
-	if (!result && task->vmas.count)
-		qsort(task->vmas.items, task->vmas.count, sizeof(*task->vmas.items), compare_areas);
+	for (size_t i = 0; !result && i < task->space->mm->n_vmas; i++)
+		result = add_area(snapshot, task, task->space->mm->vmas[i]);
+	if (!result && task->space->vmas.count)
+		qsort(task->space->vmas.items, task->space->vmas.count, sizeof(*task->space->vmas.items),
+		      compare_areas);
 	return result;
 }
 
-static int load_task(struct snapshot *snapshot, struct task *task)
+/* `leaders`: for each kind of object, the first task that has one of an id. */
+static void share_objects(struct task *task, struct index leaders[OBJECT_KINDS])
+{
+	for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++) {
+		uint32_t id = *ids_object(task->ids, kind);
+		const struct task *leader = index_find(&leaders[kind], id);
+
+		if (leader)
+			task_share_object(task, kind, leader);
+		else
+			index_set(&leaders[kind], id, task);
+		task_object(task, kind)->id = id;
+	}
+}
+
+static int load_task(struct snapshot *snapshot, struct task *task, struct index leaders[OBJECT_KINDS])
 {
 	int result = load_cores(snapshot, task);
 
 	if (result || task->state == TASK_DEAD)
 		return result;
-	result = load_single(snapshot->images, IMAGE_IDS, task->pid, &task->ids)       ?:
-			 load_single(snapshot->images, IMAGE_MM, task->pid, &task->mm) ?:
-			 load_single(snapshot->images, IMAGE_FS, task->pid, &task->fs);
+	result = load_single(snapshot->images, IMAGE_IDS, task->pid, &task->ids);
+	if (result)
+		return result;
+	share_objects(task, leaders);
+	if (task_leads(task, OBJECT_MEMORY))
+		result = load_single(snapshot->images, IMAGE_MM, task->pid, &task->space->mm);
+	if (!result && task_leads(task, OBJECT_DIRECTORIES))
+		result = load_single(snapshot->images, IMAGE_FS, task->pid, &task->directories->fs);
+	return result;
+}
+
+static int load_tasks(struct snapshot *snapshot)
+{
+	struct index leaders[OBJECT_KINDS] = { 0 };
+	struct task *task;
+	int result = 0;
+
+	for_each_task (task, snapshot) {
+		result = load_task(snapshot, task, leaders);
+		if (result) {
+			fail_in(result, "process %d", task->pid);
+			break;
+		}
+		snapshot->thread_count += task->state == TASK_DEAD ? 0 : task->thread_count;
+	}
+	for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++)
+		index_free(&leaders[kind]);
 	return result;
 }
 
@@ -266,16 +306,13 @@ static int load_all(struct restore *restore, const InventoryEntry *inventory)
 		return result;
 	mention_needless_tree(restore);
 	snapshot->is_of_another = !page_chain_snapshot(restore->chain, 0);
-	for_each_task (task, snapshot) {
-		result = load_task(snapshot, task);
-		if (result)
-			return fail_in(result, "process %d", task->pid);
-		snapshot->thread_count += task->state == TASK_DEAD ? 0 : task->thread_count;
-	}
+	result = load_tasks(snapshot);
+	if (result)
+		return result;
 	result = files_load(snapshot) ?: restore_load_cgroups(restore, inventory);
 	if (result)
 		return result;
-	for_each_task (task, snapshot) {
+	for_each_leader (task, snapshot, OBJECT_MEMORY) {
 		if (task->state != TASK_DEAD)
 			result = load_memory(restore, task);
 		if (result)

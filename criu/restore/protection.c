@@ -36,7 +36,7 @@ int protection_while_made(const struct vma *vma)
 
 static bool is_allocated(const struct task *task, uint32_t key)
 {
-	return task->mm->keys >> key & 1;
+	return task->space->mm->keys >> key & 1;
 }
 
 /* The key of execute-only memory: the kernel's choice, not the task's. */
@@ -47,10 +47,10 @@ static bool has_kernels_key(const struct task *task, const struct vma *vma)
 
 static uint32_t highest_key(const struct task *task)
 {
-	uint32_t highest = task->mm->keys ? 31 - (uint32_t)__builtin_clz(task->mm->keys) : 0;
+	uint32_t highest = task->space->mm->keys ? 31 - (uint32_t)__builtin_clz(task->space->mm->keys) : 0;
 
-	for (size_t i = 0; i < task->vmas.count; i++)
-		highest = max(highest, task->vmas.items[i].key);
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		highest = max(highest, task->space->vmas.items[i].key);
 	return highest;
 }
 
@@ -74,10 +74,10 @@ static uint32_t count_keys(void)
 
 static bool has_keys_of_its_own(const struct task *task)
 {
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (task->vmas.items[i].key && !has_kernels_key(task, &task->vmas.items[i]))
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (task->space->vmas.items[i].key && !has_kernels_key(task, &task->space->vmas.items[i]))
 			return true;
-	return task->mm->keys;
+	return task->space->mm->keys;
 }
 
 static int check_keys(const struct task *task)
@@ -105,8 +105,8 @@ int protection_check(const struct task *task)
 {
 	int result = check_keys(task);
 
-	for (size_t i = 0; !result && i < task->vmas.count; i++)
-		result = check_seal(&task->vmas.items[i]);
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++)
+		result = check_seal(&task->space->vmas.items[i]);
 	return result;
 }
 
@@ -120,9 +120,9 @@ static void free_key(uint32_t key, struct call_list *calls)
 /* A process has at most one; 0: none. */
 static uint32_t kernels_key(const struct task *task)
 {
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (has_kernels_key(task, &task->vmas.items[i]))
-			return task->vmas.items[i].key;
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (has_kernels_key(task, &task->space->vmas.items[i]))
+			return task->space->vmas.items[i].key;
 	return 0;
 }
 
@@ -147,13 +147,13 @@ void protection_plan(const struct task *task, struct call_list *calls)
 		call(calls, "allocate a protection key", SYS_pkey_alloc, 0, 0);
 	if (kernels)
 		free_key(kernels, calls);
-	for (size_t i = 0; i < task->vmas.count; i++)
-		plan_key(task, &task->vmas.items[i], calls);
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		plan_key(task, &task->space->vmas.items[i], calls);
 	for (uint32_t key = 1; key <= highest; key++)
 		if (!is_allocated(task, key) && key != kernels)
 			free_key(key, calls);
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (task->vmas.items[i].is_sealed && !is_kernels(&task->vmas.items[i]))
-			call(calls, "seal memory", CALL_MSEAL, task->vmas.items[i].start,
-			     vma_length(&task->vmas.items[i]), 0);
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (task->space->vmas.items[i].is_sealed && !is_kernels(&task->space->vmas.items[i]))
+			call(calls, "seal memory", CALL_MSEAL, task->space->vmas.items[i].start,
+			     vma_length(&task->space->vmas.items[i]), 0);
 }

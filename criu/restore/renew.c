@@ -59,8 +59,8 @@ static bool was_written(const struct vmas *own, size_t index)
 /* Adds the parts of its own memory that the parent has renewed, by address. */
 static void add_theirs(struct spans *spans, const struct task *parent)
 {
-	for (size_t i = 0; i < parent->vmas.count; i++) {
-		const struct vma *vma = &parent->vmas.items[i];
+	for (size_t i = 0; i < parent->space->vmas.count; i++) {
+		const struct vma *vma = &parent->space->vmas.items[i];
 
 		if (is_mapped_by_us(vma))
 			spans_add(spans, vma->place, vma->place + vma_length(vma));

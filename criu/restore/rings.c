@@ -32,9 +32,9 @@ struct rings {
 
 static const AioRingEntry *find_entry(const struct task *task, uint64_t start)
 {
-	for (size_t i = 0; i < task->mm->n_aios; i++)
-		if (task->mm->aios[i]->id == start)
-			return task->mm->aios[i];
+	for (size_t i = 0; i < task->space->mm->n_aios; i++)
+		if (task->space->mm->aios[i]->id == start)
+			return task->space->mm->aios[i];
 	return NULL;
 }
 
@@ -83,8 +83,8 @@ static int read_rings(const struct task *task, struct rings *rings)
 {
 	int result = 0;
 
-	for (size_t i = 0; !result && i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 		struct ring *ring;
 
 		if (!(vma->status & VMA_AIO_RING))
@@ -113,9 +113,9 @@ static int check_rings(const struct task *task, const struct rings *rings, struc
 {
 	uint64_t next = 0; /* id */
 
-	if (task->mm->n_aios != rings->count)
+	if (task->space->mm->n_aios != rings->count)
 		return fail(EINVAL, "mm-%d.img describes %zu AIO rings, but has %zu", task->pid,
-			    task->mm->n_aios, rings->count);
+			    task->space->mm->n_aios, rings->count);
 	for (size_t i = 0; i < rings->count; i++) {
 		const struct aio_header *header = &rings->items[i].header;
 		uint64_t length = vma_length(rings->items[i].vma);
@@ -163,7 +163,7 @@ int rings_check(const struct snapshot *snapshot)
 	const struct task *task;
 	int result = 0;
 
-	for_each_task (task, snapshot) {
+	for_each_leader (task, snapshot, OBJECT_MEMORY) {
 		struct rings rings = { 0 };
 
 		if (result || task->state == TASK_DEAD)

@@ -131,8 +131,8 @@ int space_build(struct restore *restore, struct task *task)
 	uint64_t pages = 0;
 	int result = vdso_look(restore, task) ?: space_inherit(task);
 
-	for (size_t i = 0; !result && i < task->vmas.count; i++) {
-		struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
+		struct vma *vma = &task->space->vmas.items[i];
 
 		if (is_mapped_by_us(vma))
 			result = (vma->is_inherited ? 0 : map_area(restore, task, vma)) ?: name_area(vma);
@@ -206,8 +206,8 @@ static void plan_move(const struct vma *vma, struct call_list *calls)
 
 static void plan_moves(const struct task *task, struct call_list *calls)
 {
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (is_mapped_by_us(vma) && vma->place != vma->start)
 			plan_move(vma, calls);
@@ -221,20 +221,20 @@ void space_plan(struct restore *restore, struct task *task, struct call_list *ca
 	spans_add(&kept, restore->refuge_start, restore->refuge_start + REGION_ROOM);
 	if (task->newborn->vdso_place)
 		spans_add(&kept, task->newborn->vdso_park, task->newborn->vdso_park + VDSO_ROOM);
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (is_mapped_by_us(&task->vmas.items[i]))
-			spans_add(&kept, task->vmas.items[i].place,
-				  task->vmas.items[i].place + vma_length(&task->vmas.items[i]));
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (is_mapped_by_us(&task->space->vmas.items[i]))
+			spans_add(&kept, task->space->vmas.items[i].place,
+				  task->space->vmas.items[i].place + vma_length(&task->space->vmas.items[i]));
 	vdso_plan_parking(task, calls);
 	plan_unmap(calls, &kept);
 	plan_moves(task, calls);
 	vdso_plan_return(task, calls);
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (!is_kernels(&task->vmas.items[i]))
-			plan_advice(&task->vmas.items[i], calls);
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (!is_kernels(&task->vmas.items[i]))
-			plan_lock(&task->vmas.items[i], calls);
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (!is_kernels(&task->space->vmas.items[i]))
+			plan_advice(&task->space->vmas.items[i], calls);
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (!is_kernels(&task->space->vmas.items[i]))
+			plan_lock(&task->space->vmas.items[i], calls);
 	protection_plan(task, calls);
 	spans_free(&kept);
 }

@@ -26,7 +26,7 @@ static inline bool is_mapped_by_us(const struct vma *vma)
 }
 
 /*
- * vdso.c. Checks whether the task's vdso is this kernel's. If not, it becomes ordinary memory in task->vmas, and when
+ * vdso.c. Checks whether the task's vdso is this kernel's. If not, it becomes ordinary memory in task->space->vmas, and when
  * that is filled, vdso_redirect() makes its functions jump to this kernel's.
  */
 int vdso_look(const struct restore *restore, struct task *task) must_check;
@@ -43,7 +43,7 @@ int protection_check(const struct task *task) must_check;
 int protection_while_made(const struct vma *vma) must_check;
 void protection_plan(const struct task *task, struct call_list *calls);
 
-/* inherit.c. Keeps the parent's mappings that the task continues, unmaps the rest; marks them in task->vmas. */
+/* inherit.c. Keeps the parent's mappings that the task continues, unmaps the rest; marks them in task->space->vmas. */
 int space_inherit(struct task *task) must_check;
 /* Can pages of `theirs`, the parent's, become pages of `ours`, at the same address? */
 bool space_is_continued(const struct vma *theirs, const struct vma *ours);

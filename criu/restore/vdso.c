@@ -57,8 +57,8 @@ static int find_own_vdso(struct vdso *ours)
 static void find_theirs(const struct task *task, struct vdso *theirs)
 {
 	*theirs = (struct vdso){ 0 };
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (!(vma->status & (VMA_VVAR | VMA_VDSO)))
 			continue;
@@ -90,8 +90,8 @@ static int compare_vdsos(const struct task *task, const struct vdso *ours, const
 /* From now on the pages of its code, and pages of zeros for its data, are ordinary memory. */
 static void make_ordinary(struct task *task)
 {
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		struct vma *vma = &task->space->vmas.items[i];
 
 		if (!(vma->status & (VMA_VVAR | VMA_VDSO)))
 			continue;
@@ -129,9 +129,9 @@ int vdso_look(const struct restore *restore, struct task *task)
 
 static const struct vma *find_old(const struct task *task)
 {
-	for (size_t i = 0; i < task->vmas.count; i++)
-		if (task->vmas.items[i].start == task->newborn->old_vdso)
-			return &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (task->space->vmas.items[i].start == task->newborn->old_vdso)
+			return &task->space->vmas.items[i];
 	return NULL;
 }
 

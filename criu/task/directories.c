@@ -14,14 +14,12 @@
 #include "image/message.h"
 #include "task/part.h"
 
-static int directories_look(struct snapshot *snapshot, struct task *task, size_t thread,
+static int directories_look(struct snapshot *snapshot, struct task *task, size_t thread unused,
 			    const struct thread_facts *facts)
 {
 	FsEntry *fs;
 
-	if (thread)
-		return 0;
-	fs = task->fs = message_new(FsEntry, fs_entry);
+	fs = task->directories->fs = message_new(FsEntry, fs_entry);
 	message_set(fs, umask, facts->status.umask);
 	return files_add_path(snapshot, task, "cwd", 0, &fs->cwd_id) ?:
 		       files_add_path(snapshot, task, "root", 0, &fs->root_id);
@@ -40,18 +38,17 @@ static int check_directory(const struct snapshot *snapshot, const struct task *t
 	return 0;
 }
 
-static int directories_check(const struct snapshot *snapshot, const struct task *task, size_t thread)
+static int directories_check(const struct snapshot *snapshot, const struct task *task, size_t thread unused)
 {
-	if (thread)
-		return 0;
-	return check_directory(snapshot, task, task->fs->root_id, "its root") ?:
-		       check_directory(snapshot, task, task->fs->cwd_id, "its working directory");
+	return check_directory(snapshot, task, task->directories->fs->root_id, "its root") ?:
+		       check_directory(snapshot, task, task->directories->fs->cwd_id,
+				       "its working directory");
 }
 
 static int directories_prepare(const struct snapshot *snapshot, const struct task *task)
 {
-	const struct file *root = snapshot_find_file(snapshot, task->fs->root_id);
-	const struct file *cwd = snapshot_find_file(snapshot, task->fs->cwd_id);
+	const struct file *root = snapshot_find_file(snapshot, task->directories->fs->root_id);
+	const struct file *cwd = snapshot_find_file(snapshot, task->directories->fs->cwd_id);
 
 	if (!root || !cwd || root->fd < 0 || cwd->fd < 0)
 		return fail(EINVAL, "its root and working directory are missing in the images");
@@ -59,13 +56,15 @@ static int directories_prepare(const struct snapshot *snapshot, const struct tas
 		return fail(errno, "cannot change the root to %s", root->entry->reg->name);
 	if (fchdir(cwd->fd) < 0)
 		return fail(errno, "cannot change the directory to %s", cwd->entry->reg->name);
-	if (task->fs->has_umask)
-		umask(task->fs->umask);
+	if (task->directories->fs->has_umask)
+		umask(task->directories->fs->umask);
 	return 0;
 }
 
 const struct task_part part_directories = {
 	.name = "directories",
+	.is_of_object = true,
+	.object = OBJECT_DIRECTORIES,
 	.look = directories_look,
 	.check = directories_check,
 	.prepare = directories_prepare,

@@ -21,7 +21,7 @@ bool ending_marks_futexes(const struct task *task, size_t thread, ending_reader 
 
 bool ending_clears_word(const struct task *task, size_t thread)
 {
-	const struct vma *vma = vmas_find(&task->vmas, arch_clear_tid(task->cores[thread]));
+	const struct vma *vma = vmas_find(&task->space->vmas, arch_clear_tid(task->cores[thread]));
 
 	return vma && vma->flags & MAP_SHARED;
 }

@@ -94,7 +94,7 @@ static int identity_hear(const struct snapshot *snapshot unused, struct task *ta
 /* In a newborn, whose memory may not be at its final address yet. */
 static bool read_own_memory(const struct task *task, uint64_t address, void *buffer, size_t size)
 {
-	const struct vma *vma = vmas_find(&task->vmas, address);
+	const struct vma *vma = vmas_find(&task->space->vmas, address);
 	struct iovec here = { buffer, size }, there = { NULL, size };
 
 	if (!vma)

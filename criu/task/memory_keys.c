@@ -21,12 +21,10 @@ struct asked {
 };
 
 static void *memory_keys_ask(const struct snapshot *snapshot unused, const struct task *task unused,
-			     size_t thread, struct call_list *calls)
+			     size_t thread unused, struct call_list *calls)
 {
 	struct asked *asked;
 
-	if (thread)
-		return NULL;
 	asked = allocate(sizeof(*asked));
 	for (int key = 1; key < MOST_KEYS; key++)
 		asked->keys[key] = call(calls, "ask for a protection key", SYS_pkey_mprotect, NOBODYS,
@@ -34,28 +32,31 @@ static void *memory_keys_ask(const struct snapshot *snapshot unused, const struc
 	return asked;
 }
 
-static int memory_keys_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+static int memory_keys_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread unused,
 			    const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	uint32_t keys = 0;
 
-	for (int key = 1; !thread && key < MOST_KEYS; key++)
+	for (int key = 1; key < MOST_KEYS; key++)
 		keys |= (calls_result(calls, asked->keys[key]) == -ENOMEM) << key;
 	if (keys)
-		message_set(task->mm, keys, keys);
+		message_set(task->space->mm, keys, keys);
 	return 0;
 }
 
-static int memory_keys_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int memory_keys_check(const struct snapshot *snapshot unused, const struct task *task,
+			     size_t thread unused)
 {
-	if (!thread && (task->mm->keys & 1 || task->mm->keys >> MOST_KEYS))
-		return fail(EINVAL, "the image holds impossible protection keys: %#x", task->mm->keys);
+	if (task->space->mm->keys & 1 || task->space->mm->keys >> MOST_KEYS)
+		return fail(EINVAL, "the image holds impossible protection keys: %#x", task->space->mm->keys);
 	return 0;
 }
 
 const struct task_part part_memory_keys = {
 	.name = "memory keys",
+	.is_of_object = true,
+	.object = OBJECT_MEMORY,
 	.ask = memory_keys_ask,
 	.hear = memory_keys_hear,
 	.check = memory_keys_check,

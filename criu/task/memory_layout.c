@@ -21,7 +21,7 @@ struct asked {
 	call_handle heap_end, dumpable, huge_pages, denial, merging;
 };
 
-static int memory_layout_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+static int memory_layout_look(struct snapshot *snapshot unused, struct task *task, size_t thread unused,
 			      const struct thread_facts *facts unused)
 {
 	autofree char *auxv = NULL;
@@ -29,11 +29,9 @@ static int memory_layout_look(struct snapshot *snapshot unused, struct task *tas
 	ssize_t length;
 	MmEntry *mm;
 
-	if (thread)
-		return 0;
 	if (proc_read_stat(task->proc, &stat))
 		return -EINVAL;
-	mm = task->mm = message_new(MmEntry, mm_entry);
+	mm = task->space->mm = message_new(MmEntry, mm_entry);
 	mm->mm_start_code = stat.start_code;
 	mm->mm_end_code = stat.end_code;
 	mm->mm_start_data = stat.start_data;
@@ -56,12 +54,10 @@ static int memory_layout_look(struct snapshot *snapshot unused, struct task *tas
 }
 
 static void *memory_layout_ask(const struct snapshot *snapshot unused, const struct task *task unused,
-			       size_t thread, struct call_list *calls)
+			       size_t thread unused, struct call_list *calls)
 {
 	struct asked *asked;
 
-	if (thread)
-		return NULL;
 	asked = allocate(sizeof(*asked));
 	asked->heap_end = call(calls, "ask for the end of the heap", SYS_brk, 0);
 	asked->dumpable = call(calls, "ask whether it is dumpable", SYS_prctl, PR_GET_DUMPABLE);
@@ -80,8 +76,6 @@ static int memory_layout_hear(const struct snapshot *snapshot unused, struct tas
 	const struct asked *asked = state;
 	long disabled, denial;
 
-	if (thread)
-		return 0;
 	disabled = calls_result(calls, asked->huge_pages);
 	if (disabled > 1)
 		message_set(core, thp_disable, disabled);
@@ -90,17 +84,18 @@ static int memory_layout_hear(const struct snapshot *snapshot unused, struct tas
 		message_set(core, deny_write_exec, denial);
 	if (calls_result(calls, asked->merging) > 0)
 		message_set(core, merges_memory, true);
-	task->mm->mm_brk = calls_result(calls, asked->heap_end);
-	message_set(task->mm, dumpable, calls_result(calls, asked->dumpable));
-	message_set(task->mm, thp_disabled, disabled > 0);
+	task->space->mm->mm_brk = calls_result(calls, asked->heap_end);
+	message_set(task->space->mm, dumpable, calls_result(calls, asked->dumpable));
+	message_set(task->space->mm, thp_disabled, disabled > 0);
 	return 0;
 }
 
-static int memory_layout_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int memory_layout_check(const struct snapshot *snapshot unused, const struct task *task,
+			       size_t thread unused)
 {
-	if (!thread && task->mm->n_mm_saved_auxv > 64)
+	if (task->space->mm->n_mm_saved_auxv > 64)
 		return fail(EINVAL, "the image holds %zu words of auxv, more than any kernel has",
-			    task->mm->n_mm_saved_auxv);
+			    task->space->mm->n_mm_saved_auxv);
 	return 0;
 }
 
@@ -124,8 +119,8 @@ static int memory_layout_prepare(const struct snapshot *snapshot unused, const s
 static void make_merging(const struct task *task, struct call_list *calls)
 {
 	call(calls, "merge its memory", SYS_prctl, PR_SET_MEMORY_MERGE, 1);
-	for (size_t i = 0; i < task->vmas.count; i++) {
-		const struct vma *vma = &task->vmas.items[i];
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE) &&
 		    !(vma->status & (VMA_VSYSCALL | VMA_VDSO | VMA_VVAR | VMA_GUARD_RANGE)) &&
@@ -139,11 +134,9 @@ static void memory_layout_make(const struct snapshot *snapshot unused, const str
 			       struct call_list *calls)
 {
 	const TaskCoreEntry *core = task->cores[thread]->tc;
-	const MmEntry *mm = task->mm;
+	const MmEntry *mm = task->space->mm;
 	struct prctl_mm_map map;
 
-	if (thread)
-		return;
 	map = (struct prctl_mm_map){
 		.start_code = mm->mm_start_code,
 		.end_code = mm->mm_end_code,
@@ -178,16 +171,16 @@ static void memory_layout_make(const struct snapshot *snapshot unused, const str
  * A change of ids has cleared it. 2 comes from a kernel with fs.suid_dumpable=2 and cannot be set: 0 protects as much.
  */
 static void memory_layout_finish(const struct snapshot *snapshot unused, const struct task *task,
-				 size_t thread, struct call_list *calls)
+				 size_t thread unused, struct call_list *calls)
 {
-	if (thread)
-		return;
 	call(calls, "set dumpable", SYS_prctl, PR_SET_DUMPABLE,
-	     !task->mm->has_dumpable || task->mm->dumpable == 1);
+	     !task->space->mm->has_dumpable || task->space->mm->dumpable == 1);
 }
 
 const struct task_part part_memory_layout = {
 	.name = "memory layout",
+	.is_of_object = true,
+	.object = OBJECT_MEMORY,
 	.look = memory_layout_look,
 	.ask = memory_layout_ask,
 	.hear = memory_layout_hear,

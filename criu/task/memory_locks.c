@@ -17,12 +17,10 @@ struct asked {
 };
 
 static void *memory_locks_ask(const struct snapshot *snapshot unused, const struct task *task unused,
-			      size_t thread, struct call_list *calls)
+			      size_t thread unused, struct call_list *calls)
 {
 	struct asked *asked;
 
-	if (thread)
-		return NULL;
 	asked = allocate(sizeof(*asked));
 	asked->locked = call(calls, "ask whether new memory is locked", SYS_msync,
 			     round_down(calls->base, PAGE_SIZE), PAGE_SIZE, MS_INVALIDATE);
@@ -42,38 +40,41 @@ static int look_closer(const struct task *task, uint64_t address, bool *on_fault
 	return result;
 }
 
-static int memory_locks_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+static int memory_locks_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread unused,
 			     const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	bool on_fault = false;
 	int result;
 
-	if (thread || calls_result(calls, asked->locked) != -EBUSY)
+	if (calls_result(calls, asked->locked) != -EBUSY)
 		return 0;
 	result = look_closer(task, calls->base, &on_fault);
-	message_set(task->mm, locks_future, MCL_FUTURE | (on_fault ? MCL_ONFAULT : 0));
+	message_set(task->space->mm, locks_future, MCL_FUTURE | (on_fault ? MCL_ONFAULT : 0));
 	return result;
 }
 
-static int memory_locks_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int memory_locks_check(const struct snapshot *snapshot unused, const struct task *task,
+			      size_t thread unused)
 {
-	uint32_t flags = task->mm->locks_future;
+	uint32_t flags = task->space->mm->locks_future;
 
-	if (!thread && flags && flags != MCL_FUTURE && flags != (MCL_FUTURE | MCL_ONFAULT))
+	if (flags && flags != MCL_FUTURE && flags != (MCL_FUTURE | MCL_ONFAULT))
 		return fail(EINVAL, "the image has invalid flags of mlockall(): %#x", flags);
 	return 0;
 }
 
-static void memory_locks_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-			      struct call_list *calls)
+static void memory_locks_make(const struct snapshot *snapshot unused, const struct task *task,
+			      size_t thread unused, struct call_list *calls)
 {
-	if (!thread && task->mm->locks_future)
-		call(calls, "lock new memory", SYS_mlockall, task->mm->locks_future);
+	if (task->space->mm->locks_future)
+		call(calls, "lock new memory", SYS_mlockall, task->space->mm->locks_future);
 }
 
 const struct task_part part_memory_locks = {
 	.name = "memory locks",
+	.is_of_object = true,
+	.object = OBJECT_MEMORY,
 	.ask = memory_locks_ask,
 	.hear = memory_locks_hear,
 	.check = memory_locks_check,

@@ -28,6 +28,9 @@ struct thread_facts {
  */
 struct task_part {
 	const char *name;
+	/* What it saves belongs to an object that several tasks may share: it is called for the first thread of the leader only. */
+	bool is_of_object;
+	enum object_kind object;
 	/*
 	 * Dump, in criu; the task is frozen and otherwise untouched. Reads what is visible from outside into the
 	 * messages of the task. refuse() what cannot be saved: the other parts are called all the same. May add files
@@ -77,6 +80,12 @@ struct task_part {
 	void (*finish)(const struct snapshot *snapshot, const struct task *task, size_t thread,
 		       struct call_list *calls);
 };
+
+/* Is the part called for this thread? What belongs to an object is for the first thread of its leader. */
+static inline bool part_concerns(const struct task_part *part, const struct task *task, size_t thread)
+{
+	return !part->is_of_object || (!thread && task_leads(task, part->object));
+}
 
 extern const struct task_part *const task_parts[];
 extern const size_t task_part_count;

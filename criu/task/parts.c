@@ -39,7 +39,7 @@ void task_parts_ask(const struct snapshot *snapshot, const struct task *task, si
 	calls_init(&questions->calls, base);
 	questions->asked = allocate_array(task_part_count, sizeof(*questions->asked));
 	for (size_t i = 0; i < task_part_count; i++)
-		if (task_parts[i]->ask)
+		if (task_parts[i]->ask && part_concerns(task_parts[i], task, thread))
 			questions->asked[i] = task_parts[i]->ask(snapshot, task, thread, &questions->calls);
 }
 
@@ -49,7 +49,7 @@ int task_parts_hear(const struct snapshot *snapshot, struct task *task, size_t t
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task_part_count; i++)
-		if (task_parts[i]->hear)
+		if (task_parts[i]->hear && part_concerns(task_parts[i], task, thread))
 			result = task_parts[i]->hear(snapshot, task, thread, &questions->calls,
 						     questions->asked[i]);
 	return result;
@@ -68,7 +68,7 @@ int task_parts_prepare(const struct snapshot *snapshot, const struct task *task)
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task_part_count; i++)
-		if (task_parts[i]->prepare)
+		if (task_parts[i]->prepare && part_concerns(task_parts[i], task, 0))
 			result = task_parts[i]->prepare(snapshot, task);
 	return result;
 }
@@ -78,7 +78,7 @@ int task_parts_check(const struct snapshot *snapshot, const struct task *task, s
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task_part_count; i++)
-		if (task_parts[i]->check)
+		if (task_parts[i]->check && part_concerns(task_parts[i], task, thread))
 			result = task_parts[i]->check(snapshot, task, thread);
 	return result;
 }

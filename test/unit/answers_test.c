@@ -109,9 +109,9 @@ static void check_answers(const struct task *task)
 	assert_int_equal(core->timers->posix[0]->vsec, 203);
 	assert_int_equal(core->timers->posix[1]->vsec, 205);
 	assert_int_equal(core->timers->posix[1]->overrun, 305);
-	assert_int_equal(task->mm->keys, 1 << 2 | 1 << 7 | 1 << 12);
-	assert_int_equal(task->mm->mm_brk, 0x400000);
-	assert_int_equal(task->mm->dumpable, 1);
+	assert_int_equal(task->space->mm->keys, 1 << 2 | 1 << 7 | 1 << 12);
+	assert_int_equal(task->space->mm->mm_brk, 0x400000);
+	assert_int_equal(task->space->mm->dumpable, 1);
 	assert_int_equal(core->membarrier_registration_mask, 5);
 	assert_int_equal(own->creds->secbits, SECBIT_KEEP_CAPS);
 	assert_int_equal(own->timer_slack, 50000);
@@ -130,7 +130,7 @@ static void answers_are_found(void **state unused)
 	autofree void **asked = allocate_array(task_part_count, sizeof(*asked));
 	struct call_list calls;
 
-	task->mm = message_new(MmEntry, mm_entry);
+	task->space->mm = message_new(MmEntry, mm_entry);
 	list_init(&task->children);
 	add_child(task, &children[0], 11, TASK_STOPPED);
 	add_child(task, &children[1], 12, TASK_STOPPED);
@@ -144,7 +144,8 @@ static void answers_are_found(void **state unused)
 	calls_init(&calls, BASE);
 	for (size_t i = task_part_count; i-- > 0;)
 		if (task_parts[i]->ask) {
-			free(task_parts[i]->ask(&snapshot, task, 1, &calls));
+			if (part_concerns(task_parts[i], task, 1))
+				free(task_parts[i]->ask(&snapshot, task, 1, &calls));
 			asked[i] = task_parts[i]->ask(&snapshot, task, 0, &calls);
 		}
 	for (size_t i = 0; i < calls.count; i++)
@@ -162,7 +163,6 @@ static void answers_are_found(void **state unused)
 		image_free(children[i].cores[0]);
 		free(children[i].cores);
 	}
-	image_free(task->mm);
 	calls_free(&calls);
 	free_task(task);
 }

@@ -71,7 +71,8 @@ static void lists(void **state unused)
 static bool clears(uint64_t word)
 {
 	CoreEntry *core = new_core();
-	struct task task = { .cores = &core, .thread_count = 1, .vmas = { areas, array_size(areas) } };
+	struct address_space space = { .vmas = { areas, array_size(areas) } };
+	struct task task = { .cores = &core, .thread_count = 1, .space = &space };
 	bool result;
 
 	arch_set_clear_tid(core, word);

@@ -47,9 +47,9 @@ static int set_up(void **state unused)
 	log_level = 0;
 	snapshot_init(&snapshot);
 	task = new_task();
-	task->fs = message_new(FsEntry, fs_entry);
-	task->fs->root_id = 1;
-	task->fs->cwd_id = 2;
+	task->directories->fs = message_new(FsEntry, fs_entry);
+	task->directories->fs->root_id = 1;
+	task->directories->fs->cwd_id = 2;
 	add_directory(1, "/", open("/", O_RDONLY | O_CLOEXEC));
 	add_directory(2, "/proc", open("/proc", O_RDONLY | O_CLOEXEC));
 	return 0;
@@ -57,7 +57,6 @@ static int set_up(void **state unused)
 
 static int tear_down(void **state unused)
 {
-	image_free(task->fs);
 	free_task(task);
 	for (size_t i = 0; i < snapshot.file_count; i++)
 		close(snapshot.files[i]->fd);
@@ -95,7 +94,7 @@ static bool is_in_proc(void)
 
 static void directories(void **state unused)
 {
-	message_set(task->fs, umask, 027);
+	message_set(task->directories->fs, umask, 027);
 	prepare(&part_directories, is_in_proc, NULL);
 }
 
@@ -109,8 +108,8 @@ static bool has_proc_as_root(void)
 /* The working directory lies beneath the new root; only its descriptor leads there. */
 static void another_root(void **state unused)
 {
-	task->fs->root_id = 2;
-	task->fs->cwd_id = 3;
+	task->directories->fs->root_id = 2;
+	task->directories->fs->cwd_id = 3;
 	add_directory(3, "/proc/sys", open("/proc/sys", O_RDONLY | O_CLOEXEC));
 	if (geteuid() == 0)
 		prepare(&part_directories, has_proc_as_root, NULL);
@@ -121,11 +120,11 @@ static void another_root(void **state unused)
 static void no_directories(void **state unused)
 {
 	add_directory(3, "/proc/version", open("/proc/version", O_RDONLY | O_CLOEXEC));
-	task->fs->cwd_id = 3;
+	task->directories->fs->cwd_id = 3;
 	prepare(&part_directories, NULL, "cannot change the directory to /proc/version: Not a directory");
-	task->fs->cwd_id = 4;
+	task->directories->fs->cwd_id = 4;
 	prepare(&part_directories, NULL, "its root and working directory are missing");
-	task->fs->cwd_id = 2;
+	task->directories->fs->cwd_id = 2;
 	close(snapshot.files[0]->fd);
 	snapshot.files[0]->fd = -1;
 	prepare(&part_directories, NULL, "its root and working directory are missing");
@@ -145,9 +144,9 @@ static void check_says(const struct task_part *part, const char *says)
 static void directories_checked(void **state unused)
 {
 	check_says(&part_directories, NULL);
-	task->fs->cwd_id = 4;
+	task->directories->fs->cwd_id = 4;
 	check_says(&part_directories, "files.img: its working directory (file 4) is missing");
-	task->fs->cwd_id = 2;
+	task->directories->fs->cwd_id = 2;
 	snapshot.files[1]->is_only_path = true;
 	check_says(&part_directories, "its working directory (file 2)");
 	snapshot.files[1]->is_only_path = false;
@@ -155,7 +154,7 @@ static void directories_checked(void **state unused)
 	check_says(&part_directories, "its root (file 1)");
 	snapshot.files[0]->kind = &file_kind_regular;
 	add_directory(3, "/proc/version", -1);
-	task->fs->root_id = 3;
+	task->directories->fs->root_id = 3;
 	check_says(&part_directories, "its root, /proc/version");
 }
 
@@ -298,7 +297,7 @@ static void order_of_preparing(void **state unused)
 static void stops_at_a_failure(void **state unused)
 {
 	message_set(task->cores[0]->tc, oom_score_adj, 1001);
-	task->fs->cwd_id = 4;
+	task->directories->fs->cwd_id = 4;
 	assert_int_equal(task_parts_prepare(&snapshot, task), -EINVAL);
 	assert_false(blocks_all());
 }

@@ -33,6 +33,7 @@ static inline struct task *new_task(void)
 {
 	struct task *task = allocate(sizeof(*task));
 
+	task_add_objects(task);
 	task->pid = PID;
 	task->thread_count = 2;
 	task->threads = allocate_array(2, sizeof(*task->threads));
@@ -55,6 +56,7 @@ static inline void free_task(struct task *task)
 		image_free(task->cores[i]);
 	free(task->cores);
 	free(task->threads);
+	task_drop_objects(task);
 	free(task);
 }
 
