@@ -44,8 +44,8 @@ struct show_process {
 	struct show_memory memory;
 	struct show_records descriptors; /* FdinfoEntry */
 
-	/* An earlier process that shares it; NULL: not shared. */
-	const struct show_process *shares_descriptors, *shares_memory;
+	/* An earlier process that has the same; NULL: its own. */
+	const struct show_process *shares_descriptors, *shares_memory, *shares_directories;
 
 	/* The tree: parents come before their children */
 	struct show_process *parent, *first_child, *last_child, *next_sibling;

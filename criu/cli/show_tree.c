@@ -217,6 +217,8 @@ static void find_shares(struct show_tree *tree, struct show_process *process)
 			process->shares_descriptors = other;
 		if (other->ids->vm_id == process->ids->vm_id)
 			process->shares_memory = other;
+		if (other->ids->fs_id == process->ids->fs_id)
+			process->shares_directories = other;
 	}
 }
 
@@ -226,11 +228,16 @@ static int read_process(struct image_store *store, struct show_tree *tree, struc
 
 	if (result == 0)
 		result = read_process_ids(store, process);
-	if (result == 0)
-		result = read_optional(store, IMAGE_FS, process->entry->pid, &process->fs);
 	if (result < 0)
 		return result;
 	find_shares(tree, process);
+	result = read_optional(store, IMAGE_FS, process->entry->pid, &process->fs);
+	/* Of directories that several share, the image is the first one's. */
+	if (result == 0 && !process->fs && process->shares_directories)
+		result = read_optional(store, IMAGE_FS, process->shares_directories->entry->pid,
+				       &process->fs);
+	if (result < 0)
+		return result;
 	if (process->ids && !process->shares_descriptors)
 		result = read_records(store, IMAGE_FDINFO, process->ids->files_id, &process->descriptors);
 	if (result == 0)

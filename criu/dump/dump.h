@@ -76,7 +76,7 @@ void dump_end_look(void *dump);
 TaskKobjIdsEntry *dump_make_ids(const struct task *task); /* NULL: criu's own */
 /* sharing.c: what processes have in common */
 int dump_find_shared(struct dump *dump) must_check;
-int dump_check_sharing(const struct dump *dump) must_check;
+int dump_check_sharing(struct dump *dump) must_check;
 /*
  * apart.c: state that a process or thread does not share. `result` is the result of the look so far; refusals are
  * reported if it is 0.

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "dump/dump.h"
 #include "kernel/proc.h"
+#include "model/births.h"
 
 #define FIRST_ID (DUMP_OWN_ID + 1)
 
@@ -102,15 +103,16 @@ static int check_parent(const struct dump *dump)
 	return result;
 }
 
-int dump_check_sharing(const struct dump *dump)
+int dump_check_sharing(struct dump *dump)
 {
 	const struct task *task;
 
-	for_each_task (task, &dump->snapshot)
-		for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++)
-			if (!task_leads(task, kind))
-				refuse("process %d (%s) shares its %s with process %d, which is not supported yet",
-				       task->pid, task->name, object_types[kind].name,
-				       task_object(task, kind)->leader->pid);
+	births_plan(&dump->snapshot);
+	for_each_task (task, &dump->snapshot) {
+		autofree char *obstacle = births_obstacle(&dump->snapshot, task);
+
+		if (obstacle)
+			refuse("%s", obstacle);
+	}
 	return check_parent(dump);
 }

@@ -48,6 +48,10 @@ struct task {
 	struct descriptor_table *table;
 	struct directories *directories;
 	struct signal_actions *actions;
+	/* births.h: who makes it at a restore, and whom it makes */
+	struct task *creator; /* NULL: nobody in the tree */
+	struct list created;  /* of `creation` */
+	struct list creation;
 
 	/* dump only */
 	struct victim *victim;

@@ -19,6 +19,7 @@
 #include "base/descriptors.h"
 #include "files/kind.h"
 #include "kernel/proc.h"
+#include "model/births.h"
 #include "memory/mapping_limit.h"
 #include "restore/restore.h"
 #include "restore/space.h"
@@ -190,17 +191,18 @@ static int check_dead(const struct task *task)
 	return 0;
 }
 
-/* What tasks may share without being threads of one process. */
-static int check_sharing(const struct snapshot *snapshot)
+/* Can somebody make each task, and share with it what it shares? */
+static int check_births(struct snapshot *snapshot)
 {
 	const struct task *task;
 
-	for_each_task (task, snapshot)
-		for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++)
-			if (!task_leads(task, kind))
-				return fail(EINVAL, "processes %d and %d share their %s: not supported yet",
-					    task_object(task, kind)->leader->pid, task->pid,
-					    object_types[kind].name);
+	births_plan(snapshot);
+	for_each_task (task, snapshot) {
+		autofree char *obstacle = births_obstacle(snapshot, task);
+
+		if (obstacle)
+			return fail(EINVAL, "%s", obstacle);
+	}
 	return 0;
 }
 
@@ -267,7 +269,7 @@ int restore_check(void *context)
 {
 	struct restore *restore = context;
 	struct task *task;
-	int result = check_sharing(&restore->snapshot) ?: check_lost_tables(&restore->snapshot);
+	int result = check_births(&restore->snapshot) ?: check_lost_tables(&restore->snapshot);
 
 	if (result)
 		return result;

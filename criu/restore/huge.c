@@ -74,9 +74,8 @@ static uint64_t count_spans(struct spans *spans)
 /* Pages that a child inherits take nothing from the pool until parent or child writes to them. */
 static uint64_t count_inherited(const struct task *task, const struct vma *vma)
 {
-	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ?
-					    &task->parent->space->vmas :
-					    NULL;
+	const struct task *parent = memory_origin(task);
+	const struct vmas *theirs = parent ? &parent->space->vmas : NULL;
 	uint64_t bytes = 0;
 
 	for (size_t i = 0; theirs && i < theirs->count; i++) {

@@ -131,9 +131,8 @@ static int unmap_rest(const struct vmas *theirs, const struct kept *kept)
 
 int space_inherit(struct task *task)
 {
-	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ?
-					    &task->parent->space->vmas :
-					    NULL;
+	const struct task *parent = memory_origin(task);
+	const struct vmas *theirs = parent ? &parent->space->vmas : NULL;
 	struct vmas parts = { 0 };
 	struct kept kept = { 0 };
 	size_t next = 0;
@@ -145,14 +144,14 @@ int space_inherit(struct task *task)
 		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (is_mapped_by_us(vma) && vma_has_own_pages(vma))
-			cut_mapping(vma, task->parent, &next, &parts, &kept);
+			cut_mapping(vma, parent, &next, &parts, &kept);
 		else
 			*grow(&parts.items, &parts.count) = *vma;
 	}
 	free(task->space->vmas.items);
 	task->space->vmas = parts;
 	result = unmap_rest(theirs, &kept);
-	task->newborn->refuge_used = task->parent->newborn->refuge_used;
+	task->newborn->refuge_used = parent->newborn->refuge_used;
 	log_debug("process %d inherits %zu mappings or parts of them", task->pid, kept.count);
 	free(kept.items);
 	return result;

@@ -17,25 +17,96 @@
 #include "base/memory.h"
 #include "files/kind.h"
 #include "files/locks.h"
+#include "restore/gates.h"
 #include "restore/restore.h"
 #include "task/part.h"
 
+/* Rounds of gates. */
+#define ROUND_SETTLE  1 /* of descriptors */
+#define ROUND_ARRANGE 2
+#define ROUND_PREPARE 1 /* of directories */
+
+/* ---- descriptors and directories, which several tasks may share ---- */
+
+/*
+ * Watching (epoll) lends numbers of the table for a moment: nobody else may open anything meanwhile. Terminals are opened by their
+ * paths: nobody has changed the root yet.
+ */
+static int settle_files(struct restore *restore, struct task *task)
+{
+	int result;
+
+	if (!task_leads(task, OBJECT_DESCRIPTORS)) {
+		result = files_settle(&restore->snapshot, task);
+		gate_arrive(task, OBJECT_DESCRIPTORS);
+		gate_await_leader(task, OBJECT_DESCRIPTORS, ROUND_SETTLE);
+		return result;
+	}
+	gate_await_users(task, OBJECT_DESCRIPTORS, ROUND_SETTLE);
+	result = files_settle(&restore->snapshot, task);
+	gate_open(task, OBJECT_DESCRIPTORS, ROUND_SETTLE);
+	return result;
+}
+
+/* The leader of the directories enters them when nobody looks up paths any more. */
+static int prepare(struct restore *restore, struct task *task)
+{
+	int result;
+
+	gate_await_users(task, OBJECT_DIRECTORIES, ROUND_PREPARE);
+	result = task_parts_prepare(&restore->snapshot, task);
+	gate_arrive(task, OBJECT_DIRECTORIES);
+	return result;
+}
+
+/* The executable may be somebody's open file, too: it gets a number of its own. */
+static int keep_executable(struct restore *restore, struct task *task)
+{
+	const struct file *file = snapshot_find_file(&restore->snapshot, task->space->mm->exe_file_id);
+
+	if (!file || file->fd < 0)
+		return fail(EINVAL, "its executable is missing in the images");
+	task->exe_fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
+	return task->exe_fd < 0 ? fail(errno, "no free descriptor") : 0;
+}
+
+/* Arranges the table; what is kept may move. */
+static int arrange_table(struct restore *restore, struct task *task)
+{
+	size_t users = task->table->object.user_count;
+	autofree int **kept = allocate_array(users + 1, sizeof(*kept));
+	int *executables = gate_executable(task) ?: &task->exe_fd, log = log_descriptor(), result;
+
+	*executables = task->exe_fd;
+	for (size_t i = 0; i < users; i++)
+		kept[i] = &executables[i]; /* the leader is the first */
+	kept[users] = &log;
+	result = files_arrange(&restore->snapshot, task, kept, users + 1);
+	task->exe_fd = *executables;
+	log_move(log);
+	if (gate_log(task))
+		*gate_log(task) = log;
+	return result ?: locks_take(&restore->snapshot, task);
+}
+
 static int arrange_files(struct restore *restore, struct task *task)
 {
-	const struct file *exe = snapshot_find_file(&restore->snapshot, task->space->mm->exe_file_id);
-	int log = log_descriptor(), result;
-	int *kept[2] = { &task->exe_fd, &log };
+	int result = keep_executable(restore, task);
 
-	if (!exe || exe->fd < 0)
-		return fail(EINVAL, "its executable is missing in the images");
-	/* The executable may also be an open file of the task, so it gets its own number. */
-	task->exe_fd = fcntl(exe->fd, F_DUPFD_CLOEXEC, 0);
-	if (task->exe_fd < 0)
-		return fail(errno, "no free descriptor");
-	result = files_settle(&restore->snapshot, task) ?:
-			 files_arrange(&restore->snapshot, task, kept, array_size(kept));
-	log_move(log);
-	return result ?: locks_take(&restore->snapshot, task);
+	if (result)
+		return result;
+	if (task_leads(task, OBJECT_DESCRIPTORS)) {
+		gate_await_users(task, OBJECT_DESCRIPTORS, ROUND_ARRANGE);
+		result = arrange_table(restore, task);
+		gate_open(task, OBJECT_DESCRIPTORS, ROUND_ARRANGE);
+		return result;
+	}
+	*gate_executable(task) = task->exe_fd;
+	gate_arrive(task, OBJECT_DESCRIPTORS);
+	gate_await_leader(task, OBJECT_DESCRIPTORS, ROUND_ARRANGE);
+	task->exe_fd = *gate_executable(task);
+	log_move(*gate_log(task));
+	return 0;
 }
 
 /* ---- the region ---- */
@@ -67,7 +138,8 @@ static void make_lists(struct restore *restore, struct task *task, uint64_t *cur
 				task_parts[part]->make(&restore->snapshot, task, thread, list);
 		if (!thread) {
 			call(list, "close the executable", SYS_close, task->exe_fd);
-			call(list, "close the log", SYS_close, log_descriptor());
+			if (task_leads(task, OBJECT_DESCRIPTORS))
+				call(list, "close the log", SYS_close, log_descriptor());
 		}
 		*cursor += list->size;
 	}
@@ -170,9 +242,10 @@ static does_not_return void enter_restorer(uint64_t region)
 
 void newborn_leave(struct restore *restore, struct task *task)
 {
-	int result = task_parts_prepare(&restore->snapshot, task) ?:
-			     arrange_files(restore, task)	  ?:
-								    build_region(restore, task);
+	int result = settle_files(restore, task)	  ?:
+			     prepare(restore, task)	  ?:
+			     arrange_files(restore, task) ?:
+							    build_region(restore, task);
 
 	if (!result)
 		enter_restorer(task->newborn->region);

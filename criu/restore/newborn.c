@@ -29,12 +29,12 @@ static does_not_return void give_up(struct restore *restore)
 
 /* ---- family ---- */
 
-/* Forks the children that have to be created before (or after) the task's own setsid(). */
+/* Makes those of our creations that have to be born before (or after) our own setsid(). */
 static int bear_children(struct restore *restore, struct task *task, bool before_session)
 {
 	struct task *child;
 
-	list_for_each (child, &task->children, sibling) {
+	list_for_each (child, &task->created, creation) {
 		pid_t wanted = child->newborn->initial_session;
 		bool is_early = task->session == task->pid && wanted && wanted != task->pid;
 		pid_t born = is_early == before_session ? spawn_task(restore, child) : 0;
@@ -62,7 +62,8 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 
 	if (!pid)
 		return 0;
-	born = clone_with_pid(pid, 0, SIGCHLD, -1, NULL);
+	born = clone_with_pids(
+		&(struct clone_plan){ .pids = &pid, .levels = 1, .exit_signal = SIGCHLD, .cgroup = -1 });
 	if (born < 0 && errno == EEXIST)
 		return fail_for_taken_id("the former leader of a process group,", pid);
 	if (born < 0)
@@ -145,15 +146,18 @@ static int become_alone(struct restore *restore, struct task *task)
 
 static int settle(struct restore *restore, struct task *task)
 {
-	int result = join_group(restore, task) ?: files_set_owners(&restore->snapshot, task);
+	int result = join_group(restore, task);
 
+	if (!result && task_leads(task, OBJECT_DESCRIPTORS))
+		result = files_set_owners(&restore->snapshot, task);
 	die_with_parent(restore, task);
 	return result;
 }
 
 void newborn_main(struct restore *restore, struct task *task)
 {
-	if (restore->request->logs_per_process && log_per_process())
+	/* In a table that is shared, to close the creator's log would close it for the creator, too. */
+	if (restore->request->logs_per_process && task_leads(task, OBJECT_DESCRIPTORS) && log_per_process())
 		give_up(restore);
 	log_debug("process %d (%s) is born", task->pid, task->name);
 	if (cgroups_join(restore,

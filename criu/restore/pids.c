@@ -152,15 +152,16 @@ static int plan_session(struct task *task)
 
 	if (task->session != task->pid)
 		newborn->initial_session = task->session;
-	list_for_each (child, &task->children, sibling) {
+	list_for_each (child, &task->created, creation) {
 		pid_t wanted = child->newborn->initial_session;
 
 		if (!wanted || wanted == task->session)
 			continue;
 		if (newborn->initial_session && newborn->initial_session != wanted)
-			return fail(EINVAL,
-				    "process %d is in session %d, which its parent %d can never have been in",
-				    child->pid, wanted, task->pid);
+			return fail(
+				EINVAL,
+				"process %d is in session %d, which process %d, which has to create it, can never have been in",
+				child->pid, wanted, task->pid);
 		newborn->initial_session = wanted;
 	}
 	return 0;

@@ -161,7 +161,7 @@ void space_renew(struct task *task)
 	if (newborn->generations_below < GENERATIONS)
 		return;
 	pieces = allocate(sizeof(*pieces));
-	if (!find_pieces(pieces, task->parent))
+	if (!find_pieces(pieces, memory_origin(task)))
 		pieces_drop(pieces);
 	stack = mmap(NULL, OWN_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (stack == MAP_FAILED) {

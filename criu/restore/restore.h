@@ -51,6 +51,9 @@ struct newborn {
 	bool is_mapped_shared;
 	int mapped_fd;
 	struct life *life, *stand_in_life; /* lives.h: shared by all */
+	struct gate *gates[OBJECT_KINDS]; /* gates.h: shared by all; NULL: it shares no object of this kind */
+	size_t user_number[OBJECT_KINDS]; /* which of the users it is */
+	size_t users_known[OBJECT_KINDS]; /* of a leader, while they are numbered */
 	struct cgroup_set *cgroups,
 		**thread_cgroups; /* cgroups.c; the latter only where one is apart, NULL: it is not */
 	struct call_list space;
@@ -98,6 +101,13 @@ static inline uint64_t refuge_step(const struct vma *vma)
  */
 int restore_run(const struct request *request) must_check;
 
+/* Whose memory it begins with: that of its creator, by the name of its first user. NULL: criu's. */
+static inline const struct task *memory_origin(const struct task *task)
+{
+	return task->creator && task->creator->state != TASK_DEAD ? task->creator->space->object.leader :
+								    NULL;
+}
+
 /* load.c: reads everything; check.c: can everything be restored here? */
 int restore_load(void *restore) must_check;
 int restore_check(void *restore) must_check;
@@ -128,8 +138,17 @@ int restore_settle(void *restore) must_check;
 int restore_rebuild(void *restore) must_check;
 pid_t spawn_task(struct restore *restore, struct task *task) must_check;
 void die_with_parent(const struct restore *restore, const struct task *task);
-/* A raw clone3(): 0 in the child. `cgroup` is a directory of version 2, or -1. */
-long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int *pidfd) must_check;
+/* What clone3() is asked for. */
+struct clone_plan {
+	const pid_t *pids; /* one for each pid namespace that it is in, beginning with the innermost … */
+	size_t levels;	   /* … as far as they are to be chosen */
+	uint64_t flags;
+	int exit_signal; /* 0 with CLONE_PARENT: that of its creator */
+	int cgroup;	 /* a directory of version 2, or -1 */
+	int *pidfd;	 /* for CLONE_PIDFD */
+};
+/* A raw clone3(): 0 in the child. */
+long clone_with_pids(const struct clone_plan *plan) must_check;
 /* guard.c: kills the root if criu dies, where the kernel would not */
 int guard_prepare(struct guard *guard) must_check;
 int guard_begin(struct guard *guard, int root) must_check; /* a pidfd */

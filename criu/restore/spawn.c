@@ -1,6 +1,6 @@
 /*
- * spawn.c - creates the tree with the old pids, the root first, each task by its parent; drives it through the stages;
- * and if anything goes wrong, leaves no task behind.
+ * spawn.c - creates the tree with the old pids, the root first, each task by its creator (model/births.h); drives it
+ * through the stages; and if anything goes wrong, leaves no task behind.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -24,6 +24,8 @@
 #include "futex.h"
 #include "kernel/proc.h"
 #include "memory/huge.h"
+#include "model/births.h"
+#include "restore/gates.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 
@@ -183,17 +185,17 @@ static int explain_birth(const struct restore *restore, const struct task *task,
  * The child is created with all signals blocked: signals that it gets meanwhile stay pending for the task. SIGCHLD is
  * the exception, and is ignored while it is not blocked: a second one for zombies that die again must not arrive.
  */
-long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int *pidfd)
+long clone_with_pids(const struct clone_plan *plan)
 {
 	sigset_t most, before;
 	long born;
 	struct clone_args arguments = {
-		.flags = flags | (cgroup < 0 ? 0 : CLONE_INTO_CGROUP),
-		.pidfd = (uintptr_t)pidfd,
-		.exit_signal = exit_signal,
-		.set_tid = (uintptr_t)&pid,
-		.set_tid_size = 1,
-		.cgroup = max(cgroup, 0),
+		.flags = plan->flags | (plan->cgroup < 0 ? 0 : CLONE_INTO_CGROUP),
+		.pidfd = (uintptr_t)plan->pidfd,
+		.exit_signal = plan->exit_signal,
+		.set_tid = (uintptr_t)plan->pids,
+		.set_tid_size = plan->levels,
+		.cgroup = max(plan->cgroup, 0),
 	};
 
 	sigfillset(&most);
@@ -211,28 +213,34 @@ long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int 
  */
 static int exit_signal_of(const struct task *task)
 {
-	const TaskCoreEntry *core = task->cores[0]->tc;
-
-	if (!core->has_exit_signal || !task->parent)
+	if (!task->parent || !task->cores[0]->tc->has_exit_signal)
 		return SIGCHLD;
-	return task->state == TASK_DEAD ? 0 : core->exit_signal;
+	return task->state == TASK_DEAD ? 0 : births_exit_signal(task);
 }
 
 pid_t spawn_task(struct restore *restore, struct task *task)
 {
+	uint64_t flags = task->creator ? births_flags(task) : 0;
 	autoclose int cgroup = -1;
 	int result = cgroups_open_birthplace(restore, task, &cgroup);
 	long born;
 
 	if (result)
 		return result;
-	born = clone_with_pid(task->pid, 0, exit_signal_of(task), cgroup, NULL);
+	born = clone_with_pids(&(struct clone_plan){
+		.pids = &task->pid,
+		.levels = 1,
+		.flags = flags,
+		.exit_signal = flags & CLONE_PARENT ? 0 : exit_signal_of(task),
+		.cgroup = cgroup,
+	});
 	if (born < 0)
 		return explain_birth(restore, task, cgroup, errno);
 	if (!born) {
 		life_begin(task->newborn->life);
-		if (cgroup >= 0)
-			close(cgroup); /* descendants do not need it */
+		/* The descendants do not need it. In a table that is shared, its creator closes it. */
+		if (cgroup >= 0 && !(flags & CLONE_FILES))
+			close(cgroup);
 		die_with_parent(restore, task);
 		newborn_main(restore, task);
 	}
@@ -251,7 +259,13 @@ static pid_t spawn_sibling(struct restore *restore, struct task *task)
 		return result;
 	if (guard_prepare(&restore->guard))
 		return -EMFILE;
-	born = clone_with_pid(task->pid, CLONE_PARENT | CLONE_PIDFD, 0, cgroup, &pidfd);
+	born = clone_with_pids(&(struct clone_plan){
+		.pids = &task->pid,
+		.levels = 1,
+		.flags = CLONE_PARENT | CLONE_PIDFD,
+		.cgroup = cgroup,
+		.pidfd = &pidfd,
+	});
 	if (born < 0)
 		return explain_birth(restore, task, cgroup, errno);
 	if (!born) {
@@ -310,12 +324,12 @@ static void count_generations(const struct snapshot *snapshot)
 	struct task *task;
 
 	for_each_task (task, snapshot)
-		if (task->parent)
-			task->newborn->generation = task->parent->newborn->generation + 1;
+		if (task->creator)
+			task->newborn->generation = task->creator->newborn->generation + 1;
 	list_for_each_reverse (task, &snapshot->tasks, link)
-		if (task->parent)
-			task->parent->newborn->generations_below =
-				max(task->parent->newborn->generations_below,
+		if (task->creator)
+			task->creator->newborn->generations_below =
+				max(task->creator->newborn->generations_below,
 				    task->newborn->generations_below + 1);
 }
 
@@ -331,7 +345,7 @@ int restore_spawn(void *context)
 	if (restore->board == MAP_FAILED)
 		return fail(errno, "no memory to share with newborns");
 	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
-	result = lives_make(restore) ?: be_copied_cheaply(restore);
+	result = lives_make(restore) ?: gates_make(&restore->snapshot) ?: be_copied_cheaply(restore);
 	if (result)
 		return result;
 	for_each_task (task, &restore->snapshot)

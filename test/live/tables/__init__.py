@@ -5,6 +5,7 @@ import importlib
 ORDER = [
 	"programs",
 	"kinds",
+	"sharing",
 	"terminals",
 	"hard",
 	"limits",
