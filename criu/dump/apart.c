@@ -1,7 +1,7 @@
 /*
  * apart.c - state that a process or a single thread does not share: namespaces other than criu's, or than those of its
  * process; a thread's own root and directories, or descriptor table. None of it can be saved yet, so it is refused.
- * Cgroups, which can also differ, are saved.
+ * Cgroups, which can also differ, are saved, and so are uts namespaces of whole processes (criu/namespaces).
  *
  * unshare(2) and setns(2) affect one thread. It can change all its namespaces except user, pid and time (Linux 6.18:
  * EINVAL, EUSERS, or they change only for its children). For mounts it has to unshare its root and directories first,
@@ -43,7 +43,7 @@ static const struct {
 	{ "mnt", false, "is in another mnt namespace than criu", NULL },
 	{ "net", true, "is in another net namespace than criu", "is in another net namespace" },
 	{ "ipc", true, "is in another ipc namespace than criu", "is in another ipc namespace" },
-	{ "uts", true, "is in another uts namespace than criu", "is in another uts namespace" },
+	{ "uts", true, NULL, "is in another uts namespace" }, /* of a process: criu/namespaces */
 	{ "cgroup", true, "is in another cgroup namespace than criu", "is in another cgroup namespace" },
 	{ "pid_for_children", true, "creates its children in another pid namespace (unshare(CLONE_NEWPID))",
 	  "creates its children in another pid namespace (unshare(CLONE_NEWPID))" },
@@ -139,9 +139,10 @@ static void look_at_links(struct apart_look *look, struct process *process, size
 		result = read_link(task->proc, directory, links[i].link, text);
 		if (result)
 			note_failure(look, -result, "read a link in /proc/PID/ns");
-		else if (strcmp(text, thread ? process->links[i] : look->ours[i]) != 0)
+		else if ((thread || links[i].process_is) &&
+			 strcmp(text, thread ? process->links[i] : look->ours[i]) != 0)
 			note_apart(look, task, task->threads[thread],
-				   thread ? links[i].thread_is : links[i].process_is);
+			     thread ? links[i].thread_is : links[i].process_is);
 	}
 }
 

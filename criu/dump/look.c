@@ -15,9 +15,13 @@
 #include "dump/dump.h"
 #include "files/kind.h"
 #include "image/message.h"
+#include "namespaces/kind.h"
 #include "task/part.h"
 
-/* Ids of criu's own namespaces, which the format requires; the tasks have the same (apart.c). */
+/*
+ * Ids of criu's own namespaces, which the format requires; the tasks have the same (apart.c). Kinds that can be saved are
+ * not listed: criu/namespaces has their ids.
+ */
 static const struct {
 	const char *name;
 	size_t has, id;
@@ -27,10 +31,10 @@ static const struct {
 	{                                                                                                \
 		name, offsetof(TaskKobjIdsEntry, has_##field), offsetof(TaskKobjIdsEntry, field), number \
 	}
-	namespace("pid", pid_ns_id, 1),	  namespace("net", net_ns_id, 2),
-	namespace("ipc", ipc_ns_id, 3),	  namespace("uts", uts_ns_id, 4),
-	namespace("time", time_ns_id, 5), namespace("mnt", mnt_ns_id, 6),
-	namespace("user", user_ns_id, 7), namespace("cgroup", cgroup_ns_id, 8),
+	namespace("pid", pid_ns_id, 1),	      namespace("net", net_ns_id, 2),
+	namespace("ipc", ipc_ns_id, 3),	      namespace("time", time_ns_id, 5),
+	namespace("mnt", mnt_ns_id, 6),	      namespace("user", user_ns_id, 7),
+	namespace("cgroup", cgroup_ns_id, 8),
 #undef namespace
 };
 
@@ -44,6 +48,7 @@ TaskKobjIdsEntry *dump_make_ids(const struct task *task)
 		*(protobuf_c_boolean *)((char *)ids + namespaces[i].has) = true;
 		*(uint32_t *)((char *)ids + namespaces[i].id) = namespaces[i].number;
 	}
+	namespaces_add_ids(task, ids);
 	return ids;
 }
 
@@ -154,7 +159,10 @@ int dump_look(void *context)
 	int result = dump_begin_apart(&apart, dump);
 
 	check_session(dump);
-	result = result ?: dump_find_shared(dump) ?: look_at_tasks(dump);
+	result = result					     ?:
+			 dump_find_shared(dump)		     ?:
+			 namespaces_collect(&dump->snapshot) ?:
+							       look_at_tasks(dump);
 	dump_forget_ahead(dump);
 	result = result					?:
 			 dump_check_sharing(dump)	?:

@@ -12,6 +12,7 @@
 #include "files/seen.h"
 #include "image/message.h"
 #include "image/inventory.h"
+#include "namespaces/kind.h"
 #include "pstree.pb-c.h"
 #include "stats.pb-c.h"
 
@@ -78,7 +79,8 @@ int dump_save_tasks(void *context)
 	int result = dump_write_reserved(dump)			?:
 			     save_tree(&dump->snapshot)		?:
 			     files_save_tables(&dump->snapshot) ?:
-								  dump_save_cgroups(dump);
+			     dump_save_cgroups(dump)		?:
+								  namespaces_save(&dump->snapshot);
 
 	for_each_task (task, &dump->snapshot) {
 		if (!result)

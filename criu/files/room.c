@@ -47,7 +47,8 @@ void files_note_use(struct snapshot *snapshot)
 /* The number that criu has open when the first process is created. */
 static size_t count_open(const struct snapshot *snapshot)
 {
-	size_t count = snapshot->shared_count;
+	size_t namespaces = snapshot->namespace_count ? snapshot->namespace_count + NAMESPACE_TYPES : 0;
+	size_t count = snapshot->shared_count + namespaces;
 
 	for (size_t i = 0; i < file_kind_count; i++)
 		if (file_kinds[i]->keeps)

@@ -55,6 +55,16 @@ struct signal_actions {
 	struct object object;
 };
 
+/* A namespace that is not criu's own: criu/namespaces. */
+enum namespace_type { NAMESPACE_UTS, NAMESPACE_TYPES };
+struct namespace
+{
+	enum namespace_type type;
+	uint32_t id; /* in ids-PID.img, and in the name of its image */
+	ProtobufCMessage *entry;
+	int fd; /* restore: keeps it until the processes have joined */
+};
+
 /* What is known of a kind of object, by enum object_kind. */
 struct object_type {
 	const char *name;    /* as in "processes share their NAME" */

@@ -12,6 +12,8 @@ void snapshot_init(struct snapshot *snapshot)
 {
 	*snapshot = (struct snapshot){ 0 };
 	list_init(&snapshot->tasks);
+	for (enum namespace_type type = 0; type < NAMESPACE_TYPES; type++)
+		snapshot->own_namespaces[type] = -1;
 	snapshot->states = allocate(sizeof(*snapshot->states));
 }
 
@@ -190,6 +192,12 @@ void snapshot_free(struct snapshot *snapshot)
 
 	list_for_each_safe (task, following, &snapshot->tasks, link)
 		task_free(task);
+	for (size_t i = 0; i < snapshot->namespace_count; i++) {
+		if (snapshot->namespaces[i]->entry)
+			protobuf_c_message_free_unpacked(snapshot->namespaces[i]->entry, NULL);
+		free(snapshot->namespaces[i]);
+	}
+	free(snapshot->namespaces);
 	for (size_t i = 0; i < snapshot->file_count; i++) {
 		image_free(snapshot->files[i]->entry);
 		free(snapshot->files[i]);

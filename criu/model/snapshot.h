@@ -48,6 +48,7 @@ struct task {
 	struct descriptor_table *table;
 	struct directories *directories;
 	struct signal_actions *actions;
+	struct namespace *namespaces[NAMESPACE_TYPES]; /* NULL: criu's own */
 	/* births.h: who makes it at a restore, and whom it makes */
 	struct task *creator; /* NULL: nobody in the tree */
 	struct list created;  /* of `creation` */
@@ -88,7 +89,10 @@ struct snapshot {
 	struct list tasks; /* parents before children */
 	struct index tasks_by_pid;
 	size_t task_count, thread_count;
-	struct file **files; /* sorted by id, which begin at 1 */
+	struct namespace **namespaces; /* criu/namespaces */
+	size_t namespace_count;
+	int own_namespaces[NAMESPACE_TYPES]; /* restore: criu's, for who is born in another; -1: nobody is */
+	struct file **files;		     /* sorted by id, which begin at 1 */
 	size_t file_count;
 	struct shared_memory *shared; /* memory/shared.h */
 	size_t shared_count;

@@ -16,6 +16,7 @@
 #include "image/image.h"
 #include "image/inventory.h"
 #include "memory/huge.h"
+#include "namespaces/kind.h"
 #include "memory/memfd.h"
 #include "memory/shared.h"
 #include "pstree.pb-c.h"
@@ -306,7 +307,7 @@ static int load_all(struct restore *restore, const InventoryEntry *inventory)
 		return result;
 	mention_needless_tree(restore);
 	snapshot->is_of_another = !page_chain_snapshot(restore->chain, 0);
-	result = load_tasks(snapshot);
+	result = load_tasks(snapshot) ?: namespaces_load(snapshot, inventory->root_ids);
 	if (result)
 		return result;
 	result = files_load(snapshot) ?: restore_load_cgroups(restore, inventory);

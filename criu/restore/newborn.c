@@ -17,6 +17,7 @@
 #include "files/kind.h"
 #include "files/terminal.h"
 #include "futex.h"
+#include "namespaces/kind.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 
@@ -160,6 +161,8 @@ void newborn_main(struct restore *restore, struct task *task)
 	if (restore->request->logs_per_process && task_leads(task, OBJECT_DESCRIPTORS) && log_per_process())
 		give_up(restore);
 	log_debug("process %d (%s) is born", task->pid, task->name);
+	if (namespaces_join(&restore->snapshot, task))
+		goto failed;
 	if (cgroups_join(restore,
 			 task)) /* first of all, so that its resource usage is counted in its cgroups */
 		goto failed;

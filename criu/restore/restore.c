@@ -25,6 +25,7 @@
 #include "image/message.h"
 #include "memory/dedup.h"
 #include "memory/shared.h"
+#include "namespaces/kind.h"
 #include "restore/restore.h"
 #include "stats.pb-c.h"
 
@@ -42,6 +43,20 @@ void restore_close_files(void *context)
 
 	files_close(&restore->snapshot);
 	shared_memory_close(&restore->snapshot);
+}
+
+static int make_namespaces(void *context)
+{
+	struct restore *restore = context;
+
+	return namespaces_make(&restore->snapshot);
+}
+
+static void close_namespaces(void *context)
+{
+	struct restore *restore = context;
+
+	namespaces_close(&restore->snapshot);
 }
 
 static int seal_memory(void *context)
@@ -118,6 +133,7 @@ static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
 	{ "check the images", restore_check, NULL, false }, /* everything, before any task exists */
 	{ "run the scripts (pre-restore)", tell_pre_restore, NULL, false },
+	{ "make the namespaces", make_namespaces, close_namespaces, false },  /* kept by descriptors of criu */
 	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by criu: newborns inherit them */
 	{ "create the processes", restore_spawn, restore_kill, false },
 	{ "seal the memory", seal_memory, NULL, false }, /* all tasks have mapped it: now writing can be forbidden */
@@ -283,6 +299,7 @@ int restore_run(const struct request *request)
 	restore.snapshot.policy = request->policy;
 	result = steps_run("restore", restore_steps, array_size(restore_steps), &restore);
 	restore_close_files(&restore);
+	close_namespaces(&restore);
 	if (!result)
 		result = finish(&restore);
 	restore_close_cgroups(&restore);

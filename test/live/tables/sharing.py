@@ -1,4 +1,4 @@
-"""sharing.py - processes that share objects without being threads of one process, in every shape that a tree gives them."""
+"""sharing.py - what several processes have in common: objects without being threads of one process, and namespaces."""
 
 from harness.row import Row
 
@@ -6,6 +6,8 @@ SHAPES = ("child", "chain", "three", "siblings", "orphan", "cousins", "threads",
 FORMAT = "it refuses all but tables of open files"
 
 SIBLINGS = {"dump": "it refuses siblings that share", "restore": "it gives each sibling a table of its own"}
+
+NESTED = dict.fromkeys(("dump", "restore"), "it has one uts namespace for all processes")
 
 
 def row(kinds, shape, **more):
@@ -18,4 +20,6 @@ ROWS = [
 	*[row("files", shape, **({"peer_fails": SIBLINGS} if shape in ("siblings", "cousins") else {})) for shape in SHAPES],
 	*[row("directories", shape) for shape in SHAPES],
 	*[row("files+directories", shape) for shape in SHAPES],
+	Row("uts-tree", "uts", arguments=("tree",), to_lose=()),
+	*[Row("uts-" + shape, "uts", arguments=(shape,), to_lose=(), peer_fails=NESTED) for shape in ("child", "two", "nested", "shared")],
 ]

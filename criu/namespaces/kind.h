@@ -1,0 +1,59 @@
+/*
+ * kind.h - a kind of namespace: how one is saved and made again.
+ *
+ * Each namespace in which a process of the tree is, and criu is not, is one struct namespace (model/objects.h), however many are in it. A
+ * new kind is one source here, one line in kinds.c and in enum namespace_type, and rows of a live test. The core (namespaces.c) tells
+ * namespaces apart, gives them ids, writes and reads their images, makes them, and has each process join its own.
+ */
+#ifndef CRIU_NAMESPACES_KIND_H
+#define CRIU_NAMESPACES_KIND_H
+
+#include "compiler.h"
+#include "image/image.h"
+#include "model/snapshot.h"
+
+struct namespace_kind {
+	const char *name; /* of the link in /proc/PID/ns, and for people: "uts" */
+	int clone_flag;
+	size_t place;	   /* where struct place has it (kernel/place.h) */
+	size_t has_id, id; /* where TaskKobjIdsEntry has it */
+	uint32_t own_id;   /* of criu's own, in the images that it writes */
+	enum image_kind image;
+	const ProtobufCMessageDescriptor *message; /* its only record */
+
+	/*
+	 * Dump. Runs inside the namespace (run_in()), with criu's memory, descriptors and privileges, once for each that is not criu's own;
+	 * the tree is frozen. Makes namespace->entry. fail() or refuse() what is not possible.
+	 */
+	int (*describe)(struct namespace *namespace) must_check;
+	/* Restore, in criu, before anything is made. Is namespace->entry possible? Changes nothing. */
+	int (*check)(const struct namespace *namespace) must_check;
+	/*
+	 * Restore. Runs inside the new namespace, as describe() does, before any task exists: makes it what the entry says. What it makes
+	 * goes with the namespace if the restore fails.
+	 */
+	int (*fill)(const struct namespace *namespace) must_check;
+};
+
+extern const struct namespace_kind *const namespace_kinds[NAMESPACE_TYPES];
+extern const struct namespace_kind namespace_kind_uts;
+
+/* ---- dump ---- */
+
+/* Whose namespaces are not criu's own, and what they are. */
+int namespaces_collect(struct snapshot *snapshot) must_check;
+/* NULL: criu's own ids. */
+void namespaces_add_ids(const struct task *task, TaskKobjIdsEntry *ids);
+int namespaces_save(struct snapshot *snapshot) must_check;
+
+/* ---- restore ---- */
+
+/* Reads and checks those of all tasks, which have their ids. `ours`: of the criu that has dumped them; NULL: nobody knows. */
+int namespaces_load(struct snapshot *snapshot, TaskKobjIdsEntry *ours) must_check;
+/* Each once; they are kept by descriptors of criu, which the newborns inherit. */
+int namespaces_make(struct snapshot *snapshot) must_check;
+void namespaces_close(struct snapshot *snapshot);
+/* In a newborn, which is in those of its creator: into its own. */
+int namespaces_join(const struct snapshot *snapshot, const struct task *task) must_check;
+
+#endif

@@ -1,0 +1,254 @@
+/*
+ * namespaces.c - what all kinds of namespaces have in common: which there are, their ids and images, making and joining them.
+ *
+ * A namespace is made by a child of criu that shares its descriptors (run_in()): it leaves ours, fills the new one, and opens it. From then
+ * on the descriptor keeps it. A newborn is born in those of its creator and joins its own by the inherited descriptor, first of all.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/memory.h"
+#include "kernel/place.h"
+#include "kernel/proc.h"
+#include "namespaces/kind.h"
+
+#define FIRST_ID 9 /* smaller ones are of criu's own */
+
+static uint32_t *id_in(TaskKobjIdsEntry *ids, const struct namespace_kind *kind)
+{
+	return (uint32_t *)((char *)ids + kind->id);
+}
+
+static struct namespace *add_namespace(struct snapshot *snapshot, enum namespace_type type, uint32_t id)
+{
+	struct namespace *namespace = allocate(sizeof(*namespace));
+
+	*grow(&snapshot->namespaces, &snapshot->namespace_count) = namespace;
+	namespace->type = type;
+	namespace->id = id;
+	namespace->fd = -1;
+	return namespace;
+}
+
+/* ---- dump ---- */
+
+static int read_inode(int proc, const struct namespace_kind *kind, uint64_t *inode)
+{
+	struct stat stat;
+	char path[32];
+
+	snprintf(path, sizeof(path), "ns/%s", kind->name);
+	if (fstatat(proc, path, &stat, 0) < 0)
+		return fail(errno, "cannot look at /proc/PID/%s", path);
+	*inode = stat.st_ino;
+	return 0;
+}
+
+static int describe_inside(void *namespace)
+{
+	return namespace_kinds[((struct namespace *)namespace)->type]->describe(namespace);
+}
+
+static int describe(struct namespace *namespace, const struct task *task)
+{
+	const struct namespace_kind *kind = namespace_kinds[namespace->type];
+	struct place place = PLACE_HERE;
+	autoclose int fd = -1;
+	char path[32];
+
+	snprintf(path, sizeof(path), "ns/%s", kind->name);
+	fd = openat(task->proc, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return fail(errno, "cannot open /proc/PID/%s", path);
+	*(int *)((char *)&place + kind->place) = fd;
+	return run_in(&place, describe_inside, namespace);
+}
+
+static int note_user(struct snapshot *snapshot, struct task *task, enum namespace_type type, uint64_t own,
+		     struct index *known)
+{
+	struct namespace *namespace;
+	uint64_t inode;
+	int result = read_inode(task->proc, namespace_kinds[type], &inode);
+
+	if (result || inode == own)
+		return result;
+	namespace = index_find(known, inode);
+	if (!namespace) {
+		namespace = add_namespace(snapshot, type, FIRST_ID + snapshot->namespace_count);
+		index_set(known, inode, namespace);
+		result = describe(namespace, task);
+	}
+	task->namespaces[type] = namespace;
+	return result;
+}
+
+int namespaces_collect(struct snapshot *snapshot)
+{
+	autoclose int self = proc_open(getpid());
+	int result = self < 0 ? fail(-self, "cannot open /proc/self") : 0;
+
+	for (enum namespace_type type = 0; !result && type < NAMESPACE_TYPES; type++) {
+		struct index known = { 0 };
+		struct task *task;
+		uint64_t own = 0;
+
+		result = read_inode(self, namespace_kinds[type], &own);
+		for_each_task (task, snapshot) {
+			if (result || task->state == TASK_DEAD)
+				continue;
+			result = note_user(snapshot, task, type, own, &known);
+			if (result)
+				fail_in(result, "process %d (%s): its %s namespace", task->pid, task->name,
+					namespace_kinds[type]->name);
+		}
+		index_free(&known);
+	}
+	return result;
+}
+
+void namespaces_add_ids(const struct task *task, TaskKobjIdsEntry *ids)
+{
+	for (enum namespace_type type = 0; type < NAMESPACE_TYPES; type++) {
+		const struct namespace_kind *kind = namespace_kinds[type];
+		const struct namespace *namespace = task ? task->namespaces[type] : NULL;
+
+		*(protobuf_c_boolean *)((char *)ids + kind->has_id) = true;
+		*id_in(ids, kind) = namespace ? namespace->id : kind->own_id;
+	}
+}
+
+int namespaces_save(struct snapshot *snapshot)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < snapshot->namespace_count; i++) {
+		const struct namespace *namespace = snapshot->namespaces[i];
+
+		result = image_write_single(snapshot->images, namespace_kinds[namespace->type]->image,
+					    namespace->id, namespace->entry);
+	}
+	return result;
+}
+
+/* ---- restore: load ---- */
+
+static int load(struct snapshot *snapshot, struct namespace *namespace)
+{
+	const struct namespace_kind *kind = namespace_kinds[namespace->type];
+	int result = image_read_single(snapshot->images, kind->image, namespace->id, &namespace->entry);
+
+	if (result == -ENOENT)
+		return fail(ENOENT, "the image of %s namespace %u is missing", kind->name, namespace->id);
+	return result ?: kind->check(namespace);
+}
+
+static int load_type(struct snapshot *snapshot, enum namespace_type type, uint32_t own)
+{
+	const struct namespace_kind *kind = namespace_kinds[type];
+	struct index known = { 0 };
+	struct task *task;
+	int result = 0;
+
+	for_each_task (task, snapshot) {
+		uint32_t id = task->ids ? *id_in(task->ids, kind) : own;
+		struct namespace *namespace = index_find(&known, id);
+
+		if (result || id == own)
+			continue;
+		if (!namespace) {
+			namespace = add_namespace(snapshot, type, id);
+			index_set(&known, id, namespace);
+			result = load(snapshot, namespace);
+		}
+		task->namespaces[type] = namespace;
+	}
+	index_free(&known);
+	return result;
+}
+
+int namespaces_load(struct snapshot *snapshot, TaskKobjIdsEntry *ours)
+{
+	TaskKobjIdsEntry *own = ours ?: snapshot->root->ids;
+	int result = 0;
+
+	for (enum namespace_type type = 0; own && !result && type < NAMESPACE_TYPES; type++)
+		result = load_type(snapshot, type, *id_in(own, namespace_kinds[type]));
+	return result;
+}
+
+/* ---- restore: make ---- */
+
+static int open_own(const struct namespace_kind *kind)
+{
+	autofree char *path = format_text("/proc/self/ns/%s", kind->name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? fail(errno, "cannot open %s", path) : fd;
+}
+
+static int make_inside(void *argument)
+{
+	struct namespace *namespace = argument;
+	const struct namespace_kind *kind = namespace_kinds[namespace->type];
+
+	if (unshare(kind->clone_flag) < 0)
+		return fail(errno, "cannot make a %s namespace", kind->name);
+	namespace->fd = open_own(kind);
+	return namespace->fd < 0 ? namespace->fd : kind->fill(namespace);
+}
+
+int namespaces_make(struct snapshot *snapshot)
+{
+	const struct place here = PLACE_HERE;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < snapshot->namespace_count; i++) {
+		enum namespace_type type = snapshot->namespaces[i]->type;
+
+		if (snapshot->own_namespaces[type] < 0)
+			snapshot->own_namespaces[type] = open_own(namespace_kinds[type]);
+		result = snapshot->own_namespaces[type] < 0 ?
+				 snapshot->own_namespaces[type] :
+				 run_in(&here, make_inside, snapshot->namespaces[i]);
+		if (result)
+			fail_in(result, "%s namespace %u", namespace_kinds[type]->name,
+				snapshot->namespaces[i]->id);
+	}
+	return result;
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void namespaces_close(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < snapshot->namespace_count; i++)
+		close_fd(&snapshot->namespaces[i]->fd);
+	for (enum namespace_type type = 0; type < NAMESPACE_TYPES; type++)
+		close_fd(&snapshot->own_namespaces[type]);
+}
+
+int namespaces_join(const struct snapshot *snapshot, const struct task *task)
+{
+	for (enum namespace_type type = 0; type < NAMESPACE_TYPES; type++) {
+		const struct namespace_kind *kind = namespace_kinds[type];
+		const struct namespace *own = task->namespaces[type];
+		const struct namespace *born_in = task->creator ? task->creator->namespaces[type] : NULL;
+
+		if (own != born_in &&
+		    setns(own ? own->fd : snapshot->own_namespaces[type], kind->clone_flag) < 0)
+			return fail(errno, "cannot join its %s namespace", kind->name);
+	}
+	return 0;
+}
