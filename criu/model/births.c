@@ -78,12 +78,6 @@ uint64_t births_flags(const struct task *task)
 
 char *births_obstacle(const struct snapshot *snapshot, const struct task *task)
 {
-	for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++)
-		if (!task_leads(task, kind) && !object_types[kind].is_supported)
-			return format_text(
-				"process %d (%s) shares its %s with process %d, which is not supported yet",
-				task->pid, task->name, object_types[kind].name,
-				task_object(task, kind)->leader->pid);
 	if (task->creator || task == snapshot->root)
 		return NULL;
 	for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++) {

@@ -8,15 +8,15 @@
 #include "image/image.h"
 #include "model/snapshot.h"
 
-#define type(name, clone_flag, kcmp_type, field, is_supported)                                    \
-	{                                                                                         \
-		name, clone_flag, kcmp_type, offsetof(TaskKobjIdsEntry, field##_id), is_supported \
+#define type(name, clone_flag, kcmp_type, field)                                    \
+	{                                                                           \
+		name, clone_flag, kcmp_type, offsetof(TaskKobjIdsEntry, field##_id) \
 	}
 const struct object_type object_types[OBJECT_KINDS] = {
-	[OBJECT_MEMORY] = type("memory", CLONE_VM, KCMP_VM, vm, false),
-	[OBJECT_DESCRIPTORS] = type("table of open files", CLONE_FILES, KCMP_FILES, files, true),
-	[OBJECT_DIRECTORIES] = type("root, directory and umask", CLONE_FS, KCMP_FS, fs, true),
-	[OBJECT_ACTIONS] = type("signal actions", CLONE_SIGHAND, KCMP_SIGHAND, sighand, false),
+	[OBJECT_MEMORY] = type("memory", CLONE_VM, KCMP_VM, vm),
+	[OBJECT_DESCRIPTORS] = type("table of open files", CLONE_FILES, KCMP_FILES, files),
+	[OBJECT_DIRECTORIES] = type("root, directory and umask", CLONE_FS, KCMP_FS, fs),
+	[OBJECT_ACTIONS] = type("signal actions", CLONE_SIGHAND, KCMP_SIGHAND, sighand),
 };
 #undef type
 

@@ -71,7 +71,6 @@ struct object_type {
 	uint64_t clone_flag; /* shares it with a child */
 	int kcmp_type;	     /* tells whether two tasks share it */
 	size_t id;	     /* where its id is in TaskKobjIdsEntry */
-	bool is_supported;
 };
 extern const struct object_type object_types[OBJECT_KINDS];
 

@@ -110,7 +110,7 @@ static int check_pages(const struct task *task)
 static int find_refuge(struct restore *restore)
 {
 	struct spans spans = { 0 };
-	uint64_t needed = REGION_ROOM + REFUGE_GAP + VDSO_ROOM, at = REFUGE_SEARCH_FROM, largest = 0;
+	uint64_t needed, at = REFUGE_SEARCH_FROM, largest = 0, users = 0;
 	struct vmas own = { 0 };
 	struct task *task;
 	autoclose int self = proc_open(getpid());
@@ -121,7 +121,7 @@ static int find_refuge(struct restore *restore)
 	for (size_t i = 0; i < own.count; i++)
 		spans_add(&spans, own.items[i].start, own.items[i].end);
 	vmas_free(&own);
-	for_each_task (task, &restore->snapshot) {
+	for_each_leader (task, &restore->snapshot, OBJECT_MEMORY) {
 		uint64_t sum = 0;
 
 		for (size_t i = 0; i < task->space->vmas.count; i++) {
@@ -130,9 +130,11 @@ static int find_refuge(struct restore *restore)
 			       refuge_step(&task->space->vmas.items[i]);
 		}
 		largest = max(largest, sum);
+		users = max(users, task->space->object.user_count);
 	}
+	restore->regions_size = users * REGION_ROOM;
 	/* A child's mappings may wait beside those inherited from its parent, which wait there, too. */
-	needed += 2 * largest;
+	needed = restore->regions_size + REFUGE_GAP + VDSO_ROOM + 2 * largest;
 	spans_sort(&spans);
 	for (size_t i = 0; i < spans.count && spans.items[i].start < at + needed; i++)
 		at = max(at, round_up(spans.items[i].end, REGION_ROOM));

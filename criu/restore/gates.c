@@ -3,12 +3,10 @@
  * table do not.
  */
 #include <errno.h>
-#include <linux/futex.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #include "base/error.h"
 #include "futex.h"
+#include "restore/baton.h"
 #include "restore/gates.h"
 
 struct gate {
@@ -65,12 +63,16 @@ int gates_make(struct snapshot *snapshot)
 	return 0;
 }
 
-static void await(uint32_t *futex, uint32_t wanted)
+static void await(const struct task *task, uint32_t *futex, uint32_t wanted)
 {
 	uint32_t now;
 
+	if (__atomic_load_n(futex, __ATOMIC_ACQUIRE) >= wanted)
+		return;
+	baton_give(task);
 	while ((now = __atomic_load_n(futex, __ATOMIC_ACQUIRE)) < wanted)
-		syscall(SYS_futex, futex, FUTEX_WAIT, now, NULL, NULL, 0);
+		sys_futex(futex, FUTEX_WAIT, now, NULL, NULL, 0);
+	baton_take(task);
 }
 
 void gate_arrive(const struct task *task, enum object_kind kind)
@@ -88,7 +90,7 @@ void gate_await_users(const struct task *task, enum object_kind kind, uint32_t r
 	struct gate *gate = task->newborn->gates[kind];
 
 	if (gate && task_leads(task, kind))
-		await(&gate->arrived, round * (task_object(task, kind)->user_count - 1));
+		await(task, &gate->arrived, round * (task_object(task, kind)->user_count - 1));
 }
 
 void gate_open(const struct task *task, enum object_kind kind, uint32_t round)
@@ -106,7 +108,7 @@ void gate_await_leader(const struct task *task, enum object_kind kind, uint32_t 
 	struct gate *gate = task->newborn->gates[kind];
 
 	if (gate && !task_leads(task, kind))
-		await(&gate->opened, round);
+		await(task, &gate->opened, round);
 }
 
 int *gate_log(const struct task *task)

@@ -68,14 +68,13 @@ static int await_threads(struct task *task, uint64_t deadline)
 	return result == -ESRCH ? fail_for_death(task->pid, task->name) : result;
 }
 
-static int make_last_call(struct restore *restore, struct traced_thread *thread,
-			  const struct call_list *calls, size_t index)
+static int make_last_call(uint64_t region, struct traced_thread *thread, const struct call_list *calls,
+			  size_t index)
 {
 	const struct restorer_header *header = (const struct restorer_header *)restorer_blob_start;
 	long answer;
-	int result = trace_syscall(thread, restore->refuge_start + header->syscall,
-				   thread->context.registers.rsp, calls->calls[index].number,
-				   calls->calls[index].arguments, &answer);
+	int result = trace_syscall(thread, region + header->syscall, thread->context.registers.rsp,
+				   calls->calls[index].number, calls->calls[index].arguments, &answer);
 
 	if (!result && answer < 0 && answer != calls->calls[index].result)
 		result = fail(-answer, "cannot %s", calls->purposes[index]);
@@ -90,7 +89,7 @@ static int change_parent(struct restore *restore, struct task *root)
 
 	calls_init(&calls, 0);
 	call(&calls, "clear the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, 0);
-	result = make_last_call(restore, &root->victim->threads[0], &calls, 0);
+	result = make_last_call(region_of(restore, root), &root->victim->threads[0], &calls, 0);
 	calls_free(&calls);
 	if (!result)
 		parent_leave(restore);
@@ -99,21 +98,22 @@ static int change_parent(struct restore *restore, struct task *root)
 
 static int finish_thread(struct restore *restore, struct task *task, size_t thread)
 {
+	uint64_t region = region_of(restore, task);
 	struct call_list calls;
 	int result = 0;
 
-	calls_init(&calls, restore->refuge_start + RESTORER_ARGUMENTS); /* no longer read */
+	calls_init(&calls, region + RESTORER_ARGUMENTS); /* no longer read */
 	for (size_t part = 0; part < task_part_count; part++)
 		if (task_parts[part]->finish && part_concerns(task_parts[part], task, thread))
 			task_parts[part]->finish(&restore->snapshot, task, thread, &calls);
 	if (!thread)
 		stop_hush(task, &calls);
 	if (!thread)
-		call(&calls, "unmap the restorer", SYS_munmap, restore->refuge_start, REGION_ROOM);
+		call(&calls, "unmap the restorer", SYS_munmap, region, REGION_ROOM);
 	if (calls.size)
 		result = victim_write(task->victim, calls.base, calls.bytes, calls.size);
 	for (size_t i = 0; !result && i < calls.count; i++)
-		result = make_last_call(restore, &task->victim->threads[thread], &calls, i);
+		result = make_last_call(region, &task->victim->threads[thread], &calls, i);
 	calls_free(&calls);
 	return result;
 }

@@ -17,6 +17,7 @@
 #include "base/memory.h"
 #include "files/kind.h"
 #include "files/locks.h"
+#include "restore/baton.h"
 #include "restore/gates.h"
 #include "restore/restore.h"
 #include "task/part.h"
@@ -25,6 +26,7 @@
 #define ROUND_SETTLE  1 /* of descriptors */
 #define ROUND_ARRANGE 2
 #define ROUND_PREPARE 1 /* of directories */
+#define ROUND_LEAVE   1 /* of memory */
 
 /* ---- descriptors and directories, which several tasks may share ---- */
 
@@ -64,10 +66,33 @@ static int keep_executable(struct restore *restore, struct task *task)
 {
 	const struct file *file = snapshot_find_file(&restore->snapshot, task->space->mm->exe_file_id);
 
+	task->exe_fd = -1;
+	if (!task_leads(task, OBJECT_MEMORY))
+		return 0;
 	if (!file || file->fd < 0)
 		return fail(EINVAL, "its executable is missing in the images");
 	task->exe_fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
 	return task->exe_fd < 0 ? fail(errno, "no free descriptor") : 0;
+}
+
+/* In memory that is shared, the numbers are also those of whom has a table of his own and arranges that later. */
+static int arrange(struct restore *restore, struct task *task, int **kept, size_t count)
+{
+	struct snapshot *snapshot = &restore->snapshot;
+	bool keeps_numbers = task->space->object.user_count > 1;
+	autofree int *numbers = allocate_array(2 * snapshot->file_count + 1, sizeof(*numbers));
+	int result;
+
+	for (size_t i = 0; keeps_numbers && i < snapshot->file_count; i++) {
+		numbers[2 * i] = snapshot->files[i]->fd;
+		numbers[2 * i + 1] = snapshot->files[i]->mapping_fd;
+	}
+	result = files_arrange(snapshot, task, kept, count);
+	for (size_t i = 0; keeps_numbers && i < snapshot->file_count; i++) {
+		snapshot->files[i]->fd = numbers[2 * i];
+		snapshot->files[i]->mapping_fd = numbers[2 * i + 1];
+	}
+	return result;
 }
 
 /* Arranges the table; what is kept may move. */
@@ -81,7 +106,7 @@ static int arrange_table(struct restore *restore, struct task *task)
 	for (size_t i = 0; i < users; i++)
 		kept[i] = &executables[i]; /* the leader is the first */
 	kept[users] = &log;
-	result = files_arrange(&restore->snapshot, task, kept, users + 1);
+	result = arrange(restore, task, kept, users + 1);
 	task->exe_fd = *executables;
 	log_move(log);
 	if (gate_log(task))
@@ -126,7 +151,8 @@ static void make_lists(struct restore *restore, struct task *task, uint64_t *cur
 	struct newborn *newborn = task->newborn;
 
 	begin_list(newborn, &newborn->space, cursor);
-	space_plan(restore, task, &newborn->space);
+	if (task_leads(task, OBJECT_MEMORY))
+		space_plan(restore, task, &newborn->space);
 	*cursor += newborn->space.size;
 	newborn->self = allocate_array(task->thread_count, sizeof(*newborn->self));
 	for (size_t thread = 0; thread < task->thread_count; thread++) {
@@ -137,7 +163,8 @@ static void make_lists(struct restore *restore, struct task *task, uint64_t *cur
 			if (task_parts[part]->make && part_concerns(task_parts[part], task, thread))
 				task_parts[part]->make(&restore->snapshot, task, thread, list);
 		if (!thread) {
-			call(list, "close the executable", SYS_close, task->exe_fd);
+			if (task_leads(task, OBJECT_MEMORY))
+				call(list, "close the executable", SYS_close, task->exe_fd);
 			if (task_leads(task, OBJECT_DESCRIPTORS))
 				call(list, "close the log", SYS_close, log_descriptor());
 		}
@@ -174,9 +201,9 @@ static int map_region(struct newborn *newborn, size_t size, struct restorer_boar
 	if (region == MAP_FAILED)
 		return fail(errno, "no memory for the restorer");
 	memcpy(region, restorer_blob_start, restorer_blob_end - restorer_blob_start);
-	if (mremap(board, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, region + RESTORER_BOARD) ==
-	    MAP_FAILED)
-		return fail(errno, "cannot move the board into the region of the restorer");
+	/* Size 0: a second mapping of the same page. Others who share this memory still look at the first. */
+	if (mremap(board, 0, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, region + RESTORER_BOARD) == MAP_FAILED)
+		return fail(errno, "cannot map the board into the region of the restorer");
 	return 0;
 }
 
@@ -190,7 +217,7 @@ static int build_region(struct restore *restore, struct task *task)
 	struct restorer_thread *thread;
 	int result;
 
-	newborn->region = restore->refuge_start;
+	newborn->region = region_of(restore, task);
 	make_lists(restore, task, &cursor);
 	stacks = round_up(cursor + size_of_calls(task), PAGE_SIZE);
 	size = stacks + task->thread_count * RESTORER_STACK_SIZE;
@@ -200,8 +227,9 @@ static int build_region(struct restore *restore, struct task *task)
 	result = map_region(newborn, size, restore->board);
 	if (result)
 		return result;
-	restore->board = (struct restorer_board *)(uintptr_t)(newborn->region + RESTORER_BOARD);
 	arguments = (struct restorer_arguments *)(uintptr_t)(newborn->region + RESTORER_ARGUMENTS);
+	arguments->leader = region_of(restore, task->space->object.leader);
+	arguments->others = task->space->object.user_count - 1;
 	arguments->threads = threads;
 	arguments->thread_count = task->thread_count;
 	arguments->space_call_count = newborn->space.count;
@@ -230,23 +258,32 @@ static void forget_registrations(void)
 	syscall(SYS_set_tid_address, NULL);
 }
 
-static does_not_return void enter_restorer(uint64_t region)
+static does_not_return void enter_restorer(const struct task *task, uint64_t region)
 {
 	const struct restorer_header *header = (const void *)(uintptr_t)region;
 	const struct restorer_arguments *arguments = (const void *)(uintptr_t)(region + RESTORER_ARGUMENTS);
 	const struct restorer_thread *leader = (const void *)(uintptr_t)(region + arguments->threads);
 
+	uint64_t start = region + header->start, stack = region + leader->stack;
+
 	forget_registrations();
-	arch_jump(region + header->start, region + leader->stack);
+	baton_give(task);
+	arch_jump(start, stack);
 }
 
 void newborn_leave(struct restore *restore, struct task *task)
 {
+	int log = log_descriptor();
 	int result = settle_files(restore, task)	  ?:
 			     prepare(restore, task)	  ?:
 			     arrange_files(restore, task) ?:
 							    build_region(restore, task);
 
-	if (!result)
-		enter_restorer(task->newborn->region);
+	if (result)
+		return;
+	/* Those who share the memory meet in the leader's region, which has to be there. */
+	gate_open(task, OBJECT_MEMORY, ROUND_LEAVE);
+	gate_await_leader(task, OBJECT_MEMORY, ROUND_LEAVE);
+	log_move(log); /* what the others have, in whose tables it has not moved yet */
+	enter_restorer(task, task->newborn->region);
 }

@@ -18,6 +18,7 @@
 #include "files/terminal.h"
 #include "futex.h"
 #include "namespaces/kind.h"
+#include "restore/baton.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 
@@ -138,7 +139,9 @@ static does_not_return void die_again(struct restore *restore, const struct task
 
 static int become_alone(struct restore *restore, struct task *task)
 {
-	return space_build(restore, task)		   ?:
+	int result = task_leads(task, OBJECT_MEMORY) ? space_build(restore, task) : 0;
+
+	return result					   ?:
 		       bear_children(restore, task, true)  ?:
 		       become_leader(restore, task)	   ?:
 		       bear_children(restore, task, false) ?:
@@ -155,10 +158,18 @@ static int settle(struct restore *restore, struct task *task)
 	return result;
 }
 
+static void await_stage(struct restore *restore, const struct task *task, enum stage stage)
+{
+	baton_give(task);
+	board_wait_for_stage(restore->board, stage);
+	baton_take(task);
+}
+
 void newborn_main(struct restore *restore, struct task *task)
 {
-	/* In a table that is shared, to close the creator's log would close it for the creator, too. */
-	if (restore->request->logs_per_process && task_leads(task, OBJECT_DESCRIPTORS) && log_per_process())
+	/* Who shares memory or descriptors with its creator has the creator's log. */
+	if (restore->request->logs_per_process && task_leads(task, OBJECT_DESCRIPTORS) &&
+	    task_leads(task, OBJECT_MEMORY) && log_per_process())
 		give_up(restore);
 	log_debug("process %d (%s) is born", task->pid, task->name);
 	if (namespaces_join(&restore->snapshot, task))
@@ -166,27 +177,28 @@ void newborn_main(struct restore *restore, struct task *task)
 	if (cgroups_join(restore,
 			 task)) /* first of all, so that its resource usage is counted in its cgroups */
 		goto failed;
-	space_renew(task);
+	if (task_leads(task, OBJECT_MEMORY))
+		space_renew(task);
 	if (task->state == TASK_DEAD) {
 		if (bear_children(restore, task, true) || become_leader(restore, task) ||
 		    bear_children(restore, task, false) || bear_stand_in(restore, task))
 			give_up(restore);
 		board_arrive(restore->board);
-		board_wait_for_stage(restore->board, STAGE_SETTLE);
+		await_stage(restore, task, STAGE_SETTLE);
 		die_again(restore, task);
 	}
 	if (become_alone(restore, task))
 		goto failed;
 	board_arrive(restore->board);
-	board_wait_for_stage(restore->board, STAGE_SETTLE);
+	await_stage(restore, task, STAGE_SETTLE);
 	if (settle(restore, task))
 		goto failed;
 	board_arrive(restore->board);
-	board_wait_for_stage(restore->board, STAGE_BURY);
+	await_stage(restore, task, STAGE_BURY);
 	if (collect_stand_in(task))
 		goto failed;
 	board_arrive(restore->board);
-	board_wait_for_stage(restore->board, STAGE_LEAVE);
+	await_stage(restore, task, STAGE_LEAVE);
 	newborn_leave(restore, task);
 failed:
 	fail_in(-1, "process %d (%s)", task->pid, task->name);

@@ -54,6 +54,7 @@ struct newborn {
 	struct gate *gates[OBJECT_KINDS]; /* gates.h: shared by all; NULL: it shares no object of this kind */
 	size_t user_number[OBJECT_KINDS]; /* which of the users it is */
 	size_t users_known[OBJECT_KINDS]; /* of a leader, while they are numbered */
+	uint32_t baton;			  /* baton.h; of a leader of memory that is shared */
 	struct cgroup_set *cgroups,
 		**thread_cgroups; /* cgroups.c; the latter only where one is apart, NULL: it is not */
 	struct call_list space;
@@ -78,6 +79,7 @@ struct restore {
 	uint64_t pages_restored;	   /* of shared memory, restored by criu itself */
 	uint64_t *newborn_pages;	   /* behind the board: of private memory, restored by the newborns */
 	uint64_t refuge_start, refuge_end; /* addresses where no task will have a mapping */
+	uint64_t regions_size; /* at their start: REGION_ROOM for each of those who share an address space */
 	bool has_spawned, all_are_born, is_running;
 	uint64_t began, forked;
 	pid_t criu;   /* criu; in the middle process and the root: the middle process */
@@ -100,6 +102,12 @@ static inline uint64_t refuge_step(const struct vma *vma)
  * root ends.
  */
 int restore_run(const struct request *request) must_check;
+
+/* Where its restorer lies: those who share an address space have their regions one behind the other. */
+static inline uint64_t region_of(const struct restore *restore, const struct task *task)
+{
+	return restore->refuge_start + task->newborn->user_number[OBJECT_MEMORY] * REGION_ROOM;
+}
 
 /* Whose memory it begins with: that of its creator, by the name of its first user. NULL: criu's. */
 static inline const struct task *memory_origin(const struct task *task)
@@ -146,8 +154,12 @@ struct clone_plan {
 	int exit_signal; /* 0 with CLONE_PARENT: that of its creator */
 	int cgroup;	 /* a directory of version 2, or -1 */
 	int *pidfd;	 /* for CLONE_PIDFD */
+	/* With CLONE_VM: the child does not return. It calls this on the stack, which begins at a lower address than it ends at. */
+	void (*live)(void *);
+	void *argument, *stack;
+	size_t stack_size;
 };
-/* A raw clone3(): 0 in the child. */
+/* A raw clone3(): 0 in the child. -1 and errno. */
 long clone_with_pids(const struct clone_plan *plan) must_check;
 /* guard.c: kills the root if criu dies, where the kernel would not */
 int guard_prepare(struct guard *guard) must_check;

@@ -80,7 +80,7 @@ static uint64_t place_in_refuge(const struct restore *restore, struct task *task
 	uint64_t place;
 
 	if (!newborn->refuge_used)
-		newborn->refuge_used = REGION_ROOM + REFUGE_GAP + VDSO_ROOM;
+		newborn->refuge_used = restore->regions_size + REFUGE_GAP + VDSO_ROOM;
 	place = restore->refuge_start + newborn->refuge_used + REFUGE_GAP;
 	place += (vma->start - place) % refuge_step(vma);
 	newborn->refuge_used = place + vma_length(vma) - restore->refuge_start;
@@ -218,7 +218,7 @@ void space_plan(struct restore *restore, struct task *task, struct call_list *ca
 {
 	struct spans kept = { 0 };
 
-	spans_add(&kept, restore->refuge_start, restore->refuge_start + REGION_ROOM);
+	spans_add(&kept, restore->refuge_start, restore->refuge_start + restore->regions_size);
 	if (task->newborn->vdso_place)
 		spans_add(&kept, task->newborn->vdso_park, task->newborn->vdso_park + VDSO_ROOM);
 	for (size_t i = 0; i < task->space->vmas.count; i++)

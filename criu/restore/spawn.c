@@ -25,12 +25,14 @@
 #include "kernel/proc.h"
 #include "memory/huge.h"
 #include "model/births.h"
+#include "restore/baton.h"
 #include "restore/gates.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 
-#define LOOK_EVERY 100000000 /* nanoseconds between checks for deaths, and for the progress line */
-#define MANY_TASKS 100
+#define LOOK_EVERY  100000000 /* nanoseconds between checks for deaths, and for the progress line */
+#define MANY_TASKS  100
+#define APART_STACK (1UL << 20) /* only pages that are touched cost anything */
 
 void board_arrive(struct restorer_board *board)
 {
@@ -45,7 +47,8 @@ void board_wait_for_stage(struct restorer_board *board, enum stage stage)
 
 		if (now >= stage)
 			return;
-		syscall(SYS_futex, &board->stage, FUTEX_WAIT, now, NULL, NULL, 0);
+		sys_futex(&board->stage, FUTEX_WAIT, now, NULL, NULL,
+			  0); /* errno may be another's: baton.h */
 	}
 }
 
@@ -196,12 +199,19 @@ long clone_with_pids(const struct clone_plan *plan)
 		.set_tid = (uintptr_t)plan->pids,
 		.set_tid_size = plan->levels,
 		.cgroup = max(plan->cgroup, 0),
+		.stack = (uintptr_t)plan->stack,
+		.stack_size = plan->stack_size,
 	};
 
 	sigfillset(&most);
 	sigdelset(&most, SIGCHLD);
 	sigprocmask(SIG_SETMASK, &most, &before);
-	born = syscall(SYS_clone3, &arguments, sizeof(arguments));
+	if (plan->live) {
+		born = system_clone3(&arguments, sizeof(arguments), plan->live, plan->argument);
+		errno = born < 0 ? -born : errno;
+	} else {
+		born = syscall(SYS_clone3, &arguments, sizeof(arguments));
+	}
 	if (born)
 		sigprocmask(SIG_SETMASK, &before, NULL);
 	return born;
@@ -218,8 +228,42 @@ static int exit_signal_of(const struct task *task)
 	return task->state == TASK_DEAD ? 0 : births_exit_signal(task);
 }
 
+/* One that shares our memory, and so needs a stack of its own and does not return from here. */
+struct apart_life {
+	struct restore *restore;
+	struct task *task;
+};
+
+static void live_apart(void *argument)
+{
+	const struct apart_life *life = argument;
+
+	die_with_parent(life->restore, life->task);
+	baton_take(life->task);
+	life_begin(life->task->newborn->life);
+	newborn_main(life->restore, life->task);
+}
+
+/* Both stay until criu is unmapped: only then is nobody on that stack. */
+static int plan_apart_life(struct restore *restore, struct task *task, struct clone_plan *plan)
+{
+	struct apart_life *life = allocate(sizeof(*life));
+	void *stack = mmap(NULL, APART_STACK, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+
+	if (stack == MAP_FAILED)
+		return fail(errno, "no memory for the stack of process %d", task->pid);
+	*life = (struct apart_life){ restore, task };
+	plan->live = live_apart;
+	plan->argument = life;
+	plan->stack = stack;
+	plan->stack_size = APART_STACK;
+	return 0;
+}
+
 pid_t spawn_task(struct restore *restore, struct task *task)
 {
+	struct clone_plan plan;
 	uint64_t flags = task->creator ? births_flags(task) : 0;
 	autoclose int cgroup = -1;
 	int result = cgroups_open_birthplace(restore, task, &cgroup);
@@ -227,13 +271,16 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 
 	if (result)
 		return result;
-	born = clone_with_pids(&(struct clone_plan){
+	plan = (struct clone_plan){
 		.pids = &task->pid,
 		.levels = 1,
 		.flags = flags,
 		.exit_signal = flags & CLONE_PARENT ? 0 : exit_signal_of(task),
 		.cgroup = cgroup,
-	});
+	};
+	if (flags & CLONE_VM && plan_apart_life(restore, task, &plan))
+		return -ENOMEM;
+	born = clone_with_pids(&plan);
 	if (born < 0)
 		return explain_birth(restore, task, cgroup, errno);
 	if (!born) {

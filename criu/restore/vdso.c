@@ -112,7 +112,7 @@ int vdso_look(const struct restore *restore, struct task *task)
 	int result = find_own_vdso(&newborn->vdso);
 
 	find_theirs(task, &theirs);
-	newborn->vdso_park = restore->refuge_start + REGION_ROOM + REFUGE_GAP;
+	newborn->vdso_park = restore->refuge_start + restore->regions_size + REFUGE_GAP;
 	newborn->vdso_place = theirs.vdso ? theirs.start : 0;
 	if (!result && theirs.vdso)
 		result = compare_vdsos(task, &newborn->vdso, &theirs, &are_equal);

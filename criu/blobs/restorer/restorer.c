@@ -92,12 +92,38 @@ static void make_thread(char *region, struct restorer_thread *thread, int index)
 		give_up(region, RESTORER_THREADS, index, result);
 }
 
+static void await(uint32_t *futex, uint32_t wanted)
+{
+	uint32_t now;
+
+	while ((now = __atomic_load_n(futex, __ATOMIC_ACQUIRE)) < wanted)
+		sys_futex(futex, FUTEX_WAIT, now, NULL, NULL, 0);
+}
+
+/* Nobody unmaps criu from under somebody else, and nobody goes on before the space is what it has to be. */
+static void lay_out_space(char *region, struct restorer_arguments *arguments)
+{
+	struct restorer_arguments *leader =
+		(struct restorer_arguments *)(arguments->leader + RESTORER_ARGUMENTS);
+
+	if (leader != arguments) {
+		__atomic_fetch_add(&leader->left, 1, __ATOMIC_RELEASE);
+		futex_wake(&leader->left);
+		await(&leader->is_final, 1);
+		return;
+	}
+	await(&arguments->left, arguments->others);
+	run_calls(region, RESTORER_LIST_SPACE, arguments->space_calls, arguments->space_call_count);
+	__atomic_store_n(&arguments->is_final, 1, __ATOMIC_RELEASE);
+	futex_wake(&arguments->is_final);
+}
+
 void restore_process(char *region)
 {
 	struct restorer_arguments *arguments = (struct restorer_arguments *)(region + RESTORER_ARGUMENTS);
 	struct restorer_thread *threads = (struct restorer_thread *)(region + arguments->threads);
 
-	run_calls(region, RESTORER_LIST_SPACE, arguments->space_calls, arguments->space_call_count);
+	lay_out_space(region, arguments);
 	for (uint64_t i = 1; i < arguments->thread_count; i++)
 		make_thread(region, &threads[i], i);
 	restore_thread(region, &threads[0]);

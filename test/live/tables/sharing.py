@@ -19,7 +19,8 @@ def row(kinds, shape, **more):
 ROWS = [
 	*[row("files", shape, **({"peer_fails": SIBLINGS} if shape in ("siblings", "cousins") else {})) for shape in SHAPES],
 	*[row("directories", shape) for shape in SHAPES],
-	*[row("files+directories", shape) for shape in SHAPES],
+	*[row(kinds, shape) for shape in SHAPES for kinds in ("files+directories", "memory", "memory+actions", "memory+files",
+							      "memory+directories", "memory+files+directories+actions")],
 	Row("uts-tree", "uts", arguments=("tree",), to_lose=()),
 	*[Row("uts-" + shape, "uts", arguments=(shape,), to_lose=(), peer_fails=NESTED) for shape in ("child", "two", "nested", "shared")],
 ]
