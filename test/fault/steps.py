@@ -101,6 +101,8 @@ ROWS = [
 	row("epoll", "nested"),
 	row("aio", "rings", "numbers"),
 	row("tree"),
+	row("shares", "memory+files+directories+actions", "chain"),
+	row("uts", "nested"),
 	row("stopped", "20", has_stopped_task=True),  # SIGTSTP
 	row("death_signals", "kill"),
 	row("dying", "mutex", suffix=("mutex",)),

@@ -226,6 +226,7 @@ ROWS = [
 	row("sibling", "tree", restore_options=("--restore-sibling",)),
 	row("threads", "threads", "16"),
 	row("many", "processes", "200"),
+	row("shares", "shares", "memory+files+directories", "orphan"),
 	Row("newborns-unprepared-tree", "tree", run=unprepared, modes=("ours",)),
 	Row("newborns-unprepared-threads", "threads", arguments=("16",), run=unprepared, modes=("ours",)),
 	Row("newborns-signalled-mappings", "many_areas", arguments=("8000",), run=signal_newborns, modes=("ours",)),
