@@ -9,10 +9,12 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +29,7 @@
 
 #define XSAVE_LARGEST	 (64 * 1024)
 #define RELEASE_PATIENCE 0.5	    /* seconds */
+#define VFORK_PATIENCE	 2.0	    /* seconds for a child of vfork() to run another program */
 #define MOST_SLEEP	 50000000UL /* nanoseconds; see sleep_until_news() */
 
 uint64_t trace_deadline(double seconds)
@@ -284,6 +287,28 @@ void trace_free_context(struct thread_context *context)
 	context->extended_size = 0;
 }
 
+/*
+ * Does it wait in vfork() until its child runs another program or ends? Only a SIGKILL interrupts that (Linux 6.18:
+ * wait_for_vfork_done() sleeps in TASK_KILLABLE), so it can neither be stopped, nor can its registers be read: ptrace
+ * wants a stopped thread, and /proc/PID/syscall tells the call, its arguments, the stack and the instruction pointer only.
+ */
+static bool waits_in_vfork(pid_t tid)
+{
+	unsigned long long number, first, flags;
+	autofree char *text = NULL;
+	struct iovec here = { &flags, sizeof(flags) }, there = { NULL, sizeof(flags) };
+
+	if (read_proc(tid, "syscall", &text) <= 0 || sscanf(text, "%llu 0x%llx", &number, &first) != 2)
+		return false;
+	if (number == SYS_vfork)
+		return true;
+	if (number == SYS_clone)
+		return first & CLONE_VFORK;
+	there.iov_base = (void *)(uintptr_t)first; /* struct clone_args begins with the flags */
+	return number == SYS_clone3 && process_vm_readv(tid, &here, 1, &there, 1, 0) == sizeof(flags) &&
+	       flags & CLONE_VFORK;
+}
+
 static int timed_out(const struct traced_thread *thread)
 {
 	autofree char *status = NULL;
@@ -291,6 +316,12 @@ static int timed_out(const struct traced_thread *thread)
 	char name[32];
 
 	name_of_thread(thread->tid, name);
+	if (waits_in_vfork(thread->tid))
+		return fail(
+			ETIMEDOUT,
+			"thread %d (%s) does not stop: it waits in vfork() for a child that neither runs another "
+			"program nor ends",
+			thread->tid, name);
 	if (read_proc(thread->tid, "status", &status) > 0)
 		state = strstr(status, "\nState:\t");
 	return fail(ETIMEDOUT, "thread %d (%s) does not stop: its state is %c", thread->tid, name,
@@ -314,10 +345,15 @@ static int pass_signal_on(const struct traced_thread *thread, int status)
 
 int trace_wait(struct traced_thread *thread, uint64_t deadline)
 {
+	uint64_t patience = min(deadline, trace_deadline(VFORK_PATIENCE));
 	int status, result;
 
 	for (;;) {
-		result = wait_for_stop(thread->tid, deadline, &status);
+		result = wait_for_stop(thread->tid, patience, &status);
+		if (result == -ETIMEDOUT && patience < deadline && !waits_in_vfork(thread->tid)) {
+			patience = deadline;
+			continue;
+		}
 		if (result == -ETIMEDOUT)
 			return timed_out(thread);
 		if (result < 0) {

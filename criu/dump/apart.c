@@ -142,7 +142,7 @@ static void look_at_links(struct apart_look *look, struct process *process, size
 		else if ((thread || links[i].process_is) &&
 			 strcmp(text, thread ? process->links[i] : look->ours[i]) != 0)
 			note_apart(look, task, task->threads[thread],
-			     thread ? links[i].thread_is : links[i].process_is);
+				   thread ? links[i].thread_is : links[i].process_is);
 	}
 }
 
