@@ -297,7 +297,8 @@ static void late_stop(void)
 	check(result == -ETIMEDOUT && waited > 90000 && waited < 900000,
 	      "a thread that does not stop in time", "%s after %lu us", strerror(-result),
 	      (unsigned long)waited);
-	check(strstr(failure_text(), "waits in vfork()"), "who waits in vfork() is named", "%s", failure_text());
+	check(strstr(failure_text(), "waits in vfork()"), "who waits in vfork() is named", "%s",
+	      failure_text());
 	failure_clear();
 	end(pid);
 	pid = start_victim(tale, wait_in_vfork);
