@@ -54,26 +54,55 @@ int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct 
 	return result;
 }
 
-static int save_area(struct dump *dump, struct page_writer *writer, struct task_delta *delta,
-		     const struct vma *vma)
+/* Own pages of [first->start, end), which is one mapping, or several that count as one. */
+static int save_own(struct dump *dump, struct page_writer *writer, struct task_delta *delta,
+		    const struct vma *first, uint64_t end)
 {
-	enum vma_pages pages = vma_how_saved(vma)->pages;
 	int result = 0;
 
-	if (pages == SAVE_NOTHING)
-		return 0;
-	if (pages == SAVE_ALL)
-		return save_whole(dump, writer, vma, &delta->memory);
-	for (uint64_t start = vma->start, end; !result && start < vma->end; start = end) {
+	for (uint64_t start = first->start, next; !result && start < end; start = next) {
 		struct page_runs changed = { 0 }, unchanged = { 0 };
 
-		end = vma->end - start > WINDOW ? start + WINDOW : vma->end;
-		result = task_delta_scan(&dump->memory.increment, delta, vma, start, end, &changed,
+		next = end - start > WINDOW ? start + WINDOW : end;
+		result = task_delta_scan(&dump->memory.increment, delta, first, start, next, &changed,
 					 &unchanged);
 		if (!result)
-			result = dump_area_pages(dump, writer, delta, vma, &changed, &unchanged);
+			result = dump_area_pages(dump, writer, delta, first, &changed, &unchanged);
 		page_runs_free(&changed);
 		page_runs_free(&unchanged);
+	}
+	return result;
+}
+
+/* How many mappings from the first on are scanned and read together. A scan and a read for each take as long as 20 pages. */
+static size_t count_joined(const struct dump *dump, const struct task_delta *delta, const struct vma *first,
+			   size_t left)
+{
+	const struct increment *increment = &dump->memory.increment;
+	size_t count = 1;
+
+	while (count < left && first[count].end - first->start <= WINDOW &&
+	       task_delta_may_join(increment, delta, &first[count - 1], &first[count]))
+		count++;
+	return count;
+}
+
+static int save_areas(struct dump *dump, struct page_writer *writer, struct task_delta *delta,
+		      const struct vmas *vmas)
+{
+	int result = 0;
+
+	for (size_t i = 0, count; !result && i < vmas->count; i += count) {
+		const struct vma *vma = &vmas->items[i];
+		enum vma_pages pages = vma_how_saved(vma)->pages;
+
+		count = 1;
+		if (pages == SAVE_ALL) {
+			result = save_whole(dump, writer, vma, &delta->memory);
+		} else if (pages == SAVE_OWN) {
+			count = count_joined(dump, delta, vma, vmas->count - i);
+			result = save_own(dump, writer, delta, vma, vma[count - 1].end);
+		}
 	}
 	return result;
 }
@@ -106,8 +135,7 @@ static int save_task_memory(struct dump *dump, struct task *task)
 	/* The comparison has threads of its own. */
 	if (task->pid == reserve->pid && !content_is_open(&delta.content))
 		delta.memory.helper = reserve->reader;
-	for (size_t i = 0; !result && i < task->vmas.count; i++)
-		result = save_area(dump, writer, &delta, &task->vmas.items[i]);
+	result = result ?: save_areas(dump, writer, &delta, &task->vmas);
 	/* All of its pages have been read: the next snapshot has to know what is written from here on. */
 	if (!result)
 		result = increment_begin_notes(&dump->memory.increment, &delta);

@@ -28,7 +28,13 @@ struct task_delta {
 /* 0 or -errno, recorded. To be closed in any case. */
 int task_delta_open(struct task_delta *delta, struct increment *increment, struct task *task) must_check;
 void task_delta_close(struct task_delta *delta);
-/* What the task has in [start, end) of a private mapping, into two empty lists. */
+/*
+ * Do both mappings, of which the second follows the first, count as one for the following functions? Only where nothing is asked about
+ * single mappings: nobody has noted what was written to them. Addresses between them that are not mapped hold no pages.
+ */
+bool task_delta_may_join(const struct increment *increment, const struct task_delta *delta,
+			 const struct vma *vma, const struct vma *next);
+/* What the task has in [start, end) of a private mapping, or of several that are one, into two empty lists. */
 int task_delta_scan(const struct increment *increment, struct task_delta *delta, const struct vma *vma,
 		    uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged)
 	must_check;
