@@ -27,13 +27,22 @@ struct page_reserve {
 	pid_t pid; /* … of this process */
 	struct stream_reserve buffers;
 	struct helper_thread *reader; /* reads half of them; NULL: there is none */
-	struct page_writer *writer;   /* into the buffers, when they are full: still open */
+};
+
+/*
+ * memory.c: page writers of tasks, still open. What is in their buffers is written when the processes run on.
+ */
+struct held_writers {
+	struct page_writer **items;
+	size_t count;
+	uint64_t pages; /* in their buffers, all together */
 };
 
 /* What the steps that save memory have in common. */
 struct dump_memory {
 	struct increment increment;
 	struct page_reserve reserve;
+	struct held_writers held;
 	struct pre_dump *pre_dump; /* pre_dump.c; NULL: this is none, or all is written */
 	uint32_t next_pages_id;
 	struct aio_lengths
@@ -110,12 +119,12 @@ bool dump_is_quiet(struct dump *dump, struct task *task); /* for a pre-dump */
 void dump_ring_entries(struct task *task);
 /* reserve.c */
 int dump_reserve_pages(void *dump) must_check;
-/* Has the writer that was left open write its pages. 0 or -errno, recorded. */
-int dump_write_reserved(struct dump *dump) must_check;
 void dump_drop_reserve(void *dump);
 /* memory.c */
 int dump_memory(void *dump) must_check;
 int dump_shared_memory(struct dump *dump) must_check;
+/* Has the writers that were left open write their pages, unless `result` is an error: it is returned then. 0 or -errno, recorded. */
+int dump_write_held(struct dump *dump, int result) must_check;
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer) must_check;
 /* Writes the pages of a mapping that a plan (page_runs_plan()) does not leave to the parent … */
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "dump/dump.h"
 #include "memory/huge.h"
 #include "memory/page_files.h"
@@ -16,6 +17,10 @@
 #define WINDOW \
 	(1ULL  \
 	 << 30) /* of addresses, scanned at a time: the runs of pages in it fit into 4 MiB, however scattered they are */
+
+/* Pages of one process, and of all, that are held back until they run on. */
+#define SMALL	  ((1536UL << 10) / PAGE_SIZE)
+#define MOST_HELD ((128UL << 20) / PAGE_SIZE)
 
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from)
@@ -123,8 +128,37 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 	return page_files_write(writer, &files, &dump->memory.pages);
 }
 
+/*
+ * What fits into the buffers of a writer is written when the processes run on. The reserve's are as large as its process needs. All others are
+ * small, and there may be thousands.
+ */
+static bool may_be_held(struct dump *dump, const struct task *task, uint64_t pages)
+{
+	const struct page_reserve *reserve = &dump->memory.reserve;
+	struct held_writers *held = &dump->memory.held;
+
+	if (task->pid == reserve->pid && reserve->buffers.memory)
+		return true;
+	if (pages > SMALL || held->pages + pages > MOST_HELD)
+		return false;
+	held->pages += pages;
+	return true;
+}
+
+int dump_write_held(struct dump *dump, int result)
+{
+	struct held_writers *held = &dump->memory.held;
+
+	for (size_t i = 0; i < held->count; i++)
+		result = page_writer_close(held->items[i], result);
+	free(held->items);
+	*held = (struct held_writers){ 0 };
+	return result;
+}
+
 static int save_task_memory(struct dump *dump, struct task *task)
 {
+	uint64_t before = dump->memory.pages.written;
 	struct page_reserve *reserve = &dump->memory.reserve;
 	struct page_writer *writer = NULL;
 	struct task_delta delta;
@@ -140,9 +174,9 @@ static int save_task_memory(struct dump *dump, struct task *task)
 	if (!result)
 		result = increment_begin_notes(&dump->memory.increment, &delta);
 	task_delta_close(&delta);
-	if (task->pid == reserve->pid && reserve->buffers.memory) {
-		reserve->writer = writer;
-		return result;
+	if (!result && may_be_held(dump, task, dump->memory.pages.written - before)) {
+		*grow(&dump->memory.held.items, &dump->memory.held.count) = writer;
+		return 0;
 	}
 	return page_writer_close(writer, result);
 }

@@ -1,7 +1,7 @@
 /*
  * stream.h - a file that is written behind whoever fills it: from a ring of buffers, by a thread of its own.
  *
- * What fits into one buffer is written when the stream is closed, and no thread is started. Writing to the disk begins behind
+ * What fits into most of the ring is written when the stream is closed, and no thread is started. Writing to the disk begins behind
  * each buffer; it is for the caller to sync.
  */
 #ifndef CRIU_MEMORY_STREAM_H
@@ -26,10 +26,19 @@ int stream_reserve_make(struct stream_reserve *reserve, size_t size)
 void stream_reserve_free(struct stream_reserve *reserve);
 
 /*
- * From the start of `fd`, which stays the caller's. 0 or -errno, recorded; `name` is for messages and stays valid. The stream's buffers
- * are those of the reserve, which outlives it, if that has any; `reserve` may be NULL.
+ * The file that a stream goes to: it is asked for once, by whoever fills or closes the stream, when the first bytes are to be written, or
+ * when the stream is closed without an error. Gives a descriptor, which is written from its start and stays the caller's, or -errno, recorded.
  */
-int stream_open(struct stream **stream, int fd, const char *name, const struct stream_reserve *reserve)
+struct stream_file {
+	int (*open)(void *context);
+	void *context;
+	const char *name; /* for messages; stays valid */
+};
+
+/*
+ * 0 or -errno, recorded. The stream's buffers are those of the reserve, which outlives it, if that has any; `reserve` may be NULL.
+ */
+int stream_open(struct stream **stream, const struct stream_file *file, const struct stream_reserve *reserve)
 	must_check;
 /* Where the next bytes go: page-aligned, *room of them, at least a page. Waits for a buffer. NULL: writing failed, recorded. */
 char *stream_buffer(struct stream *stream, size_t *room);
