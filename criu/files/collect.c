@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/helper_thread.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -17,6 +18,9 @@
 #include "files/locks.h"
 #include "files/words.h"
 #include "image/message.h"
+
+#define WORTH_A_THREAD 64 /* descriptors: 1 ms; to start and end a thread takes 0.1 */
+#define AT_A_TIME      8
 
 static int note_locks(struct snapshot *snapshot, struct task *task, const struct seen_file *seen)
 {
@@ -28,35 +32,107 @@ static int note_locks(struct snapshot *snapshot, struct task *task, const struct
 	return result;
 }
 
-static int add_descriptor(struct snapshot *snapshot, struct task *task, int fd)
-{
-	struct descriptor *descriptor = grow(&task->descriptors, &task->descriptor_count);
-	const struct file_holder holder = file_holder_task(task);
-	struct seen_file *seen = allocate(sizeof(*seen));
-	int result = seen_file_look(seen, &holder, fd) ?: note_locks(snapshot, task, seen);
+/* ---- all descriptors ---- */
 
-	descriptor->fd = fd;
-	descriptor->closes_on_exec = seen->info.flags & O_CLOEXEC;
-	if (!result)
-		return files_identify_seen(snapshot, seen, &descriptor->file);
-	seen_file_free(seen);
-	free(seen);
-	return result;
-}
+/* A descriptor that somebody holds, and what is seen of its file. */
+struct sight {
+	struct task *task;
+	int fd;
+	struct seen_file *seen;
+	int result; /* of looking at it */
+};
 
-static int list_descriptors(struct snapshot *snapshot, struct task *task)
+struct sights {
+	struct sight *items;
+	size_t count;
+	size_t taken; /* so many are looked at, or are being looked at; atomic */
+};
+
+static int list_descriptors(struct task *task, struct sights *sights)
 {
-	int list = openat(task->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = 0;
-	struct dirent *entry;
+	int list = openat(task->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *directory = list < 0 ? NULL : fdopendir(list);
+	struct dirent *entry;
 
 	if (!directory)
 		return fail(errno, "cannot list /proc/PID/fd");
-	while (!result && (entry = readdir(directory)))
+	while ((entry = readdir(directory)))
 		if (isdigit((unsigned char)entry->d_name[0]))
-			result = add_descriptor(snapshot, task, strtol(entry->d_name, NULL, 10));
+			*grow(&sights->items, &sights->count) = (struct sight){
+				.task = task,
+				.fd = strtol(entry->d_name, NULL, 10),
+				.seen = allocate(sizeof(struct seen_file)),
+			};
 	closedir(directory);
+	return 0;
+}
+
+/* Takes a few at a time, until none is left: a thread that gets no processor then keeps nobody waiting for its share. */
+static void look_at_sights(void *argument)
+{
+	struct sights *sights = argument;
+	size_t first;
+
+	while ((first = __atomic_fetch_add(&sights->taken, AT_A_TIME, __ATOMIC_RELAXED)) < sights->count)
+		for (size_t i = first; i < min(first + AT_A_TIME, sights->count); i++) {
+			struct sight *sight = &sights->items[i];
+			const struct file_holder holder = file_holder_task(sight->task);
+
+			sight->result = seen_file_look(sight->seen, &holder, sight->fd);
+		}
+}
+
+/*
+ * 20 microseconds each, nearly all in the kernel, for a link and fdinfo in /proc. Nothing of it changes the snapshot, so a second thread
+ * helps.
+ */
+static void look_at_all(struct sights *sights)
+{
+	struct helper_thread *helper = sights->count >= WORTH_A_THREAD ? helper_thread_start() : NULL;
+
+	if (helper)
+		helper_thread_run(helper, look_at_sights, sights);
+	look_at_sights(sights);
+	if (helper)
+		helper_thread_wait(helper);
+	helper_thread_end(helper);
+}
+
+/* Uses up what is seen. */
+static int add_descriptor(struct snapshot *snapshot, struct sight *sight)
+{
+	struct descriptor *descriptor = grow(&sight->task->descriptors, &sight->task->descriptor_count);
+	struct seen_file *seen = steal_pointer(&sight->seen);
+
+	descriptor->fd = sight->fd;
+	descriptor->closes_on_exec = seen->info.flags & O_CLOEXEC;
+	return files_identify_seen(snapshot, seen, &descriptor->file);
+}
+
+static int add_descriptors(struct snapshot *snapshot, struct sights *sights)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < sights->count; i++) {
+		struct sight *sight = &sights->items[i];
+
+		result = sight->result						?:
+				 note_locks(snapshot, sight->task, sight->seen) ?:
+				 add_descriptor(snapshot, sight);
+		if (result)
+			fail_in(result, "process %d (%s)", sight->task->pid, sight->task->name);
+	}
 	return result;
+}
+
+static void free_sights(struct sights *sights)
+{
+	for (size_t i = 0; i < sights->count; i++)
+		if (sights->items[i].seen) {
+			seen_file_free(sights->items[i].seen);
+			free(sights->items[i].seen);
+		}
+	free(sights->items);
 }
 
 static int compare_holders(const void *left, const void *right)
@@ -108,9 +184,8 @@ static bool is_first_of_table(struct index *tables, struct task *task)
 	return true;
 }
 
-static int collect_descriptors(struct snapshot *snapshot)
+static int list_all(struct snapshot *snapshot, struct sights *sights)
 {
-	size_t first = snapshot->file_count;
 	struct index tables = { 0 };
 	struct task *task;
 	int result = 0;
@@ -118,12 +193,28 @@ static int collect_descriptors(struct snapshot *snapshot)
 	for_each_task (task, snapshot) {
 		if (result || task->state == TASK_DEAD || !is_first_of_table(&tables, task))
 			continue;
-		result = list_descriptors(snapshot, task);
-		task_sort_descriptors(task);
+		result = list_descriptors(task, sights);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	index_free(&tables);
+	return result;
+}
+
+static int collect_descriptors(struct snapshot *snapshot)
+{
+	size_t first = snapshot->file_count;
+	struct sights sights = { 0 };
+	struct task *task;
+	int result = list_all(snapshot, &sights);
+
+	if (!result) {
+		look_at_all(&sights);
+		result = add_descriptors(snapshot, &sights);
+	}
+	free_sights(&sights);
+	for_each_task (task, snapshot)
+		task_sort_descriptors(task);
 	number_files(snapshot, first);
 	return result;
 }
