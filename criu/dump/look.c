@@ -224,7 +224,7 @@ int dump_look(void *context)
 	int result = dump_begin_apart(&apart, dump);
 
 	check_session(dump);
-	result = result ?: look_at_tasks(dump);
+	result = result ?: dump_read_all_areas(dump) ?: look_at_tasks(dump);
 	dump_forget_ahead(dump);
 	result = result					?:
 			 check_sharing(dump)		?:

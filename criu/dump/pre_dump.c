@@ -41,8 +41,10 @@ int pre_dump_look(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = 0;
+	int result = dump_read_all_areas(dump);
 
+	if (result)
+		return result;
 	for_each_task (task, &dump->snapshot) {
 		if (!result && task->state != TASK_DEAD)
 			result = dump_describe_areas(dump, task);
