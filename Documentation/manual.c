@@ -1,15 +1,15 @@
 /*
- * manual.c - makes the manual page: copies a text from stdin and puts the commands and options of options.def where
- * the text says @COMMANDS@ and @OPTIONS@, and the version for @VERSION@.
+ * manual.c - makes the manual page: copies a text from stdin, and replaces @COMMANDS@ and @OPTIONS@ by the rows of
+ * options.def, and @VERSION@ by the version.
  *
- * A program of the build, not of the product: `build/manual < Documentation/criu.8.in > build/criu.8`.
+ * It is only used by the build: `build/manual < Documentation/criu.8.in > build/criu.8`.
  */
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include "cli/table.h"
 
-/* For roff: a dash is written \-, and a line must not begin with a dot or a quote (\& has no width). */
+/* Escapes text for roff: a dash becomes \-, and a line must not begin with a dot or a quote (\& has no width). */
 static void put(const char *text)
 {
 	if (*text == '.' || *text == '\'')

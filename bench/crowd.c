@@ -1,5 +1,6 @@
 /*
- * crowd.c - FILE KIND COUNT: many of one thing, asleep, for bench/crowds. It writes a byte into FILE when all are there.
+ * crowd.c - FILE KIND COUNT: many of one thing, asleep, for bench/crowds. It writes a byte into FILE when all are
+ * there.
  *
  *	threads   of one process, each asleep in a futex         files     open, each another
  *	deep      processes, each the child of the one before    mappings  of one page, of two protections by turns

@@ -1,9 +1,9 @@
 /*
- * call.c - one system call in a parked thread, by ptrace alone.
+ * call.c - makes one system call in a parked thread, by ptrace alone.
  *
- * The thread goes from PTRACE_EVENT_STOP into the syscall-entry-stop and is interrupted there, so that it makes the call
- * and stops again before it is back in user mode. In between there is no instruction of anybody to depend on. Used where
- * there is no parasite yet or any more, and for threads that have none.
+ * The thread goes from PTRACE_EVENT_STOP into the syscall-entry-stop, and is interrupted there. So it makes the call
+ * and stops again before it is back in user mode, without executing another instruction. This is used before the
+ * parasite exists and after it has gone, and for threads that it does not serve.
  */
 #include <errno.h>
 #include <signal.h>
@@ -15,16 +15,16 @@
 static int lost(const struct traced_thread *thread, int result)
 {
 	if (result == -ETIMEDOUT)
-		return fail(ETIMEDOUT, "thread %d does not come back from a system call", thread->tid);
+		return fail(ETIMEDOUT, "thread %d does not return from a system call", thread->tid);
 	if (result == -ESRCH)
 		return fail(ESRCH, "thread %d was killed", thread->tid);
 	return fail(-result, "cannot make a system call in thread %d", thread->tid);
 }
 
 /*
- * Resumes with `request` until a stop for which `is_wanted`. Other stops: SIGSTOP cannot be blocked and is let through; the
- * thread traps once more (PTRACE_EVENT_STOP) as part of the group stop, works for us all the same, and stays stopped when
- * it is released. SIGCONT traps, too.
+ * Resumes with `request` until a stop that satisfies `is_wanted`. As to other stops: SIGSTOP cannot be blocked and is
+ * let through. Then the thread traps once more (PTRACE_EVENT_STOP) as part of the group stop, continues to work here,
+ * and stays stopped when it is released. SIGCONT traps, too.
  */
 static int resume_until(struct traced_thread *thread, int request, bool (*is_wanted)(int))
 {
@@ -63,7 +63,7 @@ int call_finish(struct traced_thread *thread, long *result)
 	return 0;
 }
 
-/* The kernel's own codes for "make it again": ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK. */
+/* The kernel's codes for "restart the call": ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK. */
 static bool is_interrupted(long result)
 {
 	return (result <= -512 && result >= -514) || result == -516;
@@ -86,7 +86,7 @@ int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long n
 		failed = call_finish(thread, result);
 	if (failed || !is_interrupted(*result))
 		return failed;
-	/* It minds our interrupt (fork does): again, and interrupted only when it is done. */
+	/* The interrupt has ended the call early (as with fork): repeat it, and interrupt only when it is done. */
 	failed = set_registers(thread, &registers);
 	if (failed < 0)
 		return lost(thread, failed);

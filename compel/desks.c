@@ -1,18 +1,18 @@
 /*
- * desks.c - system calls of many threads at once, each in itself.
+ * desks.c - system calls of many threads at once, each in the thread itself.
  *
- * A thread is not asked call by call: it is sent into the region, where it makes all calls of its list by itself (parasite_work in
- * entry.S) and then waits at its desk, until it is taken back. All threads work at the same time. Where a thread is between two steps, and
- * what becomes of it if we die there:
+ * A thread is not driven call by call. It is sent into the region, where it makes all calls of its list by itself
+ * (parasite_work in entry.S), and then waits at its desk until it is taken back. All threads work at the same time. The
+ * states of a thread between two steps, and what happens if criu dies there:
  *
  *	1  its own registers                  nothing happened; bytes below its red zone changed
- *	2  at a `ret` of the task's own code  makes its desk free by a call (FUTEX_WAKE_OP), whether it is taken or not, and goes home
- *	3  in the region, its desk taken      the parasite sees that we have died and tells it to leave; then as 2
+ *	2  at a `ret` of the task's own code  frees its desk by a call (FUTEX_WAKE_OP), taken or not, and goes home
+ *	3  in the region, its desk taken      the parasite sees that criu has died and tells it to leave; then as 2
  *	4  as 2, when it has been taken back
  *	5  its own registers
  *
- * In 2 and 4 the desk becomes taken, and free again. So whenever a desk is taken, somebody is there who will make it free, and only outside
- * of the region. The parasite unmaps the region when all desks are free.
+ * In 2 and 4 the desk becomes taken, and free again. So whenever a desk is taken, a thread will free it, and only
+ * outside of the region. The parasite unmaps the region when all desks are free.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -36,14 +36,14 @@ _Static_assert(PARASITE_LISTS == PARASITE_DESKS, "a desk for each list");
 _Static_assert(PARASITE_LIST_ROOM <= PARASITE_DESK_SIZE - sizeof(struct parasite_desk) - 2 * 15,
 	       "a list does not fit");
 
-/* A thread on its way, for as long as it works. */
+/* A thread, while it works at a desk. */
 struct worker {
 	struct traced_thread *thread;
 	struct thread_calls *list;
 	struct way_home home;
 	uint64_t desk, word;
-	size_t calls_at;	  /* from the beginning of the desk */
-	bool is_written, is_away; /* its home is on its stack; it does not have its own registers */
+	size_t calls_at;	  /* offset in the desk */
+	bool is_written, is_away; /* its way home is on its stack; it does not have its own registers */
 };
 
 static uint64_t desk_at(const struct victim *victim, size_t number)
@@ -61,7 +61,7 @@ uint64_t victim_desk(const struct victim *victim, size_t number)
 	return desk_at(victim, number) + BYTES_AT;
 }
 
-static size_t calls_at(const struct thread_calls *list)
+static size_t desk_calls(const struct thread_calls *list)
 {
 	return round_up(BYTES_AT + list->size, 16UL);
 }
@@ -81,7 +81,7 @@ static int call_alone(struct victim *victim, const struct thread_calls *list, ui
 
 /* ---- who can work at a desk ---- */
 
-/* An address that belongs to a thread: its stack pointer, or its thread pointer. */
+/* An address of a thread: its stack pointer, or its thread pointer. */
 struct place {
 	uint64_t address;
 	const struct traced_thread *thread;
@@ -95,7 +95,7 @@ static int compare_places(const void *left, const void *right)
 	return a->address < b->address ? -1 : a->address > b->address;
 }
 
-/* Of all threads, sorted: no thread changes its registers while the process is infected. */
+/* Lists those of all threads, sorted. No thread changes its registers while the process is infected. */
 static void list_places(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
@@ -113,7 +113,7 @@ static void list_places(struct victim *victim)
 	qsort(infection->places, infection->place_count, sizeof(*infection->places), compare_places);
 }
 
-/* The first one at `address` or above it. */
+/* The first one at `address` or above. */
 static size_t find_place(const struct infection *infection, uint64_t address)
 {
 	size_t first = 0, end = infection->place_count;
@@ -130,8 +130,9 @@ static size_t find_place(const struct infection *infection, uint64_t address)
 }
 
 /*
- * While many threads are away, none may have its way home where any other thread has its stack pointer or its own data: should we die, that
- * thread may run on before this one is home. Two ways home are apart then, too: each ends right below a stack pointer.
+ * While many threads are away, no way home may overlap the stack pointer or the data of another thread: if criu dies,
+ * that thread may continue before this one is home. This also keeps two ways home apart, because each ends directly
+ * below a stack pointer.
  */
 static bool is_apart(const struct infection *infection, const struct worker *worker)
 {
@@ -149,8 +150,8 @@ static bool is_apart(const struct infection *infection, const struct worker *wor
 }
 
 /*
- * A filter is suspended, but would judge the calls that the thread makes on its way home if we died: it would not make its desk free.
- * Where filters could not be suspended, there is none (check_seccomp()).
+ * A filter is suspended, but if criu died it would judge the calls on the thread's way home, and the thread would not
+ * free its desk. If filters cannot be suspended, there are none (check_seccomp()).
  */
 static bool has_filter(const struct traced_thread *thread)
 {
@@ -158,7 +159,7 @@ static bool has_filter(const struct traced_thread *thread)
 	       ptrace(PTRACE_SECCOMP_GET_FILTER, thread->tid, 0, NULL) >= 0;
 }
 
-/* On its way home the thread makes its desk free, when it is out of the region, and tells whoever waits for that. */
+/* The call with which a thread on its way home frees its desk, when it is out of the region, and wakes its waiters. */
 static struct remote_call leaving(uint64_t word)
 {
 	return (struct remote_call){ SYS_futex,
@@ -167,7 +168,7 @@ static struct remote_call leaving(uint64_t word)
 				     0 };
 }
 
-/* Nothing is changed yet. False: it is to be asked alone. */
+/* Prepares the work of a thread, without changing anything yet. False: it has to be asked by ptrace. */
 static bool engage(struct victim *victim, struct thread_calls *list, size_t number, struct worker *worker)
 {
 	struct remote_call leave;
@@ -177,14 +178,14 @@ static bool engage(struct victim *victim, struct thread_calls *list, size_t numb
 				   .desk = desk_at(victim, number),
 				   .word = state_at(victim, offsetof(struct parasite_state, words) +
 								    number * sizeof(uint32_t)),
-				   .calls_at = calls_at(list) };
+				   .calls_at = desk_calls(list) };
 	leave = leaving(worker->word);
 	if (list->thread == victim->infection->index || denies_data(&worker->thread->context) ||
 	    has_filter(worker->thread))
 		return false;
 	if (attempted(home_prepare(&worker->home, victim, worker->thread, &victim->infection->gadgets, &leave,
 				   1)))
-		return false; /* its stack has no room for so much */
+		return false; /* its stack has not enough space */
 	if (is_apart(victim->infection, worker))
 		return true;
 	home_free(&worker->home);
@@ -213,7 +214,7 @@ static int write_desk(const struct victim *victim, struct worker *worker)
 	return result ?: home_write(&worker->home, victim, NULL, 0, &sp);
 }
 
-static int write_state(const struct victim *victim, size_t offset, uint32_t value)
+static int write_desk_state(const struct victim *victim, size_t offset, uint32_t value)
 {
 	return victim_write(victim, state_at(victim, offset), &value, sizeof(value));
 }
@@ -223,7 +224,7 @@ static int set_word(const struct victim *victim, const struct worker *worker, ui
 	return victim_write(victim, worker->word, &word, sizeof(word));
 }
 
-/* To the `ret` that leads home. */
+/* Sends the thread to the `ret` that leads home. */
 static int set_out(const struct victim *victim, const struct worker *worker)
 {
 	return set_place(worker->thread, victim->infection->gadgets.syscall_return + 2, worker->home.entry);
@@ -251,17 +252,17 @@ static int send_to_work(const struct victim *victim, struct worker *worker)
 }
 
 /*
- * A thread that does not come back has to go home by itself, whenever it can: the region stays as long as the process lives, and the bytes
- * on the stack of the thread with it. -ESRCH: the process was killed.
+ * A thread that does not come back must go home by itself as soon as it can. The region, and the bytes on the thread's
+ * stack, stay as long as the process lives. -ESRCH: the process was killed.
  */
-static int give_up(const struct victim *victim, const struct worker *worker, int error)
+static int give_up_worker(const struct victim *victim, const struct worker *worker, int error)
 {
 	if (error == -ESRCH)
 		return error;
 	set_word(victim, worker, DESK_TO_LEAVE);
-	write_state(victim, offsetof(struct parasite_state, stays), 1);
+	write_desk_state(victim, offsetof(struct parasite_state, stays), 1);
 	victim->infection->stays = true;
-	return fail(-error, "thread %d does not come back from its calls", worker->thread->tid);
+	return fail(-error, "thread %d does not return from its calls", worker->thread->tid);
 }
 
 static int take_back(const struct victim *victim, struct worker *worker, uint64_t deadline)
@@ -269,7 +270,7 @@ static int take_back(const struct victim *victim, struct worker *worker, uint64_
 	int result = worker->thread->is_parked ? 0 : trace_await_park(worker->thread, deadline);
 
 	if (result)
-		return give_up(victim, worker, result);
+		return give_up_worker(victim, worker, result);
 	result = set_out(victim, worker);
 	if (!result)
 		result = set_word(victim, worker, DESK_FREE);
@@ -294,7 +295,7 @@ static int read_results(const struct victim *victim, const struct worker *worker
 	return 0;
 }
 
-/* Also of a batch that has failed: whoever went has to come back, and all stacks are as they were. */
+/* Takes all threads back, also those of a batch that has failed, and restores all stacks. */
 static int take_all_back(const struct victim *victim, struct worker *workers, size_t count)
 {
 	uint64_t deadline = trace_deadline(CALL_SECONDS);
@@ -316,12 +317,12 @@ static int take_all_back(const struct victim *victim, struct worker *workers, si
 	return result;
 }
 
-static int work(struct victim *victim, struct worker *workers, size_t count, size_t desks)
+static int work_at_desks(struct victim *victim, struct worker *workers, size_t count, size_t desks)
 {
 	struct remote_call await = { CALL_AWAIT_DESKS, {}, 0 };
-	int result = write_state(victim, offsetof(struct parasite_state, working), (uint32_t)count) ?:
-			     write_state(victim, offsetof(struct parasite_state, desk_count),
-					 (uint32_t)desks);
+	int result = write_desk_state(victim, offsetof(struct parasite_state, working), (uint32_t)count) ?:
+			     write_desk_state(victim, offsetof(struct parasite_state, desk_count),
+					      (uint32_t)desks);
 
 	for (size_t i = 0; i < count && !result; i++)
 		result = write_desk(victim, &workers[i]);
@@ -340,7 +341,7 @@ static int check_lists(const struct thread_calls *lists, size_t count)
 	for (size_t i = 0; i < count && count <= PARASITE_LISTS; i++)
 		if (lists[i].size + lists[i].count * CALL_SIZE > PARASITE_LIST_ROOM)
 			return fail(E2BIG, "%zu calls do not fit a desk", lists[i].count);
-	return count <= PARASITE_LISTS ? 0 : fail(E2BIG, "there are not so many desks");
+	return count <= PARASITE_LISTS ? 0 : fail(E2BIG, "there are too many lists for the desks");
 }
 
 int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_t count)
@@ -359,7 +360,7 @@ int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_
 			result = call_alone(victim, &lists[i], victim_desk(victim, i));
 	}
 	if (!result && engaged)
-		result = work(victim, workers, engaged, count);
+		result = work_at_desks(victim, workers, engaged, count);
 	for (size_t i = 0; i < engaged; i++)
 		home_free(&workers[i].home);
 	free(workers);

@@ -1,8 +1,9 @@
 /*
- * for_now.c - calls that are taken back if the process lives on, also by our death.
+ * for_now.c - calls whose effect is undone if the process lives on, even if criu dies.
  *
- * The thread that the parasite is in finds in the state of the parasite what to do. On the way home of any other thread stands a frame
- * for each call (frame_add_call()), from before it makes the first call until it is home: whenever we die, it takes them back.
+ * For the parasite's own thread, the state of the parasite has the calls that undo. For any other thread, its way home
+ * has a frame for each such call (frame_add_call()), from before the first call until the thread is home. So the effect
+ * is undone whenever criu dies.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -15,7 +16,7 @@
 struct for_now {
 	struct remote_call back[2];
 	size_t count;
-	struct way_home home; /* of a thread that the parasite is not in */
+	struct way_home home; /* of a thread other than the parasite's */
 };
 
 void for_now_free(struct traced_thread *thread)
@@ -50,7 +51,7 @@ static int tell_parasite(struct victim *victim, const struct for_now *for_now)
 
 /* ---- any other ---- */
 
-/* Where code is borrowed, nothing of ours can stay: it is to be given back. */
+/* If code is borrowed, nothing can stay, because the code must be given back. */
 static int call_and_stay(struct victim *victim, struct traced_thread *thread, struct remote_call *calls,
 			 size_t count)
 {

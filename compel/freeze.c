@@ -1,8 +1,8 @@
 /*
- * freeze.c - all threads of one process: stopped together, let go together.
+ * freeze.c - stops all threads of a process together, and lets them go together.
  *
- * A running process may make threads while we look, so the list is read again until it holds nobody new; a thread that is
- * parked makes none.
+ * A running process may create threads meanwhile, so the list is read again until it has no new ones; a parked thread
+ * creates none.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -19,9 +19,9 @@
 
 #define CS_64_BIT     0x33
 #define X32_CALL      0x40000000L
-#define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time and shall be let go */
+#define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time, and has to be let go */
 
-static int seize(struct victim *victim, struct index *known, pid_t tid)
+static int seize_thread(struct victim *victim, struct index *known, pid_t tid)
 {
 	struct traced_thread thread;
 	int result = trace_seize(&thread, tid, true);
@@ -33,7 +33,7 @@ static int seize(struct victim *victim, struct index *known, pid_t tid)
 	return 0;
 }
 
-/* All threads that are not ours yet; how many there were. A thread that ends meanwhile is none. */
+/* Seizes all threads that are not traced yet; returns how many. A thread that ends meanwhile does not count. */
 static int seize_new(struct victim *victim, struct index *known)
 {
 	char path[64];
@@ -51,7 +51,7 @@ static int seize_new(struct victim *victim, struct index *known)
 
 		if (tid <= 0 || index_find(known, tid))
 			continue;
-		result = seize(victim, known, tid);
+		result = seize_thread(victim, known, tid);
 		if (!result)
 			found++;
 		else if (result == -ESRCH)
@@ -99,7 +99,7 @@ static int wait_for_all(struct victim *victim, struct index *known, size_t first
 
 static int freeze_all(struct victim *victim, struct index *known, uint64_t deadline)
 {
-	int result = seize(victim, known, victim->pid); /* the leader is the first */
+	int result = seize_thread(victim, known, victim->pid); /* the leader is the first */
 	size_t waited_for = 0;
 
 	if (result == -ESRCH)
@@ -114,8 +114,8 @@ static int freeze_all(struct victim *victim, struct index *known, uint64_t deadl
 	return result < 0 ? result : 0;
 }
 
-/* Best effort: the failure is recorded already, and whoever does not stop now goes on when criu ends. */
-static void let_go(struct victim *victim)
+/* Best effort: the failure is recorded already, and a thread that does not stop now continues when criu ends. */
+static void let_go_all(struct victim *victim)
 {
 	for (size_t index = victim->thread_count; index-- > 0;) {
 		struct traced_thread *thread = &victim->threads[index];
@@ -135,7 +135,7 @@ int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline)
 	result = freeze_all(victim, &known, deadline);
 	index_free(&known);
 	if (result < 0) {
-		let_go(victim);
+		let_go_all(victim);
 		victim_free(victim);
 		return fail_in(result, "process %d", pid);
 	}
@@ -146,13 +146,13 @@ int victim_thaw(struct victim *victim)
 {
 	int result = victim_cure(victim);
 
-	/* The leader is the last: should the process be dead, it can be reaped only when no other thread is left. */
+	/* The leader comes last: if the process is dead, it can be reaped only when no other thread is left. */
 	for (size_t index = victim->thread_count; index-- > 0;)
 		result = first_failure(result, trace_release(&victim->threads[index]));
 	return result;
 }
 
-/* A pending SIGSTOP meets the first thread that is let go, and stops them all. */
+/* A pending SIGSTOP reaches the first thread that is let go, and stops all of them. */
 int victim_thaw_stopped(struct victim *victim)
 {
 	int result = victim_cure(victim);
@@ -163,8 +163,9 @@ int victim_thaw_stopped(struct victim *victim)
 }
 
 /*
- * The options of a thread that runs cannot be set, so the parasites are parked first, all at once: the last loop is as short as can be, and
- * wakes nobody who would be given our CPU. Who cannot be tied is dying already.
+ * The options of a running thread cannot be set, so the threads of the parasites are parked first, all at once. Then
+ * the last loop is as short as possible, and wakes no thread that would take criu's CPU. A thread that cannot be tied
+ * is dying already.
  */
 void victims_tie(struct victim *const *victims, size_t count)
 {
@@ -189,7 +190,7 @@ int victim_kill(struct victim *victim)
 
 	if (kill(victim->pid, SIGKILL) < 0 && errno != ESRCH)
 		return fail(errno, "cannot kill process %d", victim->pid);
-	/* Whoever traces must reap, the leader last; its parent sees it after us. */
+	/* The tracer must reap, the leader last; the parent is told afterwards. */
 	for (size_t index = victim->thread_count; index-- > 0;) {
 		struct traced_thread *thread = &victim->threads[index];
 

@@ -1,15 +1,15 @@
 /*
  * gadgets.c - finds pieces of a task's own code that bring a thread in and home without overwriting an instruction.
  *
- * Wanted, anywhere in what is mapped executable (they need not be meant as instructions):
+ * The pieces can be anywhere in executable mappings (they need not be real instructions):
  *
  *	0f 05 c3                           syscall; ret
  *	58 c3                              pop %rax; ret
  *	[48 c7 c0 | b8] 0f 00 00 00 0f 05  mov $15,%eax; syscall: rt_sigreturn
  *
- * A tree of processes maps the same libraries: what was found in a file is remembered by device, inode and offset. It is
- * looked at again in each victim before it is used, so a stale memory costs a search, not a crash. A task that has
- * no such code lends us some bytes of its own for a moment (gadgets_lend()).
+ * The processes of a tree map the same libraries, so what was found in a file is remembered by device, inode and
+ * offset. It is checked in each victim before it is used, so an outdated entry costs a search, not a crash. If a task
+ * has no such code, some bytes of its own code are borrowed temporarily (gadgets_lend()).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,27 +29,28 @@ static const unsigned char code_of_pop_return[] = { 0x58, 0xc3 };
 static const unsigned char code_of_sigreturn[] = { 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05 };
 static const unsigned char code_of_sigreturn_long[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };
 
-/* What we overwrite borrowed code with: all three, 12 bytes. */
+/* The bytes that overwrite borrowed code: all three pieces, 12 bytes. */
 static const unsigned char loan[] = { 0x0f, 0x05, 0xc3, 0x58, 0xc3, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05 };
 
-#define GLANCE ((uint64_t)4 << 20) /* of each mapping at first: libc has all in its first half megabyte */
+#define GLANCE \
+	((uint64_t)4 << 20) /* of each mapping at first: libc has all pieces in its first half megabyte */
 
-/* What a mapping holds; 0: not found. Offsets + 1, so that 0 stays free. */
+/* The pieces found in a mapping, as offset + 1; 0: not found. */
 struct findings {
 	unsigned device;
 	uint64_t inode, offset, size; /* of the mapping; the key */
-	uint64_t looked_at;	      /* up to here */
+	uint64_t looked_at;	      /* searched up to here */
 	uint64_t syscall_return, pop_return, sigreturn;
 };
 
-/* Kept for the run: a tree of a hundred tasks searches libc once. */
+/* Kept for the whole run: for a tree of a hundred tasks, libc is searched once. */
 static struct {
 	struct findings *items;
 	size_t count;
 } known;
 
-static void look_for(const char *chunk, size_t size, const unsigned char *piece, size_t length, uint64_t at,
-		     uint64_t *found)
+static void look_for_piece(const char *chunk, size_t size, const unsigned char *piece, size_t length,
+			   uint64_t at, uint64_t *found)
 {
 	const char *hit = *found ? NULL : memmem(chunk, size, piece, length);
 
@@ -71,14 +72,14 @@ static void search(struct findings *found, pid_t pid, const struct map *map, uin
 			found->looked_at = end;
 			return;
 		}
-		look_for(chunk, got, code_of_syscall_return, sizeof(code_of_syscall_return), found->looked_at,
-			 &found->syscall_return);
-		look_for(chunk, got, code_of_pop_return, sizeof(code_of_pop_return), found->looked_at,
-			 &found->pop_return);
-		look_for(chunk, got, code_of_sigreturn, sizeof(code_of_sigreturn), found->looked_at,
-			 &found->sigreturn);
-		look_for(chunk, got, code_of_sigreturn_long, sizeof(code_of_sigreturn_long), found->looked_at,
-			 &found->sigreturn);
+		look_for_piece(chunk, got, code_of_syscall_return, sizeof(code_of_syscall_return),
+			       found->looked_at, &found->syscall_return);
+		look_for_piece(chunk, got, code_of_pop_return, sizeof(code_of_pop_return), found->looked_at,
+			       &found->pop_return);
+		look_for_piece(chunk, got, code_of_sigreturn, sizeof(code_of_sigreturn), found->looked_at,
+			       &found->sigreturn);
+		look_for_piece(chunk, got, code_of_sigreturn_long, sizeof(code_of_sigreturn_long),
+			       found->looked_at, &found->sigreturn);
 		found->looked_at += (size_t)got < CHUNK ? (size_t)got : CHUNK - LONGEST;
 	}
 }
@@ -98,7 +99,7 @@ static struct findings *remember(const struct map *map)
 	return found;
 }
 
-static bool is_there(pid_t pid, uint64_t address, const unsigned char *piece, size_t length)
+static bool is_piece_there(pid_t pid, uint64_t address, const unsigned char *piece, size_t length)
 {
 	unsigned char bytes[LONGEST];
 	struct iovec here = { bytes, length }, there = { (void *)address, length };
@@ -107,22 +108,22 @@ static bool is_there(pid_t pid, uint64_t address, const unsigned char *piece, si
 	       !memcmp(bytes, piece, length);
 }
 
-/* Takes over what is still missing and really is in this victim. */
-static void take(struct gadgets *gadgets, pid_t pid, uint64_t start, const struct findings *found)
+/* Takes the missing pieces, if they really are in this victim. */
+static void take_findings(struct gadgets *gadgets, pid_t pid, uint64_t start, const struct findings *found)
 {
 	uint64_t address = start + found->syscall_return - 1;
 
 	if (!gadgets->syscall_return && found->syscall_return &&
-	    is_there(pid, address, code_of_syscall_return, sizeof(code_of_syscall_return)))
+	    is_piece_there(pid, address, code_of_syscall_return, sizeof(code_of_syscall_return)))
 		gadgets->syscall_return = address;
 	address = start + found->pop_return - 1;
 	if (!gadgets->pop_return && found->pop_return &&
-	    is_there(pid, address, code_of_pop_return, sizeof(code_of_pop_return)))
+	    is_piece_there(pid, address, code_of_pop_return, sizeof(code_of_pop_return)))
 		gadgets->pop_return = address;
 	address = start + found->sigreturn - 1;
 	if (!gadgets->sigreturn && found->sigreturn &&
-	    (is_there(pid, address, code_of_sigreturn, sizeof(code_of_sigreturn)) ||
-	     is_there(pid, address, code_of_sigreturn_long, sizeof(code_of_sigreturn_long))))
+	    (is_piece_there(pid, address, code_of_sigreturn, sizeof(code_of_sigreturn)) ||
+	     is_piece_there(pid, address, code_of_sigreturn_long, sizeof(code_of_sigreturn_long))))
 		gadgets->sigreturn = address;
 }
 
@@ -131,8 +132,8 @@ static bool is_enough(const struct gadgets *gadgets)
 	return gadgets->syscall_return && (gadgets->sigreturn || gadgets->pop_return);
 }
 
-static void look_through(struct gadgets *gadgets, pid_t pid, const struct maps *maps, uint64_t limit,
-			 bool in_files)
+static void search_mapping(struct gadgets *gadgets, pid_t pid, const struct maps *maps, uint64_t limit,
+			   bool in_files)
 {
 	for (size_t index = 0; index < maps->count && !is_enough(gadgets); index++) {
 		const struct map *map = &maps->maps[index];
@@ -142,11 +143,11 @@ static void look_through(struct gadgets *gadgets, pid_t pid, const struct maps *
 			continue;
 		found = in_files ? remember(map) : &private;
 		search(found, pid, map, limit);
-		take(gadgets, pid, map->start, found);
+		take_findings(gadgets, pid, map->start, found);
 	}
 }
 
-/* Of a program or library if there is one; else whatever is executable. */
+/* Code of a program or library if there is one, otherwise of any executable mapping. */
 static uint64_t choose_loan(const struct maps *maps)
 {
 	uint64_t address = 0;
@@ -166,21 +167,21 @@ static uint64_t choose_loan(const struct maps *maps)
 int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps)
 {
 	*gadgets = (struct gadgets){};
-	look_through(gadgets, pid, maps, GLANCE, true);
+	search_mapping(gadgets, pid, maps, GLANCE, true);
 	if (!is_enough(gadgets))
-		look_through(gadgets, pid, maps, UINT64_MAX, true);
+		search_mapping(gadgets, pid, maps, UINT64_MAX, true);
 	if (!is_enough(gadgets)) /* the vdso; code that was generated at run time */
-		look_through(gadgets, pid, maps, GLANCE, false);
+		search_mapping(gadgets, pid, maps, GLANCE, false);
 	if (is_enough(gadgets))
 		return 0;
 	gadgets->borrowed = choose_loan(maps);
 	if (gadgets->borrowed) {
 		*gadgets = (struct gadgets){ .borrowed = gadgets->borrowed };
-		log_info("process %d has no `syscall; ret`: some of its code is overwritten for the moment",
+		log_info("process %d has no `syscall; ret`: some of its code is overwritten temporarily",
 			 pid);
 		return 0;
 	}
-	return fail(ENOEXEC, "process %d has no code that a system call could be made with", pid);
+	return fail(ENOEXEC, "process %d has no code that could be used for a system call", pid);
 }
 
 void victim_look_ahead(pid_t pid)
@@ -211,7 +212,7 @@ int gadgets_lend(struct gadgets *gadgets, pid_t pid)
 		     there = { (void *)gadgets->borrowed, sizeof(loan) };
 	int result;
 
-	/* What was not given back is still saved, and is not overwritten by ours. */
+	/* If the code was not given back, `saved` still has the original and must not be overwritten. */
 	if (!gadgets->borrowed || gadgets->syscall_return)
 		return 0;
 	if (process_vm_readv(pid, &here, 1, &there, 1, 0) != sizeof(loan))

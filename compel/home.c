@@ -1,8 +1,9 @@
 /*
- * home.c - the way home: bytes below a thread's stack pointer that let it return by itself, should we die.
+ * home.c - the way home: bytes below a thread's stack pointer with which it returns by itself if criu dies.
  *
- * Written before the thread's registers are changed for the first time, put back as soon as they are its own again. The
- * order in which mask, registers and memory change is what makes every moment in between survivable:
+ * They are written before the registers of the thread are changed for the first time, and the stack is restored as soon
+ * as the thread has its own registers again. The order in which mask, registers and memory change makes every moment in
+ * between safe:
  *
  *	in    memory, registers (now `ret` leads home), mask      out    mask, registers, memory
  */
@@ -18,8 +19,8 @@
 #include "internal.h"
 
 /*
- * A main thread's stack may end just below where it is: the kernel grows it for who reads through /proc/PID/mem, as it
- * does for a signal.
+ * The stack of a main thread may end directly below its stack pointer. The kernel grows it for accesses through
+ * /proc/PID/mem, as it does for a signal.
  */
 static bool grow_stack(pid_t pid, uint64_t address)
 {
@@ -31,7 +32,7 @@ static bool grow_stack(pid_t pid, uint64_t address)
 	return fd >= 0 && pread(fd, &byte, 1, (off_t)address) == 1;
 }
 
-/* What is on the stack where our bytes will be. */
+/* Saves the part of the stack that will be overwritten. */
 static bool read_below(const struct way_home *home, const struct victim *victim)
 {
 	struct iovec here = { home->saved, home->end - home->start },
@@ -61,7 +62,7 @@ int home_prepare(struct way_home *home, const struct victim *victim, struct trac
 	if (read_below(home, victim))
 		return 0;
 	home_free(home);
-	return fail(ENOSPC, "there is no room on the stack of thread %d", thread->tid);
+	return fail(ENOSPC, "there is not enough space on the stack of thread %d", thread->tid);
 }
 
 int home_write(const struct way_home *home, const struct victim *victim, const uint64_t *chain, size_t count,
@@ -84,7 +85,7 @@ int home_leave(const struct way_home *home, const struct victim *victim, struct 
 	if (!result)
 		result = set_registers(thread, &thread->context.registers);
 	if (result < 0)
-		return fail(-result, "cannot give thread %d its registers back", thread->tid);
+		return fail(-result, "cannot restore the registers of thread %d", thread->tid);
 	return victim_write(victim, home->start, home->saved, home->end - home->start);
 }
 

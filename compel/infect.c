@@ -1,7 +1,7 @@
 /*
- * infect.c - puts the parasite into a frozen process and takes it out again.
+ * infect.c - inserts the parasite into a frozen process and removes it again.
  *
- * Everything here is done to one thread, the borrowed one. Where it is between two steps, and what becomes of it if we die
+ * All of this happens in one thread, the borrowed one. Its states between two steps, and what happens if criu dies
  * there (invariant 1 of compel.h):
  *
  *	1  its own registers                  nothing happened; bytes below its red zone changed
@@ -33,7 +33,7 @@ struct traced_thread *borrowed_thread(const struct victim *victim)
 	return &victim->threads[victim->infection->index];
 }
 
-/* The thread whose stack is the safest place for some bytes: the leader's, or any with much room below. */
+/* Chooses the thread whose stack is the safest place for some bytes: the leader, or another with much space below. */
 static size_t choose_thread(const struct victim *victim, const struct maps *maps)
 {
 	size_t best = 0;
@@ -71,7 +71,7 @@ static int check_seccomp(const struct victim *victim)
 	return 0;
 }
 
-/* The borrowed thread gets new registers; the rest stays as it was. */
+/* Sets two registers of the borrowed thread; the rest stays the same. */
 int set_place(struct traced_thread *thread, uint64_t ip, uint64_t sp)
 {
 	struct user_regs_struct registers = thread->context.registers;
@@ -82,7 +82,7 @@ int set_place(struct traced_thread *thread, uint64_t ip, uint64_t sp)
 	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
 
-/* A call with the code of the task itself and a chain on its stack; from here on all signals wait. */
+/* Makes a call with the task's own code and a chain on its stack; from here on all signals are blocked. */
 static int call_from_stack(struct victim *victim, const uint64_t *chain, size_t words, long number,
 			   const uint64_t arguments[6], long *value)
 {
@@ -104,11 +104,11 @@ static int call_from_stack(struct victim *victim, const uint64_t *chain, size_t 
 	return result < 0 ? result : call_finish(thread, value);
 }
 
-static int map_region(struct victim *victim, int protection, int sharing, long *value)
+static int map_parasite_region(struct victim *victim, int protection, int sharing, long *value)
 {
 	struct infection *infection = victim->infection;
 	const struct gadgets *gadgets = &infection->gadgets;
-	/* munmap() takes the two arguments that mmap() left in their registers. */
+	/* munmap() uses the two arguments that mmap() left in the registers. */
 	const uint64_t chain[] = { gadgets->pop_return, SYS_munmap, gadgets->syscall_return };
 	const uint64_t arguments[6] = {
 		infection->region,    PARASITE_SIZE,
@@ -129,7 +129,7 @@ int call_in_region(struct victim *victim, long number, const uint64_t arguments[
 			     arguments, value);
 }
 
-static int write_state(const struct victim *victim)
+static int write_parasite_state(const struct victim *victim)
 {
 	const struct infection *infection = victim->infection;
 	struct parasite_state state = { .sockets = { -1, -1 },
@@ -147,8 +147,8 @@ static int write_state(const struct victim *victim)
 }
 
 /*
- * Memory that is writable and executable may be forbidden (PR_SET_MDWE). Then the region is executable from the start, is
- * filled past its protection, and the data part becomes writable in a call of its own.
+ * PR_SET_MDWE may forbid memory that is both writable and executable. Then the region is executable from the start, is
+ * filled in spite of its protection, and the data part is made writable by a separate call.
  */
 static int fill_region(struct victim *victim, bool is_writable)
 {
@@ -160,7 +160,7 @@ static int fill_region(struct victim *victim, bool is_writable)
 				 parasite_blob_end - parasite_blob_start);
 
 	if (!result)
-		result = write_state(victim);
+		result = write_parasite_state(victim);
 	if (!result && !is_writable)
 		result = call_in_region(victim, SYS_mprotect, protect, &value);
 	if (!result && value == -ENOMEM)
@@ -171,7 +171,7 @@ static int fill_region(struct victim *victim, bool is_writable)
 	return result;
 }
 
-/* Step 5, and back to 1. Works from any place the borrowed thread is parked at. */
+/* Step 5, and back to 1. Works from any state in which the borrowed thread is parked. */
 static int leave_region(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
@@ -188,7 +188,7 @@ static int leave_region(struct victim *victim)
 	return first_failure(result, home_leave(&infection->home, victim, borrowed_thread(victim)));
 }
 
-/* Of limits nobody but the task itself, or who has CAP_SYS_RESOURCE, could make more. */
+/* Explains a limit that only the task itself could raise, or a process with CAP_SYS_RESOURCE. */
 static int explain_no_room(const struct victim *victim, long value)
 {
 	if (value == -ENOMEM)
@@ -203,8 +203,8 @@ static int explain_no_room(const struct victim *victim, long value)
 }
 
 /*
- * Steps 1 to 4. Memory that is shared (with nobody) is no data to RLIMIT_DATA, which may be used up (Linux 6.18); but it lies in
- * tmpfs, which a machine may have little of.
+ * Steps 1 to 4. Shared memory (shared with no other process) does not count for RLIMIT_DATA, which may be used up
+ * (Linux 6.18). But it is in tmpfs, of which a machine may have little.
  */
 static int enter_region(struct victim *victim)
 {
@@ -213,13 +213,13 @@ static int enter_region(struct victim *victim)
 	const int all = PROT_READ | PROT_WRITE | PROT_EXEC;
 	bool is_writable = true;
 	long value = 0;
-	int result = map_region(victim, all, MAP_PRIVATE, &value);
+	int result = map_parasite_region(victim, all, MAP_PRIVATE, &value);
 
 	if (!result && value == -ENOMEM)
-		result = map_region(victim, all, MAP_SHARED, &value);
+		result = map_parasite_region(victim, all, MAP_SHARED, &value);
 	if (!result && (value == -EACCES || value == -EPERM)) {
 		is_writable = false;
-		result = map_region(victim, PROT_READ | PROT_EXEC, MAP_PRIVATE, &value);
+		result = map_parasite_region(victim, PROT_READ | PROT_EXEC, MAP_PRIVATE, &value);
 	}
 	if (!result && (uint64_t)value != infection->region)
 		result = explain_no_room(victim, value);
@@ -239,7 +239,7 @@ go_home:
 	return first_failure(result, home_leave(&infection->home, victim, thread));
 }
 
-static int prepare(struct victim *victim, struct maps *maps)
+static int prepare_infection(struct victim *victim, struct maps *maps)
 {
 	struct infection *infection = victim->infection;
 	int result = maps_read(maps, victim->pid);
@@ -250,12 +250,13 @@ static int prepare(struct victim *victim, struct maps *maps)
 		return result;
 	infection->region = maps_find_hole(maps, PARASITE_SIZE);
 	if (!infection->region)
-		return fail(ENOMEM, "process %d has no room in its address space", victim->pid);
+		return fail(ENOMEM, "process %d has no space for the parasite in its address space",
+			    victim->pid);
 	infection->index = choose_thread(victim, maps);
 	return 0;
 }
 
-/* Code is overwritten, where it has to be, only while a thread is about to run it. */
+/* Borrowed code is overwritten only while a thread is about to run it. */
 static int enter(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
@@ -303,7 +304,7 @@ int victim_infect(struct victim *victim)
 		return fail(E2BIG, "the parasite is larger than its place");
 	victim->infection = allocate(sizeof(*victim->infection));
 	victim->infection->socket = -1;
-	result = prepare(victim, &maps);
+	result = prepare_infection(victim, &maps);
 	maps_free(&maps);
 	if (!result)
 		result = enter(victim);

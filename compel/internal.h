@@ -1,7 +1,7 @@
 /*
- * internal.h - what the files of compel share with each other.
+ * internal.h - the interfaces between the files of compel.
  *
- * Three things are named here: a call in two halves, the way home of a thread, and the infection of a process.
+ * They are about three things: a call in two halves, the way home of a thread, and the infection of a process.
  */
 #ifndef COMPEL_INTERNAL_H
 #define COMPEL_INTERNAL_H
@@ -19,42 +19,42 @@ static inline int first_failure(int one, int other)
 
 /* ---- waiting (seize.c) ---- */
 
-#define CALL_SECONDS 30.0 /* a system call that we make in somebody takes longer only on a sick machine */
+#define CALL_SECONDS 30.0 /* a system call in another thread takes longer only on a sick machine */
 
 /*
- * Waits for the next stop of a thread; its wait status. -ESRCH: the thread is dead, and was reaped unless it is our own
- * child; -ETIMEDOUT. Nothing recorded.
+ * Waits for the next stop of a thread, and returns its wait status. -ESRCH: the thread is dead, and was reaped unless
+ * it is a child of criu; -ETIMEDOUT. Records no failure.
  */
 int wait_for_stop(pid_t tid, uint64_t deadline, int *status) must_check;
 /* The same without waiting. -EAGAIN: it runs, or its stop has been seen before. */
 int look_for_stop(pid_t tid, int *status) must_check;
 bool is_event_stop(int status);
 bool is_syscall_stop(int status);
-/* The signal that is about to be delivered: resume with it. 0: it is another stop. */
+/* The signal that is about to be delivered, with which to resume. 0: it is another stop. */
 int signal_of(int status);
-/* Stops a running thread of ours. */
+/* Stops a running traced thread. */
 int trace_park(struct traced_thread *thread, uint64_t deadline) must_check;
 int trace_await_park(struct traced_thread *thread, uint64_t deadline)
-	must_check; /* … one that has been interrupted */
-/* Waits until a thread that was killed is gone. Our own child is left to be reaped by waitpid(). */
+	must_check; /* … that has been interrupted */
+/* Waits until a killed thread is gone. A child of criu is left to waitpid(). */
 int trace_reap(struct traced_thread *thread, uint64_t deadline) must_check;
 int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers) must_check;
 int set_registers(const struct traced_thread *thread, const struct user_regs_struct *registers) must_check;
 int set_signal_mask(const struct traced_thread *thread, uint64_t mask) must_check;
 
-/* The text of /proc/TID/name, which is one record; -errno. */
+/* Reads /proc/TID/name, a file with one record; -errno. */
 ssize_t read_proc(pid_t tid, const char *name, char **text) must_check;
 
 /* ---- a call in two halves (call.c) ---- */
 
-/* Registers with which the thread goes on at a `syscall` instruction. */
+/* Sets the registers so that the thread continues at a `syscall` instruction. */
 void prepare_call(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, long number,
 		  const uint64_t arguments[6]);
-/* The same at any other instruction. */
+/* The same for any other instruction. */
 void prepare_jump(struct user_regs_struct *registers, uint64_t ip, uint64_t sp);
-/* From the parked state to the entry of the call: it will be made now, whatever becomes of us. */
+/* From the parked state to the entry of the call, which will be made in any case, even if criu dies. */
 int call_enter(struct traced_thread *thread) must_check;
-/* From there to the parked state behind the call. */
+/* From there to the parked state after the call. */
 int call_finish(struct traced_thread *thread, long *result) must_check;
 
 /* ---- maps.c ---- */
@@ -73,81 +73,81 @@ struct maps {
 int maps_read(struct maps *maps, pid_t pid) must_check;
 void maps_free(struct maps *maps);
 const struct map *maps_find(const struct maps *maps, uint64_t address);
-/* A free place far from any neighbour. 0: none. */
+/* Free address space far from any mapping. 0: none. */
 uint64_t maps_find_hole(const struct maps *maps, uint64_t size);
 
 /* ---- gadgets.c: pieces of the task's own code ---- */
 
 struct gadgets {
 	uint64_t syscall_return; /* syscall; ret */
-	uint64_t sigreturn;	 /* mov $15,%eax; syscall. 0: made of the other two */
+	uint64_t sigreturn;	 /* mov $15,%eax; syscall. 0: the other two replace it */
 	uint64_t pop_return;	 /* pop %rax; ret */
-	uint64_t borrowed; /* nothing found: this piece of code can be overwritten for the moment. Else 0 */
-	unsigned char saved[16]; /* then: what belongs there */
+	uint64_t borrowed;	 /* nothing was found, so this code can be overwritten temporarily; else 0 */
+	unsigned char saved[16]; /* the original bytes there */
 };
 
 int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps) must_check;
-/* With `borrowed` code: puts the gadgets there, and the task's own code back. Else nothing. */
+/* With `borrowed` code: write the gadgets there, and restore the task's own code. Otherwise nothing. */
 int gadgets_lend(struct gadgets *gadgets, pid_t pid) must_check;
 int gadgets_give_back(struct gadgets *gadgets, pid_t pid) must_check;
-/* Through /proc/PID/mem: also where the task itself may not write. */
+/* Writes through /proc/PID/mem, even where the task itself may not write. */
 int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size) must_check;
 
 /* ---- home.c: the way home ---- */
 
 /*
- * Memory of a thread's stack while it is on its way home or working for us. `ret` at `entry` leads home:
+ * The part of a thread's stack that is used while it is on its way home or works for criu. `ret` at `entry` leads home:
  *
- *	start ── what comes before: a chain of return addresses ── entry ── [pop rax; 15;] signal frame ── XSAVE ── end ── red zone
+ *	start ── chain of return addresses ── entry ── [pop rax; 15;] signal frame ── XSAVE ── end ── red zone
  */
 #define HOME_CHAIN 32
 
 struct way_home {
 	uint64_t start, entry, end;
 	char *image; /* from `entry` to `end` */
-	char *saved; /* from `start` to `end`: what the task had there */
+	char *saved; /* from `start` to `end`: the task's own bytes */
 };
 
-/* `detours` are calls that are made on the way, in this order, before the thread goes on. */
+/* `detours` are calls to make on the way, in this order, before the thread continues. */
 int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
 		 const struct gadgets *gadgets, const struct remote_call *detours, size_t detour_count)
 	must_check;
-/* Puts the image and `count` words before it on the stack; *sp is where these begin. */
+/* Writes the image and `count` words before it to the stack; *sp is where these begin. */
 int home_write(const struct way_home *home, const struct victim *victim, const uint64_t *chain, size_t count,
 	       uint64_t *sp) must_check;
-/* The thread is parked with its own registers, mask and memory again. */
+/* Restores the thread's registers, mask and memory; it stays parked. */
 int home_leave(const struct way_home *home, const struct victim *victim, struct traced_thread *thread)
 	must_check;
 void home_free(struct way_home *home);
 
-/* arch/x86/frame.c: the words and the signal frame that bring a thread back, for a stack that ends at `top`. */
+/* arch/x86/frame.c: builds the words and the signal frame that bring a thread back, for a stack that ends at `top`. */
 struct frame {
-	uint64_t entry;	   /* where it must lie */
-	uint64_t extended; /* where its XSAVE area then is */
+	uint64_t entry;	   /* its required address */
+	uint64_t extended; /* address of its XSAVE area */
 	size_t size;
 	char *bytes;
 };
 int frame_build(struct frame *frame, struct traced_thread *thread, const struct gadgets *gadgets) must_check;
-/* The same to make a call, all signals blocked, and then to do what lies at `frame`; it is put in front of that. */
+/* Adds a frame in front of `frame` that makes a call, with all signals blocked, and then continues there. */
 void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
 		    const struct remote_call *call);
 uint64_t stack_pointer(const struct traced_thread *thread);
 uint64_t thread_pointer(const struct traced_thread *thread);
-/* By its protection keys it may not touch ordinary memory, as it is in the region. */
+/* The protection keys of the thread forbid access to ordinary memory, such as the region. */
 bool denies_data(const struct thread_context *context);
-/* Registers with which a thread goes to work at a desk. */
+/* Sets the registers so that the thread goes to work at a desk. */
 void prepare_work(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, uint64_t desk);
 #define FRAME_ROOM 16384 /* more than any frame needs */
 
-/* arch/x86/settle.c: right after parking, what the kernel would do anyway or did only because of us. */
+/* arch/x86/settle.c: directly after parking, undoes the effects of the interrupt on the thread's system call. */
 int settle_arrival(struct traced_thread *thread) must_check;
-/* Before it is interrupted: is it in a call that ends without telling its remaining time, and since when? */
+/* Before the interrupt: is it in a call that ends without telling its remaining time, and since when? */
 void settle_look_asleep(struct traced_thread *thread);
 bool settle_read(pid_t tid, uint64_t address, void *buffer, size_t size);
 
 /* arch/x86/reenter.c: the register that points to a relative timeout; NULL: this call has none in memory. */
 unsigned long long *timeout_in_memory(struct user_regs_struct *registers, long number);
-/* Of that, what remains: into thread->remaining, if it is known how long it has been asleep. */
+/* Computes the rest of that timeout into thread->remaining, if it is known how long the thread has slept. */
 void settle_remaining(struct traced_thread *thread, struct user_regs_struct *registers, long number);
 
 /* ---- infect.c ---- */
@@ -159,9 +159,9 @@ struct infection {
 	struct way_home home; /* of the borrowed thread */
 	int socket;	      /* -1: calls are made by ptrace */
 	bool is_serving;      /* the thread runs: it waits for calls */
-	bool stays;	      /* the region is not unmapped: a thread may still be in it */
+	bool stays;	      /* the region stays mapped: a thread may still be in it */
 	int sockets[2];	      /* the numbers in the victim */
-	struct place *places; /* where the threads have their own: desks.c. NULL: not needed yet */
+	struct place *places; /* addresses of all threads: desks.c. NULL: not needed yet */
 	size_t place_count;
 };
 
@@ -172,12 +172,12 @@ static inline const struct parasite_header *blob(void)
 }
 
 struct traced_thread *borrowed_thread(const struct victim *victim);
-/* The thread gets these two registers, and for the rest those it came with. */
+/* Sets these two registers; the others are the thread's original ones. */
 int set_place(struct traced_thread *thread, uint64_t ip, uint64_t sp) must_check;
-/* One call of the borrowed thread in the region, by ptrace. */
+/* Makes one call of the borrowed thread in the region, by ptrace. */
 int call_in_region(struct victim *victim, long number, const uint64_t arguments[6], long *value) must_check;
 
-/* Drops what we know of an infection, of a process that is gone or cured. */
+/* Frees the data about an infection, of a process that is gone or cured. */
 void victim_forget(struct victim *victim);
 
 /* ---- for_now.c ---- */
@@ -186,11 +186,11 @@ void for_now_free(struct traced_thread *thread);
 
 /* ---- parasite.c ---- */
 
-/* In a thread that has its own stack and our way home on it: it is parked on that way afterwards. */
+/* Makes calls in a thread that is on its own stack with the way home on it; it is parked on that way afterwards. */
 int call_on_stack(struct victim *victim, struct traced_thread *thread, const struct way_home *home,
 		  struct remote_call *calls, size_t count) must_check;
 
-/* To the parasite, while it serves. While it works, other threads that run are helped over stops of others' making. */
+/* Sends calls to the serving parasite. Meanwhile, running threads that are stopped by other processes are resumed. */
 int call_parasite(struct victim *victim, struct remote_call *calls, size_t count) must_check;
 /* From parked in the region to serving, and back. */
 int parasite_connect(struct victim *victim) must_check;

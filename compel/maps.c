@@ -1,5 +1,5 @@
 /*
- * maps.c - the mappings of a victim, as far as an infection cares: where code is, where a stack has room, where a hole is.
+ * maps.c - the mappings of a victim, as far as an infection needs them: code, stacks, and holes.
  *
  * Reads /proc/PID/maps, while the victim is frozen.
  */
@@ -71,7 +71,7 @@ const struct map *maps_find(const struct maps *maps, uint64_t address)
 	return NULL;
 }
 
-/* The middle of the largest hole: nothing there can merge with us, or grow into us. */
+/* The middle of the largest hole: no mapping can merge with the region there, or grow into it. */
 uint64_t maps_find_hole(const struct maps *maps, uint64_t size)
 {
 	uint64_t best = 0, best_size = 0, end = LOWEST_HOLE;

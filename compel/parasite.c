@@ -1,10 +1,10 @@
 /*
- * parasite.c - talks to the parasite: connects to it, has it make calls, calls it back. And makes calls without it.
+ * parasite.c - talks to the parasite: connects to it, has it make calls, and stops it. Also makes calls without it.
  *
- * One message is one list of calls, over a socket pair that the victim made and whose other end we took with
- * pidfd_getfd(): that works across all namespaces. Where the victim has no descriptor left, or the kernel is older than
- * 5.6, the calls are made one by one, by ptrace. While a process is infected criu must not fork a child that keeps the
- * socket: its closing is how the parasite learns of our death.
+ * A message is a list of calls, sent over a socket pair that the victim created and of which criu got the other end by
+ * pidfd_getfd(), which works across all namespaces. If the victim has no free descriptor, or the kernel is older than
+ * 5.6, the calls are made one by one, by ptrace. While a process is infected, criu must not fork a child that keeps the
+ * socket, because the parasite learns of criu's death when it closes.
  */
 #include <errno.h>
 #include <poll.h>
@@ -77,8 +77,8 @@ static int take_socket(const struct victim *victim)
 }
 
 /*
- * The number is forgotten while the thread is sure to make the call and has not made it yet: nobody closes what gets the
- * number next.
+ * The number is forgotten when the thread is certain to make the call, but has not made it yet: so nothing can close a
+ * later descriptor with the same number.
  */
 static int close_remote(struct victim *victim, int which)
 {
@@ -106,7 +106,7 @@ static int close_remote(struct victim *victim, int which)
 	return result;
 }
 
-/* 1: connected; 0: this victim cannot, calls are made by ptrace. */
+/* 1: connected; 0: not possible, calls are made by ptrace. */
 static int make_sockets(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
@@ -127,7 +127,7 @@ static int make_sockets(struct victim *victim)
 	infection->socket = take_socket(victim);
 	if (infection->socket >= 0)
 		return 1;
-	log_info("process %d: cannot take a socket from it: %s; calls are made by ptrace", victim->pid,
+	log_info("process %d: cannot get its socket: %s; calls are made by ptrace", victim->pid,
 		 strerror(errno));
 	result = close_remote(victim, 1);
 	return result < 0 ? result : close_remote(victim, 0);
@@ -148,7 +148,7 @@ int parasite_connect(struct victim *victim)
 		return result;
 	if (ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
 		return fail(errno, "cannot resume thread %d", thread->tid);
-	infection->sockets[1] = -1; /* closed by itself, first of all */
+	infection->sockets[1] = -1; /* closed by the parasite itself, first of all */
 	infection->is_serving = true;
 	thread->is_parked = false;
 	return 0;
@@ -177,10 +177,11 @@ int parasite_disconnect(struct victim *victim)
 /* ---- waiting for an answer ---- */
 
 #define NEWS_PATIENCE \
-	20 /* milliseconds. The stop of a thread may be told to nobody: see sleep_until_news() in seize.c */
+	20 /* milliseconds. The stop of a thread may go unreported: see sleep_until_news() in seize.c */
 
 /*
- * A thread that works for us may have been stopped by something that cannot be blocked (SIGSTOP, SIGCONT), or killed. -ESRCH: killed.
+ * A thread that works for criu may have been stopped by a signal that cannot be blocked (SIGSTOP, SIGCONT): resumes it.
+ * -ESRCH: it was killed.
  */
 static int nudge(struct traced_thread *thread)
 {
@@ -202,8 +203,8 @@ static int nudge_all(struct victim *victim)
 }
 
 /*
- * The kernel sends SIGCHLD to the process of the tracer whenever a traced thread stops. The caller has blocked it, so that it stays
- * pending and this descriptor becomes readable. -1: there is none, and stops are looked for every NEWS_PATIENCE.
+ * The kernel sends SIGCHLD to the tracer's process whenever a traced thread stops. The caller has blocked it, so it
+ * stays pending and makes this descriptor readable. -1: there is none, and stops are polled every NEWS_PATIENCE.
  */
 static int open_news(sigset_t *before)
 {
@@ -215,7 +216,7 @@ static int open_news(sigset_t *before)
 	return signalfd(-1, &news, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* Until there may be an answer. -errno: there will be none. */
+/* Waits until there may be an answer. -errno: there will be none. */
 static int wait_for_answer(struct victim *victim, int news)
 {
 	struct pollfd wait[] = { { .fd = victim->infection->socket, .events = POLLIN },
@@ -254,7 +255,7 @@ static int receive(struct victim *victim, void *buffer, size_t size)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (result == -ETIMEDOUT)
 		return fail(ETIMEDOUT, "process %d does not answer", victim->pid);
-	return result ? fail(-result, "process %d died while it was being looked at", victim->pid) : 0;
+	return result ? fail(-result, "process %d died while it was being examined", victim->pid) : 0;
 }
 
 int call_parasite(struct victim *victim, struct remote_call *calls, size_t count)

@@ -1,10 +1,10 @@
 /*
- * seize.c - one thread: taking hold of it, waiting for it, reading and setting its state, letting it go.
+ * seize.c - one thread: seizes it, waits for it, reads and sets its state, lets it go.
  *
- * Relies on PTRACE_SEIZE semantics (Linux >= 3.4): a thread that is interrupted stops in PTRACE_EVENT_STOP, in front of
- * the kernel's own syscall restart, and resuming or detaching it there loses nothing. PTRACE_O_TRACESYSGOOD is always
- * set: should we die while the thread is in a syscall-stop, the kernel sends it the stop's code as a signal, and 0x85
- * is none, where SIGTRAP would kill.
+ * Relies on PTRACE_SEIZE semantics (Linux >= 3.4): an interrupted thread stops in PTRACE_EVENT_STOP, before the
+ * kernel's own syscall restart, and resuming or detaching it there loses nothing. PTRACE_O_TRACESYSGOOD is always set:
+ * if criu dies while the thread is in a syscall-stop, the kernel sends it the code of the stop as a signal. 0x85 is no
+ * signal, but SIGTRAP would kill.
  */
 #include <elf.h>
 #include <errno.h>
@@ -58,8 +58,8 @@ int signal_of(int status)
 }
 
 /*
- * Who traces hears of a death first and has to reap; but not our own child, which is somebody else's business here.
- * A leader is not reported before its last thread has been reaped, though it is dead.
+ * The tracer is told of a death first and has to reap; but a child of criu is reaped elsewhere. A leader is not
+ * reported before its last thread has been reaped, although it is dead.
  */
 static bool is_dead(pid_t tid)
 {
@@ -84,7 +84,7 @@ int look_for_stop(pid_t tid, int *status)
 	siginfo_t info = {};
 
 	if (waitid(P_PID, tid, &info, WSTOPPED | __WALL | WNOHANG) < 0 && errno != EINTR) {
-		is_dead(tid); /* a zombie is no child for who waits for stops only */
+		is_dead(tid); /* a zombie is not found when waiting only for stops */
 		return -ESRCH;
 	}
 	if (info.si_pid != tid)
@@ -94,10 +94,11 @@ int look_for_stop(pid_t tid, int *status)
 }
 
 /*
- * The kernel sends SIGCHLD to the process of the tracer whenever a traced thread stops or dies. While it is blocked it is not lost, even
- * if nobody would handle it, and it ends this sleep, which, unlike waitid(), ends by itself, too.
- * Two things are not told so, and are seen late: the death of a first thread whose process was cloned with another signal for its end,
- * if its last thread was not ours; and all of it, if whoever started us had SIGCHLD ignored (main() sees to that).
+ * The kernel sends SIGCHLD to the tracer's process whenever a traced thread stops or dies. While it is blocked it is
+ * not lost, even without a handler, and it ends this sleep, which, unlike waitid(), also ends by itself. Two things are
+ * not reported this way, and are noticed late: the death of a leader whose process was cloned with another exit signal,
+ * if its last thread was not traced by criu; and everything, if criu was started with SIGCHLD ignored (main() handles
+ * that).
  */
 static void sleep_until_news(const sigset_t *news, uint64_t nanoseconds)
 {
@@ -137,7 +138,7 @@ int trace_reap(struct traced_thread *thread, uint64_t deadline)
 	return result == -ESRCH ? 0 : result;
 }
 
-static void name_of(pid_t tid, char name[32])
+static void name_of_thread(pid_t tid, char name[32])
 {
 	autofree char *text = NULL;
 
@@ -157,7 +158,7 @@ static int seize_failed(pid_t tid, int error)
 	    strstr(status, "\nState:\tX"))
 		return -ESRCH;
 	if (proc_text_number(status, "TracerPid", 10, &tracer) && tracer) {
-		name_of((pid_t)tracer, name);
+		name_of_thread((pid_t)tracer, name);
 		fail(EBUSY, "thread %d is being traced by process %d (%s)", tid, (int)tracer, name);
 		fail_advice("end the debugger first");
 		return -EBUSY;
@@ -171,7 +172,7 @@ int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp)
 	if (suspend_seccomp)
 		thread->options |= PTRACE_O_SUSPEND_SECCOMP;
 	if (ptrace(PTRACE_SEIZE, tid, 0, thread->options) < 0) {
-		/* Suspending needs CAP_SYS_ADMIN; most threads have no filter, and infection checks. */
+		/* Suspending needs CAP_SYS_ADMIN; most threads have no filter, and the infection checks. */
 		thread->options &= ~PTRACE_O_SUSPEND_SECCOMP;
 		if (!suspend_seccomp || (errno != EPERM && errno != EINVAL) ||
 		    ptrace(PTRACE_SEIZE, tid, 0, thread->options) < 0)
@@ -186,7 +187,7 @@ int trace_interrupt(struct traced_thread *thread)
 {
 	if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) == 0)
 		return 0;
-	/* It is ending, and we came too late not to be its tracer. */
+	/* It is ending, but criu has become its tracer already. */
 	ignore(trace_reap(thread, trace_deadline(RELEASE_PATIENCE)));
 	return -ESRCH;
 }
@@ -200,7 +201,7 @@ int trace_guard(struct traced_thread *thread, pid_t tid)
 	return 0;
 }
 
-/* Children that we do not trace may be among those that are found. They are left as they are, but their news is taken. */
+/* Children that are not traced may be among them. They are left alone, but their notification is consumed. */
 void trace_pass_signals(void)
 {
 	siginfo_t info = {};
@@ -238,7 +239,7 @@ int set_signal_mask(const struct traced_thread *thread, uint64_t mask)
 
 static int get_extended(const struct traced_thread *thread, struct thread_context *context)
 {
-	autofree void *buffer = malloc(XSAVE_LARGEST); /* not zeroed: the kernel says how much it wrote */
+	autofree void *buffer = malloc(XSAVE_LARGEST); /* not zeroed: the kernel tells how much it wrote */
 	struct iovec piece = { buffer, XSAVE_LARGEST };
 
 	if (!buffer || ptrace(PTRACE_GETREGSET, thread->tid, NT_X86_XSTATE, &piece) < 0)
@@ -289,7 +290,7 @@ static int timed_out(const struct traced_thread *thread)
 	const char *state = NULL;
 	char name[32];
 
-	name_of(thread->tid, name);
+	name_of_thread(thread->tid, name);
 	if (read_proc(thread->tid, "status", &status) > 0)
 		state = strstr(status, "\nState:\t");
 	return fail(ETIMEDOUT, "thread %d (%s) does not stop: its state is %c", thread->tid, name,
@@ -297,10 +298,11 @@ static int timed_out(const struct traced_thread *thread)
 }
 
 /*
- * On its way to our stop a thread may meet a signal first. It is delivered as if we were not there, and the thread stops at the first
- * instruction of the handler. Our interrupt is still pending then, but not always: the kernel, while it takes the signal of a timer,
- * lets go of the lock for a moment, and if the interrupt comes just then, the signal's stop clears it (seen on Linux 6.18). To interrupt
- * a thread that is in a stop is right in both cases: it is one bit.
+ * On its way to the requested stop a thread may meet a signal first. It is delivered normally, and the thread stops at
+ * the first instruction of the handler. Usually the interrupt is still pending then, but not always: while the kernel
+ * takes the signal of a timer, it releases the lock for a moment, and if the interrupt comes just then, the stop of the
+ * signal clears it (seen on Linux 6.18). Interrupting a thread that is in a stop is right in both cases: it sets one
+ * bit.
  */
 static int pass_signal_on(const struct traced_thread *thread, int status)
 {
@@ -369,8 +371,8 @@ int trace_exit_kill(struct traced_thread *thread, bool on)
 }
 
 /*
- * A thread that cannot be detached is dying, and its parent hears of it only when we have; or it has never stopped: then
- * the kernel lets it go when we end.
+ * A thread that cannot be detached is dying, and its parent is told of that only after the tracer; or it has never
+ * stopped, and the kernel detaches it when criu ends.
  */
 int trace_release(struct traced_thread *thread)
 {
@@ -380,7 +382,7 @@ int trace_release(struct traced_thread *thread)
 		if (errno != ESRCH)
 			result = fail(errno, "cannot let go of thread %d", thread->tid);
 		else if (trace_reap(thread, trace_deadline(RELEASE_PATIENCE)) < 0)
-			log_warning("thread %d still has not stopped; it goes on when criu ends",
+			log_warning("thread %d still has not stopped; it continues when criu ends",
 				    thread->tid);
 	}
 	trace_free_context(&thread->context);

@@ -1,9 +1,10 @@
 /*
- * stop.c - puts a process into a group stop, by SIGSTOP or by one of the signals of a terminal, whatever it blocks.
+ * stop.c - puts a process into a group stop, by SIGSTOP or by a stop signal of a terminal, even if it blocks it.
  *
- * A signal that is sent waits in a queue with others, may be blocked, and is ignored where nobody could wake the process again (an
- * orphaned group). So SIGSTOP, which cannot be blocked, brings a thread to where a signal is about to be delivered, and who traces
- * says which: the kernel stops the process by that one. All happens before the thread is back in its program.
+ * A signal that is sent is queued behind others, may be blocked, and is ignored in an orphaned process group, because
+ * no process could wake this one again. So SIGSTOP, which cannot be blocked, brings a thread to the point where a
+ * signal is about to be delivered. There the tracer replaces the signal, and the kernel stops the process by that one.
+ * All of this happens before the thread is back in its program.
  */
 #include <errno.h>
 #include <signal.h>
@@ -17,7 +18,7 @@
 #include "base/time.h"
 #include "internal.h"
 
-/* Resumes until a stop that is not a signal's. */
+/* Resumes until a stop that is not due to a signal. */
 static int go_on(const struct traced_thread *thread, int signal, int *status)
 {
 	uint64_t deadline = trace_deadline(CALL_SECONDS);
@@ -32,7 +33,10 @@ static int go_on(const struct traced_thread *thread, int signal, int *status)
 	return result;
 }
 
-/* SIGCONT waits: all signals are blocked. A stop signal that is sent now would throw it away, as it has thrown away those before it. */
+/*
+ * Is a SIGCONT pending? (All signals are blocked.) A stop signal that is sent now would discard it, as it has discarded
+ * those before it.
+ */
 static bool is_told_to_go_on(pid_t pid)
 {
 	autofree char *status = NULL;
@@ -43,8 +47,9 @@ static bool is_told_to_go_on(pid_t pid)
 }
 
 /*
- * To where SIGSTOP is about to be delivered. If a SIGCONT from outside throws it away, the thread traps instead, before it is back in its
- * program. It may also trap because of an interrupt of ours that was still pending.
+ * Brings the thread to where SIGSTOP is about to be delivered. If a SIGCONT from outside discards the SIGSTOP, the
+ * thread traps instead, before it is back in its program. It may also trap because of an interrupt that was still
+ * pending.
  */
 static int bring_to_stop(const struct traced_thread *thread, pid_t pid)
 {
@@ -68,7 +73,7 @@ static int stop_by(const struct traced_thread *thread, pid_t pid, int signal)
 {
 	int status, result = bring_to_stop(thread, pid);
 
-	/* If it does not stop the process, it shall stop the thread all the same. */
+	/* If it does not stop the process, the thread has to stop all the same. */
 	if (!result && ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
 		result = -errno;
 	if (!result)
@@ -78,7 +83,7 @@ static int stop_by(const struct traced_thread *thread, pid_t pid, int signal)
 	return is_told_to_go_on(pid) ? STOP_COUNTERMANDED : STOP_IGNORED;
 }
 
-/* The other threads stand in a stop of ours: that they take part in this one is known when they have met it. */
+/* The other threads are in a ptrace stop: they take part in this group stop only when they have met it. */
 static int join_stop(const struct victim *victim)
 {
 	int status, result = 0;

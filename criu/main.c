@@ -1,5 +1,5 @@
 /*
- * main.c - reads what is wanted, opens the log, runs the command, and says what went wrong.
+ * main.c - reads the options, opens the log, runs the command, and reports what went wrong.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 static const struct command {
 	const char *name;
 	int (*run)(const struct options *options);
-	bool opens_log; /* itself: in the directory of the images, which a dump has to make first */
+	bool opens_log; /* the command does so itself, in the images directory, which a dump has to create first */
 } commands[] = {
 #define COMMAND(name, function, bit, arguments, help) { name, function, bit & (DUMP | PRE_DUMP | RESTORE) },
 #include "cli/options.def"
@@ -32,7 +32,7 @@ static const struct command *find_command(const char *name)
 	return NULL; /* options_parse() accepts only these */
 }
 
-static int open_log(const struct options *options, int (*open_it)(int directory, const char *path))
+static int open_log_file(const struct options *options, int (*open_it)(int directory, const char *path))
 {
 	const char *path = work_path(options);
 	autoclose int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -45,15 +45,15 @@ static int open_log(const struct options *options, int (*open_it)(int directory,
 static int run_command(const struct options *options)
 {
 	const struct command *command = find_command(options->command);
-	int result = command->opens_log ? 0 : open_log(options, log_open);
+	int result = command->opens_log ? 0 : open_log_file(options, log_open);
 
 	return result ? result : command->run(options);
 }
 
 /*
- * What went wrong before the log was open belongs into it, too: programs that run criu read nothing else. The log may be that of
- * another criu, which is the reason why this one failed: what stands in it stays. That it cannot be opened is no second message for
- * anybody.
+ * Writes failures to the log that happened before it was open: programs that run criu read nothing else. Another criu
+ * may be using this log, which can even be the reason for the failure, so its content is kept. If the log cannot be
+ * opened, that is not reported.
  */
 static void complete_log(const struct options *options)
 {
@@ -64,7 +64,7 @@ static void complete_log(const struct options *options)
 		if (options->log_file[0] == '/')
 			attempted(log_open_to_append(AT_FDCWD, options->log_file));
 		else
-			attempted(open_log(options, log_open_to_append));
+			attempted(open_log_file(options, log_open_to_append));
 		log_level = level;
 	}
 	failure_log();
@@ -79,7 +79,7 @@ static void report_usage(const struct options *options)
 	fputs(text, stderr);
 }
 
-/* A process whose dump failed is still there: it can tell its name. */
+/* After a failed dump the process still exists, so its name can be read. */
 static char *headline_of(const struct options *options)
 {
 	autofree char *path = format_text("/proc/%d/comm", options->tree);
@@ -112,9 +112,9 @@ int main(int argc, char **argv)
 	int result;
 
 	error_init();
-	/* Whoever ignores it would lose the wait status of its children: of ours, and of restored zombies while they wait. */
+	/* A parent that ignores SIGCHLD loses the wait status of its children: criu's own, and restored zombies. */
 	signal(SIGCHLD, SIG_DFL);
-	/* A limit of file sizes is an error like any other. */
+	/* Exceeding the limit of file sizes is an error like any other (EFBIG). */
 	signal(SIGXFSZ, SIG_IGN);
 	result = options_parse(&options, argc, argv);
 	if (result < 0)

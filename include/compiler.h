@@ -1,7 +1,7 @@
 /*
- * compiler.h - what the C language leaves to its compilers.
+ * compiler.h - attributes and macros that need compiler extensions.
  *
- * Freestanding: used by criu, by compel and by the blobs. Relies on gcc or clang (gnu11).
+ * Freestanding: used by criu, compel and the blobs. Needs gcc or clang (gnu11).
  */
 #ifndef COMPILER_H
 #define COMPILER_H
@@ -18,12 +18,12 @@
 #define unused			 __attribute__((unused))
 #define does_not_return		 __attribute__((noreturn))
 
-/* For the result of a function with must_check that makes no difference. A comment beside it says why. */
+/* Drops the result of a must_check function that makes no difference. A comment beside it tells why. */
 static inline void ignore(long result unused)
 {
 }
 
-/* These read as functions do; `unit` is a power of two. */
+/* These look like functions; `unit` is a power of two. */
 /* clang-format off */
 #define min(a, b) ({ __typeof__(a) min_a = (a); __typeof__(b) min_b = (b); min_a < min_b ? min_a : min_b; })
 #define max(a, b) ({ __typeof__(a) max_a = (a); __typeof__(b) max_b = (b); max_a > max_b ? max_a : max_b; })
@@ -31,8 +31,8 @@ static inline void ignore(long result unused)
 #define round_down(value, unit) ((value) & ~((__typeof__(value))(unit) - 1))
 /* clang-format on */
 
-/* Every architecture we know has images in pages of 4 KiB; a larger kernel page is a multiple of it. */
+/* Images have pages of 4 KiB on every known architecture; a larger kernel page is a multiple of it. */
 #define PAGE_SHIFT 12
-#define PAGE_SIZE  (1UL << PAGE_SHIFT) /* token for token as <sys/user.h> has it */
+#define PAGE_SIZE  (1UL << PAGE_SHIFT) /* token for token as in <sys/user.h> */
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * futex.h - wakes all who wait for a word, in whatever process. Freestanding: newborns do it in criu's code and in the restorer.
+ * futex.h - wakes all waiters of a futex, in any process. Freestanding: newborns call it in criu's code and in the
+ * restorer.
  */
 #ifndef FUTEX_H
 #define FUTEX_H

@@ -1,8 +1,9 @@
 /*
- * kernel_constants.h - names of the kernel's interface that the headers of a distribution may lack, each with the Linux that brought it.
+ * kernel_constants.h - constants of the kernel's interface that the headers of a distribution may lack, each with the
+ * Linux version that introduced it.
  *
- * Freestanding. Include it behind all system headers: what these define stays. A name that is needed once more is added here, not to a
- * source.
+ * Freestanding. Include it after all system headers, because their definitions take precedence. Constants that several
+ * sources need belong here.
  */
 #ifndef KERNEL_CONSTANTS_H
 #define KERNEL_CONSTANTS_H

@@ -30,7 +30,7 @@ static inline void list_insert(struct list *link, struct list *before)
 	before->previous = link;
 }
 
-/* Appends: the order of a list is the order in which its members came. */
+/* Appends, so a list is in order of insertion. */
 static inline void list_add(struct list *link, struct list *head)
 {
 	list_insert(link, head);

@@ -1,5 +1,5 @@
 /*
- * parasite.h - the region that compel maps into a victim, and what it says to the code there.
+ * parasite.h - the region that compel maps into a victim, and the protocol with the code there.
  *
  * Freestanding: read by compel, by the parasite blob and by its assembly. One region, all offsets fixed:
  *
@@ -29,8 +29,8 @@
 #define PARASITE_STATE_STAYS	      44
 
 /*
- * A desk: what a thread finds that makes calls in the region. It begins with a struct parasite_desk; where the rest of it lies is compel's
- * business. Whether somebody is there is said by a word in the state, which is a futex.
+ * A desk holds the work of one thread that makes its calls in the region. It begins with a struct parasite_desk; compel
+ * decides the layout of the rest. A word in the state, which is a futex, tells whether a thread is at the desk.
  */
 #define PARASITE_DESKS	    88
 #define PARASITE_DESK_SIZE  2048
@@ -41,7 +41,7 @@
 #define DESK_FREE	    0
 #define DESK_TAKEN	    1 /* the thread is in the region, or about to be */
 #define DESK_TO_LEAVE \
-	2 /* criu has died, or gives up: the thread has to go, and makes the desk free when it has gone */
+	2 /* criu has died, or gives up: the thread must leave, and frees the desk when it has left */
 
 #ifndef __ASSEMBLY__
 
@@ -51,21 +51,21 @@
 struct parasite_header {
 	uint32_t serve; /* answers calls from state.sockets[0] until that is closed, then `bail` */
 	uint32_t call;	/* a `syscall` that goes on to `bail` */
-	uint32_t bail;	/* takes all of us out of the task, and the thread to where it was */
-	uint32_t work; /* for any thread: makes the calls of a desk, and waits there until it is taken back, or sent home */
+	uint32_t bail;	/* removes the parasite from the task, and sends the thread back to where it was */
+	uint32_t work; /* for any thread: makes the calls of a desk, and waits there to be taken back or sent home */
 	uint32_t size; /* of the blob */
 };
 
 struct parasite_state {
-	int32_t sockets[2];	 /* ours, criu's; -1: closed. Written by socketpair() itself */
-	uint64_t home_stack;	 /* where the way home belongs on the thread's stack … */
-	uint64_t home_size;	 /* … and its size; it lies at PARASITE_HOME until then */
+	int32_t sockets[2];  /* the parasite's end, criu's end; -1: closed. Written by socketpair() itself */
+	uint64_t home_stack; /* where the way home belongs on the thread's stack … */
+	uint64_t home_size;  /* … and its size; it lies at PARASITE_HOME until then */
 	uint64_t syscall_return; /* `syscall; ret` in the task's own code; 0: there is none */
-	int32_t userfaultfd;	 /* made by a call and not closed by one yet; -1: none */
-	int32_t back_count;  /* calls to be made first of all when criu has died: see victim_call_for_now() */
-	uint32_t working;    /* threads that have not made all their calls yet: a futex */
-	uint32_t stays;	     /* 1: a thread may still be in the region, so it is not unmapped */
-	uint32_t desk_count; /* desks that are in use, at PARASITE_SCRATCH … */
+	int32_t userfaultfd;	 /* created by a call and not closed yet; -1: none */
+	int32_t back_count;	 /* calls to make first when criu has died: see victim_call_for_now() */
+	uint32_t working;	 /* futex: the number of threads that still have calls to make */
+	uint32_t stays;		 /* 1: a thread may still be in the region, so it stays mapped */
+	uint32_t desk_count;	 /* desks that are in use, at PARASITE_SCRATCH … */
 	struct {
 		int64_t number;
 		uint64_t arguments[2];

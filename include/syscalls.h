@@ -1,9 +1,9 @@
 /*
- * syscalls.h - system calls without a libc: sys_name() returns what the kernel returned, -errno if it failed.
+ * syscalls.h - system calls without libc: sys_name() returns what the kernel returned, -errno if it failed.
  *
- * Freestanding: the blobs have nothing else, and criu uses it where a libc wrapper would get in the way (after a raw
- * clone, in a child that shares memory). Arguments have the types of the kernel's interface; structures that only pass
- * through are `void *`.
+ * Freestanding: the blobs have nothing else, and criu uses it where a libc wrapper would do harm (after a raw clone, in
+ * a child that shares memory). Arguments have the types of the kernel's interface; structures that are only passed on
+ * are `void *`.
  */
 #ifndef SYSCALLS_H
 #define SYSCALLS_H
@@ -56,7 +56,7 @@
 		return system_call(SYS_##name, (long)a, (long)b, (long)c, (long)d, (long)e, (long)f); \
 	}
 
-/* clang-format off: a table. What nobody calls is not in it. */
+/* clang-format off: a table. It has only calls that are used. */
 
 /* memory */
 SYSTEM_CALL_6(mmap, void *, size_t, int, int, int, off_t)

@@ -1,5 +1,5 @@
-# archive.sh - Debian's archive, read beside the apt of this machine. Sourced by scripts that fetch packages without
-# installing them (scripts/peers, test/vm/kernel).
+# archive.sh - reads Debian's archive independently of the apt configuration of this machine. Sourced by scripts that
+# fetch packages without installing them (scripts/peers, test/vm/kernel).
 #
 # archive_open DIRECTORY SUITE... makes an apt of its own in DIRECTORY/apt, with lists of these suites; archive TOOL …
 # is that apt. Signatures are checked with Debian's own keyring. What goes wrong is in DIRECTORY/log.

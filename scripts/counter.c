@@ -1,7 +1,7 @@
 /*
- * counter.c - the program that scripts/quickstart saves and makes again: it counts, on its output and into a file.
+ * counter.c - the program that scripts/quickstart saves and restores: it counts, on its output and into a file.
  *
- * Usage: counter FILE. Its number lives in nothing but its memory; FILE is for the script to look at.
+ * Usage: counter FILE. Its number is only in its memory; the script reads FILE to see it.
  */
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /*
- * memory.c - the four functions a compiler may call without being asked, for blobs, which have no libc.
+ * memory.c - the four functions that a compiler may call implicitly, for blobs, which have no libc.
  */
 #include <stddef.h>
 

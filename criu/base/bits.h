@@ -1,5 +1,5 @@
 /*
- * bits.h - long rows of bits, gone through 64 at a time.
+ * bits.h - long bit arrays, searched 64 bits at a time.
  */
 #ifndef CRIU_BASE_BITS_H
 #define CRIU_BASE_BITS_H
@@ -10,7 +10,7 @@
 
 #define BITS_WORDS(count) (((count) + 63) / 64)
 
-/* The first bit of [from, end) that is as asked for; `end`: none is. */
+/* The first bit in [from, end) that is set (or clear, if `is_set` is false); `end` if there is none. */
 static inline size_t bits_find(const uint64_t *bits, size_t from, size_t end, bool is_set)
 {
 	uint64_t other = is_set ? 0 : ~0ULL; /* bits that are not wanted */

@@ -1,6 +1,6 @@
 /*
- * copy.c - copies ranges of files: FICLONERANGE (btrfs, xfs) shares the bytes, copy_file_range() lets the file system copy them, and
- * where neither works (another file system) they are read and written. See copy.h.
+ * copy.c - copies ranges of files. FICLONERANGE (btrfs, xfs) shares the blocks; copy_file_range() lets the file system
+ * copy them; where neither works (across file systems) they are read and written. See copy.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@ int copier_size(int fd, uint64_t size)
 	return ftruncate(fd, size) < 0 ? -errno : 0;
 }
 
-/* Is it an error that says that this file system cannot do it, and not that something went wrong? */
+/* The errors that mean "this file system cannot do it", as opposed to a real failure. */
 static bool is_not_possible(int error)
 {
 	return error == EOPNOTSUPP || error == ENOTTY || error == EXDEV || error == EINVAL ||
@@ -45,7 +45,7 @@ static bool share(struct copier *copier, int from, uint64_t from_offset, int to,
 	struct file_clone_range range = { from, from_offset, size, to_offset };
 
 	if (copier->cannot_share || ioctl(to, FICLONERANGE, &range) < 0) {
-		/* Offsets that do not fit the file system's blocks are EINVAL; others may fit. */
+		/* EINVAL: these offsets are not aligned to the blocks of the file system. Others may be. */
 		copier->cannot_share |= errno != EINVAL;
 		return false;
 	}

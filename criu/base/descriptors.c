@@ -1,5 +1,5 @@
 /*
- * descriptors.c - see descriptors.h. Failures are none: a limit that stays as it is shows when it is reached.
+ * descriptors.c - see descriptors.h. Nothing here fails: a limit that could not be raised shows when it is reached.
  */
 #include <dirent.h>
 #include "base/descriptors.h"
@@ -24,7 +24,7 @@ size_t descriptors_allow(size_t wanted)
 {
 	struct rlimit limit, more = { wanted, wanted };
 
-	/* More than fs.nr_open nobody gets. */
+	/* fs.nr_open is the upper bound for every process. */
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted ||
 	    setrlimit(RLIMIT_NOFILE, &more) == 0)
 		return wanted;

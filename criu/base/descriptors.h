@@ -1,7 +1,8 @@
 /*
- * descriptors.h - how many descriptors criu itself may have.
+ * descriptors.h - the limit of open files of criu itself.
  *
- * A dump has some open for every process, a restore every file of the whole tree: soft limits are made for less.
+ * A dump holds a few descriptors for each process, a restore holds every file of the tree. The usual soft limit is too
+ * low for that.
  */
 #ifndef CRIU_BASE_DESCRIPTORS_H
 #define CRIU_BASE_DESCRIPTORS_H
@@ -9,12 +10,15 @@
 #include <stddef.h>
 #include <sys/resource.h>
 
-/* As many as the hard limit allows. *before is what the limit was, for programs that we run: descriptors_limit(). */
+/*
+ * Raises the soft limit to the hard limit. *before is the old limit: programs that criu runs get it back with
+ * descriptors_limit().
+ */
 void descriptors_unlimit(struct rlimit *before);
 void descriptors_limit(const struct rlimit *before);
-/* How many we may have; if these are more than the hard limit allows, and we are allowed to raise that, it is raised. */
+/* Raises the hard limit if `wanted` is more than it and criu has the privilege. Returns the limit afterwards. */
 size_t descriptors_allow(size_t wanted);
-/* How many are open now. */
+/* The number of descriptors that are open now. */
 size_t descriptors_count(void);
 
 #endif

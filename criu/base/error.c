@@ -1,5 +1,6 @@
 /*
- * error.c - the failure record: one per program, in memory that every process of it shares, and one for each attempt. See error.h.
+ * error.c - the failure record. There is one for the program, in memory that all its processes share, and one for each
+ * attempt. See error.h.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -14,12 +15,12 @@
 #include "base/memory.h"
 
 struct failure {
-	atomic_int owner; /* whose failure it is; 0: none yet. The first one wins, others are only logged */
+	atomic_int owner; /* the thread that failed first; 0: none yet. Later failures are only logged */
 	int error;
 	char text[2048];  /* the places and the cause, "place: place: cause" */
-	const char *file; /* the line of the source that has found the cause, or refused first */
+	const char *file; /* the source line that called fail(), or refuse() first */
 	int line;
-	bool is_in_log; /* as the text stands here */
+	bool is_in_log; /* the log has the text as it is now */
 	char advice[512];
 	atomic_int refusals;
 	atomic_size_t refused_length;
@@ -40,13 +41,13 @@ void error_init(void)
 	}
 }
 
-/* What this thread's failures belong to. NULL: nothing has failed in it yet. */
+/* The record for the failures of this thread. NULL: nothing has failed in it yet. */
 static struct failure *get_record(void)
 {
 	return current ? __atomic_load_n(&current->record, __ATOMIC_ACQUIRE) : shared;
 }
 
-/* The same, made if need be. Several threads may be in one attempt. */
+/* The same, created if it does not exist. Several threads may be in one attempt. */
 static struct failure *make_record(void)
 {
 	struct failure *made, *none = NULL;
@@ -62,7 +63,7 @@ static struct failure *make_record(void)
 	return get_record();
 }
 
-static bool take_record(struct failure *record)
+static bool claim_record(struct failure *record)
 {
 	int nobody = 0;
 
@@ -74,7 +75,10 @@ static bool owns_record(const struct failure *record)
 	return record && atomic_load(&record->owner) == getpid();
 }
 
-/* The report goes to stderr. Where the log does too, it says the same only to somebody who wants to see when. */
+/*
+ * The report goes to stderr. If the log does, too, the failure would be printed twice: it is logged only at the level
+ * that prints times.
+ */
 static void log_failure(const char *file, int line, const char *sentence, bool will_be_reported)
 {
 	if (current)
@@ -87,7 +91,7 @@ static void log_failure(const char *file, int line, const char *sentence, bool w
 static void record_failure(int error, const char *file, int line, const char *text)
 {
 	struct failure *record = make_record();
-	bool is_first = take_record(record);
+	bool is_first = claim_record(record);
 
 	log_failure(file, line, text, is_first);
 	if (!is_first)
@@ -155,14 +159,14 @@ void fail_advice(const char *format, ...)
 	va_end(arguments);
 }
 
-/* A line for which the record has no room is only counted. */
+/* A line that does not fit the record is only counted. */
 static void record_refusal(const char *file, int line_number, const char *line, int length)
 {
 	struct failure *record = make_record();
 	char sentence[512];
 	size_t at;
 
-	take_record(record);
+	claim_record(record);
 	snprintf(sentence, sizeof(sentence), "%.*s", length, line);
 	log_failure(file, line_number, sentence, true);
 	at = atomic_fetch_add(&record->refused_length, length + 1);
@@ -271,7 +275,7 @@ void attempt_begin(struct attempt *attempt)
 	current = attempt;
 }
 
-/* What is in `inner` happens once more, outside of its attempt. */
+/* Records the failures of `inner` again, in the record outside of its attempt. */
 static void record_again(const struct failure *inner)
 {
 	int refusals = atomic_load(&inner->refusals);
@@ -284,7 +288,7 @@ static void record_again(const struct failure *inner)
 		record_refusal(inner->file, inner->line, line, end - line);
 		refusals--;
 	}
-	if (refusals) /* those that it had no room for */
+	if (refusals) /* those whose lines did not fit */
 		atomic_fetch_add(&make_record()->refusals, refusals);
 }
 

@@ -19,7 +19,7 @@ struct helper_thread {
 	bool is_ending;
 };
 
-static void *serve(void *argument)
+static void *serve_owner(void *argument)
 {
 	struct helper_thread *helper = argument;
 
@@ -46,7 +46,7 @@ struct helper_thread *helper_thread_start(void)
 
 	pthread_mutex_init(&helper->lock, NULL);
 	pthread_cond_init(&helper->changed, NULL);
-	if (!thread_start(&helper->thread, serve, helper))
+	if (!thread_start(&helper->thread, serve_owner, helper))
 		return helper;
 	free(helper);
 	return NULL;

@@ -13,8 +13,8 @@ struct helper_thread *helper_thread_start(void);
 void helper_thread_end(struct helper_thread *helper); /* NULL is fine */
 
 /*
- * Begins work(argument); one at a time, so each is followed by a wait. What fails in it belongs to the attempt that the caller is in
- * (base/error.h).
+ * Begins work(argument); one at a time, so each is followed by a wait. What fails in it belongs to the attempt that the
+ * caller is in (base/error.h).
  */
 void helper_thread_run(struct helper_thread *helper, void (*work)(void *argument), void *argument);
 void helper_thread_wait(struct helper_thread *helper);

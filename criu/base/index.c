@@ -1,18 +1,19 @@
 /*
- * index.c - see index.h. Open addressing: a thing stands in the first free slot from its own on, and no slot between is empty.
+ * index.c - see index.h. Open addressing: an entry is in the first slot that was free, from the one that its key hashes
+ * to, and no slot between the two is empty.
  */
 #include "base/index.h"
 #include <stdlib.h>
 #include "base/memory.h"
 
-#define LEAST_ROOM 16 /* a power of two, as every room */
+#define LEAST_ROOM 16 /* a power of two, as every capacity */
 
 static size_t own_slot(const struct index *index, uint64_t key)
 {
 	return (key * 0x9e3779b97f4a7c15ULL >> 32) & (index->room - 1);
 }
 
-/* Where the key is, or would be. There is always an empty slot. */
+/* The slot that has the key, or the empty one where it would go. There is always an empty slot. */
 static struct index_slot *find_slot(const struct index *index, uint64_t key)
 {
 	size_t at = own_slot(index, key);
@@ -22,7 +23,7 @@ static struct index_slot *find_slot(const struct index *index, uint64_t key)
 	return &index->slots[at];
 }
 
-static void make_room(struct index *index)
+static void grow_slots(struct index *index)
 {
 	struct index old = *index;
 
@@ -39,7 +40,7 @@ void index_set(struct index *index, uint64_t key, void *value)
 	struct index_slot *slot;
 
 	if (2 * (index->count + 1) > index->room)
-		make_room(index);
+		grow_slots(index);
 	slot = find_slot(index, key);
 	index->count += !slot->value;
 	*slot = (struct index_slot){ key, value };
@@ -58,7 +59,7 @@ void index_remove(struct index *index, uint64_t key)
 		return;
 	slot->value = NULL;
 	index->count--;
-	/* Those behind it might not be found over the gap: each is put in again. */
+	/* Entries behind the gap might no longer be found: each is inserted again. */
 	for (size_t at = (slot - index->slots + 1) & (index->room - 1); index->slots[at].value;
 	     at = (at + 1) & (index->room - 1)) {
 		struct index_slot moved = index->slots[at];

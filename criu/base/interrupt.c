@@ -8,8 +8,7 @@
 #include "base/interrupt.h"
 #include "base/time.h"
 
-#define ONE_AND_THE_SAME \
-	300000000UL /* ns: timeout(1) sends its signal to us, and then to our process group */
+#define ONE_AND_THE_SAME 300000000UL /* ns: timeout(1) signals criu, and then its process group */
 
 static const struct {
 	int number;
@@ -31,7 +30,7 @@ static void end_by(int number)
 	raise(number);
 }
 
-static void note(int number)
+static void note_signal(int number)
 {
 	uint64_t now = monotonic_time();
 
@@ -44,8 +43,8 @@ static void note(int number)
 
 void interrupt_begin(void)
 {
-	/* Calls that can go on do so: what fails is the next piece of work, with a sentence that says why. */
-	struct sigaction action = { .sa_handler = note, .sa_flags = SA_RESTART };
+	/* System calls are restarted. The next piece of work fails instead, with a message that says why. */
+	struct sigaction action = { .sa_handler = note_signal, .sa_flags = SA_RESTART };
 
 	noted = 0;
 	for (size_t i = 0; i < array_size(signals); i++) {

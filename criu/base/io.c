@@ -1,5 +1,5 @@
 /*
- * io.c - whole reads and writes, and small files in one go. Nothing here records a failure: see io.h.
+ * io.c - reads and writes that transfer everything, and small files read in one go. Records no failure: see io.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -70,10 +70,11 @@ int write_all_at(int fd, const void *buffer, size_t size, off_t offset)
 }
 
 /*
- * Most texts are short, and some are kept: those take no more room than they need. `is_record`: a read that does not fill its buffer has
- * brought the last of it. That holds for the kernel's seq_file with one record (single_open()), which never returns a part of it.
+ * Most texts are short, and some are kept for long, so each gets exactly the memory it needs. `is_record`: a read that
+ * does not fill the buffer was the last one. That is true for a seq_file of the kernel with one record (single_open()),
+ * which never returns part of it.
  */
-static ssize_t read_text(int fd, char **text, bool is_record)
+static ssize_t read_whole_text(int fd, char **text, bool is_record)
 {
 	char first[4096];
 	size_t length = 0, room = sizeof(first);
@@ -106,14 +107,14 @@ static ssize_t read_text(int fd, char **text, bool is_record)
 
 ssize_t read_text_from(int fd, char **text)
 {
-	return read_text(fd, text, false);
+	return read_whole_text(fd, text, false);
 }
 
 ssize_t read_record_at(int directory, const char *path, char **text)
 {
 	autoclose int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
 
-	return fd < 0 ? -errno : read_text(fd, text, true);
+	return fd < 0 ? -errno : read_whole_text(fd, text, true);
 }
 
 ssize_t read_text_at(int directory, const char *path, char **text)
@@ -134,7 +135,7 @@ int write_text_at(int directory, const char *path, const char *text)
 
 ssize_t read_link_at(int directory, const char *path, char **target)
 {
-	/* The links of /proc say st_size 0 or 64, so the size is found by trying. */
+	/* Links in /proc have st_size 0 or 64, whatever their length, so the size is found by trying. */
 	for (size_t room = 256;; room *= 2) {
 		autofree char *buffer = allocate(room);
 		ssize_t length = readlinkat(directory, path, buffer, room);

@@ -1,5 +1,5 @@
 /*
- * log.c - one line at a time, written with one write() so that processes that share the log do not mix their lines.
+ * log.c - writes the log. Each line is one write(), so that processes that share the log do not mix their lines.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +53,7 @@ int log_per_process(void)
 
 	if (!log_name[0])
 		return 0;
-	/* The log may have been opened relative to a directory: its own descriptor knows where it lies. */
+	/* The log may have been opened relative to a directory, so its path comes from its descriptor. */
 	snprintf(own, sizeof(own), "/proc/self/fd/%d", log_fd);
 	if (log_name[0] == '/')
 		name = format_text("%s.%d", log_name, getpid());

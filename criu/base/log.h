@@ -1,5 +1,5 @@
 /*
- * log.h - the log: what was done, for whoever wants to know why.
+ * log.h - the log: what criu did, and why.
  *
  * Levels are those of `criu -v`: 1 errors, 2 warnings (default), 3 information and timestamps, 4 everything.
  *
@@ -7,8 +7,8 @@
  *	(00.012345) Warn  (criu/files/pipe.c:50): nobody in the tree holds …
  *	(00.012345) freeze the processes
  *
- * Programs look for "Error" and "Warn", and for the rest of this form, which is that of CRIU 4.2. The time is that since the
- * start. It is left out where the log is stderr, below level 3. Before log_open() all lines go to stderr.
+ * Programs parse this form, which is CRIU 4.2's: they look for "Error" and "Warn". The time counts from the start of
+ * criu. It is left out below level 3 if the log is stderr. Before log_open() all lines go to stderr.
  */
 #ifndef CRIU_BASE_LOG_H
 #define CRIU_BASE_LOG_H
@@ -22,23 +22,23 @@ extern int log_level; /* one of the two mutable globals of the program; the othe
 
 /* path NULL: stderr. Relative to `directory` (an fd, or AT_FDCWD). 0 or -errno, recorded. */
 int log_open(int directory, const char *path) must_check;
-/* What stands in it stays: another criu may be writing to it. */
+/* Keeps the old content: another criu may be writing to it. */
 int log_open_to_append(int directory, const char *path) must_check;
-/* From here on this process writes to PATH.pid (--log-pid), if log_open() was given a path. */
+/* From here on, this process logs to PATH.pid (--log-pid), if log_open() got a path. */
 int log_per_process(void) must_check;
-bool log_is_file(void);	  /* and not stderr */
+bool log_is_file(void);	  /* false: it is stderr */
 int log_descriptor(void); /* for the blobs and for children that rearrange their descriptors */
-void log_move(int fd);	  /* the log's descriptor was dup'ed to `fd` */
+void log_move(int fd);	  /* the descriptor of the log is now `fd` */
 void log_close(void);
 
 void log_line(int level, const char *format, ...) printf_like(2, 3);
-/* An error or a warning, and the line of the source that has it to say. */
+/* An error or a warning, with the source line that reports it. */
 void log_line_at(const char *file, int line, int level, const char *format, ...) printf_like(4, 5);
 
 #define log_error(...)	 log_line_at(__FILE__, __LINE__, LOG_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line_at(__FILE__, __LINE__, LOG_WARNING, __VA_ARGS__)
 #define log_info(...)	 log_line(LOG_INFORMATION, __VA_ARGS__)
-/* The level is looked at first: a line that nobody reads is not formatted. */
+/* The level is checked first, so a line that is not wanted is not formatted. */
 #define log_debug(...)                                         \
 	do {                                                   \
 		if (log_level >= LOG_EVERYTHING)               \

@@ -70,7 +70,7 @@ void *grow_array(void **items, size_t *count, size_t size)
 {
 	char *member;
 
-	/* Room is doubled whenever the count reaches a power of two, so no separate capacity is kept. */
+	/* The capacity doubles whenever the count reaches a power of two, so it need not be stored. */
 	if ((*count & (*count - 1)) == 0)
 		*items = reallocate_array(*items, *count ? *count * 2 : 1, size);
 	member = (char *)*items + *count * size;

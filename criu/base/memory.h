@@ -1,8 +1,8 @@
 /*
  * memory.h - memory and descriptors that clean up after themselves.
  *
- * Allocation here never returns NULL: without memory criu ends, which its victims survive by design (a dump is
- * undone by the kernel, a half-made restore dies with us), and which no caller could handle better.
+ * Allocation never returns NULL: without memory criu ends. The target processes survive that by design (the kernel
+ * undoes a dump, and a half-made restore dies with criu), and no caller could handle it better.
  */
 #ifndef CRIU_BASE_MEMORY_H
 #define CRIU_BASE_MEMORY_H
@@ -20,7 +20,7 @@ char *format_text(const char *format, ...) printf_like(1, 2);
 void *copy_bytes(const void *bytes, size_t size);
 
 /*
- * Makes room for one more member of a growing array { type *items; size_t count; } and returns it, zeroed.
+ * Appends one zeroed member to a growing array { type *items; size_t count; } and returns it.
  *	struct vma *vma = grow(&vmas->items, &vmas->count);
  */
 #define grow(items, count) ((__typeof__(*(items)))grow_array((void **)(items), count, sizeof(**(items))))

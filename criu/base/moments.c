@@ -1,5 +1,5 @@
 /*
- * moments.c - the table of moments, and how one is sent to its receivers. See moments.h.
+ * moments.c - the table of moments, and how receivers are told of one. See moments.h.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 static const struct {
 	const char *name;
-	const char *too_late; /* what is true already, for the warning; NULL: a receiver may say no */
+	const char *too_late; /* what has happened already, for the warning; NULL: a receiver can stop it */
 } rows[MOMENTS] = {
 	[MOMENT_PRE_DUMP] = { "pre-dump", NULL },
 	[MOMENT_POST_DUMP] = { "post-dump", NULL },
@@ -31,14 +31,14 @@ void moments_free(struct moments *moments)
 	*moments = (struct moments){ 0 };
 }
 
-static int tell(const struct receiver *receiver, const struct news *news)
+static int tell_receiver(const struct receiver *receiver, const struct news *news)
 {
 	int result = receiver->receive(receiver->context, news);
 
 	if (result > 0)
-		return fail(0, "%s answered %s with %d", receiver->name, news->name, result);
+		return fail(0, "%s at %s returned %d", receiver->name, news->name, result);
 	if (result < 0 && !has_failed())
-		return fail(-result, "%s said no at %s", receiver->name, news->name);
+		return fail(-result, "%s failed at %s", receiver->name, news->name);
 	return result;
 }
 
@@ -47,7 +47,7 @@ static void tell_too_late(const struct receiver *receiver, const struct news *ne
 	struct attempt attempt;
 
 	attempt_begin(&attempt);
-	if (tell(receiver, news))
+	if (tell_receiver(receiver, news))
 		log_warning("%s, but %s", too_late, failure_text());
 	attempt_forget(&attempt);
 }
@@ -62,6 +62,6 @@ int moments_send(const struct moments *moments, enum moment moment, pid_t root)
 		if (too_late)
 			tell_too_late(&moments->receivers[i], &news, too_late);
 		else
-			result = tell(&moments->receivers[i], &news);
+			result = tell_receiver(&moments->receivers[i], &news);
 	return result;
 }

@@ -8,10 +8,10 @@
 #include "base/progress.h"
 #include "base/time.h"
 
-#define PATIENCE 1000000000ULL /* ns before the first line */
-#define INTERVAL 100000000ULL  /* ns between two */
+#define PATIENCE 1000000000ULL /* ns until the first line */
+#define INTERVAL 100000000ULL  /* ns between two lines */
 
-/* How far the journey is: one program has one terminal, so this is no state that could be needed twice. */
+/* The progress of the journey. A program has one terminal, so one static object is enough. */
 static struct {
 	const char *journey, *step; /* journey NULL: nothing is to be shown */
 	uint64_t next;		    /* when the line may be drawn again */

@@ -28,7 +28,7 @@ static does_not_return void become_script(const struct scripts *scripts, const c
 	unsetenv("CRTOOLS_INIT_PID");
 	if (news->root)
 		setenv("CRTOOLS_INIT_PID", pid, 1);
-	/* The path was given relative to where criu was started. */
+	/* The path is relative to the directory in which criu was started. */
 	if (!realpath(path, absolute) || fchdir(scripts->work) < 0)
 		_exit(127);
 	syscall(SYS_close_range, 3, ~0U, 0);
@@ -38,7 +38,7 @@ static does_not_return void become_script(const struct scripts *scripts, const c
 	_exit(127);
 }
 
-static int explain(const char *path, const char *action, int status)
+static int explain_script(const char *path, const char *action, int status)
 {
 	if (WIFSIGNALED(status))
 		return fail(0, "action script %s was killed by signal %d at %s", path, WTERMSIG(status),
@@ -60,7 +60,7 @@ static int run_one(const struct scripts *scripts, const char *path, const struct
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			return fail(errno, "cannot wait for action script %s", path);
-	return status ? explain(path, news->name, status) : 0;
+	return status ? explain_script(path, news->name, status) : 0;
 }
 
 int scripts_receive(void *context, const struct news *news)

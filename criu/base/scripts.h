@@ -1,8 +1,9 @@
 /*
- * scripts.h - action scripts: programs of the user that are run at the moments of a journey (moments.h).
+ * scripts.h - action scripts: the user's programs that criu runs at the moments of a journey (moments.h).
  *
- * A script finds in its environment what is going on: CRTOOLS_SCRIPT_ACTION (the name of the moment), CRTOOLS_IMAGE_DIR (a path of
- * the images directory) and CRTOOLS_INIT_PID (the root of the tree, once it is known). Its working directory is the work directory; it has standard input, output and error, and no other descriptor.
+ * The environment of a script tells what is going on: CRTOOLS_SCRIPT_ACTION (the name of the moment), CRTOOLS_IMAGE_DIR
+ * (a path of the images directory) and CRTOOLS_INIT_PID (the root of the tree, once it is known). Its working directory
+ * is the work directory. It has standard input, output and error, and no other descriptor.
  */
 #ifndef CRIU_BASE_SCRIPTS_H
 #define CRIU_BASE_SCRIPTS_H
@@ -15,12 +16,12 @@
 struct scripts {
 	struct texts paths;
 	int images, work;	   /* directories */
-	struct rlimit descriptors; /* the limit that they get: base/descriptors.h */
+	struct rlimit descriptors; /* the limit of open files for the scripts: base/descriptors.h */
 };
 
 /*
- * A receiver of moments, with a struct scripts as its context: runs all of them, in order, until one does not exit with 0. That script
- * has said no.
+ * A receiver of moments; `scripts` is a struct scripts. It runs the scripts in order until one does not exit with 0,
+ * which stops the journey.
  */
 int scripts_receive(void *scripts, const struct news *news) must_check;
 

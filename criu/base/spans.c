@@ -10,7 +10,7 @@ void spans_add(struct spans *spans, uint64_t start, uint64_t end)
 	*grow(&spans->items, &spans->count) = (struct span){ start, end };
 }
 
-static int compare(const void *left, const void *right)
+static int compare_spans(const void *left, const void *right)
 {
 	const struct span *a = left, *b = right;
 
@@ -20,7 +20,7 @@ static int compare(const void *left, const void *right)
 void spans_sort(struct spans *spans)
 {
 	if (spans->count)
-		qsort(spans->items, spans->count, sizeof(*spans->items), compare);
+		qsort(spans->items, spans->count, sizeof(*spans->items), compare_spans);
 }
 
 void spans_free(struct spans *spans)

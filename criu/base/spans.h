@@ -1,5 +1,5 @@
 /*
- * spans.h - ranges of addresses, collected in any order and then gone through from the lowest.
+ * spans.h - ranges of addresses, collected in any order and then sorted.
  */
 #ifndef CRIU_BASE_SPANS_H
 #define CRIU_BASE_SPANS_H

@@ -20,7 +20,7 @@ static void list_names(const struct step *steps, size_t count, char *text, size_
 		length += snprintf(text + length, size - length, "%s%s", i ? ", " : "", steps[i].name);
 }
 
-/* The step that CRIU_FAULT wants to fail; NULL: none of this journey. A name that no step has is an error. */
+/* Finds the step that CRIU_FAULT makes fail; NULL: none of this journey. A name that no step has is an error. */
 static int find_fault(const char *journey, const struct step *steps, size_t count, const struct step **found)
 {
 	const char *fault = getenv("CRIU_FAULT");
@@ -50,7 +50,7 @@ static int run_step(const struct step *step, bool fails, void *context)
 	if (!fails || !step->is_final)
 		result = step->run(context);
 	if (result > 0)
-		result = fail(0, "'%s' ended with %d", step->name, result);
+		result = fail(0, "step '%s' returned %d", step->name, result);
 	if (!result && fails)
 		result = fail(0, "fault injected into '%s'", step->name);
 	log_info("%s: %s, %.3f ms", step->name, result ? "failed" : "done", (monotonic_time() - start) / 1e6);

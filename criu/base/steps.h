@@ -1,9 +1,10 @@
 /*
- * steps.h - a journey is a table of named steps: run in order, logged, timed, and undone backwards when one fails.
+ * steps.h - a journey (a dump, a restore) is a table of named steps. They run in order, are logged and timed, and are
+ * undone in reverse order when one fails.
  *
- * CRIU_FAULT=JOURNEY:NAME in the environment makes the step of this name fail on purpose after it has done its work, so that its
- * own undo is tested, too. A final step fails before. A name that no step has is an error, which lists the steps: a test whose
- * step is renamed or removed fails. The fault tests walk through this list.
+ * CRIU_FAULT=JOURNEY:NAME in the environment makes the step of this name fail on purpose. It fails after it has done
+ * its work, so that its own undo is tested, too; a final step fails before. A name that no step has is an error, which
+ * lists the steps: so a test fails when its step is renamed or removed. The fault tests walk through this list.
  */
 #ifndef CRIU_BASE_STEPS_H
 #define CRIU_BASE_STEPS_H
@@ -13,11 +14,10 @@
 #include "compiler.h"
 
 struct step {
-	const char *name; /* "freeze the processes": stands in the log and behind "cannot" */
+	const char *name;		      /* "freeze the processes": in the log and behind "cannot" */
 	int (*run)(void *context) must_check; /* 0 or -errno, recorded */
-	void (*undo)(
-		void *context); /* NULL: there is nothing to undo. Runs if this step succeeded or failed half-way */
-	bool is_final;		/* cannot be undone: always last */
+	void (*undo)(void *context); /* NULL: nothing to undo. Also called if this step failed half-way */
+	bool is_final;		     /* cannot be undone, so it is the last one */
 };
 
 int steps_run(const char *journey, const struct step *steps, size_t count, void *context) must_check;

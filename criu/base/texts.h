@@ -1,5 +1,5 @@
 /*
- * texts.h - a list of texts: what an option was given that can be given several times. The texts belong to somebody else.
+ * texts.h - a list of texts: the arguments of an option that can be given several times. It does not own the texts.
  */
 #ifndef CRIU_BASE_TEXTS_H
 #define CRIU_BASE_TEXTS_H

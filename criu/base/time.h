@@ -1,5 +1,5 @@
 /*
- * time.h - the clock that everything here is timed with.
+ * time.h - the clock for all measurements.
  */
 #ifndef CRIU_BASE_TIME_H
 #define CRIU_BASE_TIME_H

@@ -1,7 +1,8 @@
 /*
- * check.c - `criu check`: what this kernel and these privileges allow, and what follows from it.
+ * check.c - `criu check`: what this kernel and these privileges allow, and the consequences.
  *
- * Relies on kernel/probe.h, which finds out by doing. Without options nothing that is merely useful makes it fail.
+ * The probes are in kernel/probe.h: each tries its feature. Without options, a missing feature that is merely useful is
+ * no failure.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -10,7 +11,7 @@
 #include "cli/commands.h"
 #include "kernel/probe.h"
 
-static bool is_wanted(const struct options *options, const struct probe *probe)
+static bool is_probe_wanted(const struct options *options, const struct probe *probe)
 {
 	return probe->class <= PROBE_USEFUL || (probe->class == PROBE_EXTRA && options->check_extra) ||
 	       (probe->class == PROBE_EXPERIMENTAL && options->check_experimental);
@@ -45,7 +46,7 @@ int command_check(const struct options *options)
 	for (size_t i = 0; i < probe_count; i++) {
 		bool works;
 
-		if (!is_wanted(options, &probes[i]))
+		if (!is_probe_wanted(options, &probes[i]))
 			continue;
 		works = probe_run(&probes[i]);
 		printf("%-24s  %-3s  %s\n", probes[i].name, works ? "yes" : "NO",
@@ -60,7 +61,7 @@ int command_check(const struct options *options)
 	if (refusals())
 		return -REFUSED;
 	if (missing)
-		return fail(0, "%d of what only some processes need is missing", missing);
+		return fail(0, "%d features that only some processes need are missing", missing);
 	puts("Looks good.");
 	return 0;
 }

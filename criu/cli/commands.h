@@ -1,5 +1,6 @@
 /*
- * commands.h - the commands of the program. Each returns 0 or -errno with the failure recorded; main() reports and exits.
+ * commands.h - the commands of the program. Each returns 0 or -errno with the failure recorded; main() reports it and
+ * exits.
  */
 #ifndef CRIU_CLI_COMMANDS_H
 #define CRIU_CLI_COMMANDS_H
@@ -18,7 +19,7 @@ int command_untrack(const struct options *options) must_check;	/* criu/cli/untra
 int command_dedup(const struct options *options) must_check;	/* criu/cli/dedup.c */
 int command_flatten(const struct options *options) must_check;	/* criu/cli/flatten.c */
 
-/* journeys.c: what options say of a request without anything being opened. */
+/* journeys.c: fills a request from the options, without opening anything. */
 void request_fill(struct request *request, const struct options *options);
 
 #endif

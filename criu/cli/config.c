@@ -1,11 +1,11 @@
 /*
- * config.c - configuration files: one option a line, named as on the command line but without the dashes.
+ * config.c - configuration files: one option on each line, named as on the command line but without the dashes.
  *
  *	log-file "/var/log/my \"own\" criu.log"   # an argument with spaces stands in quotes
  *	no-shell-job                              # takes back what an earlier file has set
  *
- * `#` begins a comment, but not in quotes; in quotes `\"` is a quote, and nothing else is special. There are no
- * commands in a file. The result is a list of settings, as the command line's (options.c).
+ * `#` begins a comment, except in quotes. In quotes `\"` is a quote, and nothing else is special. A file cannot contain
+ * commands. The result is a list of settings, like that of the command line (options.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,10 @@
 
 static const char *const blanks = " \t\r";
 
-/* Takes a word in quotes out of *text, in place. -EINVAL: the quotes are not closed, or something is glued to them. */
+/*
+ * Takes a quoted word from *text, in place. -EINVAL: the closing quote is missing, or something follows it without a
+ * space.
+ */
 static int take_quoted(char **text, char **word)
 {
 	char *from = *text + 1, *to = from;
@@ -27,18 +30,18 @@ static int take_quoted(char **text, char **word)
 		if (from[0] == '\\' && from[1] == '"')
 			from++;
 		if (!*from)
-			return fail(0, "the quotes are not closed");
+			return fail(0, "the closing quote is missing");
 		*to++ = *from;
 	}
 	if (from[1] && !strchr(blanks, from[1]) && from[1] != '#')
-		return fail(0, "something follows the quotes: %s", from + 1);
+		return fail(0, "unexpected text after the closing quote: %s", from + 1);
 	*to = '\0';
 	*text = from + 1;
 	return 0;
 }
 
 /* The next word of *text, or NULL in *word. The text is changed. */
-static int take_word(char **text, char **word)
+static int take_config_word(char **text, char **word)
 {
 	size_t length;
 
@@ -59,24 +62,25 @@ static int take_word(char **text, char **word)
 }
 
 /* `line` is changed. */
-static int parse_line(struct settings *settings, char *line)
+static int parse_config_line(struct settings *settings, char *line)
 {
 	char *name, *argument, *rest;
 	autofree char *text = NULL;
 	bool took_next = false;
 	int result;
 
-	result = take_word(&line, &name);
+	result = take_config_word(&line, &name);
 	if (!result && !name)
 		return 0;
 	if (!result)
-		result = take_word(&line, &argument);
+		result = take_config_word(&line, &argument);
 	if (!result)
-		result = take_word(&line, &rest);
+		result = take_config_word(&line, &rest);
 	if (result)
 		return result;
 	if (rest)
-		return fail(0, "'%s' follows the argument; one with spaces has to stand in quotes", rest);
+		return fail(0, "unexpected '%s' after the argument; an argument with spaces needs quotes",
+			    rest);
 	text = argument ? format_text("%s=%s", name, argument) : copy_text(name);
 	return settings_add_long(settings, text, NULL, &took_next);
 }
@@ -88,13 +92,13 @@ static int check_place(const struct setting *setting)
 	case NO_DEFAULT_CONFIG:
 	case HELP:
 	case VERSION:
-		return fail(0, "%s belongs on the command line", setting->row->name);
+		return fail(0, "%s is allowed only on the command line", setting->row->name);
 	default:
 		return 0;
 	}
 }
 
-/* Goes on after an error, of which the first is the one that is told: the log may be named further down. */
+/* Continues after an error, and reports the first: the log may be named further down. */
 static int parse(struct settings *settings, const char *text, const char *path)
 {
 	autofree char *copy = copy_text(text);
@@ -107,7 +111,7 @@ static int parse(struct settings *settings, const char *text, const char *path)
 		int wrong;
 
 		number++;
-		wrong = parse_line(settings, line);
+		wrong = parse_config_line(settings, line);
 		if (settings->count > before) {
 			struct setting *added = &settings->items[before];
 

@@ -1,5 +1,6 @@
 /*
- * dedup.c - `criu dedup -D DIR`: frees the pages in DIR's parents that its snapshot replaces. All the work is memory/dedup.c's.
+ * dedup.c - `criu dedup -D DIR`: frees the pages in the parents of DIR that its snapshot replaces. memory/dedup.c does
+ * the work.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -8,7 +9,7 @@
 #include "cli/directories.h"
 #include "memory/dedup.h"
 
-static void tell(const struct page_chain *chain, const struct dedup_statistics *statistics)
+static void print_freed(const struct page_chain *chain, const struct dedup_statistics *statistics)
 {
 	if (page_chain_length(chain) == 1)
 		printf("%s has no parent: there is nothing to free\n",
@@ -31,7 +32,7 @@ int command_dedup(const struct options *options)
 	result = page_chain_open_locked(&chain, store, IMAGES_ARE_WRITTEN) ?:
 			 page_chain_dedup(chain, &statistics);
 	if (!result)
-		tell(chain, &statistics);
+		print_freed(chain, &statistics);
 	page_chain_close(chain);
 	image_store_close(store);
 	if (!result && fflush(stdout))

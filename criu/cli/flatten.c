@@ -1,5 +1,6 @@
 /*
- * flatten.c - `criu flatten DIR [-o OUT]`: makes one directory of a chain of snapshots. All the work is memory/flatten.c's.
+ * flatten.c - `criu flatten DIR [-o OUT]`: merges a chain of snapshots into one directory. memory/flatten.c does the
+ * work.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -8,12 +9,12 @@
 #include "cli/directories.h"
 #include "memory/flatten.h"
 
-static void tell(const struct image_store *store, const struct flatten_statistics *statistics)
+static void print_merged(const struct image_store *store, const struct flatten_statistics *statistics)
 {
 	if (statistics->layers == 1 && !statistics->pages)
 		printf("%s has no parent: it is flat already\n", image_store_name(store));
 	else
-		printf("%zu snapshots are one: %llu pages, %llu KiB shared with the old images, %llu KiB copied\n",
+		printf("merged %zu snapshots: %llu pages, %llu KiB shared with the old images, %llu KiB copied\n",
 		       statistics->layers, (unsigned long long)statistics->pages,
 		       (unsigned long long)statistics->shared >> 10,
 		       (unsigned long long)statistics->copied >> 10);
@@ -28,7 +29,7 @@ static int flatten(const struct options *options, struct image_store *store)
 	if (!options->output_dir) {
 		result = flatten_in_place(store, &statistics);
 		if (!result)
-			tell(store, &statistics);
+			print_merged(store, &statistics);
 		return result;
 	}
 	result = image_store_open_directory(&out, options->output_dir, true);
@@ -36,7 +37,7 @@ static int flatten(const struct options *options, struct image_store *store)
 		return result;
 	result = flatten_into(store, out, &statistics);
 	if (!result)
-		tell(out, &statistics);
+		print_merged(out, &statistics);
 	image_store_close(out);
 	return result;
 }

@@ -1,5 +1,5 @@
 /*
- * help.c - what --help and --version print, and the guess what a misspelled word was meant to be.
+ * help.c - prints --help and --version, and guesses what a misspelled word means.
  */
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 
 enum { TEXT_COLUMN = 28, LAST_COLUMN = 100 };
 
-/* Prints `text` from TEXT_COLUMN on, broken between words; `column` is where the line stands. */
+/* Prints `text` from TEXT_COLUMN on, with line breaks between words; `column` is the current column. */
 static void print_text(int column, const char *text)
 {
 	if (column >= TEXT_COLUMN) {
@@ -31,7 +31,7 @@ static void print_text(int column, const char *text)
 	putchar('\n');
 }
 
-/* A star, explained at the end, stands for "not supported yet". */
+/* A star marks what is not supported yet; the end of the help explains it. */
 static void print_help(enum availability there, int column, const char *help)
 {
 	autofree char *text = there == THERE ? copy_text(help) : format_text("%s *", help);
@@ -95,18 +95,18 @@ void help_print(const char *command)
 			print_option(row, found ? found->bit : 0);
 		}
 	}
-	printf("\n* not supported yet, and refused by name.\n"
-	       "--no-NAME takes back --NAME, if that has no argument. Names may be shortened. See criu(8).\n");
+	printf("\n* not supported yet: criu refuses it.\n"
+	       "--no-NAME undoes an earlier --NAME that takes no argument. Names may be shortened. See criu(8).\n");
 }
 
-/* The first line is read by programs: podman, runc and others look for "Version: MAJOR.MINOR". */
+/* Programs parse the first line: podman, runc and others look for "Version: MAJOR.MINOR". */
 void version_print(void)
 {
 	printf("Version: %s\n", CRIU_VERSION);
-	printf("Images and options are those of this version of CRIU; the program is another one.\n");
+	printf("The images and options are those of this version of CRIU; the program is a different one.\n");
 }
 
-/* How many letters have to be inserted, removed or changed; words longer than the table are never close. */
+/* The number of letters to insert, remove or change. Words longer than the table are never close. */
 static unsigned distance(const char *a, const char *b)
 {
 	unsigned row[64], columns = strlen(b);

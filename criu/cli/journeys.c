@@ -1,5 +1,6 @@
 /*
- * journeys.c - `criu dump`, `criu pre-dump`, `criu restore`: from options to a request (model/request.h), with the directories open.
+ * journeys.c - `criu dump`, `criu pre-dump`, `criu restore`: turns the options into a request (model/request.h) and
+ * opens its directories.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,7 @@
 #include "model/request.h"
 #include "restore/restore.h"
 
-static int open_previous(struct request *request)
+static int open_previous_directory(struct request *request)
 {
 	if (!request->previous)
 		return 0;
@@ -30,7 +31,7 @@ static int open_previous(struct request *request)
 		    request->previous);
 }
 
-/* The log comes after the lock: until that is ours, it may be the log of another criu. */
+/* The log is opened after the directory is locked: until then it may be the log of another criu. */
 static int open_directories(struct request *request, const struct options *options, enum image_use use)
 {
 	int result =
@@ -45,7 +46,7 @@ static int open_directories(struct request *request, const struct options *optio
 	if (request->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", work_path(options));
 	result = log_open(request->work_directory, options->log_file);
-	return result || use == IMAGES_ARE_READ ? result : open_previous(request);
+	return result || use == IMAGES_ARE_READ ? result : open_previous_directory(request);
 }
 
 void request_fill(struct request *request, const struct options *options)
@@ -80,7 +81,8 @@ void request_fill(struct request *request, const struct options *options)
 	};
 }
 
-static int run(const struct options *options, enum image_use use, int (*journey)(const struct request *))
+static int run_journey(const struct options *options, enum image_use use,
+		       int (*journey)(const struct request *))
 {
 	struct request request;
 	struct scripts scripts = { .paths = options->action_scripts };
@@ -109,15 +111,15 @@ static int run(const struct options *options, enum image_use use, int (*journey)
 
 int command_dump(const struct options *options)
 {
-	return run(options, IMAGES_ARE_WRITTEN, dump_run);
+	return run_journey(options, IMAGES_ARE_WRITTEN, dump_run);
 }
 
 int command_pre_dump(const struct options *options)
 {
-	return run(options, IMAGES_ARE_WRITTEN, pre_dump_run);
+	return run_journey(options, IMAGES_ARE_WRITTEN, pre_dump_run);
 }
 
 int command_restore(const struct options *options)
 {
-	return run(options, IMAGES_ARE_READ, restore_run);
+	return run_journey(options, IMAGES_ARE_READ, restore_run);
 }

@@ -1,5 +1,5 @@
 /*
- * json.c - writes JSON, laid out for people. See json.h.
+ * json.c - writes indented JSON. See json.h.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -26,7 +26,7 @@ static void json_text(struct json *json, const char *text)
 	fputc('"', json->out);
 }
 
-/* What stands before a value: a comma, a new line, and the key. */
+/* Writes what precedes a value: a comma, a new line, and the key. */
 static void json_key(struct json *json, const char *key)
 {
 	if (!json->is_first)

@@ -1,5 +1,6 @@
 /*
- * json.h - writes JSON to a stream, a value at a time. What may be anything in a text of an image comes out as valid UTF-8.
+ * json.h - writes JSON to a stream, one value at a time. Texts from images can hold any bytes; the output is always
+ * valid UTF-8.
  */
 #ifndef CRIU_CLI_JSON_H
 #define CRIU_CLI_JSON_H

@@ -1,14 +1,15 @@
 /*
- * options.c - from a command line (and configuration files, config.c) to struct options.
+ * options.c - turns a command line (and configuration files, config.c) into a struct options.
  *
- * Two passes. First every option is found in the table (options.def) and listed as a `setting` in the order it was
- * given; so --help, --config and --no-default-config are known before anything is believed. Then the settings are
- * applied: the files', in their order, then those of the command line, each overwriting what was there.
- * The rows are found by rows.c.
+ * There are two passes. The first finds every option in the table (options.def, searched by rows.c) and lists it as a
+ * `setting`, in the order given. So --help, --config and --no-default-config are known before any option takes effect.
+ * The second pass applies the settings: those of the files in their order, then those of the command line. Later ones
+ * overwrite earlier ones.
  *
- * The first error ends neither pass: what is said about the log counts nevertheless, because that error belongs into it.
+ * An error does not end a pass: the options of the log still take effect, because the error has to be written to that
+ * log.
  *
- * getopt_long() is not used: it prints its own messages, and it cannot be given one line of a file.
+ * getopt_long() is not used, because it prints its own messages and cannot parse a line of a file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,9 +36,10 @@ static bool may_lack_argument(const struct option_row *row)
 }
 
 /*
- * The argument of an option is the word that follows. If that looks like another option, something is missing: one of the variables
- * in `criu dump -t $PID -D $DIRECTORY -R` is empty, and to dump into a directory called "-R" would end the processes. Whoever means it
- * writes -D./-R or --images-dir=-R. What begins like a number is left to those that want one.
+ * The argument of an option is the next word. If that looks like another option, an argument is missing: in `criu dump
+ * -t $PID -D $DIRECTORY -R` a variable may be empty, and a dump into a directory called "-R" would end the processes. A
+ * user who means it writes -D./-R or --images-dir=-R. A word that looks like a negative number is accepted as an
+ * argument by options that take numbers.
  */
 static int take_next(const struct setting *setting, const char *given_as, const char *next,
 		     const char **argument)
@@ -45,13 +47,13 @@ static int take_next(const struct setting *setting, const char *given_as, const 
 	if (!next)
 		return fail(0, "%s needs an argument: %s", given_as, setting->row->metavar);
 	if (next[0] == '-' && next[1] && (next[1] < '0' || next[1] > '9'))
-		return fail(0, "%s needs an argument, %s, and not %s, which follows it", given_as,
+		return fail(0, "%s needs an argument, %s, but is followed by the option %s", given_as,
 			    setting->row->metavar, next);
 	*argument = next;
 	return 0;
 }
 
-enum { MOST_NAMED = 8 }; /* of the options that an ambiguous name may be */
+enum { MOST_NAMED = 8 }; /* options that the message about an ambiguous name lists */
 
 static int unknown_option(const char *name, size_t length)
 {
@@ -74,21 +76,22 @@ static void add_setting(struct settings *settings, const struct setting *setting
 	added->argument = argument ? copy_text(argument) : NULL;
 }
 
-static char *name_of(const struct setting *setting)
+static char *name_of_setting(const struct setting *setting)
 {
 	return format_text("--%s%s", setting->negated ? "no-" : "", setting->row->name);
 }
 
 static int ambiguous(const char *text, size_t length, const struct setting *found, int count)
 {
-	autofree char *names = name_of(&found[0]);
+	autofree char *names = name_of_setting(&found[0]);
 
 	for (int i = 1; i < min(count, MOST_NAMED); i++) {
-		autofree char *before = names, *name = name_of(&found[i]);
+		autofree char *before = names, *name = name_of_setting(&found[i]);
 
 		names = format_text("%s, %s", before, name);
 	}
-	return fail(0, "--%.*s may be %s%s", (int)length, text, names, count > MOST_NAMED ? ", …" : "");
+	return fail(0, "--%.*s is ambiguous: %s%s", (int)length, text, names,
+		    count > MOST_NAMED ? ", …" : "");
 }
 
 int settings_add_long(struct settings *settings, const char *text, const char *next, bool *took_next)
@@ -104,7 +107,7 @@ int settings_add_long(struct settings *settings, const char *text, const char *n
 	if (count > 1)
 		return ambiguous(text, length, found, count);
 	setting = found[0];
-	name = name_of(&setting);
+	name = name_of_setting(&setting);
 	if (takes_no_argument(&setting)) {
 		if (argument)
 			return fail(0, "%s takes no argument, but '%s' was given", name, argument);
@@ -117,7 +120,9 @@ int settings_add_long(struct settings *settings, const char *text, const char *n
 	return result;
 }
 
-/* "-tPID", "-t PID", "-dR", "-v3": what follows a letter is its argument if it takes one, else more letters. */
+/*
+ * "-tPID", "-t PID", "-dR", "-v3": the text behind a letter is its argument if the option takes one, else more letters.
+ */
 static int add_letters(struct settings *settings, const char *letters, const char *next, bool *took_next)
 {
 	int result = 0;
@@ -192,7 +197,7 @@ static const struct setting *find_setting(const struct settings *settings, enum 
 	return NULL;
 }
 
-/* The command may stand behind its options. Options that share a letter all take an argument, or none does. */
+/* The command may follow its options. Of the options that share a letter, all take an argument or none does. */
 static void settle_letters(struct settings *settings, const struct options *options)
 {
 	int bit = 0;
@@ -207,13 +212,13 @@ static void settle_letters(struct settings *settings, const struct options *opti
 
 /* --- Configuration files, and which of them -------------------------------------------------------------------- */
 
-/* Need not be there; nor need somebody else's $HOME be open to us. */
+/* The file may be missing, or be in a $HOME that criu cannot read. */
 static int read_default_file(struct settings *settings, const char *path)
 {
 	return access(path, R_OK) == 0 ? config_read(settings, path) : 0;
 }
 
-/* A file that somebody named must be there. */
+/* A file that the user named must exist. */
 static int read_named_file(struct settings *settings, const char *path)
 {
 	int result = config_read(settings, path);
@@ -244,7 +249,7 @@ static int read_configuration(struct settings *settings, const struct settings *
 
 /* --- Applying settings ----------------------------------------------------------------------------------------- */
 
-static int parse_number(const struct setting *setting, unsigned long most, unsigned long *number)
+static int parse_number_argument(const struct setting *setting, unsigned long most, unsigned long *number)
 {
 	const char *text = setting->argument;
 	char *end;
@@ -263,7 +268,7 @@ static int parse_number(const struct setting *setting, unsigned long most, unsig
 static int apply_process(const struct setting *setting, pid_t *pid)
 {
 	unsigned long number;
-	int result = parse_number(setting, INT_MAX, &number);
+	int result = parse_number_argument(setting, INT_MAX, &number);
 
 	if (!result && number == 0)
 		result = fail(0, "--%s: there is no process 0", setting->row->name);
@@ -275,7 +280,7 @@ static int apply_process(const struct setting *setting, pid_t *pid)
 static int apply_seconds(const struct setting *setting, unsigned *seconds)
 {
 	unsigned long number;
-	int result = parse_number(setting, UINT_MAX, &number);
+	int result = parse_number_argument(setting, UINT_MAX, &number);
 
 	if (!result)
 		*seconds = number;
@@ -285,7 +290,7 @@ static int apply_seconds(const struct setting *setting, unsigned *seconds)
 static int apply_descriptor(const struct setting *setting, int *fd)
 {
 	unsigned long number;
-	int result = parse_number(setting, INT_MAX, &number);
+	int result = parse_number_argument(setting, INT_MAX, &number);
 
 	if (!result && fcntl(number, F_GETFD) < 0)
 		result = fail(0, "--%s: descriptor %lu is not open", setting->row->name, number);
@@ -295,8 +300,8 @@ static int apply_descriptor(const struct setting *setting, int *fd)
 }
 
 /*
- * As 4.2 takes it: "-v" is one more, "-vvv" three more (whatever the letters behind the second v are), and any other text is a
- * number, or 0 if it is none. So "-verbosity=4", with one dash, is level 0. Less than 0 is more than everything.
+ * As CRIU 4.2: "-v" adds one, "-vvv" adds three (the letters behind the second v do not matter), and any other text is
+ * a number, or 0 if it is none. So "-verbosity=4", with one dash, is level 0. A negative number means everything.
  */
 static void apply_level(const struct setting *setting, int *level)
 {
@@ -317,14 +322,14 @@ static int apply_validation(const struct setting *setting, bool *by_size)
 	return 0;
 }
 
-/* Empty is what is left of a variable that was not set. */
+/* An empty argument is usually a variable that is not set. */
 static int apply_text(const struct setting *setting, const char **text)
 {
 	*text = setting->argument;
 	return **text ? 0 : fail(0, "--%s: the argument is empty", setting->row->name);
 }
 
-/* In which cgroups tasks are is saved and restored in all modes but one. What is set in the cgroups is not yet. */
+/* All modes but `ignore` save and restore the cgroup of each task. The settings of cgroups are not supported yet. */
 static int apply_cgroups(const struct setting *setting, bool *ignores)
 {
 	const char *const modes[] = { "none", "soft", "ignore" }, *const later[] = { "props", "full",
@@ -339,7 +344,7 @@ static int apply_cgroups(const struct setting *setting, bool *ignores)
 	for (size_t i = 0; i < array_size(later); i++)
 		if (!strcmp(mode, later[i])) {
 			fail_advice(
-				"--%s=soft: processes go back to their cgroups, which exist with their settings",
+				"--%s=soft: processes go back to their cgroups, which must exist with their settings",
 				setting->row->name);
 			return fail(0, "--%s=%s is not supported yet", setting->row->name, mode);
 		}
@@ -358,8 +363,8 @@ static int apply(struct options *options, const struct setting *setting)
 	void *field = (char *)options + row->offset;
 
 	if (row->there == NO_MORE)
-		return fail(0, "--%s does not exist any more: %s", row->name, row->help);
-	if (row->there == NOT_YET) /* what is not there is off already */
+		return fail(0, "--%s no longer exists: %s", row->name, row->help);
+	if (row->there == NOT_YET) /* an unsupported option is always off */
 		return setting->negated ? 0 : fail(0, "--%s is not supported yet", row->name);
 	switch (row->kind) {
 	case FLAG:
@@ -396,7 +401,7 @@ static int apply(struct options *options, const struct setting *setting)
 	case ALL_CHECKS:
 		options->check_extra = options->check_experimental = true;
 		return 0;
-	default: /* had its effect before */
+	default: /* took effect earlier */
 		return 0;
 	}
 }
@@ -414,7 +419,7 @@ static int apply_all(struct options *options, const struct settings *settings)
 	return 0;
 }
 
-/* After an error: the log tells it, so where the log is has to be known, and how much it is to tell. */
+/* After an error: applies only the options of the log, so that the error goes to the right log at the right level. */
 static void apply_log_settings(struct options *options, const struct settings *settings)
 {
 	const void *const about_log[] = { &options->log_file, &options->work_dir, &options->images_dir,
@@ -428,7 +433,7 @@ static void apply_log_settings(struct options *options, const struct settings *s
 
 /* --- What must fit together ------------------------------------------------------------------------------------ */
 
-/* Perhaps `criu dump 4711`. */
+/* An argument that the command does not take, for example `criu dump 4711`. */
 static int unwanted_argument(const struct options *options, const struct command_row *row)
 {
 	const char *argument = options->arguments[0];
@@ -445,7 +450,7 @@ static int check_command(const struct options *options)
 	int result;
 
 	if (!options->command) {
-		result = fail(0, "no command is given");
+		result = fail(0, "no command was given");
 		fail_advice("criu --help");
 		return result;
 	}
@@ -455,7 +460,7 @@ static int check_command(const struct options *options)
 		if (strcmp(row->name, options->command))
 			continue;
 		if (row->there == NO_MORE)
-			return fail(0, "%s does not exist any more: %s", row->name, row->help);
+			return fail(0, "%s no longer exists: %s", row->name, row->help);
 		if (row->there == NOT_YET)
 			return fail(0, "%s is not supported yet", row->name);
 		return options->argument_count && !row->arguments ? unwanted_argument(options, row) : 0;
@@ -474,18 +479,18 @@ static int check_combination(const struct options *options)
 	bool dumps = !strcmp(options->command, "dump") || !strcmp(options->command, "pre-dump");
 
 	if (dumps && !options->tree)
-		return fail(0, "%s needs to know which process: --tree PID", options->command);
+		return fail(0, "%s needs the process to dump: --tree PID", options->command);
 	if (options->pre_dump_mode && strcmp(options->pre_dump_mode, "read") &&
 	    strcmp(options->pre_dump_mode, "splice"))
 		return fail(0, "--pre-dump-mode: '%s' is neither 'read' nor 'splice'",
 			    options->pre_dump_mode);
 	if (restores && options->restore_sibling && !options->restore_detached)
-		return fail(0, "--restore-sibling makes sense only with --restore-detached");
+		return fail(0, "--restore-sibling needs --restore-detached");
 	if (restores && options->exec_cmd && !options->argument_count)
 		return fail(0,
 			    "--exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...");
 	if (has_one && options->argument_count > 1)
-		return fail(0, "%s takes one directory, but '%s' was given, too", options->command,
+		return fail(0, "%s takes only one directory, but '%s' was given as well", options->command,
 			    options->arguments[1]);
 	if (restores && options->argument_count && !options->exec_cmd)
 		return fail(0, "restore takes no argument without --exec-cmd, but '%s' was given",
@@ -493,7 +498,7 @@ static int check_combination(const struct options *options)
 	return 0;
 }
 
-/* 1: it was printed. Who asks for help gets it whatever else is wrong, as with 4.2. */
+/* 1: it was printed. A user who asks for help gets it even if other options are wrong, as with 4.2. */
 static int print_what_is_asked(const struct settings *command_line, const struct options *options, int result)
 {
 	if (find_setting(command_line, HELP))
@@ -512,7 +517,7 @@ int options_parse(struct options *options, int argc, char **argv)
 
 	*options = (struct options){ .status_fd = -1, .timeout = 10, .verbosity = LOG_WARNING };
 	options->given = allocate(sizeof(*options->given));
-	log_level = 0; /* main() reports what is wrong; the log is not open yet */
+	log_level = 0; /* main() reports the error; the log is not open yet */
 	result = read_command_line(&command_line, options, argc, argv);
 	settle_letters(&command_line, options);
 	result = print_what_is_asked(&command_line, options, result);

@@ -1,8 +1,8 @@
 /*
- * options.h - what the user asked for, from the command line, configuration files or a request.
+ * options.h - the options of the user, from the command line, configuration files or a request.
  *
- * The table is options.def: one row = one option, in getopt, configuration files, help, man page (and later RPC).
- * This struct is filled by options_parse() and read-only from then on.
+ * The table is options.def: one row is one option, in the parser, configuration files, help and manual page (and later
+ * RPC). options_parse() fills this struct; afterwards it is read-only.
  */
 #ifndef CRIU_CLI_OPTIONS_H
 #define CRIU_CLI_OPTIONS_H
@@ -16,7 +16,7 @@
 struct options {
 	/* What to do */
 	const char *command; /* "dump", "restore", "check", "show", … */
-	char **arguments; /* what followed the command and its options; for --exec-cmd: the command to run */
+	char **arguments; /* the words after the command and its options; with --exec-cmd the command to run */
 	size_t argument_count;
 
 	/* Which processes, where */
@@ -24,7 +24,7 @@ struct options {
 	const char *images_dir;	     /* -D; NULL: the current directory */
 	const char *work_dir;	     /* -W; NULL: the images directory */
 	const char *prev_images_dir; /* relative to images_dir; NULL: none */
-	const char *track_mem;	     /* NULL: not; "": by the best there is; or the name of a tracker */
+	const char *track_mem;	     /* NULL: no tracking; "": by the best tracker; or the name of one */
 	const char *output_dir;	     /* flatten -o; NULL: in place */
 	const char *pidfile;
 	int status_fd; /* -1: none */
@@ -41,8 +41,8 @@ struct options {
 	bool json;	       /* show --json */
 	bool validate_by_size; /* --file-validation filesize; false: buildid */
 	bool skip_file_rwx_check;
-	bool auto_dedup;    /* dump: frees what it replaces; restore: what it has read */
-	unsigned max_chain; /* 0: as long as it may be */
+	bool auto_dedup;    /* dump: free what it replaces; restore: free what it has read */
+	unsigned max_chain; /* 0: no limit */
 	const char *pre_dump_mode;
 	unsigned timeout; /* seconds */
 	struct texts action_scripts;
@@ -58,13 +58,13 @@ struct options {
 	bool log_pid;
 	int verbosity; /* 0 … 4 */
 
-	struct settings *given; /* what was given, in its order; owns the texts above (table.h) */
+	struct settings *given; /* the settings in their order; owns the texts above (table.h) */
 };
 
 /*
- * 0: go on. 1: --help or --version was printed, exit with 0. -errno: recorded with fail(); exit with 1.
- * Later ones win: /etc/criu/default.conf, $HOME/.criu/default.conf, $CRIU_CONFIG_FILE, --config FILE, the command line.
- * Nothing is printed or logged. To be freed in either case.
+ * 0: continue. 1: --help or --version was printed, exit with 0. -errno: recorded with fail(), exit with 1. Later ones
+ * win: /etc/criu/default.conf, $HOME/.criu/default.conf, $CRIU_CONFIG_FILE, --config FILE, the command line. Prints and
+ * logs nothing but that. To be freed in any case.
  */
 int options_parse(struct options *options, int argc, char **argv) must_check;
 void options_free(struct options *options);

@@ -1,8 +1,9 @@
 /*
- * rows.c - the table of commands and options (options.def), and which row is meant by what somebody has typed.
+ * rows.c - the table of commands and options (options.def), and the search for the row that a word on the command line
+ * means.
  *
- * A name may be shortened as long as it stays unambiguous. What 4.2 understands by a beginning of a name, is understood here: so
- * names that it does not have (OURS, OURS_NEGATED) are looked at only when none of its own begins like this.
+ * A name may be shortened while it is unambiguous. An abbreviation that CRIU 4.2 understands means the same here. So
+ * names that 4.2 does not have (OURS, OURS_NEGATED) are searched only if none of its own names begins like this.
  */
 #include <string.h>
 #include "base/memory.h"
@@ -53,7 +54,7 @@ static bool can_be_negated(const struct option_row *row)
 	       row->there != NO_MORE;
 }
 
-/* Whether `text` is a beginning of `name`, or of it with "no-" before it. */
+/* Whether `name`, or "no-" and `name`, begins with `text`. */
 static bool begins(const char *name, bool negated, const char *text, size_t length)
 {
 	static const char no[] = "no-";
@@ -71,7 +72,7 @@ static bool is_ours(const struct option_row *row, bool negated)
 
 enum pass { WHOLE_NAMES, BEGINNINGS_OF_THEIRS, BEGINNINGS_OF_OURS, PASSES };
 
-/* How many names fit; the first of them are put into found[0…most). */
+/* Returns how many names fit, and puts the first of them into found[0…most). */
 static int find_names(enum pass pass, const char *text, size_t length, struct setting *found, int most)
 {
 	int count = 0;

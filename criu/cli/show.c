@@ -1,8 +1,8 @@
 /*
- * show.c - `criu show [--json] DIR|IMAGE`: what a directory of images holds, or a single one (show_image.c). This file has the
- * command and the text for a person; show_tree.c reads, show_file.c describes files, show_json.c writes for programs.
+ * show.c - `criu show [--json] DIR|IMAGE`: prints a directory of images, or a single image (show_image.c). This file
+ * has the command and the text output; show_tree.c reads, show_file.c describes files, show_json.c writes JSON.
  *
- * Names in images are not ours: whatever would move the cursor of a terminal is printed as \xNN.
+ * Names in images are untrusted: bytes that would control a terminal are printed as \xNN.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -22,7 +22,7 @@
 
 size_t show_character(const char *text, size_t length, bool *is_valid, bool *is_printable)
 {
-	/* By the first byte: how long it is and the smallest code it may stand for. */
+	/* By the first byte: the length, and the smallest code point that this length may encode. */
 	static const struct {
 		unsigned char mask, value;
 		uint32_t smallest;
@@ -156,7 +156,7 @@ static void print_head(FILE *out, const struct show_tree *tree)
 
 /* --- The tree ------------------------------------------------------------------------------------------- */
 
-/* Parents before children, children in the order of the image. */
+/* The next process: parents before children, children in the order of the image. */
 static const struct show_process *following(const struct show_process *process)
 {
 	if (process->first_child)
@@ -184,7 +184,7 @@ static unsigned name_width(const struct show_tree *tree)
 	return widest;
 }
 
-/* "   |  `- ": a bar for each ancestor that has more children to come. */
+/* " | `- ": a bar for each ancestor that has more children below. */
 static unsigned print_branch(FILE *out, const struct show_process *process)
 {
 	const struct show_process *ancestors[DEEPEST_INDENT];
@@ -377,8 +377,8 @@ static int show_directory(const char *directory, bool as_json)
 	return result;
 }
 
-/* What is no path of itself, may be one in the directory of the images. */
-static char *find_path(const struct options *options, const char *argument)
+/* An argument that is no path itself may be a name in the images directory. */
+static char *find_shown_path(const struct options *options, const char *argument)
 {
 	if (!options->images_dir || argument[0] == '/' || access(argument, F_OK) == 0)
 		return copy_text(argument);
@@ -387,7 +387,7 @@ static char *find_path(const struct options *options, const char *argument)
 
 static int show_argument(const struct options *options, const char *argument)
 {
-	autofree char *path = find_path(options, argument);
+	autofree char *path = find_shown_path(options, argument);
 	struct stat status;
 
 	if (stat(path, &status) < 0)

@@ -1,9 +1,8 @@
 /*
- * show.h - what a directory of images holds, for a person or a program: `criu show`.
+ * show.h - `criu show`: reads a directory of images and prints it as text or JSON.
  *
- * show_tree_read() makes one structure of the images, which show_text() and show_json() print. It takes what
- * is there: an image that is missing (an interrupted dump, a dump of memory only) leaves its part empty, a
- * torn one is an error.
+ * show_tree_read() builds one structure from the images, which show_text() and show_json() print. A missing image (an
+ * interrupted dump, a dump of memory only) leaves its part empty; a torn one is an error.
  */
 #ifndef CRIU_CLI_SHOW_H
 #define CRIU_CLI_SHOW_H
@@ -24,10 +23,10 @@
 struct show_memory {
 	uint64_t mapped;
 	uint64_t saved;	    /* in this directory */
-	uint64_t in_parent; /* in those it builds on */
+	uint64_t in_parent; /* in its parents */
 };
 
-/* All records of an image; messages are owned by whoever has this. */
+/* All records of an image. The owner of this struct owns the messages. */
 struct show_records {
 	ProtobufCMessage **items;
 	size_t count;
@@ -39,13 +38,13 @@ struct show_process {
 	const TaskCoreEntry *task; /* in cores; NULL: missing */
 	const CredsEntry *credentials;
 	const TaskKobjIdsEntry *ids;
-	TaskKobjIdsEntry *ids_record; /* where ids have an image of their own */
+	TaskKobjIdsEntry *ids_record; /* if the ids are in an image of their own */
 	FsEntry *fs;
 	MmEntry *mm;
 	struct show_memory memory;
 	struct show_records descriptors; /* FdinfoEntry */
 
-	/* An earlier process that has the same; NULL: its own. */
+	/* An earlier process that shares it; NULL: not shared. */
 	const struct show_process *shares_descriptors, *shares_memory;
 
 	/* The tree: parents come before their children */
@@ -69,10 +68,10 @@ struct show_tree {
 	InventoryEntry *inventory; /* NULL: the dump is not complete */
 	int64_t made;		   /* seconds since 1970; 0: not known */
 	char *parent;		   /* the directory this one builds on; NULL: none */
-	struct page_chain *chain;  /* NULL: it cannot be followed */
+	struct page_chain *chain;  /* NULL: it cannot be read */
 	struct show_layer *layers;
 	size_t layer_count;
-	char *problem; /* why not all pages of its parents were found; NULL: they were */
+	char *problem; /* why pages of its parents were not found; NULL: all were */
 
 	struct show_records entries; /* PstreeEntry */
 	struct show_process *processes;
@@ -91,11 +90,11 @@ int show_tree_read(struct image_store *store, struct show_tree *tree) must_check
 void show_tree_free(struct show_tree *tree);
 
 const FileEntry *show_find_file(const struct show_tree *tree, uint32_t id);
-/* Of a regular file; NULL: not known. */
+/* The path of a regular file; NULL: not known. */
 const char *show_file_path(const struct show_tree *tree, uint32_t id);
 const char *show_process_name(const struct show_process *process);
 const char *show_state(const struct show_process *process); /* "running", "stopped", "zombie", "unknown" */
-/* Calls `each` for the namespaces; `own` says that it is not that of the criu which made the dump. */
+/* Calls `each` for every namespace; `own`: it differs from that of the criu that made the dump. */
 void show_namespaces(const struct show_tree *tree, const struct show_process *process,
 		     void (*each)(void *context, const char *name, uint32_t id, bool own), void *context);
 
@@ -104,7 +103,7 @@ void show_namespaces(const struct show_tree *tree, const struct show_process *pr
 struct show_file {
 	const char *kind; /* "file", "pipe", "tcp socket" ... */
 	char *what;	  /* path, addresses, counter ...: one line, bytes as in the image */
-	const char *path; /* NULL: has none */
+	const char *path; /* NULL: it has none */
 	bool has_flags, has_position;
 	uint32_t flags; /* O_* */
 	uint64_t position;
@@ -122,13 +121,13 @@ int show_image(FILE *out, const char *path, bool as_json) must_check;
 
 /* --- Text --- */
 
-/* Without what controls a terminal. Returns how many characters wide it is. */
+/* Prints `text` with terminal control characters escaped. Returns the width in characters. */
 unsigned show_clean(FILE *out, const char *text);
 
 /*
- * One character of a text that may be anything: its length in bytes, 1 or more; *is_valid is false for a byte
- * that does not begin a character of UTF-8, *is_printable for those that control a terminal. `text` is not
- * empty.
+ * Looks at the first character of a text with arbitrary bytes. Returns its length in bytes, 1 or more. *is_valid is
+ * false for a byte that does not begin a UTF-8 character; *is_printable is false for characters that control a
+ * terminal. `text` is not empty.
  */
 size_t show_character(const char *text, size_t length, bool *is_valid, bool *is_printable);
 

@@ -1,8 +1,8 @@
 /*
- * show_file.c - an open file in one line, whatever its kind. See show.h.
+ * show_file.c - describes an open file of any kind in one line. See show.h.
  *
- * What kinds have in common (flags, position) is found by the names of the fields, so a new kind is shown
- * with them before anybody describes it here.
+ * Fields that kinds have in common (flags, position) are found by name, so they are shown even for a new kind that this
+ * file does not know yet.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -152,7 +152,7 @@ static void describe_unix(FILE *out, const struct show_tree *tree unused, const 
 		fwrite(socket->name.data + 1, 1, socket->name.len - 1, out);
 	} else if (socket->name.len) {
 		fprintf(out, " at %s%s", or_else(socket->name_dir, ""), socket->name_dir ? "/" : "");
-		/* A bound path comes with its final 0. */
+		/* A bound path includes its final 0 byte. */
 		fwrite(socket->name.data, 1, strnlen((const char *)socket->name.data, socket->name.len), out);
 	}
 	if (socket->peer)
@@ -314,7 +314,7 @@ static const struct kind {
 	{ "pidfd", "pidfd", describe_pidfd },
 };
 
-static const struct kind *find_kind(const char *field)
+static const struct kind *find_described_kind(const char *field)
 {
 	for (size_t i = 0; i < array_size(kinds); i++)
 		if (strcmp(kinds[i].field, field) == 0)
@@ -322,8 +322,8 @@ static const struct kind *find_kind(const char *field)
 	return NULL;
 }
 
-/* The message of its kind that a file_entry carries, and under which field; NULL: none that we know. */
-static const ProtobufCMessage *find_member(const FileEntry *file, const ProtobufCFieldDescriptor **field)
+/* The message in a file_entry that belongs to its kind, and the field that holds it; NULL: none that is known. */
+static const ProtobufCMessage *find_kind_member(const FileEntry *file, const ProtobufCFieldDescriptor **field)
 {
 	const ProtobufCMessageDescriptor *descriptor = &file_entry__descriptor;
 
@@ -355,7 +355,7 @@ static bool is_deleted(const struct show_tree *tree, const FileEntry *file)
 	return file->usk && file->usk->deleted;
 }
 
-static const char *find_path(const struct show_tree *tree, const FileEntry *file)
+static const char *find_file_path(const struct show_tree *tree, const FileEntry *file)
 {
 	if (file->reg)
 		return file->reg->name;
@@ -366,8 +366,8 @@ static const char *find_path(const struct show_tree *tree, const FileEntry *file
 	return NULL;
 }
 
-/* What `describe` writes, as a text. A 0 byte in it (an abstract socket's name) reads as '@'. */
-static char *describe(const struct kind *kind, const struct show_tree *tree, const FileEntry *file)
+/* The output of `describe` as a text. A 0 byte in it (the name of an abstract socket) becomes '@'. */
+static char *describe_file(const struct kind *kind, const struct show_tree *tree, const FileEntry *file)
 {
 	char *text = NULL;
 	size_t size = 0;
@@ -389,8 +389,8 @@ static char *describe(const struct kind *kind, const struct show_tree *tree, con
 struct show_file show_describe(const struct show_tree *tree, const FileEntry *file)
 {
 	const ProtobufCFieldDescriptor *field = NULL;
-	const ProtobufCMessage *member = find_member(file, &field);
-	const struct kind *kind = member ? find_kind(field->name) : NULL;
+	const ProtobufCMessage *member = find_kind_member(file, &field);
+	const struct kind *kind = member ? find_described_kind(field->name) : NULL;
 	const FileEntry *opened = file->fifo ? show_find_file(tree, file->fifo->regf_id) : NULL;
 	const uint32_t *flags = opened && opened->reg ? &opened->reg->flags :
 							find_value(member, "flags", PROTOBUF_C_TYPE_UINT32);
@@ -401,8 +401,8 @@ struct show_file show_describe(const struct show_tree *tree, const FileEntry *fi
 		shown.kind = regular_kind(file->reg);
 	if (file->isk && kind)
 		shown.kind = inet_kind(file->isk);
-	shown.what = describe(kind, tree, file);
-	shown.path = find_path(tree, file);
+	shown.what = describe_file(kind, tree, file);
+	shown.path = find_file_path(tree, file);
 	shown.has_flags = flags;
 	shown.flags = flags ? *flags : 0;
 	shown.has_position = position;

@@ -1,5 +1,6 @@
 /*
- * show_image.c - `criu show IMAGE`: every record of one image file, field by field, as its message describes itself.
+ * show_image.c - `criu show IMAGE`: prints every record of one image file, field by field, using the descriptors of its
+ * messages.
  *
  *	core-4711.img: CORE                     {
  *	mtype: 1                                  "magic": "CORE",
@@ -7,8 +8,8 @@
  *	  clear_tid_addr: 140123456789 (0x7f…)      {
  *	  …                                           "mtype": 1, …
  *
- * An image is known by its name, as by whoever restores it. Raw bytes behind a record are counted, not shown. The names of
- * fields are those of the messages (images/), in JSON as with `crit`.
+ * The name of the file determines the kind of the image, as in a restore. Raw bytes behind a record are counted, not
+ * shown. Field names are those of the messages (images/), and JSON is laid out as by `crit`.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,12 +22,12 @@
 #include "ghost-file.pb-c.h"
 #include "pipe-data.pb-c.h"
 
-#define MOST_SHOWN   32	     /* bytes of a field of bytes; JSON has them all */
-#define WORTH_HEXING 0x10000 /* what is larger is an address, or a set of flags, as often as an amount */
+#define MOST_SHOWN   32	     /* bytes shown of a bytes field; JSON has all of them */
+#define WORTH_HEXING 0x10000 /* larger numbers are shown in hex, too: many are addresses or flags */
 
 struct printer {
 	FILE *out;
-	struct json *json; /* NULL: for people */
+	struct json *json; /* NULL: text output */
 	unsigned depth;
 };
 
@@ -76,7 +77,7 @@ static void put_bytes(struct printer *printer, const char *key, const ProtobufCB
 		fprintf(printer->out, " %s%s (%zu bytes)", text, shown < bytes->len ? "…" : "", bytes->len);
 }
 
-/* A value that the message does not name, by its number. */
+/* An enum value; one without a name is shown as a number. */
 static void put_enumeration(struct printer *printer, const char *key, const ProtobufCEnumDescriptor *names,
 			    int value)
 {
@@ -126,7 +127,7 @@ static void put_value(struct printer *printer, const char *key, const ProtobufCF
 		return put_signed(printer, key, *(const int64_t *)value);
 	case PROTOBUF_C_TYPE_UINT32:
 	case PROTOBUF_C_TYPE_FIXED32:
-	case PROTOBUF_C_TYPE_FLOAT: /* there is none: its bits */
+	case PROTOBUF_C_TYPE_FLOAT: /* no message has one: shows its bits */
 		return put_unsigned(printer, key, *(const uint32_t *)value);
 	case PROTOBUF_C_TYPE_UINT64:
 	case PROTOBUF_C_TYPE_FIXED64:
@@ -171,7 +172,7 @@ static void put_group(struct printer *printer, const char *key, const char *name
 	printer->depth--;
 }
 
-static bool is_there(const ProtobufCFieldDescriptor *field, const char *message)
+static bool is_field_set(const ProtobufCFieldDescriptor *field, const char *message)
 {
 	const void *value = message + field->offset;
 
@@ -215,7 +216,7 @@ static void put_repeated(struct printer *printer, const ProtobufCFieldDescriptor
 		fputc('\n', printer->out);
 }
 
-/* How deep messages may lie in one another was checked when this one was read (image/wire.c). */
+/* image/wire.c limited the depth of the messages when this one was read. */
 static void put_message(struct printer *printer, const ProtobufCMessage *message)
 {
 	const char *bytes = (const char *)message;
@@ -229,7 +230,7 @@ static void put_message(struct printer *printer, const ProtobufCMessage *message
 
 			if (count)
 				put_repeated(printer, field, *(const char *const *)value, count);
-		} else if (is_there(field, bytes)) {
+		} else if (is_field_set(field, bytes)) {
 			put_single(printer, field, value);
 		}
 	}
@@ -237,7 +238,7 @@ static void put_message(struct printer *printer, const ProtobufCMessage *message
 
 /* ---- images ---- */
 
-/* How many bytes follow this record. */
+/* The number of raw bytes behind this record. */
 static uint64_t raw_bytes(enum image_kind kind, const ProtobufCMessage *message, uint64_t left)
 {
 	switch (kind) {
@@ -316,8 +317,8 @@ static int put_image(struct printer *printer, struct image *image, enum image_ki
 	return result;
 }
 
-/* Statistics have two names, and are numbered (image.h). */
-static bool find_kind(const char *name, enum image_kind *kind, unsigned long *id)
+/* The two statistics files have names, but numbers as ids (image.h). */
+static bool find_image_kind(const char *name, enum image_kind *kind, unsigned long *id)
 {
 	char expected[IMAGE_NAME_SIZE];
 
@@ -343,7 +344,7 @@ int show_image(FILE *out, const char *path, bool as_json)
 	unsigned long id;
 	int result;
 
-	if (!find_kind(name, &kind, &id))
+	if (!find_image_kind(name, &kind, &id))
 		return fail(0, "%s is not the name of an image that can be shown", name);
 	result = image_store_open_directory(&store, dirname(for_directory), false);
 	if (result)

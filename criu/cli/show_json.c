@@ -1,6 +1,6 @@
 /*
- * show_json.c - the structure of show.h as one JSON object. Its members are documented in
- * Documentation/images.md; whoever changes the meaning of one counts "format" up, adding one does not.
+ * show_json.c - writes the structure of show.h as one JSON object. Documentation/images.md documents its members. A
+ * change of the meaning of a member increments "format"; a new member does not.
  */
 #include <stdlib.h>
 #include "cli/json.h"

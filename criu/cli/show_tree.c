@@ -48,8 +48,8 @@ static int read_optional(struct image_store *store, enum image_kind kind, unsign
 /* --- Memory --------------------------------------------------------------------------------------------- */
 
 /*
- * Called within an attempt that has failed. What is wrong with its parents is part of what is shown; the newest itself is still to be
- * seen.
+ * Called within an attempt that has failed. A problem with the parents is shown as part of the output; the newest
+ * snapshot itself can still be shown.
  */
 static void note_problem(struct show_tree *tree)
 {
@@ -153,7 +153,8 @@ static int read_shared(struct image_store *store, struct show_tree *tree, const 
 	return result;
 }
 
-static int read_memory(struct image_store *store, struct show_tree *tree, struct show_process *process)
+static int read_process_memory(struct image_store *store, struct show_tree *tree,
+			       struct show_process *process)
 {
 	unsigned long pid = process->entry->pid;
 	int result = read_optional(store, IMAGE_MM, pid, &process->mm);
@@ -176,7 +177,10 @@ static int read_cores(struct image_store *store, struct show_process *process)
 	const PstreeEntry *entry = process->entry;
 	const CoreEntry *leader;
 
-	/* The leader's is found by the pid: criu 4.2.1 writes anything as the only thread of a zombie. */
+	/*
+	 * The core of the leader is found by the pid: criu 4.2.1 writes a meaningless number as the only thread of a
+	 * zombie.
+	 */
 	for (size_t i = 0; i < max(entry->n_threads, (size_t)1); i++) {
 		ProtobufCMessage **core = grow(&process->cores.items, &process->cores.count);
 		int result = read_optional(store, IMAGE_CORE, i ? entry->threads[i] : entry->pid, core);
@@ -193,7 +197,7 @@ static int read_cores(struct image_store *store, struct show_process *process)
 	return 0;
 }
 
-static int read_ids(struct image_store *store, struct show_process *process)
+static int read_process_ids(struct image_store *store, struct show_process *process)
 {
 	int result = 0;
 
@@ -221,7 +225,7 @@ static int read_process(struct image_store *store, struct show_tree *tree, struc
 	int result = read_cores(store, process);
 
 	if (result == 0)
-		result = read_ids(store, process);
+		result = read_process_ids(store, process);
 	if (result == 0)
 		result = read_optional(store, IMAGE_FS, process->entry->pid, &process->fs);
 	if (result < 0)
@@ -230,11 +234,11 @@ static int read_process(struct image_store *store, struct show_tree *tree, struc
 	if (process->ids && !process->shares_descriptors)
 		result = read_records(store, IMAGE_FDINFO, process->ids->files_id, &process->descriptors);
 	if (result == 0)
-		result = read_memory(store, tree, process);
+		result = read_process_memory(store, tree, process);
 	return result;
 }
 
-/* A process whose parent is not among those before it is a root: so there is no cycle. */
+/* A process whose parent is not before it becomes a root, so there can be no cycle. */
 static void link_process(struct show_tree *tree, struct show_process *process)
 {
 	for (struct show_process *other = process; other-- > tree->processes;) {
@@ -269,7 +273,7 @@ static int read_processes(struct image_store *store, struct show_tree *tree)
 
 /* --- The whole ------------------------------------------------------------------------------------------ */
 
-static int read_inventory(struct image_store *store, struct show_tree *tree)
+static int read_shown_inventory(struct image_store *store, struct show_tree *tree)
 {
 	struct image *image;
 	struct stat status;
@@ -294,8 +298,8 @@ int show_tree_read(struct image_store *store, struct show_tree *tree)
 	tree->directory = image_store_name(store);
 	if (image_store_directory(store) >= 0)
 		ignore(read_link_at(image_store_directory(store), "parent",
-				    &tree->parent)); /* most have none */
-	result = read_inventory(store, tree);
+				    &tree->parent)); /* most directories have no parent */
+	result = read_shown_inventory(store, tree);
 	if (result == 0)
 		open_chain(store, tree);
 	if (result == 0)

@@ -1,5 +1,6 @@
 /*
- * table.h - the rows of options.def as structs, and what the files of options share: rows.c, options.c, config.c, help.c.
+ * table.h - the rows of options.def as structs, shared by the files that parse options: rows.c, options.c, config.c,
+ * help.c.
  */
 #ifndef CRIU_CLI_TABLE_H
 #define CRIU_CLI_TABLE_H
@@ -7,7 +8,7 @@
 #include "cli/options.h"
 #include "compiler.h"
 
-/* What an argument may be, and how it is stored. */
+/* The kinds of arguments, and how each is stored. */
 enum option_kind {
 	HEADING,  /* not an option: the title of a section */
 	FLAG,	  /* bool; --no-NAME clears it */
@@ -24,9 +25,9 @@ enum option_kind {
 	LEVEL,	    /* int; see apply_level() */
 	VALIDATION, /* bool: 'filesize' or 'buildid' */
 	CGROUPS, /* bool: 'ignore', or another mode of --manage-cgroups; the argument only as --name=ARGUMENT */
-	NO_EFFECT,  /* accepted as a flag is, and nothing comes of it */
+	NO_EFFECT,  /* a flag without effect */
 	ALL_CHECKS, /* both fields of --extra and --experimental */
-	CONFIG,	    /* looked for before all others, as is the next */
+	CONFIG,	    /* applied before all others, as is the next */
 	NO_DEFAULT_CONFIG,
 	HELP,
 	VERSION,
@@ -48,12 +49,15 @@ enum {
 	UNTRACK = 2048,
 	SERVERS = PAGE_SERVER | SERVICE | LAZY_PAGES,
 	EVERY = -1,
-	/* No commands: CRIU 4.2 has no option of this name; or it has, but not with "no-" before it. */
+	/*
+	 * Not commands: CRIU 4.2 has no option of this name (OURS), or does not have it with "no-" before it
+	 * (OURS_NEGATED).
+	 */
 	OURS = 1 << 16,
 	OURS_NEGATED = 1 << 17,
 };
 
-/* Whether an option or a command works. What does not is refused by name. */
+/* Whether an option or a command is supported. If not, criu refuses it with a message that names it. */
 enum availability { THERE, NOT_YET, NO_MORE };
 
 struct option_row {
@@ -79,12 +83,12 @@ struct command_row {
 extern const struct command_row command_rows[];
 extern const size_t command_row_count;
 
-/* An option that was given: found in the table, its argument not looked at yet. */
+/* An option that the user gave. Its row is known; its argument is not parsed yet. */
 struct setting {
 	const struct option_row *row;
 	bool negated;
 	char *argument; /* NULL: none */
-	char letter;	/* what it was given by; 0: its name */
+	char letter;	/* the letter it was given by; 0: its name */
 	char *origin;	/* "FILE:LINE" of a configuration file; NULL: the command line */
 };
 struct settings {
@@ -93,9 +97,9 @@ struct settings {
 };
 
 /*
- * Adds the option `text`, "name" or "name=argument", an unambiguous beginning of a name, or "no-" before the name of a
- * flag. `next`, if there is one, is what follows: *took_next says whether it was taken as the argument.
- * 0 or -errno, recorded.
+ * Adds the option `text`: "name" or "name=argument", where the name may be shortened or, for a flag, have "no-" before
+ * it. `next` is the following word, or NULL; *took_next tells whether it was used as the argument. 0 or -errno,
+ * recorded.
  */
 int settings_add_long(struct settings *settings, const char *text, const char *next, bool *took_next)
 	must_check;
@@ -103,22 +107,23 @@ void settings_free(struct settings *settings);
 
 /* config.c: adds the options of a configuration file. -ENOENT is not recorded, all other errors are. */
 int config_read(struct settings *settings, const char *path) must_check;
-int config_parse(struct settings *settings, const char *text) must_check; /* without the file, for tests */
+int config_parse(struct settings *settings, const char *text)
+	must_check; /* from a text instead of a file, for tests */
 
 /*
- * Which option is meant by a name, a beginning of one, or either with "no-" before it: how many there are. The rows of the first are put
- * into found[0…most), and whether they are negated.
+ * Finds the options that a name can mean, which may be shortened or have "no-" before it. Returns how many there are;
+ * the rows of the first go into found[0…most), with whether they are negated.
  */
 int row_find(const char *text, size_t length, struct setting *found, int most) must_check;
 
-/* A letter may stand for another option where a command has one of its own; 0: there is none. */
+/* The option of a letter; a command may use a letter for an option of its own. `command` 0: none. */
 const struct option_row *row_by_letter(char letter, int command);
 
-/* help.c: for one command, if `command` is one. */
+/* help.c: prints the help for one command, if `command` is one, or for all. */
 void help_print(const char *command);
 void version_print(void);
 
-/* The one of `names` that was probably meant by `text`, or NULL. Names are `stride` bytes apart. */
+/* The name among `names` that `text` probably means, or NULL. Names are `stride` bytes apart. */
 const char *suggestion(const char *text, const void *names, size_t count, size_t stride);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * untrack.c - `criu untrack [DIR]`: ends what a snapshot has begun with --track-mem, when no other one is to follow.
+ * untrack.c - `criu untrack [DIR]`: ends the tracking that a snapshot began with --track-mem, when no other snapshot
+ * will follow.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -20,12 +21,12 @@ int command_untrack(const struct options *options)
 		return result;
 	result = image_store_lock(store, IMAGES_ARE_WRITTEN) ?: increment_end(store, &had_keeper);
 	if (!result)
-		printf("the next snapshot after %s will compare all of the memory%s\n", directory,
-		       had_keeper ? "; its keeper has ended" : "");
+		printf("tracking has ended: the next snapshot after %s will compare all memory%s\n",
+		       directory, had_keeper ? "; its keeper has ended" : "");
 	else if (result == -ENOENT)
 		result = fail(
 			0,
-			"%s tracks nothing: it was made without --track-mem, or another snapshot took over",
+			"%s tracks nothing: it was made without --track-mem, or a later snapshot tracks the memory",
 			directory);
 	image_store_close(store);
 	return result;

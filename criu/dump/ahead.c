@@ -1,17 +1,19 @@
 /*
- * ahead.c - reads the mappings of large processes while they still run, so that they need not stand still for it.
+ * ahead.c - reads the mappings of large processes while they still run, which shortens the time they are frozen.
  *
- * For VmFlags the kernel walks through all page tables: 44 ms for 2 GiB of 4 KiB pages, Linux 6.18; 1.7 ms more for guard regions. And it
- * writes 25 lines for each mapping: 20 ms for 5,000 mappings, where maps takes 3 ms. What was read ahead is still true of the frozen
- * process, if
+ * For VmFlags the kernel walks all page tables: 44 ms for 2 GiB of 4 KiB pages, Linux 6.18; 1.7 ms more for guard
+ * regions. And it writes 25 lines for each mapping: 20 ms for 5,000 mappings. What was read ahead is still true for the
+ * frozen process, if
  *
  *	1. it has made no system call meanwhile that changes mappings (kernel/mapping_watch.h), and
- *	2. /proc/PID/maps, which costs 0.05 ms for 100 mappings, tells the same of each mapping. That shows stacks that have grown, and exec: the file was
- *	   opened before all else, and shows the memory that the process had then; and
- *	3. only its own threads run in its memory: no child shared it (vfork) when the watch began, and births are counted.
+ *	2. /proc/PID/maps, which costs 0.05 ms for 100 mappings, has the same for each mapping. That shows stacks that have grown, and
+ *	   exec: the file was opened first of all, and shows the memory that the process had then; and
+ *	3. only its own threads run in its memory: no child shared it (vfork) when the watch began, and calls that create
+ *	   processes are counted.
  *
- * Else smaps is read again, as it is of small processes. Some members that page faults change (resident, has_huge_pages, and has_relatives
- * after the end of a relative) may be some milliseconds old. Only speed depends on them.
+ * Otherwise smaps is read again, as for small processes. Some members that page faults change (resident,
+ * has_huge_pages, and has_relatives after the end of a relative) may be some milliseconds old. Only speed depends on
+ * them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,15 +38,15 @@
 
 struct process_ahead {
 	pid_t pid;
-	int maps; /* /proc/PID/maps, opened before all else */
+	int maps; /* /proc/PID/maps, opened first of all */
 	struct mapping_watch *watch;
-	uint64_t calls; /* that had ended before the following was read */
+	uint64_t calls; /* calls that had ended before the following was read */
 	struct vmas vmas;
 	struct page_runs guards;
 };
 
 struct ahead {
-	int tracepoint; /* 0: not asked for yet; -errno */
+	int tracepoint; /* 0: not looked up yet; -errno */
 	struct process_ahead *processes;
 	size_t count;
 };
@@ -95,7 +97,7 @@ static bool shares_memory(pid_t pid, const pid_t *children, size_t count)
 	return false;
 }
 
-/* A process that has just changed something may be quiet now. */
+/* Reads the mappings. A process that has just changed something may be quiet on the next try. */
 static int read_areas(struct process_ahead *process, int proc)
 {
 	int result = -EAGAIN;
@@ -113,7 +115,7 @@ static int read_areas(struct process_ahead *process, int proc)
 	return result;
 }
 
-/* Children are listed when the watch is open: a child that has ended by then can change nothing any more. */
+/* Children are listed when the watch is open: a child that has ended before then can no longer change anything. */
 static int watch_process(struct ahead *ahead, struct process_ahead *process, int proc)
 {
 	autofree pid_t *children = NULL;
@@ -158,7 +160,7 @@ void dump_list_tree(pid_t root, pid_t **pids, size_t *count)
 	}
 }
 
-/* The tree may change yet: the freeze finds it. No error here is a failure of the dump. */
+/* The tree may still change: the freeze finds out. No error here makes the dump fail. */
 int dump_read_ahead(void *context)
 {
 	struct dump *dump = context;
@@ -200,7 +202,7 @@ bool dump_take_areas_ahead(struct dump *dump, struct task *task, struct page_run
 				  task->pid);
 			return false;
 		}
-		log_debug("process %d: its mappings are as they were read ahead", task->pid);
+		log_debug("process %d: its mappings have not changed since they were read ahead", task->pid);
 		task->vmas = process->vmas;
 		*guards = process->guards;
 		process->vmas = (struct vmas){ 0 };
@@ -210,7 +212,7 @@ bool dump_take_areas_ahead(struct dump *dump, struct task *task, struct page_run
 	return false;
 }
 
-static void *forget(void *context)
+static void *forget_process(void *context)
 {
 	struct ahead *ahead = context;
 
@@ -221,7 +223,7 @@ static void *forget(void *context)
 	return NULL;
 }
 
-/* The end of a watch takes 35 - 50 ms. Nobody waits for it. */
+/* Ending a watch takes 35 - 50 ms, and nothing waits for it here. */
 void dump_forget_ahead(void *context)
 {
 	struct dump *dump = context;
@@ -230,8 +232,8 @@ void dump_forget_ahead(void *context)
 
 	if (!ahead)
 		return;
-	if (ahead->count && !thread_start(&thread, forget, ahead))
+	if (ahead->count && !thread_start(&thread, forget_process, ahead))
 		pthread_detach(thread);
 	else
-		forget(ahead);
+		forget_process(ahead);
 }

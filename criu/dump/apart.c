@@ -1,11 +1,14 @@
 /*
- * apart.c - what a process or a single thread has apart: namespaces other than criu's, or than those of its process; a thread's own
- * root and directories, or descriptor table. None of it is saved yet, so it is refused by name. What is saved is its cgroups.
+ * apart.c - state that a process or a single thread does not share: namespaces other than criu's, or than those of its
+ * process; a thread's own root and directories, or descriptor table. None of it can be saved yet, so it is refused.
+ * Cgroups, which can also differ, are saved.
  *
- * unshare(2) and setns(2) work on one thread. Of its namespaces a thread can change all but user, pid and time (Linux 6.18: EINVAL,
- * EUSERS, or they change for its children only). For mounts it has to unshare its root and directories first, so kcmp() tells.
+ * unshare(2) and setns(2) affect one thread. It can change all its namespaces except user, pid and time (Linux 6.18:
+ * EINVAL, EUSERS, or they change only for its children). For mounts it has to unshare its root and directories first,
+ * so kcmp() shows that.
  *
- * A link of /proc costs some 3 µs, kcmp() 1 µs, a list of cgroups 10 µs. With thousands of threads that is done beside the rest of the step, by a thread of our own.
+ * Reading a link in /proc costs some 3 µs, kcmp() 1 µs, a list of cgroups 10 µs. With thousands of threads a helper
+ * thread does this in parallel with the rest of the step.
  */
 #include <errno.h>
 #include <linux/kcmp.h>
@@ -23,9 +26,12 @@
 #include "kernel/proc.h"
 #include "task/part.h"
 
-#define WORTH_A_THREAD 100 /* threads to look at; below, to start one of our own takes longer */
+#define WORTH_A_THREAD 100 /* threads to look at; for fewer, starting a helper takes longer */
 
-/* The links in /proc/PID/ns. What is told of a process that is elsewhere than criu, and of a thread that is elsewhere than its process. */
+/*
+ * The links in /proc/PID/ns, and the message for a process that is in another one than criu, and for a thread that is
+ * in another one than its process.
+ */
 static const struct {
 	const char *link;
 	bool is_of_threads;
@@ -39,52 +45,55 @@ static const struct {
 	{ "ipc", true, "is in another ipc namespace than criu", "is in another ipc namespace" },
 	{ "uts", true, "is in another uts namespace than criu", "is in another uts namespace" },
 	{ "cgroup", true, "is in another cgroup namespace than criu", "is in another cgroup namespace" },
-	{ "pid_for_children", true, "has its children born in another pid namespace (unshare(CLONE_NEWPID))",
-	  "has its children born in another pid namespace (unshare(CLONE_NEWPID))" },
+	{ "pid_for_children", true, "creates its children in another pid namespace (unshare(CLONE_NEWPID))",
+	  "creates its children in another pid namespace (unshare(CLONE_NEWPID))" },
 	{ "time_for_children", true,
-	  "has its children born in another time namespace (unshare(CLONE_NEWTIME))",
-	  "has its children born in another time namespace (unshare(CLONE_NEWTIME))" },
+	  "creates its children in another time namespace (unshare(CLONE_NEWTIME))",
+	  "creates its children in another time namespace (unshare(CLONE_NEWTIME))" },
 };
 
-/* What threads of a process share unless one of them has called unshare(2). */
+/* What the threads of a process share unless one of them has called unshare(2). */
 static const struct {
 	int type;
 	const char *thread_is;
 } shared[] = {
-	{ KCMP_FILES, "has a table of open files of its own" },
-	{ KCMP_FS, "has a root, directory, umask or mnt namespace of its own" },
+	{ KCMP_FILES, "has its own table of open files" },
+	{ KCMP_FS, "has its own root, working directory, umask or mnt namespace" },
 };
 
-/* One that stands for all threads of a process that are apart in the same way. */
+/* A thread that represents all threads of its process that differ in the same way. */
 struct apart {
 	const struct task *task;
 	pid_t tid;
-	const char *is; /* of the two tables above */
+	const char *is; /* the text from the two tables above */
 	size_t others;
 };
 
 struct apart_look {
 	const struct snapshot *snapshot;
-	struct cgroup_sets *cgroups; /* NULL: a kernel without */
-	bool ignores_cgroups;	     /* then they tell only of cpusets */
-	uint32_t *sets;		     /* of cgroups: one a thread, in the order of tasks; 0: none was found */
+	struct cgroup_sets *cgroups; /* NULL: the kernel has none */
+	bool ignores_cgroups;	     /* then they are used only for cpusets */
+	uint32_t *sets;		     /* cgroup set of each thread, in the order of tasks; 0: none was found */
 	char ours[array_size(links)][64];
 	struct apart *found;
 	size_t count;
-	int error; /* of the first call that failed, and of which */
+	int error; /* of the first call that failed, and its name */
 	const char *failed;
 	struct helper_thread *helper;
 };
 
-/* What its threads are compared with. */
+/* The values that its threads are compared with. */
 struct process {
 	const struct task *task;
 	char links[array_size(links)][64];
 	uint32_t *sets;
-	bool threads_may_differ; /* in their cgroups */
+	bool threads_may_differ; /* their cgroups may differ */
 };
 
-/* `text` is empty if there is no such link: this kernel has no such namespace, or the new pid namespace has no process yet. */
+/*
+ * `text` becomes empty if there is no such link: the kernel has no such namespace, or the new pid namespace has no
+ * process yet.
+ */
 static int read_link(int proc, const char *directory, const char *name, char text[64])
 {
 	char path[64];
@@ -104,7 +113,7 @@ static void note_failure(struct apart_look *look, int error, const char *what)
 	look->failed = what;
 }
 
-static void note(struct apart_look *look, const struct task *task, pid_t tid, const char *is)
+static void note_apart(struct apart_look *look, const struct task *task, pid_t tid, const char *is)
 {
 	for (size_t i = look->count; i-- > 0 && look->found[i].task == task;)
 		if (look->found[i].is == is) {
@@ -131,8 +140,8 @@ static void look_at_links(struct apart_look *look, struct process *process, size
 		if (result)
 			note_failure(look, -result, "read a link in /proc/PID/ns");
 		else if (strcmp(text, thread ? process->links[i] : look->ours[i]) != 0)
-			note(look, task, task->threads[thread],
-			     thread ? links[i].thread_is : links[i].process_is);
+			note_apart(look, task, task->threads[thread],
+				   thread ? links[i].thread_is : links[i].process_is);
 	}
 }
 
@@ -144,7 +153,7 @@ static void look_at_shared(struct apart_look *look, const struct task *task, pid
 		if (order < 0)
 			note_failure(look, errno, "compare threads with kcmp()");
 		else if (order)
-			note(look, task, tid, shared[i].thread_is);
+			note_apart(look, task, tid, shared[i].thread_is);
 	}
 }
 
@@ -191,7 +200,7 @@ static void look_at_all(void *context)
 	}
 }
 
-/* Of criu itself, which is in the same namespaces with all that it forks: for its children as for itself. */
+/* Reads the links of criu itself, whose children are in the same namespaces. */
 static int read_our_links(struct apart_look *look)
 {
 	autoclose int self = proc_open(getpid());
@@ -266,7 +275,7 @@ static void refuse_apart(const struct apart *apart)
 		refuse("process %d (%s): thread %d %s, which is not supported yet", task->pid, task->name,
 		       apart->tid, apart->is);
 	else
-		refuse("process %d (%s): thread %d %s, which is not supported yet; so do %zu other threads of it",
+		refuse("process %d (%s): thread %d %s, which is not supported yet; the same is true for %zu other threads",
 		       task->pid, task->name, apart->tid, apart->is, apart->others);
 }
 

@@ -1,6 +1,6 @@
 /*
- * areas.c - describes each mapping of a task: the file or the shared memory that it maps, or why it cannot be saved. memory/saving.c tells
- * what kind of mapping it is.
+ * areas.c - describes each mapping of a task: the file or the shared memory that it maps, or why it cannot be saved.
+ * memory/saving.c tells the kind of the mapping.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@
 #define WORTH_A_THREAD 32	    /* processes: 8 ms. On busy CPUs, to wait for a thread takes a few, too */
 #define KERNEL_HALF    (1ULL << 63) /* of the address space */
 
-/* A pre-dump takes what it can: the dump that follows it will refuse. */
+/* A pre-dump saves what it can: the dump that follows will refuse. */
 static int refuse_area(const struct dump *dump, const struct task *task, const struct vma *vma,
 		       const char *what)
 {
@@ -32,7 +32,7 @@ static int refuse_area(const struct dump *dump, const struct task *task, const s
 		      (unsigned long long)vma->start, vma->path, what);
 }
 
-/* A library is mapped in several pieces, one behind the other: often the piece before is of the same file. */
+/* A library is mapped in several adjacent pieces: often the previous mapping is of the same file. */
 static bool is_known_file(const struct task *task, struct vma *vma)
 {
 	for (const struct vma *other = vma; other > task->vmas.items;) {
@@ -55,7 +55,7 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 	uint32_t id;
 	int result;
 
-	/* A shared mapping that could be made writable needs its file open for writing. */
+	/* A shared mapping that could become writable needs its file open for writing. */
 	vma->file_flags = is_shared && vma->may_write ? O_RDWR : O_RDONLY;
 	if (dump->is_pre_dump)
 		return 0;
@@ -70,7 +70,7 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 	return result;
 }
 
-/* Does smaps tell MLOCK_ONFAULT here? Linux 6.12 does, 6.1 does not. */
+/* Does smaps show MLOCK_ONFAULT here? Linux 6.12 does, 6.1 does not. */
 static bool kernel_tells_on_fault(void)
 {
 	autoclose int self = proc_open(getpid());
@@ -87,7 +87,10 @@ static bool kernel_tells_on_fault(void)
 	return tells;
 }
 
-/* mlock() makes all pages present. So where the kernel does not tell, a locked mapping with missing pages was locked with MLOCK_ONFAULT. */
+/*
+ * mlock() makes all pages present. So if the kernel does not show it, a locked mapping with missing pages was locked
+ * with MLOCK_ONFAULT.
+ */
 static void guess_on_fault(struct vmas *vmas)
 {
 	for (size_t i = 0; i < vmas->count; i++) {
@@ -118,8 +121,9 @@ static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 }
 
 /*
- * Anonymous shared memory that somebody in the tree has opened through /proc/PID/map_files. The format has it as a memfd, and its mappings
- * as those of a file, as criu 4.2.1 does: for that, a mapping of shared memory would be another object.
+ * Anonymous shared memory that a task of the tree has opened through /proc/PID/map_files. As with criu 4.2.1, the image
+ * has it as a memfd, and its mappings as those of a file, because a mapping of shared memory would refer to a different
+ * object.
  */
 static int describe_opened(struct dump *dump, struct task *task, struct vma *vma,
 			   struct shared_memory *object)
@@ -131,7 +135,7 @@ static int describe_opened(struct dump *dump, struct task *task, struct vma *vma
 	vma->status = (vma->status & ~VMA_ANON_SHARED) | VMA_FILE_SHARED | VMA_MEMFD;
 	vma->flags &= ~MAP_ANONYMOUS;
 	vma->file_flags = vma->may_write ? O_RDWR : O_RDONLY;
-	vma->object_size = 0; /* memfd.img says it */
+	vma->object_size = 0; /* memfd.img has it */
 	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
 	if (!*file)
@@ -164,7 +168,7 @@ int dump_describe_opened_areas(struct dump *dump)
 	return result;
 }
 
-/* The format has the vvar area as one mapping, which it was on older kernels. */
+/* The format has the vvar area as one mapping, as on older kernels. */
 static void join_vvar(struct vmas *vmas)
 {
 	for (size_t i = 1; i < vmas->count; i++) {
@@ -181,8 +185,9 @@ static void join_vvar(struct vmas *vmas)
 }
 
 /*
- * Guard regions are in private anonymous memory since Linux 6.13, in shared memory and files since 6.15. One scan covers all mappings and
- * the gaps between them. It leaves out the vsyscall page: addresses in the kernel's half cannot be scanned.
+ * Guard regions exist in private anonymous memory since Linux 6.13, in shared memory and files since 6.15. One scan
+ * covers all mappings and the gaps between them. It leaves out the vsyscall page: addresses in the kernel's half cannot
+ * be scanned.
  */
 static int find_guards(int proc, const struct vmas *vmas, struct page_runs *guards)
 {

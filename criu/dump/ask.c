@@ -1,8 +1,10 @@
 /*
- * ask.c - goes into the tasks and asks what only they can tell: signal actions, timers, alternate stacks, …
+ * ask.c - inserts the parasite into the tasks and asks what only they can tell: signal actions, timers, alternate
+ * stacks, …
  *
- * Questions to a thread are one list, and many threads answer theirs at the same time. The first thread, which answers for the process,
- * too, is asked alone: its list is long. So is every thread where a timer is looked for by whose time goes on.
+ * The questions to a thread are one list, and many threads answer theirs at the same time. The leader, which also
+ * answers for the process, is asked alone, because its list is long. Threads are also asked one at a time if the owner
+ * of a timer is found by whose CPU time advances.
  */
 #include <errno.h>
 #include "base/error.h"
@@ -11,7 +13,7 @@
 #include "dump/dump.h"
 #include "task/part.h"
 
-static int make_calls(struct task *task, size_t thread, struct call_list *list)
+static int make_questions(struct task *task, size_t thread, struct call_list *list)
 {
 	struct victim *victim = task->victim;
 	int result = list->size ? victim_write(victim, list->base, list->bytes, list->size) : 0;
@@ -28,8 +30,8 @@ static int ask_alone(const struct snapshot *snapshot, struct task *task, size_t 
 	size_t room;
 
 	task_parts_ask(snapshot, task, thread, victim_scratch(task->victim, &room), &questions);
-	result = questions.calls.size > room ? fail(0, "the questions do not fit the parasite") :
-					       make_calls(task, thread, &questions.calls);
+	result = questions.calls.size > room ? fail(0, "the questions do not fit into the parasite") :
+					       make_questions(task, thread, &questions.calls);
 	if (!result)
 		result = task_parts_hear(snapshot, task, thread, &questions);
 	questions_free(&questions);
@@ -87,7 +89,7 @@ int dump_ask(void *context)
 	return 0;
 }
 
-/* Takes everything of ours out of the tasks again: best effort, all of them get their turn, and each failure is in the log. */
+/* Removes the parasite from all tasks. Best effort: a failure is logged and does not stop the others. */
 void dump_leave(void *context)
 {
 	struct dump *dump = context;

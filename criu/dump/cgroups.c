@@ -1,13 +1,13 @@
 /*
- * cgroups.c - in which cgroups tasks and threads are. Each distinct combination (a set) is kept once, however many share it, and
- * named by a number in their cores (cg_set); cgroup.img lists the sets.
+ * cgroups.c - the cgroups of tasks and threads. Each distinct combination (a set) is stored once, and its number is in
+ * the cores of its members (cg_set); cgroup.img lists the sets.
  *
- * Set 1 is the one that criu itself is in, inventory_entry.root_cg_set. To this format it means: wherever the criu is that restores. So it
- * is not in cgroup.img, as 4.2.1 has it, unless the root of the tree is in another one: then 4.2.1 looks it up there. A tree that is in
- * set 1 as a whole has no cgroup.img.
+ * Set 1 is criu's own set, inventory_entry.root_cg_set. In this format it stands for the set of the criu that restores.
+ * So, as with 4.2.1, it is not in cgroup.img, unless the root of the tree is in another set: then 4.2.1 looks it up
+ * there. If the whole tree is in set 1, there is no cgroup.img.
  *
- * What is set in a cgroup (limits and the like) is not saved yet. `dirs` stay empty for that: 4.2.1 would make missing cgroups of
- * them, without any limit, and so it says that they are missing.
+ * The settings of a cgroup (limits and the like) are not saved yet. Therefore `dirs` stay empty: from `dirs`, 4.2.1
+ * would create missing cgroups without any limit; without `dirs` it reports them as missing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,18 +31,18 @@ struct seen_set {
 	struct cgroup_places places;
 	char *text; /* of /proc/PID/cgroup */
 	bool is_used;
-	bool is_threaded; /* in version 2, and not its root */
-	bool may_split;	  /* threads of a process may be elsewhere than its first one */
+	bool is_threaded; /* in version 2, other than its root */
+	bool may_split;	  /* threads of a process may be in other cgroups than its leader */
 	bool cpus_are_known;
-	struct cpus cpus; /* then: those of its cpuset */
+	struct cpus cpus; /* those of its cpuset, if known */
 };
 
 struct cgroup_sets {
 	struct seen_set **items;
 	size_t count;
 	struct index by_hash;
-	char **roots; /* where the hierarchies are mounted, in the order of our own places; NULL: nowhere */
-	int cpuset_root; /* a directory, of the hierarchy that has the cpusets; -1: there is none, or it cannot be mounted */
+	char **roots; /* mount points of the hierarchies, in the order of criu's own cgroups; NULL: not mounted */
+	int cpuset_root; /* a directory of the hierarchy that has the cpusets; -1: none, or it cannot be mounted */
 };
 
 static uint64_t hash_text(const char *text)
@@ -54,7 +54,7 @@ static uint64_t hash_text(const char *text)
 	return hash;
 }
 
-static int add_set(struct cgroup_sets *sets, const char *text, uint64_t hash, struct seen_set **added)
+static int add_seen_set(struct cgroup_sets *sets, const char *text, uint64_t hash, struct seen_set **added)
 {
 	struct seen_set *set = allocate(sizeof(*set));
 	int result = cgroups_parse(text, &set->places);
@@ -71,15 +71,15 @@ static int add_set(struct cgroup_sets *sets, const char *text, uint64_t hash, st
 	return 0;
 }
 
-/* Threads of one process can be in different cgroups of a hierarchy of version 1 if it has more than one. */
+/* The threads of a process can be in different cgroups of a hierarchy of version 1 if it has more than one cgroup. */
 static bool has_several(const char *root)
 {
 	struct stat found;
 
-	return !root || stat(root, &found) < 0 || found.st_nlink > 2; /* one more for each directory */
+	return !root || stat(root, &found) < 0 || found.st_nlink > 2; /* 2, plus one for each subdirectory */
 }
 
-/* In version 2 they can if the cgroup is a threaded one, or has threaded ones below. (The root has no cgroup.type.) */
+/* In version 2 they can if the cgroup is threaded, or has threaded children. (The root has no cgroup.type.) */
 static bool is_threaded(const char *point, const char *path)
 {
 	autoclose int root = point ? open(point, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -93,7 +93,7 @@ static void look_at_set(const struct cgroup_sets *sets, struct seen_set *set)
 {
 	const struct cgroup_places *own = &sets->items[0]->places;
 
-	/* Else somebody has just mounted a hierarchy, or unmounted one. */
+	/* If the numbers differ, a hierarchy has just been mounted or unmounted. */
 	set->may_split = set->places.count != own->count;
 	for (size_t i = 0; i < own->count && !set->may_split; i++) {
 		const struct cgroup_place *place = &set->places.items[i];
@@ -105,7 +105,7 @@ static void look_at_set(const struct cgroup_sets *sets, struct seen_set *set)
 	}
 }
 
-static void look_at_cpus(const struct cgroup_sets *sets, struct seen_set *set)
+static void read_set_cpus(const struct cgroup_sets *sets, struct seen_set *set)
 {
 	const struct cgroup_place *place = cgroup_cpuset_place(&set->places);
 
@@ -122,13 +122,13 @@ int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, b
 	while (set && strcmp(set->text, text) != 0)
 		set = set->next;
 	if (!set) {
-		result = add_set(sets, text, hash, &set);
+		result = add_seen_set(sets, text, hash, &set);
 		if (result)
 			return result;
 	}
 	if (!set->is_used) {
 		look_at_set(sets, set);
-		look_at_cpus(sets, set);
+		read_set_cpus(sets, set);
 	}
 	set->is_used = true;
 	*id = set->id;
@@ -150,7 +150,10 @@ static bool is_frozen(const char *point, const struct cgroup_place *place)
 	return root >= 0 && cgroup_is_frozen(root, place->hierarchy, place->path);
 }
 
-/* Whom a cgroup has frozen stops for nobody (version 1), or cannot make a call for us (version 2). Known at once, it need not be waited for. */
+/*
+ * A task in a frozen cgroup does not stop for ptrace (version 1), or cannot make a call (version 2). Checking this
+ * first avoids waiting for it.
+ */
 static int check_frozen(const struct dump *dump)
 {
 	const struct cgroup_sets *sets = dump->cgroups;
@@ -164,7 +167,7 @@ static int check_frozen(const struct dump *dump)
 	result = cgroups_parse(text, &places);
 	for (size_t i = 0; i < places.count && places.count == sets->items[0]->places.count && !result; i++)
 		if (is_frozen(sets->roots[i], &places.items[i])) {
-			fail_advice("thaw it");
+			fail_advice("thaw the cgroup");
 			result = fail(0, "process %d is in cgroup %s (%s), which is frozen",
 				      dump->request->root, places.items[i].path,
 				      cgroup_title(places.items[i].hierarchy));
@@ -173,7 +176,7 @@ static int check_frozen(const struct dump *dump)
 	return result;
 }
 
-/* Of one that is mounted nowhere, each thread is looked at. */
+/* If a hierarchy is not mounted, every thread has to be read. */
 static int find_roots(struct cgroup_sets *sets)
 {
 	const struct cgroup_places *own = &sets->items[0]->places;
@@ -205,7 +208,7 @@ static int open_sets(struct dump *dump)
 
 	if (length < 0)
 		return fail(-length, "cannot read /proc/self/cgroup");
-	result = add_set(sets, text, hash_text(text), &own) ?: find_roots(sets);
+	result = add_seen_set(sets, text, hash_text(text), &own) ?: find_roots(sets);
 	if (result)
 		return result;
 	open_cpusets(sets);
@@ -218,7 +221,7 @@ int dump_open_cgroups(void *context)
 	struct dump *dump = context;
 	int result = cgroup_roots_check(&dump->request->cgroup_roots);
 
-	if (result || access("/proc/self/cgroup", F_OK) < 0) /* a kernel without cgroups */
+	if (result || access("/proc/self/cgroup", F_OK) < 0) /* the kernel has no cgroups */
 		return result;
 	dump->cgroups = allocate(sizeof(*dump->cgroups));
 	dump->cgroups->cpuset_root = -1;

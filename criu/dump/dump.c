@@ -1,6 +1,6 @@
 /*
- * dump.c - a dump takes a tree of processes away, or a picture of it; a pre-dump takes a picture of its memory. The steps and their
- * order; the work is in the files named in dump.h.
+ * dump.c - the steps of a dump, which saves a tree of processes and may end it, and of a pre-dump, which saves its
+ * memory. The files named in dump.h do the work.
  *
  * Invariant: until the last step a dump can be undone, and if criu dies the kernel undoes it (compel.h).
  */
@@ -17,13 +17,13 @@
 #include "memory/flatten.h"
 #include "memory/shared.h"
 
-/* Before anything is written: what is there may turn out to be no snapshot. */
-static int open_previous(void *context)
+/* Before anything is written, because the previous images may turn out to be no snapshot. */
+static int open_previous_snapshot(void *context)
 {
 	struct dump *dump = context;
 	const struct request *request = dump->request;
 	const struct policy *policy = &request->policy;
-	const char *best = dump->is_pre_dump ? "" : NULL; /* a pre-dump without notes would be of no use */
+	const char *best = dump->is_pre_dump ? "" : NULL; /* a pre-dump without tracking would be useless */
 	const struct increment_request increment = {
 		.previous = request->previous_directory,
 		.tracker = request->tracker ? request->tracker : best,
@@ -77,40 +77,40 @@ static int tell_post_dump(void *context)
 
 /* clang-format off */
 static const struct step dump_steps[] = {
-	{ "look ahead", dump_look_ahead, NULL, false },			  /* whatever need not be done while they are frozen */
-	{ "open the previous snapshot", open_previous, NULL, false },
-	{ "begin the images", begin_images, remove_images, false },	  /* a full disk shows before anything is frozen */
+	{ "look ahead", dump_look_ahead, NULL, false }, /* work that is possible before the freeze */
+	{ "open the previous snapshot", open_previous_snapshot, NULL, false },
+	{ "begin the images", begin_images, remove_images, false }, /* a full disk shows before the freeze */
 	{ "run the scripts (pre-dump)", tell_pre_dump, NULL, false },
-	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for what was written since the previous snapshot */
-	{ "open the cgroups", dump_open_cgroups, NULL, false },		  /* whom one has frozen never stops: refused before it is waited for */
-	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },	  /* last before the freeze: what changes yet is in vain */
-	{ "freeze the processes", dump_freeze, dump_thaw, false },	  /* finding and stopping are one act */
-	{ "look at the processes", dump_look, dump_end_look, false },	  /* refuses, before anything is touched */
-	{ "ask the processes", dump_ask, dump_leave, false },		  /* the only step that goes into them */
-	{ "look at the semaphores", dump_look_for_undo, NULL, false },	  /* a question that only the processes can answer */
-	{ "see whether it could be restored", dump_foresee, NULL, false }, /* here: before much time is spent */
-	{ "settle the AIO rings", dump_settle_rings, NULL, false },	  /* before memory: what is in flight is written to it */
-	{ "save the memory", dump_memory, NULL, false },		  /* most of the time: while all stands still */
-	{ "save the files", dump_save_files, NULL, false },		  /* reads what is in pipes: while all stands still */
-	{ "let the processes run on", dump_release_early, NULL, false },  /* -R: they need not wait for the rest, nor the disk */
+	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for pages written since the previous one */
+	{ "open the cgroups", dump_open_cgroups, NULL, false }, /* a task in a frozen cgroup never stops */
+	{ "read ahead", dump_read_ahead, dump_forget_ahead, false }, /* last before the freeze: changes spoil it */
+	{ "freeze the processes", dump_freeze, dump_thaw, false }, /* finding and stopping are one act */
+	{ "look at the processes", dump_look, dump_end_look, false }, /* refuses, before anything is touched */
+	{ "ask the processes", dump_ask, dump_leave, false }, /* the only step that enters them */
+	{ "look at the semaphores", dump_look_for_undo, NULL, false }, /* only the processes can answer this */
+	{ "see whether it could be restored", dump_foresee, NULL, false }, /* before much time is spent */
+	{ "settle the AIO rings", dump_settle_rings, NULL, false }, /* before memory: requests in flight write to it */
+	{ "save the memory", dump_memory, NULL, false }, /* takes most of the time; all processes are stopped */
+	{ "save the files", dump_save_files, NULL, false }, /* reads the content of pipes; all processes are stopped */
+	{ "let the processes run on", dump_release_early, NULL, false }, /* -R: they need not wait for the disk */
 	{ "save the processes", dump_save_tasks, NULL, false },
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
-	{ "complete the images", dump_complete, NULL, false },		  /* on disk, then inventory.img: now it is a dump */
-	{ "run the scripts (post-dump)", tell_post_dump, NULL, false }, /* they may still say no */
-	{ "prepare the end of the processes", dump_prepare_end, dump_withdraw_end, false }, /* the kernel is not to write into their files */
-	{ "let the processes go", dump_release, NULL, true },		  /* cannot be undone */
+	{ "complete the images", dump_complete, NULL, false }, /* syncs, then writes inventory.img: now it is a dump */
+	{ "run the scripts (post-dump)", tell_post_dump, NULL, false }, /* they can still stop the dump */
+	{ "prepare the end of the processes", dump_prepare_end, dump_withdraw_end, false }, /* the kernel must not write files */
+	{ "let the processes go", dump_release, NULL, true }, /* cannot be undone */
 };
 
-/* In as far as it is the memory: the processes run on while it is written. */
+/* A pre-dump saves only memory; the processes continue while it is written. */
 static const struct step pre_dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false },
-	{ "open the previous snapshot", open_previous, NULL, false },
+	{ "open the previous snapshot", open_previous_snapshot, NULL, false },
 	{ "begin the images", begin_images, remove_images, false },
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },
 	{ "freeze the processes", dump_freeze, dump_thaw, false },
 	{ "look at the memory", pre_dump_look, NULL, false },
 	{ "note which pages there are", pre_dump_scan, pre_dump_forget, false },
-	{ "let the processes run on", dump_release, NULL, false },	  /* what was begun is given up again with our descriptors */
+	{ "let the processes run on", dump_release, NULL, false }, /* tracking ends with criu's descriptors */
 	{ "save the memory", pre_dump_save, NULL, false },
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
 	{ "complete the images", dump_complete, NULL, false },
@@ -126,16 +126,18 @@ static void free_files(struct snapshot *snapshot)
 		}
 }
 
-/* The snapshot stands: from here on its keeper is not to end with us. If somebody has killed it, nothing but what it noted is lost. */
+/*
+ * The snapshot is complete: from here on its keeper must outlive criu. If the keeper was killed, only the tracking data
+ * is lost.
+ */
 static void confirm_tracking(struct dump *dump)
 {
 	if (attempted(increment_confirm(&dump->memory.increment)))
-		log_warning(
-			"the keeper of what is tracked has ended: the next snapshot will have to compare all pages");
+		log_warning("the keeper process has ended: the next snapshot will have to compare all pages");
 }
 
-/* Nor is this a reason to say that there is no snapshot: the processes may be gone, but for it. */
-static void save_statistics(struct dump *dump)
+/* A failure here does not make the snapshot fail: it may be all that is left of the processes. */
+static void save_dump_statistics(struct dump *dump)
 {
 	struct attempt attempt;
 
@@ -146,7 +148,7 @@ static void save_statistics(struct dump *dump)
 	attempt_forget(&attempt);
 }
 
-/* The snapshot is complete, whatever becomes of this. */
+/* The snapshot is complete, even if this fails. */
 static void tidy_chain(const struct request *request)
 {
 	struct dedup_statistics freed;
@@ -167,11 +169,12 @@ static void tidy_chain(const struct request *request)
 	if (!result && request->max_chain && length > request->max_chain)
 		result = flatten_in_place(request->images, &flat);
 	if (result)
-		log_warning("the snapshot is complete, but its chain is as it was: %s", failure_text());
+		log_warning("the snapshot is complete, but its chain was not merged or deduplicated: %s",
+			    failure_text());
 	attempt_forget(&attempt);
 }
 
-static int run(const struct request *request, bool is_pre_dump)
+static int run_dump_steps(const struct request *request, bool is_pre_dump)
 {
 	struct dump dump = { .request = request, .is_pre_dump = is_pre_dump };
 	int result;
@@ -187,7 +190,7 @@ static int run(const struct request *request, bool is_pre_dump)
 	if (!result) {
 		image_store_settle(request->images);
 		confirm_tracking(&dump);
-		save_statistics(&dump);
+		save_dump_statistics(&dump);
 	}
 	dump_drop_reserve(&dump);
 	pre_dump_forget(&dump);
@@ -204,10 +207,10 @@ static int run(const struct request *request, bool is_pre_dump)
 
 int dump_run(const struct request *request)
 {
-	return run(request, false);
+	return run_dump_steps(request, false);
 }
 
 int pre_dump_run(const struct request *request)
 {
-	return run(request, true);
+	return run_dump_steps(request, true);
 }

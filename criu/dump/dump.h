@@ -13,20 +13,20 @@
 #include "model/request.h"
 #include "model/snapshot.h"
 
-/* The set of cgroups that criu itself is in (inventory.img: root_cg_set), see cgroups.c. */
+/* criu's own set of cgroups (inventory.img: root_cg_set), see cgroups.c. */
 #define DUMP_OWN_CGROUPS 1
 
 struct apart_look;  /* apart.c */
 struct cgroup_sets; /* cgroups.c */
 
 /*
- * reserve.c: buffers for the pages of one process, which are written to the images when the processes run on. All zero: there are none, and
- * pages are written while they are read.
+ * reserve.c: buffers for the pages of one process, which are written to the images after the processes continue. All
+ * zero: there are none, and pages are written while others are read.
  */
 struct page_reserve {
 	pid_t pid; /* … of this process */
 	struct stream_reserve buffers;
-	struct helper_thread *reader; /* reads half of them; NULL: there is none */
+	struct helper_thread *reader; /* reads half of the pages; NULL: none */
 };
 
 /*
@@ -38,7 +38,7 @@ struct held_writers {
 	uint64_t pages; /* in their buffers, all together */
 };
 
-/* What the steps that save memory have in common. */
+/* State that the steps that save memory share. */
 struct dump_memory {
 	struct increment increment;
 	struct page_reserve reserve;
@@ -46,7 +46,7 @@ struct dump_memory {
 	struct pre_dump *pre_dump; /* pre_dump.c; NULL: this is none, or all is written */
 	uint32_t next_pages_id;
 	struct aio_lengths
-		ring_lengths; /* rings.c; freed when the tasks run again, or are gone: it takes a while */
+		ring_lengths; /* rings.c; freed when the tasks run again, or are gone, because that takes a while */
 	struct page_statistics pages, shared_pages;
 	uint64_t began, ended; /* CLOCK_MONOTONIC, ns */
 };
@@ -55,15 +55,15 @@ struct dump {
 	const struct request *request;
 	struct snapshot snapshot;
 	struct dump_memory memory;
-	size_t own_descriptors;			     /* open before any was opened for the tree */
-	bool is_pre_dump;			     /* memory only, and the tree runs on */
-	struct cgroup_sets *cgroups;		     /* cgroups.c; NULL: a kernel without */
-	struct ahead *ahead;			     /* NULL: nothing was read before the freeze */
+	size_t own_descriptors;	     /* number of descriptors before any was opened for the tree */
+	bool is_pre_dump;	     /* only memory, and the tree continues */
+	struct cgroup_sets *cgroups; /* cgroups.c; NULL: the kernel has none */
+	struct ahead *ahead;	     /* NULL: nothing was read ahead */
 	uint64_t freeze_began, freeze_ended, thawed; /* CLOCK_MONOTONIC, ns */
-	bool released; /* the tree runs on, stands stopped, or is gone: nothing is left to thaw */
+	bool released; /* the tree runs, is stopped, or is gone: there is nothing left to thaw */
 };
 
-/* Each is a whole journey. 0 or -errno, recorded. */
+/* Each runs a whole dump or pre-dump. 0 or -errno, recorded. */
 int dump_run(const struct request *request) must_check;
 int pre_dump_run(const struct request *request) must_check;
 
@@ -74,38 +74,42 @@ void dump_thaw(void *dump);
 int dump_release(void *dump) must_check;
 int dump_release_early(void *dump) must_check;
 
-/* end.c: nothing that the kernel does for a dying process is to be seen */
+/* end.c: effects of the kernel on a dying process must not be visible */
 int dump_prepare_end(void *dump) must_check;
 void dump_withdraw_end(void *dump);
-/* look.c: what can be told from outside */
+/* look.c: what is visible from outside */
 int dump_look(void *dump) must_check;
 void dump_end_look(void *dump);
 TaskKobjIdsEntry *dump_make_ids(uint32_t number);
-/* apart.c: what a process or thread has apart. `result` is what has become of the look so far; refusals are told if it is 0. */
+/*
+ * apart.c: state that a process or thread does not share. `result` is the result of the look so far; refusals are
+ * reported if it is 0.
+ */
 int dump_begin_apart(struct apart_look **look, const struct dump *dump) must_check;
 int dump_end_apart(struct apart_look *look, int result) must_check;
 /* cgroups.c */
 int dump_open_cgroups(void *dump) must_check;
 void dump_close_cgroups(struct dump *dump);
-/* The id of the set that a text of /proc/PID/cgroup tells; and may a process that is there have threads that are elsewhere? */
+/* The id of the set for a text of /proc/PID/cgroup; and can a process in it have threads in other cgroups? */
 int cgroup_sets_find(struct cgroup_sets *sets, const char *text, uint32_t *id, bool *threads_may_differ)
 	must_check;
-/* The CPUs that threads which are there may run on. NULL: that cannot be told. */
+/* The CPUs that threads in the set may run on. NULL: not known. */
 const struct cpus *cgroup_sets_cpus(const struct cgroup_sets *sets, uint32_t id);
 int dump_save_cgroups(struct dump *dump) must_check;
-/* ahead.c: reads the mappings of large processes before the freeze, and proves afterwards that they are still so */
+/* ahead.c: reads the mappings of large processes before the freeze, and checks afterwards that they have not changed */
 int dump_read_ahead(void *dump) must_check;
-void dump_list_tree(pid_t root, pid_t **pids, size_t *count); /* while it runs: who is there now */
+void dump_list_tree(pid_t root, pid_t **pids,
+		    size_t *count); /* the processes of the running tree at this moment */
 bool dump_take_areas_ahead(struct dump *dump, struct task *task,
 			   struct page_runs *guards); /* into task->vmas */
 void dump_forget_ahead(void *dump);
-/* areas.c: what each mapping is */
+/* areas.c: describes the mappings */
 int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards) must_check;
 int dump_read_all_areas(struct dump *dump) must_check; /* task->vmas of all tasks, not described yet */
 int dump_describe_areas(struct dump *dump, struct task *task) must_check;
 int dump_describe_opened_areas(struct dump *dump) must_check; /* when all open files are known */
 void dump_area_entries(struct task *task);		      /* into task->mm */
-/* foresee.c: could it be restored here? Refuses, if the processes are going to end */
+/* foresee.c: could it be restored here? Refuses if the processes are going to end */
 void dump_foresee_limits(struct dump *dump);
 int dump_foresee(void *dump) must_check;
 /* ask.c: what only the tasks themselves can tell */
@@ -124,16 +128,16 @@ void dump_drop_reserve(void *dump);
 /* memory.c */
 int dump_memory(void *dump) must_check;
 int dump_shared_memory(struct dump *dump) must_check;
-/* Has the writers that were left open write their pages, unless `result` is an error: it is returned then. 0 or -errno, recorded. */
+/* Lets the writers that were left open write their pages. If `result` is an error, nothing is written and it is returned. */
 int dump_write_held(struct dump *dump, int result) must_check;
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer) must_check;
 /* Writes the pages of a mapping that a plan (page_runs_plan()) does not leave to the parent … */
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from) must_check;
-/* … and what a scan has found of it; both lists are used up. */
+/* … and those that a scan has found; both lists are used up. */
 int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct task_delta *delta,
 		    const struct vma *vma, struct page_runs *changed, struct page_runs *unchanged) must_check;
-/* pre_dump.c: in two parts, while the tasks are frozen and after */
+/* pre_dump.c: in two parts, during the freeze and after it */
 bool dump_splices(const struct dump *dump); /* --pre-dump-mode */
 int pre_dump_look(void *dump) must_check;
 int pre_dump_scan(void *dump) must_check;
@@ -143,7 +147,7 @@ int pre_dump_save(void *dump) must_check;
 int dump_save_files(void *dump) must_check;
 int dump_save_tasks(void *dump) must_check;
 int dump_complete(void *dump) must_check;
-/* stats-dump in the work directory; on standard output, too, if --display-stats */
+/* stats-dump in the work directory; also on standard output with --display-stats */
 int dump_save_statistics(struct dump *dump) must_check;
 
 #endif

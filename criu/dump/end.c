@@ -1,10 +1,10 @@
 /*
- * end.c - prepares the end of the processes: what the kernel does in the memory of a thread that dies (task/ending.h) would be seen in
- * files that live on, and by the threads themselves when they are restored. So those threads forget their robust futexes and their
- * clear_child_tid first.
+ * end.c - prepares the end of the processes. What the kernel writes into the memory of a dying thread (task/ending.h)
+ * would be visible in files that live on, and to the threads themselves after a restore. So those threads drop their
+ * robust futexes and their clear_child_tid first.
  *
- * That is done when the images are complete, right before the processes are killed. If that fails, or if we die, they get back what they
- * have forgotten (victim_call_for_now()).
+ * This happens when the images are complete, directly before the processes are killed. If it fails, or if criu dies,
+ * the threads get back what they have dropped (victim_call_for_now()).
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -18,7 +18,7 @@
 #include "dump/dump.h"
 #include "task/ending.h"
 
-static bool read_memory(const struct task *task, uint64_t address, void *buffer, size_t size)
+static bool read_frozen_memory(const struct task *task, uint64_t address, void *buffer, size_t size)
 {
 	struct iovec here = { buffer, size }, there = { (void *)(uintptr_t)address, size };
 
@@ -33,7 +33,7 @@ static int for_each_writer(struct dump *dump, int (*act)(struct task *, size_t t
 
 	for_each_task (task, &dump->snapshot)
 		for (size_t i = 0; task->victim && i < task->thread_count; i++) {
-			if (ending_marks_futexes(task, i, read_memory) || ending_clears_word(task, i))
+			if (ending_marks_futexes(task, i, read_frozen_memory) || ending_clears_word(task, i))
 				result = act(task, i);
 			if (result)
 				return result;
@@ -72,7 +72,7 @@ int dump_prepare_end(void *context)
 	return for_each_writer(dump, forget_addresses);
 }
 
-/* Best effort: who is dead by now needs nothing, and all others must get theirs. */
+/* Best effort: dead threads need nothing, and all others must get theirs back. */
 void dump_withdraw_end(void *context)
 {
 	struct dump *dump = context;

@@ -1,10 +1,11 @@
 /*
- * foresee.c - would a restore of this tree succeed here, by a criu with our privileges? A dump that is going to end its processes asks
- * before it does so, and is refused if not. If the processes live on, it is a warning: the images may be meant for another
- * machine.
+ * foresee.c - checks whether a criu with the same privileges could restore this tree here. A dump that would end its
+ * processes checks this first, and is refused if not. If the processes live on, it is a warning: the images may be
+ * meant for another machine.
  *
- * What is asked is what a restore asks itself before it makes anything (restore/check.c), as far as that depends on this machine and on
- * us: room for descriptors and mappings, before anything is touched; then the check() of each part of each task.
+ * The checks are those that a restore makes before it creates anything (restore/check.c), as far as they depend on this
+ * machine and on criu's privileges: the numbers of descriptors and mappings, before anything is changed; then the
+ * check() of each part of each task.
  */
 #include <errno.h>
 #include "base/descriptors.h"
@@ -22,7 +23,7 @@ static bool ends_processes(const struct dump *dump)
 	return !dump->request->policy.leave_running && !dump->request->policy.leave_stopped;
 }
 
-static void tell(const struct dump *dump, const char *sentence)
+static void tell_forecast(const struct dump *dump, const char *sentence)
 {
 	if (ends_processes(dump))
 		refuse("%s", sentence);
@@ -30,7 +31,7 @@ static void tell(const struct dump *dump, const char *sentence)
 		log_warning("%s", sentence);
 }
 
-/* The directories that a restore keeps open, and their locks. */
+/* The number of directories that a restore keeps open, and their locks. */
 static size_t count_directories(const struct dump *dump)
 {
 	return dump->memory.increment.chain ? 2 * page_chain_length(dump->memory.increment.chain) : 0;
@@ -44,7 +45,7 @@ void dump_foresee_limits(struct dump *dump)
 	const struct task *task;
 
 	if (lack) {
-		tell(dump, lack);
+		tell_forecast(dump, lack);
 		if (ends_processes(dump))
 			fail_advice(
 				"a higher hard limit of open files for criu (ulimit -Hn), CAP_SYS_RESOURCE, or --leave-running");
@@ -55,7 +56,7 @@ void dump_foresee_limits(struct dump *dump)
 
 		if (!too_many)
 			continue;
-		tell(dump, too_many);
+		tell_forecast(dump, too_many);
 		if (ends_processes(dump))
 			fail_advice("sysctl vm.max_map_count=%zu", mapping_limit_needed(&limit, task));
 	}

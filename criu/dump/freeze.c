@@ -1,9 +1,9 @@
 /*
  * freeze.c - finds the tree below a process and stops it; lets it go again, one way or another.
  *
- * Finding and stopping are one act, because a running tree grows. A process is stopped before its children are listed, and a stopped
- * one cannot fork; what may still appear are orphans that a subreaper in the tree inherits. So the whole list is gone
- * through until a pass finds nothing new. A tree that forks faster than we stop is bounded by the deadline.
+ * Finding and stopping are one operation, because a running tree grows. A process is stopped before its children are
+ * listed, and a stopped process cannot fork. But orphans that a subreaper in the tree inherits may still appear. So the
+ * whole list is read until a pass finds nothing new. The deadline limits a tree that forks faster than it is stopped.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,8 +27,8 @@
 #define EXIT_PATIENCE 0.5	 /* seconds, for all threads of a process to end */
 
 /*
- * Is `pid` criu itself or one of the processes that wait for it? Freezing those would freeze us. 1, 0, or -errno, recorded: only an
- * ancestor that we are not shown ends the search.
+ * Is `pid` criu itself or an ancestor that waits for it? Freezing that would freeze criu. 1, 0, or -errno, recorded;
+ * the search ends only at an ancestor that is not visible.
  */
 static int is_our_ancestor(pid_t pid)
 {
@@ -41,7 +41,7 @@ static int is_our_ancestor(pid_t pid)
 			return true;
 		proc = proc_open(at);
 		if (proc < 0)
-			return proc == -ENOENT ? false : fail(-proc, "cannot look at process %d", at);
+			return proc == -ENOENT ? false : fail(-proc, "cannot read process %d", at);
 		result = proc_read_stat(proc, &stat);
 		if (result)
 			return fail_in(result, "process %d", at);
@@ -51,7 +51,7 @@ static int is_our_ancestor(pid_t pid)
 }
 
 /*
- * A process whose first thread has ended looks like a zombie while others live on. When it is the whole process that ends, the
+ * A process whose leader has ended looks like a zombie while other threads live on. If the whole process is ending, the
  * others are gone in a moment.
  */
 static int check_zombie(int proc, pid_t pid, const char *name)
@@ -70,7 +70,7 @@ static int check_zombie(int proc, pid_t pid, const char *name)
 		if (monotonic_time() > deadline)
 			return fail(
 				0,
-				"process %d (%s): its first thread has ended and %u others live on: not supported yet",
+				"process %d (%s): its first thread has ended and %u others continue, which is not supported yet",
 				pid, name, status.threads - 1);
 		usleep(1000);
 	}
@@ -90,7 +90,7 @@ static int read_root(int proc, pid_t pid, struct proc_stat *stat, struct proc_st
 	attempt_count(&attempt);
 	if (!result)
 		return 0;
-	return proc < 0 ? fail(-proc, "cannot look at process %d", pid) : fail_in(result, "process %d", pid);
+	return proc < 0 ? fail(-proc, "cannot read process %d", pid) : fail_in(result, "process %d", pid);
 }
 
 static int check_root(pid_t pid)
@@ -114,12 +114,12 @@ static int check_root(pid_t pid)
 		return fail(0, "process %d is criu itself", pid);
 	result = is_our_ancestor(pid);
 	if (result > 0)
-		return fail(0, "process %d (%s) is an ancestor of criu, which would freeze itself with it",
+		return fail(0, "process %d (%s) is an ancestor of criu: freezing it would freeze criu itself",
 			    pid, stat.comm);
 	return result;
 }
 
-/* Is there such a process? And what is slow, and can be known while it still runs. */
+/* Checks that the process exists, and collects what is slow and can be known while it still runs. */
 int dump_look_ahead(void *context)
 {
 	struct dump *dump = context;
@@ -177,7 +177,7 @@ static int freeze_task(struct task *task, uint64_t deadline)
 	task->proc = proc_open(task->pid);
 	if (task->proc < 0)
 		return task->proc == -ENOENT ? -ESRCH :
-					       fail(-task->proc, "cannot look at process %d", task->pid);
+					       fail(-task->proc, "cannot read process %d", task->pid);
 	task->pidfd = syscall(SYS_pidfd_open, task->pid, 0);
 	if (task->pidfd < 0)
 		return errno == ESRCH ? -ESRCH : fail(errno, "cannot open process %d", task->pid);
@@ -190,7 +190,7 @@ static int freeze_task(struct task *task, uint64_t deadline)
 		attempt_count(&attempt);
 	if (result)
 		free(steal_pointer(&task->victim));
-	/* It may have ended under our hands: then it is a zombie now, or gone. */
+	/* It may have ended just now: then it is a zombie, or gone. */
 	if (result == -ESRCH)
 		return read_identity(task) ?: task->state == TASK_DEAD ? 0 : -ESRCH;
 	if (result)
@@ -199,7 +199,7 @@ static int freeze_task(struct task *task, uint64_t deadline)
 	return read_identity(task);
 }
 
-/* A task that has ended before it was frozen leaves the list, and *task is NULL. The root must not end. */
+/* A task that has ended before it was frozen is removed from the list, and *task is NULL. The root must not end. */
 static int freeze_or_forget_task(struct dump *dump, struct task **task, uint64_t deadline)
 {
 	struct attempt attempt;
@@ -221,7 +221,7 @@ static int freeze_or_forget_task(struct dump *dump, struct task **task, uint64_t
 	return 0;
 }
 
-/* Adds the children of a frozen task that are not known yet; their number is returned. */
+/* Adds the children of a frozen task that are not known yet; returns their number. */
 static int find_children(struct dump *dump, struct task *parent)
 {
 	autofree pid_t *children = NULL;
@@ -242,7 +242,7 @@ static int find_children(struct dump *dump, struct task *parent)
 	return found;
 }
 
-/* One pass over the list, which grows at its end meanwhile. The number of new tasks is returned. */
+/* One pass over the list, which grows meanwhile. Returns the number of new tasks. */
 static int freeze_pass(struct dump *dump, uint64_t deadline)
 {
 	struct task *task, *following;
@@ -308,7 +308,7 @@ static int for_each_victim(struct dump *dump, int (*act)(struct victim *))
 	return result;
 }
 
-/* Undoes the freeze: everybody runs on, or stands stopped, as before. */
+/* Undoes the freeze: all processes run, or are stopped, as before. */
 void dump_thaw(void *context)
 {
 	struct dump *dump = context;
@@ -318,7 +318,7 @@ void dump_thaw(void *context)
 	dump->released = true;
 }
 
-/* All or nobody, also if we die meanwhile. One alone needs no care for that. */
+/* Kills all or none, even if criu dies meanwhile. A single process needs no care for that. */
 static int kill_all(struct dump *dump)
 {
 	autofree struct victim **victims = allocate_array(dump->snapshot.task_count, sizeof(*victims));
@@ -344,7 +344,7 @@ static enum dump_end end_of(const struct dump *dump)
 	return policy->leave_stopped ? DUMP_STOPPED : DUMP_KILLED;
 }
 
-/* Files are let go while the processes are still frozen; or when they are dead, and see nothing of it. */
+/* Files are let go while the processes are still frozen, or when they are dead and cannot notice. */
 static int release(struct dump *dump)
 {
 	enum dump_end end = end_of(dump);
@@ -368,8 +368,8 @@ static bool dump_tree_runs_on(const struct dump *dump)
 }
 
 /*
- * A tree that is to run on need not wait until its images are on disk. But whoever is told of post-dump finds it frozen, and a tree
- * that is to be left stopped would stay so if the dump failed yet.
+ * A tree that will continue need not wait until its images are on disk. But receivers of post-dump expect it frozen,
+ * and a tree that will be left stopped would stay so if the dump still failed.
  */
 int dump_release_early(void *context)
 {

@@ -1,6 +1,6 @@
 /*
- * look.c - everything about a frozen tree that can be told from outside, before anything in it is touched. Here things are refused:
- * all that cannot be saved is told at once, and the tree runs on.
+ * look.c - collects everything about a frozen tree that is visible from outside, before anything in it is changed.
+ * Refusals happen here: everything that cannot be saved is reported at once, and the tree continues.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,7 @@
 #include "image/message.h"
 #include "task/part.h"
 
-/* Ids of the namespaces that criu itself is in, which the format wants; those of tasks are the same (apart.c). */
+/* Ids of criu's own namespaces, which the format requires; the tasks have the same (apart.c). */
 static const struct {
 	const char *name;
 	size_t has, id;
@@ -49,7 +49,7 @@ TaskKobjIdsEntry *dump_make_ids(uint32_t number)
 	return ids;
 }
 
-/* What tasks may share with clone(2) although they are no threads of one process. */
+/* What tasks can share by clone(2) without being threads of one process. */
 static const struct {
 	int type;
 	const char *name;
@@ -76,7 +76,7 @@ static int compare_tasks(const void *left, const void *right, void *context)
 	return by_kernel <= 0 ? 0 : by_kernel == 1 ? -1 : 1;
 }
 
-/* Sorted by the kernel's own order, those that share stand side by side: n log n comparisons, not n². */
+/* Sorted by the kernel's own order, tasks that share are adjacent: n log n comparisons, not n². */
 static int check_sharing(struct dump *dump)
 {
 	autofree struct task **tasks = allocate_array(dump->snapshot.task_count, sizeof(*tasks));
@@ -102,8 +102,8 @@ static int check_sharing(struct dump *dump)
 }
 
 /*
- * The root may share with its parent, which is not in the tree: between vfork() and exec() it does. (With anybody else outside: nobody
- * looks.) The parent may be none of ours to look at.
+ * The root may share with its parent, which is not in the tree, for example between vfork() and exec(). (Sharing with
+ * other processes outside is not checked.) criu may not be permitted to look at the parent.
  */
 static int check_parent(const struct dump *dump)
 {
@@ -180,7 +180,7 @@ static int look_at_task(struct dump *dump, struct task *task, uint32_t number)
 	return result ?: dump_describe_areas(dump, task);
 }
 
-/* Sessions and groups that begin outside the tree cannot be made again, but for the shell's own (--shell-job). */
+/* Sessions and groups of leaders outside of the tree cannot be recreated, except the shell's own (--shell-job). */
 static int check_session(const struct dump *dump)
 {
 	const struct task *root = dump->snapshot.root;
@@ -192,9 +192,9 @@ static int check_session(const struct dump *dump)
 		if (task->session == root->session && dump->request->policy.shell_job)
 			continue;
 		if (task->session == root->session) {
-			fail_advice("--shell-job (-j), to restore it in the session of whoever restores it");
+			fail_advice("--shell-job (-j), to restore it in the session where criu restore runs");
 			return refuse(
-				"process %d (%s): its session %d was not begun by a process of the tree",
+				"process %d (%s): its session %d was not created by a process of the tree",
 				root->pid, root->name, root->session);
 		}
 		refuse("process %d (%s): its session %d belongs to no process of the tree", task->pid,
@@ -205,7 +205,7 @@ static int check_session(const struct dump *dump)
 
 static int look_at_tasks(struct dump *dump)
 {
-	uint32_t number = 2; /* 1 is criu itself in inventory.img */
+	uint32_t number = 2; /* 1 stands for criu itself in inventory.img */
 	struct task *task;
 
 	for_each_task (task, &dump->snapshot) {

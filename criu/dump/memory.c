@@ -1,6 +1,7 @@
 /*
- * memory.c - saves pages: first the private memory of each task, then each shared memory once. Pages that the parent snapshot has are left
- * to it. The first task comes first, so its pages are in pages-1.img: tools that know only one process look there.
+ * memory.c - saves pages: first the private memory of each task, then each shared memory once. Pages that the parent
+ * snapshot has are left to it. The first task is saved first, so its pages are in pages-1.img: tools that know only one
+ * process look there.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -15,8 +16,7 @@
 #include "memory/shared.h"
 
 #define WINDOW \
-	(1ULL  \
-	 << 30) /* of addresses, scanned at a time: the runs of pages in it fit into 4 MiB, however scattered they are */
+	(1ULL << 30) /* bytes of addresses scanned at a time: the runs of pages in them fit into 4 MiB */
 
 /* Pages of one process, and of all, that are held back until they run on. */
 #define SMALL	  ((1536UL << 10) / PAGE_SIZE)
@@ -129,8 +129,8 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 }
 
 /*
- * What fits into the buffers of a writer is written when the processes run on. The reserve's are as large as its process needs. All others are
- * small, and there may be thousands.
+ * Pages that fit into the buffers of a writer are written when the processes run on. The buffers of the reserve are as
+ * large as its process needs. Those of all other writers are small, but there may be thousands of writers.
  */
 static bool may_be_held(struct dump *dump, const struct task *task, uint64_t pages)
 {
@@ -166,11 +166,11 @@ static int save_task_memory(struct dump *dump, struct task *task)
 
 	if (!result)
 		result = dump_open_writer(dump, task, &writer);
-	/* The comparison has threads of its own. */
+	/* Comparing uses its own threads. */
 	if (task->pid == reserve->pid && !content_is_open(&delta.content))
 		delta.memory.helper = reserve->reader;
 	result = result ?: save_areas(dump, writer, &delta, &task->vmas);
-	/* All of its pages have been read: the next snapshot has to know what is written from here on. */
+	/* All of its pages have been read: writes from here on are tracked for the next snapshot. */
 	if (!result)
 		result = increment_begin_notes(&dump->memory.increment, &delta);
 	task_delta_close(&delta);
@@ -181,7 +181,7 @@ static int save_task_memory(struct dump *dump, struct task *task)
 	return page_writer_close(writer, result);
 }
 
-/* Anonymous memory, which is nearly all that is saved, as smaps counts it. */
+/* Anonymous memory, which is nearly all that is saved, from smaps. */
 static uint64_t count_resident(const struct snapshot *snapshot)
 {
 	const struct task *task;

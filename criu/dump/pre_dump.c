@@ -1,11 +1,13 @@
 /*
- * pre_dump.c - the memory of a pre-dump. While the tasks are frozen, their pages are only listed, and a tracker begins to note writes. The
- * pages are read when the tasks run on.
+ * pre_dump.c - the memory of a pre-dump. While the tasks are frozen, their pages are only listed, and a tracker starts.
+ * The pages are read when the tasks run again.
  *
- * With --pre-dump-mode splice, the tasks put their pages into pipes while they are frozen, and the pages are read out of the pipes.
+ * With --pre-dump-mode splice, the tasks put their pages into pipes while they are frozen, and criu reads the pages
+ * from the pipes.
  *
- * So a page may be written while it is read, or may be gone by then. Neither does harm: nobody restores a pre-dump, and the next snapshot
- * leaves to it only pages that were not written since the tasks ran on. Those were read unchanged.
+ * So a page may be written while it is read, or may be gone by then. Neither does harm: a pre-dump is never restored,
+ * and the next snapshot leaves to it only pages that have not been written since the tasks ran again. Those were read
+ * unchanged.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -23,7 +25,7 @@ struct area_pages {
 	bool is_planned;
 };
 
-/* Of one task. */
+/* The data for one task. */
 struct pre_dumped {
 	struct task_delta delta;
 	struct spliced spliced;
@@ -34,7 +36,7 @@ struct pre_dumped {
 struct pre_dump {
 	struct pre_dumped *tasks;
 	size_t count;
-	uint64_t splice_budget; /* pages that may yet go into pipes */
+	uint64_t splice_budget; /* pages that may still go into pipes */
 };
 
 int pre_dump_look(void *context)
@@ -56,8 +58,8 @@ int pre_dump_look(void *context)
 }
 
 /*
- * The dump will save some mappings whole in any case (the vdso, AIO rings). Only another criu that goes on with the chain needs them here:
- * it looks in the parent for every page that is not soft-dirty.
+ * The dump will save some mappings completely in any case (the vdso, AIO rings). Only another criu that continues the
+ * chain needs them here: it expects every page that is not soft-dirty in the parent.
  */
 static bool is_pre_dumped(const struct dump *dump, const struct vma *vma)
 {
@@ -83,13 +85,16 @@ bool dump_splices(const struct dump *dump)
 	return dump->request->splices;
 }
 
-/* Ordinary pages, none of them swapped: vmsplice() would swap them in, and in a pipe they cannot be swapped out again. */
+/*
+ * Only ordinary pages, of which none is swapped: vmsplice() would swap them in, and pages in a pipe cannot be swapped
+ * out again.
+ */
 static bool can_be_spliced(const struct vma *vma)
 {
 	return vma_how_saved(vma)->is_noted && !vma->has_swapped;
 }
 
-/* Pages that have to be compared are read first: only then is it known which ones are to be saved. */
+/* Pages that have to be compared must be read first, because only then it is known which ones to save. */
 static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_t *budget)
 {
 	struct page_runs wanted = { 0 };

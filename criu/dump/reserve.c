@@ -1,10 +1,11 @@
 /*
- * reserve.c - buffers for the pages that will have to be saved, made before the freeze.
+ * reserve.c - allocates buffers, before the freeze, for the pages that will have to be saved.
  *
- * What was written since the parent snapshot is little, and could be read in a few milliseconds. But it has to go somewhere: the fresh
- * pages of the page cache cost more than the reading (2 ms for 1 MiB here, where a page of the machine is slow the first time it is
- * touched). So the process with the most such pages gets buffers for all of them, which are touched already. Their content is written to
- * the images when the processes run on. A second thread stands ready to read half of the pages.
+ * What was written since the parent snapshot is usually little, and could be read in a few milliseconds. But fresh
+ * pages of the page cache cost more than the reading (2 ms for 1 MiB here, where a page of the machine is slow the
+ * first time it is touched). So the process with the most such pages gets buffers for all of them, which are touched in
+ * advance. Their content is written to the images when the processes run again. A helper thread is ready to read half
+ * of the pages.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -17,7 +18,8 @@
 
 #define MOST_BUFFERED (256UL << 20)
 #define MOST_COUNTED \
-	(64ULL << 30) /* of mappings: where most of them is empty, to count takes longer than it is worth */
+	(64ULL       \
+	 << 30) /* bytes of mappings: if most of them is empty, counting takes longer than it is worth */
 
 static bool is_counted(const struct vma *vma)
 {
@@ -59,7 +61,10 @@ static uint64_t count_written(const struct tracker *tracker, pid_t pid, uint64_t
 	return pages;
 }
 
-/* Only speed depends on it. The process goes on writing, so it gets a quarter more; but no more than an eighth of the free memory. */
+/*
+ * Only speed depends on this. The process continues to write, so it gets a quarter more; but at most an eighth of the
+ * free memory.
+ */
 int dump_reserve_pages(void *context)
 {
 	struct dump *dump = context;

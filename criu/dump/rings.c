@@ -1,9 +1,11 @@
 /*
- * rings.c - AIO rings (io_setup) of the tasks: finds them, and waits until no request is in flight, before memory is saved.
+ * rings.c - AIO rings (io_setup) of the tasks: finds them, and waits until no request is in flight, before memory is
+ * saved.
  *
- * The parasite counts the requests in flight (blobs/parasite/ring.c). For that it has to know how many slots of a ring can be in use at
- * once. That depends on the length of the ring and on the CPUs of this machine, so we make a ring of our own for each length and look.
- * A request that never completes (a poll of a pipe that nobody writes to) makes the dump fail at --timeout.
+ * The parasite counts the requests in flight (blobs/parasite/ring.c). For that it needs to know how many slots of a
+ * ring can be in use at once. That depends on the length of the ring and on the CPUs of this machine, so criu creates
+ * its own ring of each length to find out. A request that never completes (a poll of a pipe that is never written)
+ * makes the dump fail at --timeout.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,9 +24,9 @@
 #include "kernel/proc.h"
 #include "memory/aio.h"
 
-#define FIRST_PAUSE 500	     /* microseconds, between two counts; doubled */
+#define FIRST_PAUSE 500	     /* microseconds between two counts; doubled each time */
 #define LAST_PAUSE  50000    /* … until here */
-#define SHORT_WAIT  50000000 /* nanoseconds, for a pre-dump: it can do without */
+#define SHORT_WAIT  50000000 /* nanoseconds, for a pre-dump, which can do without */
 
 /* ---- look ---- */
 
@@ -39,7 +41,7 @@ static bool has_mapping_of(const struct task *task, const struct vma *vma)
 	return false;
 }
 
-/* After a fork the child has the mapping, too, but the ring is the parent's. */
+/* After a fork the child has the mapping, too, but the ring belongs to the parent. */
 int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma)
 {
 	for (const struct task *other = dump->is_pre_dump ? NULL : task; other; other = other->parent)
@@ -49,7 +51,7 @@ int dump_describe_ring(const struct dump *dump, const struct task *task, struct 
 				" is part of an AIO ring of process %d that is mapped more than once: not supported yet",
 				task->pid, task->name, vma->start, other->pid);
 	vma->status |= VMA_AIO_RING;
-	vma->file_flags = O_RDWR; /* as criu 4.2 has it */
+	vma->file_flags = O_RDWR; /* as criu 4.2 writes it */
 	return 0;
 }
 
@@ -72,7 +74,8 @@ void dump_ring_entries(struct task *task)
 /* ---- settle ---- */
 
 /*
- * The mapping may be of another process's ring (a parent that has ended), or of one that was destroyed: then the kernel knows no such ring.
+ * The mapping may belong to the ring of another process (a parent that has ended), or to a ring that was destroyed:
+ * then the kernel knows no such ring.
  */
 static int check_ring(struct task *task, const struct vma *vma)
 {
@@ -101,9 +104,10 @@ static int count_in_flight(struct task *task, const struct vma *vma, uint32_t mo
 
 	*count = counting.result;
 	if (!result && counting.result == -ENOSYS)
-		return fail(0, "what is in flight cannot be told: the process has no descriptor left");
+		return fail(0,
+			    "its requests in flight cannot be counted: the process has no free descriptor");
 	if (!result && counting.result < 0)
-		return fail((int)-counting.result, "cannot tell how many requests are in flight");
+		return fail((int)-counting.result, "cannot count the requests in flight");
 	return result;
 }
 
@@ -176,7 +180,10 @@ static bool has_rings(const struct task *task)
 	return false;
 }
 
-/* Counting needs a process that shares the memory for a moment (blobs/parasite/ring.c). A seccomp filter may kill it, and the task. */
+/*
+ * Counting needs a process that shares the memory for a moment (blobs/parasite/ring.c). A seccomp filter may kill it,
+ * and the task with it.
+ */
 static bool has_filter(const struct task *task)
 {
 	bool has_one = false;
@@ -200,8 +207,8 @@ static int wait_for_rings(struct dump *dump, struct task *task)
 }
 
 /*
- * No tracker notes what a device writes for a request in flight. So its page might be read, and protected, before it is written. True: no
- * request is in flight, and none can be before the task runs on.
+ * No tracker notices what a device writes for a request in flight. So a page could be read, and protected, before the
+ * device writes it. True: no request is in flight, and none can be until the task runs again.
  */
 bool dump_is_quiet(struct dump *dump, struct task *task)
 {

@@ -1,5 +1,5 @@
 /*
- * save.c - writes what is known about the tasks into images, and in the end makes the directory complete.
+ * save.c - writes the images of the tasks, and in the end completes the directory.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -58,7 +58,7 @@ static int save_task(struct snapshot *snapshot, struct task *task)
 		       image_write_single(images, IMAGE_FS, task->pid, &task->fs->base);
 }
 
-/* Pipes and terminals are read for this: while everybody stands still. */
+/* Reads pipes and terminals, so all processes must be stopped. */
 int dump_save_files(void *context)
 {
 	struct dump *dump = context;
@@ -66,7 +66,7 @@ int dump_save_files(void *context)
 	return files_save(&dump->snapshot);
 }
 
-/* All of it is known by now: nobody has to stand still for it. */
+/* All data is known by now: the processes need not be stopped. */
 int dump_save_tasks(void *context)
 {
 	struct dump *dump = context;
@@ -85,7 +85,10 @@ int dump_save_tasks(void *context)
 	return result;
 }
 
-/* Another criu that goes on with a chain asks when its parent was made (us since boot): younger processes are others. */
+/*
+ * Another criu that continues a chain needs the time when its parent was made (us since boot): processes that started
+ * later are different ones.
+ */
 static void mark_tracked(InventoryEntry *inventory, const struct dump *dump)
 {
 	struct timespec now;
@@ -128,8 +131,8 @@ static void display_pages(const char *label, uint64_t pages)
 	printf("%s: %" PRIu64 " (0x%" PRIx64 ")\n", label, pages, pages);
 }
 
-/* The first lines are those of CRIU 4.2, which programs read; what it does not tell comes behind them. */
-static void display(const DumpStatsEntry *stats)
+/* The first lines are those of CRIU 4.2, which programs parse; additional values follow. */
+static void display_dump_stats(const DumpStatsEntry *stats)
 {
 	printf("Displaying dump stats:\n"
 	       "Freezing time: %u us\nFrozen time: %u us\nMemory dump time: %u us\nMemory write time: %u us\n"
@@ -181,7 +184,7 @@ int dump_save_statistics(struct dump *dump)
 	if (dump->memory.increment.parent_tracker)
 		stats.compared_by = (char *)dump->memory.increment.parent_tracker->name;
 	if (dump->request->display_stats)
-		display(&stats);
+		display_dump_stats(&stats);
 	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);
 	image_store_close(work);
 	return result;

@@ -1,16 +1,17 @@
 /*
- * undo.c - System V semaphores that the kernel would change at the end of a task (SEM_UNDO, semop(2)): refused, because no restore can make
- * it promise that again.
+ * undo.c - refuses tasks for which the kernel would change System V semaphores at their end (SEM_UNDO, semop(2)),
+ * because no restore can set that up again.
  *
- * Whether there is anything to be undone, the kernel does not tell. It tells if a task has a list of such changes (kcmp()), but every
- * process that ever made a thread has one, mostly empty. So the task itself tries, in calls that cannot succeed and so change nothing: what
- * would be undone must stay between -32768 and 32767, or the error is ERANGE. Adding 32768 to a semaphore with SEM_UNDO (and taking it
- * away without) is out of range if there is less than nothing to be undone, taking 32767 away if there is more. If both were
- * possible, the last operation waits for zero where there is none: EAGAIN.
+ * The kernel does not tell whether there is anything to undo. kcmp() tells whether a task has a list of such changes,
+ * but every process that ever created a thread has one, mostly empty. So the task itself tries, in calls that cannot
+ * succeed and so change nothing: the value to undo must stay between -32768 and 32767, or the error is ERANGE. Adding
+ * 32768 to a semaphore with SEM_UNDO (and subtracting it again without) is out of range if the value to undo is
+ * negative; subtracting 32767 is out of range if it is positive. If both are possible, the last operation waits for
+ * zero on a semaphore that is not zero: EAGAIN.
  *
- * Having asked leaves in the kernel an empty entry of the task for that set, and when the task ends, the time of the set's last change
- * (sem_otime) becomes that of its end (6.18, exit_sem()). So sets that nobody ever changed are not asked for, and neither are those that
- * the task may not change, of which it is asked without SEM_UNDO: then there is no entry.
+ * This leaves an empty entry for that set in the task's list, and when the task ends, the time of the set's last change
+ * (sem_otime) becomes the time of that end (6.18, exit_sem()). So sets that were never changed are not tried. Sets that
+ * the task may not change are not tried either; that is found out without SEM_UNDO, which leaves no entry.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -27,10 +28,10 @@
 #include "compel.h"
 #include "dump/dump.h"
 
-#define STEP	 16384 /* half of the way */
-#define FOR_EACH 4     /* operations on a semaphore */
-#define LAST	 2     /* operations at the end, which cannot succeed */
-#define MOST	 500   /* operations in a call; the kernel may allow fewer (SEMOPM) */
+#define STEP	 16384 /* half of the range */
+#define FOR_EACH 4     /* operations for each semaphore */
+#define LAST	 2     /* operations at the end that cannot succeed */
+#define MOST	 500   /* operations in one call; the kernel may allow fewer (SEMOPM) */
 
 struct set {
 	int id;
@@ -39,7 +40,7 @@ struct set {
 
 struct sets {
 	struct set *items;
-	size_t count, batch; /* how many semaphores are asked for in one call */
+	size_t count, batch; /* number of semaphores, and how many are tried in one call */
 };
 
 /* ---- which semaphores there are ---- */
@@ -50,7 +51,7 @@ static void read_sets(struct sets *sets)
 	struct seminfo info = { 0 };
 
 	if (read_text_at(-1, "/proc/sysvipc/sem", &text) < 0)
-		return; /* a kernel without */
+		return; /* the kernel has none */
 	for (char *line = strchr(text, '\n'); line && line[1]; line = strchr(line + 1, '\n')) {
 		struct set set;
 		long long changed;
@@ -70,8 +71,8 @@ static void read_sets(struct sets *sets)
 struct question {
 	int set;
 	unsigned first, count;
-	bool is_high;  /* its value has no room above */
-	bool is_given; /* has it given more than it has taken? Else: less? */
+	bool is_high;  /* its value is too high to add */
+	bool is_given; /* is the value to undo negative? false: positive? */
 };
 
 static size_t add_step(struct sembuf *operations, const struct question *question, unsigned number, int step)
@@ -85,7 +86,7 @@ static size_t add_step(struct sembuf *operations, const struct question *questio
 	return 2;
 }
 
-/* Its result: -ERANGE, yes; -EAGAIN, no. */
+/* The result of the call: -ERANGE means yes, -EAGAIN no. */
 static void add_question(struct call_list *calls, const struct question *question)
 {
 	struct sembuf operations[MOST];
@@ -103,14 +104,14 @@ static void add_question(struct call_list *calls, const struct question *questio
 	     calls_bytes(calls, operations, count * sizeof(*operations)), count);
 }
 
-static int make_calls(struct task *task, size_t thread, struct call_list *calls)
+static int make_undo_calls(struct task *task, size_t thread, struct call_list *calls)
 {
 	return victim_write(task->victim, calls->base, calls->bytes, calls->size) ?:
 		       victim_call_thread(task->victim, thread, calls->calls, calls->count);
 }
 
-/* 1: something would be undone, or a value has no room. */
-static int ask(struct task *task, size_t thread, struct question question)
+/* 1: something would be undone, or a value is too high to add. */
+static int ask_semaphore(struct task *task, size_t thread, struct question question)
 {
 	struct call_list calls;
 	int result;
@@ -119,14 +120,14 @@ static int ask(struct task *task, size_t thread, struct question question)
 	add_question(&calls, &question);
 	question.is_given = !question.is_given;
 	add_question(&calls, &question);
-	result = make_calls(task, thread, &calls);
+	result = make_undo_calls(task, thread, &calls);
 	if (!result)
 		result = calls.calls[0].result == -ERANGE || calls.calls[1].result == -ERANGE;
 	calls_free(&calls);
 	return result;
 }
 
-/* The value may change while we ask, because others do not stand still. */
+/* The value may change meanwhile, because other processes run. */
 static int ask_for_one(struct task *task, size_t thread, int set, unsigned number)
 {
 	bool is_high;
@@ -134,7 +135,7 @@ static int ask_for_one(struct task *task, size_t thread, int set, unsigned numbe
 
 	do {
 		is_high = semctl(set, number, GETVAL) >= STEP;
-		result = ask(task, thread, (struct question){ set, number, 1, is_high, false });
+		result = ask_semaphore(task, thread, (struct question){ set, number, 1, is_high, false });
 	} while (result >= 0 && (semctl(set, number, GETVAL) >= STEP) != is_high);
 	return result;
 }
@@ -147,10 +148,10 @@ static int ask_for_each(struct task *task, size_t thread, const struct question 
 		if (result < 0)
 			return result;
 		if (result) {
-			refuse("process %d (%s): semaphore %u of set %d would be changed at its end (SEM_UNDO), which "
+			refuse("process %d (%s): the kernel would change semaphore %u of set %d at its end (SEM_UNDO), which "
 			       "cannot be saved",
 			       task->pid, task->name, number, batch->set);
-			fail_advice("let the process give its semaphores back first");
+			fail_advice("first let the process release its semaphores");
 		}
 	}
 	return 0;
@@ -166,7 +167,7 @@ static int may_change(struct task *task, size_t thread, const struct set *set)
 	calls_init(&calls, victim_scratch(task->victim, NULL));
 	call(&calls, "try to change a semaphore", SYS_semop, set->id,
 	     calls_bytes(&calls, operations, sizeof(operations)), LAST);
-	result = make_calls(task, thread, &calls);
+	result = make_undo_calls(task, thread, &calls);
 	if (!result)
 		result = calls.calls[0].result == -EAGAIN || calls.calls[0].result == -ERANGE;
 	calls_free(&calls);
@@ -182,7 +183,7 @@ static int ask_for_set(struct task *task, size_t thread, const struct set *set, 
 	for (unsigned first = 0; result >= 0 && first < set->count; first += batch) {
 		struct question question = { set->id, first, min(batch, set->count - first), false, false };
 
-		result = ask(task, thread, question);
+		result = ask_semaphore(task, thread, question);
 		if (result > 0)
 			result = ask_for_each(task, thread, &question);
 	}
@@ -196,14 +197,14 @@ static bool has_same_list(pid_t one, pid_t other)
 	return syscall(SYS_kcmp, one, other, KCMP_SYSVSEM, 0, 0) == 0;
 }
 
-static int look_at_task(struct task *task, const struct sets *sets)
+static int look_for_undo_of_task(struct task *task, const struct sets *sets)
 {
 	int result = 0;
 
 	for (size_t i = 0; i < task->thread_count; i++) {
 		if (has_same_list(getpid(), task->threads[i]) ||
 		    (i && has_same_list(task->pid, task->threads[i])))
-			continue; /* it has none, as we; or the leader's */
+			continue; /* no list, as criu; or the leader's */
 		for (size_t set = 0; result >= 0 && set < sets->count; set++)
 			result = ask_for_set(task, i, &sets->items[set], sets->batch);
 		if (result < 0)
@@ -222,7 +223,7 @@ int dump_look_for_undo(void *context)
 	read_sets(&sets);
 	for_each_task (task, &dump->snapshot)
 		if (!result && sets.count && task->victim) {
-			result = look_at_task(task, &sets);
+			result = look_for_undo_of_task(task, &sets);
 			if (result)
 				result = fail_in(result, "process %d (%s)", task->pid, task->name);
 		}

@@ -1,6 +1,6 @@
 /*
- * arrange.c - restore, in a newborn: every file is open, inherited from criu, and becomes what the process's table of descriptors says.
- * Then, when all processes exist, owners and signals of files.
+ * arrange.c - restore, in a newborn: turns the files that it has inherited from criu into the process's descriptor
+ * table. Then, when all processes exist, sets owners and signals of files.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,34 +17,34 @@ int files_settle(struct snapshot *snapshot, struct task *task)
 }
 
 /*
- * Every file is open under a number of its own, and wanted under others. These are gone through from the lowest on: whoever stands
- * there and is still needed moves aside, and what is needed no more is closed. So there are never many more descriptors
- * than there will be in the end: a task may have nearly as many as its limit lets it have.
+ * Every file is open under one number, and wanted under others. The wanted numbers are filled in ascending order. A
+ * file that is in the way and still needed moves, and one that is no longer needed is closed. So there are never many
+ * more descriptors than in the end: a task may have nearly as many as its limit allows.
  */
 struct table {
 	const struct task *task;
-	struct file **files; /* by the number that they are open under now */
+	struct file **files; /* indexed by the number that they are open under now */
 	size_t count;
-	int highest; /* that is wanted */
+	int highest; /* the highest wanted number */
 };
 
-static bool is_wanted(const struct task *task, int fd)
+static bool is_number_wanted(const struct task *task, int fd)
 {
 	return task_find_descriptor(task, fd);
 }
 
 static int no_room(void)
 {
-	return fail(errno, "no free descriptor: the process used nearly all it may have");
+	return fail(errno, "no free descriptor: the process has nearly as many as its limit allows");
 }
 
-/* Moves what we keep of our own to a number that nobody wants; the old one stays open. */
+/* Moves one of criu's own descriptors to a number that is not wanted; the old one stays open. */
 static int move_away(const struct table *table, int *fd)
 {
 	int from = *fd, moved = fcntl(from, F_DUPFD_CLOEXEC, table->highest + 1);
 
-	/* Behind all that are wanted the limit leaves no room? Then the lowest free number that is not wanted. */
-	for (int lowest = 0; moved < 0 || is_wanted(table->task, moved); lowest = moved + 1) {
+	/* If the limit leaves no number above all wanted ones, takes the lowest free number that is not wanted. */
+	for (int lowest = 0; moved < 0 || is_number_wanted(table->task, moved); lowest = moved + 1) {
 		if (moved >= 0)
 			close(moved);
 		moved = fcntl(from, F_DUPFD_CLOEXEC, lowest);
@@ -62,7 +62,7 @@ static void note_place(struct table *table, struct file *file)
 	table->files[file->fd] = file;
 }
 
-/* Is the number where the file stands one of those that it is wanted under, so that it stays? */
+/* Is the file already open under one of its wanted numbers, so that it stays? */
 static bool is_at_home(const struct table *table, const struct file *file)
 {
 	const struct descriptor *descriptor = task_find_descriptor(table->task, file->fd);
@@ -94,7 +94,7 @@ static int move_aside(struct table *table, struct file *file)
 {
 	int aside = fcntl(file->fd, F_DUPFD_CLOEXEC, table->highest + 1);
 
-	if (aside < 0) /* it may have to move again, but the lower numbers are done */
+	if (aside < 0) /* it may have to move again, but all lower numbers are done */
 		aside = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
 	if (aside < 0)
 		return no_room();
@@ -116,8 +116,10 @@ static int put_in_place(struct table *table, const struct descriptor *descriptor
 	result = number == file->fd ? fcntl(number, F_SETFD, descriptor->closes_on_exec ? FD_CLOEXEC : 0) :
 				      dup3(file->fd, number, flags);
 	if (result < 0)
-		return fail(errno, "cannot put file %d in its place", number);
-	/* Here it stays, and the others are made of this one: no number is taken for longer than it must be. */
+		return fail(errno, "cannot place file %d", number);
+	/*
+	 * It stays here, and its other descriptors are copies of this one: no number is occupied longer than necessary.
+	 */
 	if (!is_at_home(table, file)) {
 		table->files[file->fd] = NULL;
 		close(file->fd);
@@ -132,7 +134,7 @@ static int close_rest(const struct task *task, int *const *kept, size_t kept_cou
 	for (size_t i = 0; i < kept_count; i++)
 		highest = max(highest, *kept[i]);
 	for (int fd = 0; fd <= highest; fd++) {
-		bool stays = is_wanted(task, fd);
+		bool stays = is_number_wanted(task, fd);
 
 		for (size_t i = 0; i < kept_count; i++)
 			stays |= *kept[i] == fd;
@@ -151,7 +153,7 @@ int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept
 
 	find_places(&table, snapshot);
 	for (size_t i = 0; !result && i < kept_count; i++)
-		if (*kept[i] >= 0 && is_wanted(task, *kept[i]))
+		if (*kept[i] >= 0 && is_number_wanted(task, *kept[i]))
 			result = move_away(&table, kept[i]);
 	for (size_t i = 0; !result && i < task->descriptor_count; i++)
 		result = put_in_place(&table, &task->descriptors[i]);
@@ -169,14 +171,14 @@ static int set_owner(const struct file *file, const FownEntry *owner)
 		return fail(errno, "cannot set the signal of file %u", file->id);
 	if (!owner->pid)
 		return 0;
-	/* The kernel notes on whose behalf it will send the signal: raw calls, that change this thread only. */
+	/* The kernel remembers the user ids for which it will send the signal. Raw calls change only this thread. */
 	if (getresuid(&ids[0], &ids[1], &ids[2]) < 0 ||
 	    syscall(SYS_setresuid, owner->uid, owner->euid, -1) < 0)
 		return fail(errno, "cannot act as user %u", owner->uid);
 	if (fcntl(file->fd, F_SETOWN_EX, &holder) < 0)
 		result = fail(errno, "cannot make %d the owner of file %u", owner->pid, file->id);
 	if (syscall(SYS_setresuid, ids[0], ids[1], ids[2]) < 0)
-		return fail(errno, "cannot act as ourselves again");
+		return fail(errno, "cannot restore criu's own user ids");
 	return result;
 }
 
@@ -184,7 +186,7 @@ int files_set_owners(const struct snapshot *snapshot, struct task *task)
 {
 	int result = 0;
 
-	/* Descriptors of one file lead to the same owner: setting it again changes nothing. */
+	/* All descriptors of a file have the same owner: setting it again changes nothing. */
 	for (size_t i = 0; !result && i < task->descriptor_count; i++) {
 		const struct file *file = task->descriptors[i].file;
 		const FownEntry *owner = file_owner(snapshot, file);

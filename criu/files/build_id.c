@@ -1,7 +1,7 @@
 /*
  * build_id.c - finds the note NT_GNU_BUILD_ID among the program headers of an ELF file.
  *
- * The file is untrusted, and not being ELF is no error: whatever does not fit means "no build id".
+ * The file is untrusted, and need not be ELF: anything unexpected means "no build id".
  */
 #include <elf.h>
 #include <string.h>

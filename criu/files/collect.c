@@ -1,5 +1,5 @@
 /*
- * collect.c - dump: every open file description of the tree, once. See seen.h.
+ * collect.c - dump: collects every open file description of the tree once. See seen.h.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -121,7 +121,7 @@ static int compare_holders(const void *left, const void *right)
 	return a->holder.pid != b->holder.pid ? a->holder.pid - b->holder.pid : a->fd - b->fd;
 }
 
-/* Files get their ids in the order in which tasks hold them, so that images of one tree look alike. */
+/* Files get ids in the order in which tasks hold them, so that images of equal trees are alike. */
 static void number_files(struct snapshot *snapshot, size_t first)
 {
 	if (snapshot->file_count > first)
@@ -131,7 +131,7 @@ static void number_files(struct snapshot *snapshot, size_t first)
 		snapshot->files[i]->id = i + 1;
 }
 
-/* Which kind it is, and what fdinfo tells. */
+/* Finds the kind of a file, and passes its fdinfo. */
 static int recognize(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
@@ -145,7 +145,7 @@ static int recognize(struct snapshot *snapshot, struct file *file)
 	return fdinfo_offer(snapshot, file);
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int describe_seen_file(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 
@@ -197,15 +197,15 @@ static int collect_descriptors(struct snapshot *snapshot)
 	return result;
 }
 
-/* How far the files of a dump are. */
+/* The progress of the files of a dump. */
 struct progress {
-	size_t begun;		      /* kinds that have to let go */
-	size_t recognized, described; /* files, from the first on */
+	size_t begun;		      /* kinds for which let_go() must be called */
+	size_t recognized, described; /* number of files, from the first on */
 };
 
 static const struct state_type progress_type = { sizeof(struct progress), NULL };
 
-/* A refusal ends nothing: all of them are told at once. */
+/* A refusal does not end the collection: all refusals are reported at once. */
 static int add_place(const struct file *file, int result)
 {
 	const struct seen_file *seen = file->seen;
@@ -216,8 +216,8 @@ static int add_place(const struct file *file, int result)
 }
 
 /*
- * Works off all files that are not described yet, and those that come to be known meanwhile. All are recognized before the next is
- * described. Files that are known by a path only were described when they were added.
+ * Describes all files that are not described yet, and those that are added meanwhile. All known files are recognized
+ * before the next one is described. Files known only by a path were described when they were added.
  */
 static int describe_files(struct snapshot *snapshot)
 {
@@ -234,7 +234,7 @@ static int describe_files(struct snapshot *snapshot)
 		}
 		file = snapshot->files[progress->described++];
 		if (!result && file->kind && !file->is_described)
-			result = add_place(file, describe(snapshot, file));
+			result = add_place(file, describe_seen_file(snapshot, file));
 	}
 	return result;
 }
@@ -252,10 +252,10 @@ static int begin_kinds(struct snapshot *snapshot)
 	return result;
 }
 
-static int hold(struct snapshot *snapshot)
+static int hold_all_kinds(struct snapshot *snapshot)
 {
 	if (refusals())
-		return 0; /* nothing is touched */
+		return 0; /* nothing has been changed */
 	return call_file_kinds(hold, snapshot) ?: describe_files(snapshot);
 }
 
@@ -267,7 +267,7 @@ int files_collect(struct snapshot *snapshot)
 		return result;
 	snapshot_note_holders(snapshot);
 	locks_collect(snapshot);
-	return describe_files(snapshot) ?: hold(snapshot) ?: call_file_kinds(judge, snapshot);
+	return describe_files(snapshot) ?: hold_all_kinds(snapshot) ?: call_file_kinds(judge, snapshot);
 }
 
 void files_let_go(struct snapshot *snapshot, enum dump_end end)
@@ -298,10 +298,10 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 
 	snprintf(seen.place, sizeof(seen.place), "%s", link);
 	if (length < 0)
-		return fail(-length, "cannot read where /proc/%d/%s points", task->pid, link);
+		return fail(-length, "cannot read the link /proc/%d/%s", task->pid, link);
 	if (fstatat(task->proc, link, &seen.stat, 0) < 0) {
 		free(seen.link);
-		return fail(errno, "cannot look at /proc/%d/%s", task->pid, link);
+		return fail(errno, "cannot stat /proc/%d/%s", task->pid, link);
 	}
 	file = files_find_path(snapshot, &seen, &key);
 	if (file) {
@@ -314,7 +314,7 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	file->is_described = true;
 	files_note_path(snapshot, file, key);
 	*id = file->id;
-	return unless_refused(recognize(snapshot, file) ?: describe(snapshot, file));
+	return unless_refused(recognize(snapshot, file) ?: describe_seen_file(snapshot, file));
 }
 
 int files_add_path_of(struct snapshot *snapshot, const struct file *file, uint32_t *id)

@@ -1,10 +1,10 @@
 /*
- * epoll.c - epoll(7), with what it watches.
+ * epoll.c - epoll(7) instances, and the files that they watch.
  *
- * The kernel knows a target as an open file and the number that it was added under, which may since have been closed or have become
- * another file's: kcmp(2) tells which file it is. Restore adds the targets in the first newborn that has the epoll, before
- * descriptors are arranged: a signalfd is watched on behalf of the process that adds it, and while every file is still
- * open each can be lent the number it needs.
+ * For the kernel, a target is an open file and the number that it was added under. That descriptor may have been closed
+ * since, or may be another file now: kcmp(2) tells which file the target is. Restore adds the targets in the first
+ * newborn that has the epoll, before descriptors are arranged. A signalfd is watched for the process that adds it.
+ * While every file is still open, each can temporarily get the number it needs.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,10 +23,10 @@
 #include "files/words.h"
 #include "image/message.h"
 
-/* What is left of a target's events after it has fired, with EPOLLONESHOT: it sleeps until it is armed again. */
+/* The events that remain of a target with EPOLLONESHOT after it has fired: it is disabled until it is armed again. */
 #define HOW_TO_WATCH (EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE)
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool epoll_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strcmp(seen->link, "anon_inode:[eventpoll]");
 }
@@ -39,7 +39,7 @@ static bool leads_to(const struct seen_file *epoll, const struct task *task, int
 	return syscall(SYS_kcmp, task->pid, epoll->holder.pid, KCMP_EPOLL_TFD, fd, target) == 0;
 }
 
-/* Finds a descriptor of the holder that leads to the target: best the number that it was added under. */
+/* Finds a descriptor of the target in the holder: preferably the number that it was added under. */
 static int find_target(const struct task *holder, const struct seen_file *seen,
 		       const struct kcmp_epoll_slot *target, EventpollTfdEntry *entry)
 {
@@ -61,7 +61,8 @@ static int find_target(const struct task *holder, const struct seen_file *seen,
 }
 
 /* "tfd:        3 events: c0000019 data:  123456789abcdef  pos:0 ino:110946 sdev:f" */
-static int fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key, const char *value)
+static int epoll_fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key,
+			const char *value)
 {
 	EventpollFileEntry *entry = file->entry->epfd;
 	EventpollTfdEntry *target;
@@ -77,7 +78,7 @@ static int fdinfo(struct snapshot *snapshot unused, struct file *file, const cha
 	return 0;
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file)
+static int epoll_describe(struct snapshot *snapshot unused, struct file *file)
 {
 	const EventpollFileEntry *entry = file->entry->epfd;
 	struct index counts = { 0 }; /* by number: how many files were added under it so far */
@@ -100,7 +101,7 @@ static int describe(struct snapshot *snapshot unused, struct file *file)
 
 /* ---- restore ---- */
 
-static int check(struct snapshot *snapshot unused, struct file *file)
+static int epoll_check(struct snapshot *snapshot unused, struct file *file)
 {
 	const EventpollFileEntry *entry = file->entry->epfd;
 	const struct task *holder = file->holder;
@@ -110,7 +111,7 @@ static int check(struct snapshot *snapshot unused, struct file *file)
 		    !task_find_descriptor(holder, entry->tfd[i]->tfd))
 			return fail(
 				EINVAL,
-				"file %u in files.img (epoll) watches descriptor %u of process %d, which has none",
+				"files.img: file %u (epoll) watches descriptor %u of process %d, which does not exist",
 				file->id, entry->tfd[i]->tfd, holder->pid);
 	return 0;
 }
@@ -119,12 +120,12 @@ static int open_epoll(struct snapshot *snapshot unused, struct file *file unused
 {
 	int fd = epoll_create1(EPOLL_CLOEXEC);
 
-	return fd < 0 ? fail(errno, "cannot make an epoll") : fd;
+	return fd < 0 ? fail(errno, "cannot create an epoll") : fd;
 }
 
 /*
- * One that has fired once and sleeps: made awake, it fires again if there is anything to tell, here instead of in the task. If
- * there is nothing, it is left to wait for what can never be switched off (EPOLLERR, EPOLLHUP).
+ * A target that has fired and is disabled. Added with its events, it fires again here, instead of in the task, if there
+ * is an event. If there is none, it still waits for those that cannot be masked (EPOLLERR, EPOLLHUP).
  */
 static int put_to_sleep(int epoll, int number, struct epoll_event *event)
 {
@@ -147,7 +148,7 @@ static int add_under(int epoll, int number, const EventpollTfdEntry *entry)
 	return entry->events & ~HOW_TO_WATCH ? 0 : put_to_sleep(epoll, number, &event);
 }
 
-/* A second descriptor, anywhere but at `number`; -1 and errno. */
+/* A copy of the descriptor under any number but `number`; -1 and errno. */
 static int copy_aside(int fd, int number)
 {
 	autoclose int there = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -155,7 +156,7 @@ static int copy_aside(int fd, int number)
 	return there == number ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : steal_fd(&there);
 }
 
-/* Lends the target the number that it was added under. */
+/* Adds the target under its original number, which it gets temporarily. */
 static int add(const struct file *file, const struct file *target, const EventpollTfdEntry *entry)
 {
 	int number = entry->has_number ? entry->number : entry->tfd, result;
@@ -163,14 +164,14 @@ static int add(const struct file *file, const struct file *target, const Eventpo
 	autoclose int in_the_way = copy_aside(number, number);
 
 	if (epoll < 0 || watched < 0 || dup3(watched, number, O_CLOEXEC) < 0)
-		return fail(errno, "cannot lend a file the descriptor %d", number);
+		return fail(errno, "cannot give a file the temporary descriptor %d", number);
 	result = add_under(epoll, number, entry);
 	if (result)
 		result = fail(errno, "cannot watch descriptor %d (%s)", number, target->kind->name);
 	if (in_the_way < 0)
 		close(number);
 	else if (dup3(in_the_way, number, O_CLOEXEC) < 0)
-		return fail(errno, "cannot take the descriptor %d back", number);
+		return fail(errno, "cannot restore descriptor %d", number);
 	return result;
 }
 
@@ -179,12 +180,12 @@ static int add_targets(const struct file *file, const struct task *task)
 	const EventpollFileEntry *entry = file->entry->epfd;
 	int result = 0;
 
-	/* Sleepers first: epoll_wait() must not find anybody else's events. */
+	/* Disabled targets first: their epoll_wait() must not find events of other targets. */
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t i = 0; !result && i < entry->n_tfd; i++) {
 			const struct file *target = task_find_descriptor(task, entry->tfd[i]->tfd)->file;
 
-			/* /dev/null cannot be watched: of a terminal that criu does not have nothing is told. */
+			/* /dev/null cannot be watched: it replaces a terminal, of which no events come then. */
 			if (!(entry->tfd[i]->events & ~HOW_TO_WATCH) == !pass &&
 			    !terminal_is_replaced(target))
 				result = add(file, target, entry->tfd[i]);
@@ -192,8 +193,8 @@ static int add_targets(const struct file *file, const struct task *task)
 	return result;
 }
 
-/* Each epoll once, in the first process that has it. */
-static int settle(struct snapshot *snapshot unused, struct task *task)
+/* Sets up each epoll once, in the first process that has it. */
+static int epoll_settle(struct snapshot *snapshot unused, struct task *task)
 {
 	int result = 0;
 
@@ -214,10 +215,10 @@ const struct file_kind file_kind_epoll = {
 	.name = "epoll",
 	.type = FD_TYPES__EVENTPOLL,
 	.message = offsetof(FileEntry, epfd),
-	.recognizes = recognizes,
-	.fdinfo = fdinfo,
-	.describe = describe,
-	.check = check,
+	.recognizes = epoll_recognizes,
+	.fdinfo = epoll_fdinfo,
+	.describe = epoll_describe,
+	.check = epoll_check,
 	.open = open_epoll,
-	.settle = settle,
+	.settle = epoll_settle,
 };

@@ -13,12 +13,13 @@
 #include "files/kind.h"
 #include "image/message.h"
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool eventfd_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strcmp(seen->link, "anon_inode:[eventfd]");
 }
 
-static int fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key, const char *value)
+static int eventfd_fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key,
+			  const char *value)
 {
 	EventfdFileEntry *entry = file->entry->efd;
 
@@ -29,26 +30,25 @@ static int fdinfo(struct snapshot *snapshot unused, struct file *file, const cha
 	return 0;
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file)
+static int eventfd_describe(struct snapshot *snapshot unused, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 
 	if (!fdinfo_find(seen, "eventfd-semaphore")) /* Linux 6.5 */
 		log_warning(
-			"process %d (%s): file %d is taken for an eventfd without EFD_SEMAPHORE, which this kernel does not "
-			"tell (Linux 6.5)",
+			"process %d (%s): file %d is assumed to be an eventfd without EFD_SEMAPHORE, which this kernel does not "
+			"report (Linux 6.5 does)",
 			seen->holder.pid, seen->holder.name, seen->fd);
-	if (file->entry->efd->counter == UINT64_MAX) /* only the kernel can bring it there, not write(2) */
+	if (file->entry->efd->counter == UINT64_MAX) /* only the kernel can set this value, not write(2) */
 		return refuse("process %d (%s): file %d is an eventfd that has overflowed: read it first",
 			      seen->holder.pid, seen->holder.name, seen->fd);
 	return 0;
 }
 
-static int check(struct snapshot *snapshot unused, struct file *file)
+static int eventfd_check(struct snapshot *snapshot unused, struct file *file)
 {
 	if (file->entry->efd->counter == UINT64_MAX)
-		return fail(EINVAL, "file %u in files.img is an eventfd with an impossible counter",
-			    file->id);
+		return fail(EINVAL, "files.img: file %u is an eventfd with an invalid counter", file->id);
 	return 0;
 }
 
@@ -58,9 +58,10 @@ static int open_eventfd(struct snapshot *snapshot unused, struct file *file)
 	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | (entry->semaphore ? EFD_SEMAPHORE : 0)), result = 0;
 
 	if (fd < 0)
-		return fail(errno, "cannot make an eventfd");
+		return fail(errno, "cannot create an eventfd");
 	if (entry->counter)
-		result = write_all(fd, &entry->counter, sizeof(entry->counter)); /* eventfd() takes 32 bits */
+		result = write_all(fd, &entry->counter,
+				   sizeof(entry->counter)); /* eventfd() takes only 32 bits */
 	if (!result)
 		return fd;
 	close(fd);
@@ -73,10 +74,10 @@ const struct file_kind file_kind_eventfd = {
 	.name = "eventfd",
 	.type = FD_TYPES__EVENTFD,
 	.message = offsetof(FileEntry, efd),
-	.recognizes = recognizes,
-	.fdinfo = fdinfo,
+	.recognizes = eventfd_recognizes,
+	.fdinfo = eventfd_fdinfo,
 	.fdinfo_needs = fdinfo_needs,
-	.describe = describe,
-	.check = check,
+	.describe = eventfd_describe,
+	.check = eventfd_check,
 	.open = open_eventfd,
 };

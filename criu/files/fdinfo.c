@@ -1,5 +1,5 @@
 /*
- * fdinfo.c - dump: what /proc/PID/fdinfo/FD tells of a file, split into lines once, for locks and for the file's kind.
+ * fdinfo.c - dump: splits /proc/PID/fdinfo/FD into lines once, for locks and for the file's kind.
  */
 #include <errno.h>
 #include <stdlib.h>

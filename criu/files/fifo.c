@@ -1,9 +1,9 @@
 /*
- * fifo.c - named pipes, with what is in them.
+ * fifo.c - named pipes, with their content.
  *
- * Path, flags and owner are those of a regular file beside it. Restore opens the path again: whoever else has the pipe open is its
- * other end as before. Content stands once a pipe in fifo-data.img (pipe_content.h); it is put back unless somebody outside
- * of the tree has kept the pipe, and with it the content.
+ * Path, flags and owner are in a regular file beside it. Restore opens the path again, so another process that has the
+ * pipe open is its other end as before. fifo-data.img has the content of each pipe once (pipe_content.h). It is put
+ * back, unless a process outside of the tree has kept the pipe open, and with it the content.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,13 +17,13 @@
 #include "files/pipe_content.h"
 #include "image/message.h"
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool fifo_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return seen->link[0] == '/' && S_ISFIFO(seen->stat.st_mode) && seen->fd >= 0 &&
 	       !(seen->info.flags & O_PATH);
 }
 
-/* A reader that was there before any writer is not told that all writers have gone (POLLHUP), until there was one. */
+/* A reader that opened the pipe before any writer gets no hang-up (POLLHUP) until there was a writer. */
 static int ask_for_hang_up(const struct seen_file *seen, FifoEntry *entry)
 {
 	autoclose int fd = files_borrow(seen);
@@ -38,7 +38,7 @@ static int ask_for_hang_up(const struct seen_file *seen, FifoEntry *entry)
 	return 0;
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int fifo_describe(struct snapshot *snapshot, struct file *file)
 {
 	FifoEntry *entry = file->entry->fifo;
 
@@ -47,7 +47,7 @@ static int describe(struct snapshot *snapshot, struct file *file)
 	return files_add_path_of(snapshot, file, &entry->regf_id) ?: ask_for_hang_up(file->seen, entry);
 }
 
-static int save_contents(struct snapshot *snapshot)
+static int fifo_save_contents(struct snapshot *snapshot)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_fifo);
 	struct pipes_in_use pipes = { 0 };
@@ -62,18 +62,18 @@ static int save_contents(struct snapshot *snapshot)
 
 /* ---- restore ---- */
 
-static uint32_t path(const struct file *file)
+static uint32_t fifo_path(const struct file *file)
 {
 	return file->entry->fifo->regf_id;
 }
 
-static int check(struct snapshot *snapshot, struct file *file)
+static int fifo_check(struct snapshot *snapshot, struct file *file)
 {
 	struct file *where = file_path(snapshot, file);
 	struct stat found;
 
 	if (!where)
-		return fail(EINVAL, "file %u in files.img is a named pipe but has no path", file->id);
+		return fail(EINVAL, "files.img: file %u is a named pipe without a path", file->id);
 	if (stat(where->entry->reg->name, &found) == 0 && !S_ISFIFO(found.st_mode))
 		return fail(EINVAL, "%s is no longer a named pipe", where->entry->reg->name);
 	return where->kind->check(snapshot, where);
@@ -84,60 +84,61 @@ static struct held_pipes *fifos_of(const struct snapshot *snapshot)
 	return file_kind_state(snapshot, &file_kind_fifo);
 }
 
-static int load_contents(struct snapshot *snapshot)
+static int fifo_load_contents(struct snapshot *snapshot)
 {
 	return held_pipes_load(snapshot->images, IMAGE_FIFO_DATA, fifos_of(snapshot));
 }
 
-/* An end of ours, until files_close(): opening the other end then never waits, and the content stays. */
-static int hold(struct held_pipe *pipe, int end, const char *name)
+/* Opens criu's own end until files_close(): then opening the other end never waits, and the content is kept. */
+static int fifo_hold(struct held_pipe *pipe, int end, const char *name)
 {
 	if (pipe->ends[end] < 0)
 		pipe->ends[end] = open(name, (end ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_CLOEXEC);
 	return pipe->ends[end] < 0 ? fail(errno, "cannot open the named pipe %s", name) : 0;
 }
 
-/* It lies there as it was left; to write what is in it is not to be seen. Its times may be changed by its owner only. */
-static int fill(struct held_pipe *pipe, const char *name)
+/* Fills the pipe. This write must not be visible in the times of the file, which only its owner can set. */
+static int fifo_fill(struct held_pipe *pipe, const char *name)
 {
 	struct timespec times[2];
 	struct stat before;
 	int result;
 
 	if (fstat(pipe->ends[0], &before) < 0)
-		return fail(errno, "cannot look at the named pipe %s", name);
-	result = hold(pipe, 1, name) ?: held_pipe_fill(pipe);
+		return fail(errno, "cannot stat the named pipe %s", name);
+	result = fifo_hold(pipe, 1, name) ?: held_pipe_fill(pipe);
 	times[0] = before.st_atim;
 	times[1] = before.st_mtim;
 	if (!result && futimens(pipe->ends[0], times) < 0)
-		log_info("%s is as if it was written now: its times cannot be set (error %d)", name, errno);
+		log_info("%s: the times cannot be set (error %d), so it looks as if it was written now", name,
+			 errno);
 	return result;
 }
 
 static int put_content_back(struct held_pipe *pipe, const char *name)
 {
-	int kept = 0, result = hold(pipe, 0, name);
+	int kept = 0, result = fifo_hold(pipe, 0, name);
 
 	if (result)
 		return result;
 	if (ioctl(pipe->ends[0], FIONREAD, &kept) < 0)
-		return fail(errno, "cannot look into the named pipe %s", name);
+		return fail(errno, "cannot read the size of the content of the named pipe %s", name);
 	if (kept) {
-		log_info("%s was kept by somebody outside of the tree: its %d bytes stay as they are", name,
-			 kept);
+		log_info("%s was kept open by a process outside of the tree: its %d bytes stay as they are",
+			 name, kept);
 		return 0;
 	}
 	result = held_pipe_set_capacity(pipe);
 	if (result || !pipe->size)
 		return result;
-	return fill(pipe, name);
+	return fifo_fill(pipe, name);
 }
 
 static int open_path(const char *name, int flags)
 {
 	int fd = open(name, flags | O_CLOEXEC);
 
-	return fd < 0 ? fail(errno, "cannot open the named pipe %s as the process had it (flags %#o)", name,
+	return fd < 0 ? fail(errno, "cannot open the named pipe %s with its original flags (%#o)", name,
 			     flags) :
 			fd;
 }
@@ -148,27 +149,27 @@ static int open_fifo(struct snapshot *snapshot, struct file *file)
 	struct held_pipe *pipe = held_pipe_find(fifos_of(snapshot), file->entry->fifo->pipe_id);
 	int flags = where->flags & ~(O_CREAT | O_EXCL | O_TRUNC), result = 0;
 
-	if (flags & O_PATH) /* criu 4.2 takes it for an end of the pipe */
+	if (flags & O_PATH) /* criu 4.2 counts it as an end of the pipe */
 		return open_path(where->name, flags);
 	if (pipe->ends[0] < 0)
 		result = put_content_back(pipe, where->name);
 	if (!result && file->entry->fifo->awaits_writer && pipe->ends[1] >= 0)
 		close(steal_fd(&pipe->ends[1]));
 	else if (!result && !file->entry->fifo->awaits_writer)
-		result = hold(pipe, 1, where->name);
+		result = fifo_hold(pipe, 1, where->name);
 	if (result)
 		return result;
-	/* Packets (O_DIRECT) are asked for by fcntl(), which the core does: open() does not know them. */
+	/* O_DIRECT (packets) is set by fcntl(), which the core does: open() does not accept it. */
 	return open_path(where->name, (flags & ~O_DIRECT) | O_NONBLOCK);
 }
 
-static void close_ends(struct snapshot *snapshot)
+static void fifo_close_ends(struct snapshot *snapshot)
 {
 	held_pipes_close(fifos_of(snapshot));
 }
 
-/* Both ends of each. */
-static size_t keeps(const struct snapshot *snapshot)
+/* Both ends of each pipe. */
+static size_t fifo_keeps(const struct snapshot *snapshot)
 {
 	struct index known = { 0 };
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_fifo);
@@ -191,13 +192,13 @@ const struct file_kind file_kind_fifo = {
 	.type = FD_TYPES__FIFO,
 	.message = offsetof(FileEntry, fifo),
 	.state_size = sizeof(struct held_pipes),
-	.recognizes = recognizes,
-	.describe = describe,
-	.save = save_contents,
-	.path = path,
-	.load = load_contents,
-	.check = check,
+	.recognizes = fifo_recognizes,
+	.describe = fifo_describe,
+	.save = fifo_save_contents,
+	.path = fifo_path,
+	.load = fifo_load_contents,
+	.check = fifo_check,
 	.open = open_fifo,
-	.close = close_ends,
-	.keeps = keeps,
+	.close = fifo_close_ends,
+	.keeps = fifo_keeps,
 };

@@ -1,8 +1,8 @@
 /*
- * identity.c - dump: which descriptors are one open file, and what each is seen to be. See seen.h.
+ * identity.c - dump: finds out which descriptors are one open file, and reads what is known about each. See seen.h.
  *
- * The tree is tsearch(3)'s: glibc balances it. Positions are no part of the key: somebody outside of the tree who shares an open file may
- * move its position between two looks at it.
+ * The tree is that of tsearch(3), which glibc balances. The file position is not part of the key, because a process
+ * outside of the tree that shares an open file may move it at any time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,13 +30,13 @@ int files_borrow(const struct seen_file *seen)
 {
 	int fd = syscall(SYS_pidfd_getfd, seen->holder.pidfd, seen->fd, 0);
 
-	return fd < 0 ? fail(errno, "cannot borrow file %d of process %d", seen->fd, seen->holder.pid) : fd;
+	return fd < 0 ? fail(errno, "cannot get file %d of process %d", seen->fd, seen->holder.pid) : fd;
 }
 
 static int look_at_owner(int fd, struct seen_file *seen)
 {
 	seen->signal = fcntl(fd, F_GETSIG);
-	/* An O_PATH descriptor has no owner, nor can anything be asked of it. */
+	/* An O_PATH descriptor has no owner, and cannot be examined. */
 	if (seen->signal < 0 && errno == EBADF)
 		return seen->signal = 0;
 	if (seen->signal < 0 || fcntl(fd, F_GETOWN_EX, &seen->owner) < 0)
@@ -46,15 +46,15 @@ static int look_at_owner(int fd, struct seen_file *seen)
 	return 0;
 }
 
-/* What can be asked of the file itself costs half of what its path in /proc does. */
-static int look_through(struct seen_file *seen)
+/* A stat of the file itself costs half as much as a stat of its path in /proc. */
+static int read_seen_file(struct seen_file *seen)
 {
 	autoclose int fd = files_borrow(seen);
 
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &seen->stat) < 0)
-		return fail(errno, "cannot look at file %d", seen->fd);
+		return fail(errno, "cannot stat file %d", seen->fd);
 	return look_at_owner(fd, seen);
 }
 
@@ -66,12 +66,12 @@ int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int
 	snprintf(seen->place, sizeof(seen->place), "fd/%d", fd);
 	seen->holder = *holder;
 	seen->fd = fd;
-	result = look_through(seen);
+	result = read_seen_file(seen);
 	if (result)
 		return result;
 	length = read_link_at(holder->proc, seen->place, &seen->link);
 	if (length < 0)
-		return fail(-length, "cannot read where file %d points", fd);
+		return fail(-length, "cannot read the link of file %d", fd);
 	result = proc_read_fdinfo(holder->proc, fd, &seen->info);
 	if (!result)
 		fdinfo_split(seen->info.rest, &seen->lines, &seen->line_count);
@@ -80,24 +80,24 @@ int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int
 
 /* ---- the tree ---- */
 
-/* A node. */
+/* A node of the tree. */
 struct identity {
 	const struct seen_file *seen;
 	struct file *file;
-	int error; /* of the kernel, when this one was looked for */
+	int error; /* error of the kernel during the search for this node */
 };
 
 struct identities {
 	void *root;		/* of tsearch() */
-	struct index by_path;	/* files that are known by their paths only */
-	struct file_holder own; /* pid 0: not asked for yet */
-	struct descriptors {	/* that criu has received, and keeps */
+	struct index by_path;	/* files known only by their path */
+	struct file_holder own; /* pid 0: not filled yet */
+	struct descriptors {	/* received by criu, and kept open */
 		int *items;
 		size_t count;
 	} kept;
 };
 
-static void forget(struct identities *identities)
+static void free_identities(struct identities *identities)
 {
 	if (identities->root)
 		tdestroy(identities->root, free);
@@ -114,7 +114,7 @@ static void forget(struct identities *identities)
 
 static void clear(void *state)
 {
-	forget(state);
+	free_identities(state);
 }
 
 static const struct state_type identities_type = { sizeof(struct identities), clear };
@@ -126,7 +126,7 @@ static struct identities *identities_of(const struct snapshot *snapshot)
 
 void files_forget_identities(struct snapshot *snapshot)
 {
-	forget(identities_of(snapshot));
+	free_identities(identities_of(snapshot));
 }
 
 static int order(uint64_t a, uint64_t b)
@@ -134,7 +134,7 @@ static int order(uint64_t a, uint64_t b)
 	return a < b ? -1 : a > b;
 }
 
-/* The kernel's own order. 0: it is one open file. */
+/* The kernel's own order. 0: the same open file. */
 static int compare_by_kernel(struct identity *wanted, const struct seen_file *other)
 {
 	const struct seen_file *seen = wanted->seen;
@@ -146,8 +146,8 @@ static int compare_by_kernel(struct identity *wanted, const struct seen_file *ot
 	return result == 1 ? -1 : result == 0 ? 0 : 1;
 }
 
-/* tsearch() passes what it looks for first. */
-static int compare(const void *left, const void *right)
+/* tsearch() passes the key of the search first. */
+static int compare_identities(const void *left, const void *right)
 {
 	struct identity *wanted = (struct identity *)left;
 	const struct seen_file *a = wanted->seen, *b = ((const struct identity *)right)->seen;
@@ -165,9 +165,9 @@ int files_identify_seen(struct snapshot *snapshot, struct seen_file *seen, struc
 	int error;
 
 	wanted->seen = seen;
-	found = tsearch(wanted, &identities->root, compare);
+	found = tsearch(wanted, &identities->root, compare_identities);
 	if (!found)
-		return fail(ENOMEM, "no memory to note another open file");
+		return fail(ENOMEM, "out of memory for another open file");
 	error = wanted->error;
 	if (*found == wanted) {
 		wanted->file = snapshot_add_file(snapshot, snapshot->file_count + 1);
@@ -204,7 +204,7 @@ static int become_holder(struct file_holder *own)
 
 		if (proc >= 0)
 			close(proc);
-		return fail(error, "cannot look at what criu itself has open");
+		return fail(error, "cannot read criu's own open files");
 	}
 	*own = (struct file_holder){ .pid = getpid(), .name = "criu", .proc = proc, .pidfd = pidfd };
 	return 0;
@@ -231,7 +231,7 @@ int files_identify(struct snapshot *snapshot, int fd, struct file **file)
 	} else {
 		result = files_identify_seen(snapshot, seen, file);
 	}
-	/* Others are compared with this one. */
+	/* Later ones are compared with this descriptor. */
 	if (snapshot->file_count > known)
 		*grow(&identities->kept.items, &identities->kept.count) = fd;
 	else

@@ -1,6 +1,6 @@
 /*
- * kind.c - what a snapshot has of each kind of file: its files, and the state that the kind keeps; and the fields that the messages
- * of all kinds have, which are found by their names.
+ * kind.c - the files and the state of each kind in a snapshot; and the fields that the messages of all kinds have,
+ * which are found by name.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 
 struct kind_record {
 	struct file_list files;
-	void *state; /* NULL: nobody has asked for it */
+	void *state; /* NULL: not used yet */
 };
 
 struct kind_records {
@@ -141,12 +141,12 @@ void file_make_message(struct file *file)
 	file->entry->id = *id = file->id;
 	*place_of_message(file) = message;
 	if (flags)
-		*flags = file->seen->info.flags & ~O_CLOEXEC; /* that belongs to the descriptor */
+		*flags = file->seen->info.flags & ~O_CLOEXEC; /* O_CLOEXEC belongs to the descriptor */
 	if (owner)
 		*owner = owner_entry(file->seen);
 }
 
-/* In the file's message, else in that of its path; NULL: neither has it. */
+/* Looks in the file's message, then in that of its path; NULL: neither has it. */
 static const void *find_common_field(const struct snapshot *snapshot, const struct file *file,
 				     const char *name)
 {

@@ -1,5 +1,5 @@
 /*
- * kinds.c - the kinds of files that we can save and make again.
+ * kinds.c - the table of the supported kinds of files.
  */
 #include "files/kind.h"
 
@@ -13,7 +13,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_kind_epoll,
 	&file_kind_terminal,
 	&file_kind_memfd,
-	&file_kind_regular, /* last: it also takes what has a path and no other kind */
+	&file_kind_regular, /* last: it also takes files with a path that no other kind recognizes */
 };
 /* clang-format on */
 

@@ -1,8 +1,8 @@
 /*
- * locks.c - see locks.h. Dump reads them from fdinfo, which tells them per descriptor; restore takes them again, without waiting,
- * in the newborn that held them.
+ * locks.c - see locks.h. Dump reads the locks from fdinfo, which lists them for each descriptor. Restore takes them
+ * again, without waiting, in the newborn that held them.
  *
- * A task that waits for a lock needs nothing: its call begins again.
+ * A task that waits for a lock needs nothing: its system call is restarted.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,7 @@
 
 #define ADVICE "--file-locks (-l), if nobody outside of the tree uses these locks"
 
-/* file_lock_entry.flag, and how fdinfo calls it. */
+/* file_lock_entry.flag, and the name in fdinfo. */
 enum { LOCK_POSIX = 1, LOCK_FLOCK = 2, LOCK_OFD = 4 };
 static const struct {
 	const char *name;
@@ -32,7 +32,7 @@ static const struct {
 };
 
 struct file_lock {
-	struct task *task; /* holds it, through its descriptor */
+	struct task *task; /* holds it through the descriptor `fd` */
 	int fd;
 	struct file *file;
 	uint32_t flag, type;
@@ -66,7 +66,9 @@ static const char *name_of_family(uint32_t flag)
 
 /* ---- dump ---- */
 
-/* "1: POSIX  ADVISORY  WRITE 4711 fe:00:10953813 0 99": number, family, its way, type, pid, file, first and last byte. */
+/*
+ * "1: POSIX ADVISORY WRITE 4711 fe:00:10953813 0 99": number, family, its way, type, pid, file, first and last byte.
+ */
 int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char *text)
 {
 	struct locks *locks = locks_of(snapshot);
@@ -77,7 +79,7 @@ int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char 
 		   &lock.start, last) != 5)
 		return fail(EINVAL, "cannot understand the lock of file %d: %s", fd, text);
 	if (!strcmp(family, "->"))
-		return 0; /* somebody waits for it */
+		return 0; /* a process waits for it */
 	for (size_t i = 0; i < array_size(families); i++)
 		if (!strcmp(family, families[i].name))
 			lock.flag = families[i].flag;
@@ -92,14 +94,17 @@ int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char 
 	return 0;
 }
 
-/* Told by several descriptors of one open file. The owner of a POSIX lock is the process, of others the open file. */
+/*
+ * The descriptors of one open file list the same lock. A POSIX lock belongs to the process, other locks belong to the
+ * open file.
+ */
 static bool is_same(const struct file_lock *a, const struct file_lock *b)
 {
 	return a->file == b->file && a->flag == b->flag && a->start == b->start && a->length == b->length &&
 	       (a->flag != LOCK_POSIX || a->task == b->task);
 }
 
-/* NULL: there is none yet, and *key is free for it. */
+/* NULL: none yet; then *key is free for it. */
 static const struct file_lock *find_same(const struct index *known, const struct file_lock *lock,
 					 uint64_t *key)
 {
@@ -145,7 +150,7 @@ void locks_collect(struct snapshot *snapshot)
 		const struct file_lock *lock = &locks->items[i];
 
 		if (i && lock[-1].task == lock->task && lock[-1].file == lock->file)
-			continue; /* once a file */
+			continue; /* once for each file */
 		refuse("process %d (%s): file %d (%s) has a lock (%s)", lock->task->pid, lock->task->name,
 		       lock->fd, lock->file->seen->link, name_of_family(lock->flag));
 		fail_advice(ADVICE);
@@ -186,12 +191,12 @@ static int add_entry(struct snapshot *snapshot, const FileLockEntry *entry)
 	lock->task = snapshot_find_task(snapshot, entry->pid);
 	descriptor = lock->task ? task_find_descriptor(lock->task, entry->fd) : NULL;
 	if (!descriptor)
-		return fail(EINVAL,
-			    "filelocks.img holds a lock of descriptor %d of process %d, which has none",
-			    entry->fd, entry->pid);
+		return fail(
+			EINVAL,
+			"filelocks.img: a lock refers to descriptor %d of process %d, which does not exist",
+			entry->fd, entry->pid);
 	if (!name_of_family(entry->flag) || (entry->type != F_RDLCK && entry->type != F_WRLCK))
-		return fail(EINVAL,
-			    "filelocks.img holds a lock of a kind that is not supported (flag %u, type %u)",
+		return fail(EINVAL, "filelocks.img: a lock is of an unsupported kind (flag %u, type %u)",
 			    entry->flag, entry->type);
 	lock->fd = entry->fd;
 	lock->file = descriptor->file;
@@ -224,7 +229,7 @@ int locks_load(struct snapshot *snapshot)
 	return result;
 }
 
-static int take(const struct file_lock *lock)
+static int take_lock(const struct file_lock *lock)
 {
 	struct flock range = {
 		.l_type = lock->type, .l_whence = SEEK_SET, .l_start = lock->start, .l_len = lock->length
@@ -243,12 +248,12 @@ int locks_take(const struct snapshot *snapshot, const struct task *task)
 		const struct file_lock *lock = &locks->items[i];
 		const RegFileEntry *path = lock->file->entry->reg;
 
-		if (lock->task != task || take(lock) == 0)
+		if (lock->task != task || take_lock(lock) == 0)
 			continue;
 		if (errno == EAGAIN || errno == EACCES)
 			return fail(
 				0,
-				"file %d (%s) was locked by the process, and somebody else has locked it since",
+				"file %d (%s) was locked by the process, but is locked by another process now",
 				lock->fd, path ? path->name : lock->file->kind->name);
 		return fail(errno, "cannot lock file %d (%s) again", lock->fd,
 			    path ? path->name : lock->file->kind->name);

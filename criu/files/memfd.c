@@ -1,9 +1,9 @@
 /*
- * memfd.c - memory as a file: memfd_create(2). Descriptors and mappings lead to it, several to one memory (memory/memfd.h).
+ * memfd.c - memfd_create(2). Descriptors and mappings refer to its memory, several to one memory (memory/memfd.h).
  *
- * Every open file description is opened anew through /proc/self/fd, which gives each its own flags and position, but for one: the
- * one that memfd_create() returned counts as no writer. With it open, the memory can still be executed, which is
- * how programs run from memory begin (fexecve(3)).
+ * Each open file description is opened through /proc/self/fd, which gives it its own flags and position. The exception
+ * is the one that memfd_create() returned, which does not count as a writer. While it is open, the memory can still be
+ * executed, as fexecve(3) does with programs in memory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,12 +16,12 @@
 #include "image/message.h"
 #include "memory/memfd.h"
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool memfd_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return S_ISREG(seen->stat.st_mode) && !seen->stat.st_nlink && memfd_is_link(seen->link);
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int memfd_file_describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 	MemfdFileEntry *entry = file->entry->memfd;
@@ -42,19 +42,19 @@ static int describe(struct snapshot *snapshot, struct file *file)
 
 /* ---- restore ---- */
 
-static int check(struct snapshot *snapshot, struct file *file)
+static int memfd_check(struct snapshot *snapshot, struct file *file)
 {
 	const MemfdFileEntry *entry = file->entry->memfd;
 
 	if (entry->pos > INT64_MAX)
-		return fail(EINVAL, "file %u in files.img is a memfd at an impossible position", file->id);
+		return fail(EINVAL, "files.img: file %u is a memfd with an invalid position", file->id);
 	if (!memfd_find(snapshot, entry->inode_id))
-		return fail(EINVAL, "file %u in files.img leads to memory %u, which memfd.img does not hold",
+		return fail(EINVAL, "files.img: file %u refers to memory %u, which is missing in memfd.img",
 			    file->id, entry->inode_id);
 	return 0;
 }
 
-/* Which file can be what memfd_create() returned? Of those, the first of each. */
+/* Finds the files that can be the one that memfd_create() returned; of those, the first of each memory. */
 static void find_originals(struct snapshot *snapshot)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_memfd);
@@ -70,7 +70,7 @@ static void find_originals(struct snapshot *snapshot)
 	}
 }
 
-static int load(struct snapshot *snapshot)
+static int memfd_file_load(struct snapshot *snapshot)
 {
 	int result = memfd_load(snapshot);
 
@@ -86,14 +86,14 @@ static int reopen(const struct file *file, const struct shared_memory *object)
 	char path[32];
 	int fd;
 
-	/* It is only mapped. A mapping that could be made writable would not let the memory be sealed. */
+	/* It is only mapped. A mapping that could become writable would prevent sealing the memory. */
 	if (!file->holder)
 		flags = file->needs_writable_mapping && !(object->memfd->seals & F_SEAL_WRITE) ? O_RDWR :
 												 O_RDONLY;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", object->fd);
 	fd = open(path, flags | O_CLOEXEC);
-	return fd < 0 ? fail(errno, "cannot open memfd %s as the process had it (flags %#o)",
-			     object->memfd->name, entry->flags) :
+	return fd < 0 ? fail(errno, "cannot open memfd %s with its original flags (%#o)", object->memfd->name,
+			     entry->flags) :
 			fd;
 }
 
@@ -122,10 +122,10 @@ const struct file_kind file_kind_memfd = {
 	.name = "memfd",
 	.type = FD_TYPES__MEMFD,
 	.message = offsetof(FileEntry, memfd),
-	.recognizes = recognizes,
-	.describe = describe,
+	.recognizes = memfd_recognizes,
+	.describe = memfd_file_describe,
 	.save = memfd_save,
-	.load = load,
-	.check = check,
+	.load = memfd_file_load,
+	.check = memfd_check,
 	.open = open_memfd,
 };

@@ -1,9 +1,9 @@
 /*
- * pipe.c - pipes, with what is in them.
+ * pipe.c - pipes, with their content.
  *
- * Several open file descriptions lead to one pipe; it is known by its inode, and its content stands once in pipes-data.img
- * (pipe_content.h). If nobody in the tree holds the other end, the restored pipe has no
- * other end: the log says so.
+ * Several open file descriptions can belong to one pipe, which is identified by its inode. pipes-data.img has its
+ * content once (pipe_content.h). If no process of the tree holds the other end, the restored pipe has no other end; the
+ * log tells.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,12 +17,12 @@
 #include "files/pipe_content.h"
 #include "model/inode.h"
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool pipe_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strncmp(seen->link, "pipe:[", 6);
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file)
+static int pipe_describe(struct snapshot *snapshot unused, struct file *file)
 {
 	PipeEntry *entry = file->entry->pipe;
 
@@ -31,7 +31,7 @@ static int describe(struct snapshot *snapshot unused, struct file *file)
 	return 0;
 }
 
-static int save_contents(struct snapshot *snapshot)
+static int pipe_save_contents(struct snapshot *snapshot)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_pipe);
 	struct pipes_in_use pipes = { 0 };
@@ -60,26 +60,26 @@ static struct held_pipes *pipes_of(const struct snapshot *snapshot)
 	return file_kind_state(snapshot, &file_kind_pipe);
 }
 
-static int load_contents(struct snapshot *snapshot)
+static int pipe_load_contents(struct snapshot *snapshot)
 {
 	return held_pipes_load(snapshot->images, IMAGE_PIPES_DATA, pipes_of(snapshot));
 }
 
-static int check(struct snapshot *snapshot unused, struct file *file unused)
+static int pipe_check(struct snapshot *snapshot unused, struct file *file unused)
 {
-	return 0; /* any pipe can be made; what is in it was checked when it was read */
+	return 0; /* any pipe can be created; its content was checked when it was read */
 }
 
 static int make_pipe(struct held_pipe *pipe)
 {
 	if (pipe2(pipe->ends, O_CLOEXEC | O_NONBLOCK) < 0)
-		return fail(errno, "cannot make a pipe");
+		return fail(errno, "cannot create a pipe");
 	return held_pipe_set_capacity(pipe) ?: held_pipe_fill(pipe);
 }
 
 /*
- * Our own end of the pipe becomes the first description that wants such an end: it is what pipe(2) makes, and no descriptor
- * more than the tree had. For any other, the pipe is opened once more.
+ * criu's own end of the pipe becomes the first description that needs such an end: it is what pipe(2) creates, and no
+ * more descriptors than the tree had. For any other description, the pipe is opened again.
  */
 static int take_end(struct held_pipe *pipe, int access)
 {
@@ -104,7 +104,7 @@ static int open_pipe(struct snapshot *snapshot, struct file *file)
 	return result ?: take_end(pipe, entry->flags & O_ACCMODE);
 }
 
-/* Of all files that lead to a pipe, the first process (in the order of the tree) that has one of them. */
+/* For each pipe, notes the first process (in the order of the tree) that has a file of it. */
 static void note_holders(struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -123,8 +123,8 @@ static void note_holders(struct snapshot *snapshot)
 }
 
 /*
- * Images of criu 4.2.1 do not tell whose it was: as a new one, it belongs to whoever has it. So he can open it again by
- * /proc/self/fd.
+ * Images of criu 4.2.1 do not have the owner: the pipe then belongs to the user of the process that has it, as a new
+ * pipe would, so that the process can open it through /proc/self/fd.
  */
 static int set_inode(const struct held_pipe *pipe)
 {
@@ -146,7 +146,7 @@ static int set_inode(const struct held_pipe *pipe)
 	return 0;
 }
 
-/* Last: a pipe is opened again for each description, and its owner may have left himself no right to that. */
+/* Last, because a pipe is opened again for each description, and its mode may deny that even to its owner. */
 static int set_inodes(struct snapshot *snapshot)
 {
 	const struct held_pipes *pipes = pipes_of(snapshot);
@@ -159,17 +159,17 @@ static int set_inodes(struct snapshot *snapshot)
 	return result;
 }
 
-static void close_ends(struct snapshot *snapshot)
+static void pipe_close_ends(struct snapshot *snapshot)
 {
 	held_pipes_close(pipes_of(snapshot));
 }
 
-/* Both ends of each pipe; one that the tree has open itself is no descriptor more: take_end(). */
-static size_t keeps(const struct snapshot *snapshot)
+/* Both ends of each pipe; an end that the tree has open itself needs no additional descriptor: take_end(). */
+static size_t pipe_keeps(const struct snapshot *snapshot)
 {
 	struct index given = {
 		0
-	}; /* by the pipe's id: bit 0 there is such a pipe, 1 its end to read, 2 to write */
+	}; /* by the pipe's id: bit 0 the pipe exists, 1 its reading end, 2 its writing end */
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_pipe);
 	size_t count = 0;
 
@@ -193,13 +193,13 @@ const struct file_kind file_kind_pipe = {
 	.type = FD_TYPES__PIPE,
 	.message = offsetof(FileEntry, pipe),
 	.state_size = sizeof(struct held_pipes),
-	.recognizes = recognizes,
-	.describe = describe,
-	.save = save_contents,
-	.load = load_contents,
-	.check = check,
+	.recognizes = pipe_recognizes,
+	.describe = pipe_describe,
+	.save = pipe_save_contents,
+	.load = pipe_load_contents,
+	.check = pipe_check,
 	.open = open_pipe,
 	.join = set_inodes,
-	.close = close_ends,
-	.keeps = keeps,
+	.close = pipe_close_ends,
+	.keeps = pipe_keeps,
 };

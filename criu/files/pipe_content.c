@@ -1,8 +1,8 @@
 /*
  * pipe_content.c - see pipe_content.h.
  *
- * Content is copied with tee(2), which takes nothing out and keeps the mark of a packet (O_DIRECT, pipe(2)): a read from our copy
- * ends where a packet does, so that the borders are seen. A single packet alone looks like a stream.
+ * Content is copied with tee(2), which removes nothing and keeps the mark of a packet (O_DIRECT, pipe(2)). A read from
+ * the copy ends where a packet does, so the packets can be told apart. A single packet alone looks like a stream.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 
 /* ---- dump ---- */
 
-/* A descriptor of ours from which the pipe can be read, without being one of the ends that the task knows. */
+/* Opens criu's own descriptor to read the pipe, without using an end that the task knows. */
 static int open_reader(const struct seen_file *seen)
 {
 	char path[64];
@@ -31,7 +31,7 @@ static int open_reader(const struct seen_file *seen)
 		       fd;
 }
 
-/* Takes our copy of the content out, piece by piece. */
+/* Reads the copy of the content, piece by piece. */
 static int take_pieces(int copy, size_t size, char **content, PipeDataEntry *entry)
 {
 	size_t taken = 0;
@@ -48,7 +48,7 @@ static int take_pieces(int copy, size_t size, char **content, PipeDataEntry *ent
 	return 0;
 }
 
-/* All of the pipe's content: tee() fills a pipe of our own of the same capacity. */
+/* Copies the whole content: tee() into another pipe of the same capacity. */
 static int copy_content(int reader, unsigned capacity, char **content, PipeDataEntry *entry)
 {
 	autoclose int copy_out = -1, copy_in = -1;
@@ -56,11 +56,11 @@ static int copy_content(int reader, unsigned capacity, char **content, PipeDataE
 	ssize_t got;
 
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
-		return fail(errno, "cannot make a pipe");
+		return fail(errno, "cannot create a pipe");
 	copy_out = ends[0];
 	copy_in = ends[1];
 	if (fcntl(copy_in, F_SETPIPE_SZ, capacity) < 0)
-		return fail(errno, "cannot make a pipe of %u bytes", capacity);
+		return fail(errno, "cannot set the capacity of a pipe to %u bytes", capacity);
 	got = tee(reader, copy_in, capacity, SPLICE_F_NONBLOCK);
 	if (got < 0 && errno != EAGAIN)
 		return fail(errno, "cannot copy the content of a pipe");
@@ -90,7 +90,7 @@ void pipes_in_use_free(struct pipes_in_use *pipes)
 	free(pipes->items);
 }
 
-/* A named pipe keeps its inode itself. */
+/* The inode of a named pipe is in the file system. */
 static void describe_inode(const struct stat *inode, PipeDataEntry *entry)
 {
 	message_set(entry, uid, inode->st_uid);
@@ -99,7 +99,7 @@ static void describe_inode(const struct stat *inode, PipeDataEntry *entry)
 	entry->times = inode_times(inode);
 }
 
-/* One piece alone is not taken for a packet, unless it may be one. */
+/* A single piece is not saved as a packet, unless the pipe has O_DIRECT. */
 static void forget_packet(PipeDataEntry *entry)
 {
 	free(entry->packets);
@@ -107,7 +107,8 @@ static void forget_packet(PipeDataEntry *entry)
 	entry->n_packets = 0;
 }
 
-static int describe(const struct pipe_in_use *pipe, bool is_named, PipeDataEntry *entry, char **content)
+static int pipe_content_describe(const struct pipe_in_use *pipe, bool is_named, PipeDataEntry *entry,
+				 char **content)
 {
 	const struct seen_file *seen = pipe->file->seen;
 	autoclose int reader = open_reader(seen);
@@ -128,12 +129,12 @@ static int describe(const struct pipe_in_use *pipe, bool is_named, PipeDataEntry
 	return result;
 }
 
-static int save(struct image *image, const struct pipe_in_use *pipe, bool is_named)
+static int pipe_content_save(struct image *image, const struct pipe_in_use *pipe, bool is_named)
 {
 	PipeDataEntry *entry = message_new(PipeDataEntry, pipe_data_entry);
 	autofree char *content = NULL;
-	int result = describe(pipe, is_named, entry, &content) ?:
-			     image_write(image, &entry->base)  ?:
+	int result = pipe_content_describe(pipe, is_named, entry, &content) ?:
+			     image_write(image, &entry->base)		    ?:
 			     image_write_bytes(image, content, entry->bytes);
 
 	image_free(entry);
@@ -146,7 +147,7 @@ int pipes_in_use_save(const struct pipes_in_use *pipes, struct image_store *imag
 	int result = pipes->count ? image_create(images, &image, kind, 0) : 0;
 
 	for (size_t i = 0; !result && i < pipes->count; i++)
-		result = save(image, &pipes->items[i], kind == IMAGE_FIFO_DATA);
+		result = pipe_content_save(image, &pipes->items[i], kind == IMAGE_FIFO_DATA);
 	return image_close(image) ?: result;
 }
 
@@ -174,25 +175,26 @@ static bool is_possible_inode(const PipeDataEntry *entry)
 	       inode_times_are_possible(entry->times);
 }
 
-/* The pipe takes the record over, even if it is wrong. */
-static int load(struct image *image, PipeDataEntry *entry, struct held_pipe *pipe)
+/* The pipe takes over the record, even if it is wrong. */
+static int pipe_content_load(struct image *image, PipeDataEntry *entry, struct held_pipe *pipe)
 {
 	uint64_t sum = 0;
 
 	if (pipe->record) {
 		image_free(entry);
-		return fail(EINVAL, "%s holds the content of pipe %u twice", image_name(image), pipe->id);
+		return fail(EINVAL, "%s: the content of pipe %u occurs twice", image_name(image), pipe->id);
 	}
 	pipe->record = entry;
 	for (size_t i = 0; i < entry->n_packets; i++)
 		sum += entry->packets[i];
 	if (!is_possible_inode(entry))
-		return fail(EINVAL, "%s: pipe %u has an impossible owner, mode or time", image_name(image),
+		return fail(EINVAL, "%s: pipe %u has an invalid owner, mode or time", image_name(image),
 			    entry->pipe_id);
 	if (entry->bytes > image_size(image) - image_position(image))
-		return fail(EINVAL, "%s is shorter than it says: pipe %u", image_name(image), entry->pipe_id);
+		return fail(EINVAL, "%s is torn: the content of pipe %u is incomplete", image_name(image),
+			    entry->pipe_id);
 	if (entry->n_packets && sum != entry->bytes)
-		return fail(EINVAL, "%s: the packets of pipe %u are not its content", image_name(image),
+		return fail(EINVAL, "%s: the packets of pipe %u do not match its size", image_name(image),
 			    entry->pipe_id);
 	pipe->capacity = entry->size;
 	pipe->size = entry->bytes;
@@ -211,7 +213,7 @@ int held_pipes_load(struct image_store *images, enum image_kind kind, struct hel
 	if (result)
 		return result == -ENOENT ? 0 : result;
 	while ((result = image_read_as(image, pipe_data_entry, &entry)) > 0) {
-		result = load(image, entry, held_pipe_find(pipes, entry->pipe_id));
+		result = pipe_content_load(image, entry, held_pipe_find(pipes, entry->pipe_id));
 		if (result)
 			break;
 	}
@@ -222,7 +224,7 @@ int held_pipes_load(struct image_store *images, enum image_kind kind, struct hel
 int held_pipe_set_capacity(const struct held_pipe *pipe)
 {
 	if (pipe->capacity && fcntl(pipe->ends[0], F_SETPIPE_SZ, pipe->capacity) < 0)
-		return fail(errno, "cannot make a pipe of %u bytes", pipe->capacity);
+		return fail(errno, "cannot set the capacity of a pipe to %u bytes", pipe->capacity);
 	return 0;
 }
 
@@ -232,14 +234,14 @@ int held_pipe_fill(const struct held_pipe *pipe)
 	int result = 0;
 
 	if (pipe->packet_count && fcntl(pipe->ends[1], F_SETFL, O_NONBLOCK | O_DIRECT) < 0)
-		return fail(errno, "cannot make a pipe of packets");
+		return fail(errno, "cannot set O_DIRECT for a pipe");
 	for (size_t i = 0; !result && i < pipe->packet_count; i++) {
 		result = write_all(pipe->ends[1], pipe->content + written, pipe->packets[i]);
 		written += pipe->packets[i];
 	}
 	if (!result)
 		result = write_all(pipe->ends[1], pipe->content + written, pipe->size - written);
-	return result ? fail(-result, "cannot put back the %zu bytes that were in a pipe", pipe->size) : 0;
+	return result ? fail(-result, "cannot restore the %zu bytes of content of a pipe", pipe->size) : 0;
 }
 
 void held_pipes_close(struct held_pipes *pipes)

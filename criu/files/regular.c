@@ -1,7 +1,7 @@
 /*
  * regular.c - files that have a path: regular files, directories, and the memory and null devices of Linux.
  *
- * They are not copied into images: restore opens the same path and checks that it still leads to the same file (size, build
+ * Their content is not saved: restore opens the same path and checks that it still leads to the same file (size, build
  * id, permissions).
  */
 #include <errno.h>
@@ -36,13 +36,13 @@ static bool is_openable(const struct stat *file)
 	       (S_ISCHR(file->st_mode) && is_stateless_device(file->st_rdev));
 }
 
-/* A file of another kind that has a path, which is told as a file of ours (files_add_path()); or that was opened with O_PATH. */
+/* Is it the path of a file of another kind (files_add_path()), or opened with O_PATH? */
 static bool is_only_path(const struct seen_file *seen)
 {
 	return (seen->fd < 0 || seen->info.flags & O_PATH) && S_ISFIFO(seen->stat.st_mode);
 }
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool regular_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	if (seen->link[0] != '/')
 		return false;
@@ -51,7 +51,7 @@ static bool recognizes(const struct snapshot *snapshot unused, const struct seen
 	return is_openable(&seen->stat);
 }
 
-/* A file of /proc about a process of the tree: restore opens files before there are processes. */
+/* Is it a file of /proc about a process of the tree? Restore opens files before there are processes. */
 static bool tells_of_the_tree(const struct snapshot *snapshot, const char *path)
 {
 	int pid;
@@ -59,7 +59,7 @@ static bool tells_of_the_tree(const struct snapshot *snapshot, const char *path)
 	return sscanf(path, "/proc/%d", &pid) == 1 && snapshot_find_thread(snapshot, pid);
 }
 
-/* Mounts that are in nobody's tree: open_tree(), fsmount(), or a lazy umount(). */
+/* Is it in a mount that is in no mount tree: open_tree(), fsmount(), or a lazy umount()? */
 static bool is_in_hidden_mount(const struct seen_file *seen)
 {
 	autofree char *text = NULL, *wanted = NULL;
@@ -73,25 +73,25 @@ static bool is_in_hidden_mount(const struct seen_file *seen)
 	return true;
 }
 
-/* Why restore will not find it under its path. */
+/* The reason why restore would not find the file by its path. */
 static const char *why_not_found(const struct seen_file *seen, int error)
 {
 	size_t length = strlen(seen->link), suffix = strlen(" (deleted)");
 	int pid;
 
 	if (sscanf(seen->link, "/proc/%d", &pid) == 1)
-		return "it tells of a process that has ended";
+		return "it is about a process that has ended";
 	if (is_in_hidden_mount(seen))
-		return "it lies in a mount that no longer has a place, or never had one: not supported yet";
+		return "it is in a detached mount, which is not supported yet";
 	if (length > suffix && !strcmp(seen->link + length - suffix, " (deleted)"))
-		return "its path was deleted, and only other links of it exist: not supported yet";
+		return "its path was deleted, and only other links to it exist, which is not supported yet";
 	return error == ENOENT ? "its path no longer exists" :
 	       error	       ? strerror(error) :
 				 "its path now leads to another file";
 }
 
-/* Will restore find the same file under this path? */
-static int check_path(const struct snapshot *snapshot, const struct seen_file *seen)
+/* Checks that restore will find the same file by its path. */
+static int check_regular_path(const struct snapshot *snapshot, const struct seen_file *seen)
 {
 	struct stat found;
 
@@ -117,11 +117,11 @@ static void add_build_id(RegFileEntry *entry)
 		entry->build_id = copy_bytes(words, entry->n_build_id * sizeof(*words));
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int regular_describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 	RegFileEntry *entry = file->entry->reg;
-	int result = check_path(snapshot, seen);
+	int result = check_regular_path(snapshot, seen);
 
 	entry->name = copy_text(seen->link);
 	entry->pos = seen->info.position;
@@ -141,23 +141,24 @@ static int check_build_id(const RegFileEntry *entry, int fd)
 
 	if (entry->n_build_id > BUILD_ID_WORDS || build_id_read(fd, words) != entry->n_build_id ||
 	    memcmp(words, entry->build_id, entry->n_build_id * sizeof(*words)))
-		return fail(EINVAL, "%s is another build than when the process was dumped", entry->name);
+		return fail(EINVAL, "%s is a different build now than when the process was dumped",
+			    entry->name);
 	return 0;
 }
 
-static int check(struct snapshot *snapshot, struct file *file)
+static int regular_check(struct snapshot *snapshot, struct file *file)
 {
 	const RegFileEntry *entry = file->entry->reg;
 	const struct policy *policy = &snapshot->policy;
 	struct stat found;
 
 	if (entry->name[0] != '/')
-		return fail(EINVAL, "file %u in files.img has no absolute path: %s", file->id, entry->name);
+		return fail(EINVAL, "files.img: file %u has no absolute path: %s", file->id, entry->name);
 	if (stat(entry->name, &found) < 0)
 		return fail(errno, "%s, which the process had open, cannot be found", entry->name);
-	/* To open anything else may do something, or never end. */
+	/* Opening any other kind of file could have effects, or block. */
 	if (!file->is_only_path && !(entry->flags & O_PATH) && !is_openable(&found))
-		return fail(EINVAL, "files.img: file %u, %s, is neither a regular file nor a directory",
+		return fail(EINVAL, "files.img: file %u (%s) is neither a regular file nor a directory",
 			    file->id, entry->name);
 	if (entry->has_mode && !policy->skips_mode_check && found.st_mode != entry->mode) {
 		fail_advice((found.st_mode ^ entry->mode) & S_IFMT ? "put back what was there" :
@@ -183,9 +184,8 @@ static int open_file(struct snapshot *snapshot unused, struct file *file)
 	int fd = open(entry->name, flags | O_CLOEXEC | O_NOCTTY);
 
 	if (fd < 0)
-		return fail(errno, "cannot open %s as the process had it (flags %#o)", entry->name,
-			    entry->flags);
-	/* Opening may not take a reader's place: a position is set even for O_APPEND, which only writes where it wants. */
+		return fail(errno, "cannot open %s with its original flags (%#o)", entry->name, entry->flags);
+	/* The position is set even for O_APPEND, which only determines where writes go. */
 	if (entry->pos && !(flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0 && errno != ESPIPE) {
 		close(fd);
 		return fail(errno, "cannot set the position in %s to %llu", entry->name,
@@ -198,8 +198,8 @@ const struct file_kind file_kind_regular = {
 	.name = "file",
 	.type = FD_TYPES__REG,
 	.message = offsetof(FileEntry, reg),
-	.recognizes = recognizes,
-	.describe = describe,
-	.check = check,
+	.recognizes = regular_recognizes,
+	.describe = regular_describe,
+	.check = regular_check,
 	.open = open_file,
 };

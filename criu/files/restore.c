@@ -1,7 +1,7 @@
 /*
- * restore.c - restore: reads files.img and descriptor tables, opens every file once, in criu itself, before the first task exists.
- * Newborns inherit all of them by fork(), and each arranges its own table from that: sharing needs no further work, and no
- * descriptor travels through a socket.
+ * restore.c - restore: reads files.img and the descriptor tables, and opens every file once, in criu itself, before the
+ * first task exists. Newborns inherit all files by fork(), and each arranges its own table from them. So sharing needs
+ * no further work, and no descriptor travels through a socket.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,15 +15,15 @@
 #include "files/locks.h"
 #include "image/image.h"
 
-static int compare_ids(const void *left, const void *right)
+static int compare_file_ids(const void *left, const void *right)
 {
 	const struct file *a = *(struct file *const *)left, *b = *(struct file *const *)right;
 
 	return a->id < b->id ? -1 : a->id > b->id;
 }
 
-/* NULL: it is of a kind that is not supported, which matters only if somebody has it open. */
-static int find_kind(struct snapshot *snapshot, struct file *file)
+/* The kind becomes NULL for an unsupported kind, which matters only if a task has the file open. */
+static int find_file_kind(struct snapshot *snapshot, struct file *file)
 {
 	const struct file_kind *kind = file_kind_of(file->entry->type);
 
@@ -31,8 +31,7 @@ static int find_kind(struct snapshot *snapshot, struct file *file)
 		return 0;
 	file_set_kind(snapshot, file, kind);
 	if (!file_message(file))
-		return fail(EINVAL, "file %u in files.img is a %s but has no description", file->id,
-			    kind->name);
+		return fail(EINVAL, "files.img: file %u is a %s without a description", file->id, kind->name);
 	return 0;
 }
 
@@ -48,27 +47,27 @@ static int load_files(struct snapshot *snapshot)
 		snapshot_add_file(snapshot, entry->id)->entry = entry;
 	image_close_read(image);
 	if (snapshot->file_count)
-		qsort(snapshot->files, snapshot->file_count, sizeof(*snapshot->files), compare_ids);
+		qsort(snapshot->files, snapshot->file_count, sizeof(*snapshot->files), compare_file_ids);
 	for (size_t i = 1; !result && i < snapshot->file_count; i++)
 		if (snapshot->files[i]->id == snapshot->files[i - 1]->id)
-			result = fail(EINVAL, "files.img holds file %u twice", snapshot->files[i]->id);
+			result = fail(EINVAL, "files.img: file %u occurs twice", snapshot->files[i]->id);
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
-		result = find_kind(snapshot, snapshot->files[i]);
+		result = find_file_kind(snapshot, snapshot->files[i]);
 	return result;
 }
 
-static int add_descriptor(struct snapshot *snapshot, struct task *task, const FdinfoEntry *entry)
+static int load_descriptor(struct snapshot *snapshot, struct task *task, const FdinfoEntry *entry)
 {
 	struct descriptor *descriptor = grow(&task->descriptors, &task->descriptor_count);
 
 	if (entry->fd > INT32_MAX)
-		return fail(EINVAL, "fdinfo-%u.img holds an impossible descriptor", task->ids->files_id);
+		return fail(EINVAL, "fdinfo-%u.img has an invalid descriptor", task->ids->files_id);
 	descriptor->fd = entry->fd;
 	descriptor->closes_on_exec = entry->flags & FD_CLOEXEC;
 	descriptor->file = snapshot_find_file(snapshot, entry->id);
 	if (!descriptor->file || descriptor->file->entry->type != entry->type)
 		return fail(EINVAL,
-			    "fdinfo-%u.img: descriptor %u leads to file %u, which files.img does not hold",
+			    "fdinfo-%u.img: descriptor %u refers to file %u, which is missing in files.img",
 			    task->ids->files_id, entry->fd, entry->id);
 	if (!descriptor->file->kind)
 		return fail(EINVAL, "descriptor %u is of a kind that is not supported yet (type %d)",
@@ -82,7 +81,7 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 	FdinfoEntry *entry;
 	int result = image_open(snapshot->images, &image, IMAGE_FDINFO, task->ids->files_id);
 
-	/* criu 4.2.1 writes none for a process that has nothing open. */
+	/* criu 4.2.1 writes none for a process without open files. */
 	if (result == -ENOENT && snapshot->is_of_another) {
 		snapshot->lacks_tables = true;
 		return 0;
@@ -91,7 +90,7 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 		return result == -ENOENT ? fail(ENOENT, "fdinfo-%u.img is missing", task->ids->files_id) :
 					   result;
 	while ((result = image_read_as(image, fdinfo_entry, &entry)) > 0) {
-		result = add_descriptor(snapshot, task, entry);
+		result = load_descriptor(snapshot, task, entry);
 		image_free(entry);
 		if (result)
 			break;
@@ -100,12 +99,12 @@ static int load_descriptors(struct snapshot *snapshot, struct task *task)
 	task_sort_descriptors(task);
 	for (size_t i = 1; !result && i < task->descriptor_count; i++)
 		if (task->descriptors[i].fd == task->descriptors[i - 1].fd)
-			result = fail(EINVAL, "fdinfo-%u.img holds descriptor %d twice", task->ids->files_id,
-				      task->descriptors[i].fd);
+			result = fail(EINVAL, "fdinfo-%u.img: descriptor %d occurs twice",
+				      task->ids->files_id, task->descriptors[i].fd);
 	return result;
 }
 
-/* Files that are there to tell where another lies. */
+/* Finds the files that only hold the path of another. */
 static int find_paths(struct snapshot *snapshot)
 {
 	for (size_t i = 0; i < snapshot->file_count; i++) {
@@ -117,21 +116,21 @@ static int find_paths(struct snapshot *snapshot)
 			continue;
 		if (!path || path->kind != &file_kind_regular || !path->entry->reg ||
 		    path->entry->reg->name[0] != '/')
-			return fail(EINVAL, "files.img does not hold the path of file %u", file->id);
+			return fail(EINVAL, "files.img: the path of file %u is missing", file->id);
 		path->is_only_path = true;
 	}
 	return 0;
 }
 
-/* Only now is it known which files are there for their path alone, and so are never opened. */
+/* Only now is it known which files only hold a path, and so are never opened. */
 static int check_descriptors(struct snapshot *snapshot unused, struct task *task)
 {
 	for (size_t i = 0; i < task->descriptor_count; i++)
 		if (task->descriptors[i].file->is_only_path)
-			return fail(EINVAL,
-				    "fdinfo-%u.img: descriptor %d leads to file %u, which is another's path",
-				    task->ids->files_id, task->descriptors[i].fd,
-				    task->descriptors[i].file->id);
+			return fail(
+				EINVAL,
+				"fdinfo-%u.img: descriptor %d refers to file %u, which is only the path of another file",
+				task->ids->files_id, task->descriptors[i].fd, task->descriptors[i].file->id);
 	return 0;
 }
 
@@ -150,7 +149,7 @@ static int for_each_living(struct snapshot *snapshot, int (*act)(struct snapshot
 
 static const struct state_type begun_type = { sizeof(size_t), NULL };
 
-/* How many kinds, from the first on, have to close what they have. */
+/* The number of kinds, from the first on, for which close() must be called. */
 static size_t *kinds_begun(struct snapshot *snapshot)
 {
 	return snapshot_state(snapshot, &begun_type);
@@ -204,7 +203,7 @@ static int open_writable(const struct file *file)
 	return fd < 0 ? fail(errno, "cannot open %s to map it", entry->name) : fd;
 }
 
-/* A shared mapping that could be made writable needs more than the file that the task has open. */
+/* A shared mapping that could become writable needs a file that is open for writing. */
 static bool lacks_writable(const struct file *file)
 {
 	const RegFileEntry *entry = file->entry->reg;
@@ -225,12 +224,12 @@ int files_open_to_map(struct snapshot *snapshot, struct file *file, bool is_shar
 	return is_shared && lacks_writable(file) ? open_writable(file) : file->kind->open(snapshot, file);
 }
 
-/* open(2) ignores some of them, and a kind may have needed others to open the file and to fill it. */
+/* open(2) ignores some flags, and a kind may have needed others to open and fill the file. */
 static int set_flags(const struct snapshot *snapshot, const struct file *file)
 {
 	uint32_t flags = file_flags(snapshot, file);
 
-	if (flags & O_PATH) /* nothing can be done with such a descriptor */
+	if (flags & O_PATH) /* such a descriptor has no other flags */
 		return 0;
 	if (fcntl(file->fd, F_SETFL, flags) < 0)
 		return fail(errno, "cannot set the flags of file %u (%s): %#o", file->id, file->kind->name,
@@ -246,7 +245,7 @@ int files_open(struct snapshot *snapshot)
 		struct file *file = snapshot->files[i];
 
 		if (!file->kind || file->is_only_path || file->is_only_mapped)
-			continue; /* nobody's descriptor: checked when it was loaded */
+			continue; /* no task has it open: checked when it was loaded */
 		file->fd = file->kind->open(snapshot, file);
 		result = file->fd < 0 ? file->fd : set_flags(snapshot, file) ?: open_for_mapping(file);
 	}

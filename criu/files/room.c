@@ -1,8 +1,9 @@
 /*
- * room.c - how many descriptors a restore needs at once, counted when a tree is dumped, and again before it is restored.
+ * room.c - counts the descriptors that a restore needs at once: when a tree is dumped, and again before it is restored.
  *
- * criu has every open file of the tree once; each newborn has all of these, too, and then its own table. So the tree's own limit is not
- * enough, and a dump that ends its processes must not find out too late. What is only mapped is opened when it is mapped.
+ * criu has every open file of the tree once; each newborn has all of these, too, and then its own table. So the tree's
+ * own limit is not enough, and a dump that ends its processes must notice in time. A file that is only mapped is opened
+ * only to be mapped.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,8 +13,8 @@
 #include "files/kind.h"
 #include "memory/shared.h"
 
-#define PASSING 8 /* open for a moment: images, files of /proc, the executable, what moves, a guard */
-#define KEPT	3 /* in a newborn, beside its table: the executable, the log, and what moves */
+#define PASSING 8 /* open temporarily: images, files of /proc, the executable, files that move, a guard */
+#define KEPT	3 /* in a newborn, beside its table: the executable, the log, and a file that moves */
 
 static void note_use(const struct snapshot *snapshot, uint32_t id)
 {
@@ -43,7 +44,7 @@ void files_note_use(struct snapshot *snapshot)
 	}
 }
 
-/* Those that criu has open when the first process is born. */
+/* The number that criu has open when the first process is created. */
 static size_t count_open(const struct snapshot *snapshot)
 {
 	size_t count = snapshot->shared_count;
@@ -79,7 +80,7 @@ char *files_lack_room(struct snapshot *snapshot, size_t ours)
 	allowed = descriptors_allow(needed);
 	if (needed > allowed)
 		return format_text(
-			"a restore needs %zu file descriptors: %zu for what is open in the processes, and %zu for "
+			"a restore needs %zu file descriptors: %zu for open files of the processes, and %zu for "
 			"itself; but criu may have %zu",
 			needed, open, ours + PASSING, allowed);
 	for_each_task (task, snapshot) {

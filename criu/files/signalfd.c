@@ -1,5 +1,5 @@
 /*
- * signalfd.c - signalfd(2): signals to be read. Which ones wait is known by the task that reads, not by the file.
+ * signalfd.c - signalfd(2). The pending signals belong to the task that reads, not to the file.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -11,26 +11,27 @@
 #include "base/error.h"
 #include "files/kind.h"
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool signalfd_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strcmp(seen->link, "anon_inode:[signalfd]");
 }
 
-static int fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key, const char *value)
+static int signalfd_fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key,
+			   const char *value)
 {
 	if (!strcmp(key, "sigmask") && sscanf(value, "%" SCNx64, &file->entry->sgfd->sigmask) != 1)
 		return fail(EINVAL, "cannot understand the fdinfo of %s", file->seen->link);
 	return 0;
 }
 
-static int describe(struct snapshot *snapshot unused, struct file *file unused)
+static int signalfd_describe(struct snapshot *snapshot unused, struct file *file unused)
 {
-	return 0; /* fdinfo has told all */
+	return 0; /* fdinfo has all of it */
 }
 
-static int check(struct snapshot *snapshot unused, struct file *file unused)
+static int signalfd_check(struct snapshot *snapshot unused, struct file *file unused)
 {
-	return 0; /* every mask is possible */
+	return 0; /* every mask is valid */
 }
 
 static int open_signalfd(struct snapshot *snapshot unused, struct file *file)
@@ -38,7 +39,7 @@ static int open_signalfd(struct snapshot *snapshot unused, struct file *file)
 	uint64_t mask = file->entry->sgfd->sigmask;
 	int fd = syscall(SYS_signalfd4, -1, &mask, sizeof(mask), SFD_CLOEXEC);
 
-	return fd < 0 ? fail(errno, "cannot make a signalfd") : fd;
+	return fd < 0 ? fail(errno, "cannot create a signalfd") : fd;
 }
 
 static const char *const fdinfo_needs[] = { "sigmask", NULL };
@@ -47,10 +48,10 @@ const struct file_kind file_kind_signalfd = {
 	.name = "signalfd",
 	.type = FD_TYPES__SIGNALFD,
 	.message = offsetof(FileEntry, sgfd),
-	.recognizes = recognizes,
-	.fdinfo = fdinfo,
+	.recognizes = signalfd_recognizes,
+	.fdinfo = signalfd_fdinfo,
 	.fdinfo_needs = fdinfo_needs,
-	.describe = describe,
-	.check = check,
+	.describe = signalfd_describe,
+	.check = signalfd_check,
 	.open = open_signalfd,
 };

@@ -1,5 +1,6 @@
 /*
- * socket_words.c - a socket in words: family, type, protocol, state, addresses. Asked of the socket itself; nothing of it is changed.
+ * socket_words.c - describes a socket in words: family, type, protocol, state, addresses. It asks the socket itself,
+ * and changes nothing.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -84,7 +85,7 @@ static int get(int fd, int option)
 	return value;
 }
 
-/* A name may hold anything; an abstract one begins with a zero, which is written "@". */
+/* A name can contain any bytes; an abstract one begins with a 0 byte, which is printed as "@". */
 static void write_unix(char *text, size_t size, const struct sockaddr_un *address, socklen_t length)
 {
 	size_t start = offsetof(struct sockaddr_un, sun_path), count = 0;
@@ -98,7 +99,7 @@ static void write_unix(char *text, size_t size, const struct sockaddr_un *addres
 	text[count] = '\0';
 }
 
-/* "" where there is none. */
+/* "" if there is none. */
 static void write_address(char *text, size_t size, const struct sockaddr_storage *address, socklen_t length)
 {
 	const struct sockaddr_in *four = (const struct sockaddr_in *)address;
@@ -116,7 +117,7 @@ static void write_address(char *text, size_t size, const struct sockaddr_storage
 			 ntohs(six->sin6_port));
 }
 
-static const char *state_of(int fd, int type, int protocol, bool is_connected)
+static const char *socket_state(int fd, int type, int protocol, bool is_connected)
 {
 	struct tcp_info info = { 0 };
 	socklen_t size = sizeof(info);
@@ -132,7 +133,7 @@ static const char *state_of(int fd, int type, int protocol, bool is_connected)
 	return type == SOCK_STREAM || type == SOCK_SEQPACKET ? "not connected" : NULL;
 }
 
-static void append(char **text, const char *before, const char *word, const char *after)
+static void append_words(char **text, const char *before, const char *word, const char *after)
 {
 	char *longer = format_text("%s%s%s%s", *text, before, word, after);
 
@@ -154,7 +155,7 @@ static char *name_type(int domain, int type, int protocol)
 			      format_text("a %s socket of family %d", kind, domain);
 
 	if (known)
-		append(&text, " (", known, ")");
+		append_words(&text, " (", known, ")");
 	return text;
 }
 
@@ -163,23 +164,23 @@ char *socket_in_words(int fd)
 	struct sockaddr_storage own = { 0 }, other = { 0 };
 	socklen_t own_length = sizeof(own), other_length = sizeof(other);
 	int domain = get(fd, SO_DOMAIN), type = get(fd, SO_TYPE), protocol = get(fd, SO_PROTOCOL);
-	/* To netlink, all are connected: to the kernel. */
+	/* Every netlink socket is connected: to the kernel. */
 	bool is_connected = domain != AF_NETLINK &&
 			    getpeername(fd, (struct sockaddr *)&other, &other_length) == 0;
-	const char *state = state_of(fd, type, protocol, is_connected);
+	const char *state = socket_state(fd, type, protocol, is_connected);
 	char *text = name_type(domain, type, protocol), address[150];
 
 	if (state)
-		append(&text, ", ", state, "");
+		append_words(&text, ", ", state, "");
 	if (type != SOCK_RAW && getsockname(fd, (struct sockaddr *)&own, &own_length) == 0) {
 		write_address(address, sizeof(address), &own, own_length);
 		if (address[0])
-			append(&text, ", ", address, "");
+			append_words(&text, ", ", address, "");
 	}
 	if (is_connected) {
 		write_address(address, sizeof(address), &other, other_length);
 		if (address[0])
-			append(&text, ", to ", address, "");
+			append_words(&text, ", to ", address, "");
 	}
 	return text;
 }

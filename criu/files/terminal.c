@@ -1,5 +1,5 @@
 /*
- * terminal.c - dump: terminals and files that lead to them. See terminal.h.
+ * terminal.c - dump: terminals and the files that refer to them. See terminal.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +15,8 @@
 #include "image/message.h"
 #include "model/inode.h"
 
-#define ADVICE "--shell-job (-j), to restore it on the terminal of whoever restores it"
-/* Ids as criu 4.2 gives them: pty N is 2N, its master 2N + 1, /dev/tty is 2012. */
+#define ADVICE "--shell-job (-j), to restore it on the terminal where criu restore runs"
+/* Ids as in criu 4.2: pty N is 2N, its master 2N + 1, /dev/tty is 2012. */
 #define CONTROLLING_ID 2012
 
 struct terminals *terminals_of(const struct snapshot *snapshot)
@@ -46,7 +46,7 @@ void terminals_free(struct terminals *terminals)
 	*terminals = (struct terminals){ .ours = -1 };
 }
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool terminal_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	unsigned number = major(seen->stat.st_rdev);
 
@@ -60,7 +60,7 @@ bool terminal_is_slave(const struct seen_file *seen)
 	return major(seen->stat.st_rdev) == PTS_MAJOR;
 }
 
-/* N of /dev/pts/N. A master tells it in its fdinfo (Linux 4.15). */
+/* N of /dev/pts/N. A master has it in its fdinfo (Linux 4.15). */
 uint32_t terminal_index(const struct seen_file *seen)
 {
 	const char *value = terminal_is_slave(seen) ? NULL : fdinfo_find(seen, "tty-index");
@@ -68,8 +68,8 @@ uint32_t terminal_index(const struct seen_file *seen)
 	return value ? strtoul(value, NULL, 10) : minor(seen->stat.st_rdev);
 }
 
-/* A master: all of them are known before the first terminal is described. */
-static int fdinfo(struct snapshot *snapshot, struct file *file, const char *key, const char *value)
+/* For a master: all masters are known before the first terminal is described. */
+static int terminal_fdinfo(struct snapshot *snapshot, struct file *file, const char *key, const char *value)
 {
 	if (!strcmp(key, "tty-index") && file->seen->stat.st_rdev == PTMX_DEVICE)
 		index_set(&terminals_of(snapshot)->masters, strtoul(value, NULL, 10), file);
@@ -103,7 +103,7 @@ static TermiosEntry *termios_entry(const struct kernel_termios *settings)
 	return entry;
 }
 
-/* Of the slave's file, which nobody may have open. */
+/* Reads owner and mode of the slave's file, which perhaps no task has open. */
 static void read_rights(TtyInfoEntry *info)
 {
 	autofree char *name = format_text("/dev/pts/%u", info->pty->index);
@@ -144,7 +144,7 @@ static int read_settings(int fd, TtyInfoEntry *info)
 	return 0;
 }
 
-/* Which session does it control, and which group is in the foreground? A task of the session knows. */
+/* Finds the session that the terminal controls, and its foreground group, from a task of that session. */
 static int find_session(const struct snapshot *snapshot, const struct seen_file *seen, TtyInfoEntry *info)
 {
 	dev_t device = makedev(PTS_MAJOR, info->pty ? info->pty->index : 0);
@@ -198,7 +198,7 @@ static TtyInfoEntry *new_info(struct snapshot *snapshot, const struct seen_file 
 	return info;
 }
 
-/* The terminal of a file, as it is known already, or NULL. */
+/* The record of a file's terminal, if it is known already, or NULL. */
 static TtyInfoEntry *known_info(const struct snapshot *snapshot, const struct seen_file *seen)
 {
 	const struct terminals *terminals = terminals_of(snapshot);
@@ -217,7 +217,7 @@ static TtyInfoEntry *known_info(const struct snapshot *snapshot, const struct se
 
 /* ---- can it be saved? ---- */
 
-/* Of those that were found before it. */
+/* Is there another outer terminal among those found before it? */
 static bool is_another_outer(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
 	const struct terminals *terminals = terminals_of(snapshot);
@@ -237,10 +237,10 @@ static int check_outer(const struct snapshot *snapshot, const struct seen_file *
 {
 	if (!snapshot->policy.shell_job) {
 		fail_advice(ADVICE);
-		return refuse_terminal(seen, "is a terminal that leads out of the tree");
+		return refuse_terminal(seen, "is a terminal whose master is outside of the tree");
 	}
 	if (is_another_outer(snapshot, info))
-		return refuse_terminal(seen, "is the second terminal that leads out of the tree");
+		return refuse_terminal(seen, "is the second terminal whose master is outside of the tree");
 	return 0;
 }
 
@@ -259,7 +259,7 @@ static int check_inner(const struct snapshot *snapshot, const struct seen_file *
 	return 0;
 }
 
-static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
+static bool is_inner_terminal(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
 	return info->type == TTY_TYPE__CTTY ? snapshot_find_task(snapshot, info->sid) != NULL :
 					      tree_has_master(snapshot, info->pty->index);
@@ -275,7 +275,7 @@ static int describe_terminal(struct snapshot *snapshot, const struct seen_file *
 	return find_session(snapshot, seen, *info) ?: read_settings(fd, *info);
 }
 
-static int describe(struct snapshot *snapshot, struct file *file)
+static int terminal_describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 	TtyFileEntry *entry = file->entry->tty;
@@ -283,7 +283,7 @@ static int describe(struct snapshot *snapshot, struct file *file)
 	int result = 0;
 
 	if (!seen->stat.st_nlink)
-		return refuse_terminal(seen, "is a terminal that has gone");
+		return refuse_terminal(seen, "is a terminal that was hung up");
 	if (!terminal_is_slave(seen) && seen->stat.st_rdev != PTMX_DEVICE && seen->stat.st_rdev != TTY_DEVICE)
 		return refuse_terminal(seen, "is a console or a serial line, which are not supported yet");
 	info = known_info(snapshot, seen);
@@ -312,23 +312,26 @@ static bool is_known(const struct snapshot *snapshot, const struct proc_stat *st
 	return false;
 }
 
-/* Nobody has it open, so the restored session has none. */
+/* No task has it open, so the restored session has none. */
 static void lose_terminal(const struct task *task, dev_t terminal)
 {
 	if (major(terminal) == PTS_MAJOR) {
 		log_warning(
 			"process %d (%s): no process of the tree has the terminal of its session open (/dev/pts/%u): "
-			"that will control it no more",
+			"it will no longer control the restored session",
 			task->pid, task->name, minor(terminal));
 		return;
 	}
 	refuse("process %d (%s): the terminal of its session (device %u:%u), which no process of the tree has open, would "
 	       "be hung up for all others",
 	       task->pid, task->name, major(terminal), minor(terminal));
-	fail_advice("let the process give its terminal up first (TIOCNOTTY)");
+	fail_advice("first let the process give up its terminal (TIOCNOTTY)");
 }
 
-/* When the leader of a session dies, the kernel hangs its terminal up, if that is no pty (6.18, disassociate_ctty()). */
+/*
+ * When the leader of a session dies, the kernel hangs up its terminal, unless that is a pty (6.18,
+ * disassociate_ctty()).
+ */
 static int check_control(struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -348,16 +351,16 @@ static int check_control(struct snapshot *snapshot)
 	return 0;
 }
 
-/* Only when all files are known: the master may be the last. */
-static int judge(struct snapshot *snapshot)
+/* Only when all files are known, because the master may be the last. */
+static int terminal_judge(struct snapshot *snapshot)
 {
 	const struct terminals *terminals = terminals_of(snapshot);
 
 	for (size_t i = 0; i < terminals->count; i++) {
 		const TtyInfoEntry *info = terminals->items[i];
 		const struct seen_file *seen = terminals->seen[i];
-		int result = is_inner(snapshot, info) ? check_inner(snapshot, seen, info) :
-							check_outer(snapshot, seen, info);
+		int result = is_inner_terminal(snapshot, info) ? check_inner(snapshot, seen, info) :
+								 check_outer(snapshot, seen, info);
 
 		if (unless_refused(result))
 			return result;
@@ -383,18 +386,18 @@ static int save_terminals(struct snapshot *snapshot)
 	return image_close(image) ?: result;
 }
 
-static void let_go(struct snapshot *snapshot, enum dump_end end unused)
+static void terminal_let_go(struct snapshot *snapshot, enum dump_end end unused)
 {
 	terminals_free(terminals_of(snapshot));
 }
 
-static uint32_t path(const struct file *file)
+static uint32_t terminal_path(const struct file *file)
 {
 	return file->entry->tty->regf_id;
 }
 
-/* Both ends of each pair, and the one that criu was started from. */
-static size_t keeps(const struct snapshot *snapshot)
+/* Both ends of each pair, and the terminal that criu was started from. */
+static size_t terminal_keeps(const struct snapshot *snapshot)
 {
 	size_t count = terminals_of(snapshot)->count;
 
@@ -406,17 +409,17 @@ const struct file_kind file_kind_terminal = {
 	.type = FD_TYPES__TTY,
 	.message = offsetof(FileEntry, tty),
 	.state_size = sizeof(struct terminals),
-	.recognizes = recognizes,
-	.fdinfo = fdinfo,
-	.describe = describe,
-	.judge = judge,
+	.recognizes = terminal_recognizes,
+	.fdinfo = terminal_fdinfo,
+	.describe = terminal_describe,
+	.judge = terminal_judge,
 	.save = save_terminals,
-	.let_go = let_go,
-	.path = path,
+	.let_go = terminal_let_go,
+	.path = terminal_path,
 	.load = terminals_load,
 	.check = terminal_check,
 	.open = terminal_open,
 	.settle = terminal_settle,
 	.close = terminals_close,
-	.keeps = keeps,
+	.keeps = terminal_keeps,
 };

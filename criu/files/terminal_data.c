@@ -1,9 +1,10 @@
 /*
- * terminal_data.c - what waits in an inner terminal: written by the tree and not read from the master, typed and not read by the
- * tree. See terminal.h.
+ * terminal_data.c - the data in an inner terminal: output of the tree that was not read from the master, and input that
+ * the tree has not read. See terminal.h.
  *
- * There is no way to look at it. Dump takes it out and at once puts it back, while everybody who could read it is frozen. For that the
- * terminal is made to pass on what it gets as it is. An end of file (^D) that waits is taken for a NUL.
+ * The data can only be read by taking it out. Dump takes it out and puts it back at once, while all tasks that could
+ * read it are frozen. Meanwhile the terminal is set to pass data on unchanged. A pending end of file (^D) is saved as a
+ * NUL.
  */
 #include <errno.h>
 #include <poll.h>
@@ -20,14 +21,14 @@
 #define PIECE	 256
 #define PATIENCE 1000 /* milliseconds */
 
-/* Input reaches the other end by way of a queue: who polls has it worked off. */
+/* Input reaches the other end through a queue; poll() flushes it. */
 static void settle_queue(int fd)
 {
 	poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 0);
 }
 
-/* All that can be read. What did not fit into the terminal itself comes after what is read. */
-static int take(int fd, char **data, size_t *size)
+/* Reads everything. Data that did not fit into the terminal itself follows after the first reads. */
+static int terminal_data_take(int fd, char **data, size_t *size)
 {
 	for (;;) {
 		int waiting = 0, result;
@@ -53,8 +54,8 @@ static bool has_room(int fd)
 }
 
 /*
- * A write that finds no room sleeps until somebody reads, even if the queue is worked off meanwhile: so never more than fits. The
- * kernel takes 256 bytes wherever it has room for any.
+ * A write without space sleeps until data is read, even if the queue is flushed meanwhile. So this never writes more
+ * than fits. The kernel accepts 256 bytes if it has any space.
  */
 static int put(int fd, int other, const char *data, size_t size)
 {
@@ -74,7 +75,7 @@ static int put(int fd, int other, const char *data, size_t size)
 	return 0;
 }
 
-/* Somebody may have stopped the output (^S). */
+/* The output may have been stopped (^S). */
 static int put_stopped(int slave, int master, const char *data, size_t size)
 {
 	bool is_stopped = !has_room(slave);
@@ -98,8 +99,9 @@ static int put_output(int master, int slave, const struct kernel_termios *settin
 }
 
 /*
- * Through the master. What ends a line still does; nothing else is done to what comes. Flow control stays as it is, because a change
- * would be told to who reads from a master in packet mode; its characters cannot be in the data.
+ * Writes through the master. Characters that end a line still do so; otherwise the data is not interpreted. Flow
+ * control stays as it is: a reader of a master in packet mode would be told of a change, and its characters cannot be
+ * in the data.
  */
 static int put_input(int master, int slave, const struct kernel_termios *settings, const char *data,
 		     size_t size)
@@ -126,12 +128,12 @@ static int put_input(int master, int slave, const struct kernel_termios *setting
 static int copy_output(int master, int slave, const struct kernel_termios *settings, char **data,
 		       size_t *size)
 {
-	int result = take(master, data, size);
+	int result = terminal_data_take(master, data, size);
 
 	return result || !*size ? result : put_output(master, slave, settings, *data, *size);
 }
 
-/* A line that is still being typed can be read only when lines do not count. */
+/* An incomplete line can be read only in non-canonical mode. */
 static int copy_input(int master, int slave, const struct kernel_termios *settings, char **data, size_t *size)
 {
 	struct kernel_termios plain = *settings;
@@ -140,11 +142,12 @@ static int copy_input(int master, int slave, const struct kernel_termios *settin
 	plain.local &= ~ICANON;
 	if (settings->local & ICANON && ioctl(slave, TCSETS, &plain) < 0)
 		return -errno;
-	result = take(slave, data, size);
+	result = terminal_data_take(slave, data, size);
 	return result || !*size ? result : put_input(master, slave, settings, *data, *size);
 }
 
-static int save(struct snapshot *snapshot, struct image **image, uint32_t id, const char *data, size_t size)
+static int terminal_data_save(struct snapshot *snapshot, struct image **image, uint32_t id, const char *data,
+			      size_t size)
 {
 	TtyDataEntry entry = TTY_DATA_ENTRY__INIT;
 	int result = 0;
@@ -159,7 +162,7 @@ static int save(struct snapshot *snapshot, struct image **image, uint32_t id, co
 	return result ?: image_write(*image, &entry.base);
 }
 
-/* A file that leads to the slave; the session's own /dev/tty does, too. NULL: there is none. */
+/* A file of the slave; the session's own /dev/tty will do, too. NULL: none. */
 static const struct seen_file *find_slave(const struct snapshot *snapshot, const TtyInfoEntry *master)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_terminal);
@@ -193,10 +196,10 @@ static uint32_t slave_id(const struct snapshot *snapshot, const TtyInfoEntry *ma
 		if (info->pty && info->pty->index == master->pty->index && !terminal_is_master(info))
 			return info->id;
 	}
-	return master->id - 1; /* nobody has it open but as /dev/tty */
+	return master->id - 1; /* it is open only as /dev/tty */
 }
 
-/* With nobody at the slave there is no way to put anything back. */
+/* Without an open slave, data cannot be put back. */
 static int check_empty(int master, const TtyInfoEntry *info)
 {
 	int waiting = 0;
@@ -204,8 +207,8 @@ static int check_empty(int master, const TtyInfoEntry *info)
 	settle_queue(master);
 	if (ioctl(master, FIONREAD, &waiting) < 0 || waiting)
 		return fail(0,
-			    "%d bytes wait in terminal %u, which only its master has open: read them first",
-			    waiting, info->pty->index);
+			    "terminal %u, of which only the master is open, holds %d bytes: read them first",
+			    info->pty->index, waiting);
 	return 0;
 }
 
@@ -230,9 +233,9 @@ int terminal_save_data(struct snapshot *snapshot, struct image **image, const Tt
 	if (ioctl(slave, TCSETS, &settings) < 0)
 		result = -errno;
 	if (result)
-		return fail(-result, "cannot copy what waits in terminal %u", info->pty->index);
-	return save(snapshot, image, info->id, output, output_size) ?:
-		       save(snapshot, image, slave_id(snapshot, info), input, input_size);
+		return fail(-result, "cannot copy the data in terminal %u", info->pty->index);
+	return terminal_data_save(snapshot, image, info->id, output, output_size) ?:
+		       terminal_data_save(snapshot, image, slave_id(snapshot, info), input, input_size);
 }
 
 /* ---- restore ---- */
@@ -252,7 +255,7 @@ int terminal_load_data(struct snapshot *snapshot)
 	return result;
 }
 
-/* To the slave it was typed; any other terminal's is not ours. */
+/* Input goes to the slave through the master; only data of this terminal is put back. */
 static int put_entry(const struct snapshot *snapshot, const struct pair *pair, const TtyInfoEntry *master,
 		     const struct kernel_termios *settings, const TtyDataEntry *entry)
 {
@@ -279,7 +282,7 @@ int terminal_put_data(const struct snapshot *snapshot, const struct pair *pair, 
 		int result = put_entry(snapshot, pair, master, &settings, terminals->data[i]);
 
 		if (result)
-			return fail(-result, "cannot put back what waited in terminal %u", pair->index);
+			return fail(-result, "cannot restore the data in terminal %u", pair->index);
 	}
 	return 0;
 }

@@ -1,7 +1,7 @@
 /*
- * terminal_holder.c - restore: who else has a terminal that we would have made. See terminal.h.
+ * terminal_holder.c - restore: finds another process that uses a terminal number of the tree. See terminal.h.
  *
- * All descriptors of all processes are looked at, in as far as we may.
+ * Looks at all descriptors of all processes, as far as it is permitted.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -16,7 +16,7 @@
 #include "base/memory.h"
 #include "files/terminal.h"
 
-/* Other mounts of devpts count their terminals on their own. */
+/* Other mounts of devpts have numbers of their own. */
 struct wanted {
 	uint32_t number;
 	dev_t slaves, master;

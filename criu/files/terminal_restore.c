@@ -1,10 +1,11 @@
 /*
  * terminal_restore.c - restore: terminals. See terminal.h.
  *
- * An inner terminal needs its number again, for its name is known to those who use it: /dev/ptmx is opened until the kernel
- * gives that number. If somebody else has it, another one will do, unless an image names it by its path. Whose session it controls is said
- * right after setsid(), before there are children to inherit it; who is in the foreground, when all groups exist. The outer terminal is
- * touched last, when nothing but criu's own death can go wrong.
+ * An inner terminal needs its old number, because programs know its name: /dev/ptmx is opened until the kernel returns
+ * that number. If the number is in use, another one will do, unless an image names the terminal by its path. The
+ * session that it controls is set right after setsid(), before there are children to inherit it. The foreground group
+ * is set when all groups exist. The outer terminal is changed last, when only the death of criu can still make the
+ * restore fail.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +33,7 @@ static int add_record(struct terminals *terminals, TtyInfoEntry *info)
 
 	terminals_add(terminals, info);
 	if (is_known)
-		return fail(EINVAL, "tty-info.img holds terminal %u twice", info->id);
+		return fail(EINVAL, "tty-info.img: terminal %u occurs twice", info->id);
 	if (info->type == TTY_TYPE__PTY && !info->pty)
 		return fail(EINVAL, "tty-info.img: terminal %u has no number", info->id);
 	if (terminal_is_master(info) && !index_find(&terminals->masters, info->pty->index))
@@ -62,7 +63,7 @@ int terminals_load(struct snapshot *snapshot)
 	return result ?: terminal_load_data(snapshot);
 }
 
-/* Images of criu 4.2 may hold consoles and serial lines, too. */
+/* Images of criu 4.2 may also have consoles and serial lines. */
 static bool is_of_known_type(const TtyInfoEntry *info)
 {
 	return info->type == TTY_TYPE__CTTY || info->type == TTY_TYPE__PTY;
@@ -75,7 +76,9 @@ static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
 	return info->pty && terminal_find_master(snapshot, info->pty->index);
 }
 
-/* A terminal that may be opened again, for each file that leads to it: another user's, or an exclusive one, may not. */
+/*
+ * The terminal must allow to be opened again, for each file of it: one of another user, or an exclusive one, may not.
+ */
 static int open_if_terminal(int fd)
 {
 	char path[32];
@@ -84,7 +87,10 @@ static int open_if_terminal(int fd)
 	return isatty(fd) ? open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC) : -1;
 }
 
-/* The terminal that criu was started from: that of the first of its standard files that is one, or that of its session. */
+/*
+ * The terminal that criu was started from: the first of its standard files that is one, or the controlling terminal of
+ * its session.
+ */
 static void find_ours(struct terminals *terminals)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && terminals->ours < 0; fd++)
@@ -93,8 +99,8 @@ static void find_ours(struct terminals *terminals)
 		terminals->ours = open("/dev/tty", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (terminals->ours < 0)
 		log_warning(
-			"the processes had a terminal and criu has none: they get /dev/null, where there is "
-			"nothing to be read, and what is written is lost");
+			"the processes had a terminal and criu has none: they get /dev/null, which has no "
+			"input and discards output");
 	terminals->is_needed = true;
 }
 
@@ -103,10 +109,11 @@ int terminal_check(struct snapshot *snapshot, struct file *file)
 	const TtyInfoEntry *info = terminal_find(snapshot, file->entry->tty->tty_info_id);
 
 	if (!info)
-		return fail(EINVAL, "file %u in files.img is a terminal that tty-info.img does not hold",
+		return fail(EINVAL, "files.img: file %u is a terminal that is missing in tty-info.img",
 			    file->id);
 	if (!is_of_known_type(info))
-		return fail(EINVAL, "file %u is a terminal of a kind that is not supported yet (%d)",
+		return fail(EINVAL,
+			    "files.img: file %u is a terminal of a kind that is not supported yet (%d)",
 			    file->id, info->type);
 	if (is_inner(snapshot, info))
 		return 0;
@@ -152,7 +159,7 @@ static int set_settings(int fd, const TtyInfoEntry *info)
 	struct kernel_termios settings;
 
 	if (terminal_settings(info, &settings) && ioctl(fd, TCSETS, &settings) < 0)
-		return fail(errno, "cannot set a terminal as it was");
+		return fail(errno, "cannot restore the settings of a terminal");
 	if (!size)
 		return 0;
 	wanted = (struct winsize){ size->ws_row, size->ws_col, size->ws_xpixel, size->ws_ypixel };
@@ -161,13 +168,16 @@ static int set_settings(int fd, const TtyInfoEntry *info)
 
 /* ---- the outer terminal ---- */
 
-/* A group of the tree that was in the foreground of the outer terminal; 0: none. */
+/* The group of the tree that was in the foreground of the outer terminal; 0: none. */
 static pid_t foreground_group(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
 	const struct task *root = snapshot->root, *task;
 	pid_t group = info->pgrp;
 
-	/* A session of the tree says it itself. The place of the shell's own group is taken by ours. */
+	/*
+	 * A session of the tree has its own record. If the shell's own group was in the foreground, the group of the
+	 * tree takes its place.
+	 */
 	if (!group || snapshot_find_task(snapshot, info->sid) ||
 	    (group == root->group && !snapshot_find_task(snapshot, group)))
 		return 0;
@@ -178,7 +188,7 @@ static pid_t foreground_group(const struct snapshot *snapshot, const TtyInfoEntr
 	return 0;
 }
 
-/* Who changes a terminal from the background is stopped, unless the signal is blocked. */
+/* A process that changes a terminal from the background is stopped, unless it blocks the signal. */
 static void block_stop(sigset_t *old)
 {
 	sigset_t stop;
@@ -244,23 +254,24 @@ static int open_master(struct pair *pair)
 {
 	pair->master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (pair->master < 0 || ioctl(pair->master, TIOCGPTN, &pair->number) < 0)
-		return fail(errno, "cannot make a terminal");
+		return fail(errno, "cannot create a terminal");
 	return 0;
 }
 
-/* The one to be taken, of those that the kernel gave, lowest numbers first; NULL: none yet. */
-static struct pair *choose(const struct snapshot *snapshot, struct pair *given, size_t count, uint32_t wanted)
+/* The pair to take, of those that the kernel returned, lowest numbers first; NULL: none yet. */
+static struct pair *choose_pair(const struct snapshot *snapshot, struct pair *given, size_t count,
+				uint32_t wanted)
 {
 	if (given[count - 1].number == wanted)
 		return &given[count - 1];
-	/* Behind it: it is taken. Then any that no other terminal of the tree has to have. */
+	/* Numbers beyond it: it is in use. Then takes any that no other terminal of the tree needs. */
 	for (size_t i = 0; given[count - 1].number > wanted && i < count; i++)
 		if (!terminal_find_master(snapshot, given[i].number))
 			return &given[i];
 	return NULL;
 }
 
-/* What the kernel gives on the way is let go. */
+/* Closes the other terminals that the kernel returns meanwhile. */
 static int find_number(const struct snapshot *snapshot, struct pair *pair)
 {
 	struct pair *given = NULL, *chosen = NULL;
@@ -272,7 +283,7 @@ static int find_number(const struct snapshot *snapshot, struct pair *pair)
 
 		result = open_master(next);
 		if (!result)
-			chosen = choose(snapshot, given, count, pair->index);
+			chosen = choose_pair(snapshot, given, count, pair->index);
 	}
 	if (chosen) {
 		pair->number = chosen->number;
@@ -285,7 +296,7 @@ static int find_number(const struct snapshot *snapshot, struct pair *pair)
 	return result;
 }
 
-/* A descriptor that was opened by the path and leads to it, without being one of its files (O_PATH). */
+/* A file that was opened by the path of the terminal with O_PATH, which makes it no file of the terminal. */
 static const struct file *find_by_path(const struct snapshot *snapshot, uint32_t index)
 {
 	autofree char *name = format_text("/dev/pts/%u", index);
@@ -301,7 +312,7 @@ static const struct file *find_by_path(const struct snapshot *snapshot, uint32_t
 	return NULL;
 }
 
-/* Under another number it is another path. */
+/* With another number, the path differs. */
 static int check_number(const struct snapshot *snapshot, const struct pair *pair)
 {
 	autofree char *holder = NULL;
@@ -312,14 +323,14 @@ static int check_number(const struct snapshot *snapshot, const struct pair *pair
 	holder = terminal_holder(pair->index);
 	named = find_by_path(snapshot, pair->index);
 	if (named)
-		return fail(EEXIST, "%s has terminal /dev/pts/%u, which file %u of files.img names",
+		return fail(EEXIST, "%s uses terminal /dev/pts/%u, which file %u of files.img refers to",
 			    holder ?: "somebody", pair->index, named->id);
-	log_warning("%s has terminal /dev/pts/%u: what the processes had under this name is /dev/pts/%u now",
+	log_warning("%s uses terminal /dev/pts/%u: the restored terminal is /dev/pts/%u instead",
 		    holder ?: "somebody", pair->index, pair->number);
 	return 0;
 }
 
-/* Who owns the slave's file, and what else was set with it. criu 4.2 tells it with a file that leads to the slave, if any. */
+/* Sets owner, mode and times of the slave's file. criu 4.2 stores the owner in a file of the slave, if there is one. */
 static int dress_slave(const struct snapshot *snapshot, const TtyInfoEntry *master, const struct pair *pair)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_terminal);
@@ -367,7 +378,7 @@ static int make_pair(const struct snapshot *snapshot, const TtyInfoEntry *info, 
 	result = terminal_put_data(snapshot, pair, info) ?:
 			 set_settings(pair->slave, info) ?:
 							   dress_slave(snapshot, info, pair);
-	/* Last: what is done to a terminal in packet mode is told to who reads from the master. */
+	/* Last, because a reader of a master in packet mode is told of every change to the terminal. */
 	if (!result && packets && ioctl(pair->master, TIOCPKT, &packets) < 0)
 		result = fail(errno, "cannot set the packet mode of terminal %u", pair->index);
 	return result;
@@ -396,7 +407,7 @@ static struct pair *find_pair(struct snapshot *snapshot, uint32_t index)
 
 /* ---- files ---- */
 
-/* What controls the session `id`, if the images hold it and it can be had. */
+/* The terminal that controls the session `id`, if it is in the images and can be restored. */
 static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, uint32_t id)
 {
 	const struct terminals *terminals = terminals_of(snapshot);
@@ -411,7 +422,7 @@ static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, 
 	return NULL;
 }
 
-static int open_again(int fd, int flags)
+static int terminal_open_again(int fd, int flags)
 {
 	char path[32];
 
@@ -431,10 +442,10 @@ static int open_inner(struct snapshot *snapshot, const TtyInfoEntry *info, int f
 {
 	struct pair *pair;
 
-	/* Only the session itself can open its /dev/tty: until then, something that keeps the place. */
+	/* Only the session itself can open its /dev/tty: until then, a placeholder. */
 	if (info->type == TTY_TYPE__CTTY) {
 		if (!terminal_of_session(snapshot, info->sid))
-			log_warning("session %u had a terminal, which it cannot have again: its /dev/tty is "
+			log_warning("session %u had a terminal, which cannot be restored: its /dev/tty is "
 				    "/dev/null now",
 				    info->sid);
 		return open_nothing(flags);
@@ -443,10 +454,10 @@ static int open_inner(struct snapshot *snapshot, const TtyInfoEntry *info, int f
 	if (!pair)
 		return -EINVAL;
 	return terminal_is_master(info) ? fcntl(pair->master, F_DUPFD_CLOEXEC, 0) :
-					  open_again(pair->slave, flags);
+					  terminal_open_again(pair->slave, flags);
 }
 
-/* Of a session without a terminal that controls it, /dev/tty is the one that it has all the same, if any. */
+/* For a session without a controlling terminal, /dev/tty is the terminal that it has nevertheless, if any. */
 static int open_controlling(const struct snapshot *snapshot, int flags)
 {
 	int fd = open("/dev/tty", flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
@@ -454,7 +465,7 @@ static int open_controlling(const struct snapshot *snapshot, int flags)
 	if (fd >= 0)
 		return fd;
 	return terminals_of(snapshot)->ours < 0 ? open_nothing(flags) :
-						  open_again(terminals_of(snapshot)->ours, flags);
+						  terminal_open_again(terminals_of(snapshot)->ours, flags);
 }
 
 static int open_outer(const struct snapshot *snapshot, const TtyInfoEntry *info, int flags)
@@ -462,7 +473,7 @@ static int open_outer(const struct snapshot *snapshot, const TtyInfoEntry *info,
 	if (info->type == TTY_TYPE__CTTY)
 		return open_controlling(snapshot, flags);
 	return terminals_of(snapshot)->ours < 0 ? open_nothing(flags) :
-						  open_again(terminals_of(snapshot)->ours, flags);
+						  terminal_open_again(terminals_of(snapshot)->ours, flags);
 }
 
 int terminal_open(struct snapshot *snapshot, struct file *file)
@@ -477,7 +488,7 @@ int terminal_open(struct snapshot *snapshot, struct file *file)
 
 /* ---- sessions ---- */
 
-/* NULL, too, for a task that leads no session. */
+/* Also NULL for a task that leads no session. */
 static const TtyInfoEntry *terminal_of_leader(const struct snapshot *snapshot, const struct task *task)
 {
 	return task->session == task->pid ? terminal_of_session(snapshot, task->pid) : NULL;
@@ -495,7 +506,7 @@ static int open_slave(const struct snapshot *snapshot, const TtyInfoEntry *info)
 	return fd < 0 ? fail(errno, "cannot open %s", name) : fd;
 }
 
-/* The session's own /dev/tty, instead of what has kept its place. */
+/* Replaces the placeholder by the session's own /dev/tty. */
 static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_terminal);
@@ -511,7 +522,7 @@ static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 		if (own < 0)
 			return own;
 		if (fcntl(own, F_SETFL, entry->flags) < 0 || dup3(own, files->items[i]->fd, O_CLOEXEC) < 0)
-			return fail(errno, "cannot put /dev/tty in its place");
+			return fail(errno, "cannot place /dev/tty");
 	}
 	return 0;
 }
@@ -527,7 +538,7 @@ int terminal_take_control(struct snapshot *snapshot, const struct task *task)
 		if (is_inner(snapshot, info))
 			return fail(errno, "terminal %u cannot control the session", info->pty->index);
 		log_warning(
-			"session %d had a terminal to control it; this one controls the session of criu already: it has none now",
+			"session %d had a controlling terminal; this terminal already controls criu's session, so the session has none now",
 			task->pid);
 	}
 	return open_controlling_files(snapshot, info->sid);
@@ -544,7 +555,7 @@ int terminal_settle(struct snapshot *snapshot, struct task *task)
 	fd = open_slave(snapshot, info);
 	if (fd < 0)
 		return fd;
-	/* The group may have ended and the terminal not been told; an outer terminal may control another session. */
+	/* The group may have ended unnoticed by the terminal; an outer terminal may control another session. */
 	if (ioctl(fd, TIOCSPGRP, &group) < 0 && errno != ESRCH && is_inner(snapshot, info))
 		return fail(errno, "cannot put group %d into the foreground of terminal %u", group,
 			    info->pty->index);

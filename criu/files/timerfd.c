@@ -1,8 +1,8 @@
 /*
- * timerfd.c - timerfd(2): a timer, and how often it has expired unread.
+ * timerfd.c - timerfd(2): a timer, and the number of its unread expirations.
  *
- * What is left runs on from where it was; a timer on a clock of real time that was set to a point in time (TFD_TIMER_ABSTIME) is
- * set to it again, whether it has come meanwhile or not.
+ * The remaining time continues after a restore. A timer on a clock of real time with an absolute time
+ * (TFD_TIMER_ABSTIME) is set to that time again, even if it has passed meanwhile.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,7 +21,7 @@
 
 #define SECOND 1000000000ULL
 
-static bool recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
+static bool timerfd_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	return !strcmp(seen->link, "anon_inode:[timerfd]");
 }
@@ -32,7 +32,8 @@ static bool is_of_real_time(const TimerfdEntry *entry)
 	       (entry->clockid == CLOCK_REALTIME || entry->clockid == CLOCK_REALTIME_ALARM);
 }
 
-static int fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key, const char *value)
+static int timerfd_fdinfo(struct snapshot *snapshot unused, struct file *file, const char *key,
+			  const char *value)
 {
 	TimerfdEntry *entry = file->entry->tfd;
 	bool is_understood = true;
@@ -54,10 +55,10 @@ static const char *const fdinfo_needs[] = { "clockid",	"ticks",       "settime f
 					    "it_value", "it_interval", NULL };
 
 /*
- * Once it has expired, a periodic timer stands still until somebody looks at it: then the kernel counts what was missed. fdinfo does
- * not look in this sense; timerfd_gettime() does, and takes nothing away.
+ * After it has expired, a periodic timer stops until it is read: then the kernel counts the missed expirations. Reading
+ * fdinfo does not have this effect; timerfd_gettime() has it, and takes no expirations away.
  */
-static int describe(struct snapshot *snapshot, struct file *file)
+static int timerfd_describe(struct snapshot *snapshot, struct file *file)
 {
 	TimerfdEntry *entry = file->entry->tfd;
 	autoclose int fd = files_borrow(file->seen);
@@ -80,12 +81,12 @@ static int describe(struct snapshot *snapshot, struct file *file)
 
 /* ---- restore ---- */
 
-static int check(struct snapshot *snapshot unused, struct file *file)
+static int timerfd_check(struct snapshot *snapshot unused, struct file *file)
 {
 	const TimerfdEntry *entry = file->entry->tfd;
 
 	if (entry->vnsec >= SECOND || entry->insec >= SECOND || entry->expires_nsec >= SECOND)
-		return fail(EINVAL, "file %u in files.img is a timerfd with an impossible time", file->id);
+		return fail(EINVAL, "files.img: file %u is a timerfd with an invalid time", file->id);
 	return 0;
 }
 
@@ -97,7 +98,7 @@ static int start(int fd, const TimerfdEntry *entry)
 	};
 	struct timespec *first = &value.it_value, now;
 
-	/* From criu 4.2, which does not look closely. */
+	/* From an image of criu 4.2, which does not call timerfd_gettime(). */
 	if (entry->ticks && !first->tv_sec && !first->tv_nsec)
 		*first = value.it_interval;
 	if (!first->tv_sec && !first->tv_nsec)
@@ -123,7 +124,7 @@ static int open_timerfd(struct snapshot *snapshot unused, struct file *file)
 	int fd = timerfd_create(entry->clockid, TFD_CLOEXEC), result;
 
 	if (fd < 0)
-		return fail(errno, "cannot make a timerfd of clock %u", entry->clockid);
+		return fail(errno, "cannot create a timerfd of clock %u", entry->clockid);
 	result = start(fd, entry);
 	if (!result && ticks && ioctl(fd, TFD_IOC_SET_TICKS, &ticks) < 0)
 		result = fail(errno, "cannot set the ticks of a timerfd");
@@ -136,10 +137,10 @@ const struct file_kind file_kind_timerfd = {
 	.name = "timerfd",
 	.type = FD_TYPES__TIMERFD,
 	.message = offsetof(FileEntry, tfd),
-	.recognizes = recognizes,
-	.fdinfo = fdinfo,
+	.recognizes = timerfd_recognizes,
+	.fdinfo = timerfd_fdinfo,
 	.fdinfo_needs = fdinfo_needs,
-	.describe = describe,
-	.check = check,
+	.describe = timerfd_describe,
+	.check = timerfd_check,
 	.open = open_timerfd,
 };

@@ -1,8 +1,8 @@
 /*
- * words.c - what a file is, in words. See words.h.
+ * words.c - describes a file in words. See words.h.
  *
- * Some of these have a link in /proc that looks like a path: message queues and secret memory lie in file systems of the kernel's own.
- * So the file system says what they are.
+ * Some files have a link in /proc that looks like a path: message queues and secret memory are in internal file systems
+ * of the kernel. The type of the file system tells what they are.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 #include "base/memory.h"
 #include "files/words.h"
 
-/* <linux/magic.h> has them all by now, but not that of every distribution. */
+/* New versions of <linux/magic.h> have all of them, but not that of every distribution. */
 static const struct {
 	unsigned magic;
 	const char *words;
@@ -26,7 +26,7 @@ static const struct {
 	{ 0xcafe4a11, "a pinned BPF object" },
 };
 
-/* What stands behind "anon_inode:", without brackets; "*" at the end: anything may follow. */
+/* The name behind "anon_inode:", without brackets; "*" at the end matches anything. */
 static const struct {
 	const char *name, *words;
 } anonymous_inodes[] = {
@@ -90,7 +90,7 @@ static char *device_in_words(const struct stat *stat)
 			   major(stat->st_rdev), minor(stat->st_rdev));
 }
 
-/* Makes *words; NULL: it is a file, and nothing more is to be said. */
+/* Sets *words; NULL: it is a file, with nothing more to say. */
 static int find_words(const struct seen_file *seen, char **words)
 {
 	bool is_opened = seen->fd >= 0 && !(seen->info.flags & O_PATH);

@@ -1,5 +1,5 @@
 /*
- * words.h - what a file is, in words, for whoever has to be told that it cannot be saved.
+ * words.h - describes a file in words, for a message that it cannot be saved.
  */
 #ifndef CRIU_FILES_WORDS_H
 #define CRIU_FILES_WORDS_H
@@ -8,9 +8,9 @@
 #include "files/seen.h"
 
 /*
- * refuse(), by name and by what it is:
+ * refuse() with a description of the file:
  *	process 1 (a): file 3 (socket:[7]) is a unix stream socket, listening, /run/x, which is not supported yet
- * Of what has a path and is nothing special, `why`:
+ * For an ordinary file with a path, `why` is the reason:
  *	process 1 (a): its working directory (/tmp/x (deleted)): deleted files are not supported yet
  */
 int refuse_file(const struct seen_file *seen, const char *why) must_check;

@@ -1,8 +1,8 @@
 /*
- * catalog.c - the kinds of images: name, magic, header and message of each. A new kind is one row here and
- * one in enum image_kind; what follows a record (raw bytes) is the business of whoever writes the kind.
+ * catalog.c - the kinds of images: name, magic, header and message of each. A new kind is one row here and one in enum
+ * image_kind. Raw bytes behind a record belong to the code that writes the kind.
  *
- * The facts are those of CRIU's format; Documentation/images.md tells them in full.
+ * The rows follow CRIU's format; Documentation/images.md has all of it.
  */
 #include "cgroup.pb-c.h"
 #include "core.pb-c.h"
@@ -29,7 +29,7 @@
 /* clang-format off */
 #define common(name, pattern, magic, message) \
 	{ name, pattern, magic, HEADER_COMMON, &message##__descriptor, NULL }
-/* The first record is of another type than those behind it. */
+/* The first record is of another type than the following ones. */
 #define headed(name, pattern, magic, message, following) \
 	{ name, pattern, magic, HEADER_COMMON, &message##__descriptor, &following##__descriptor }
 
@@ -63,7 +63,7 @@ const struct image_type image_types[IMAGE_KINDS] = {
 	[IMAGE_CPUINFO]       = common("CPUINFO", "cpuinfo.img", 0x61404013, cpuinfo_entry),
 	[IMAGE_TRACKING]      = common("TRACKING", "tracking.img", 0x4b415254, tracking_entry), /* ours */
 	[IMAGE_HASHES]        = common("HASHES", "hashes-%lu.img", 0x48534148, page_hashes_entry), /* ours */
-	/* In the work directory, so a store of its own. */
+	/* In the work directory, which is a store of its own. */
 	[IMAGE_STATS]         = { "STATS", "stats-%s", 0x57093306, HEADER_SERVICE,
 				  &stats_entry__descriptor, NULL },
 };

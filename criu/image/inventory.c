@@ -1,5 +1,5 @@
 /*
- * inventory.c - the mark of a complete dump, and which layout its images have.
+ * inventory.c - reads and writes inventory.img: it marks a dump as complete and tells the layout of its images.
  */
 #include <errno.h>
 #include <sys/random.h>
@@ -9,11 +9,11 @@
 #include "image/inventory.h"
 #include "image/message.h"
 
-/* 1: images without the common first word. 2: with it. */
+/* Version 1: images without the common first word. Version 2: with it. */
 #define OLDEST_VERSION 1
 #define OUR_VERSION    2
 
-/* Never 0, which stands for none. Without the kernel's random numbers, the clock tells snapshots apart. */
+/* Never 0, which stands for none. If the kernel gives no random numbers, the clock makes the id unique. */
 uint64_t inventory_new_id(void)
 {
 	uint64_t id;
@@ -38,23 +38,27 @@ InventoryEntry *inventory_new(void)
 
 static int check_version(const char *directory, const InventoryEntry *inventory)
 {
-	const char *maker = inventory->made_by ? inventory->made_by : "a criu that does not say its version";
+	const char *maker = inventory->made_by ? inventory->made_by : "an unknown version of criu";
 
 	if (inventory->img_version >= OLDEST_VERSION && inventory->img_version <= OUR_VERSION)
 		return 0;
-	return fail(0, "%s/inventory.img: the images have format %u, made by %s; this criu reads %d to %d",
-		    directory, inventory->img_version, maker, OLDEST_VERSION, OUR_VERSION);
+	return fail(
+		0,
+		"%s/inventory.img: the images have format %u (made by %s), but this criu reads formats %d to %d",
+		directory, inventory->img_version, maker, OLDEST_VERSION, OUR_VERSION);
 }
 
-static int check_layout(const char *directory, const InventoryEntry *inventory)
+static int check_inventory_layout(const char *directory, const InventoryEntry *inventory)
 {
 	if (inventory->fdinfo_per_id && inventory->ns_per_id)
 		return 0;
-	return fail(0, "%s/inventory.img: an old layout (%s by pid) that this criu does not read", directory,
-		    inventory->fdinfo_per_id ? "namespaces" : "descriptors");
+	return fail(
+		0,
+		"%s/inventory.img: the images have an old layout (%s by pid), which this criu does not read",
+		directory, inventory->fdinfo_per_id ? "namespaces" : "descriptors");
 }
 
-/* Of a pre-dump other criu say 0, for there is no layout but that of pages. */
+/* Another criu writes 0 in a pre-dump, which has no layout but that of pages. */
 static int check_kind(const char *directory, const InventoryEntry *inventory)
 {
 	if (!inventory->has_pre_dump_mode)
@@ -73,7 +77,7 @@ static int read_inventory(struct image_store *store, InventoryEntry **inventory,
 	if (is_whole)
 		result = check_kind(directory, *inventory)	      ?:
 				 check_version(directory, *inventory) ?:
-									check_layout(directory, *inventory);
+				 check_inventory_layout(directory, *inventory);
 	else if ((*inventory)->img_version)
 		result = check_version(directory, *inventory);
 	if (result < 0) {

@@ -1,5 +1,5 @@
 /*
- * message.h - building messages that protobuf_c_message_free_unpacked() can free.
+ * message.h - builds messages that protobuf_c_message_free_unpacked() can free.
  */
 #ifndef CRIU_IMAGE_MESSAGE_H
 #define CRIU_IMAGE_MESSAGE_H

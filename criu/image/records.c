@@ -1,9 +1,9 @@
 /*
- * records.c - one open image: its header, and the records and bytes behind it, through one buffer.
+ * records.c - one open image: its header, its records and the bytes behind them, through one buffer.
  *
- * A record is a little-endian u32 length and that many bytes of protobuf. A length is believed only if so
- * much is left of the file, so a forged one costs no memory, and the buffer grows to the largest record at
- * most. Bulk data passes it by.
+ * A record is a little-endian u32 length and that many bytes of protobuf. A length is used only if that much is left of
+ * the file. So a forged length costs no memory, and the buffer grows at most to the largest record. Bulk data does not
+ * go through the buffer.
  */
 #include <assert.h>
 #include <errno.h>
@@ -29,14 +29,14 @@ struct image {
 	char name[IMAGE_NAME_SIZE];
 	int fd;
 	bool is_written;
-	int error;	       /* -errno: nothing more is written. It has been told already */
+	int error;	       /* -errno: a write failed and was recorded; no more is written */
 	unsigned record_count; /* read or written so far */
 
-	/* buffer[start..end) was read and not yet asked for, or (start is 0) is not yet written. */
+	/* buffer[start..end) was read and not yet returned, or (start is 0) is not yet written. */
 	unsigned char *buffer;
 	size_t room, start, end;
-	uint64_t offset; /* reading: of buffer[0] in the file */
-	uint64_t size;	 /* reading: of the file, when it was opened */
+	uint64_t offset; /* reading: offset of buffer[0] in the file */
+	uint64_t size;	 /* reading: size of the file when it was opened */
 };
 
 printf_like(2, 3) static int broken(const struct image *image, const char *format, ...)
@@ -52,7 +52,7 @@ printf_like(2, 3) static int broken(const struct image *image, const char *forma
 
 /* --- The buffer ----------------------------------------------------------------------------------------- */
 
-static void make_room(struct image *image, size_t size)
+static void grow_buffer(struct image *image, size_t size)
 {
 	if (size <= image->room)
 		return;
@@ -65,8 +65,8 @@ static uint64_t left(const struct image *image)
 	return image->size - image_position(image);
 }
 
-/* Makes the next `size` bytes, which are known to be there, lie in the buffer from `start` on. */
-static int fill(struct image *image, size_t size)
+/* Reads until the next `size` bytes, which the caller knows to exist, are in the buffer from `start` on. */
+static int fill_buffer(struct image *image, size_t size)
 {
 	if (image->end - image->start >= size)
 		return 0;
@@ -75,7 +75,7 @@ static int fill(struct image *image, size_t size)
 	image->offset += image->start;
 	image->end -= image->start;
 	image->start = 0;
-	make_room(image, max(size, (size_t)min(left(image), (uint64_t)BUFFER_SIZE)));
+	grow_buffer(image, max(size, (size_t)min(left(image), (uint64_t)BUFFER_SIZE)));
 	while (image->end < size) {
 		ssize_t got = pread(image->fd, image->buffer + image->end, image->room - image->end,
 				    image->offset + image->end);
@@ -91,10 +91,10 @@ static int fill(struct image *image, size_t size)
 	return 0;
 }
 
-static int take_word(struct image *image, uint32_t *word)
+static int read_word(struct image *image, uint32_t *word)
 {
 	uint32_t little;
-	int result = fill(image, sizeof(little));
+	int result = fill_buffer(image, sizeof(little));
 
 	if (result < 0)
 		return result;
@@ -104,7 +104,7 @@ static int take_word(struct image *image, uint32_t *word)
 	return 0;
 }
 
-/* Only the first failure is told: what comes next fails for the same reason. */
+/* Only the first failure is recorded: later ones have the same cause. */
 static int write_out(struct image *image, const void *bytes, size_t size)
 {
 	int result = image->error ?: write_all(image->fd, bytes, size);
@@ -128,8 +128,8 @@ void image_abandon(struct image *image, int error)
 		image->error = error;
 }
 
-/* *place is where the next `size` bytes to write belong. */
-static int append(struct image *image, size_t size, unsigned char **place)
+/* Sets *place to where the next `size` bytes to write go. */
+static int append_to_buffer(struct image *image, size_t size, unsigned char **place)
 {
 	int result = 0;
 
@@ -137,7 +137,7 @@ static int append(struct image *image, size_t size, unsigned char **place)
 		result = image_flush(image);
 	if (result < 0)
 		return result;
-	make_room(image, max(size, (size_t)BUFFER_SIZE));
+	grow_buffer(image, max(size, (size_t)BUFFER_SIZE));
 	*place = image->buffer + image->end;
 	image->end += size;
 	return 0;
@@ -186,11 +186,11 @@ static int check_header(struct image *image)
 	if (image->size < size)
 		return broken(image, "is torn: %lu bytes are less than its header",
 			      (unsigned long)image->size);
-	result = take_word(image, &word);
+	result = read_word(image, &word);
 	if (result == 0 && word == (type->header == HEADER_SERVICE ? SERVICE_MAGIC : COMMON_MAGIC) &&
 	    size == 8)
-		result = take_word(image, &word);
-	/* Without the first word: format 1, and inventory.img always. Service images always had it. */
+		result = read_word(image, &word);
+	/* Format 1 has no first word, and neither has inventory.img. Service images always have it. */
 	if (result == 0 &&
 	    (word != type->magic || (type->header == HEADER_SERVICE && image_position(image) != 8)))
 		return broken(image, "is not an image of type %s: it begins with 0x%08x, not 0x%08x",
@@ -209,7 +209,7 @@ int image_open(struct image_store *store, struct image **image, enum image_kind 
 	if (fd == -ENOENT)
 		return -ENOENT;
 	if (fd == -ELOOP)
-		return fail(0, "%s/%s is a symbolic link: images are never opened through one", store->name,
+		return fail(0, "%s/%s is a symbolic link, which criu never follows to an image", store->name,
 			    name);
 	if (fd == -ENXIO)
 		return fail(0, "%s/%s is not a regular file", store->name, name);
@@ -217,7 +217,7 @@ int image_open(struct image_store *store, struct image **image, enum image_kind 
 		return fail(-fd, "cannot open %s/%s", store->name, name);
 	*image = new_image(store, kind, name, fd);
 	if (fstat(fd, &status) < 0)
-		result = fail(errno, "cannot look at %s/%s", store->name, name);
+		result = fail(errno, "cannot stat %s/%s", store->name, name);
 	else {
 		(*image)->size = status.st_size;
 		result = check_header(*image);
@@ -326,7 +326,7 @@ int image_write(struct image *image, const ProtobufCMessage *message)
 	if (size > INT32_MAX) /* protobuf's own limit */
 		return fail(EFBIG, "cannot write %s/%s: a record of %zu bytes", image->store->name,
 			    image->name, size);
-	result = append(image, sizeof(length) + size, &place);
+	result = append_to_buffer(image, sizeof(length) + size, &place);
 	if (result < 0)
 		return result;
 	memcpy(place, &length, sizeof(length));
@@ -344,13 +344,13 @@ int image_write_bytes(struct image *image, const void *bytes, size_t size)
 		result = image_flush(image);
 		return result ?: write_out(image, bytes, size);
 	}
-	result = append(image, size, &place);
+	result = append_to_buffer(image, size, &place);
 	if (result == 0)
 		memcpy(place, bytes, size);
 	return result;
 }
 
-/* 1: the bytes of the next record lie in the buffer from `start` on, *size of them; 0: there is none. */
+/* 1: the next record is in the buffer from `start` on, *size bytes; 0: there is none. */
 static int next_record(struct image *image, const ProtobufCMessageDescriptor *descriptor,
 		       uint32_t *record_size)
 {
@@ -365,19 +365,19 @@ static int next_record(struct image *image, const ProtobufCMessageDescriptor *de
 		return broken(image,
 			      "is torn: at offset %lu there are %lu bytes, less than the length of a record",
 			      (unsigned long)at, (unsigned long)left(image));
-	result = take_word(image, &size);
+	result = read_word(image, &size);
 	if (result < 0)
 		return result;
 	if (size > left(image))
 		return broken(image, "is torn: the record at offset %lu has %u bytes, but only %lu are left",
 			      (unsigned long)at, size, (unsigned long)left(image));
-	result = fill(image, size);
+	result = fill_buffer(image, size);
 	*record_size = size;
 	return result < 0 ? result : 1;
 }
 
-static int take_record(struct image *image, const ProtobufCMessageDescriptor *descriptor, uint32_t size,
-		       bool is_valid)
+static int accept_record(struct image *image, const ProtobufCMessageDescriptor *descriptor, uint32_t size,
+			 bool is_valid)
 {
 	if (!is_valid)
 		return broken(image, "the record at offset %lu is not a valid %s",
@@ -398,7 +398,7 @@ int image_read(struct image *image, const ProtobufCMessageDescriptor *descriptor
 		return result;
 	if (wire_is_sane(descriptor, bytes, size))
 		*message = protobuf_c_message_unpack(descriptor, NULL, size, bytes);
-	return take_record(image, descriptor, size, *message);
+	return accept_record(image, descriptor, size, *message);
 }
 
 int image_read_integers(struct image *image, const ProtobufCMessageDescriptor *descriptor, uint64_t *values,
@@ -409,8 +409,8 @@ int image_read_integers(struct image *image, const ProtobufCMessageDescriptor *d
 
 	if (result <= 0)
 		return result;
-	return take_record(image, descriptor, size,
-			   wire_take_integers(image->buffer + image->start, size, values, count, given));
+	return accept_record(image, descriptor, size,
+			     wire_take_integers(image->buffer + image->start, size, values, count, given));
 }
 
 static int check_left(const struct image *image, uint64_t size)

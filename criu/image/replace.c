@@ -1,27 +1,27 @@
 /*
- * replace.c - a dump takes the place of an older one in the same directory, so that at every instant, and after every crash, one of them
- * is complete and can be found.
+ * replace.c - replaces an older dump in a directory by a new one. At every instant, and after every crash, one of the
+ * two is complete and can be found.
  *
- * The new images are made in a subdirectory. The name of a subdirectory says how far it has come:
+ * The new images are made in a subdirectory, whose name tells how far the replacement has come:
  *
  *	.incoming   images of a dump that is being made; worthless after a crash
- *	.complete   a complete dump, on the disk. It is the dump of this directory; the images beside the subdirectory are older
- *	.moving     the older images are gone from the directory; these move up, inventory.img last
+ *	.complete   a complete, synced dump: the dump of this directory. The images beside the subdirectory are older
+ *	.moving     the older images have left the directory; these move up, inventory.img last
  *	.leaving    the older images on their way out, inventory.img first
- *	.previous   all of the older images, as long as the new dump can still be undone
+ *	.previous   all of the older images, while the new dump can still be undone
  *
  *	                       directory   .incoming  .complete  .moving  .leaving  .previous
  *	begin                     old        new…
- *	commit: rename            old                    new                                     <- here the new one becomes the dump
+ *	commit: rename            old                    new                       <- here the new one becomes the dump
  *	        move the old out  (old)                  new              (old)
  *	        rename                                   new                          old
  *	        rename, move up   (new)                           (new)               old
  *	                          new                                                 old
  *	finish                    new
- *	undo    rename            new                    old                                     from here on like a commit
+ *	undo    rename            new                    old                       from here on like a commit
  *
- * After a crash replace_finish() goes on where the names say. In between, renames are brought to the disk before what
- * relies on them. An undo that crashes ends with the older dump or with the new one, which is complete as well.
+ * After a crash replace_finish() continues from the state that the names tell. A rename is synced before the next step
+ * relies on it. If an undo crashes, the result is the older dump or the new one, which is complete as well.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -45,7 +45,7 @@ static bool exists(int directory, const char *name)
 
 static int sync_directory(int directory)
 {
-	/* EINVAL: a file system without sync of directories. */
+	/* EINVAL: the file system cannot sync directories. */
 	return fsync(directory) < 0 && errno != EINVAL ? -errno : 0;
 }
 
@@ -64,7 +64,7 @@ static int open_below(int directory, const char *name)
 /* ---- all images of a directory ---- */
 
 struct transfer {
-	int from, to; /* to: -1: they are removed */
+	int from, to; /* to is -1: they are removed */
 	bool takes_all, takes_inventory;
 	struct image_names names;
 };
@@ -97,7 +97,7 @@ static int transfer_rest(struct transfer *transfer)
 	return result;
 }
 
-/* Out of the directory: what is left there does not look complete from the first moment on. */
+/* Moves the dump out of the directory, inventory.img first: what is left never looks complete. */
 static int move_out(int directory, int to)
 {
 	struct transfer transfer = { .from = directory, .to = to };
@@ -108,7 +108,10 @@ static int move_out(int directory, int to)
 	return result ?: transfer_rest(&transfer);
 }
 
-/* Into the directory: it looks complete when it is. The empty subdirectory goes. */
+/*
+ * Moves a dump into the directory, inventory.img last: it looks complete only when it is. Removes the empty
+ * subdirectory.
+ */
 static int move_up(int directory, const char *name)
 {
 	struct transfer transfer = { .to = directory, .takes_all = true };
@@ -167,7 +170,7 @@ static int keep_aside(int directory)
 						 rename_synced(directory, LEAVING, PREVIOUS);
 }
 
-/* From COMPLETE on; the directory holds nothing older any more. */
+/* Continues from COMPLETE, when the directory holds no older images. */
 static int move_in(int directory)
 {
 	return rename_synced(directory, COMPLETE, MOVING) ?: move_up(directory, MOVING);
@@ -178,7 +181,10 @@ int replace_commit(int directory)
 	return rename_synced(directory, INCOMING, COMPLETE) ?: keep_aside(directory) ?: move_in(directory);
 }
 
-/* The older dump is in the directory, in LEAVING, or in PREVIOUS: it is what replace_finish() finds, once the new one is no COMPLETE. */
+/*
+ * The older dump is in the directory, in LEAVING, or in PREVIOUS. replace_finish() finds it there, as soon as the new
+ * one is no longer COMPLETE.
+ */
 int replace_undo(int directory)
 {
 	int result = 0;
@@ -203,8 +209,8 @@ bool replace_hides_dump(int directory)
 	       (exists(directory, PREVIOUS) && !exists(directory, INVENTORY_NAME));
 }
 
-/* Which dump it is to be, if there is a choice: its images are the only ones of the directory afterwards. */
-static int choose(int directory)
+/* Decides which dump stays if there are two. Afterwards its images are the only ones in the directory. */
+static int choose_dump(int directory)
 {
 	if (exists(directory, COMPLETE))
 		return move_out(directory, -1) ?: move_in(directory);
@@ -212,15 +218,15 @@ static int choose(int directory)
 		return move_up(directory, MOVING);
 	if (exists(directory, LEAVING))
 		return move_up(directory, LEAVING);
-	/* A new dump that was being undone has lost its mark already. */
+	/* An undo was interrupted: the new dump has lost its mark already. */
 	if (exists(directory, PREVIOUS) && !exists(directory, INVENTORY_NAME))
-		return rename_synced(directory, PREVIOUS, COMPLETE) ?: choose(directory);
+		return rename_synced(directory, PREVIOUS, COMPLETE) ?: choose_dump(directory);
 	return 0;
 }
 
 int replace_finish(int directory)
 {
-	return choose(directory)			 ?:
+	return choose_dump(directory)			 ?:
 		       remove_whole(directory, INCOMING) ?:
 		       remove_whole(directory, LEAVING)	 ?:
 		       remove_whole(directory, PREVIOUS) ?:

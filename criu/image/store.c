@@ -1,11 +1,12 @@
 /*
- * store.c - opening and closing places that hold images, and the two ends of a dump.
+ * store.c - opens and closes stores of images, and begins and completes a dump.
  *
- * The order in which a dump becomes complete (DESIGN: a directory of images is complete or is visibly not):
+ * A directory of images is complete or is visibly not, because a dump becomes complete in this order:
  *
- *	begin    images that belong to no complete dump are removed; a dump that is complete stays, and the new images are made in a
- *	         subdirectory (replace.c)
- *	commit   inventory.img.new is written; writing out starts for every file, then each is synced; the directory is synced
+ *	begin    images that belong to no complete dump are removed; a complete dump stays, and the new images are made
+ *	         in a subdirectory (replace.c)
+ *	commit   inventory.img.new is written; writeback starts for every file, then each is synced; the directory is
+ *	         synced
  *	         inventory.img.new becomes inventory.img; the directory is synced; an older dump is replaced
  *
  * Why a sync for each file: measured on ext4 (virtio disk), 14 images of 3 KB and an empty pages image,
@@ -14,10 +15,11 @@
  *	fsync each, directory, then the inventory likewise                             2.8 ms
  *	start writing all, fsync each with the inventory among them, then rename       1.8 ms   <- this
  *	syncfs(), then rename                                                          1.0 ms
- *	the last two while somebody else has 400 MB unwritten on the same disk   2.4 | 124 ms
+ *	the last two while another process has 400 MB unwritten on the disk      2.4 | 124 ms
  *
- * Started together, the writes have left before the first fsync() asks for them, and its one journal commit
- * serves all files. Many images are synced by several threads (store_sync.c). syncfs() would make a frozen tree wait for the rest of the machine.
+ * Started together, the writes are under way before the first fsync() waits for them, and its one journal commit serves
+ * all files. Several threads sync many images (store_sync.c). syncfs() would make a frozen tree wait for the writes of
+ * the whole machine.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -42,17 +44,19 @@ static struct image_store *new_store(const struct image_store_ops *ops, char *na
 	return store;
 }
 
-/* A new directory has its name on disk from the start: what is synced in it later would else be nowhere. */
+/*
+ * Syncs the name of a new directory at once. Without it, what is synced inside later could be lost with the directory.
+ */
 static int make_directory(const char *path)
 {
 	autofree char *parent = format_text("%s/..", path);
 	autoclose int fd = -1;
 
 	if (mkdir(path, 0700) < 0)
-		return errno == EEXIST ? 0 : fail(errno, "cannot make the images directory %s", path);
+		return errno == EEXIST ? 0 : fail(errno, "cannot create the images directory %s", path);
 	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL)
-		return fail(errno, "cannot bring the images directory %s to the disk", path);
+		return fail(errno, "cannot sync the images directory %s", path);
 	return 0;
 }
 
@@ -85,7 +89,7 @@ int image_store_open_fd(struct image_store **store, int directory, bool for_writ
 		return fail(errno, "cannot use descriptor %d as the images directory", directory);
 	if (!S_ISDIR(status.st_mode))
 		return fail(ENOTDIR, "cannot use descriptor %d as the images directory", directory);
-	/* An open file of its own, which can be locked against the caller's. */
+	/* An open file description of its own: its lock is independent of the caller's. */
 	own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (own < 0)
 		return fail(errno, "cannot open descriptor %d, the images directory", directory);
@@ -132,7 +136,10 @@ const char *image_store_name(const struct image_store *store)
 
 /* ---- begin ---- */
 
-/* Its images, which are no dump without inventory.img; whoever waits for tracking.img to go (keeper.h) sees it. */
+/*
+ * Removes images that are no dump, because inventory.img is missing. A keeper, which ends with tracking.img (keeper.h),
+ * notices.
+ */
 static int remove_incomplete(struct image_store *store)
 {
 	struct image_names names;
@@ -151,7 +158,7 @@ static int check_writable(const struct image_store *store)
 
 	if (faccessat(store->directory, ".", W_OK, AT_EACCESS) < 0)
 		return fail(errno, "cannot write to the images directory %s", store->name);
-	/* Whatever stands under that name and is no link is not ours to remove. */
+	/* A file of that name that is no link is not criu's to remove. */
 	if (fstatat(store->directory, PARENT_NAME, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
 	    !S_ISLNK(status.st_mode))
 		return fail(EEXIST,
@@ -165,11 +172,13 @@ static int begin_staging(struct image_store *store)
 	int staging = replace_begin(store->directory);
 
 	if (staging < 0)
-		return fail(-staging, "cannot make a place for the new images in %s", store->name);
+		return fail(-staging, "cannot create a subdirectory for the new images in %s", store->name);
 	log_info("%s holds an older dump, which stays until the new one is complete", store->name);
-	/* But what it noted of the memory is of no use any more: its keeper is to end (keeper.h), or the new one could note nothing. */
+	/*
+	 * Its tracking data is useless now: its keeper has to end (keeper.h), or the new dump could not track anything.
+	 */
 	if (unlinkat(store->directory, image_types[IMAGE_TRACKING].pattern, 0) < 0 && errno != ENOENT)
-		log_warning("%s: the notes of the older dump cannot be removed: %s", store->name,
+		log_warning("%s: cannot remove tracking.img of the older dump: %s", store->name,
 			    strerror(errno));
 	store->staging = staging;
 	return 0;
@@ -182,7 +191,7 @@ static int link_parent(struct image_store *store, const char *target)
 	if (!target)
 		return 0;
 	if (symlinkat(target, store_place(store), PARENT_NAME) < 0)
-		return fail(errno, "cannot make the link %s/" PARENT_NAME, store->name);
+		return fail(errno, "cannot create the link %s/" PARENT_NAME, store->name);
 	*grow(&store->created, &store->created_count) = copy_text(PARENT_NAME);
 	return 0;
 }
@@ -215,7 +224,7 @@ static int write_inventory(struct image_store *store, const ProtobufCMessage *in
 	return min(result, closed);
 }
 
-/* What has been created is still created, but somewhere else. */
+/* The list of created files stays valid: they only move. */
 static int replace_older(struct image_store *store)
 {
 	int result;
@@ -275,7 +284,7 @@ void image_store_withdraw(struct image_store *store)
 		close(steal_fd(&store->staging));
 	result = replaces ? replace_undo(store->directory) : remove_created(store);
 	if (result)
-		log_error("cannot remove the images of the dump that failed from %s: %s", store->name,
+		log_error("cannot remove the images of the failed dump from %s: %s", store->name,
 			  strerror(-result));
 	forget_created(store);
 	store->is_begun = false;

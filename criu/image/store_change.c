@@ -1,6 +1,6 @@
 /*
- * store_change.c - what is done to images that are complete already: a list of them, copies, new versions, removal. Dumps and restores do
- * nothing of that; what works on chains of snapshots does.
+ * store_change.c - changes complete images: lists, copies, replaces and removes them. Dumps and restores do none of it;
+ * commands that work on chains of snapshots do.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ bool image_name_is(const char *name, enum image_kind kind, unsigned long *id)
 
 	if (strlen(name) < number)
 		return false;
-	/* Only one spelling of a number is right. */
+	/* Only the canonical spelling of a number is accepted. */
 	*id = strtoul(name + number, NULL, strstr(pattern, "%lx") ? 16 : 10);
 	return !strcmp(name, image_file_name(expected, kind, *id));
 }
@@ -82,7 +82,7 @@ static int sync_image(struct image_store *store, const char *name)
 {
 	int result = store->ops->sync_file(store, name);
 
-	return result ? fail(-result, "cannot bring %s/%s to the disk", store->name, name) : 0;
+	return result ? fail(-result, "cannot sync %s/%s", store->name, name) : 0;
 }
 
 int image_store_sync_image(struct image_store *store, enum image_kind kind, unsigned long id)
@@ -141,7 +141,7 @@ bool is_of_a_dump(const char *name)
 	char final[IMAGE_NAME_SIZE];
 	unsigned long id;
 
-	/* A new version that did not get its name (image_create_beside()). */
+	/* A new version that never got its final name (image_create_beside()). */
 	if (length > 4 && length < sizeof(final) && !strcmp(name + length - 4, ".new")) {
 		snprintf(final, sizeof(final), "%.*s", (int)length - 4, name);
 		return is_of_a_dump(final);

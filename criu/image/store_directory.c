@@ -1,9 +1,9 @@
 /*
  * store_directory.c - images as files of a directory.
  *
- * Everything is opened beneath the directory's own descriptor, and nothing but a regular file is ever opened:
- * a symbolic link is refused, a pipe does not block us. Images hold memory of other people: a file is always
- * a new one, made by us with mode 0600, for an older one may belong to somebody or be readable to all.
+ * Every file is opened beneath the directory's own descriptor, and only regular files are opened: a symbolic link is
+ * refused, and a pipe cannot block criu. Images hold the memory of other users, so a file is always a new one, created
+ * by criu with mode 0600: an existing file may belong to another user or be readable by all.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -29,7 +29,7 @@ static int open_regular(struct image_store *store, const char *name, int access)
 	return steal_fd(&fd);
 }
 
-static int open_read(struct image_store *store, const char *name)
+static int directory_open_read(struct image_store *store, const char *name)
 {
 	return open_regular(store, name, O_RDONLY);
 }
@@ -58,14 +58,15 @@ int list_directory(int at, void (*each)(void *context, const char *name), void *
 	return result;
 }
 
-static int list_names(struct image_store *store, void (*each)(void *context, const char *name), void *context)
+static int directory_list_names(struct image_store *store, void (*each)(void *context, const char *name),
+				void *context)
 {
 	return list_directory(store_place(store), each, context);
 }
 
-static int open_write(struct image_store *store, const char *name)
+static int directory_open_write(struct image_store *store, const char *name)
 {
-	/* Read and write: what is written may be read back (deduplication, checksums). */
+	/* Read and write, because deduplication and checksums read back what was written. */
 	int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(store_place(store), name, flags, 0600);
 
@@ -77,38 +78,38 @@ static int open_write(struct image_store *store, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-static int remove_file(struct image_store *store, const char *name)
+static int directory_remove_file(struct image_store *store, const char *name)
 {
 	return unlinkat(store_place(store), name, 0) < 0 ? -errno : 0;
 }
 
-static int rename_file(struct image_store *store, const char *from, const char *to)
+static int directory_rename_file(struct image_store *store, const char *from, const char *to)
 {
 	return renameat(store_place(store), from, store_place(store), to) < 0 ? -errno : 0;
 }
 
-/* A hint: if it fails, the sync tells. */
-static void begin_sync(struct image_store *store, const char *name)
+/* Only a hint: if it fails, the later sync reports it. */
+static void directory_begin_sync(struct image_store *store, const char *name)
 {
-	autoclose int fd = open_read(store, name);
+	autoclose int fd = directory_open_read(store, name);
 
 	if (fd >= 0)
 		sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
-/* Of a failed write the first one who asks is told, even by a new descriptor (Linux 4.16). */
-static int sync_file(struct image_store *store, const char *name)
+/* The kernel reports a failed write to the first fsync(), even by a new descriptor (Linux 4.16). */
+static int directory_sync_file(struct image_store *store, const char *name)
 {
-	autoclose int fd = open_read(store, name);
+	autoclose int fd = directory_open_read(store, name);
 
 	if (fd < 0)
 		return fd;
 	return fsync(fd) < 0 ? -errno : 0;
 }
 
-static int sync_names(struct image_store *store)
+static int directory_sync_names(struct image_store *store)
 {
-	/* EINVAL: a file system without sync of directories. */
+	/* EINVAL: the file system cannot sync directories. */
 	return fsync(store_place(store)) < 0 && errno != EINVAL ? -errno : 0;
 }
 
@@ -120,14 +121,14 @@ static void close_directory(struct image_store *store)
 }
 
 const struct image_store_ops directory_store_ops = {
-	.open_read = open_read,
-	.open_write = open_write,
+	.open_read = directory_open_read,
+	.open_write = directory_open_write,
 	.open_change = open_change,
-	.list = list_names,
-	.remove = remove_file,
-	.rename = rename_file,
-	.begin_sync = begin_sync,
-	.sync_file = sync_file,
-	.sync_names = sync_names,
+	.list = directory_list_names,
+	.remove = directory_remove_file,
+	.rename = directory_rename_file,
+	.begin_sync = directory_begin_sync,
+	.sync_file = directory_sync_file,
+	.sync_names = directory_sync_names,
 	.close = close_directory,
 };

@@ -1,9 +1,9 @@
 /*
- * store_lock.c - one writer or several readers of a directory of images. See image_store_lock().
+ * store_lock.c - the lock of a directory of images: one writer or several readers. See image_store_lock().
  *
- * The lock is flock(2) on the store's own open file of the directory: it needs no file in it, so it works where nothing can be written,
- * and it ends with criu. A child that has inherited the descriptor would keep it; so it is given back by name (LOCK_UN), not by
- * closing the descriptor.
+ * The lock is flock(2) on the store's own open file of the directory. It needs no file in the directory, so it works
+ * where nothing can be written, and it ends with criu. A child that inherited the descriptor would keep the lock, so it
+ * is released explicitly (LOCK_UN), not by closing the descriptor.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,10 @@
 #include "base/memory.h"
 #include "image/store.h"
 
-/* A line of /proc/locks: "12: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF". The process that has the lock; 0: not this directory. */
+/*
+ * Parses a line of /proc/locks: "12: FLOCK ADVISORY WRITE 4711 fe:00:1234 0 EOF". Returns the process that holds the
+ * lock; 0: not this directory.
+ */
 static pid_t owner_in_line(const char *line, const struct stat *directory, bool *writes)
 {
 	unsigned device_major, device_minor;
@@ -37,7 +40,7 @@ static pid_t owner_in_line(const char *line, const struct stat *directory, bool 
 		       0;
 }
 
-/* 0: nobody who can be seen from here. */
+/* 0: no process that is visible here. */
 static pid_t find_owner(const struct image_store *store, bool *writes)
 {
 	autofree char *text = NULL;
@@ -55,7 +58,7 @@ static pid_t find_owner(const struct image_store *store, bool *writes)
 
 static int is_in_use(const struct image_store *store, enum image_use use)
 {
-	bool writes = use == IMAGES_ARE_READ; /* readers bear each other */
+	bool writes = use == IMAGES_ARE_READ; /* readers do not exclude each other */
 	pid_t owner = find_owner(store, &writes);
 	const char *how = writes ? "is being written to" : "is being read";
 
@@ -68,7 +71,7 @@ static int is_in_use(const struct image_store *store, enum image_use use)
 
 static int lock(struct image_store *store, enum image_use use)
 {
-	/* To change a lock, the kernel gives the old one back first. */
+	/* To change a lock, the kernel releases the old one first. */
 	store->is_locked = false;
 	if (flock(store->directory, (use == IMAGES_ARE_WRITTEN ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0) {
 		store->is_locked = true;
@@ -78,20 +81,21 @@ static int lock(struct image_store *store, enum image_use use)
 	if (errno == EWOULDBLOCK)
 		return is_in_use(store, use);
 	/* NFS: EBADF for an exclusive lock, because a directory cannot be opened for writing. */
-	log_warning("the images directory %s cannot be locked (%s): nothing keeps another criu from it",
-		    store->name, strerror(errno));
+	log_warning(
+		"the images directory %s cannot be locked (%s): another criu could use it at the same time",
+		store->name, strerror(errno));
 	return 0;
 }
 
-/* Without a lock nobody can tell a crash from somebody at work. */
+/* Without a lock, a crashed dump looks like one that is under way. */
 static int refuse_to_finish(const struct image_store *store)
 {
 	if (replace_hides_dump(store->directory))
 		fail_advice(
-			"keep its hidden subdirectories, which hold the dump: copy all of it to a file system with locks");
+			"copy all of it, with its hidden subdirectories, which hold the dump, to a file system with locks");
 	else
-		fail_advice("if no criu is at work there, remove its hidden subdirectory .incoming");
-	fail(0, "a dump into %s is under way, or was interrupted", store->name);
+		fail_advice("if no criu is running there, remove its hidden subdirectory .incoming");
+	fail(0, "a dump into %s is still going on, or was interrupted", store->name);
 	return -EBUSY;
 }
 
@@ -103,13 +107,13 @@ static int finish_replacement(struct image_store *store)
 		return result;
 	if (!store->is_locked)
 		return refuse_to_finish(store);
-	log_warning("%s: a dump that replaced an older one was interrupted; it is brought to its end",
+	log_warning("%s: a dump was interrupted while it replaced an older one; completing the replacement",
 		    store->name);
 	result = replace_finish(store->directory);
-	return result ? fail(-result, "cannot bring an interrupted dump in %s to its end", store->name) : 0;
+	return result ? fail(-result, "cannot complete an interrupted dump in %s", store->name) : 0;
 }
 
-/* What is only in the way of a writer is none of a reader's business: it may not be able to write there. */
+/* A reader leaves alone what hinders only a writer: it may lack the right to write there. */
 static bool has_to_finish(const struct image_store *store, enum image_use use)
 {
 	return use == IMAGES_ARE_WRITTEN ? replace_is_pending(store->directory) :
@@ -120,7 +124,7 @@ int image_store_lock(struct image_store *store, enum image_use use)
 {
 	int result;
 
-	/* A writer may read, too. */
+	/* A writer may also read. */
 	if (store->directory < 0 ||
 	    (store->is_locked && (store->use == use || store->use == IMAGES_ARE_WRITTEN)))
 		return 0;

@@ -1,12 +1,13 @@
 /*
- * store_sync.c - brings all images of a dump to the disk.
+ * store_sync.c - syncs all images of a dump.
  *
- * Writing out starts for every file. Then each is synced, by several threads at the same time where there are many images: an fsync() waits
- * for the disk to empty its cache, and for a commit of the journal if there is one. Those that wait together are served together. One
- * after the other, every file waits for itself. Measured on ext4 (virtio disk, machine busy), 1,013 images of 3 KB, medians of 3:
+ * Writeback starts for every file. Then each file is synced, by several threads at the same time if there are many
+ * images: an fsync() waits for the disk to empty its cache, and for a commit of the journal if there is one. Calls that
+ * wait together are served together; one after the other, each file waits separately. Measured on ext4 (virtio disk,
+ * machine busy), 1,013 images of 3 KB, medians of 3:
  *
  *	threads       1      4     16     32     64   | syncfs()
- *	ms         1340    117     71     79     91   |  55, but it waits for what others have written on the disk: store.c
+ *	ms         1340    117     71     79     91   |  55, but it waits for other writers on the disk, too: store.c
  */
 #include <errno.h>
 #include <string.h>
@@ -21,8 +22,8 @@
 /* Shared by all threads. */
 struct sync {
 	struct image_store *store;
-	size_t next;   /* image that nobody has taken yet */
-	size_t failed; /* of which sync_file() said `error`, if that is not 0 */
+	size_t next;   /* the first image that no thread has taken yet */
+	size_t failed; /* the image for which sync_file() returned `error`, if that is not 0 */
 	int error;
 };
 
@@ -31,12 +32,12 @@ static void sync_image(struct sync *sync, size_t index)
 	struct image_store *store = sync->store;
 	int result, none = 0;
 
-	if (!strcmp(store->created[index], PARENT_NAME)) /* a link: it is a name and no more */
+	if (!strcmp(store->created[index], PARENT_NAME)) /* a link has nothing to sync but its name */
 		return;
 	result = store->ops->sync_file(store, store->created[index]);
 	if (result < 0 &&
 	    __atomic_compare_exchange_n(&sync->error, &none, result, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-		sync->failed = index; /* read when all threads have ended */
+		sync->failed = index; /* read after all threads have ended */
 }
 
 static void *sync_images(void *argument)
@@ -50,7 +51,7 @@ static void *sync_images(void *argument)
 	return NULL;
 }
 
-/* This thread is one of them: should no other start, it does all. */
+/* This thread works, too: if no other thread starts, it does everything. */
 static void sync_together(struct sync *sync)
 {
 	size_t wanted = min(sync->store->created_count / IMAGES_A_THREAD, (size_t)MOST_THREADS), started = 0;
@@ -72,8 +73,7 @@ int store_sync_created(struct image_store *store)
 		store->ops->begin_sync(store, store->created[i]);
 	sync_together(&sync);
 	if (sync.error)
-		return fail(-sync.error, "cannot bring %s/%s to the disk", store->name,
-			    store->created[sync.failed]);
+		return fail(-sync.error, "cannot sync %s/%s", store->name, store->created[sync.failed]);
 	result = store->ops->sync_names(store);
 	return result < 0 ? fail(-result, "cannot sync the images directory %s", store->name) : 0;
 }

@@ -1,10 +1,11 @@
 /*
- * wire.c - packed records: how deep messages are nested in them, and integers without a message. See wire.h.
+ * wire.c - checks how deep messages are nested in packed records, and reads integers without building a message. See
+ * wire.h.
  */
 #include <stdint.h>
 #include "image/wire.h"
 
-/* The deepest real thing is a tree of cgroups; protobuf's own readers stop at 100. */
+/* The deepest real messages are trees of cgroups; protobuf's own readers stop at 100. */
 #define DEPTH_LIMIT 100
 
 enum wire_type { WIRE_VARINT = 0, WIRE_64BIT = 1, WIRE_BYTES = 2, WIRE_32BIT = 5 };
@@ -34,7 +35,10 @@ static bool skip(struct wire *wire, uint64_t size)
 	return true;
 }
 
-/* What stands behind a tag; *value is that of an integer, or the length. False: it is not all there, or of a type that we have not. */
+/*
+ * Skips the value of a tag. *value is the integer, or the length. False: it is incomplete, or of a type that criu does
+ * not use.
+ */
 static bool skip_value(struct wire *wire, uint64_t tag, uint64_t *value)
 {
 	switch (tag & 7) {
@@ -46,7 +50,7 @@ static bool skip_value(struct wire *wire, uint64_t tag, uint64_t *value)
 		return take_varint(wire, value) && skip(wire, *value);
 	case WIRE_32BIT:
 		return skip(wire, 4);
-	default: /* groups: no message of ours has one */
+	default: /* groups: no message here has one */
 		return false;
 	}
 }
@@ -74,7 +78,7 @@ bool wire_take_integers(const unsigned char *bytes, size_t size, uint64_t *value
 
 static bool message_is_sane(const ProtobufCMessageDescriptor *descriptor, struct wire wire, unsigned depth);
 
-/* The bytes of a field: a message to look into, or anything else. */
+/* Checks the bytes of a field, which may be a message. */
 static bool bytes_are_sane(const ProtobufCMessageDescriptor *descriptor, uint64_t number, struct wire wire,
 			   unsigned depth)
 {

@@ -1,5 +1,5 @@
 /*
- * cgroups.c - see cgroups.h. Facts are of cgroups(7), proc(5), and Linux 6.18.
+ * cgroups.c - see cgroups.h. The facts are from cgroups(7), proc(5), and Linux 6.18.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +25,8 @@ static int compare_places(const void *left, const void *right)
 	return strcmp(a->hierarchy, b->hierarchy);
 }
 
-/* "4:memory:/a/path": the path may hold anything but the end of the line. */
-static bool parse_line(char *line, struct cgroup_place *place)
+/* "4:memory:/a/path": the path may contain anything but a newline. */
+static bool parse_place(char *line, struct cgroup_place *place)
 {
 	char *hierarchy = strchr(line, ':'), *path = hierarchy ? strchr(hierarchy + 1, ':') : NULL;
 
@@ -46,9 +46,9 @@ int cgroups_parse(const char *text, struct cgroup_places *places)
 	while (*rest) {
 		char *line = strsep(&rest, "\n");
 
-		if (!parse_line(line, grow(&places->items, &places->count))) {
+		if (!parse_place(line, grow(&places->items, &places->count))) {
 			fail(EINVAL, "cannot understand /proc/PID/cgroup: %.60s", line);
-			cgroup_places_free(places); /* and the line */
+			cgroup_places_free(places); /* this frees the line, too */
 			return -EINVAL;
 		}
 		if (!rest)
@@ -111,7 +111,7 @@ bool cgroup_path_is_sound(const char *path)
 
 /* ---- mounts ---- */
 
-/* The next word of a line. mountinfo writes a blank and the like as \040. */
+/* The next word of a line. In mountinfo a blank is \040, and similar characters are escaped the same way. */
 static char *next_word(char **rest)
 {
 	char *word = strsep(rest, " "), *to = word;
@@ -172,7 +172,7 @@ bool cgroup_next_mount(const char **at, const char *hierarchy, struct cgroup_mou
 	return false;
 }
 
-/* Something else may be mounted on top of it. */
+/* Another mount may cover it. */
 static int open_mount(const struct cgroup_mount *mount)
 {
 	autoclose int fd = open(mount->point, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -181,7 +181,7 @@ static int open_mount(const struct cgroup_mount *mount)
 	return fd >= 0 && fstat(fd, &found) == 0 && found.st_dev == mount->device ? steal_fd(&fd) : -1;
 }
 
-/* Says which hierarchy, as the options of a mount do: controllers, a name, or both. */
+/* Names the hierarchy as mount options do: controllers, a name, or both. */
 static int configure(int context, const char *hierarchy)
 {
 	const char *at = hierarchy;
@@ -202,7 +202,9 @@ static int configure(int context, const char *hierarchy)
 	return 0;
 }
 
-/* A mount of our own, which is nowhere in the tree of mounts and goes with its descriptor (Linux 5.2). */
+/*
+ * Mounts the hierarchy for criu alone: the mount is not in the tree of mounts and ends with its descriptor (Linux 5.2).
+ */
 static int mount_root(const char *hierarchy)
 {
 	autoclose int context = fsopen(*hierarchy ? "cgroup" : "cgroup2", FSOPEN_CLOEXEC);
@@ -215,7 +217,7 @@ static int mount_root(const char *hierarchy)
 	return mounted < 0 ? -errno : mounted;
 }
 
-/* A directory, and in *point where it is mounted, allocated; -1: nowhere. */
+/* Returns a directory and, in *point, its mount point (allocated); -1: it is not mounted. */
 static int find_root(const char *mounts, const char *hierarchy, char **point)
 {
 	struct cgroup_mount mount;
@@ -252,12 +254,13 @@ int cgroup_open_root(const char *hierarchy)
 		root = mount_root(hierarchy);
 	if (root >= 0)
 		return root;
-	return fail(-root, "the cgroup hierarchy '%s' is mounted nowhere here, and cannot be", hierarchy);
+	return fail(-root, "the cgroup hierarchy '%s' is not mounted here, and criu cannot mount it",
+		    hierarchy);
 }
 
 /* ---- directories ---- */
 
-/* The path, from a hierarchy's root on. */
+/* The path relative to the root of the hierarchy. */
 static const char *from_root(const char *path)
 {
 	path += strspn(path, "/");
@@ -287,7 +290,7 @@ bool cgroup_is_frozen(int root, const char *hierarchy, const char *path)
 
 	if (fd < 0 || read_text_from(fd, &text) < 0)
 		return false;
-	/* Both tell of a freeze further up, too. */
+	/* Both also report a freeze of an ancestor. */
 	return *hierarchy ? strncmp(text, "THAWED", 6) != 0 : strstr(text, "frozen 1") != NULL;
 }
 
@@ -306,7 +309,7 @@ const struct cgroup_place *cgroup_cpuset_place(const struct cgroup_places *place
 	return second;
 }
 
-/* In version 2, a cgroup for which the controller is not enabled has what the next one above has. */
+/* In version 2, a cgroup without the controller uses the CPUs of its nearest ancestor that has it. */
 bool cgroup_read_cpus(int root, const char *hierarchy, const char *path, struct cpus *cpus)
 {
 	const char *name = *hierarchy ? "cpuset.effective_cpus" : "cpuset.cpus.effective";

@@ -26,7 +26,7 @@ void cpus_restrict(struct cpus *cpus)
 
 	if (cpus_set_affinity(0, cpus) || cpus_get_affinity(0, cpus))
 		memset(cpus, 0, sizeof(*cpus));
-	/* If these were taken from us meanwhile, the kernel has chosen others. */
+	/* If the allowed CPUs have changed meanwhile, the kernel has chosen others already. */
 	if (is_kept)
 		ignore(cpus_set_affinity(0, &ours));
 }
@@ -45,7 +45,7 @@ size_t cpus_length(const struct cpus *cpus)
 	return length;
 }
 
-static bool parse_number(const char **at, unsigned long *number)
+static bool parse_cpu_number(const char **at, unsigned long *number)
 {
 	char *end;
 
@@ -62,10 +62,10 @@ bool cpus_parse(const char *list, struct cpus *cpus)
 
 	memset(cpus, 0, sizeof(*cpus));
 	while (*list && *list != '\n') {
-		if (!parse_number(&list, &first))
+		if (!parse_cpu_number(&list, &first))
 			return false;
 		last = first;
-		if (*list == '-' && (list++, !parse_number(&list, &last)))
+		if (*list == '-' && (list++, !parse_cpu_number(&list, &last)))
 			return false;
 		for (unsigned long cpu = first; cpu <= last; cpu++)
 			cpus->bits[cpu / 8] |= 1 << cpu % 8;

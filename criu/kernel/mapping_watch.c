@@ -18,7 +18,7 @@
 #include "kernel_constants.h"
 
 #define TRACEPOINT "events/raw_syscalls/sys_exit/id"
-#define PASSES	   8 /* over threads that come and go */
+#define PASSES	   8 /* passes over the threads, while some start and end */
 
 struct watched_thread {
 	pid_t tid;
@@ -31,12 +31,12 @@ struct mapping_watch {
 };
 
 /*
- * System calls that change mappings, or flags that VmFlags in smaps tells. Births are among them, because they make pages shared with a
- * relative.
+ * Calls that change mappings, or flags in the VmFlags of smaps. Calls that create processes are among them: pages
+ * become shared with a relative.
  *
- * What other processes can do to this one is not among them: process_madvise() moves pages, but sets no flag of a mapping. Nor is ioctl(),
- * which can register a mapping with a userfaultfd: we do not look at those flags. An io_uring can call madvise() in a thread of the
- * kernel, but a task with an io_uring is refused.
+ * What another process can do to this one is not among them: its process_madvise() moves pages, but changes no flag of
+ * a mapping. Neither is ioctl(), which can register a mapping with a userfaultfd; criu does not use those flags here.
+ * An io_uring can call madvise() in a kernel thread, but a task with one is refused.
  */
 static const int calls[] = {
 	SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_pkey_mprotect, SYS_brk, SYS_madvise,
@@ -47,8 +47,8 @@ static const int calls[] = {
 #ifdef __x86_64__
 	SYS_fork, SYS_vfork, SYS_arch_prctl,
 	/*
-	 * The same calls by `int $0x80`, which has its own numbers. execve is 11 there, like munmap here. fork is missing: its number is
-	 * open's here.
+	 * The same calls by `int $0x80`, which has its own numbers; execve is 11, like munmap. fork is missing, because
+	 * its number is that of open.
 	 */
 	90,  /* mmap */
 	91,  /* munmap */
@@ -85,14 +85,17 @@ char *mapping_watch_filter(void)
 	for (size_t i = 0; i < array_size(calls); i++)
 		fprintf(text, "%sid == %d", i ? " || " : "", calls[i]);
 #ifdef __x86_64__
-	/* x32 has a bit of its own. By `int $0x80`, brk is 45, which is recvfrom; remap_file_pages is 257, which is openat. */
+	/*
+	 * x32 calls have a bit of their own. By `int $0x80`, brk is 45, which is recvfrom; remap_file_pages is 257,
+	 * which is openat.
+	 */
 	fprintf(text, " || id >= %d || (id == 45 && ret >= 65536) || (id == 257 && ret == 0)", 0x40000000);
 #endif
 	fclose(text);
 	return filter;
 }
 
-/* tracefs need not be mounted for this: fsopen() and fsmount() give us a detached mount. */
+/* tracefs need not be mounted, and this does not mount it visibly: the mount is detached. */
 int mapping_watch_tracepoint(void)
 {
 	autoclose int context = fsopen("tracefs", FSOPEN_CLOEXEC), tracefs = -1;
@@ -116,7 +119,10 @@ static bool is_watched(const struct mapping_watch *watch, pid_t tid)
 	return false;
 }
 
-/* A thread that is born before the filter is set inherits the event. It counts nothing until PERF_EVENT_IOC_ENABLE reaches both. */
+/*
+ * A thread that starts before the filter is set has an event, too; it counts only when PERF_EVENT_IOC_ENABLE has
+ * reached both.
+ */
 static int watch_thread(struct mapping_watch *watch, int tracepoint, pid_t tid)
 {
 	struct perf_event_attr attributes = {
@@ -130,7 +136,7 @@ static int watch_thread(struct mapping_watch *watch, int tracepoint, pid_t tid)
 	int event = syscall(SYS_perf_event_open, &attributes, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
 
 	if (event < 0)
-		return errno == ESRCH ? 0 : -errno; /* it has ended meanwhile */
+		return errno == ESRCH ? 0 : -errno; /* it has ended */
 	*grow(&watch->threads, &watch->count) = (struct watched_thread){ tid, event };
 	if (ioctl(event, PERF_EVENT_IOC_SET_FILTER, filter) < 0 || ioctl(event, PERF_EVENT_IOC_ENABLE, 0) < 0)
 		return -errno;
@@ -138,8 +144,9 @@ static int watch_thread(struct mapping_watch *watch, int tracepoint, pid_t tid)
 }
 
 /*
- * 1: all threads are watched now. A list of threads that is read while some of them end may have gaps, so it must be as long as the number
- * of threads was before. If all threads in the list were watched already, there were no others; and threads born since inherit the watch.
+ * 1 if all threads are watched now. A list read while threads end can have gaps, so it must be as long as the number of
+ * threads before. If all threads in it were watched already, the list was complete, and threads that started since are
+ * children of watched threads.
  */
 static int watch_pass(struct mapping_watch *watch, int tracepoint, int proc)
 {
@@ -169,8 +176,7 @@ int mapping_watch_open(struct mapping_watch **opened, int tracepoint, int proc)
 	int result = 0;
 
 	for (int pass = 0; !result && pass < PASSES; pass++) {
-		if (pass >
-		    1) /* a thread is about to end: it is still listed, but cannot be watched any more */
+		if (pass > 1) /* a thread is ending: still listed, but it can no longer be watched */
 			usleep(500);
 		result = watch_pass(watch, tracepoint, proc);
 	}
@@ -182,7 +188,7 @@ int mapping_watch_open(struct mapping_watch **opened, int tracepoint, int proc)
 	return result ?: -EAGAIN;
 }
 
-/* An event counts for the thread's children, too, and keeps the count when the thread has ended. */
+/* An event also counts for the children of its thread, and keeps the count after the thread has ended. */
 int mapping_watch_count(const struct mapping_watch *watch, uint64_t *calls_made)
 {
 	*calls_made = 0;

@@ -1,13 +1,15 @@
 /*
- * mapping_watch.h - has a running process made system calls that may change its mappings, or flags of them?
+ * mapping_watch.h - tells whether a running process has made system calls that may change its mappings or their flags.
  *
- * The kernel counts them (perf, at the tracepoint raw_syscalls:sys_exit), in all threads of the process and in all that they bear.
- * Counting begins before mapping_watch_open() returns; it sees calls that were under way then, because it is their end that counts.
- * A process that is stopped has no call under way. So: a count, then a look at the mappings, then, when the process is stopped, the
- * same count: what was seen is so now.
+ * The kernel counts the calls (perf, at the tracepoint raw_syscalls:sys_exit) in all threads of the process and in all
+ * threads and processes that these create. Counting begins before mapping_watch_open() returns. It includes calls in
+ * progress at that time, because it counts the end of a call. A stopped process has no call in progress. So criu reads
+ * the count, then the mappings, then, when the process is stopped, the count again: if it is the same, the mappings are
+ * still valid.
  *
- * While a watch is open, every system call of every process of the machine takes the kernel's slow path (some 100 ns).
- * Failures are of no consequence, and only some are recorded: whoever may not watch looks when the process is stopped.
+ * While a watch is open, every system call of every process of the machine takes a slow path in the kernel (some 100
+ * ns). Failures have no consequences, and only some are recorded: without a watch, criu reads the mappings when the
+ * process is stopped.
  */
 #ifndef CRIU_KERNEL_MAPPING_WATCH_H
 #define CRIU_KERNEL_MAPPING_WATCH_H
@@ -17,19 +19,22 @@
 
 struct mapping_watch;
 
-/* The number of the tracepoint, for mapping_watch_open(); -errno: not permitted, or not in this kernel. 0.4 - 3 ms. */
+/*
+ * The number of the tracepoint, for mapping_watch_open(). -errno: not permitted, or not in this kernel. Takes 0.4 - 3
+ * ms.
+ */
 int mapping_watch_tracepoint(void) must_check;
 
-/* `proc` is a directory fd of /proc/PID. 0 or -errno. 1 - 10 ms, of which the process feels nothing. */
+/* `proc` is a directory fd of /proc/PID. 0 or -errno. Takes 1 - 10 ms, which do not affect the process. */
 int mapping_watch_open(struct mapping_watch **watch, int tracepoint, int proc) must_check;
 
-/* So many calls have ended. -errno: nobody knows. */
+/* The number of calls that have ended. -errno: not known. */
 int mapping_watch_count(const struct mapping_watch *watch, uint64_t *calls) must_check;
 
-/* The kernel takes 35 - 50 ms for it (it waits until no CPU can be in the tracepoint any more). */
+/* Takes 35 - 50 ms: the kernel waits until no CPU can be in the tracepoint any more. */
 void mapping_watch_close(struct mapping_watch *watch);
 
-/* Which calls, in the language of the kernel's event filters: allocated. */
+/* The filter for these calls, in the kernel's syntax for events; allocated. */
 char *mapping_watch_filter(void);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * netlink.c - see netlink.h. An exchange sends one or more messages and reads datagrams until the kernel says that it is over: by an
+ * netlink.c - see netlink.h. An exchange sends one or more messages and reads datagrams until the kernel ends it: by an
  * acknowledgement (NLMSG_ERROR with 0), an error, or the end of a list (NLMSG_DONE).
  */
 #include <errno.h>
@@ -14,7 +14,7 @@
 #include "kernel_constants.h"
 
 #define MESSAGE_SIZE 65536   /* the length of an attribute has 16 bits */
-#define IS_TOO_LONG  (-4711) /* "protocol" of a message that lacks an attribute */
+#define IS_TOO_LONG  (-4711) /* "protocol" of a message to which an attribute could not be added */
 
 int netlink_open(struct nl_sock **socket, int protocol)
 {
@@ -35,7 +35,10 @@ int netlink_open(struct nl_sock **socket, int protocol)
 	}
 	nl_socket_disable_auto_ack(*socket);
 	nl_socket_enable_msg_peek(*socket);
-	/* The kernel's own words, and not our request once more. Both are older than what criu needs; without them errors are shorter. */
+	/*
+	 * Asks for the kernel's error texts, and for errors that do not repeat the request. Both are older than the
+	 * oldest kernel that criu supports; without them errors are only shorter.
+	 */
 	fd = nl_socket_get_fd(*socket);
 	setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof(on));
 	setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof(on));
@@ -84,14 +87,14 @@ struct exchange {
 	struct nl_sock *socket;
 	const char *what;
 	uint32_t first,
-		last; /* numbers of our messages: the rest is left over from an exchange that has failed */
+		last; /* numbers of this exchange's messages; others are left over from an exchange that failed */
 	netlink_visit *visit;
 	void *argument;
-	int refused; /* by the visitor. The rest is read all the same: the kernel answers nothing else before the end of a list */
+	int refused; /* by the visitor. The rest is still read: the kernel answers nothing until then */
 	bool is_over, has_changed;
 };
 
-/* What the kernel says beside the error, in attributes behind `size` bytes of the message; NULL: nothing. */
+/* The kernel's text for the error, from the attributes behind `size` bytes of the message; NULL: none. */
 static const char *words_of_kernel(struct nlmsghdr *answer, int size)
 {
 	struct nlattr *words;
@@ -114,7 +117,7 @@ static int hear_error(struct exchange *exchange, struct nlmsghdr *answer, int er
 	return fail(-error, "cannot %s%s%s", exchange->what, words ? ": " : "", words ?: "");
 }
 
-/* Without NETLINK_CAP_ACK, or before it was known, the kernel repeats the request between error and attributes. */
+/* Without NETLINK_CAP_ACK, or on kernels before it, the request is repeated between the error and the attributes. */
 static int size_of_error(const struct nlmsghdr *answer, const struct nlmsgerr *error)
 {
 	if (answer->nlmsg_flags & NLM_F_CAPPED || error->msg.nlmsg_len < sizeof(error->msg))
@@ -122,7 +125,7 @@ static int size_of_error(const struct nlmsghdr *answer, const struct nlmsgerr *e
 	return sizeof(*error) + NLMSG_ALIGN(error->msg.nlmsg_len) - sizeof(error->msg);
 }
 
-static int hear(struct exchange *exchange, struct nlmsghdr *answer)
+static int hear_answer(struct exchange *exchange, struct nlmsghdr *answer)
 {
 	const int size = nlmsg_datalen(answer);
 
@@ -165,7 +168,7 @@ static int hear_datagram(struct exchange *exchange)
 	for (struct nlmsghdr *answer = (void *)bytes; !result && nlmsg_ok(answer, left);
 	     answer = nlmsg_next(answer, &left))
 		if (answer->nlmsg_seq - exchange->first <= exchange->last - exchange->first)
-			result = hear(exchange, answer);
+			result = hear_answer(exchange, answer);
 	return result;
 }
 
@@ -182,7 +185,7 @@ static int await_end(struct exchange *exchange)
 	return result;
 }
 
-/* The bytes of all messages, one behind the other; each gets its number. NULL: one is not as it was meant to be. */
+/* Concatenates all messages, and numbers them. NULL: an attribute could not be added to one of them. */
 static char *join_messages(struct exchange *exchange, struct nl_msg **messages, size_t count, size_t *size)
 {
 	char *bytes = allocate(count * MESSAGE_SIZE);

@@ -1,23 +1,26 @@
 /*
  * place.c - see place.h. The life of the child:
  *
- *	clone3(CLONE_VM | CLONE_FILES | CLONE_VFORK), on a stack of its own; our thread sleeps until the child ends
+ *	clone3(CLONE_VM | CLONE_FILES | CLONE_VFORK), on a stack of its own; the calling thread sleeps until it ends
  *	setns() for each namespace; groups, gid, uid, capabilities
- *	PR_SET_PDEATHSIG, which a change of ids would have cleared
+ *	PR_SET_PDEATHSIG, after the ids, because a change of ids clears it
  *	the work; its result goes into struct run; exit
  *
- * What two processes with one memory share, and what not:
- * - Thread-local storage is that of our thread, which sleeps: errno and the caches of malloc() are used by one at a time. libc asks
- *   the kernel for thread ids. The kernel has no robust list and no rseq area for the child.
- * - libc's setuid() and its kin change the ids of all threads by signal, and would signal ours: the child makes raw calls.
- * - CLONE_FS is not given, because setns() into a user or mount namespace refuses who shares a root directory.
+ * The child shares criu's memory. What follows from that:
+ * - Thread-local storage is that of the calling thread, which sleeps, so only one of the two uses errno and the caches
+ *   of malloc() at a time. libc asks the kernel for thread ids. The kernel has no robust list and no rseq area for the
+ *   child.
+ * - libc's setuid() and its relatives change the ids of all threads by signals, and would signal criu's threads. So the
+ *   child makes raw calls.
+ * - CLONE_FS is not given, because a process that shares its root directory cannot setns() into a user or mount
+ *   namespace.
  * - Signal handlers are not shared (CLONE_SIGHAND is not given), and all signals are blocked.
- * - The memory has one flag "dumpable". Without it nobody may trace the child who may not trace us: else the owner of a user namespace
- *   that it joins could, and would have our memory. It is off while there is a child. (A change of effective ids clears it, too.)
- * - The child sends no signal when it ends, and only waitpid(__WALL) sees it. We collect it.
+ * - The memory has one flag "dumpable". It is off while there is a child: otherwise the owner of a user namespace that
+ *   the child joins could trace it, and would have criu's memory. (A change of effective ids clears the flag, too.)
+ * - The child sends no signal when it ends, and only waitpid(__WALL) finds it. run_in() collects it.
  *
- * Only the effective ids change: these are what the kernel remembers. The real and the saved ids stay ours, so the user whose ids
- * are taken may neither trace nor signal the child.
+ * Only the effective ids change: these are what the kernel remembers. The real and the saved ids stay those of criu, so
+ * the user whose ids are taken may neither trace nor signal the child.
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -42,13 +45,13 @@ struct run {
 	const struct place *place;
 	int (*work)(void *);
 	void *argument;
-	pid_t parent; /* we */
+	pid_t parent; /* criu */
 	pid_t self;   /* the child, as it sees itself */
 	int result;
 	bool is_finished;
 };
 
-/* The user namespace comes last: our own privileges may reach further than those we have in it. */
+/* The user namespace comes last: criu's own privileges may reach further than those it has in that namespace. */
 static const struct {
 	size_t member;
 	int flag;
@@ -63,7 +66,7 @@ static const struct {
 };
 #define USER_KIND (array_size(kinds) - 1)
 
-/* 0, or the error of setns(). */
+/* Returns 0, or the error of setns(). */
 static int join(const struct place *place, size_t kind)
 {
 	int fd = *(const int *)((const char *)place + kinds[kind].member);
@@ -71,7 +74,10 @@ static int join(const struct place *place, size_t kind)
 	return fd < 0 || setns(fd, kinds[kind].flag) == 0 ? 0 : errno;
 }
 
-/* Without privileges of our own, other namespaces can be joined only from within the user namespace that owns them. */
+/*
+ * Without privileges in criu's namespace, other namespaces can be joined only from within the user namespace that owns
+ * them.
+ */
 static int join_namespaces(const struct place *place)
 {
 	bool waits_for_user[array_size(kinds)] = { false };
@@ -101,10 +107,14 @@ static int limit_capabilities(uint64_t wanted)
 		return fail(errno, "cannot read our capabilities");
 	for (int i = 0; i < 2; i++)
 		sets[i].effective = sets[i].permitted & wanted >> 32 * i;
-	return syscall(SYS_capset, &header, sets) ? fail(errno, "cannot change our capabilities") : 0;
+	return syscall(SYS_capset, &header, sets) ? fail(errno, "cannot change the capabilities of a child") :
+						    0;
 }
 
-/* With effective uid 0 gone, the kernel takes all effective capabilities away; they come back from the permitted ones. */
+/*
+ * When the effective uid is no longer 0, the kernel clears all effective capabilities; they are taken again from the
+ * permitted ones.
+ */
 static int take_ids(const struct place *place)
 {
 	const uid_t same_uid = -1;
@@ -121,7 +131,7 @@ static int take_ids(const struct place *place)
 	return limit_capabilities(place->capabilities);
 }
 
-/* From here on our death is the child's. It may have been before. */
+/* From here on the child dies with criu, which may have died already. */
 static void die_with(pid_t parent)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -145,8 +155,8 @@ static void live(void *argument)
 	run->is_finished = true;
 }
 
-/* All of them, those of libc's own too, which sigprocmask() leaves out. */
-static void set_signal_mask(const uint64_t *mask, uint64_t *before)
+/* All signals, also libc's own, which sigprocmask() leaves out. */
+static void set_own_signal_mask(const uint64_t *mask, uint64_t *before)
 {
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, mask, before, sizeof(*mask));
 }
@@ -164,13 +174,13 @@ static long make_child(struct run *run, char *stack)
 	uint64_t mask;
 	long child;
 
-	set_signal_mask(&all, &mask);
+	set_own_signal_mask(&all, &mask);
 	child = system_clone3(&arguments, sizeof(arguments), live, run);
-	set_signal_mask(&mask, NULL);
+	set_own_signal_mask(&mask, NULL);
 	return child;
 }
 
-static int explain_birth(int error, const struct place *place)
+static int explain_clone(int error, const struct place *place)
 {
 	if (!place->pid)
 		return fail(error, "cannot make a child that shares our memory");
@@ -183,8 +193,8 @@ static int explain_birth(int error, const struct place *place)
 	return fail(error, "cannot make a child with pid %d", place->pid);
 }
 
-/* 0 if it has come to its end, whatever the work has returned. */
-static int collect(const struct run *run, pid_t child)
+/* 0 if the child finished, whatever the work returned. */
+static int collect_child(const struct run *run, pid_t child)
 {
 	int status = 0, gone;
 
@@ -207,7 +217,7 @@ static int run_child(struct run *run, char *stack)
 	if (is_dumpable)
 		prctl(PR_SET_DUMPABLE, 0);
 	child = make_child(run, stack);
-	result = child < 0 ? explain_birth(-child, run->place) : collect(run, child);
+	result = child < 0 ? explain_clone(-child, run->place) : collect_child(run, child);
 	if (is_dumpable)
 		prctl(PR_SET_DUMPABLE, 1);
 	failure_take_over(run->self);

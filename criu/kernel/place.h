@@ -1,18 +1,19 @@
 /*
- * place.h - does a piece of work as somebody else: in other namespaces, with other ids, under a given pid.
+ * place.h - runs a function with another identity: in other namespaces, with other ids, under a given pid.
  *
- * The kernel remembers who made an object: a socket belongs to the network namespace of its maker, an open file keeps the
- * credentials of its opener (f_cred), and SO_PEERCRED names the process that made the pair. run_in() makes a child that joins
- * the namespaces, takes the ids and does the work. The child shares our memory and our descriptors, so what it opens and what
- * it writes is ours, and nothing has to be sent back. A call takes 0.2 ms: group work by place.
+ * The kernel remembers who created an object: a socket belongs to the network namespace of its creator, an open file
+ * keeps the credentials of its opener (f_cred), and SO_PEERCRED names the process that created the pair. run_in()
+ * creates a child that joins the namespaces, takes the ids and does the work. The child shares the memory and
+ * descriptors of criu, so what it opens and writes is criu's, and nothing has to be sent back. A call takes 0.2 ms:
+ * group work by place.
  *
  *	struct place place = PLACE_HERE;
  *
  *	place.net = net;
  *	fd = run_in(&place, make_socket, &address);
  *
- * Nobody can join a time namespace with shared memory (the kernel says EUSERS), and no object remembers one: timers keep the
- * host's time. A place has none therefore.
+ * A process with shared memory cannot join a time namespace (the kernel returns EUSERS), and no object remembers one:
+ * timers keep the host's time. Therefore a place has none.
  */
 #ifndef CRIU_KERNEL_PLACE_H
 #define CRIU_KERNEL_PLACE_H
@@ -23,16 +24,16 @@
 #include "compiler.h"
 
 struct place {
-	/* Namespaces, by descriptor. -1: ours. */
+	/* Namespaces, by descriptor. -1: criu's own. */
 	int user, mount, net, uts, ipc, cgroup;
-	/* Effective ids, as the user namespace of the place counts them. -1: ours. */
+	/* Effective ids, as the user namespace of the place counts them. -1: criu's own. */
 	uid_t uid;
 	gid_t gid;
-	const gid_t *groups; /* NULL: ours */
+	const gid_t *groups; /* NULL: criu's own */
 	size_t group_count;
-	/* Effective capabilities: those of our own that are in this set. */
+	/* Effective capabilities: those of criu that are in this set. */
 	uint64_t capabilities;
-	pid_t pid; /* of the child, which must be free. 0: any */
+	pid_t pid; /* of the child; must be free. 0: any */
 };
 
 #define PLACE_HERE                                                                                 \
@@ -42,13 +43,12 @@ struct place {
 	}
 
 /*
- * Returns what `work` returns: < 0 is -errno of a failure that it has recorded, and that then counts as recorded by us. If the
- * place cannot be entered, or the child is killed, the work is not done or not finished: -errno, recorded; -EEXIST: the pid is
- * taken.
+ * Returns the result of `work`: < 0 is -errno of a failure that `work` has recorded. If the place cannot be entered, or
+ * the child is killed, the work is not done or not finished: -errno, recorded; -EEXIST: the pid is in use.
  *
- * The calling thread waits meanwhile, with all signals blocked, so the work must not wait for anything that may never come. Other
- * threads run on. One thread at a time may call this. If we die, the child is killed. A child that is killed in malloc() leaves its
- * locks behind, as a thread would.
+ * The calling thread waits meanwhile, with all signals blocked, so the work must not wait for anything that may never
+ * come. Other threads continue. Only one thread at a time may call this. If criu dies, the child is killed. A child
+ * that is killed in malloc() leaves its locks behind, as a thread would.
  */
 must_check int run_in(const struct place *place, int (*work)(void *), void *argument);
 

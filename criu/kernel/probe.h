@@ -1,8 +1,8 @@
 /*
- * probe.h - what this kernel lets us do with the privileges we have, found out by doing it.
+ * probe.h - what this kernel allows with the privileges of criu, found out by trying it.
  *
- * A probe runs in a child of its own, which is gone when probe_run() returns, and with it all that it opened, mapped,
- * mounted or unshared. So none depends on kernel versions or on who we are, and none leaves a trace.
+ * A probe runs in a child of its own, which is gone when probe_run() returns, with everything that it opened, mapped,
+ * mounted or unshared. So a probe does not depend on kernel versions or user ids, and leaves no trace.
  */
 #ifndef CRIU_KERNEL_PROBE_H
 #define CRIU_KERNEL_PROBE_H
@@ -11,7 +11,7 @@
 #include <stddef.h>
 
 enum probe_class {
-	PROBE_REQUIRED,	    /* without it there is no dump or no restore */
+	PROBE_REQUIRED,	    /* dump or restore need it */
 	PROBE_USEFUL,	    /* makes something faster, or possible for many processes */
 	PROBE_EXTRA,	    /* some processes need it */
 	PROBE_EXPERIMENTAL, /* nothing relies on it yet */
@@ -22,7 +22,7 @@ struct probe {
 	bool (*test)(int argument);
 	int argument;
 	enum probe_class class;
-	const char *yes, *no; /* what follows from it, for a person */
+	const char *yes, *no; /* the consequence, for the user */
 };
 
 extern const struct probe probes[];

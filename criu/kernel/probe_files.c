@@ -1,6 +1,6 @@
 /*
- * probe_files.c - probes about files and mounts. They run in a child; see probe.h. Those about mounts first take a mount
- * namespace of their own, so what they mount is seen by nobody and goes with them.
+ * probe_files.c - probes about files and mounts. They run in a child; see probe.h. Those about mounts first create a
+ * mount namespace, so their mounts are invisible and end with them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -62,7 +62,7 @@ bool probe_openat2(int unused_argument unused)
 	       syscall(SYS_openat2, root, "..", &how, sizeof(how)) < 0;
 }
 
-/* A mount namespace of our own, with an empty /tmp in it to mount in. */
+/* Creates a mount namespace, with an empty /tmp to mount in. */
 static bool take_mounts(void)
 {
 	return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
@@ -97,7 +97,7 @@ bool probe_mount_group(int unused_argument unused)
 		       MOVE_SET_GROUP | MOVE_FROM_EMPTY_PATH | MOVE_TO_EMPTY_PATH) == 0;
 }
 
-/* Whether a mapping of a file of an overlay leads back to that file, and not to the one in the layer below. */
+/* Whether a mapping of an overlay file leads to that file, and not to the one in the layer below. */
 bool probe_overlay_maps(int unused_argument unused)
 {
 	struct stat opened, mapped;

@@ -103,7 +103,7 @@ bool probe_soft_dirty(int unused_argument unused)
 	return clean && page_flags(pagemap, page) >> 55 & 1;
 }
 
-/* How many pages of [pages, pages + count) are in a category; -1: cannot be asked. */
+/* The number of pages of [pages, pages + count) in a category; -1: cannot be asked. */
 static int scan(const char *pages, size_t count, uint64_t category)
 {
 	autoclose int pagemap = open("/proc/self/pagemap", O_RDONLY);
@@ -142,7 +142,7 @@ bool probe_guard_pages(int unused_argument unused)
 	       scan(pages, 4, SCAN_GUARD) == 1;
 }
 
-/* 0: the kernel has no userfaultfd, or not for us. A feature that is asked for and is not there is an error. */
+/* 0: there is no userfaultfd, or it is not permitted. An unsupported feature in `wanted` is an error. */
 static int open_userfaultfd(uint64_t wanted, uint64_t *features)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = wanted };
@@ -170,7 +170,7 @@ bool probe_userfaultfd_events(int unused_argument unused)
 	return open_userfaultfd(0, &features) >= 0 && (features & events) == events;
 }
 
-/* Protects pages in the way that lets writers go on and only notes them; then writes one and looks for the note. */
+/* Protects pages so that the kernel only notes writes to them; then writes to one and looks for the note. */
 bool probe_written_tracker(int unused_argument unused)
 {
 	char *pages = map_pages(4);
@@ -191,13 +191,13 @@ bool probe_written_tracker(int unused_argument unused)
 	return scan(pages, 4, SCAN_WRITTEN) == 1;
 }
 
-/* Who can read memory, can compare it with the images. */
+/* If memory can be read, it can be compared with the images. */
 bool probe_any_tracker(int unused_argument unused)
 {
 	return probe_written_tracker(0) || probe_soft_dirty(0) || probe_process_vm(0);
 }
 
-/* The address of a ring is its id. A moved one must be known by its new address. */
+/* The address of a ring is its id, so a moved ring must have its new address as id. */
 bool probe_aio_remap(int unused_argument unused)
 {
 	struct timespec now = {};

@@ -1,6 +1,6 @@
 /*
- * probe_network.c - probes about sockets and interfaces. They run in a child; see probe.h. Those that make something take a
- * network namespace of their own first.
+ * probe_network.c - probes about sockets and interfaces. They run in a child; see probe.h. Those that create something
+ * first create a network namespace.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -43,7 +43,7 @@ bool probe_socket_namespace(int unused_argument unused)
 	return ioctl(socket(AF_UNIX, SOCK_STREAM, 0), SIOCGSKNS) >= 0;
 }
 
-/* A socket without a name has no file, which is another answer than a request nobody knows. */
+/* A socket without a name has no file; that error differs from the one for an unknown request. */
 bool probe_unix_file(int unused_argument unused)
 {
 	return ioctl(socket(AF_UNIX, SOCK_STREAM, 0), SIOCUNIXFILE) >= 0 || errno == ENOENT;
@@ -71,7 +71,7 @@ static bool switch_on_loopback(int fd)
 	return ioctl(fd, SIOCSIFFLAGS, &request) == 0;
 }
 
-/* A connection whose one end says no more: both ends must still be open to repair, which is how they are read. */
+/* A half-closed connection: both ends must still allow repair mode, which is how they are read. */
 bool probe_half_closed(int unused_argument unused)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -137,7 +137,7 @@ struct expected {
 	bool is_there;
 };
 
-static int look_for(struct nlmsghdr *answer, void *argument)
+static int look_for_message(struct nlmsghdr *answer, void *argument)
 {
 	struct expected *expected = argument;
 	struct nlattr *attribute = nlmsg_find_attr(answer, expected->header, expected->type);
@@ -159,7 +159,7 @@ bool probe_namespace_id(int unused_argument unused)
 	own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	message = netlink_message(RTM_GETNSID, 0, &any, sizeof(any));
 	netlink_add(message, NETNSA_FD, &own, sizeof(own));
-	return accepted(NETLINK_ROUTE, message, look_for, &expected) && expected.is_there;
+	return accepted(NETLINK_ROUTE, message, look_for_message, &expected) && expected.is_there;
 }
 
 /* An older kernel overlooks what namespace was asked for; a newer one repeats it in the answer. */
@@ -173,7 +173,7 @@ bool probe_link_in_namespace(int unused_argument unused)
 		return false;
 	message = netlink_message(RTM_GETLINK, 0, &link, sizeof(link));
 	netlink_add(message, IFLA_TARGET_NETNSID, &expected.value, sizeof(expected.value));
-	return accepted(NETLINK_ROUTE, message, look_for, &expected) && expected.is_there;
+	return accepted(NETLINK_ROUTE, message, look_for_message, &expected) && expected.is_there;
 }
 
 bool probe_interface_number(int unused_argument unused)

@@ -45,7 +45,7 @@ bool probe_capability(int capability)
 
 /* --- ptrace ---------------------------------------------------------------------------------------------------- */
 
-static bool seize(pid_t child, unsigned long options)
+static bool seize_child(pid_t child, unsigned long options)
 {
 	int status;
 
@@ -62,7 +62,7 @@ bool probe_ptrace(int unused_argument unused)
 	uint64_t mask;
 	bool works;
 
-	works = seize(child, 0) && ptrace(PTRACE_GETREGSET, child, NT_PRSTATUS, &area) == 0 &&
+	works = seize_child(child, 0) && ptrace(PTRACE_GETREGSET, child, NT_PRSTATUS, &area) == 0 &&
 		ptrace(PTRACE_SETREGSET, child, NT_PRSTATUS, &area) == 0 &&
 		ptrace(PTRACE_GETSIGMASK, child, sizeof(mask), &mask) == 0 &&
 		ptrace(PTRACE_DETACH, child, 0, 0) == 0;
@@ -73,7 +73,7 @@ bool probe_ptrace(int unused_argument unused)
 bool probe_seccomp_suspend(int unused_argument unused)
 {
 	pid_t child = probe_fork(NULL);
-	bool works = seize(child, PTRACE_O_SUSPEND_SECCOMP);
+	bool works = seize_child(child, PTRACE_O_SUSPEND_SECCOMP);
 
 	probe_end(child);
 	return works;
@@ -102,7 +102,7 @@ bool probe_seccomp_filters(int unused_argument unused)
 		return false;
 	child = probe_fork(sleep_with_filter);
 	close(filter_ready[1]);
-	works = read(filter_ready[0], &ready, 1) == 1 && seize(child, 0) &&
+	works = read(filter_ready[0], &ready, 1) == 1 && seize_child(child, 0) &&
 		ptrace(PTRACE_SECCOMP_GET_FILTER, child, 0, filter) == 1;
 	probe_end(child);
 	return works;
@@ -117,8 +117,8 @@ bool probe_rseq(int unused_argument unused)
 	pid_t child = probe_fork(NULL);
 	bool works;
 
-	works = seize(child, 0) && ptrace(PTRACE_GET_RSEQ_CONFIGURATION, child, sizeof(configuration),
-					  &configuration) == sizeof(configuration);
+	works = seize_child(child, 0) && ptrace(PTRACE_GET_RSEQ_CONFIGURATION, child, sizeof(configuration),
+						&configuration) == sizeof(configuration);
 	probe_end(child);
 	return works;
 }
@@ -167,7 +167,7 @@ static int do_nothing(void *unused_argument unused)
 	return 0;
 }
 
-/* A pid that was just freed is free but for bad luck: hence a few tries. */
+/* A pid that was just freed is most likely free; hence a few tries. */
 bool probe_clone_with_id(int unused_argument unused)
 {
 	int result = -EEXIST;
@@ -205,14 +205,14 @@ bool probe_pidfd_getfd(int unused_argument unused)
 
 	if (pidfd >= 0)
 		copy = syscall(SYS_pidfd_getfd, pidfd, STDERR_FILENO, 0);
-	/* a child without stderr has nothing to fetch, which it says in its own way */
+	/* without a stderr there is nothing to fetch, which also gives EBADF */
 	if (copy < 0 && errno == EBADF && fcntl(STDERR_FILENO, F_GETFD) < 0)
 		copy = dup(pidfd);
 	probe_end(child);
 	return copy >= 0;
 }
 
-/* A pidfd says when its process ends, and can be kept for a later command by whoever asked us. */
+/* A pidfd reports the end of its process, and a caller can keep it for a later command. */
 bool probe_pidfd_store(int unused_argument unused)
 {
 	pid_t child = probe_fork(NULL), self = getpid();
@@ -236,7 +236,7 @@ bool probe_timer_ids(int unused_argument unused)
 
 /* --- What processes share -------------------------------------------------------------------------------------- */
 
-static long compare(int type, unsigned long first, unsigned long second)
+static long compare_by_kcmp(int type, unsigned long first, unsigned long second)
 {
 	return syscall(SYS_kcmp, getpid(), getpid(), type, first, second);
 }
@@ -246,7 +246,7 @@ bool probe_kcmp(int unused_argument unused)
 	int file = open("/proc/self/exe", O_RDONLY), same = dup(file),
 	    other = open("/proc/self/exe", O_RDONLY);
 
-	return compare(KCMP_FILE, file, same) == 0 && compare(KCMP_FILE, file, other) > 0;
+	return compare_by_kcmp(KCMP_FILE, file, same) == 0 && compare_by_kcmp(KCMP_FILE, file, other) > 0;
 }
 
 bool probe_kcmp_epoll(int unused_argument unused)
@@ -258,7 +258,7 @@ bool probe_kcmp_epoll(int unused_argument unused)
 	if (set < 0 || pipe(ends) || epoll_ctl(set, EPOLL_CTL_ADD, ends[0], &event))
 		return false;
 	slot.tfd = ends[0];
-	return compare(KCMP_EPOLL_TFD, ends[0], (unsigned long)&slot) == 0;
+	return compare_by_kcmp(KCMP_EPOLL_TFD, ends[0], (unsigned long)&slot) == 0;
 }
 
 bool probe_namespace(int flag)
@@ -266,7 +266,7 @@ bool probe_namespace(int flag)
 	return unshare(flag) == 0;
 }
 
-/* Our next child is the first process of a new namespace; we enter it once more by its descriptor. */
+/* The next child is the first process of a new namespace; then this process enters it by its descriptor. */
 bool probe_pid_namespace(int unused_argument unused)
 {
 	autoclose int namespace = -1;
@@ -286,7 +286,7 @@ bool probe_pid_namespace(int unused_argument unused)
 
 /* --- What a process is made again with ------------------------------------------------------------------------- */
 
-/* Tells the kernel again what it says of us itself. */
+/* Sets the values that the kernel reports for this process already. */
 bool probe_memory_map(int unused_argument unused)
 {
 	autoclose int self = proc_open(getpid());
@@ -310,7 +310,7 @@ bool probe_memory_map(int unused_argument unused)
 }
 
 #ifdef __x86_64__
-/* The kernel maps a vdso only where there is none: ours goes first. No clock may be read after that. */
+/* The kernel maps a vdso only if there is none, so this one is unmapped first. No clock may be read after that. */
 static bool unmap_vdso(void)
 {
 	autofree char *maps = NULL;
@@ -335,7 +335,7 @@ static bool unmap_vdso(void)
 
 bool probe_map_vdso(int request)
 {
-	/* Room that is free by construction, and low enough for 32 bits. */
+	/* An address range that is certainly free, and below 4 GiB. */
 	void *room = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 
 	if (room == MAP_FAILED || munmap(room, 1 << 20) || !unmap_vdso())

@@ -1,6 +1,6 @@
 /*
- * probe_tests.h - the tests behind the table of probe.c, by what they are about. Each runs in a child and may do there
- * whatever it likes. `argument` is what its row says.
+ * probe_tests.h - the tests of the table in probe.c, by subject. Each runs in a child and may do anything there.
+ * `argument` comes from its row.
  */
 #ifndef CRIU_KERNEL_PROBE_TESTS_H
 #define CRIU_KERNEL_PROBE_TESTS_H
@@ -9,10 +9,10 @@
 #include <sys/types.h>
 #include "compiler.h"
 
-/* A child that does `work` and ends, or sleeps if `work` is NULL. It dies with us. -1: no. */
+/* Forks a child that does `work` and ends, or sleeps if `work` is NULL. It dies with its parent. -1: failed. */
 pid_t probe_fork(void (*work)(void)) must_check;
 void probe_end(pid_t child); /* kills it and waits */
-/* Whether a file of /proc/self has a line with this in it. */
+/* Whether a file of /proc/self has a line with these words. */
 bool probe_file_says(const char *path, const char *words);
 
 /* probe_process.c */

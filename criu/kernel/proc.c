@@ -25,7 +25,7 @@ int proc_open(pid_t pid)
 	return fd < 0 ? -errno : fd;
 }
 
-static int read_text(int proc, const char *name, char **text)
+static int read_proc_text(int proc, const char *name, char **text)
 {
 	ssize_t length = read_record_at(proc, name, text);
 
@@ -34,7 +34,7 @@ static int read_text(int proc, const char *name, char **text)
 
 int proc_parse_stat(const char *text, struct proc_stat *stat)
 {
-	/* The name may hold anything, ')' too: the fields begin behind the last one. */
+	/* The name can contain anything, even ')': the fields begin behind the last one. */
 	const char *open = strchr(text, '('), *close = strrchr(text, ')');
 	unsigned long long field[53] = { 0 };
 	const char *at;
@@ -49,7 +49,7 @@ int proc_parse_stat(const char *text, struct proc_stat *stat)
 	for (at = close + 3; number <= 52; number++) {
 		char *end;
 
-		field[number] = strtoull(at, &end, 10); /* a leading '-' is taken, too */
+		field[number] = strtoull(at, &end, 10); /* accepts a leading '-' */
 		if (end == at)
 			break;
 		at = end;
@@ -81,7 +81,7 @@ int proc_parse_stat(const char *text, struct proc_stat *stat)
 int proc_read_stat(int proc, struct proc_stat *stat)
 {
 	autofree char *text = NULL;
-	int result = read_text(proc, "stat", &text);
+	int result = read_proc_text(proc, "stat", &text);
 
 	return result ? result : proc_parse_stat(text, stat);
 }
@@ -136,7 +136,7 @@ int proc_parse_status(const char *text, struct proc_status *status)
 int proc_read_status(int proc, struct proc_status *status)
 {
 	autofree char *text = NULL;
-	int result = read_text(proc, "status", &text);
+	int result = read_proc_text(proc, "status", &text);
 
 	return result ? result : proc_parse_status(text, status);
 }
@@ -201,13 +201,13 @@ int proc_parse_limits(const char *text, struct rlimit limits[RLIM_NLIMITS])
 int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS])
 {
 	autofree char *text = NULL;
-	int result = read_text(proc, "limits", &text);
+	int result = read_proc_text(proc, "limits", &text);
 
 	return result ? result : proc_parse_limits(text, limits);
 }
 
-/* The numbers in a directory, relative to `proc`. */
-static int read_ids(int proc, const char *name, pid_t **ids, size_t *count)
+/* Reads the numbers in a directory, relative to `proc`. */
+static int read_number_names(int proc, const char *name, pid_t **ids, size_t *count)
 {
 	int fd = openat(proc, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct dirent *entry;
@@ -229,12 +229,12 @@ static int read_ids(int proc, const char *name, pid_t **ids, size_t *count)
 
 int proc_read_threads(int proc, pid_t **ids, size_t *count)
 {
-	return read_ids(proc, "task", ids, count);
+	return read_number_names(proc, "task", ids, count);
 }
 
 int proc_read_pids(pid_t **ids, size_t *count)
 {
-	return read_ids(AT_FDCWD, "/proc", ids, count);
+	return read_number_names(AT_FDCWD, "/proc", ids, count);
 }
 
 int proc_read_children(int proc, pid_t **ids, size_t *count)

@@ -1,5 +1,5 @@
 /*
- * proc.h - what /proc tells of a process, parsed. No function here needs the process to be stopped.
+ * proc.h - parses what /proc tells of a process. No function here needs the process to be stopped.
  *
  * Readers take a directory fd of /proc/PID (or of /proc/PID/task/TID); parsers take text, so that unit tests need no
  * process. Failures are recorded. Facts are of proc(5) and of Linux 6.18.
@@ -22,14 +22,14 @@ struct proc_stat {
 	char comm[64]; /* up to 15 bytes for a thread of user space */
 	char state;    /* R S D T t Z X I */
 	pid_t parent, group, session;
-	uint32_t terminal; /* that controls the session, as stat(2) says st_rdev; 0: none */
+	uint32_t terminal; /* that controls the session, as st_rdev of stat(2); 0: none */
 	pid_t foreground;  /* group; -1: none */
 	unsigned flags;	   /* PF_* */
 	uint64_t start_code, end_code, start_stack, start_data, end_data, start_brk;
 	uint64_t arg_start, arg_end, env_start, env_end;
-	uint64_t start_time; /* clock ticks since boot: with the pid, names a process for good */
-	int exit_signal;     /* that its parent gets when it ends */
-	int exit_code;	     /* as wait(2) says it */
+	uint64_t start_time; /* clock ticks since boot: with the pid, identifies a process for ever */
+	int exit_signal;     /* the signal that its parent gets when it ends */
+	int exit_code;	     /* as wait(2) reports it */
 };
 int proc_parse_stat(const char *text, struct proc_stat *stat) must_check;
 int proc_read_stat(int proc, struct proc_stat *stat) must_check;
@@ -52,16 +52,19 @@ void proc_status_free(struct proc_status *status);
 int proc_parse_limits(const char *text, struct rlimit limits[RLIM_NLIMITS]) must_check;
 int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS]) must_check;
 
-/* All mappings with their VmFlags; `maps` alone would be faster but does not tell advice and growth. */
+/* All mappings with their VmFlags. Parsing `maps` would be faster, but it lacks advice and growth. */
 int proc_parse_smaps(char *text, struct vmas *vmas) must_check;
 int proc_read_smaps(int proc, struct vmas *vmas) must_check;
-int proc_read_maps(int proc, struct vmas *vmas) must_check; /* where and what, without flags: cheap */
-/* An open /proc/PID/maps, read from where it stands. It is of the memory that the process had when it was opened: none, after an exec. */
+int proc_read_maps(int proc, struct vmas *vmas) must_check; /* without flags, therefore cheap */
+/*
+ * Reads an open /proc/PID/maps from its current offset. It shows the memory that the process had when it was opened:
+ * none, after an exec.
+ */
 int proc_read_open_maps(int maps, struct vmas *vmas) must_check;
-/* All that maps tells of each is equal; neither has guard ranges. */
+/* Are all fields equal that `maps` has? Neither may have guard ranges. */
 bool vmas_are_same_in_maps(const struct vmas *a, const struct vmas *b);
 
-/* Thread ids of a process / ids of its children, by any of its threads. *ids is allocated. */
+/* The thread ids of a process; the ids of the children of all its threads. *ids is allocated. */
 int proc_read_threads(int proc, pid_t **ids, size_t *count) must_check;
 /* All processes that /proc shows. */
 int proc_read_pids(pid_t **ids, size_t *count) must_check;
@@ -69,13 +72,13 @@ int proc_read_children(int proc, pid_t **ids, size_t *count) must_check;
 
 struct proc_fdinfo {
 	int64_t position;
-	unsigned flags; /* O_*; with O_CLOEXEC if this descriptor closes on exec */
+	unsigned flags; /* O_*; with O_CLOEXEC if the descriptor closes on exec */
 	int mount;
-	char *rest; /* all lines, for the kinds of file that say more; owned */
+	char *rest; /* all lines, for kinds of files that have more; owned */
 };
 int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info) must_check;
 
-/* A single number in a file, as in loginuid or oom_score_adj. `base` as for strtoll(). */
+/* Reads a single number from a file such as loginuid or oom_score_adj. `base` as for strtoll(). */
 int proc_read_number(int proc, const char *name, int base, long long *number) must_check;
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * smaps.c - /proc/PID/smaps: the mappings of a process and the flags that only its VmFlags line tells. See proc.h.
+ * smaps.c - parses /proc/PID/smaps: the mappings of a process, and the flags that only its VmFlags line shows. See
+ * proc.h.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -31,8 +32,8 @@ static int parse_mapping(const char *line, struct vma *vma)
 }
 
 /*
- * The two-letter flags of proc(5) that change how the memory behaves. Those that the kernel derives from others (rd, wr, mr, mw, me, …)
- * are left out.
+ * Two letters for each flag (proc(5)). Flags that change how the memory behaves are kept; flags that the kernel derives
+ * (rd, wr, mr, mw, me, ac, …) are not.
  */
 static const struct {
 	char letters[3];
@@ -47,13 +48,16 @@ static const struct {
 	{ "ss", 0, -1, VMA_SHADOW_STACK },
 };
 
-/* Flags that we cannot restore. That pages are write-protected ("uw") is not among them: our own tracker may have done it. */
+/*
+ * Flags of memory that criu cannot restore, and that nothing else shows. Write protection ("uw") is not here: criu's
+ * own tracker may have set it.
+ */
 static const struct {
 	char letters[3];
 	const char *what;
 } unknown_flags[] = {
-	{ "um", "memory whose missing pages somebody else provides (userfaultfd)" },
-	{ "ui", "memory whose pages somebody else maps (userfaultfd)" },
+	{ "um", "memory whose missing pages another process provides (userfaultfd)" },
+	{ "ui", "memory whose pages another process maps (userfaultfd)" },
 	{ "sf", "a file in persistent memory that is mapped with MAP_SYNC" },
 	{ "mt", "memory with tags (PROT_MTE)" },
 };
@@ -86,7 +90,7 @@ static void parse_vm_flags(const char *text, struct vma *vma)
 		vma->flags &= ~VMA_HUGE_SIZE;
 }
 
-/* "KernelPageSize:     2048 kB": it stands before VmFlags, which tells whether it matters. */
+/* "KernelPageSize: 2048 kB": it precedes VmFlags, which tells whether it matters. */
 static void parse_page_size(const char *text, struct vma *vma)
 {
 	uint64_t size = strtoull(text, NULL, 10) << 10;

@@ -1,9 +1,9 @@
 /*
  * aio.c - makes AIO rings.
  *
- * Only the kernel knows where it will write the next completion, and how many slots are in use. The head and tail in the ring are what it
- * tells (the tail) and what it reads (the head). So requests bring a new ring to a given head and tail: each reads nothing from an empty
- * file, completes within io_submit(), and moves the tail by one.
+ * Only the kernel knows where it will write the next completion, and how many slots are in use. The tail in the ring is
+ * written by the kernel, the head is read by it. So requests bring a new ring to a given head and tail: each reads
+ * nothing from an empty file, completes within io_submit(), and moves the tail by one.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -17,7 +17,7 @@
 #include "memory/aio.h"
 
 #define SLOT	     sizeof(struct io_event)
-#define SPARE	     2 /* slots that the kernel adds; one more is the header's */
+#define SPARE	     2 /* slots that the kernel adds; the header takes the space of one more */
 #define BATCH	     64
 #define MOST_THREADS 64
 #define LONGEST	     (0x10000000UL + PAGE_SIZE) /* bytes: the kernel's limit */
@@ -110,11 +110,11 @@ int aio_make(uint64_t length, aio_context_t *ring)
 	if (aio_header_of(*ring)->magic == AIO_MAGIC && slots == aio_slots(length))
 		return 0;
 	aio_destroy(ring, 1);
-	return fail(EINVAL, "this machine makes an AIO ring of %u slots where one of %u is needed", slots,
+	return fail(EINVAL, "this machine creates an AIO ring of %u slots instead of %u", slots,
 		    aio_slots(length));
 }
 
-/* Up to `wanted` requests that complete at once; how many there was room for. */
+/* Submits up to `wanted` requests that complete at once; returns how many there was space for. */
 static uint32_t submit_requests(aio_context_t ring, int file, uint32_t wanted)
 {
 	struct iocb request = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)file };
@@ -131,7 +131,7 @@ static uint32_t submit_requests(aio_context_t ring, int file, uint32_t wanted)
 	return done;
 }
 
-/* For a thread of its own, which makes a ring. */
+/* Work for a separate thread that creates a ring. */
 struct job {
 	aio_context_t ring;
 	int file;
@@ -140,7 +140,7 @@ struct job {
 	int result;
 };
 
-/* Completions up to the head are read at once, by setting it, as libaio does; those behind it stay unread. */
+/* Completions up to the head are consumed at once, by setting the head, as libaio does; those behind it stay unread. */
 static void advance_ring(struct job *job)
 {
 	struct aio_header *header = aio_header_of(job->ring);
@@ -151,8 +151,9 @@ static void advance_ring(struct job *job)
 			break;
 	submit_requests(job->ring, job->file, unread);
 	if (header->head != job->head || header->tail != job->tail)
-		job->result = fail(EINVAL, "an AIO ring of %u slots came to %u, %u instead of %u, %u", slots,
-				   header->head, header->tail, job->head, job->tail);
+		job->result = fail(EINVAL,
+				   "an AIO ring of %u slots has head and tail %u, %u instead of %u, %u",
+				   slots, header->head, header->tail, job->head, job->tail);
 	memset(header + 1, 0, slots * SLOT);
 }
 
@@ -181,8 +182,8 @@ static void *run_pinned(void *argument)
 }
 
 /*
- * The kernel hands out free slots by CPU: a thread that is moved to another CPU finds fewer. So the thread is pinned. It is a thread of its
- * own because a pinned thread gets no more CPUs when its cpuset grows.
+ * The kernel hands out free slots by CPU: a thread that is moved to another CPU finds fewer. So the thread is pinned.
+ * It is a thread of its own because a pinned thread gets no more CPUs when its cpuset grows.
  */
 static int run_job(void (*work)(struct job *job), struct job *job)
 {

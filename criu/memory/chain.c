@@ -1,9 +1,9 @@
 /*
- * chain.c - follows `parent` from directory to directory, checks that the snapshots belong together, and keeps a few of their
- * pages images open for readers. See chain.h.
+ * chain.c - follows `parent` from directory to directory, checks that the snapshots belong together, and keeps a few of
+ * their pages images open for readers. See chain.h.
  *
- * `parent` is a symbolic link that the user may set, so it is followed wherever it leads. Images in that directory are opened beneath its
- * descriptor, like all images.
+ * `parent` is a symbolic link that the user may set, so it is followed wherever it leads. Images in that directory are
+ * opened beneath its descriptor, like all images.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,12 +23,12 @@
 #define LEAST_OPEN  16 /* pages images at a time, however long the chain and however many the tasks */
 #define MOST_OPEN   128
 
-/* What its inventory says. */
+/* Data from its inventory. */
 struct identity {
 	bool is_complete;
-	uint64_t snapshot, parent; /* what names it and the one that it builds on; 0: nothing */
+	uint64_t snapshot, parent; /* ids of the snapshot and of its parent; 0: none */
 	bool has_freed;		   /* pages, … */
-	uint64_t freed_for;	   /* … which this snapshot replaces; 0: one without a name */
+	uint64_t freed_for; /* … which the snapshot with this id replaces; 0: a snapshot without an id */
 };
 
 struct snapshot_layer {
@@ -43,20 +43,20 @@ struct open_pages {
 	uint32_t id;
 	struct image *image; /* NULL: a free place */
 	unsigned readers;
-	uint64_t used; /* when, in reads */
+	uint64_t used; /* time of last use, counted in reads */
 };
 
 struct page_chain {
 	struct snapshot_layer *layers;
 	size_t count;
-	bool is_locked; /* each directory, before it was looked at */
+	bool is_locked; /* each directory was locked before it was read */
 	enum image_use use;
 
 	/* pages images that are open; threads take turns */
 	pthread_mutex_t lock;
-	pthread_cond_t is_free; /* somebody has finished reading */
+	pthread_cond_t is_free; /* a thread has finished reading */
 	struct open_pages open[MOST_OPEN];
-	size_t places; /* of them are used */
+	size_t places; /* number of places in use */
 	uint64_t reads;
 };
 
@@ -81,7 +81,9 @@ static int read_snapshot_identity(struct image_store *store, struct identity *id
 	return 0;
 }
 
-/* A snapshot that has freed pages is whole only with the one that replaces them: does that one build on it here? */
+/*
+ * A snapshot that has freed pages is complete only together with the one that replaces them: is that one in the chain?
+ */
 static bool gives_its_pages(const struct page_chain *chain, const struct snapshot_layer *layer,
 			    const struct identity *identity)
 {
@@ -92,7 +94,7 @@ static bool gives_its_pages(const struct page_chain *chain, const struct snapsho
 	return gives;
 }
 
-/* The newest may still be in the making; a parent is complete, or nothing may build on it. */
+/* The newest may still be incomplete; a parent must be complete. */
 static int check_layer(const struct page_chain *chain, const struct snapshot_layer *layer)
 {
 	const struct identity *identity = &layer->identity;
@@ -100,21 +102,21 @@ static int check_layer(const struct page_chain *chain, const struct snapshot_lay
 	bool is_parent = layer > chain->layers;
 
 	if (is_parent && !identity->is_complete)
-		return fail(0, "%s, the parent of %s, is no complete snapshot: it has no inventory.img",
+		return fail(0, "%s, the parent of %s, is not a complete snapshot: it has no inventory.img",
 			    image_store_name(layer->store), image_store_name(child->store));
 	for (const struct snapshot_layer *other = chain->layers; other < layer; other++)
 		if (other->device == layer->device && other->inode == layer->inode)
 			return fail(ELOOP, "the parent of %s is %s, which builds on it",
 				    image_store_name(child->store), image_store_name(other->store));
-	/* A snapshot that knows its parent knows its name. A parent without a name is another one. */
+	/* A snapshot that has a parent stores the id of the parent. A parent without an id is a different one. */
 	if (is_parent && child->identity.parent && child->identity.parent != identity->snapshot)
 		return fail(0, "%s, the parent of %s, is not the snapshot that it was made after",
 			    image_store_name(layer->store), image_store_name(child->store));
 	if (!gives_its_pages(chain, layer, identity))
 		return fail(
 			0,
-			"%s has freed pages (criu dedup) that a later snapshot replaces: it gives its pages to that "
-			"snapshot only, and to those that build on it",
+			"%s has freed pages (criu dedup) that a later snapshot replaces: its pages can be used only by that "
+			"snapshot, and by those that build on it",
 			image_store_name(layer->store));
 	return 0;
 }
@@ -156,7 +158,7 @@ static int cannot_follow(const struct image_store *store, int error)
 	return fail(error, "cannot open %s, the parent of %s", target, image_store_name(store));
 }
 
-/* 1: the last layer had a parent, which is the last one now. */
+/* 1: the last layer had a parent, which is now the last one. */
 static int follow_parent(struct page_chain *chain)
 {
 	struct image_store *last = chain->layers[chain->count - 1].store, *store;
@@ -175,7 +177,7 @@ static int follow_parent(struct page_chain *chain)
 	return result ?: 1;
 }
 
-/* An eighth of the descriptors that we may have. */
+/* An eighth of the descriptors that criu may have. */
 static size_t count_places(void)
 {
 	struct rlimit limit;
@@ -220,7 +222,7 @@ int page_chain_lock(struct page_chain *chain, enum image_use use)
 
 	for (size_t i = 0; !result && i < chain->count; i++)
 		result = image_store_lock(chain->layers[i].store, use);
-	/* The kernel gives a shared lock back before it takes an exclusive one. */
+	/* The kernel releases a shared lock before it takes an exclusive one. */
 	return result ?: page_chain_check(chain);
 }
 
@@ -283,7 +285,7 @@ int page_chain_check(const struct page_chain *chain)
 			return fail(
 				0,
 				"%s was changed meanwhile, by another dump into it or by criu dedup: its pages "
-				"may not be what they were",
+				"may have changed",
 				image_store_name(layer->store));
 	}
 	return 0;
@@ -312,8 +314,8 @@ static bool has_free_descriptor(void)
 }
 
 /*
- * A free place, if there is a descriptor for it. Else, of those that nobody reads from, the one that was used the longest time ago. NULL:
- * there is none now.
+ * A free place, if there is a descriptor for it. Otherwise, of those that no thread reads from, the least recently
+ * used. NULL: none now.
  */
 static struct open_pages *find_place(struct page_chain *chain)
 {
@@ -345,7 +347,7 @@ static int open_pages(struct page_chain *chain, struct open_pages *place, size_t
 	return result;
 }
 
-/* Stays open until it is given back. NULL: it cannot be opened, and *result says why. */
+/* It stays open until it is given back. NULL: it cannot be opened; *result has the error. */
 static struct open_pages *take_place(struct page_chain *chain, size_t layer, uint32_t id, int *result)
 {
 	struct open_pages *taken;

@@ -1,8 +1,8 @@
 /*
- * content.c - compares memory with what the parent snapshot has, by hashes. See content.h.
+ * content.c - compares memory with the parent snapshot, by hashes. See content.h.
  *
- * The work is cut into pieces: pages that lie one behind the other. Threads take one piece after the other: read it, hash it, compare
- * the parent's hashes (or bytes), note which pages are equal.
+ * The work is divided into pieces of consecutive pages. Each thread takes the next piece, reads and hashes it, compares
+ * it with the parent's hashes (or bytes), and notes which pages are equal.
  */
 #include <errno.h>
 #include <sched.h>
@@ -15,7 +15,7 @@
 #include "base/thread.h"
 #include "memory/content.h"
 
-#define WINDOW_PAGES   4096 /* whose hashes are read together: 64 KiB */
+#define WINDOW_PAGES   4096 /* pages whose hashes are read together: 64 KiB */
 #define PIECE_PAGES    64   /* 256 KiB: stays in the CPU's cache between reading and hashing */
 #define MOST_WORKERS   4
 #define WORTH_A_WORKER 1024 /* pages */
@@ -31,20 +31,20 @@ struct comparison {
 	void *from;
 	struct piece *pieces;
 	size_t piece_count;
-	bool *is_equal; /* one an own page */
+	bool *is_equal; /* for each own page */
 	atomic_size_t next;
 	atomic_int error; /* -errno */
 };
 
 /* ---- the parent's hashes ---- */
 
-/* One walk through the parent: the hashes of the layer that it is at. */
+/* A walk through the parent: the hashes of its current layer. */
 struct hash_reader {
 	struct content *content;
-	bool reads_pages; /* where there are no hashes */
-	bool is_open;	  /* it is at a layer */
+	bool reads_pages; /* there are no hashes */
+	bool is_open;	  /* it has a current layer */
 	size_t layer;
-	struct page_hashes hashes; /* empty: it has none, or they are not of these pages */
+	struct page_hashes hashes; /* empty: none, or not of these pages */
 	struct page_hash window[WINDOW_PAGES];
 	uint64_t page, count; /* of the window */
 };
@@ -76,7 +76,7 @@ static int read_window(struct hash_reader *reader, uint64_t page)
 	return result;
 }
 
-/* Small runs, one behind the other, are many: their hashes are read together. */
+/* There are many small adjacent runs: their hashes are read together. */
 static int copy_hashes(struct hash_reader *reader, uint64_t page, uint64_t count, struct page_hash *to)
 {
 	int result = 0;
@@ -196,10 +196,10 @@ static void cut_into_pieces(struct comparison *comparison, const struct page_run
 
 /* ---- the threads ---- */
 
-/* Pages of a piece that the parent has, all of them in one way. */
+/* Pages of a piece that the parent has, all in the same way. */
 struct part {
 	const char *pages;
-	uint64_t count, first; /* its number among the own pages … */
+	uint64_t count, first; /* index among the own pages … */
 	uint64_t theirs;       /* … and among the parent's */
 };
 
@@ -214,7 +214,7 @@ static void compare_hashes(struct comparison *comparison, const struct part *par
 	}
 }
 
-/* How many pages from here on are in one layer, where they follow each other as they do in memory. */
+/* The number of pages from here on that are in one layer, in the same order as in memory. */
 static uint64_t count_together(const union parent_page *known, uint64_t most)
 {
 	uint64_t count = 1;
@@ -246,7 +246,8 @@ static int compare_bytes(struct comparison *comparison, const struct part *part,
 }
 
 /*
- * Pages that the parent does not have are in no part, so they count as changed. Pages that have vanished meanwhile are in no part either.
+ * Pages that the parent does not have are in no part, so they count as changed. Pages that have vanished meanwhile are
+ * in no part either.
  */
 static int compare_piece(struct comparison *comparison, const struct piece *piece, char *pages, char *buffer)
 {
@@ -313,7 +314,7 @@ static size_t helpers_for(uint64_t pages)
 	return min(CPU_COUNT(&cpus), MOST_WORKERS) - 1;
 }
 
-/* We work, too. */
+/* This thread works, too. */
 static int compare_by_threads(struct comparison *comparison, uint64_t pages)
 {
 	pthread_t helpers[MOST_WORKERS];

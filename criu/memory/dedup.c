@@ -1,7 +1,7 @@
 /*
- * dedup.c - frees pages of a chain that nobody sees, in three passes. The first finds what can be freed; it checks everything and changes
- * nothing. The second marks, on the disk, the directories that will lose pages. The third punches holes. A crash in between leaves
- * pages that could have been freed; a page is never missing from a directory without a mark.
+ * dedup.c - frees unneeded pages of a chain, in three passes. The first finds what can be freed; it checks everything
+ * and changes nothing. The second marks the directories that will lose pages, and syncs the marks. The third punches
+ * holes. A crash in between leaves pages that could have been freed; a directory without a mark never lacks a page.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,17 +19,17 @@
 
 static const enum image_kind pagemap_kinds[] = { IMAGE_PAGEMAP, IMAGE_SHMEM_PAGEMAP };
 
-/* One pages image: what of it can be freed. */
+/* The pages of one pages image that can be freed. */
 struct freed_pages {
 	size_t layer;
 	uint32_t pages_id;
-	uint64_t size; /* as long as its pagemap says */
+	uint64_t size; /* size according to its pagemap */
 	struct spans holes;
 };
 
 struct dedup {
 	struct page_chain *chain;
-	bool frees_seen; /* what the newest sees, in all layers; else what it does not see, in its parents */
+	bool frees_seen; /* frees what the newest sees, in all layers; otherwise what it does not see, in its parents */
 	struct index known; /* pages images, by layer and id */
 	struct index done;  /* pagemaps, by kind and id */
 	struct freed_pages *items;
@@ -38,7 +38,10 @@ struct dedup {
 
 /* ---- what can be freed ---- */
 
-/* The part of an entry that is not seen: the gaps between the runs that lie in it. Runs and entries are in the same order. */
+/*
+ * Adds the parts of an entry that are not seen: the gaps between the runs in it. Runs and entries are in the same
+ * order.
+ */
 static void add_unseen(struct freed_pages *freed, const struct pagemap_entry *entry,
 		       const struct page_runs *seen, size_t *next)
 {
@@ -50,7 +53,7 @@ static void add_unseen(struct freed_pages *freed, const struct pagemap_entry *en
 		if (run->offset > at)
 			spans_add(&freed->holes, at, run->offset);
 		at = run->offset + run->count * PAGE_SIZE;
-		if (at > end) /* the run goes on in the entry that follows */
+		if (at > end) /* the run continues in the next entry */
 			break;
 	}
 	if (at < end)
@@ -81,8 +84,8 @@ static int add_freed(struct dedup *dedup, size_t layer, const struct pagemap *pa
 	return 0;
 }
 
-static int look_at_layer(struct dedup *dedup, const struct page_stack *stack, size_t layer,
-			 enum image_kind kind, unsigned long id)
+static int look_at_freed_layer(struct dedup *dedup, const struct page_stack *stack, size_t layer,
+			       enum image_kind kind, unsigned long id)
 {
 	struct page_runs seen = page_stack_layer(stack, layer);
 	struct freed_pages *freed = NULL;
@@ -101,7 +104,10 @@ static int look_at_layer(struct dedup *dedup, const struct page_stack *stack, si
 	return result == -ENOENT ? 0 : result;
 }
 
-/* The pages of one task, in all layers. A layer may have none of it: the task was born later, or has ended before. */
+/*
+ * Plans for the pages of one task, in all layers. A layer may have none of it: the task was created later, or had ended
+ * before.
+ */
 static int plan_task(struct dedup *dedup, enum image_kind kind, unsigned long id)
 {
 	struct page_stack stack;
@@ -114,7 +120,7 @@ static int plan_task(struct dedup *dedup, enum image_kind kind, unsigned long id
 	if (result == -ENOENT)
 		result = 0;
 	for (size_t layer = !dedup->frees_seen; !result && layer < page_chain_length(dedup->chain); layer++)
-		result = look_at_layer(dedup, &stack, layer, kind, id);
+		result = look_at_freed_layer(dedup, &stack, layer, kind, id);
 	page_stack_close(&stack);
 	return result;
 }
@@ -138,8 +144,8 @@ static int plan_directory(struct dedup *dedup, size_t layer)
 /* ---- what may be changed ---- */
 
 /*
- * A file that has another name, too, may be part of another snapshot. A file that is shorter than its pagemap says is damaged. Whether the
- * file system can punch holes is tried here, behind the end of the file, where nothing is lost.
+ * A file with several names may be part of another snapshot. A file that is shorter than its pagemap requires is
+ * damaged. Whether the file system can punch holes is tried behind the end of the file, where nothing is lost.
  */
 static int check_pages_file(const struct image_store *store, const struct freed_pages *freed,
 			    const char *name, int fd)
@@ -149,8 +155,8 @@ static int check_pages_file(const struct image_store *store, const struct freed_
 	if (fstat(fd, &status) < 0)
 		return fail(errno, "cannot look at %s/%s", image_store_name(store), name);
 	if (status.st_nlink != 1)
-		return fail(0, "%s/%s has other names, too: its pages cannot be freed",
-			    image_store_name(store), name);
+		return fail(0, "%s/%s has several links: its pages cannot be freed", image_store_name(store),
+			    name);
 	if ((uint64_t)status.st_size < freed->size)
 		return fail(EINVAL, "%s/%s is too short", image_store_name(store), name);
 	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, round_up(status.st_size, PAGE_SIZE),
@@ -167,7 +173,7 @@ static int open_freed(const struct dedup *dedup, const struct freed_pages *freed
 	return image_open_to_change(store, IMAGE_PAGES, freed->pages_id);
 }
 
-/* A range that is a hole already loses nothing. */
+/* Removes ranges that are holes already. */
 static void forget_holes(struct freed_pages *freed, int fd)
 {
 	size_t kept = 0;
@@ -213,7 +219,7 @@ static int mark_layer(struct image_store *store, uint64_t freed_for)
 
 	if (result)
 		return result == -ENOENT ?
-			       fail(ENOENT, "%s has lost its inventory.img", image_store_name(store)) :
+			       fail(ENOENT, "%s has no inventory.img any more", image_store_name(store)) :
 			       result;
 	message_set(inventory, freed_for, freed_for);
 	result = inventory_replace(store, inventory);
@@ -296,14 +302,14 @@ static int read_layer(struct page_chain *chain, size_t layer, uint64_t *snapshot
 	int result = inventory_read_memory(page_chain_store(chain, layer), &inventory);
 
 	if (result)
-		return result == -ENOENT ? fail(0, "%s is no complete snapshot", name) : result;
+		return result == -ENOENT ? fail(0, "%s is not a complete snapshot", name) : result;
 	*snapshot = inventory->snapshot_id;
 	*is_pre_dump = inventory->has_pre_dump_mode;
 	image_free(inventory);
 	return 0;
 }
 
-/* Nobody restores a pre-dump: a snapshot that can be restored must not lose pages to one. */
+/* A pre-dump cannot be restored, so a snapshot that can be must not lose pages to it. */
 static int check_use(struct page_chain *chain, uint64_t *snapshot)
 {
 	bool is_pre_dump, is_parent_one = true;

@@ -1,5 +1,5 @@
 /*
- * delta.c - what one task, or one shared memory, has that the parent snapshot has not. See delta.h.
+ * delta.c - finds what one task, or one shared memory, has that differs from the parent snapshot. See delta.h.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 #define MOST_BETWEEN (1UL << 20) /* bytes between two mappings that are scanned as one */
 
-/* What nobody has noted is compared. */
+/* Memory without notes is compared. */
 static int look_back(struct task_delta *delta, struct increment *increment)
 {
 	const struct tracker *tracker = increment->parent_tracker;
@@ -55,8 +55,8 @@ void task_delta_close(struct task_delta *delta)
 }
 
 /*
- * process_vm_readv() reads what the task itself may read. If there are pages that it may not, all that is read with them is read in a slower
- * way.
+ * process_vm_readv() reads pages that the task itself may read. One page that it may not read makes a whole call fail, and
+ * all pages of that call are read in a slower way.
  */
 static bool is_read_fast(const struct vma *vma)
 {
@@ -91,7 +91,7 @@ int task_delta_scan(const struct increment *increment, struct task_delta *delta,
 	if (increment->tracker == &tracker_soft_dirty && tracker_soft_dirty.vouches(delta, vma))
 		scan.noted = &delta->noted;
 	result = scan_pages(delta->scanner, &scan, changed, unchanged);
-	/* Only asked about what there is: to vouch for a mapping may cost a system call. */
+	/* Called only if there are unchanged pages: vouching for a mapping may cost a system call. */
 	if (!result && unchanged->count && !increment->parent_tracker->vouches(delta, vma)) {
 		page_runs_free(changed);
 		page_runs_free(unchanged);
@@ -114,7 +114,10 @@ static int compare_with_parent(const struct content *content, page_source *sourc
 	return result;
 }
 
-/* What a mapping is compared with: all of a task of which nothing was noted; else only what nobody notes. NULL: nothing. */
+/*
+ * The content to compare a mapping with: the whole task, if it has no notes; otherwise only memory that is not tracked.
+ * NULL: nothing.
+ */
 static const struct content *content_of(const struct task_delta *delta, const struct vma *vma,
 					const struct page_runs *changed)
 {

@@ -1,9 +1,9 @@
 /*
- * file_pages.c - what the parent snapshot has of a task's own pages in private mappings of files, to be compared with.
+ * file_pages.c - the parent snapshot's copy of a task's own pages in private mappings of files, for comparison.
  *
- * The tracker `written` does not note writes to private mappings of files (written.c). The task's own pages in these are few (the data of
- * programs and libraries), and nearly always unchanged. So they are compared with the parent's by their hashes, which are read before the
- * freeze. Where there are too many for that to be worth it, they are saved.
+ * The tracker `written` does not note writes to private mappings of files (written.c). The task's own pages in these
+ * are few (the data of programs and libraries), and nearly always unchanged. So they are compared with the parent's by
+ * their hashes, which are read before the freeze. Where there are too many for that to be worth it, they are saved.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,10 +13,10 @@
 #include "memory/content.h"
 #include "memory/pagemap.h"
 
-/* Pages. To compare 16 MiB while a process is frozen takes some 5 ms: as much as to save them. */
+/* Pages. Comparing 16 MiB while a process is frozen takes some 5 ms: as long as saving them. */
 #define MOST_OF_TASK 4096
 
-/* The process still runs: what it maps later is not compared, and so is saved. */
+/* The process still runs: mappings that it creates later are not compared, and so are saved. */
 static void choose_mappings(struct page_runs *chosen, const struct page_runs *theirs, const struct vmas *vmas)
 {
 	uint64_t total = 0;

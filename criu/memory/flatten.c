@@ -1,16 +1,16 @@
 /*
- * flatten.c - a chain of snapshots becomes one directory. See flatten.h.
+ * flatten.c - merges a chain of snapshots into one directory. See flatten.h.
  *
- * In place, the order is all: each step leaves a directory that restores to the same memory.
+ * In place, the order matters: after each step the directory still restores to the same memory.
  *
  *	for each pagemap that leaves pages to a parent:
- *	         pages-NEW.img with all of its pages, on the disk       NEW is in no pagemap and no name yet: nobody sees it
- *	         pagemap-X.img.new, on the disk, becomes pagemap-X.img  it needs no parent any more; others still do
- *	the renames are on the disk; `parent` is removed, and that is on the disk
- *	inventory.img without parent_id                                 nothing was compared with it since `parent` is gone
- *	pages images that no pagemap names are removed                  those of before, and what a crash has left
+ *	         pages-NEW.img with all of its pages, synced            NEW is in no pagemap and no name yet: unused
+ *	         pagemap-X.img.new, synced, becomes pagemap-X.img       it needs no parent any more; others still do
+ *	the renames are synced; `parent` is removed, and that is synced
+ *	inventory.img without parent_id                                 not checked any more since `parent` is gone
+ *	pages images that no pagemap names are removed                  the old ones, and leftovers of a crash
  *
- * What else lies beside pages-N.img and tells of its pages by their place in it (hashes-N.img) goes with it.
+ * Images beside pages-N.img that describe its pages by position (hashes-N.img) are removed with it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +42,7 @@ struct flatten {
 
 /* ---- one task ---- */
 
-/* The pages follow each other in the order of their addresses; *size is what they need. */
+/* Assigns offsets to the pages in the order of their addresses; *size is the total. */
 static uint64_t *place_runs(const struct page_runs *runs, uint64_t *size)
 {
 	uint64_t *places = allocate_array(runs->count + 1, sizeof(*places));
@@ -55,7 +55,7 @@ static uint64_t *place_runs(const struct page_runs *runs, uint64_t *size)
 	return places;
 }
 
-/* Layer by layer, so that one source is open at a time. */
+/* Layer by layer, so that only one source is open at a time. */
 static int copy_layer(struct flatten *flatten, const struct page_stack *stack, size_t layer,
 		      const uint64_t *places, int to)
 {
@@ -65,8 +65,9 @@ static int copy_layer(struct flatten *flatten, const struct page_stack *stack, s
 	int result = runs.count ? image_open(store, &pages, IMAGE_PAGES, stack->layers[layer].pages_id) : 0;
 
 	if (result || !runs.count)
-		return result == -ENOENT ? fail(ENOENT, "%s has lost its pages", image_store_name(store)) :
-					   result;
+		return result == -ENOENT ?
+			       fail(ENOENT, "the pages of %s are missing", image_store_name(store)) :
+			       result;
 	for (size_t i = 0; !result && i < runs.count; i++) {
 		const struct page_run *run = &runs.items[i];
 
@@ -95,7 +96,8 @@ static int copy_pages(struct flatten *flatten, const struct page_stack *stack, u
 		return result;
 	result = copier_size(image_fd(pages), size);
 	if (result)
-		fail(-result, "cannot make %s of %llu bytes", image_name(pages), (unsigned long long)size);
+		fail(-result, "cannot set the size of %s to %llu bytes", image_name(pages),
+		     (unsigned long long)size);
 	for (size_t layer = 0; !result && layer < stack->layer_count; layer++)
 		result = copy_layer(flatten, stack, layer, places, image_fd(pages));
 	closed = image_close(pages);
@@ -110,7 +112,7 @@ static int write_entries(struct image *pagemap, const struct page_runs *runs, ui
 	for (size_t i = 0, next; !result && i < runs->count; i = next) {
 		uint64_t count = runs->items[i].count;
 
-		/* Neighbours are one entry now, wherever they came from. */
+		/* Adjacent runs become one entry, wherever they came from. */
 		for (next = i + 1; next < runs->count && runs->items[next].flags == runs->items[i].flags &&
 				   page_run_end(&runs->items[next - 1]) == runs->items[next].start;
 		     next++)
@@ -141,7 +143,7 @@ static int write_pagemap(struct flatten *flatten, const struct page_stack *stack
 		       image_store_replace(flatten->to, kind, id);
 }
 
-/* In place, what needs no parent stays as it is. */
+/* In place, a pagemap that needs no parent stays as it is. */
 static int flatten_task(struct flatten *flatten, enum image_kind kind, unsigned long id)
 {
 	uint32_t pages_id = flatten->next_pages_id;
@@ -183,13 +185,13 @@ static int flatten_tasks(struct flatten *flatten)
 	return result;
 }
 
-/* pages-N.img, and what tells of its pages by their place in it. */
+/* pages-N.img, or an image that describes its pages by position. */
 static bool is_beside_pages(const char *name, unsigned long *pages_id)
 {
 	return image_name_is(name, IMAGE_PAGES, pages_id) || image_name_is(name, IMAGE_HASHES, pages_id);
 }
 
-/* Behind all that there are: 0 is nobody's. */
+/* Numbers above all existing ones: 0 is unused. */
 static int choose_pages_id(struct flatten *flatten)
 {
 	unsigned long highest = 0, id;
@@ -216,7 +218,7 @@ static int begin_flattening(struct flatten *flatten, struct image_store *from, s
 			 image_store_lock(from, IMAGES_ARE_READ) ?:
 								   inventory_read_memory(from, &inventory);
 	if (result)
-		return result == -ENOENT ? fail(0, "%s is no complete snapshot", image_store_name(from)) :
+		return result == -ENOENT ? fail(0, "%s is not a complete snapshot", image_store_name(from)) :
 					   result;
 	image_free(inventory);
 	result = page_chain_open_locked(&flatten->chain, from, IMAGES_ARE_READ) ?:
@@ -298,11 +300,11 @@ int flatten_in_place(struct image_store *store, struct flatten_statistics *stati
 	struct flatten flatten;
 	int result = begin_flattening(&flatten, store, store, statistics);
 
-	/* Where the link to the parent was lost, what is left to it is an error. */
+	/* If the link to the parent was lost, pages that are left to it are an error. */
 	result = result ?: flatten_tasks(&flatten);
 	if (!result && statistics->layers > 1)
 		result = image_store_sync(store) ?: remove_parent(store);
-	/* Without a parent there may still be what a crash has left. */
+	/* Even without a parent, a crash may have left something to remove. */
 	return end(&flatten, result			  ?:
 				     forget_parent(store) ?:
 				     remove_unused(store) ?:
@@ -325,13 +327,13 @@ static int check_target_is_empty(struct image_store *out)
 
 	for (size_t i = 0; !result && i < names.count; i++)
 		if (is_image(names.items[i]) || !strcmp(names.items[i], "parent"))
-			result = fail(EEXIST, "%s holds images already (%s)", image_store_name(out),
+			result = fail(EEXIST, "%s already contains images (%s)", image_store_name(out),
 				      names.items[i]);
 	image_names_free(&names);
 	return result;
 }
 
-/* What tracks the memory knows one directory: whoever goes on from the new one compares bytes, once. */
+/* Tracking data belongs to one directory: the next snapshot after the new one compares bytes, once. */
 static bool is_copied(const char *name)
 {
 	enum image_kind kind;

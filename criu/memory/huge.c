@@ -1,10 +1,10 @@
 /*
- * huge.c - hugetlb memory: page sizes, pools, what is there and how to put it there. See huge.h.
+ * huge.c - hugetlb memory: page sizes, pools, finding its pages and restoring them. See huge.h.
  *
- * A file of hugetlbfs can be read with read(), but write() fails (EINVAL). Nothing tells its holes: lseek(SEEK_DATA) finds data everywhere,
- * mincore() looks at our page tables only, and a hole reads as zeros. So we map the file under a userfaultfd for missing pages that nobody
- * serves (UFFD_USER_MODE_ONLY, Linux 5.11). There, process_vm_readv() from ourselves gets EFAULT exactly where there is no page: 0.4 µs a
- * huge page.
+ * A file of hugetlbfs can be read with read(), but write() fails (EINVAL). No call finds its holes: lseek(SEEK_DATA)
+ * finds data everywhere, mincore() looks only at criu's own page tables, and a hole reads as zeros. So the file is
+ * mapped under a userfaultfd for missing pages that is never served (UFFD_USER_MODE_ONLY, Linux 5.11). There,
+ * process_vm_readv() on criu itself gets EFAULT exactly where there is no page: 0.4 µs for each huge page.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +26,7 @@
 #include "memory/huge.h"
 
 #define POOLS	      "/sys/kernel/mm/hugepages/hugepages-%llukB"
-#define LARGEST_SHIFT 40 /* of any architecture: 16 GiB; for what images say */
+#define LARGEST_SHIFT 40 /* of any architecture: 16 GiB; to check images */
 #define MOST_PLACES   64
 
 /* ---- sizes and pools ---- */
@@ -46,7 +46,7 @@ uint32_t huge_memfd_flags(uint64_t page_size)
 	return MFD_HUGETLB | size_flags(page_size);
 }
 
-/* What MAP_HUGETLB without a size is here. */
+/* The size for MAP_HUGETLB without a size here. */
 static uint64_t default_page_size(void)
 {
 	autofree char *text = NULL;
@@ -88,7 +88,7 @@ int huge_pool_free(uint64_t page_size, uint64_t *count)
 
 	if (result)
 		return result;
-	/* Reserved ones are among the free; beyond the pool the kernel may make as many as are allowed. */
+	/* Reserved pages are counted as free, too; beyond the pool the kernel may create as many as are allowed. */
 	*count = free_pages - min(reserved, free_pages) + allowed - min(surplus, allowed);
 	return 0;
 }
@@ -127,7 +127,10 @@ int huge_write_pages(struct page_writer *writer, const struct page_runs *runs, u
 	return result;
 }
 
-/* A userfaultfd for [place, place + size) that lets our own reads fail where nothing is; -1: this kernel has none. */
+/*
+ * Returns a userfaultfd for [place, place + size) with which criu's own reads fail where no page is; -1: the kernel has
+ * none.
+ */
 static int watch_missing_pages(char *place, uint64_t size)
 {
 	autoclose int watcher = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
@@ -141,7 +144,7 @@ static int watch_missing_pages(char *place, uint64_t size)
 	return steal_fd(&watcher);
 }
 
-/* The kernel watches only mappings that can be written to, though we do not write. -1: the file is sealed. */
+/* The kernel watches only writable mappings, although criu does not write. -1: the file is sealed. */
 static int open_file_writable(int fd)
 {
 	char path[32];
@@ -198,7 +201,7 @@ static int fill_run(int fd, char *place, uint64_t page_size, const struct page_s
 {
 	uint64_t start = round_down(run->start, page_size), end = round_up(page_run_end(run), page_size);
 
-	/* To touch a page of which the pool has none would be a SIGBUS. */
+	/* Touching a page that the pool does not have would be a SIGBUS. */
 	if (fallocate(fd, 0, start, end - start) < 0)
 		return fail(errno, "cannot get %llu huge pages of %llu KiB for %s",
 			    (unsigned long long)((end - start) / page_size),
@@ -242,6 +245,6 @@ void huge_collapse_shared(void *block)
 	if (pages < array_size(is_there) / 2)
 		return;
 	huge_collapse(block);
-	/* Linux 6.1 maps it as a huge page only when it is touched next. Until then, smaps does not count it. */
+	/* Linux 6.1 maps it as a huge page only at the next access. Until then, smaps does not count it. */
 	madvise(block, PAGE_SIZE, MADV_POPULATE_READ);
 }

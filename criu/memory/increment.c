@@ -1,6 +1,6 @@
 /*
- * increment.c - one dump's part in a chain of snapshots: which tracker notes writes from now on, and what is left (tracking.img, a keeper)
- * for the next snapshot. See increment.h.
+ * increment.c - one dump's part in a chain of snapshots: which tracker notes writes from now on, and what is left
+ * (tracking.img, a keeper) for the next snapshot. See increment.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -164,9 +164,10 @@ static void note_task(struct increment *increment, const struct task_delta *delt
 }
 
 /*
- * The parent's notes are worth nothing any more when we begin ours. So they are removed: another child of the same parent, or another try
- * after this dump has failed, would believe them. A dump that has read them already, and waits to freeze the tree, looks again
- * (increment_look_again()). The removal need not reach the disk: after a crash, the notes are of another boot.
+ * The parent's notes become invalid when this dump begins its own. So they are removed: another child of the same
+ * parent, or another attempt after this dump has failed, would believe them. A dump that has read them already, and
+ * waits to freeze the tree, checks again (increment_look_again()). The removal need not be synced: after a crash, the
+ * notes are of another boot.
  */
 static int use_up(struct increment *increment)
 {
@@ -185,7 +186,7 @@ int increment_begin_notes(struct increment *increment, struct task_delta *delta)
 {
 	const struct tracker *tracker = increment->tracker;
 	size_t kept = increment->kept_count;
-	const char *why = "what the previous snapshot noted cannot be withdrawn";
+	const char *why = "the notes of the previous snapshot cannot be removed";
 	struct attempt attempt;
 	int result;
 
@@ -194,7 +195,7 @@ int increment_begin_notes(struct increment *increment, struct task_delta *delta)
 	attempt_begin(&attempt);
 	result = use_up(increment);
 	if (!result && delta->is_busy) {
-		why = "what it has asked the kernel for is still being written to its memory";
+		why = "the kernel is still writing to its memory for requests in flight";
 		result = -EBUSY;
 	}
 	if (!result && tracker->begin)

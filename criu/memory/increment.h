@@ -1,9 +1,11 @@
 /*
- * increment.h - one dump in a chain of snapshots: what its parent snapshot has and has noted, and what it notes itself for the next one.
+ * increment.h - one dump in a chain of snapshots: what its parent snapshot has and has noted, and what it notes itself
+ * for the next one.
  *
- * The tracker that tells what has changed since the parent, and the one that notes writes from now on, need not be the same: of a parent
- * made by another criu only soft-dirty bits tell anything, while the child goes on with what is best here. What no tracker vouches for is
- * compared, or counts as changed. So notes that are lost make a snapshot larger, never wrong.
+ * The tracker that tells what has changed since the parent, and the one that notes writes from now on, need not be the
+ * same: of a parent made by another criu only soft-dirty bits tell anything, while the child goes on with what is best
+ * here. What no tracker vouches for is compared, or counts as changed. So notes that are lost make a snapshot larger,
+ * never wrong.
  */
 #ifndef CRIU_MEMORY_INCREMENT_H
 #define CRIU_MEMORY_INCREMENT_H
@@ -24,22 +26,22 @@ struct prepared {
 	struct content content;
 };
 
-/* All zero: a dump without a parent that notes nothing for a child. */
+/* All zero: a dump without a parent that does not track writes for a child. */
 struct increment {
 	struct image_store *images;
-	uint64_t snapshot, seed;       /* names the snapshot; for hashes */
-	const struct tracker *tracker; /* notes writes from now on; NULL: nothing is noted */
-	const char *reason;	       /* why it is this one */
+	uint64_t snapshot, seed;       /* id of the snapshot; seed of its hashes */
+	const struct tracker *tracker; /* tracks writes from now on; NULL: none */
+	const char *reason;	       /* why it was chosen */
 
 	/* the parent: increment_parent.c */
-	const struct tracker *parent_tracker; /* tells what has changed since; NULL: there is no parent */
+	const struct tracker *parent_tracker; /* finds what has changed since; NULL: no parent */
 	struct image_store *parent;	      /* NULL: there is none */
 	struct page_chain *chain;	      /* the parent's */
-	TrackingEntry *parent_notes;	      /* NULL: none, or none to be believed */
-	bool are_notes_used_up;		      /* … by us */
-	struct keeper parent_keeper;	      /* until we begin to note */
-	int *parent_userfaultfds;	      /* taken out of it, one for each task in its notes; -1 */
-	struct prepared *prepared;	      /* to be compared with */
+	TrackingEntry *parent_notes;	      /* NULL: none, or not valid */
+	bool are_notes_used_up;		      /* … by this dump */
+	struct keeper parent_keeper;	      /* until this dump begins to track */
+	int *parent_userfaultfds;	      /* taken from it, one for each task in its notes; -1 */
+	struct prepared *prepared;	      /* read in advance for comparison */
 	size_t prepared_count;
 
 	/* what is left for the next one */
@@ -52,41 +54,48 @@ struct increment {
 
 struct increment_request {
 	int previous;	     /* the parent's directory; -1: none */
-	const char *tracker; /* NULL: nothing is to be noted; "": the best that works here; or a name */
-	bool runs_on;	     /* the tree goes on afterwards: else there is nothing to note, but hashes */
+	const char *tracker; /* NULL: no tracking; "": the best that works here; or a name */
+	bool runs_on; /* the tree continues; otherwise there is nothing to track, but hashes are written */
 };
 
 /* Before anything is frozen. 0 or -errno, recorded. To be closed in any case. */
 int increment_open(struct increment *increment, struct image_store *images,
 		   const struct increment_request *request) must_check;
 void increment_close(struct increment *increment);
-/* When all are frozen, before the first task: the parent's notes may have been used up since they were read. */
+/*
+ * When all are frozen, before the first task: checks whether the parent's notes have been used up since they were read.
+ */
 void increment_look_again(struct increment *increment);
-/* The task is frozen, and all of its pages have been listed: from now on its writes are noted, for the next snapshot. */
+/*
+ * The task is frozen, and all of its pages have been listed: from now on its writes are tracked for the next snapshot.
+ */
 int increment_begin_notes(struct increment *increment, struct task_delta *delta) must_check;
-/* When all tasks have been gone through: writes tracking.img, and starts the keeper it names. */
+/* When all tasks are done: writes tracking.img, and starts the keeper that it names. */
 int increment_save(struct increment *increment) must_check;
 int increment_confirm(struct increment *increment) must_check; /* the snapshot is complete … */
 void increment_withdraw(struct increment *increment);	       /* … or is not */
-/* Ends what a snapshot has left to note writes with; *had_keeper: there was a process. -ENOENT, not recorded: it left nothing. */
+/*
+ * Ends the tracking that a snapshot has left; *had_keeper: there was a keeper process. -ENOENT, not recorded: it left
+ * none.
+ */
 int increment_end(struct image_store *store, bool *had_keeper) must_check;
 /*
- * Pages of zeros need no place in an image, but where another criu may go on with the chain (it knows soft-dirty bits): it
- * leaves every clean page to the parent, and looks for it there.
+ * Pages of zeros need not be saved, unless another criu may continue the chain (it knows soft-dirty bits): it leaves
+ * every clean page to the parent, and expects it there.
  */
 bool increment_skips_zeros(const struct increment *increment);
-/* How to hash what is saved of tasks, or of shared memory; NULL: not at all. */
+/* How to hash saved pages of tasks, or of shared memory; NULL: not at all. */
 const struct page_hashing *increment_hashing(const struct increment *increment, bool is_shared,
 					     struct page_hashing *hashing);
 
-/* For trackers: a userfaultfd of the task's memory, to be kept for the next snapshot. */
+/* For trackers: keeps a userfaultfd of the task's memory for the next snapshot. */
 void increment_keep(struct increment *increment, struct task_delta *delta);
-/* What the parent's notes say of this very process: its place in parent_notes->tasks; -1: nothing. */
+/* The index of this very process in parent_notes->tasks; -1: none. */
 ssize_t increment_find_noted(const struct increment *increment, const struct task *task) must_check;
-/* What the parent has, as content_open(); what was prepared is given away once. */
+/* Opens the parent's content, as content_open(); prepared content is handed out once. */
 int increment_open_content(struct increment *increment, struct content *content, enum image_kind kind,
 			   unsigned long id) must_check;
-/* The same of what nobody notes: closed, if nothing was prepared. */
+/* The same for memory that is not tracked: closed, if nothing was prepared. */
 void increment_open_file_pages(struct increment *increment, struct content *content, pid_t pid);
 
 #endif

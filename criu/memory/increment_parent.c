@@ -1,6 +1,6 @@
 /*
- * increment_parent.c - the parent snapshot, as its child's dump sees it: is it one to build on, what did it note, and what has to be
- * read of it before the freeze, to be compared with. See increment.h.
+ * increment_parent.c - the parent snapshot, as its child's dump sees it: is it one to build on, what did it note, and
+ * what has to be read of it before the freeze, to be compared with. See increment.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +15,8 @@
 #include "memory/increment_parent.h"
 
 /*
- * One that builds on itself would be no snapshot at all. Asked before the chain is locked: our own directory is locked already, for
- * writing. A chain that cannot be opened is told of by whoever opens it next.
+ * A snapshot that builds on itself would be none. Checked before the chain is locked, because criu's own directory is
+ * locked already, for writing. If the chain cannot be opened, the next function that opens it reports that.
  */
 static int check_no_loop(const struct increment *increment)
 {
@@ -28,19 +28,19 @@ static int check_no_loop(const struct increment *increment)
 		return 0;
 	found = page_chain_find(chain, increment->images, &layer);
 	if (found > 0)
-		found = fail(ELOOP, "%s builds on %s: that cannot be written anew as its child",
+		found = fail(ELOOP, "%s builds on %s, which therefore cannot be overwritten as its child",
 			     image_store_name(increment->parent),
 			     image_store_name(page_chain_store(chain, layer)));
 	page_chain_close(chain);
 	return found;
 }
 
-/* Nothing can build on a snapshot that nobody will restore from. */
+/* A snapshot that cannot be restored cannot be a parent. */
 static int check_complete(const struct increment *increment)
 {
 	if (page_chain_is_complete(increment->chain))
 		return 0;
-	return fail(0, "%s, the previous snapshot, is no complete snapshot: it has no inventory.img",
+	return fail(0, "%s, the previous snapshot, is not a complete snapshot: it has no inventory.img",
 		    image_store_name(increment->parent));
 }
 
@@ -52,7 +52,7 @@ static int open_directory(struct increment *increment, int directory)
 		       check_complete(increment);
 }
 
-/* tracking.img is believed if it is of this very snapshot, and, but for hashes, of this boot. */
+/* tracking.img is valid if it is of this very snapshot and, except for hashes, of this boot. */
 static bool is_current(const struct increment *increment, const struct tracker *tracker)
 {
 	const TrackingEntry *notes = increment->parent_notes;
@@ -80,7 +80,7 @@ static int read_notes(struct increment *increment)
 		return result == -ENOENT ? 0 : result;
 	increment->parent_tracker = tracker_find_number(increment->parent_notes->method);
 	if (!increment->parent_tracker || !is_current(increment, increment->parent_tracker)) {
-		log_info("what %s noted is of another snapshot, or of another boot of this machine",
+		log_info("the tracking data of %s is of another snapshot, or of another boot of this machine",
 			 image_store_name(increment->parent));
 		increment->parent_tracker = NULL;
 		parent_forget_notes(increment);
@@ -94,7 +94,7 @@ static void take_userfaultfds(struct increment *increment)
 
 	if (!notes->has_keeper ||
 	    keeper_find(&increment->parent_keeper, notes->keeper, notes->keeper_started)) {
-		log_info("the keeper of %s has ended: what it noted is lost",
+		log_info("the keeper of %s has ended: its tracking data is lost",
 			 image_store_name(increment->parent));
 		return;
 	}
@@ -108,7 +108,7 @@ static void take_userfaultfds(struct increment *increment)
 	}
 }
 
-/* Who can say what has changed since the parent? */
+/* Chooses the tracker that finds what has changed since the parent. */
 static int choose_parent_tracker(struct increment *increment)
 {
 	int result = read_notes(increment);
@@ -117,10 +117,10 @@ static int choose_parent_tracker(struct increment *increment)
 		return result;
 	if (increment->parent_tracker == &tracker_written)
 		take_userfaultfds(increment);
-	/* Nobody noted anything: what there is can be compared, also with the images of another criu. */
+	/* Without notes, the content can be compared, even with images of another criu. */
 	if (!increment->parent_notes)
 		increment->parent_tracker = &tracker_content;
-	log_info("what has changed since %s is told by: %s", image_store_name(increment->parent),
+	log_info("changes since %s are found by: %s", image_store_name(increment->parent),
 		 increment->parent_tracker->name);
 	return 0;
 }
@@ -139,7 +139,10 @@ static int keep_prepared(struct increment *increment, struct prepared *prepared,
 	return result == -ENOENT ? 0 : result;
 }
 
-/* Shared memory is compared whoever noted what. What is there of processes that are gone by now is not needed; nobody knows that yet. */
+/*
+ * Shared memory is always compared. The content of processes that are gone by now is not needed, but that is not known
+ * yet.
+ */
 static int prepare_images(struct increment *increment)
 {
 	struct image_names names;
@@ -225,7 +228,7 @@ void increment_look_again(struct increment *increment)
 	if (!increment->parent_notes ||
 	    !fstatat(image_store_directory(increment->parent), name, &status, AT_SYMLINK_NOFOLLOW))
 		return;
-	log_info("what %s noted was used up meanwhile, by another snapshot",
+	log_info("the tracking data of %s was used up meanwhile by another snapshot",
 		 image_store_name(increment->parent));
 	parent_forget_notes(increment);
 }

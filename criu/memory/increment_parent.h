@@ -7,7 +7,10 @@
 #include "compiler.h"
 #include "memory/increment.h"
 
-/* Opens the chain, reads tracking.img, and chooses who tells what has changed since. 0 or -errno, recorded. */
+/*
+ * Opens the chain, reads tracking.img, and chooses the tracker that finds what has changed since. 0 or -errno,
+ * recorded.
+ */
 int parent_open(struct increment *increment, int directory) must_check;
 /* Reads what will be compared. 0 or -errno, recorded. */
 int parent_prepare(struct increment *increment) must_check;

@@ -17,7 +17,7 @@
 #include "kernel/proc.h"
 #include "memory/keeper.h"
 
-#define KEEPER_NAME "criu-keeper" /* what ps shows */
+#define KEEPER_NAME "criu-keeper" /* the name that ps shows */
 
 static void close_fd(int *fd)
 {
@@ -28,7 +28,7 @@ static void close_fd(int *fd)
 
 /* ---- the keeper itself ---- */
 
-/* The next snapshot cannot find us when tracking.img is gone, or its directory. */
+/* Without tracking.img, or its directory, the next snapshot cannot find this keeper. */
 static bool is_forgotten(int watch)
 {
 	char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
@@ -46,7 +46,7 @@ static bool is_forgotten(int watch)
 	return false;
 }
 
-/* Closes what belongs to processes that have ended; the number of the others is returned. */
+/* Closes the descriptors of processes that have ended; returns the number of the others. */
 static size_t drop_ended(struct pollfd *polled, int *userfaultfds, size_t count)
 {
 	size_t left = 0;
@@ -86,7 +86,10 @@ static bool is_kept(const struct kept *kept, size_t count, int fd)
 	return false;
 }
 
-/* Nobody must have to wait for us: we hold no pipe, no terminal, and no directory that somebody may want to unmount. */
+/*
+ * No other process must have to wait for the keeper: it holds no pipe, no terminal, and no directory of a file system
+ * that may be unmounted.
+ */
 static void let_go_of_all(const struct kept *kept, size_t count, int directory, int confirm)
 {
 	int null = open("/dev/null", O_RDWR);
@@ -106,8 +109,8 @@ static void let_go_of_all(const struct kept *kept, size_t count, int directory, 
 }
 
 /*
- * Only when the snapshot is complete, and its tracking.img is there: before that, an older snapshot's tracking.img in the same directory
- * may be deleted.
+ * Called only when the snapshot is complete, with its tracking.img: before that, an older snapshot's tracking.img in
+ * the same directory may be deleted.
  */
 static int watch_directory(int directory)
 {
@@ -132,14 +135,14 @@ static void keeper_main(const struct kept *kept, size_t count, int directory, in
 	setsid();
 	prctl(PR_SET_NAME, KEEPER_NAME);
 	let_go_of_all(kept, count, directory, confirm);
-	/* From now on we are found by our name. */
+	/* From now on the keeper can be found. */
 	if (write(confirm, "", 1) != 1 || read(confirm, &byte, 1) != 1)
 		_exit(0);
 	close(confirm);
 	keep(kept, count, watch_directory(directory));
 }
 
-/* ---- whoever has one ---- */
+/* ---- users of a keeper ---- */
 
 static int learn_start(struct keeper *keeper)
 {
@@ -148,7 +151,7 @@ static int learn_start(struct keeper *keeper)
 	char byte;
 
 	if (proc < 0)
-		return fail(-proc, "cannot look at the keeper of what is tracked");
+		return fail(-proc, "cannot read the keeper process");
 	if (read(keeper->confirm, &byte, 1) != 1 || proc_read_stat(proc, &stat))
 		return fail(ESRCH, "the keeper has ended at once");
 	keeper->started = stat.start_time;
@@ -162,7 +165,7 @@ int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, i
 
 	*keeper = (struct keeper){ .pidfd = -1, .confirm = -1 };
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
-		return fail(errno, "cannot make a pair of sockets");
+		return fail(errno, "cannot create a pair of sockets");
 	keeper->pid = fork();
 	if (!keeper->pid)
 		keeper_main(kept, count, directory, ends[0]);
@@ -194,7 +197,7 @@ int keeper_find(struct keeper *keeper, pid_t pid, uint64_t started)
 
 	*keeper = (struct keeper){ .pid = pid, .started = started, .confirm = -1 };
 	keeper->pidfd = syscall(SYS_pidfd_open, pid, 0);
-	/* In this order: what is read under the pid now is of the process that the descriptor holds. */
+	/* In this order: what is read under the pid then belongs to the process that the descriptor holds. */
 	if (keeper->pidfd >= 0 && proc >= 0 && !attempted(proc_read_stat(proc, &stat)) &&
 	    stat.start_time == started && !strcmp(stat.comm, KEEPER_NAME) && stat.state != 'Z')
 		return 0;

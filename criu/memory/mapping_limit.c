@@ -1,6 +1,6 @@
 /*
- * mapping_limit.c - a newborn makes the task's mappings while criu's own and the restorer's are still there. So a task that has nearly as
- * many as the kernel allows can be dumped, but not restored.
+ * mapping_limit.c - a newborn creates the task's mappings while those of criu and of the restorer still exist. So a
+ * task that has nearly as many as the kernel allows can be dumped, but not restored.
  */
 #include "memory/mapping_limit.h"
 #include <fcntl.h>
@@ -11,7 +11,10 @@
 #include "base/memory.h"
 #include "memory/saving.h"
 
-/* The restorer's three, threads that read pages, the parked vdso, and parts of mappings that were inherited and are not merged again. */
+/*
+ * The restorer's three, threads that read pages, the parked vdso, and parts of inherited mappings that are not merged
+ * again.
+ */
 #define PASSING 24
 
 static size_t count_ours(void)

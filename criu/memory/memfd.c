@@ -1,8 +1,8 @@
 /*
  * memfd.c - names, owners, modes and seals of shared memory. See memfd.h.
  *
- * A memfd lies in a mount of the kernel's own, one for ordinary pages and one for each size of huge pages: that is
- * how it differs from a deleted file called "/memfd:…".
+ * A memfd is in an internal mount of the kernel, one for ordinary pages and one for each size of huge pages. That
+ * distinguishes it from a deleted file called "/memfd:…".
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +27,7 @@
 #define ALL_SEALS \
 	(F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC)
 
-/* What the kernel calls memory that nobody has named. */
+/* The kernel's names for memory without a name. */
 static const char *const nameless[] = { "/dev/zero", "/anon_hugepage" };
 
 static bool is_nameless(const char *name)
@@ -38,7 +38,7 @@ static bool is_nameless(const char *name)
 	return false;
 }
 
-/* What stands before " (deleted)": allocated; NULL: that does not stand there. */
+/* The text before " (deleted)", allocated; NULL: the link does not end so. */
 static char *without_suffix(const char *link)
 {
 	size_t length = strlen(link), suffix = strlen(SUFFIX);
@@ -85,7 +85,7 @@ int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, cons
 	if (seals < 0 || fstat(object->fd, &found) < 0)
 		return fail(errno, "cannot read the seals of %s", link);
 	if (seals & ~ALL_SEALS)
-		return fail(0, "%s has seals that are not known (%#x)", link, seals);
+		return fail(0, "%s has unknown seals (%#x)", link, seals);
 	object->is_anonymous = !is_named;
 	entry = object->memfd = message_new(MemfdInodeEntry, memfd_inode_entry);
 	entry->inode_id = object - snapshot->shared + 1;
@@ -145,7 +145,7 @@ static int check_memfd_entry(const MemfdInodeEntry *entry, uint64_t page_size)
 	    (!page_size || entry->size % page_size || entry->hugetlb_flag & ~(MFD_HUGETLB | VMA_HUGE_SIZE) ||
 	     !(entry->hugetlb_flag & MFD_HUGETLB)))
 		wrong = "size of its pages";
-	return wrong ? fail(EINVAL, "memfd.img: memory %" PRIu64 " (%.249s) has an impossible %s",
+	return wrong ? fail(EINVAL, "memfd.img: memory %" PRIu64 " (%.249s) has an invalid %s",
 			    entry->inode_id, entry->name, wrong) :
 		       0;
 }
@@ -157,7 +157,7 @@ static int add_memfd_entry(struct snapshot *snapshot, MemfdInodeEntry *entry)
 	struct shared_memory *object;
 
 	if (!result && (memfd_find(snapshot, entry->inode_id) || shared_memory_find(snapshot, entry->shmid)))
-		result = fail(EINVAL, "memfd.img holds memory %" PRIu64 " twice", entry->inode_id);
+		result = fail(EINVAL, "memfd.img: memory %" PRIu64 " occurs twice", entry->inode_id);
 	if (result) {
 		image_free(entry);
 		return result;
@@ -207,14 +207,14 @@ int memfd_make(struct shared_memory *object)
 
 	object->fd = create(entry, flags);
 	if (object->fd < 0)
-		return fail(errno, "cannot make memfd %s", entry->name);
+		return fail(errno, "cannot create memfd %s", entry->name);
 	if (ftruncate(object->fd, entry->size) < 0)
 		return fail(errno, "cannot give memfd %s its size of %" PRIu64 " bytes", entry->name,
 			    entry->size);
 	return 0;
 }
 
-/* Times come last: mapping and filling it have changed them. */
+/* Times come last, because mapping and filling change them. */
 int memfd_seal(const struct shared_memory *object)
 {
 	const MemfdInodeEntry *entry = object->memfd;
@@ -222,7 +222,7 @@ int memfd_seal(const struct shared_memory *object)
 	int seals = fcntl(object->fd, F_GET_SEALS);
 
 	if (seals < 0)
-		return fail(errno, "cannot look at memfd %s", entry->name);
+		return fail(errno, "cannot stat memfd %s", entry->name);
 	if (inode_set_owner(object->fd, entry->uid, entry->gid) < 0)
 		return fail(errno, "cannot give memfd %s to user %u", entry->name, entry->uid);
 	if (entry->has_mode && inode_set_mode(object->fd, mode) < 0)

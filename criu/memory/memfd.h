@@ -1,9 +1,9 @@
 /*
- * memfd.h - what shared memory is beside its pages, where descriptors lead to it: name, owner, mode, seals. The pages: shared.h; the
- * open files: files/memfd.c.
+ * memfd.h - properties of shared memory that has descriptors: name, owner, mode, seals. Its pages: shared.h; its open
+ * files: files/memfd.c.
  *
- * The format keeps memory without a name in memfd.img, too, once there are descriptors of it, under the name that the
- * kernel shows: "/dev/zero", "/anon_hugepage".
+ * Memory without a name is in memfd.img, too, if it has descriptors, under the name that the kernel shows: "/dev/zero",
+ * "/anon_hugepage".
  */
 #ifndef CRIU_MEMORY_MEMFD_H
 #define CRIU_MEMORY_MEMFD_H
@@ -11,11 +11,11 @@
 #include "compiler.h"
 #include "memory/shared.h"
 
-/* Is "/memfd:NAME (deleted)", or one of the two names above, where a link of /proc points? */
+/* Does a link of /proc point to "/memfd:NAME (deleted)", or to one of the two names above? */
 bool memfd_is_link(const char *link);
 /*
- * Dump. Makes object->memfd; `link` as above. Returns 1, and records nothing, if it is no memfd but a deleted file of another file
- * system that has such a name.
+ * Dump. Makes object->memfd; `link` as above. Returns 1, and records nothing, if it is no memfd but a deleted file of
+ * another file system that has such a name.
  */
 int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, const char *link) must_check;
 int memfd_save(struct snapshot *snapshot) must_check;
@@ -24,7 +24,7 @@ int memfd_save(struct snapshot *snapshot) must_check;
 int memfd_load(struct snapshot *snapshot) must_check;
 /* By memfd_inode_entry.inode_id. */
 struct shared_memory *memfd_find(const struct snapshot *snapshot, uint64_t number);
-/* Makes it, empty, and without mode and seals yet: these would hinder who has to fill, open and map it. */
+/* Creates it empty, without mode and seals, which would hinder filling, opening and mapping it. */
 int memfd_make(struct shared_memory *object) must_check;
 int memfd_seal(const struct shared_memory *object) must_check;
 

@@ -1,6 +1,6 @@
 /*
- * page_files.h - the page sink (page_sink.h) that writes the images of a directory: pagemap-*.img tells which pages there are, pages-*.img
- * holds their bytes.
+ * page_files.h - the page sink (page_sink.h) that writes the images of a directory: pagemap-*.img tells which pages
+ * there are, pages-*.img holds their bytes.
  */
 #ifndef CRIU_MEMORY_PAGE_FILES_H
 #define CRIU_MEMORY_PAGE_FILES_H

@@ -1,5 +1,5 @@
 /*
- * pagemap.c - reads a pagemap image: both spellings of its flags, and every lie that it can tell by itself. See pagemap.h.
+ * pagemap.c - reads and checks a pagemap image, with both spellings of its flags. See pagemap.h.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -11,8 +11,8 @@
 #include "pagemap.pb-c.h"
 
 /*
- * A chain of 100 snapshots of 1 GiB, each with 1 % of its pages written anew, has half a million entries: they are read as integers, and
- * no message is made of each.
+ * A chain of 100 snapshots of 1 GiB, each with 1 % of its pages newly written, has half a million entries: they are
+ * read as integers, without creating a message for each.
  */
 enum { VADDR = 1, COMPAT_NR_PAGES, IN_PARENT, FLAGS, NR_PAGES, FIELDS = NR_PAGES };
 
@@ -26,14 +26,14 @@ static uint64_t field(const struct fields *fields, unsigned number)
 	return fields->given & 1u << number ? fields->values[number - 1] : 0;
 }
 
-/* Older images say with `in_parent` what newer ones say with `flags`. */
+/* Older images have `in_parent` instead of `flags`. */
 static unsigned flags_of(const struct fields *fields)
 {
 	unsigned flags = field(fields, FLAGS) & (PAGES_IN_PARENT | PAGES_LAZY | PAGES_PRESENT);
 
 	if (!(fields->given & 1u << FLAGS))
 		return field(fields, IN_PARENT) ? PAGES_IN_PARENT : PAGES_PRESENT;
-	/* Whoever has the pages does not need its parent's. */
+	/* An image that has the pages does not need its parent's. */
 	return flags & PAGES_PRESENT ? flags & ~PAGES_IN_PARENT : flags;
 }
 
@@ -45,8 +45,8 @@ static int take_entry(struct pagemap *pagemap, const char *name, const struct fi
 	struct pagemap_entry entry = { field(fields, VADDR), count, flags_of(fields), pagemap->size };
 
 	if (!count || entry.start % PAGE_SIZE || count > (UINT64_MAX - entry.start) / PAGE_SIZE)
-		return fail(EINVAL, "%s holds an impossible range: %" PRIu64 " pages at %#" PRIx64, name,
-			    count, entry.start);
+		return fail(EINVAL, "%s has an invalid range: %" PRIu64 " pages at %#" PRIx64, name, count,
+			    entry.start);
 	if (last && entry.start < last->start + last->count * PAGE_SIZE)
 		return fail(EINVAL, "%s is not sorted: %#" PRIx64 " comes after %#" PRIx64, name, entry.start,
 			    last->start);
@@ -54,7 +54,7 @@ static int take_entry(struct pagemap *pagemap, const char *name, const struct fi
 		return 0;
 	if (entry.flags & PAGES_PRESENT) {
 		if (count > (INT64_MAX - pagemap->size) / PAGE_SIZE)
-			return fail(EINVAL, "%s promises more pages than a file can hold", name);
+			return fail(EINVAL, "%s lists more pages than a file can hold", name);
 		pagemap->size += count * PAGE_SIZE;
 	}
 	if (pagemap->count == pagemap->room) {
@@ -80,7 +80,7 @@ static int read_entries(struct pagemap *pagemap, const char *directory, struct i
 	while ((result = image_read_integers(image, &pagemap_entry__descriptor, fields.values, FIELDS,
 					     &fields.given)) > 0) {
 		if (!(fields.given & 1u << VADDR))
-			return fail(EINVAL, "%s holds an entry without an address", name);
+			return fail(EINVAL, "%s has an entry without an address", name);
 		result = take_entry(pagemap, name, &fields);
 		if (result)
 			return result;

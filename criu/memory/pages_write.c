@@ -1,6 +1,6 @@
 /*
- * pages_write.c - the page writer: takes runs of pages from a source, a buffer at a time, drops pages of zeros, and hands the rest to a
- * sink. So the sink is told of those pages only that were there when they were read.
+ * pages_write.c - the page writer: reads runs of pages from a source, a buffer at a time, drops pages of zeros, and
+ * passes the rest to a sink. So the sink gets only pages that existed when they were read.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -38,13 +38,13 @@ static int tell_sink(struct page_writer *writer, uint64_t start, uint64_t count,
 
 static bool is_zero(const char *page)
 {
-	/* The first bytes decide nearly always; the rest is a comparison of the page with itself, one byte on. */
+	/* The first bytes nearly always decide; otherwise the page is compared with itself, shifted by one byte. */
 	return !page[0] && !memcmp(page, page + 1, PAGE_SIZE - 1);
 }
 
 /*
- * The pages of a run lie at `bytes`. Those that are to be written are moved to *place, which is at `bytes` or before, and *place
- * behind them.
+ * The pages of a run are at `bytes`. Those to be written are moved to *place, which is at `bytes` or before, and *place
+ * is moved behind them.
  */
 static int take_run(struct page_writer *writer, const struct page_run *run, const char *bytes, unsigned flags,
 		    bool skips_zeros, char **place)
@@ -73,9 +73,9 @@ static int take_run(struct page_writer *writer, const struct page_run *run, cons
 	return result;
 }
 
-/* Consecutive runs of a plan, or parts of them. What is to be read of them fits into the buffer. */
+/* Consecutive runs of a plan, or parts of them. Those to be read fit into the buffer. */
 struct batch {
-	struct page_run runs[MOST_RUNS], wanted[MOST_READ]; /* all of them; those that are to be read */
+	struct page_run runs[MOST_RUNS], wanted[MOST_READ]; /* all runs; those to be read */
 	size_t count, wanted_count;
 };
 
@@ -84,7 +84,7 @@ static bool is_parents(const struct page_run *run)
 	return run->layer;
 }
 
-/* What is left of runs->items[*run] behind *done pages, and what follows, with up to `room` pages to be read. */
+/* Takes the rest of runs->items[*run] behind *done pages, and the following runs, with up to `room` pages to read. */
 static void next_batch(const struct page_runs *runs, size_t *run, uint64_t *done, uint64_t room,
 		       struct batch *batch)
 {
@@ -109,7 +109,7 @@ static void next_batch(const struct page_runs *runs, size_t *run, uint64_t *done
 	}
 }
 
-/* The source may give less of each run than its room in the buffer. */
+/* The source may return less of each run than its space in the buffer. */
 static int write_batch(struct page_writer *writer, struct batch *batch, char *buffer, unsigned flags,
 		       bool skips_zeros, page_source *source, void *from)
 {

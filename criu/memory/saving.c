@@ -1,5 +1,6 @@
 /*
- * saving.c - two tables: what a mapping is, by the name that the kernel gives it; and how each kind of mapping is saved and made again.
+ * saving.c - two tables: the kind of a mapping, by the name that the kernel gives it; and how each kind is saved and
+ * restored.
  */
 #include <string.h>
 #include "base/memory.h"
@@ -7,7 +8,7 @@
 
 /* ---- what a mapping is ---- */
 
-/* Names of what is not an ordinary file. First match wins. `refusal` NULL: it is saved. */
+/* Names of mappings that are not ordinary files. First match wins. `refusal` NULL: it is saved. */
 static const struct {
 	const char *prefix;
 	uint32_t status;
@@ -28,7 +29,7 @@ static const struct {
 	{ "socket:", 0, "mappings of sockets" },
 };
 
-/* hugetlbfs gives a file to memory that has none. */
+/* hugetlbfs gives a file to anonymous memory, too. */
 static bool is_anonymous_huge(const struct vma *vma)
 {
 	return vma->flags & MAP_HUGETLB && !strcmp(vma->path, "/anon_hugepage (deleted)");
@@ -65,24 +66,27 @@ uint32_t vma_recognize(const struct vma *vma, const char **refusal)
 
 /* ---- how it is saved ---- */
 
-/* The bits that tell kinds of mappings apart. VMA_REGULAR, VMA_STACK and VMA_HEAP change nothing. */
+/* The bits that distinguish kinds of mappings. VMA_REGULAR, VMA_STACK and VMA_HEAP make no difference. */
 #define KINDS                                                                                                \
 	(VMA_VSYSCALL | VMA_VDSO | VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_ANON_SHARED | VMA_ANON_PRIVATE | \
 	 VMA_SYSV_IPC | VMA_SOCKET | VMA_VVAR | VMA_AIO_RING | VMA_MEMFD | VMA_SHADOW_STACK |                \
 	 VMA_GUARD_RANGE | VMA_UPROBES)
 #define FLAGS (MAP_HUGETLB | MAP_DROPPABLE)
 
-/* A row is for mappings with this bit, whatever else they have; or for those with exactly these bits of KINDS and FLAGS. */
+/*
+ * A row is for mappings with this bit, whatever other bits they have; or for those with exactly these bits of KINDS and
+ * FLAGS.
+ */
 #define WITH(bit)	  .kinds = (bit), .status = (bit), .flag_mask = 0, .flag_bits = 0
 #define ONLY(bits, flags) .kinds = KINDS, .status = (bits), .flag_mask = FLAGS, .flag_bits = (flags)
 
 /*
- * First match wins. A combination that is in no row is in no image that we or others write.
+ * First match wins. Neither this criu nor others write images with a combination that is in no row.
  *
- * Pages of zeros are left out where a page that is not there reads as zeros: not over a file. The vdso's pages are saved because they tell
- * which vdso the task's pointers lead into. The kernel writes to an AIO ring, and fork() does not copy it. Memory that the kernel may
- * drop (MAP_DROPPABLE) holds states of getrandom(): restored twice, they would give the same numbers twice. The task expects zeros
- * there. Transparent huge pages in private mappings of files are the file's.
+ * Pages of zeros are left out if a missing page reads as zeros; not over a file. The vdso's pages are saved because
+ * they tell which vdso the task's pointers lead into. The kernel writes to an AIO ring, and fork() does not copy it.
+ * Memory that the kernel may drop (MAP_DROPPABLE) holds states of getrandom(): restored twice, they would give the same
+ * numbers twice. The task expects zeros there. Transparent huge pages in private mappings of files belong to the file.
  */
 static const struct row {
 	uint32_t kinds, status;	       /* vma->status & kinds == status */

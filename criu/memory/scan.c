@@ -1,8 +1,9 @@
 /*
- * scan.c - finds a task's own pages: with the ioctl PAGEMAP_SCAN of /proc/PID/pagemap (Linux 6.7), which walks page tables and returns
- * ranges. On older kernels, and for soft-dirty bits, pagemap is read (scan_entries.c).
+ * scan.c - finds a task's own pages: with the ioctl PAGEMAP_SCAN of /proc/PID/pagemap (Linux 6.7), which walks page
+ * tables and returns ranges. On older kernels, and for soft-dirty bits, pagemap is read (scan_entries.c).
  *
- * Measured on 2 GiB of present pages, Linux 6.18: 1.6 ms with the ioctl, 27 ms by reading; 1.2 ms where 1 % was written.
+ * Measured on 2 GiB of present pages, Linux 6.18: 1.6 ms with the ioctl, 27 ms by reading; 1.2 ms where 1 % was
+ * written.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,8 +22,8 @@ struct scan_request {
 };
 
 #define PAGEMAP_SCAN	 _IOWR('f', 16, struct scan_request)
-#define SCAN_PROTECTS	 (1 << 0) /* what is found is write-protected */
-#define SCAN_CHECKS	 (1 << 1) /* EPERM where that is not asked for by a userfaultfd */
+#define SCAN_PROTECTS	 (1 << 0) /* write-protects the pages that it finds */
+#define SCAN_CHECKS	 (1 << 1) /* EPERM if no userfaultfd has requested that */
 #define CATEGORY_TRACKED (1 << 0) /* in a mapping with asynchronous write protection */
 #define CATEGORY_WRITTEN (1 << 1)
 #define CATEGORY_FILE	 (1 << 2)
@@ -41,7 +42,8 @@ static long ask_kernel(struct scanner *scanner, struct scan_request *request)
 }
 
 /*
- * The next ranges of a walk: their number; -errno, not recorded. The walk is over when request->start has come to its end.
+ * Gets the next ranges of a walk, and returns their number; -errno, not recorded. The walk is over when request->start
+ * has reached its end.
  */
 static long next_ranges(struct scanner *scanner, struct scan_request *request)
 {
@@ -95,7 +97,7 @@ static int report_scan(const struct scan_request *request, long error)
 		    (unsigned long long)request->start, (unsigned long long)request->end);
 }
 
-/* All that is found is added to *runs; NULL: it is not asked for. */
+/* Adds everything it finds to *runs; NULL: not needed. */
 static int walk(struct scanner *scanner, struct scan_request *request, struct page_runs *runs)
 {
 	while (request->start < request->end) {
@@ -109,7 +111,7 @@ static int walk(struct scanner *scanner, struct scan_request *request, struct pa
 	return 0;
 }
 
-/* In a file mapping even a page of zeros is the task's own: without it the file would show. */
+/* In a file mapping even a page of zeros is the task's own: without it the page of the file would appear. */
 static uint64_t unwanted_in(const struct scanner *scanner, const struct scan *scan)
 {
 	return (scan->is_file ? CATEGORY_FILE : CATEGORY_ZERO) | (scanner->has_guards ? CATEGORY_GUARD : 0);
@@ -147,14 +149,14 @@ int scan_is_protectable(struct scanner *scanner, uint64_t start, uint64_t end)
 }
 
 /*
- * To be told of every page costs the kernel four times the walk. So it tells all but what is present and protected (also where
- * there is no page, and no page table), and what lies in between is unchanged.
+ * Reporting every page would take the kernel four times as long as the walk. So it reports all pages but those present
+ * and protected (also addresses without a page or page table), and those in between are unchanged.
  */
 static int scan_written(struct scanner *scanner, const struct scan *scan, struct page_runs *changed,
 			struct page_runs *unchanged)
 {
 	const uint64_t exists = CATEGORY_PRESENT | CATEGORY_SWAPPED, unwanted = unwanted_in(scanner, scan);
-	uint64_t told = scan->start; /* up to here */
+	uint64_t told = scan->start; /* reported up to here */
 
 	struct scan_request request = {
 		.start = scan->start,
@@ -200,8 +202,8 @@ static int scan_by_ioctl(struct scanner *scanner, const struct scan *scan, struc
 }
 
 /*
- * We want to be told what is found, for else the kernel protects all that is there and leaves markers where nothing is (Linux
- * 6.18). A page of zeros is nothing: protected, it would look like a page that the task has.
+ * The found ranges must be requested: otherwise the kernel protects everything and leaves markers where there is no
+ * page (Linux 6.18). A page of zeros counts as no page: protected, it would look like a page that the task has.
  */
 int scan_protect(struct scanner *scanner, uint64_t start, uint64_t end, bool is_new)
 {

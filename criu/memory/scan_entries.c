@@ -1,10 +1,12 @@
 /*
- * scan_entries.c - finds a task's own pages, and those that are not soft-dirty, by reading /proc/PID/pagemap: eight bytes a page.
+ * scan_entries.c - finds a task's own pages, and those that are not soft-dirty, by reading /proc/PID/pagemap: eight
+ * bytes for each page.
  *
- * "Unchanged" is said of a page only when nothing else can be true:
- *  - Where a written page was dropped and then read, the kernel maps its page of zeros, and does not mark that soft-dirty. The huge
- *    page of zeros is not told by PAGEMAP_SCAN as such before Linux 6.17. A page of zeros is nobody's alone, so bit 56 of a
- *    pagemap entry is clear; of those pages /proc/kpageflags tells which are zeros, to who may read it.
+ * A page is reported as unchanged only if nothing else is possible:
+ *  - If a written page was dropped and then read, the kernel maps its page of zeros, and does not mark that
+ *    soft-dirty. Before Linux 6.17, PAGEMAP_SCAN does not report the huge page of zeros as such. A page of zeros is
+ *    mapped more than once, so bit 56 of its pagemap entry is clear; for those pages /proc/kpageflags tells which are
+ *    zeros, if criu may read it.
  *  - A page table may have been moved: see struct frames.
  */
 #include <errno.h>
@@ -23,13 +25,13 @@
 #define ENTRY_KIND \
 	(ENTRY_PRESENT | ENTRY_SWAPPED | ENTRY_FILE | ENTRY_GUARD | ENTRY_EXCLUSIVE | ENTRY_SOFT_DIRTY)
 #define ENTRY_FRAME(e) \
-	((e) & ((1ULL << 55) - 1))  /* 0 without CAP_SYS_ADMIN; of a swapped page: where it is */
+	((e) & ((1ULL << 55) - 1))  /* 0 without CAP_SYS_ADMIN; of a swapped page: its place in the swap */
 #define FRAME_IS_ZEROS (1ULL << 24) /* in /proc/kpageflags */
 
 #define TABLE_PAGES	512 /* of a page table: 2 MiB */
-#define FRAMES_IN_TABLE 8   /* are noted, of a mapping */
+#define FRAMES_IN_TABLE 8   /* frames that are noted for each mapping */
 
-/* Is it, for certain, a page that somebody wrote once, and no page of zeros? */
+/* Is it, for certain, a page that was written once, and no page of zeros? */
 static bool holds_something(const struct scanner *scanner, uint64_t entry)
 {
 	uint64_t frame = ENTRY_FRAME(entry), flags;
@@ -41,7 +43,7 @@ static bool holds_something(const struct scanner *scanner, uint64_t entry)
 	       !(flags & FRAME_IS_ZEROS);
 }
 
-/* Where the page is, if that is the place of this page alone; 0: it is not, or we may not know. */
+/* The physical place of the page, if it is of this page alone; 0: it is not, or criu may not see it. */
 static uint64_t place_of(const struct scanner *scanner, uint64_t entry)
 {
 	bool is_alone = entry & ENTRY_SWAPPED || (entry & ENTRY_PRESENT && holds_something(scanner, entry));
@@ -65,8 +67,8 @@ static size_t find_frame(const struct frames *frames, uint64_t address)
 }
 
 /*
- * Entries are those of pages from `start` on, all of one page table. Is it the one that was there? A page of a file is no proof: where the
- * file is mapped a second time, the other table has the same frame.
+ * The entries are those of pages from `start` on, all of one page table. Is it the same table as before? A page of a
+ * file proves nothing: if the file is mapped a second time, the other table has the same frame.
  */
 static bool is_same_table(const struct scanner *scanner, const struct frames *known, uint64_t start,
 			  const uint64_t *entries, size_t count)
@@ -83,7 +85,7 @@ static bool is_same_table(const struct scanner *scanner, const struct frames *kn
 	return false;
 }
 
-/* Some in equal distances, and all of a few: one that is written meanwhile is no proof any more. */
+/* Notes some at equal distances, or all if there are few: one that is written meanwhile proves nothing any more. */
 static void note_frames(const struct scanner *scanner, struct frames *noted, uint64_t start,
 			const uint64_t *entries, size_t count)
 {
@@ -98,7 +100,7 @@ static void note_frames(const struct scanner *scanner, struct frames *noted, uin
 	}
 }
 
-/* Neighbours that are not soft-dirty, and alike. */
+/* Sorts adjacent pages that are not soft-dirty, and alike. */
 static void sort_clean(const struct scanner *scanner, const struct scan *scan, uint64_t start,
 		       const uint64_t *entries, size_t count, struct page_runs *changed,
 		       struct page_runs *unchanged)
@@ -139,7 +141,7 @@ static void sort_table(const struct scanner *scanner, const struct scan *scan, u
 		note_frames(scanner, scan->noted, start, entries, count);
 }
 
-/* The entries of pages from `start` on: how many they are; -errno, not recorded. */
+/* Reads the entries of pages from `start` on, and returns their number; -errno, not recorded. */
 static ssize_t next_entries(struct scanner *scanner, uint64_t start, uint64_t end)
 {
 	size_t wanted = min((end - start) / PAGE_SIZE, (uint64_t)ENTRIES);

@@ -12,17 +12,17 @@ struct scan_range {
 };
 
 /*
- * For more than 512 the kernel fills the array in several goes, and when the last one reaches the end, it leaves walk_end where an
- * earlier one stopped (Linux 6.18: do_pagemap_scan() sets it only then).
+ * For more than 512 ranges the kernel fills the array in several steps, and when the last one reaches the end, it
+ * leaves walk_end where an earlier one stopped (Linux 6.18: do_pagemap_scan() sets it only then).
  */
 #define RANGES	512
 #define ENTRIES 4096
 
 struct scanner {
 	int pagemap;
-	int frames;	 /* /proc/kpageflags; -1: not for us */
+	int frames;	 /* /proc/kpageflags; -1: not permitted */
 	bool has_ioctl;	 /* PAGEMAP_SCAN works */
-	bool has_guards; /* … and tells guard regions */
+	bool has_guards; /* … and shows guard regions */
 	union {
 		struct scan_range ranges[RANGES];
 		uint64_t entries[ENTRIES];

@@ -1,10 +1,11 @@
 /*
- * shared.c - shared memory, saved from and made into the kernel's object itself.
+ * shared.c - shared memory: saved from the kernel's object, and restored into one.
  *
- * /proc/PID/map_files/START-END of a mapping opens the object (needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user
- * namespace), as /proc/PID/fd/N of a descriptor does. lseek(SEEK_DATA) then tells which pages exist, whether or not any
- * task has touched them through its own page tables, and pread() and pwrite() reach them without a mapping. What
- * lies between the end of a memfd and the end of its last page only a mapping shows. Huge pages are another story: huge.c.
+ * /proc/PID/map_files/START-END of a mapping opens the object (needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the
+ * initial user namespace), as /proc/PID/fd/N of a descriptor does. lseek(SEEK_DATA) then finds the pages that exist,
+ * whether or not a task has touched them through its own page tables, and pread() and pwrite() reach them without a
+ * mapping. Only a mapping shows what is between the end of a memfd and the end of its last page. Huge pages are
+ * different: huge.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +50,7 @@ struct shared_memory *shared_memory_new(struct snapshot *snapshot, uint64_t id)
 
 /* ---- dump ---- */
 
-/* The format has 32 bits for it; and hugetlbfs counts its inodes on its own. */
+/* The format has 32 bits for it; and hugetlbfs has its own inode numbers. */
 static uint64_t free_object_id(struct snapshot *snapshot, ino_t inode)
 {
 	uint64_t id = (uint32_t)inode;
@@ -65,7 +66,7 @@ static int look_at_object(struct shared_memory *object)
 	struct stat found;
 
 	if (fstat(object->fd, &found) < 0 || fstatfs(object->fd, &place) < 0)
-		return fail(errno, "cannot look at shared memory");
+		return fail(errno, "cannot stat shared memory");
 	object->size = found.st_size;
 	if (place.f_type == HUGETLBFS_MAGIC)
 		object->page_size = place.f_bsize;
@@ -89,7 +90,7 @@ int shared_memory_look(struct snapshot *snapshot, int proc, const char *link, de
 	object->device = device;
 	object->inode = inode;
 	object->is_anonymous = true;
-	/* To read it is not to be seen: its times are for fstat(). Somebody else's may not be opened like that. */
+	/* Reading must not be visible in its times (fstat()). Memory of another user cannot be opened like that. */
 	object->fd = openat(proc, link, O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOCTTY);
 	if (object->fd < 0 && errno == EPERM)
 		object->fd = openat(proc, link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
@@ -108,7 +109,7 @@ int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *
 		 (unsigned long long)vma->end);
 	result = shared_memory_look(snapshot, task->proc, link, vma->device, vma->inode, &object);
 	vma->object = object->id;
-	/* What munmap() has left of it can be mapped again by mremap(); what mremap() has added lies behind its end. */
+	/* mremap() can map the parts again that munmap() has unmapped; what mremap() has added is behind its end. */
 	if (object->size != vma->offset + vma_length(vma))
 		vma->object_size = object->size;
 	return result;
@@ -123,7 +124,7 @@ static int find_data(int fd, uint64_t size, struct page_runs *runs)
 		end = lseek(fd, start, SEEK_HOLE);
 		if (end < 0)
 			return fail(errno, "cannot find the pages of shared memory");
-		/* Who is not in the tree may have made it larger since we looked. */
+		/* A process outside of the tree may have enlarged it meanwhile. */
 		if ((uint64_t)start >= size)
 			return 0;
 		end = min((uint64_t)end, size);
@@ -135,7 +136,10 @@ static int find_data(int fd, uint64_t size, struct page_runs *runs)
 	return 0;
 }
 
-/* What lies behind the end, up to the end of the page. Who is not in the tree may change the size: a fault would be a SIGBUS. */
+/*
+ * Copies the bytes behind the end, up to the end of the page. A process outside of the tree may change the size: a
+ * fault would be a SIGBUS.
+ */
 static int copy_tail(int fd, uint64_t size, char *bytes, bool is_to_file)
 {
 	uint64_t used = size % PAGE_SIZE;
@@ -228,18 +232,18 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 	uint64_t needed = vma->offset + vma_length(vma);
 
 	if (needed < vma->offset || needed > INT64_MAX)
-		return fail(EINVAL, "the image holds an impossible mapping of shared memory");
+		return fail(EINVAL, "the image has an invalid mapping of shared memory");
 	if (!object) {
 		object = shared_memory_new(snapshot, vma->object);
 		object->page_size = page_size;
 		object->is_anonymous = true;
 	}
 	if (object->page_size != page_size || !object->is_anonymous)
-		return fail(EINVAL, "the images hold two kinds of shared memory %llu",
+		return fail(EINVAL, "the images have two kinds of shared memory %llu",
 			    (unsigned long long)object->id);
 	if (vma->object_size > INT64_MAX || (page_size && vma->object_size % page_size) ||
 	    (vma->object_size && object->has_size && vma->object_size != object->size))
-		return fail(EINVAL, "the image holds an impossible size of shared memory");
+		return fail(EINVAL, "the image has an invalid size of shared memory");
 	if (vma->object_size)
 		object->size = vma->object_size;
 	else if (!object->has_size)
@@ -248,7 +252,7 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 	return 0;
 }
 
-/* Pages of ordinary memory; those behind the end are in the last page. */
+/* Writes pages of ordinary memory; bytes behind the end are in the last page. */
 static int write_object_pages(const struct shared_memory *object, char *bytes, uint64_t start, uint64_t end)
 {
 	uint64_t size = min(end, object->size) - start;
@@ -288,13 +292,15 @@ static int fill_object(const struct shared_memory *object, const struct page_sta
 	autofree char *name = format_text("shared memory %llu", (unsigned long long)object->id);
 
 	if (runs->count && page_run_end(&runs->items[runs->count - 1]) > round_up(object->size, PAGE_SIZE))
-		return fail(EINVAL, "the images hold pages behind the end of %s", name);
+		return fail(EINVAL, "the images have pages behind the end of %s", name);
 	*pages += page_runs_total(runs);
 	return object->page_size ? huge_fill_file(object->fd, object->size, object->page_size, stack, name) :
 				   fill_ordinary(object, stack);
 }
 
-/* A mapping of ours makes the object, and its link in map_files a descriptor of it that outlives the mapping. */
+/*
+ * A mapping in criu creates the object, and its link in map_files gives a descriptor of it that outlives the mapping.
+ */
 static int make_object(struct shared_memory *object)
 {
 	uint64_t size = round_up(object->size, PAGE_SIZE);
@@ -305,7 +311,7 @@ static int make_object(struct shared_memory *object)
 	char path[80];
 
 	if (mapping == MAP_FAILED)
-		return fail(errno, "cannot make %llu bytes of shared memory", (unsigned long long)size);
+		return fail(errno, "cannot create %llu bytes of shared memory", (unsigned long long)size);
 	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start, start + size);
 	object->fd = open(path, O_RDWR | O_CLOEXEC);
 	munmap(mapping, size);
@@ -321,7 +327,7 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 		struct page_stack stack;
 
 		result = page_stack_open(&stack, chain, IMAGE_SHMEM_PAGEMAP, object->id);
-		/* A peer may have nothing to say of an object without pages. */
+		/* Another criu may write no image for an object without pages. */
 		if (result == -ENOENT && page_chain_snapshot(chain, 0))
 			fail(ENOENT, "pagemap-shmem-%llu.img is missing", (unsigned long long)object->id);
 		else if (result == -ENOENT)

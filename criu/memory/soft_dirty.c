@@ -1,14 +1,14 @@
 /*
- * soft_dirty.c - tracks memory by the kernel's soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): cleared for a whole process by writing "4"
- * into /proc/PID/clear_refs, set when a page is written, read from /proc/PID/pagemap.
+ * soft_dirty.c - tracks memory by the kernel's soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): they are cleared for a whole
+ * process by writing "4" into /proc/PID/clear_refs, set when a page is written, and read from /proc/PID/pagemap.
  *
- * There is one bit a page, for whoever clears it. If somebody else does so (another chain of snapshots, another criu), what was
- * written before is clean, too. So some pages are written right after the bits were cleared, with what they hold: our witnesses.
- * When one of them is clean, the bits tell nothing. Witnesses are chosen at random, for two chains should not have the same,
- * and first in mappings that the task does not write to.
+ * There is only one bit for each page. If another program clears the bits (another chain of snapshots, another criu),
+ * pages that were written before are clean, too. So right after the bits were cleared, some pages are written with
+ * their own content: the witnesses. If one of them is clean, the bits are useless. Witnesses are chosen at random,
+ * because two chains should not have the same, and first in mappings that the task does not write to.
  *
- * Not to be trusted in mappings of MADV_MERGEABLE: when KSM merges a page that was written with another, the new page table entry
- * is clean (Linux 6.1, mm/ksm.c).
+ * Not to be trusted in mappings of MADV_MERGEABLE: when KSM merges a page that was written with another, the new page
+ * table entry is clean (Linux 6.1, mm/ksm.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@
 
 #define MOST_WITNESSES 16
 
-/* No witness is known to be clean. Those that are not there any more say nothing. */
+/* True if no witness is known to be clean. Witnesses that no longer exist prove nothing. */
 static bool is_undisturbed(struct task_delta *delta, const TrackedTask *noted)
 {
 	for (size_t i = 0; i < noted->n_witnesses; i++)
@@ -67,7 +67,7 @@ static bool is_writable(const struct task_delta *delta, uint64_t address)
 	return true;
 }
 
-/* Half of those that could be, by lot. */
+/* Chooses half of the possible ones at random. */
 static void choose_witnesses(struct task_delta *delta, bool writable)
 {
 	for (size_t i = 0; i < delta->noted.count && delta->witness_count < MOST_WITNESSES; i++) {
@@ -79,7 +79,7 @@ static void choose_witnesses(struct task_delta *delta, bool writable)
 	}
 }
 
-/* /proc/PID/mem writes to mappings that are read-only, too. */
+/* /proc/PID/mem also writes to read-only mappings. */
 static int write_witnesses(const struct task_delta *delta)
 {
 	autoclose int memory = openat(delta->task->proc, "mem", O_RDWR | O_CLOEXEC);

@@ -1,5 +1,5 @@
 /*
- * sources.c - reads pages that are to be saved out of a task, stopped or running. See pages.h.
+ * sources.c - reads the pages to save from a task, stopped or running. See pages.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include "base/memory.h"
 #include "memory/pages.h"
 
-#define WORTH_HALVING 128 /* pages; to wake a thread takes as long as to read some 30 */
+#define WORTH_HALVING 128 /* pages; waking a thread takes as long as reading some 30 */
 
 int task_memory_open(struct task_memory *memory, pid_t pid, int pidfd, int proc)
 {
@@ -28,7 +28,7 @@ void task_memory_close(struct task_memory *memory)
 	memory->mem = -1;
 }
 
-/* How much of it there is, up to the first page that cannot be read. */
+/* Returns how much can be read, up to the first page that cannot. */
 static uint64_t read_what_is_left(const struct task_memory *memory, const struct page_run *run, char *buffer)
 {
 	uint64_t page = 0;
@@ -40,8 +40,8 @@ static uint64_t read_what_is_left(const struct task_memory *memory, const struct
 }
 
 /*
- * Reads /proc/PID/mem, which ignores the protection of mappings. It also leaves pages shared that relatives have shared since a fork:
- * process_vm_readv() pins what it reads, which since Linux 5.19 gives the process a copy of its own.
+ * Reads /proc/PID/mem, which ignores the protection of mappings. It also leaves pages shared that relatives share since
+ * a fork: process_vm_readv() pins what it reads, which since Linux 5.19 gives the process a copy of its own.
  */
 static int read_by_file(const struct task_memory *memory, struct page_run *runs, size_t count, char *buffer)
 {
@@ -59,7 +59,10 @@ static int read_by_file(const struct task_memory *memory, struct page_run *runs,
 	return 0;
 }
 
-/* Its pid may be another process's then. A process that has not ended yet was the right one in all calls before. */
+/*
+ * If it has ended, its pid may belong to another process. If it has not ended yet, all calls before were made on the
+ * right process.
+ */
 static bool has_ended(const struct task_memory *memory)
 {
 	struct pollfd process = { .fd = memory->pidfd, .events = POLLIN };
@@ -100,7 +103,7 @@ static uint64_t count_pages(const struct page_run *runs, size_t count)
 	return pages;
 }
 
-/* Scattered pages are in no CPU's cache: two threads wait for them half as long as one. */
+/* Scattered pages are in no CPU cache: two threads wait half as long for them as one. */
 static bool read_halves(const struct task_memory *memory, struct part *whole)
 {
 	struct part first = *whole, second = *whole;

@@ -1,8 +1,9 @@
 /*
  * spliced.c - has a frozen task vmsplice() its own pages into pipes, and reads them later. See spliced.h.
  *
- * The task needs a descriptor of the pipe for that, so the pipes are made in the task. Each is there for two round trips; then we keep only
- * the reading end. Neither side needs a privilege for pipes of 1 MiB (/proc/sys/fs/pipe-max-size).
+ * The task needs a descriptor of each pipe, so the pipes are created in the task. Each exists there for two round
+ * trips; then criu keeps only the reading end. Neither side needs a privilege for pipes of 1 MiB
+ * (/proc/sys/fs/pipe-max-size).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,21 +27,21 @@
 struct load {
 	struct iovec vectors[PIPE_PAGES];
 	size_t count;
-	int ends[2];			  /* in the task: to read from, to write to; -1 */
-	int pipe;			  /* ours, to read from; -1 */
-	const struct remote_call *splice; /* NULL: it was not asked for */
+	int ends[2];			  /* in the task: reading end, writing end; -1 */
+	int pipe;			  /* criu's reading end; -1 */
+	const struct remote_call *splice; /* NULL: not requested */
 };
 
 struct taking {
 	struct victim *victim;
 	int pidfd;
 	const struct page_runs *runs;
-	size_t run;    /* is to be taken next, … */
-	uint64_t page; /* … from this page of it on */
+	size_t run;    /* the run to take next, … */
+	uint64_t page; /* … from this page on */
 	struct load loads[PIPES_AT_ONCE];
 	uint64_t *budget; /* pages */
-	int limit;	  /* descriptors of ours are smaller */
-	bool is_over;	  /* no more pipes can be had */
+	int limit;	  /* criu's descriptors must be below this */
+	bool is_over;	  /* no more pipes are possible */
 };
 
 /* In the scratch of the task: the descriptors of all pipes, then the vectors of each. */
@@ -98,7 +99,7 @@ static int make_pipes(struct taking *taking, size_t count)
 		load->ends[1] = ends[i][1];
 		load->pipe = syscall(SYS_pidfd_getfd, taking->pidfd, load->ends[0], 0);
 		taking->is_over |= load->pipe < 0 || load->pipe >= taking->limit;
-		/* A smaller pipe takes less, and says so. */
+		/* A smaller pipe takes less, and reports that. */
 		if (load->pipe >= 0)
 			fcntl(load->pipe, F_SETPIPE_SZ, PIPE_PAGES * PAGE_SIZE);
 	}
@@ -173,7 +174,7 @@ static int take_some(struct spliced *spliced, struct taking *taking)
 	return result;
 }
 
-/* Half of them: others may be needed. */
+/* Half of the descriptors: others may be needed. */
 static int most_descriptors(void)
 {
 	struct rlimit limit;
@@ -215,7 +216,7 @@ int spliced_take(struct spliced *spliced, struct task *task, struct task_memory 
 	if (!has_more(taking))
 		return 0;
 	if (!was_infected && attempted(victim_infect(task->victim))) {
-		log_warning("process %d cannot be gone into: its pages are read", task->pid);
+		log_warning("process %d: the parasite cannot be inserted, so its pages are read", task->pid);
 		return 0;
 	}
 	while (!result && has_more(taking))
@@ -245,7 +246,7 @@ static int read_pipes(struct spliced *spliced, char *buffer, size_t size)
 		ssize_t got;
 
 		if (spliced->pipe == spliced->pipe_count)
-			return fail(ENODATA, "pages have got lost in pipes");
+			return fail(ENODATA, "pages were lost in pipes");
 		got = read(spliced->pipes[spliced->pipe], buffer, size);
 		if (got < 0)
 			return fail(errno, "cannot read pages from a pipe");
@@ -257,7 +258,7 @@ static int read_pipes(struct spliced *spliced, char *buffer, size_t size)
 	return 0;
 }
 
-/* How many of [address, address + count pages) are alike: all in pipes, or all not. */
+/* The number of pages from `address` on that are alike: all in pipes, or all not. */
 static uint64_t same_kind(const struct spliced *spliced, uint64_t address, uint64_t count, bool *is_taken)
 {
 	const struct page_run *next = spliced->run < spliced->taken.count ?
@@ -272,7 +273,7 @@ static uint64_t same_kind(const struct spliced *spliced, uint64_t address, uint6
 	return min(count, (end - address) / PAGE_SIZE);
 }
 
-/* Pages of a run that follow vanished ones are not saved. But those in the pipes have to be read, to come to what follows. */
+/* Pages of a run behind vanished ones are not saved. But those in the pipes have to be read, to reach what follows. */
 static int read_run(struct spliced *spliced, struct page_run *run, char *buffer)
 {
 	uint64_t kept = run->count;

@@ -1,5 +1,5 @@
 /*
- * stack.c - which layer of a chain has which page: one walk from the newest to the oldest. See stack.h.
+ * stack.c - finds the layer of a chain that has each page: one walk from the newest to the oldest. See stack.h.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -13,8 +13,8 @@
 #include "memory/stack.h"
 
 /*
- * Which images of each layer a walk reads, and what for: the pages that the newest layer names have numbers, from 0 on, in ascending
- * order. So of each page there is a bit, however its neighbours come to lie in other layers.
+ * The state of a walk. The pages in the newest layer are numbered from 0, in ascending order. So there is one bit for
+ * each page, however its neighbours are stored in other layers.
  */
 struct walk {
 	struct page_chain *chain;
@@ -22,12 +22,12 @@ struct walk {
 	unsigned long id;
 	page_visitor *visit;
 	void *context;
-	struct pagemap pagemap;	      /* of the layer that is being taken */
+	struct pagemap pagemap;	      /* of the current layer */
 	const struct page_runs *only; /* NULL: all are wanted */
-	struct page_runs *pages;      /* all of them: see page_stack_walk() */
+	struct page_runs *pages;      /* all pages: see page_stack_walk() */
 	size_t page_count;
-	uint64_t *found; /* a bit a page; those that are not found yet are what the next layer must have */
-	size_t left;	 /* so many are not */
+	uint64_t *found; /* a bit for each page; pages not found yet must be in the next layer */
+	size_t left;	 /* number of pages not found yet */
 };
 
 /* ---- errors ---- */
@@ -37,7 +37,7 @@ static struct image_store *store_of(const struct walk *walk, size_t layer)
 	return page_chain_store(walk->chain, layer);
 }
 
-/* "DIR/pagemap-1.img leaves the page at 0x1000 to its parent": whoever reads it can look there. */
+/* "DIR/pagemap-1.img leaves the page at 0x1000 to its parent": the message names the image to look at. */
 static int fail_absent(const struct walk *walk, size_t layer, uint64_t address)
 {
 	char name[IMAGE_NAME_SIZE];
@@ -67,8 +67,7 @@ static int check_pages_size(const struct walk *walk, size_t layer, const struct 
 	if (result == -ENOENT)
 		return fail(0, "%s/%s, which %s refers to, is missing", image_store_name(store), pages, name);
 	if (!result && image_size(image) < pagemap->size)
-		result = fail(EINVAL,
-			      "%s/%s is too short: it has %" PRIu64 " bytes, and %s promises %" PRIu64,
+		result = fail(EINVAL, "%s/%s is too short: it has %" PRIu64 " bytes, but %s needs %" PRIu64,
 			      image_store_name(store), pages, image_size(image), name, pagemap->size);
 	image_close_read(image);
 	return result;
@@ -84,7 +83,7 @@ static uint64_t address_of(const struct page_run *stretch, size_t number)
 	return stretch->start + (number * PAGE_SIZE - stretch->offset);
 }
 
-/* Takes those pages of an entry, or of a part of it, that no newer layer has: pages [page, end) of a stretch. */
+/* Takes the pages of an entry, or of a part of it, that no newer layer has: pages [page, end) of a stretch. */
 static int take_pages(struct walk *walk, const struct pagemap_entry *entry, size_t layer,
 		      const struct page_run *stretch, size_t page, size_t end)
 {
@@ -108,7 +107,7 @@ static int take_pages(struct walk *walk, const struct pagemap_entry *entry, size
 	return result;
 }
 
-/* Pages [from, end) are in no entry of a layer. */
+/* Handles pages [from, end) that are in no entry of a layer. */
 static int pass_by(const struct walk *walk, size_t layer, size_t from, size_t end)
 {
 	const struct page_run *stretch = walk->pages->items;
@@ -121,12 +120,12 @@ static int pass_by(const struct walk *walk, size_t layer, size_t from, size_t en
 	return fail_absent(walk, layer, address_of(stretch, page));
 }
 
-/* Both are sorted, so one pass goes through them side by side. First of all, the image must be as long as its pagemap promises. */
+/* Both lists are sorted, so one pass is enough. First, the pages image must be as long as its pagemap requires. */
 static int take_entries(struct walk *walk, size_t layer)
 {
 	const struct pagemap *pagemap = &walk->pagemap;
 	const struct page_runs *pages = walk->pages;
-	size_t current = 0, told = 0; /* a stretch; up to this page the layer has told */
+	size_t current = 0, told = 0; /* the current stretch; the page up to which the layer has been read */
 	bool is_checked = false;
 	int result = 0;
 
@@ -166,7 +165,7 @@ static void want(struct walk *walk, uint64_t start, uint64_t end)
 	walk->page_count += count;
 }
 
-/* The newest layer says what there is. */
+/* The newest layer determines which pages exist. */
 static int want_pages(struct walk *walk)
 {
 	const struct pagemap *pagemap = &walk->pagemap;
@@ -184,7 +183,7 @@ static int want_pages(struct walk *walk)
 			     min(end, page_run_end(&walk->only->items[j])));
 	}
 	if (walk->page_count > arch_task_size() / PAGE_SIZE)
-		return fail(EINVAL, "%s/%s names more pages than any memory has",
+		return fail(EINVAL, "%s/%s lists more pages than any memory has",
 			    image_store_name(store_of(walk, 0)), image_file_name(name, walk->kind, walk->id));
 	walk->left = walk->page_count;
 	walk->found = allocate_array(BITS_WORDS(walk->page_count), sizeof(*walk->found));
@@ -226,7 +225,7 @@ int page_stack_walk(struct page_chain *chain, enum image_kind kind, unsigned lon
 
 /* ---- all of them ---- */
 
-/* Behind the last layer: where all ends. */
+/* For the layer behind the last one: the end of all. */
 static size_t start_of_layer(const struct page_stack *stack, size_t layer)
 {
 	return layer < stack->layer_count ? stack->layers[layer].first : stack->by_layer.count;
@@ -237,7 +236,7 @@ static bool has_runs(const struct page_stack *stack, size_t layer)
 	return page_stack_layer(stack, layer).count != 0;
 }
 
-/* Two neighbouring stretches of `from`, each sorted, become one of `to`. */
+/* Merges two adjacent sorted stretches of `from` into one of `to`. */
 static void merge(struct page_run *to, const struct page_run *from, size_t start, size_t middle, size_t end)
 {
 	size_t left = start, right = middle;
@@ -248,7 +247,7 @@ static void merge(struct page_run *to, const struct page_run *from, size_t start
 				from[right++];
 }
 
-/* Layers are sorted in themselves: pairs of them are merged, then pairs of pairs. What is returned is new. */
+/* Each layer is sorted: pairs of layers are merged, then pairs of pairs. Returns a new array. */
 static struct page_run *merge_layers(const struct page_stack *stack)
 {
 	size_t count = stack->by_layer.count;
@@ -280,7 +279,7 @@ static void sort_runs(struct page_stack *stack)
 		stack->runs.items = merge_layers(stack);
 }
 
-/* A page_visitor. Layers in between, of which nothing is seen, have no runs. */
+/* A page_visitor. Layers in between without visible pages have no runs. */
 static int list(void *context, const struct page_run *run, uint32_t pages_id, uint64_t number unused)
 {
 	struct page_stack *stack = context;

@@ -1,7 +1,7 @@
 /*
  * stack.h - the memory of one task, or one shared memory, as a whole chain of snapshots holds it.
  *
- * A snapshot's pagemap says of a page that it is here, or that it is the parent's; a page that is in no entry is nobody's, whatever
+ * A snapshot's pagemap tells that a page is here, or in the parent; a page that is in no entry does not exist, whatever
  * the parent has:
  *
  *	first, 1      03:3         0B:6               18:4          03 04 05 0B…10 18 19 1A 1B are here
@@ -9,8 +9,9 @@
  *	              ----------------------------------------------
  *	the stack     03:2@1 05:1@0 0B:4@1 0F:3@0 17:2@0 19:3@1
  *
- * All layers are gone through once, from the newest to the oldest, with what is still wanted: the work is in proportion to their
- * entries. What is promised and nowhere is an error then, before anything is made of it.
+ * All layers are read once, from the newest to the oldest, with the pages that are still missing, so the work is
+ * proportional to the number of entries. A page that is left to a parent and found nowhere is an error, before anything
+ * is created from it.
  */
 #ifndef CRIU_MEMORY_STACK_H
 #define CRIU_MEMORY_STACK_H
@@ -19,15 +20,16 @@
 #include "memory/runs.h"
 
 /*
- * Pages that follow each other, in memory and in pages-<pages_id>.img of a layer. Were all pages of the stack in one image, these would
- * be there from page `number` on. Non-zero ends the walk.
+ * Pages that follow each other, in memory and in pages-<pages_id>.img of a layer. `number` is the index of the first
+ * one if all pages of the stack were in one image. A non-zero result ends the walk.
  */
 typedef int page_visitor(void *context, const struct page_run *run, uint32_t pages_id, uint64_t number)
 	must_check;
 
 /*
- * Tells where the pages are (those of `only`; NULL: all): layer by layer from the newest on, by address in each. They are added to *pages with their offsets in that
- * one image; what the walk needs does not grow with the chain. -ENOENT (not recorded): the newest layer has no such image.
+ * Visits the places of the pages (those of `only`; NULL: all): layer by layer from the newest on, by address in each.
+ * Adds them to *pages with their offsets in that one image; the memory that the walk needs does not grow with the
+ * chain. -ENOENT (not recorded): the newest layer has no such image.
  */
 int page_stack_walk(struct page_chain *chain, enum image_kind kind, unsigned long id,
 		    const struct page_runs *only, struct page_runs *pages, page_visitor *visit, void *context)
@@ -35,33 +37,33 @@ int page_stack_walk(struct page_chain *chain, enum image_kind kind, unsigned lon
 
 struct page_stack {
 	struct page_runs runs;	   /* by address: sorted, disjoint, final; with layer and offset */
-	struct page_runs by_layer; /* the same, by layer and then by address: as they lie on the disk */
-	struct page_chain *chain;  /* not ours */
+	struct page_runs by_layer; /* the same, by layer and then by address: the order on the disk */
+	struct page_chain *chain;  /* not owned */
 	struct stack_layer {
 		uint32_t pages_id;
-		size_t first; /* of its runs, in by_layer */
-	} * layers;	      /* up to the last one of which something is seen */
+		size_t first; /* index of its first run in by_layer */
+	} * layers;	      /* up to the last one with visible pages */
 	size_t layer_count;
 };
 
-/* All of a walk, kept. To be closed in any case. */
+/* Keeps the result of a whole walk. To be closed in any case. */
 int page_stack_open(struct page_stack *stack, struct page_chain *chain, enum image_kind kind,
 		    unsigned long id) must_check;
 void page_stack_close(struct page_stack *stack);
 
-/* The runs of one layer; nothing to be freed. In this order reading is fast: the same image, onwards. */
+/* The runs of one layer; nothing to be freed. Reading in this order is fast: sequential in the same image. */
 struct page_runs page_stack_layer(const struct page_stack *stack, size_t layer);
 
-/* Reads `count` pages of a layer, of which something is seen, from `offset` on. */
+/* Reads `count` pages of a layer with visible pages, from `offset` on. */
 int page_stack_read(const struct page_stack *stack, size_t layer, void *buffer, uint64_t count,
 		    uint64_t offset) must_check;
-/* The same, into several places (which are changed): `count` is theirs. */
+/* The same, into `count` buffers (the vectors are changed). */
 int page_stack_read_into(const struct page_stack *stack, size_t layer, struct iovec *places, int count,
 			 uint64_t offset) must_check;
-/* `count` pages from address `start` on, whatever layers they are in; what the stack does not have is zero. */
+/* Reads `count` pages from address `start` on, in whatever layers they are; missing pages become zeros. */
 int page_stack_read_range(const struct page_stack *stack, uint64_t start, uint64_t count, void *buffer)
 	must_check;
-/* What a reader will come to soon. */
+/* Announces pages that will be read soon. */
 void page_stack_ahead(const struct page_stack *stack, size_t layer, uint64_t offset, uint64_t size);
 
 #endif

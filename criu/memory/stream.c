@@ -1,7 +1,8 @@
 /*
- * stream.c - writes a large file while the next part of it is being made. See stream.h.
+ * stream.c - writes a large file while its next part is being produced. See stream.h.
  *
- * Measured, 2 GiB of a task's memory, ext4 on a virtio disk, Linux 6.18, two CPUs, seconds; each of two threads reads and writes:
+ * Measured, 2 GiB of a task's memory, ext4 on a virtio disk, Linux 6.18, two CPUs, seconds; each of two threads reads
+ * and writes:
  *
  *	page cache, pieces of 1 MiB                      2.9 - 5.6 + 0.6 of fsync()
  *	page cache, pieces of 256 KiB                    0.43 + 0.6
@@ -9,10 +10,10 @@
  *	page cache, pieces of 64 KiB, writing begun      1.2 - 1.7
  *	O_DIRECT, pieces of 1 MiB                        0.91 - 1.05 with the room allocated first, else 1.3 - 3.2
  *
- * For 1 MiB in one call the kernel looks for pages of that size, and moves memory about to have some. What went through the page
- * cache is still there for a restore that follows soon: 0.4 s instead of 1.4.
+ * For 1 MiB in one call the kernel looks for pages of that size, and moves memory to get some. Data that went through
+ * the page cache is still there for a restore that follows soon: 0.4 s instead of 1.4.
  *
- * In a whole dump, one thread reading and one writing (two get into each other's way: 1.0 - 1.7), with writing begun
+ * In a whole dump, with one thread reading and one writing (two would hinder each other: 1.0 - 1.7), with writing begun
  *
  *	every 256 KiB  0.95 - 1.8      every 4 MiB  0.71 - 1.2  <- this      every 32 MiB  0.88 - 2.9
  */
@@ -29,19 +30,19 @@
 #include "base/thread.h"
 #include "memory/stream.h"
 
-#define BUFFER_SIZE (256UL << 10) /* as much is written in one call */
+#define BUFFER_SIZE (256UL << 10) /* written in one call */
 #define BUFFERS	    8
 #define KEPT	    6		/* of them may be full before a thread begins to write */
 #define LENT_SIZE   (4UL << 20) /* of a reserve, to be filled in one go */
 
-#define BEGUN_AT_ONCE (4UL << 20) /* so much is given to the disk together */
+#define BEGUN_AT_ONCE (4UL << 20) /* given to the disk together */
 
 struct buffer {
 	char *bytes;
 	size_t size;
 	size_t filled;
 	uint64_t offset; /* in the file */
-	bool is_full;	 /* and the writer's; under the lock */
+	bool is_full;	 /* and belongs to the writer; under the lock */
 };
 
 struct stream {
@@ -49,14 +50,14 @@ struct stream {
 	int fd;	      /* -1: not asked for yet */
 	char *memory; /* of all buffers */
 	size_t size;
-	bool is_lent; /* … by a reserve */
+	bool is_lent; /* lent by a reserve */
 	uint64_t offset;
 	struct buffer *buffers;
 	size_t count;
 	size_t current; /* the buffer that is being filled; the writer follows in the same order */
 	pthread_t writer;
 	bool has_writer;
-	uint64_t begun; /* up to here the disk has been told to write; the writer's */
+	uint64_t begun; /* writeback has begun up to here; used by the writer */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -64,7 +65,7 @@ struct stream {
 	bool is_ending;
 	int error; /* positive */
 
-	bool is_told; /* that error, by the filler */
+	bool is_told; /* the filler has reported that error */
 };
 
 int stream_reserve_make(struct stream_reserve *reserve, size_t size)
@@ -80,7 +81,7 @@ int stream_reserve_make(struct stream_reserve *reserve, size_t size)
 		return -errno;
 	}
 	reserve->size = size;
-	/* Who is forked off meanwhile (a keeper) lives longer. */
+	/* A process that is forked meanwhile (a keeper) lives longer. */
 	madvise(reserve->memory, size, MADV_DONTFORK);
 	return 0;
 }
@@ -134,7 +135,10 @@ int stream_open(struct stream **opened, const struct stream_file *file, const st
 
 /* ---- the writer ---- */
 
-/* The disk begins early, so that the sync at the end of the dump has little to wait for. A hint: only speed depends on it. */
+/*
+ * Begins writeback early, so that the sync at the end of the dump has little to wait for. Only a hint: it affects
+ * nothing but speed.
+ */
 static int write_buffer(struct stream *stream, const struct buffer *buffer)
 {
 	uint64_t end = buffer->offset + buffer->filled;
@@ -150,7 +154,7 @@ static int write_buffer(struct stream *stream, const struct buffer *buffer)
 	return result;
 }
 
-/* After an error buffers are only given back. */
+/* After an error buffers are only returned. */
 static void *write_behind(void *argument)
 {
 	struct stream *stream = argument;
@@ -182,7 +186,7 @@ static void *write_behind(void *argument)
 	return NULL;
 }
 
-/* ---- whoever fills ---- */
+/* ---- the filler ---- */
 
 static int report_error(struct stream *stream)
 {
@@ -221,7 +225,7 @@ static int write_full(struct stream *stream)
 	return result;
 }
 
-/* … by a thread, from now on, or at once where there is none. */
+/* Has full buffers written by a thread from now on, or at once if there is none. */
 static int have_written(struct stream *stream)
 {
 	int result = stream->has_writer ? 0 : have_file(stream);
@@ -251,7 +255,7 @@ char *stream_buffer(struct stream *stream, size_t *room)
 	return buffer->bytes + buffer->filled;
 }
 
-/* The buffer that is being filled is to be written; the next one is to be filled. */
+/* Passes the filled buffer to the writer, and takes the next one. */
 static int submit_buffer(struct stream *stream)
 {
 	struct buffer *buffer = &stream->buffers[stream->current];
@@ -264,8 +268,8 @@ static int submit_buffer(struct stream *stream)
 	pthread_mutex_unlock(&stream->lock);
 	stream->current = (stream->current + 1) % stream->count;
 	/*
-	 * Who lent memory does not want to share the processor with a writer as long as there is room. Nor is a thread worth it for what
-	 * fits into our own: until there is one, the buffers from the first to the current one are full.
+	 * A filler that lent memory does not want to share the processor with a writer while there is space. Nor is a
+	 * thread worth it for a few buffers of our own. Until it runs, all buffers before the current one are full.
 	 */
 	if (stream->is_lent || (!stream->has_writer && stream->current < KEPT))
 		return 0;
@@ -291,7 +295,7 @@ static void end_writer(struct stream *stream)
 	pthread_join(stream->writer, NULL);
 }
 
-/* What the writer has not begun yet. */
+/* Drops what the writer has not begun yet. */
 static void abandon(struct stream *stream, int result)
 {
 	pthread_mutex_lock(&stream->lock);

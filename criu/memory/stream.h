@@ -1,5 +1,5 @@
 /*
- * stream.h - a file that is written behind whoever fills it: from a ring of buffers, by a thread of its own.
+ * stream.h - a file that is written in the background while it is filled: from a ring of buffers, by a separate thread.
  *
  * What fits into most of the ring is written when the stream is closed, and no thread is started. Writing to the disk begins behind
  * each buffer; it is for the caller to sync.
@@ -13,11 +13,11 @@
 struct stream;
 
 /*
- * Memory that is there already, for a stream whose filler must not wait: neither for the disk nor for page faults, nor for a
- * writer's share of memory and processor. Nothing is written before it is full.
+ * Memory prepared in advance, for a stream whose filler must not wait: neither for the disk nor for page faults, nor
+ * for a writer that uses memory and processor. Nothing is written before it is full.
  */
 struct stream_reserve {
-	char *memory; /* NULL: there is none */
+	char *memory; /* NULL: none */
 	size_t size;
 };
 
@@ -26,8 +26,9 @@ int stream_reserve_make(struct stream_reserve *reserve, size_t size)
 void stream_reserve_free(struct stream_reserve *reserve);
 
 /*
- * The file that a stream goes to: it is asked for once, by whoever fills or closes the stream, when the first bytes are to be written, or
- * when the stream is closed without an error. Gives a descriptor, which is written from its start and stays the caller's, or -errno, recorded.
+ * The file of a stream. open() is called once: when the first bytes have to be written, or when the stream is closed
+ * without an error. The thread that fills or closes the stream calls it. It returns a descriptor, which stays the
+ * caller's and is written from its start, or -errno, recorded.
  */
 struct stream_file {
 	int (*open)(void *context);
@@ -40,13 +41,16 @@ struct stream_file {
  */
 int stream_open(struct stream **stream, const struct stream_file *file, const struct stream_reserve *reserve)
 	must_check;
-/* Where the next bytes go: page-aligned, *room of them, at least a page. Waits for a buffer. NULL: writing failed, recorded. */
+/*
+ * Returns the place for the next bytes: page-aligned, *room of them, at least a page. Waits for a buffer. NULL: writing
+ * failed, recorded.
+ */
 char *stream_buffer(struct stream *stream, size_t *room);
-/* So many bytes were put there: whole pages, at most the room. */
+/* `size` bytes were put there: whole pages, at most the room. */
 int stream_advance(struct stream *stream, size_t size) must_check;
 /*
- * Ends the threads, and writes the rest, unless `result`, what has come of everything so far, is an error: that is returned then. 0 or
- * -errno, recorded, once. NULL is fine.
+ * Ends the threads, and writes the rest, unless `result`, the result of everything so far, is an error, which is then
+ * returned. 0 or -errno, recorded once. NULL is fine.
  */
 int stream_close(struct stream *stream, int result) must_check;
 

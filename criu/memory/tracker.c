@@ -6,7 +6,7 @@
 #include "kernel/probe.h"
 #include "memory/tracker.h"
 
-/* Hashes are kept by the writer of pages, and compared by content.c. */
+/* The page writer saves the hashes, and content.c compares them. */
 const struct tracker tracker_content = { .name = "content", .number = 3, .note = NOTE_NOTHING };
 
 /* The best one first. The last one works everywhere. */

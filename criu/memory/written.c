@@ -1,7 +1,7 @@
 /*
- * written.c - tracks memory by asynchronous write protection (Linux 6.7): mappings are registered with a userfaultfd of the task's
- * own memory, their pages are write-protected with PAGEMAP_SCAN, and on a write the kernel lifts the protection by itself
- * and lets the writer go on. Then a page that is not protected was written.
+ * written.c - tracks memory by asynchronous write protection (Linux 6.7): mappings are registered with a userfaultfd of
+ * the task's own memory, their pages are write-protected with PAGEMAP_SCAN, and on a write the kernel lifts the
+ * protection by itself and lets the writer go on. Then a page that is not protected was written.
  *
  * What the kernel does with the protection (tried out on Linux 6.18):
  *
@@ -13,12 +13,12 @@
  *	a huge page is written                                      it is split; what was not written stays protected
  *	the last descriptor of the userfaultfd is closed            no mapping is registered any more
  *
- * Where pages of a file are protected, MADV_GUARD_INSTALL (Linux 6.15) never returns: it clears the page table, which keeps the
- * protection, finds it not clear, and tries again (6.18). A task must not hang because we watch it, so private mappings of files are
- * not protected (saving.c).
+ * If pages of a file are protected, MADV_GUARD_INSTALL (Linux 6.15) never returns: it clears the page table, which
+ * keeps the protection, finds it not clear, and tries again (6.18). A task must not hang because criu tracks it, so
+ * private mappings of files are not protected (saving.c).
  *
- * A mapping has one userfaultfd at a time. To register it again with the same one changes nothing, with another one it fails: so
- * we know whose protection it is that we see.
+ * A mapping has one userfaultfd at a time. Registering it again with the same one changes nothing, with another one it
+ * fails. So it is known whose protection a page has.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,7 +34,7 @@
 #include "memory/saving.h"
 #include "memory/delta.h"
 
-/* Nobody handles faults of ours, so what would be asked for by FEATURE_EVENT_* is not: the kernel drops the registration instead. */
+/* Faults are not handled, so FEATURE_EVENT_* are not requested: the kernel drops the registration instead. */
 static int set_up_userfaultfd(int fd)
 {
 	struct uffdio_api api = { .api = UFFD_API,
@@ -60,13 +60,16 @@ static bool written_resumes(struct increment *increment, struct task_delta *delt
 	return delta->userfaultfd >= 0;
 }
 
-/* Asked only where pages are protected: that they are by us. */
+/* Called only if pages are protected: is it by this userfaultfd? */
 static bool written_vouches(const struct task_delta *delta, const struct vma *vma)
 {
 	return register_mapping(delta->userfaultfd, vma);
 }
 
-/* It must be made in the task itself, whose memory it is of; the task's own descriptor of it is closed at once. */
+/*
+ * It must be created in the task itself, because it is of the creator's memory; the task's own descriptor of it is
+ * closed at once.
+ */
 static int make_userfaultfd(struct task_delta *delta)
 {
 	struct victim *victim = delta->task->victim;
@@ -94,7 +97,7 @@ static int make_userfaultfd(struct task_delta *delta)
 	return result ?: fd;
 }
 
-/* *registered: so many mappings. */
+/* *registered: the number of mappings. */
 static int protect_mappings(const struct task_delta *delta, size_t *registered)
 {
 	const struct vmas *vmas = &delta->task->vmas;
@@ -107,7 +110,7 @@ static int protect_mappings(const struct task_delta *delta, size_t *registered)
 		if (!vma_how_saved(vma)->is_protected)
 			continue;
 		result = scan_is_protectable(delta->scanner, vma->start, vma->end);
-		/* Where it cannot be registered (somebody else's userfaultfd is there), all will count as changed. */
+		/* If it cannot be registered (another userfaultfd is there), all its pages will count as changed. */
 		if (result < 0 || !register_mapping(delta->userfaultfd, vma))
 			continue;
 		++*registered;
@@ -125,17 +128,17 @@ static int written_begin(struct increment *increment, struct task_delta *delta, 
 	*why = "its pages cannot be write-protected";
 	if (is_old)
 		result = protect_mappings(delta, &registered);
-	/* After exec, the one that we have is of memory that is no more. */
+	/* After exec, the old userfaultfd is of memory that no longer exists. */
 	if (is_old && !result && !registered)
 		close(steal_fd(&delta->userfaultfd));
 	if (!result && delta->userfaultfd < 0) {
-		*why = "no userfaultfd can be made in it";
+		*why = "a userfaultfd cannot be created in it";
 		delta->userfaultfd = make_userfaultfd(delta);
 		if (delta->userfaultfd < 0)
 			return delta->userfaultfd;
 		*why = "its pages cannot be write-protected";
 		result = protect_mappings(delta, &registered);
-		/* Somebody else's userfaultfd is in all of it: another snapshot's, perhaps, that has not ended. */
+		/* Another userfaultfd is in all of it, perhaps of another snapshot that has not ended. */
 		if (!result && !registered)
 			result = -EBUSY;
 	}

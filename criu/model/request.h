@@ -1,8 +1,9 @@
 /*
- * request.h - what somebody wants of one journey: a dump, a pre-dump or a restore.
+ * request.h - a request for one journey: a dump, a pre-dump or a restore.
  *
- * The command line fills it (cli/journeys.c), and so can a service. Whoever fills it opens the directories, with the rights of the one who
- * asks, and closes them afterwards. A journey gets descriptors, and changes nothing in its request.
+ * The command line fills it (cli/journeys.c), and a service can do so, too. The code that fills it opens the
+ * directories, with the rights of the user who asks, and closes them afterwards. The journey gets descriptors and does
+ * not change its request.
  */
 #ifndef CRIU_MODEL_REQUEST_H
 #define CRIU_MODEL_REQUEST_H
@@ -15,7 +16,7 @@
 
 struct image_store;
 
-/* What is allowed, asked for, and to be checked. Kinds of files and parts of tasks find a copy in the snapshot. */
+/* What the user allows, asks for, and wants checked. Kinds of files and parts of tasks find a copy in the snapshot. */
 struct policy {
 	bool shell_job, file_locks;
 	bool leave_running, leave_stopped; /* at most one of them */
@@ -23,13 +24,13 @@ struct policy {
 };
 
 struct request {
-	/* Places. The log is open already. */
-	struct image_store *images; /* open and locked: for a dump as its writer, for a restore as a reader */
+	/* Directories. The log is open already. */
+	struct image_store *images; /* open and locked: by a dump to write, by a restore to read */
 	int work_directory;	    /* statistics, pid file, scripts */
 	struct rlimit descriptors;  /* before criu raised it: for programs that criu runs */
 
 	/* Every journey */
-	pid_t root; /* dump: of the tree to save; restore: what somebody believes the images hold, or 0 */
+	pid_t root; /* dump: the root of the tree to save; restore: the root that the images should hold, or 0 */
 	struct policy policy;
 	struct moments moments;
 	bool auto_dedup; /* dump: free what the parents no longer need; restore: free what was read */
@@ -39,18 +40,19 @@ struct request {
 
 	/* Dump and pre-dump */
 	const char *
-		previous; /* the previous snapshot, relative to the images: where `parent` leads; NULL: none … */
-	int previous_directory; /* … and its directory; -1 */
-	const char *tracker;	/* NULL: nothing is to be noted; "": by the best there is; or its name */
-	bool splices;		/* pre-dump: through pipes */
+		previous; /* the previous snapshot, relative to the images: the target of `parent`; NULL: none … */
+	int previous_directory; /* … and its open directory; -1: none */
+	const char *tracker;	/* NULL: do not track writes; "": by the best tracker; or the name of one */
+	bool splices;		/* pre-dump: read memory through pipes */
 	unsigned timeout;	/* seconds */
-	unsigned max_chain;	/* 0: as long as it may be */
+	unsigned max_chain;	/* 0: no limit */
 
 	/* Restore */
-	bool is_detached, is_sibling; /* nobody waits for the root; it is a child of our parent */
-	char **command;		      /* to become afterwards, with its arguments; NULL: none */
-	const char *pidfile;	      /* in the work directory; NULL: none */
-	int status_fd;		      /* gets a zero byte when the tree runs, and is closed; -1: none */
+	bool is_detached,
+		is_sibling;  /* criu does not wait for the root; the root is a child of criu's parent */
+	char **command;	     /* criu executes it afterwards, with its arguments; NULL: none */
+	const char *pidfile; /* in the work directory; NULL: none */
+	int status_fd;	     /* criu writes a zero byte to it when the tree runs, and closes it; -1: none */
 	bool logs_per_process;
 };
 

@@ -1,5 +1,5 @@
 /*
- * snapshot.c - making, finding and freeing the objects of a snapshot.
+ * snapshot.c - creates, finds and frees the objects of a snapshot.
  */
 #include <stddef.h>
 #include <stdlib.h>

@@ -1,8 +1,9 @@
 /*
- * snapshot.h - a tree of processes as it was seen by a dump, or as images say it: each object once, however many share it.
+ * snapshot.h - a tree of processes as a dump saw it, or as images describe it. An object that several tasks share is in
+ * it once.
  *
- * Most of what a task is, is kept in the messages of the image format themselves: dump fills them, restore reads them.
- * What both journeys compute with (the tree, mappings, open files) has structs of its own.
+ * Most of the state of a task is kept in the messages of the image format: dump fills them, restore reads them. What
+ * both journeys compute with (the tree, mappings, open files) has structs of its own.
  */
 #ifndef CRIU_MODEL_SNAPSHOT_H
 #define CRIU_MODEL_SNAPSHOT_H
@@ -26,7 +27,7 @@ struct victim;	/* compel.h */
 /* tc.task_state */
 enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3 };
 
-/* One number of a task's descriptor table. */
+/* One entry of a task's descriptor table. */
 struct descriptor {
 	int fd;
 	bool closes_on_exec;
@@ -44,16 +45,16 @@ struct task {
 	size_t thread_count;
 	enum task_state state;
 	int stop_signal;
-	uint64_t start_time; /* dump: clock ticks since boot; with the pid, names the process for good */
+	uint64_t start_time; /* dump: clock ticks since boot; with the pid, identifies the process for ever */
 	char name[16];	     /* comm of the leader */
 
-	/* what it is; a dead task has but cores[0] */
-	CoreEntry **cores; /* one a thread; [0] carries tc */
+	/* its state; a dead task has only cores[0] */
+	CoreEntry **cores; /* one for each thread; [0] has tc */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm; /* without its vmas, which are here: */
 	struct vmas vmas;
 	FsEntry *fs;
-	struct descriptor *descriptors; /* of ids->files_id; sorted by number */
+	struct descriptor *descriptors; /* table ids->files_id; sorted by number */
 	size_t descriptor_count;
 
 	/* dump only */
@@ -63,23 +64,23 @@ struct task {
 
 	/* restore only */
 	struct newborn *newborn;
-	int exe_fd; /* the executable, open in the newborn when it leaves our code */
+	int exe_fd; /* the executable: open in the newborn when it leaves criu's code */
 };
 
-/* An open file description, or a file that is only mapped, executed or somebody's directory. */
+/* An open file description, or a file that is only mapped, executed, or the directory of a task. */
 struct file {
 	uint32_t id;
 	const struct file_kind *kind;
 	FileEntry *entry;
-	struct task *holder;	/* the first that has a descriptor of it; NULL: none */
+	struct task *holder;	/* the first task that has a descriptor of it; NULL: none */
 	int holder_fd;		/* its lowest descriptor of it */
-	bool is_only_path;	/* it says where a file of another kind lies: files/room.c */
-	bool is_only_mapped;	/* a regular file: opened when it is mapped, and closed again */
+	bool is_only_path;	/* it holds the path of a file of another kind: files/room.c */
+	bool is_only_mapped;	/* a regular file: opened to be mapped, and then closed */
 	struct seen_file *seen; /* dump only: files/seen.h */
-	bool is_described;	/* dump: it was described, or refused, when it became known */
-	/* restore: open in every newborn until it has taken what it needs; -1 */
+	bool is_described;	/* dump: it has been described, or refused */
+	/* restore: open in every newborn until that has taken what it needs; -1: not open */
 	int fd;
-	size_t waiting; /* descriptors of a newborn that are still to be made of it */
+	size_t waiting; /* descriptors of a newborn that still have to be made of it */
 	int mapping_fd; /* for shared mappings that may become writable, if `fd` is not open for writing */
 	bool needs_writable_mapping;
 };
@@ -97,38 +98,36 @@ struct snapshot {
 	size_t shared_count;
 	struct index shared_by_id, shared_by_inode, memfds; /* to numbers, which begin at 1 */
 	struct index *states;				    /* snapshot_state() */
-	bool is_of_another; /* restore: another criu has made it, and leaves out empty images */
-	bool lacks_tables;  /* restore: there is a task of which it has written no descriptors */
+	bool is_of_another; /* restore: made by another criu, which leaves out empty images */
+	bool lacks_tables;  /* restore: a task has no descriptor table in the images */
 };
 
 void snapshot_init(struct snapshot *snapshot);
 void snapshot_free(struct snapshot *snapshot);
 
-/* What one part of criu keeps for a snapshot, which nobody else knows. */
+/* The state that one module keeps for a snapshot, and that no other module knows. */
 struct state_type {
 	size_t size;
-	void (*clear)(
-		void *state); /* when the snapshot is freed: frees what the state points to. NULL: nothing */
+	void (*clear)(void *state); /* frees what the state points to; NULL: nothing */
 };
-/* Zeroed when it is asked for the first time; the snapshot's own. */
+/* Returns the state, which belongs to the snapshot. It is created zeroed at the first call. */
 void *snapshot_state(const struct snapshot *snapshot, const struct state_type *type);
 
 /* A new task at the end of the list and among the children of `parent` (NULL: the root). */
 struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid);
-/* It has no children, and nothing of it has been looked at yet. */
+/* The task has no children, and nothing of it has been read yet. */
 void snapshot_forget_task(struct snapshot *snapshot, struct task *task);
 struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid);
-/* Whose thread that is; looks at all threads, if it is not a first one. */
+/* The task of a thread; looks at all threads, if `tid` is no leader. */
 struct task *snapshot_find_thread(const struct snapshot *snapshot, pid_t tid);
 bool task_has_thread(const struct task *task, pid_t tid);
-void task_sort_descriptors(struct task *task); /* by number: what the search relies on */
-struct descriptor *task_find_descriptor(const struct task *task,
-					int fd); /* NULL: it has none of that number */
+void task_sort_descriptors(struct task *task); /* by number: task_find_descriptor() relies on it */
+struct descriptor *task_find_descriptor(const struct task *task, int fd); /* NULL: there is none */
 /* A new file with the next id and an empty entry. */
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id);
 struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id);
 
-/* Sets file->holder and holder_fd, when all tasks have their descriptors. */
+/* Sets file->holder and holder_fd. To be called when all tasks have their descriptors. */
 void snapshot_note_holders(struct snapshot *snapshot);
 
 #define for_each_task(task, snapshot) list_for_each (task, &(snapshot)->tasks, link)

@@ -1,5 +1,5 @@
 /*
- * vma.h - one mapping of a task's memory, as dump sees it and as restore makes it again.
+ * vma.h - one mapping of a task's memory, as dump sees it and as restore creates it.
  *
  * The status bits are the image format's (mm_entry.vmas[].status).
  */
@@ -31,7 +31,10 @@
 #define VMA_GUARD_RANGE	 (1u << 16)
 #define VMA_UPROBES	 (1u << 17)
 
-/* The size of the huge pages (MAP_HUGETLB), as its power of two, in vma->flags as in those of mmap(); always set in ours. */
+/*
+ * The size of the huge pages (MAP_HUGETLB) as log2, at the same place in vma->flags as in the flags of mmap(). It is
+ * always set here.
+ */
 #define VMA_HUGE_SHIFT 26
 #define VMA_HUGE_SIZE  (0x3fu << VMA_HUGE_SHIFT)
 
@@ -43,10 +46,10 @@ struct vma {
 	uint32_t status;      /* VMA_* */
 	uint64_t advice;      /* bit n: madvise(n) is in force */
 	uint64_t object;      /* id of the file, or of the shared memory */
-	int file_flags;	      /* O_* the mapped file needs to be opened with; -1: no file */
-	uint64_t object_size; /* of shared memory, if it does not end where this mapping does; else 0 */
+	int file_flags;	      /* O_* to open the mapped file with; -1: no file */
+	uint64_t object_size; /* of shared memory that does not end where this mapping does; else 0 */
 	bool has_huge_pages;  /* transparent ones */
-	bool locks_on_fault;  /* with MAP_LOCKED: only what is touched */
+	bool locks_on_fault;  /* with MAP_LOCKED: only pages that are touched */
 	bool is_sealed;	      /* mseal(2), Linux 6.10 */
 	uint32_t key;	      /* pkeys(7) */
 
@@ -54,17 +57,17 @@ struct vma {
 	dev_t device;
 	uint64_t inode;
 	uint64_t resident;   /* bytes */
-	const char *unknown; /* what about it cannot be saved, in words; NULL: nothing */
+	const char *unknown; /* what criu cannot save of it, in words; NULL: nothing */
 	bool may_write;	     /* mprotect() could make it writable */
 	bool has_swapped;    /* pages */
-	bool has_relatives; /* somebody else has some of its pages, too: since a fork, or as pages of a file */
-	char *path;	    /* as /proc/PID/smaps says it; owned; NULL: a guard range has none */
+	bool has_relatives;  /* it shares pages: with a relative since a fork, or with a file */
+	char *path;	     /* as in /proc/PID/smaps; owned; NULL for a guard range */
 
 	/* restore only */
-	uint64_t place; /* where it is mapped until the task's address space is its own: `start` if that was free */
-	bool is_inherited;   /* the parent's mapping, kept over fork(): equal pages stay shared */
-	uint32_t generation; /* how many times it was inherited since it was made */
-	const char *name;    /* PR_SET_VMA_ANON_NAME; NULL; the image record's */
+	uint64_t place; /* where it is mapped until the task has its own address space: `start` if that was free */
+	bool is_inherited;   /* kept from the parent over fork(): equal pages stay shared */
+	uint32_t generation; /* how often it was inherited since it was created */
+	const char *name;    /* PR_SET_VMA_ANON_NAME, or NULL; owned by the image record */
 };
 
 struct vmas {
@@ -83,7 +86,7 @@ static inline uint64_t vma_page_size(const struct vma *vma)
 }
 
 void vmas_free(struct vmas *vmas);
-/* The mapping at an address, NULL: there is none. Guard ranges are not looked for. */
+/* The mapping at an address; NULL: none. Guard ranges are not searched. */
 struct vma *vmas_find(const struct vmas *vmas, uint64_t address);
 
 #endif

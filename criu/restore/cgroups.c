@@ -1,13 +1,14 @@
 /*
- * cgroups.c - every task is born into the cgroups that it was in, so that what it uses counts there from its birth on.
+ * cgroups.c - every task is created in its old cgroups, so that its resource usage is counted there from its start.
  *
- * A set (see dump/cgroups.c) becomes a path for each hierarchy that this kernel has. Where the images say nothing of a hierarchy, and
- * for the set that the dumping criu was in (root_cg_set), the path is our own. A newborn inherits its parent's cgroups, so it only
- * has to leave those that differ: in version 2 clone3() puts it there (CLONE_INTO_CGROUP, Linux 5.7); in version 1 it is the first that
- * it does itself, with all our privileges. Threads are moved by criu, when all are made: what they use of memory counts for
- * their process.
+ * A set (see dump/cgroups.c) becomes a path for each hierarchy of this kernel. If the images have nothing about a
+ * hierarchy, and for the set that the dumping criu was in (root_cg_set), the path is criu's own. A newborn inherits its
+ * parent's cgroups, so it only has to leave those that differ. In version 2, clone3() puts it there (CLONE_INTO_CGROUP,
+ * Linux 5.7). In version 1, it moves itself first of all, with all of criu's privileges. criu moves the threads when
+ * all exist: their memory is counted for their process.
  *
- * Nothing is made here. A cgroup that is missing is refused before any task exists: it would be one without its limits.
+ * No cgroup is created here. A missing cgroup is refused before any task exists, because a new one would lack its
+ * limits.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,24 +31,24 @@
 struct hierarchy {
 	const char *name, *own; /* in `places` */
 	char *new_root;		/* --cgroup-root; NULL: none */
-	char **tops;		/* only with new_root: what it stands in place of (cgroup_roots.h) */
+	char **tops;		/* only with new_root: the cgroups that it replaces (cgroup_roots.h) */
 	size_t top_count;
-	int root; /* a directory; -1: nobody has to be moved in it */
+	int root; /* a directory; -1: no task has to be moved in it */
 };
 
-/* Where the tasks of a set go, in each hierarchy. */
+/* The cgroups of the tasks of a set, in each hierarchy. */
 struct cgroup_set {
 	uint32_t id;
 	char **paths;
-	struct cpus *cpus; /* of its cpuset; NULL: not asked for yet */
+	struct cpus *cpus; /* of its cpuset; NULL: not read yet */
 };
 
 struct cgroups {
 	struct cgroup_places places; /* of criu itself */
 	struct hierarchy *hierarchies;
 	size_t count;
-	CgroupEntry *image;		/* NULL: there is none */
-	struct cgroup_set *own, **sets; /* [0] is our own */
+	CgroupEntry *image;		/* NULL: none */
+	struct cgroup_set *own, **sets; /* [0] is criu's own */
 	size_t set_count;
 	struct index sets_by_id, entries_by_id;
 };
@@ -65,7 +66,7 @@ static struct cgroup_set *add_set(struct cgroups *cgroups, uint32_t id)
 	return set;
 }
 
-/* What no member of the set says is as with us. */
+/* Hierarchies that no member of the set names become criu's own. */
 static void complete_set(const struct cgroups *cgroups, struct cgroup_set *set)
 {
 	for (size_t i = 0; i < cgroups->count; i++)
@@ -73,16 +74,15 @@ static void complete_set(const struct cgroups *cgroups, struct cgroup_set *set)
 			set->paths[i] = copy_text(cgroups->hierarchies[i].own);
 }
 
-/* Controllers that were side by side may be apart here, and the other way round. */
+/* Controllers that shared a hierarchy may be in different ones here, and vice versa. */
 static int place_member(const struct cgroups *cgroups, struct cgroup_set *set, const CgMemberEntry *member)
 {
 	bool is_known = false;
 
 	if (!cgroup_path_is_sound(member->path))
-		return fail(
-			EINVAL,
-			"cgroup.img holds a cgroup outside of our cgroup namespace, or an impossible one: %s",
-			member->path);
+		return fail(EINVAL,
+			    "cgroup.img: a cgroup is invalid, or outside of criu's cgroup namespace: %s",
+			    member->path);
 	for (size_t i = 0; i < cgroups->count; i++) {
 		const struct hierarchy *hierarchy = &cgroups->hierarchies[i];
 		autofree char *path = NULL;
@@ -96,14 +96,14 @@ static int place_member(const struct cgroups *cgroups, struct cgroup_set *set, c
 		if (set->paths[i] && strcmp(set->paths[i], path) != 0)
 			return fail(
 				EINVAL,
-				"cgroups %s and %s are of different hierarchies in cgroup.img, and of one here ('%s')",
+				"cgroup.img: cgroups %s and %s are of different hierarchies, but of the same one here ('%s')",
 				set->paths[i], path, hierarchy->name);
 		if (!set->paths[i])
 			set->paths[i] = steal_pointer(&path);
 	}
 	if (is_known)
 		return 0;
-	/* Who is in the root of a hierarchy is limited by nothing in it. */
+	/* A task in the root of a hierarchy is not limited by it. */
 	if (!strcmp(member->path, "/"))
 		return 0;
 	fail_advice("--manage-cgroups=ignore, to restore the processes in the cgroups that criu is in");
@@ -122,7 +122,7 @@ static int find_set(struct cgroups *cgroups, uint32_t id, struct cgroup_set **fo
 	if (!cgroups->image)
 		return fail(ENOENT, "cgroup.img is missing");
 	if (!entry)
-		return fail(EINVAL, "cgroup.img does not hold set %u", id);
+		return fail(EINVAL, "cgroup.img: set %u is missing", id);
 	set = *found = add_set(cgroups, id);
 	for (size_t i = 0; !result && i < entry->n_ctls; i++)
 		result = place_member(cgroups, set, entry->ctls[i]);
@@ -130,7 +130,7 @@ static int find_set(struct cgroups *cgroups, uint32_t id, struct cgroup_set **fo
 	return result;
 }
 
-/* Of a thread; or of its process, where criu before 4.0 has it. */
+/* Finds the set of a thread, or of its process, where criu before 4.0 stores it. */
 static int find_set_of(struct cgroups *cgroups, const CoreEntry *core, struct cgroup_set **set)
 {
 	if (core->thread_core->has_cg_set)
@@ -183,7 +183,7 @@ static void add_tops_of(struct hierarchy *hierarchy, const CgControllerEntry *en
 		add_top(hierarchy, format_text("/%s", entry->dirs[i]->dir_name));
 }
 
-/* What the dump was told to be topmost; what 4.2.1 has found to be; and where tasks were. */
+/* The topmost cgroups: those given to the dump, those found by 4.2.1, or else those of the tasks. */
 static void find_tops(struct hierarchy *hierarchy, const CgroupEntry *image)
 {
 	for (size_t i = 0; i < image->n_controllers; i++)
@@ -205,7 +205,7 @@ static int find_hierarchies(struct cgroups *cgroups, const struct texts *roots)
 		return result;
 	length = read_text_at(-1, "/proc/self/cgroup", &text);
 	if (length == -ENOENT)
-		text = copy_text(""); /* a kernel without cgroups */
+		text = copy_text(""); /* the kernel has no cgroups */
 	else if (length < 0)
 		return fail(-length, "cannot read /proc/self/cgroup");
 	result = cgroups_parse(text, &cgroups->places);
@@ -246,7 +246,7 @@ int restore_load_cgroups(struct restore *restore, const InventoryEntry *inventor
 	cgroups->own = add_set(cgroups, inventory->root_cg_set);
 	complete_set(cgroups, cgroups->own);
 	for_each_task (task, &restore->snapshot) {
-		/* Images that say nothing of cgroups at all are of a criu that ignored them. */
+		/* Images without any cgroups are from a criu that ignored them. */
 		task->newborn->cgroups = cgroups->own;
 		if (restore->request->ignores_cgroups || (is_unsaid && !cgroups->image))
 			continue;
@@ -297,12 +297,12 @@ static int check_path(const struct hierarchy *hierarchy, const char *path)
 
 	if (directory == -ENOENT) {
 		fail_advice(
-			"make it with its limits first; or --manage-cgroups=ignore, to restore the processes in the "
+			"create it with its limits first; or --manage-cgroups=ignore, to restore the processes in the "
 			"cgroups that criu is in");
 		return fail(0, "cgroup %s (%s) does not exist", path, cgroup_title(hierarchy->name));
 	}
 	if (cgroup_is_frozen(hierarchy->root, hierarchy->name, path)) {
-		fail_advice("thaw it: the processes would stand still as soon as they come into it");
+		fail_advice("thaw it: the processes would stop as soon as they enter it");
 		return fail(0, "cgroup %s (%s) is frozen", path, cgroup_title(hierarchy->name));
 	}
 	procs = directory < 0 ? directory : cgroup_open_file(hierarchy->root, path, "cgroup.procs", O_WRONLY);
@@ -316,7 +316,7 @@ static int check_paths(const struct cgroups *cgroups)
 {
 	for (size_t i = 0; i < cgroups->count; i++) {
 		struct hierarchy *hierarchy = &cgroups->hierarchies[i];
-		const char *checked = hierarchy->own; /* we are in it */
+		const char *checked = hierarchy->own; /* criu is in it */
 
 		for (size_t j = 0; j < cgroups->set_count; j++) {
 			const char *path = cgroups->sets[j]->paths[i];
@@ -327,7 +327,7 @@ static int check_paths(const struct cgroups *cgroups)
 				hierarchy->root = cgroup_open_root(hierarchy->name);
 			if (hierarchy->root < 0 || check_path(hierarchy, path))
 				return -EINVAL;
-			checked = path; /* many sets differ elsewhere only */
+			checked = path; /* many sets differ only in other hierarchies */
 		}
 	}
 	return 0;
@@ -344,7 +344,7 @@ static void read_cpus(const struct cgroups *cgroups, struct cgroup_set *set)
 	    cgroup_read_cpus(hierarchy->root, hierarchy->name, set->paths[place - cgroups->places.items],
 			     set->cpus))
 		return;
-	cpus_fill(set->cpus); /* where nobody is moved, it is our own */
+	cpus_fill(set->cpus); /* if no task is moved, the cpuset is criu's own */
 	cpus_restrict(set->cpus);
 }
 
@@ -383,11 +383,11 @@ static int explain(int error, const char *what, pid_t id, const struct hierarchy
 		fail_advice("give the cgroup CPUs and memory nodes (cpuset.cpus, cpuset.mems)");
 	else if (error == EBUSY)
 		fail_advice(
-			"the cgroup passes controllers on (cgroup.subtree_control), so no process can be in it");
+			"the cgroup enables controllers for its children (cgroup.subtree_control), so it cannot contain processes");
 	return fail(error, "cannot %s %d in cgroup %s (%s)", what, id, path, cgroup_title(hierarchy->name));
 }
 
-/* Version 2, in whoever bears the task. */
+/* Version 2, in the process that creates the task. */
 int cgroups_open_birthplace(const struct restore *restore, const struct task *task, int *directory)
 {
 	const struct cgroups *cgroups = restore->cgroups;
@@ -401,7 +401,7 @@ int cgroups_open_birthplace(const struct restore *restore, const struct task *ta
 			continue;
 		*directory = cgroup_open(hierarchy->root, to->paths[i]);
 		if (*directory < 0)
-			return explain(-*directory, "make process", task->pid, hierarchy, to->paths[i]);
+			return explain(-*directory, "create process", task->pid, hierarchy, to->paths[i]);
 	}
 	return 0;
 }
@@ -412,9 +412,9 @@ int cgroups_explain_birth(const struct restore *restore, const struct task *task
 
 	for (size_t i = 0; i < cgroups->count; i++)
 		if (!*cgroups->hierarchies[i].name)
-			return explain(error, "make process", task->pid, &cgroups->hierarchies[i],
+			return explain(error, "create process", task->pid, &cgroups->hierarchies[i],
 				       task->newborn->cgroups->paths[i]);
-	return fail(error, "cannot make process %d", task->pid);
+	return fail(error, "cannot create process %d", task->pid);
 }
 
 static int move(const struct hierarchy *hierarchy, const char *path, const char *file, pid_t id)

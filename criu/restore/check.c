@@ -1,5 +1,5 @@
 /*
- * check.c - can all of this be made here? Everything is checked before the first task exists; nothing is changed.
+ * check.c - checks that everything can be restored here, before the first task exists; changes nothing.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -24,7 +24,7 @@
 #include "restore/space.h"
 #include "task/part.h"
 
-#define REFUGE_SEARCH_FROM 0x10000000000ULL /* 1 TiB: programs, heaps and libraries lie higher or lower */
+#define REFUGE_SEARCH_FROM 0x10000000000ULL /* 1 TiB: programs, heaps and libraries are higher or lower */
 
 static int check_executable(const struct snapshot *snapshot, const struct task *task)
 {
@@ -34,12 +34,12 @@ static int check_executable(const struct snapshot *snapshot, const struct task *
 	if (file &&
 	    (file->kind == &file_kind_memfd || (file->kind == &file_kind_regular && !file->is_only_path)))
 		return 0;
-	return fail(EINVAL, "files.img does not hold its executable (file %u)", id);
+	return fail(EINVAL, "files.img: its executable (file %u) is missing", id);
 }
 
 /* ---- memory ---- */
 
-/* With nothing to map from, it would be memory without a file. */
+/* Without a file to map, it would be anonymous memory. */
 static bool leads_nowhere(const struct snapshot *snapshot, const struct vma *vma)
 {
 	const struct file *file = snapshot_find_file(snapshot, vma->object);
@@ -58,12 +58,12 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 		if (saving->maker == ALWAYS_THERE)
 			continue;
 		if (vma->end > arch_task_size())
-			return fail(EINVAL, "mm-%d.img holds a mapping outside of user space: %#" PRIx64,
+			return fail(EINVAL, "mm-%d.img: a mapping is outside of user space: %#" PRIx64,
 				    task->pid, vma->start);
 		if (saving->maker == IS_PART)
 			continue;
 		if (last && vma->start < last->end)
-			return fail(EINVAL, "mm-%d.img holds mappings that overlap at %#" PRIx64, task->pid,
+			return fail(EINVAL, "mm-%d.img: mappings overlap at %#" PRIx64, task->pid,
 				    vma->start);
 		if (saving->content == CONTENT_NOT_SUPPORTED)
 			return fail(EINVAL,
@@ -71,14 +71,15 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 				    " is %s: not supported yet (status %#x)",
 				    task->pid, vma->start, saving->name, vma->status);
 		if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) && leads_nowhere(snapshot, vma))
-			return fail(EINVAL, "mm-%d.img: the mapping at %#" PRIx64 " leads to an unknown file",
+			return fail(EINVAL,
+				    "mm-%d.img: the mapping at %#" PRIx64 " refers to an unknown file",
 				    task->pid, vma->start);
 		last = vma;
 	}
 	return 0;
 }
 
-/* Every page that the images hold must have a place. */
+/* Every page in the images must belong to a mapping. */
 static int check_pages(const struct task *task)
 {
 	const struct page_runs *runs = &task->newborn->memory.runs;
@@ -95,8 +96,8 @@ static int check_pages(const struct task *task)
 			vma = area < task->vmas.count ? &task->vmas.items[area] : NULL;
 			if (!vma || vma->start > at || !vma_has_own_pages(vma))
 				return fail(EINVAL,
-					    "pagemap-%d.img holds a page at %#" PRIx64
-					    ", where no memory of the process is",
+					    "pagemap-%d.img has a page at %#" PRIx64
+					    ", where the process has no memory",
 					    task->pid, at);
 			at = vma->end;
 		}
@@ -104,7 +105,7 @@ static int check_pages(const struct task *task)
 	return 0;
 }
 
-/* Addresses that are free in every task to come and in criu itself, for whatever has to wait for its place. */
+/* Finds addresses that are free in every task and in criu itself, for mappings that have to wait there. */
 static int find_refuge(struct restore *restore)
 {
 	struct spans spans = { 0 };
@@ -129,7 +130,7 @@ static int find_refuge(struct restore *restore)
 		}
 		largest = max(largest, sum);
 	}
-	/* A child's mappings may wait beside those that it inherits from its parent, which wait there, too. */
+	/* A child's mappings may wait beside those inherited from its parent, which wait there, too. */
 	needed += 2 * largest;
 	spans_sort(&spans);
 	for (size_t i = 0; i < spans.count && spans.items[i].start < at + needed; i++)
@@ -162,7 +163,7 @@ static int check_task(const struct snapshot *snapshot, const struct task *task)
 						      check_executable(snapshot, task);
 }
 
-/* A wait status that a process can bring about by ending: with an exit code, or by a signal that kills unless it is handled. */
+/* Can a process end with this wait status: by an exit code, or by a signal that kills unless it is handled? */
 static bool is_possible_end(uint32_t status)
 {
 	const int harmless[] = { SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU };
@@ -179,12 +180,12 @@ static int check_dead(const struct task *task)
 	uint32_t status = task->cores[0]->tc->exit_code;
 
 	if (!is_possible_end(status))
-		return fail(EINVAL, "core-%d.img is of a zombie that ended in an impossible way (%#x)",
-			    task->pid, status);
+		return fail(EINVAL, "core-%d.img is of a zombie with an invalid exit status (%#x)", task->pid,
+			    status);
 	if (!list_is_empty(&task->children))
-		return fail(EINVAL, "pstree.img holds children of zombie %d", task->pid);
+		return fail(EINVAL, "pstree.img: zombie %d has children", task->pid);
 	if (WCOREDUMP(status))
-		log_warning("zombie %d dumped core when it died: its parent will not be told that it did",
+		log_warning("zombie %d dumped core when it died; its parent will not be told that",
 			    task->pid);
 	return 0;
 }
@@ -231,7 +232,7 @@ static void note_used_files(const struct task *task, struct index *used)
 			index_set(used, task->vmas.items[i].object, used);
 }
 
-/* A table of descriptors that was left out was empty, or it is lost: then there are files that nobody has. */
+/* A missing descriptor table was empty, or it is lost: then there are files without a holder. */
 static int check_lost_tables(const struct snapshot *snapshot)
 {
 	struct index used = { 0 };
@@ -246,18 +247,18 @@ static int check_lost_tables(const struct snapshot *snapshot)
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		const struct file *file = snapshot->files[i];
 
-		/* Of memory without a name, mappings no longer say which file they had. */
+		/* For memory without a name, mappings no longer refer to their file. */
 		if (file->holder || file->is_only_path || file->kind == &file_kind_memfd ||
 		    index_find(&used, file->id))
 			continue;
-		result = fail(ENOENT, "an image fdinfo-N.img is missing: nobody has file %u of files.img",
+		result = fail(ENOENT, "an image fdinfo-N.img is missing: no process has file %u of files.img",
 			      file->id);
 	}
 	index_free(&used);
 	return result;
 }
 
-/* For whatever a restore needs at once, and only for a while. */
+/* Checks limits for what a restore needs temporarily. */
 static int check_room(struct restore *restore)
 {
 	autofree char *lack = files_lack_room(&restore->snapshot, descriptors_count());

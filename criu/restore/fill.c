@@ -1,8 +1,8 @@
 /*
- * fill.c - puts the pages that the images hold into a newborn's private memory, before its children are born.
+ * fill.c - puts the pages of the images into a newborn's private memory, before its children are created.
  *
- * New memory is read into straight away (fill_new.c). Inherited memory is compared first, and only pages that differ are written: the
- * others stay shared with the parent. Protections are lifted before, and set afterwards.
+ * New memory is read into directly (fill_new.c). Inherited memory is compared first, and only pages that differ are
+ * written: the others stay shared with the parent. Protections are lifted before, and set afterwards.
  */
 #include <errno.h>
 #include <string.h>
@@ -22,11 +22,11 @@ int space_drop(const struct vma *vma, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* What the parent has and the images do not. */
+/* Drops pages that the parent has and the images do not. */
 static int drop_others(const struct page_runs *runs, const struct vma *vma)
 {
 	size_t next = page_runs_find(runs, vma->start);
-	uint64_t right = vma->start; /* pages up to here are */
+	uint64_t right = vma->start; /* pages are right up to here */
 	struct page_piece piece;
 	int result = 0;
 
@@ -37,7 +37,7 @@ static int drop_others(const struct page_runs *runs, const struct vma *vma)
 	return result ?: space_drop(vma, right, vma->end);
 }
 
-/* Pages that the parent has, too: only those that differ are written, so the others stay shared. */
+/* For pages that the parent has, too: writes only those that differ, so the others stay shared. */
 static int fill_compared(const struct page_stack *stack, size_t layer, const struct vma *vma,
 			 const struct page_piece *piece, char *buffer)
 {
@@ -86,7 +86,7 @@ static bool has_pages(const struct page_stack *stack, const struct vma *vma)
 	return first < stack->runs.count && stack->runs.items[first].start < vma->end;
 }
 
-/* Pages are put into it, or taken out of it. */
+/* Are pages written to it, or dropped from it? */
 static bool is_touched(const struct page_stack *stack, const struct vma *vma)
 {
 	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && (vma->is_inherited || has_pages(stack, vma));

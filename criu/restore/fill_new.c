@@ -1,8 +1,8 @@
 /*
- * fill_new.c - fills memory of a newborn that it has not inherited, by two threads if there is much of it. The threads are gone before
- * anything is forked.
+ * fill_new.c - fills memory that a newborn has not inherited, with two threads if there is much of it. The threads end
+ * before anything is forked.
  *
- * Measured, 2 GiB, Linux 6.18, two CPUs, seconds; populating is MADV_POPULATE_WRITE ahead of each read:
+ * Measured, 2 GiB, Linux 6.18, two CPUs, seconds; "populating" is MADV_POPULATE_WRITE before each read:
  *
  *	images in the page cache: one thread 1.27, populating 0.77; two threads 0.49, populating 0.42
  *	… with huge pages (touch a page, MADV_COLLAPSE, which leaves no flag on the mapping): two threads 0.23
@@ -21,35 +21,35 @@
 #include "restore/space.h"
 
 #define MOST_VECTORS   256
-#define MOST_BETWEEN   8UL /* pages that are read for nothing, instead of a call more */
+#define MOST_BETWEEN   8UL /* unneeded pages that are read to save another call */
 #define WINDOW	       (16UL << 20)
-#define LARGE_WINDOW   (256UL << 20) /* where images have to be opened again for each */
+#define LARGE_WINDOW   (256UL << 20) /* if images have to be opened again for each window */
 #define CHUNK_SIZE     (1UL << 20)   /* one read */
 #define POPULATED_FROM (64UL << 10)  /* smaller pieces are not worth another system call */
-#define AHEAD	       (16UL << 20)  /* of the images on the disk are asked for while a chunk is read */
+#define AHEAD	       (16UL << 20)  /* requested from the images on the disk while a chunk is read */
 #define MOST_WORKERS   2
 #define WORTH_A_WORKER 4096 /* pages */
 
-/* What all workers that fill a task's memory share. */
+/* State shared by all workers that fill a task's memory. */
 struct filling {
 	const struct task *task;
-	uint64_t window;	 /* bytes of addresses: what one of them does in one go */
-	_Atomic size_t claimed;	 /* windows that somebody does, or has done */
-	_Atomic uint64_t *asked; /* one a layer: up to here its image was asked for */
+	uint64_t window;	 /* bytes of addresses that a worker does in one go */
+	_Atomic size_t claimed;	 /* number of windows that were claimed */
+	_Atomic uint64_t *asked; /* for each layer: how far its image was requested */
 };
 
-/* All workers go over the same windows, in the same order. Each fills those that it is the first to claim. */
+/* All workers go over the same windows, in the same order. Each fills the windows that it claims first. */
 struct worker {
 	struct filling *filling;
 	int result;
 	pthread_t thread;
 
-	uint64_t place;	      /* of the window that we have come to, in windows; -1: none yet */
-	size_t number, claim; /* its number, and that of the one that is ours */
-	uint8_t *is_seen;     /* one a layer: it has pages in this window */
-	char *scratch;	      /* for pages that nobody wants */
+	uint64_t place;	      /* index of the current window, in windows; -1: none yet */
+	size_t number, claim; /* number of the current window, and of the claimed one */
+	uint8_t *is_seen;     /* for each layer: it has pages in this window */
+	char *scratch;	      /* for unneeded pages */
 
-	/* the next read: pieces that follow each other in an image, or nearly */
+	/* the next read: pieces that follow each other in an image, or almost */
 	struct iovec vectors[MOST_VECTORS];
 	int vector_count;
 	size_t layer;
@@ -69,8 +69,8 @@ static void populate(char *place, uint64_t size)
 }
 
 /*
- * What comes from many layers comes in single pages, and a fault for each of them costs more than to read it: neighbours are populated
- * together, whatever layers they are in.
+ * Pages from many layers come one by one, and a fault for each costs more than reading it: so adjacent pages are
+ * populated together, whatever layers they are in.
  */
 static void populate_window(struct worker *worker, const struct vma *vma, uint64_t start, uint64_t end)
 {
@@ -90,7 +90,7 @@ static void populate_window(struct worker *worker, const struct vma *vma, uint64
 	populate(at(vma->place + (from - vma->start)), to - from);
 }
 
-/* Of the images on the disk. Whoever comes first to a new megabyte asks. */
+/* Requests data from the images on the disk. The first worker that reaches a new megabyte does so. */
 static void ask_ahead(struct worker *worker)
 {
 	_Atomic uint64_t *asked = &worker->filling->asked[worker->layer];
@@ -109,7 +109,7 @@ static int read_vectors(struct worker *worker)
 	if (worker->vector_count) {
 		result = page_stack_read_into(stack_of(worker), worker->layer, worker->vectors,
 					      worker->vector_count, worker->offset);
-		ask_ahead(worker); /* of an image that is open now */
+		ask_ahead(worker); /* from the image that is open now */
 	}
 	worker->vector_count = 0;
 	worker->size = 0;
@@ -122,7 +122,9 @@ static void add_vector(struct worker *worker, char *place, uint64_t size)
 	worker->size += size;
 }
 
-/* Pages between that newer layers replace are read, too, if they are few: that is faster than another call. */
+/*
+ * Pages in between that newer layers replace are read, too, if they are few, because that is faster than another call.
+ */
 static bool follows(const struct worker *worker, size_t layer, uint64_t offset)
 {
 	uint64_t end = worker->offset + worker->size;
@@ -152,7 +154,7 @@ static int queue_piece(struct worker *worker, size_t layer, char *place, const s
 	return 0;
 }
 
-/* Layer by layer: what is seen of an old one are single pages, which follow each other in its image. */
+/* Layer by layer: the visible pages of an old layer are single pages that follow each other in its image. */
 static int fill_window(struct worker *worker, const struct vma *vma, uint64_t start, uint64_t end)
 {
 	const struct page_stack *stack = stack_of(worker);
@@ -173,8 +175,8 @@ static int fill_window(struct worker *worker, const struct vma *vma, uint64_t st
 }
 
 /*
- * Is the window with this address this worker's? A worker that comes to a new window claims the next one that nobody has. A window may go
- * over several mappings: small ones are read together.
+ * Is the window of this address claimed by this worker? A worker that reaches a new window claims the next one that is
+ * free. A window may cover several mappings, so that small ones are read together.
  */
 static bool claims_window(struct worker *worker, uint64_t address)
 {
@@ -223,7 +225,7 @@ static void *fill_all(void *argument)
 	return NULL;
 }
 
-/* What is inherited has those of the parent. */
+/* Inherited memory has those of the parent. */
 static bool may_have_huge_pages(const struct vma *vma)
 {
 	return vma->has_huge_pages && vma_how_saved(vma)->regains_huge_pages && !vma->is_inherited;
@@ -244,7 +246,7 @@ static void make_block_huge(const struct worker *worker, const struct vma *vma, 
 	}
 }
 
-/* Where there were huge pages there are huge pages again, if the kernel has some: without, nothing but speed is lost. */
+/* Creates huge pages where there were some, if the kernel has any; without them, only speed is lost. */
 static void *make_huge(void *argument)
 {
 	struct worker *worker = argument;
@@ -288,7 +290,7 @@ static int share_windows(const struct task *task, uint64_t window, void *(*work)
 			.is_seen = allocate_array(layers, 1),
 			.scratch = allocate(MOST_BETWEEN * PAGE_SIZE),
 		};
-	/* We are the first; without a thread for another, all the work is ours. */
+	/* This thread is the first worker; if no other thread starts, it does all the work. */
 	while (started < count && !pthread_create(&workers[started].thread, NULL, work, &workers[started]))
 		started++;
 	work(&workers[0]);

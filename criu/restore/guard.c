@@ -1,10 +1,10 @@
 /*
- * guard.c - the death of criu is the death of what it is restoring, also where the root is no child of ours (--restore-sibling): a
- * parent death signal would then come from somebody else's death.
+ * guard.c - lets the tasks being restored die with criu, even if the root is no child of criu (--restore-sibling): then
+ * a parent death signal would be tied to another process.
  *
- * A small process, the guard, holds a pidfd of the root and waits at the end of a pipe that only criu keeps open. If that closes,
- * criu has died, and the guard kills the root; the others die with their parents, as ever. The root does nothing before it has heard
- * that the guard is there: hearing that the pipe to it has closed instead, it ends itself.
+ * A small process, the guard, holds a pidfd of the root and waits at the end of a pipe that only criu keeps open. When
+ * the pipe closes, criu has died, and the guard kills the root; the other tasks die with their parents, as usual. The
+ * root does nothing until it is told that the guard exists; if its pipe closes instead, it ends itself.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,7 +34,7 @@ static does_not_return void watch(int life, int root)
 int guard_prepare(struct guard *guard)
 {
 	if (pipe2(guard->ready, O_CLOEXEC) < 0)
-		return fail(errno, "cannot make a pipe");
+		return fail(errno, "cannot create a pipe");
 	return 0;
 }
 
@@ -54,7 +54,7 @@ int guard_begin(struct guard *guard, int root)
 	int life[2];
 
 	if (pipe2(life, O_CLOEXEC) < 0)
-		return fail(errno, "cannot make a pipe");
+		return fail(errno, "cannot create a pipe");
 	guard->pid = fork();
 	if (guard->pid == 0) {
 		close(life[1]);
@@ -63,7 +63,7 @@ int guard_begin(struct guard *guard, int root)
 	close(life[0]);
 	guard->life = life[1];
 	if (guard->pid < 0 || write(ready, "", 1) != 1)
-		return fail(errno, "cannot make a guard");
+		return fail(errno, "cannot create the guard process");
 	return 0;
 }
 

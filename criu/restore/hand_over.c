@@ -1,9 +1,9 @@
 /*
  * hand_over.c - gives every thread its registers and lets it go.
  *
- * All threads wait in the restorer with everything but registers and signal mask as it was. ptrace sets those, so nothing of ours
- * has to run in the task to the very end: the leader's last calls (unmapping the restorer among them) are made by ptrace, too.
- * Until release, the death of criu is the death of the tree (PTRACE_O_EXITKILL).
+ * All threads wait in the restorer, completely restored except for registers and signal mask. ptrace sets those, so no
+ * code of criu has to run in the task at the end: the leader's last calls (unmapping the restorer among them) are made
+ * by ptrace, too. Until release, the tree dies with criu (PTRACE_O_EXITKILL).
  */
 #include <errno.h>
 #include <signal.h>
@@ -23,7 +23,7 @@
 
 #define PATIENCE 10.0 /* seconds, for a thread to stop */
 
-/* From now on the task dies with us whatever becomes of its parent death signal, which a change of user ids clears. */
+/* From now on the task dies with criu, even if its parent death signal, which a change of user ids clears, is lost. */
 static int guard_task(struct task *task)
 {
 	struct victim *victim = task->victim = allocate(sizeof(*victim));
@@ -82,7 +82,7 @@ static int make_last_call(struct restore *restore, struct traced_thread *thread,
 	return result;
 }
 
-/* From here on nobody's death is the root's, but ours (PTRACE_O_EXITKILL), until it gets the signal of its own. */
+/* From here on the root dies only with criu (PTRACE_O_EXITKILL), until it gets its own parent death signal. */
 static int change_parent(struct restore *restore, struct task *root)
 {
 	struct call_list calls;
@@ -102,7 +102,7 @@ static int finish_thread(struct restore *restore, struct task *task, size_t thre
 	struct call_list calls;
 	int result = 0;
 
-	calls_init(&calls, restore->refuge_start + RESTORER_ARGUMENTS); /* nobody reads those any more */
+	calls_init(&calls, restore->refuge_start + RESTORER_ARGUMENTS); /* no longer read */
 	for (size_t part = 0; part < task_part_count; part++)
 		if (task_parts[part]->finish)
 			task_parts[part]->finish(&restore->snapshot, task, thread, &calls);
@@ -118,7 +118,10 @@ static int finish_thread(struct restore *restore, struct task *task, size_t thre
 	return result;
 }
 
-/* What has to wait until all threads are what they were; the leader is last, and unmaps the restorer, which cannot do it itself. */
+/*
+ * Makes the calls that have to wait until all threads are restored; the leader is last, and unmaps the restorer, which
+ * cannot do that itself.
+ */
 static int make_last_calls(struct restore *restore, struct task *task)
 {
 	int result = 0;
@@ -158,7 +161,7 @@ static int complete(struct restore *restore, struct task *task)
 	return result ? fail_in(result, "process %d (%s)", task->pid, task->name) : 0;
 }
 
-/* Who has a stopped child hears of it before it is finished itself: see stop.c. */
+/* A parent of a stopped child is told of it before the parent itself is finished: see stop.c. */
 static bool has_waiting_child(const struct task *task)
 {
 	const struct task *child;
@@ -180,7 +183,7 @@ static int hand_over(struct restore *restore, struct task *task)
 	return task->newborn->waits ? 0 : complete(restore, task);
 }
 
-/* All are interrupted before the first is waited for: they stop while we work. Children come before their parents. */
+/* All are interrupted before waiting for the first: they stop in parallel. Children come before their parents. */
 int restore_hand_over(void *context)
 {
 	struct restore *restore = context;
@@ -198,7 +201,10 @@ int restore_hand_over(void *context)
 	return result;
 }
 
-/* Those of whom others would see something if the restore failed yet: now nothing else can make it fail. */
+/*
+ * Completes the tasks whose last calls would be visible outside if the restore failed afterwards: now nothing else can
+ * make it fail.
+ */
 static int complete_the_rest(struct restore *restore)
 {
 	struct task *task;
@@ -210,7 +216,7 @@ static int complete_the_rest(struct restore *restore)
 	return result;
 }
 
-/* What fails here can be undone no more. The thread has lost its bond to our life already, so our end frees it. */
+/* A failure here can no longer be undone. The thread no longer dies with criu, so the end of criu frees it. */
 static void let_go(struct task *task)
 {
 	for (size_t i = 0; i < task->thread_count; i++) {
@@ -218,7 +224,7 @@ static void let_go(struct task *task)
 
 		attempt_begin(&attempt);
 		if (trace_release(&task->victim->threads[i]))
-			log_warning("process %d (%s): %s; it goes on when criu ends", task->pid, task->name,
+			log_warning("process %d (%s): %s; it continues when criu ends", task->pid, task->name,
 				    failure_text());
 		attempt_forget(&attempt);
 	}
@@ -234,14 +240,17 @@ int restore_release(void *context)
 
 	if (result)
 		return result;
-	/* First all lose the bond to our life, then all are let go: in between is no failure, only our own sudden death. */
+	/*
+	 * First all are released from dying with criu, then all are let go: nothing in between can fail but criu's own
+	 * sudden death.
+	 */
 	for_each_task (task, &restore->snapshot)
 		for (size_t i = 0; task->victim && i < task->thread_count; i++)
 			result = trace_exit_kill(&task->victim->threads[i], false) ?: result;
 	if (result)
 		return result;
 	files_release(&restore->snapshot);
-	restore_close_files(restore); /* nobody is to find an end of ours in a pipe */
+	restore_close_files(restore); /* the tasks must not find criu's ends of their pipes */
 	restore->is_running = true;
 	guard_end(&restore->guard);
 	for_each_task (task, &restore->snapshot) {

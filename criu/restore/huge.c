@@ -1,9 +1,9 @@
 /*
- * huge.c - memory of huge pages (hugetlb) in a restore: are there enough of them, and how private memory gets them.
+ * huge.c - huge pages (hugetlb) in a restore: checks that there are enough, and provides them for private memory.
  *
- * A mapping reserves its pages when it is made (unless MAP_NORESERVE), so mmap() fails if not enough are free. For a mapping inherited over
- * fork() nothing is reserved: a write that finds no free page is a SIGBUS. So MADV_POPULATE_WRITE (Linux 5.14) asks for the pages before
- * anything is written.
+ * A mapping reserves its pages when it is created (unless MAP_NORESERVE), so mmap() fails if not enough are free. A
+ * mapping inherited over fork() reserves nothing: a write that finds no free page is a SIGBUS. So MADV_POPULATE_WRITE
+ * (Linux 5.14) requests the pages before anything is written.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,7 +21,7 @@
 
 /* ---- are there enough? ---- */
 
-/* Of one size. */
+/* The need for one size. */
 struct need {
 	uint64_t page_size;
 	uint64_t pages;
@@ -46,7 +46,7 @@ static void add_need(struct needs *needs, uint64_t page_size, uint64_t bytes)
 	need->pages += bytes / page_size;
 }
 
-/* The huge pages that runs lie in, within [start, end). */
+/* Adds the huge pages that contain the runs, within [start, end). */
 static void add_runs(struct spans *spans, const struct page_runs *runs, uint64_t start, uint64_t end,
 		     uint64_t page_size)
 {
@@ -55,7 +55,7 @@ static void add_runs(struct spans *spans, const struct page_runs *runs, uint64_t
 			  round_up(min(page_run_end(&runs->items[i]), end), page_size));
 }
 
-/* Bytes in at least one of them. */
+/* The number of bytes in at least one span. */
 static uint64_t count_spans(struct spans *spans)
 {
 	uint64_t bytes = 0, from = 0;
@@ -71,7 +71,7 @@ static uint64_t count_spans(struct spans *spans)
 	return bytes;
 }
 
-/* Pages that a child inherits take nothing from the pool, until parent or child writes to them. */
+/* Pages that a child inherits take nothing from the pool until parent or child writes to them. */
 static uint64_t count_inherited(const struct task *task, const struct vma *vma)
 {
 	const struct vmas *theirs = task->parent && task->parent->state != TASK_DEAD ? &task->parent->vmas :
@@ -117,7 +117,7 @@ static const struct shared_memory *object_of(const struct snapshot *snapshot, co
 						       NULL;
 }
 
-/* Pages that the images hold, and those that mappings reserve. */
+/* Counts pages in the images, and those that mappings reserve. */
 static int count_shared(struct needs *needs, const struct snapshot *snapshot, struct page_chain *chain,
 			const struct shared_memory *object)
 {
@@ -150,13 +150,13 @@ static int check_need(const struct need *need)
 	if (result)
 		return fail(
 			-result,
-			"the processes have memory in huge pages of %llu KiB, of which this host has none",
+			"the processes have memory in huge pages of %llu KiB, but this host has no pages of this size",
 			kilobytes);
 	if (need->pages <= found)
 		return 0;
 	fail_advice("echo %llu more > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
 		    (unsigned long long)need->pages - found, kilobytes);
-	return fail(ENOMEM, "the processes need %" PRIu64 " huge pages of %llu KiB, and %llu are free",
+	return fail(ENOMEM, "the processes need %" PRIu64 " huge pages of %llu KiB, but only %llu are free",
 		    need->pages, kilobytes, found);
 }
 
@@ -183,13 +183,13 @@ static int get_page(const struct vma *vma, uint64_t start)
 {
 	uint64_t size = vma_page_size(vma);
 
-	/* An older kernel does not know it. */
+	/* An older kernel does not support it. */
 	if (madvise(at(vma->place + (start - vma->start)), size, MADV_POPULATE_WRITE) == 0 || errno == EINVAL)
 		return 0;
 	return fail(ENOMEM, "cannot get a huge page of %" PRIu64 " KiB for %#" PRIx64, size >> 10, start);
 }
 
-/* A huge page that the parent has, too. It stays shared if all of it is equal. */
+/* Fills a huge page that the parent has, too. It stays shared if all of it is equal. */
 static int fill_inherited_huge(const struct page_stack *stack, const struct vma *vma, uint64_t start,
 			       char *buffer)
 {

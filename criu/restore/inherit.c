@@ -1,17 +1,17 @@
 /*
- * inherit.c - what a newborn goes on with of its parent's memory.
+ * inherit.c - the part of its parent's memory that a newborn keeps.
  *
- * fork() gave it all of the parent's mappings, filled. Where a mapping of its own is the continuation of one of those (the same
- * kind of memory at the same address), the pages of the two stay shared as far as they are equal (fill.c). A heap or a stack that
- * has grown or shrunk since the fork shares what both have:
+ * fork() has given it all of the parent's mappings, filled. If one of its own mappings continues one of those (the same
+ * kind of memory at the same address), the pages of the two stay shared as far as they are equal (fill.c). A heap or a
+ * stack that has grown or shrunk since the fork shares the common part:
  *
  *	parent      |=========|  |====|
  *	child    |---------|     |-------|     its mapping becomes | new | inherited |   | inherited | new |
  *	kept        |======|     |====|        the rest of the parent's is unmapped
  *
- * Sharing costs each generation more than the one before: for each shared mapping the kernel keeps one record (an anon_vma_chain, 64 bytes
- * and some 4 µs, seen on Linux 6.18) for every ancestor. So in a long chain of processes a mapping is made anew after some generations, the
- * sooner the fewer pages it has.
+ * Sharing gets more expensive with each generation: for each shared mapping the kernel keeps one record (an
+ * anon_vma_chain, 64 bytes and some 4 µs, seen on Linux 6.18) for every ancestor. So in a long chain of processes a
+ * mapping is created anew after some generations, sooner if it has few pages.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,8 +21,8 @@
 #include "base/memory.h"
 #include "restore/space.h"
 
-#define FEW_GENERATIONS	 16 /* anything is shared for so many … */
-#define GENERATIONS_PAGE 4  /* … or, if that is more, for so many times its pages */
+#define FEW_GENERATIONS	 16 /* everything is shared for this many generations … */
+#define GENERATIONS_PAGE 4  /* … or, if that is more, for this many times its pages */
 
 /* Parts of the parent's mappings, by address, ascending. */
 struct kept {
@@ -42,7 +42,10 @@ bool space_is_continued(const struct vma *theirs, const struct vma *ours)
 					  theirs->offset - theirs->start == ours->offset - ours->start));
 }
 
-/* The part [start, end) of `vma` as a mapping of its own; `ancestor`: the parent's that it is part of, or NULL. */
+/*
+ * Adds the part [start, end) of `vma` as a separate mapping; `ancestor`: the parent's mapping that it continues, or
+ * NULL.
+ */
 static void add_part(struct vmas *parts, const struct vma *vma, uint64_t start, uint64_t end,
 		     const struct vma *ancestor)
 {
@@ -70,7 +73,10 @@ static bool is_worth_sharing(const struct task *parent, const struct vma *theirs
 		       page_runs_within(&parent->newborn->memory.runs, theirs->start, theirs->end);
 }
 
-/* Cuts `vma` where inherited parts begin and end. `*next`: the first of the parent's mappings that does not end before it. */
+/*
+ * Splits `vma` where inherited parts begin and end. `*next`: the first of the parent's mappings that does not end
+ * before it.
+ */
 static void cut_mapping(const struct vma *vma, const struct task *parent, size_t *next, struct vmas *parts,
 			struct kept *kept)
 {
@@ -85,7 +91,7 @@ static void cut_mapping(const struct vma *vma, const struct task *parent, size_t
 		uint64_t start = max(other->start, vma->start), end = min(other->end, vma->end);
 
 		if (other->status & VMA_GUARD_RANGE)
-			break; /* they stand last */
+			break; /* they are last */
 		if (!space_is_continued(other, vma) || !is_worth_sharing(parent, other))
 			continue;
 		add_part(parts, vma, cursor, start, NULL);

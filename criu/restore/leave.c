@@ -1,6 +1,7 @@
 /*
- * leave.c - how a newborn leaves criu's code: its parts prepare, it takes its descriptors and locks, lays out the region of the restorer
- * (restorer.h draws it), and jumps there. What is left to do for its address space and its threads stands in lists of calls by then.
+ * leave.c - a newborn leaves criu's code: its parts prepare, it takes its descriptors and locks, lays out the region of
+ * the restorer (restorer.h has a picture), and jumps there. The remaining work for its address space and its threads is
+ * in lists of calls by then.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,8 +27,8 @@ static int arrange_files(struct restore *restore, struct task *task)
 	int *kept[2] = { &task->exe_fd, &log };
 
 	if (!exe || exe->fd < 0)
-		return fail(EINVAL, "the images do not hold its executable");
-	/* The executable may be somebody's open file, too: a number of its own. */
+		return fail(EINVAL, "its executable is missing in the images");
+	/* The executable may also be an open file of the task, so it gets its own number. */
 	task->exe_fd = fcntl(exe->fd, F_DUPFD_CLOEXEC, 0);
 	if (task->exe_fd < 0)
 		return fail(errno, "no free descriptor");
@@ -39,7 +40,10 @@ static int arrange_files(struct restore *restore, struct task *task)
 
 /* ---- the region ---- */
 
-/* A list that is laid out from *cursor on (an offset in the region): its bytes now, while it is filled; its calls later. */
+/*
+ * A list that is laid out from *cursor on (an offset in the region): its bytes now, while it is filled; its calls
+ * later.
+ */
 static void begin_list(struct newborn *newborn, struct call_list *list, uint64_t *cursor)
 {
 	*cursor = round_up(*cursor, 16UL);
@@ -119,7 +123,8 @@ static int build_region(struct restore *restore, struct task *task)
 	stacks = round_up(cursor + size_of_calls(task), PAGE_SIZE);
 	size = stacks + task->thread_count * RESTORER_STACK_SIZE;
 	if (size > REGION_ROOM)
-		return fail(ENOMEM, "the calls that restore the process do not fit their place");
+		return fail(ENOMEM,
+			    "the calls that restore the process do not fit into the region of the restorer");
 	result = map_region(newborn, size, restore->board);
 	if (result)
 		return result;
@@ -142,7 +147,7 @@ static int build_region(struct restore *restore, struct task *task)
 
 /* ---- the jump ---- */
 
-/* glibc registered these for us; the memory they point to is about to go. */
+/* glibc registered these; the memory that they point to is about to be unmapped. */
 static void forget_registrations(void)
 {
 	char *rseq = (char *)__builtin_thread_pointer() + __rseq_offset;

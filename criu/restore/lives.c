@@ -1,11 +1,13 @@
 /*
- * lives.c - notices that a newborn has died: of the OOM killer, or by somebody's hand. Most newborns are no children of criu, and their
- * parents wait for other things. So the kernel is asked to tell: each newborn holds a robust futex (get_robust_list(2)) in memory
- * that all share, and whatever ends it, the kernel marks that futex. To look at all of them is to read a few words each.
+ * lives.c - notices that a newborn has died, killed by the OOM killer or by a user. Most newborns are no children of
+ * criu, and their parents wait for other events. So the kernel is used to tell: each newborn holds a robust futex
+ * (get_robust_list(2)) in memory that all share, and when the newborn ends for any reason, the kernel marks that futex.
+ * Checking all of them means reading a few words each.
  *
- * Two stretches of a life are not covered by its futex: before the newborn has registered it (then its parent has noted the birth, and /proc
- * tells), and when it has given it up to become the task (then criu traces it, and waitid() tells). The list itself lies in the
- * shared memory, too: the OOM killer takes a process's private memory away before the kernel walks its list.
+ * The futex does not cover two phases: before the newborn has registered it (then its parent has noted its creation,
+ * and /proc tells), and after it has released it to become the task (then criu traces it, and waitid() tells). The list
+ * itself is in the shared memory, too, because the OOM killer frees a process's private memory before the kernel walks
+ * its list.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -23,8 +25,8 @@
 
 struct life {
 	struct robust_list_head head;
-	struct robust_list link; /* the only one in it */
-	uint32_t holder; /* the futex: its pid; marked by the kernel when it dies; 0: nobody's, or it may die */
+	struct robust_list link; /* the only entry of the list */
+	uint32_t holder; /* the futex: its pid; marked by the kernel when it dies; 0: unused, or it may die */
 	uint32_t is_born, is_registered;
 };
 
@@ -76,7 +78,7 @@ int fail_for_death(pid_t pid, const char *name)
 	if (proc >= 0 && proc_read_stat(proc, &stat))
 		return -EINVAL;
 	signal = WIFSIGNALED(stat.exit_code) ? WTERMSIG(stat.exit_code) : 0;
-	if (!signal) /* or somebody has collected it */
+	if (!signal) /* or it has been collected */
 		return fail(0, "process %d (%s) ended while it was being restored", pid, name);
 	return fail(0, "process %d (%s) was killed by signal %d while it was being restored%s", pid, name,
 		    signal, signal == SIGKILL ? "; out of memory?" : "");
@@ -99,8 +101,8 @@ static bool has_died(const struct life *life, pid_t pid)
 }
 
 /*
- * While we trace it, a process is ours to wait for. It is left for whoever collects it. The kernel tells who traces of stops, too, asked
- * for or not: trace_pass_signals() is about those.
+ * criu can wait for a process while it traces it. It is left for its parent to collect. The kernel also reports stops
+ * to a tracer, whether requested or not: trace_pass_signals() handles those.
  */
 static bool has_died_traced(const struct task *task)
 {
@@ -118,7 +120,7 @@ int lives_check(const struct restore *restore)
 {
 	const struct task *task;
 
-	/* Who dies takes its descendants with it: parents stand first. */
+	/* A process that dies takes its descendants with it, and parents come first. */
 	for_each_task (task, &restore->snapshot) {
 		const struct newborn *newborn = task->newborn;
 

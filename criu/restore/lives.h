@@ -1,5 +1,5 @@
 /*
- * lives.h - who of those that are being made has died? Each newborn has a life in memory that all of them share. See lives.c.
+ * lives.h - tells whether a newborn has died. Each newborn has a `life` in memory that all of them share. See lives.c.
  */
 #ifndef CRIU_RESTORE_LIVES_H
 #define CRIU_RESTORE_LIVES_H
@@ -10,17 +10,17 @@
 struct life;
 struct restore;
 
-/* Before the first is born: a life for each task and each stand-in. */
+/* Before the first is created: makes a life for each task and each stand-in. */
 int lives_make(struct restore *restore) must_check;
 /* In the newborn, first of all. */
 void life_begin(struct life *life);
-/* In its parent (or in criu), when clone() has told that it is there. */
+/* In its parent (or in criu), when clone() has returned its pid. */
 void life_note_birth(struct life *life);
-/* In a newborn that is going to end as it should. */
+/* In a newborn that is going to end as intended. */
 void life_end(struct life *life);
-/* Has anybody ended who should not? Then that is recorded as the failure. Costs next to nothing, and is linear in tasks. */
+/* Records a failure if a newborn has ended that should not. Cheap, and linear in tasks. */
 int lives_check(const struct restore *restore) must_check;
-/* Records the death of a process as the failure: of what it died. */
+/* Records the death of a process, with its cause, as the failure. */
 int fail_for_death(pid_t pid, const char *name) must_check;
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * load.c - reads the images of a whole tree, before anything is made. What is torn, forged or missing is an error here.
+ * load.c - reads the images of a whole tree, before anything is created. Torn, forged or missing images are errors
+ * here.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,14 +26,14 @@ static int add_task(struct snapshot *snapshot, const PstreeEntry *entry)
 	struct task *parent = entry->ppid ? snapshot_find_task(snapshot, entry->ppid) : NULL, *task;
 
 	if (!entry->pid || entry->pid > INT32_MAX || !entry->n_threads)
-		return fail(EINVAL, "pstree.img holds an impossible process: %u", entry->pid);
+		return fail(EINVAL, "pstree.img: invalid process: %u", entry->pid);
 	if (snapshot_find_task(snapshot, entry->pid))
-		return fail(EINVAL, "pstree.img holds process %u twice", entry->pid);
+		return fail(EINVAL, "pstree.img: process %u occurs twice", entry->pid);
 	if (entry->ppid && !parent)
-		return fail(EINVAL, "pstree.img holds process %u before its parent %u", entry->pid,
+		return fail(EINVAL, "pstree.img: process %u comes before its parent %u", entry->pid,
 			    entry->ppid);
 	if (!entry->ppid && snapshot->root)
-		return fail(EINVAL, "pstree.img holds two trees: %d and %u", snapshot->root->pid, entry->pid);
+		return fail(EINVAL, "pstree.img has two trees: %d and %u", snapshot->root->pid, entry->pid);
 	task = snapshot_add_task(snapshot, parent, entry->pid);
 	task->group = entry->pgid;
 	task->session = entry->sid;
@@ -58,11 +59,11 @@ static int load_tree(struct snapshot *snapshot)
 	}
 	image_close_read(image);
 	if (!result && !snapshot->root)
-		return fail(EINVAL, "pstree.img holds no process");
+		return fail(EINVAL, "pstree.img has no process");
 	return result;
 }
 
-/* A record that has to be there. */
+/* Reads a required record. */
 static int load_single(struct image_store *images, enum image_kind kind, unsigned long id, void *message)
 {
 	int result = image_read_single(images, kind, id, message);
@@ -74,7 +75,7 @@ static int load_single(struct image_store *images, enum image_kind kind, unsigne
 
 static int load_core(struct snapshot *snapshot, struct task *task, size_t index)
 {
-	/* The leader's tid stands first; a dead task has a core under its pid, whatever its list of threads says. */
+	/* The leader's tid comes first; a dead task has a core under its pid, whatever its list of threads has. */
 	int result = load_single(snapshot->images, IMAGE_CORE, index ? task->threads[index] : task->pid,
 				 &task->cores[index]);
 	const CoreEntry *core = task->cores[index];
@@ -85,7 +86,7 @@ static int load_core(struct snapshot *snapshot, struct task *task, size_t index)
 		return fail(EINVAL, "core-%d.img is from another architecture (%d; this machine is %d)",
 			    task->threads[index], core->mtype, arch_image_type);
 	if (!index && !core->tc)
-		return fail(EINVAL, "core-%d.img does not say what kind of process it is", task->pid);
+		return fail(EINVAL, "core-%d.img has no description of the process", task->pid);
 	if (!index)
 		task->state = core->tc->task_state;
 	if (task->state != TASK_DEAD && (!core->thread_core || !core->thread_info))
@@ -108,17 +109,18 @@ static int load_cores(struct snapshot *snapshot, struct task *task)
 		return 0;
 	}
 	if (task->state != TASK_ALIVE && task->state != TASK_STOPPED)
-		return fail(EINVAL, "core-%d.img holds an unknown state: %d", task->pid, task->state);
+		return fail(EINVAL, "core-%d.img has an unknown state: %d", task->pid, task->state);
 	if (task->threads[0] != task->pid)
-		return fail(EINVAL, "pstree.img does not name the leader of process %d first", task->pid);
+		return fail(EINVAL, "pstree.img: the first thread of process %d is not its leader",
+			    task->pid);
 	for (size_t i = 1; !result && i < task->thread_count; i++)
 		result = load_core(snapshot, task, i);
 	return result;
 }
 
 /*
- * Of memory without a name, criu 4.2 has a file, too: as if it were a memfd. To us such a mapping is one of shared memory, and one of
- * a memfd one of a file.
+ * For memory without a name, criu 4.2 writes a file as if it were a memfd. Here such a mapping is one of shared memory,
+ * and a mapping of a memfd is one of a file.
  */
 static int find_memfd(struct snapshot *snapshot, struct vma *vma)
 {
@@ -130,8 +132,9 @@ static int find_memfd(struct snapshot *snapshot, struct vma *vma)
 	uint32_t huge = MAP_HUGETLB | VMA_HUGE_SIZE;
 
 	if (!object)
-		return fail(EINVAL, "a mapping leads to file %" PRIu64 ", which is no memfd", vma->object);
-	/* What is only mapped is opened as the mapping says. */
+		return fail(EINVAL, "a mapping refers to file %" PRIu64 ", which is not a memfd",
+			    vma->object);
+	/* A file that is only mapped is opened as its mapping requires. */
 	can_be_written = (entry->flags & O_ACCMODE) == O_RDWR ||
 			 (!file->holder && (vma->file_flags & O_ACCMODE) == O_RDWR);
 	vma->flags = (vma->flags & ~huge) | (object->page_size ? huge_map_flags(object->page_size) : 0);
@@ -142,12 +145,13 @@ static int find_memfd(struct snapshot *snapshot, struct vma *vma)
 		vma->file_flags = -1;
 	} else if (entry->flags & O_PATH || (entry->flags & O_ACCMODE) == O_WRONLY ||
 		   (is_written && !can_be_written)) {
-		return fail(EINVAL, "files.img: memfd %u is not open as its mapping needs it", entry->id);
+		return fail(EINVAL, "files.img: memfd %u is not open in the mode that its mapping needs",
+			    entry->id);
 	}
 	return 0;
 }
 
-/* The size of huge pages, which the images may leave to the host, and with it what their mappings have to keep to. */
+/* Sets the size of huge pages, which the images may leave to the host, and checks the alignment that it requires. */
 static int find_page_size(struct vma *vma)
 {
 	uint64_t page_size = vma->flags & MAP_HUGETLB ? huge_page_size(vma->flags) : PAGE_SIZE;
@@ -155,7 +159,7 @@ static int find_page_size(struct vma *vma)
 	if (vma->flags & MAP_HUGETLB && page_size)
 		vma->flags = (vma->flags & ~VMA_HUGE_SIZE) | huge_map_flags(page_size);
 	if (!page_size || (vma->start | vma->end | vma->offset) % page_size)
-		return fail(EINVAL, "the images hold an impossible mapping in huge pages at %#" PRIx64,
+		return fail(EINVAL, "the images have an invalid mapping in huge pages at %#" PRIx64,
 			    vma->start);
 	return 0;
 }
@@ -184,7 +188,7 @@ static int add_area(struct snapshot *snapshot, struct task *task, const VmaEntry
 		.is_sealed = entry->is_sealed,
 	};
 	if (vma->start >= vma->end || (vma->start | vma->end | vma->offset) % PAGE_SIZE)
-		return fail(EINVAL, "mm-%d.img holds an impossible mapping at %#" PRIx64, task->pid,
+		return fail(EINVAL, "mm-%d.img: the mapping at %#" PRIx64 " is invalid", task->pid,
 			    vma->start);
 	result = (vma->status & VMA_MEMFD ? find_memfd(snapshot, vma) : 0) ?: find_page_size(vma);
 	if (result)
@@ -240,15 +244,15 @@ static int load_memory(struct restore *restore, struct task *task)
 	return result == -ENOENT ? fail(ENOENT, "pagemap-%d.img is missing", task->pid) : result;
 }
 
-/* Which process it is, the images say. Who names one goes by what older versions asked for, or is mistaken in the directory. */
+/* The images determine the process. A user who names one follows older versions, or has the wrong directory. */
 static void mention_needless_tree(const struct restore *restore)
 {
 	pid_t named = restore->request->root, root = restore->snapshot.root->pid;
 
 	if (named == root)
-		log_warning("--tree %d is not needed: the images say that it is process %d", named, root);
+		log_warning("--tree %d is not needed: the images are of process %d", named, root);
 	else if (named)
-		log_warning("--tree %d: the images hold process %d, and no other is restored", named, root);
+		log_warning("--tree %d is ignored: the images are of process %d", named, root);
 }
 
 static int load_all(struct restore *restore, const InventoryEntry *inventory)

@@ -1,9 +1,9 @@
 /*
- * newborn.c - the life of a task while it still runs criu's code: its birth, its children, its session and group, through all stages to
- * the last, which is leave.c.
+ * newborn.c - a task while it still runs criu's code: its creation, its children, its session and group, through all
+ * stages to the last, which is leave.c.
  *
- * A failure is recorded (the record is shared), noted on the board, and ends the newborn; criu then ends the others. A newborn that
- * loses its parent dies by PR_SET_PDEATHSIG.
+ * A failure is recorded (the record is shared), noted on the board, and ends the newborn; criu then ends the others. A
+ * newborn that loses its parent dies by PR_SET_PDEATHSIG.
  */
 #include <errno.h>
 #include <signal.h>
@@ -29,7 +29,7 @@ static does_not_return void give_up(struct restore *restore)
 
 /* ---- family ---- */
 
-/* Forks the children that have to be born before (or after) our own setsid(). */
+/* Forks the children that have to be created before (or after) the task's own setsid(). */
 static int bear_children(struct restore *restore, struct task *task, bool before_session)
 {
 	struct task *child;
@@ -48,13 +48,13 @@ static int bear_children(struct restore *restore, struct task *task, bool before
 static int become_leader(struct restore *restore, const struct task *task)
 {
 	if (task->session == task->pid && setsid() < 0)
-		return fail(errno, "cannot begin a session");
+		return fail(errno, "cannot create a session");
 	if (task->group == task->pid && task->session != task->pid && setpgid(0, 0) < 0)
-		return fail(errno, "cannot begin a process group");
+		return fail(errno, "cannot create a process group");
 	return terminal_take_control(&restore->snapshot, task);
 }
 
-/* Brings forth the leader of a group that has lost it, who goes again when all members have joined. */
+/* Creates a stand-in for the leader of a group that has lost it; it ends when all members have joined. */
 static int bear_stand_in(struct restore *restore, struct task *task)
 {
 	pid_t pid = task->newborn->stand_in;
@@ -66,7 +66,7 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 	if (born < 0 && errno == EEXIST)
 		return fail_for_taken_id("the former leader of a process group,", pid);
 	if (born < 0)
-		return fail(errno, "cannot make process %d, which once led a group", pid);
+		return fail(errno, "cannot create process %d, which once led a group", pid);
 	if (born) {
 		life_note_birth(task->newborn->stand_in_life);
 		return 0;
@@ -76,7 +76,7 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 	if (getppid() != task->pid)
 		_exit(1);
 	if (setpgid(0, 0) < 0) {
-		fail(errno, "cannot begin process group %d again", pid);
+		fail(errno, "cannot recreate process group %d", pid);
 		give_up(restore);
 	}
 	board_arrive(restore->board);
@@ -91,7 +91,7 @@ static int join_group(struct restore *restore, const struct task *task)
 
 	if (task->group == task->pid)
 		return 0;
-	/* The group of the shell that started the tree: it now is in the group of the one that restores it. */
+	/* The group of the shell that started the tree: the root is now in the group of the criu that restores it. */
 	if (task->group == root->group && root->group != root->pid &&
 	    !snapshot_find_task(&restore->snapshot, task->group) && root->session != root->pid)
 		return 0;
@@ -156,7 +156,8 @@ void newborn_main(struct restore *restore, struct task *task)
 	if (restore->request->logs_per_process && log_per_process())
 		give_up(restore);
 	log_debug("process %d (%s) is born", task->pid, task->name);
-	if (cgroups_join(restore, task)) /* first of all: what it uses counts where it is */
+	if (cgroups_join(restore,
+			 task)) /* first of all, so that its resource usage is counted in its cgroups */
 		goto failed;
 	space_renew(task);
 	if (task->state == TASK_DEAD) {

@@ -1,15 +1,16 @@
 /*
- * parent.c - a parent for the root that is not criu, where criu's end would be felt.
+ * parent.c - another parent for the root than criu, if the end of criu would have effects.
  *
- * A thread may want a signal when its parent dies (PR_SET_PDEATHSIG), and the kernel takes the end of `criu restore -d` for that. So a root
- * that has such a thread is born by a process of its own, the middle one, which ends while the root stands still and wants no signal
- * yet: whoever adopts it then is the parent that it would have had anyway, and criu's end is nobody's business any more.
+ * A thread may want a signal when its parent dies (PR_SET_PDEATHSIG), and for the kernel the end of `criu restore -d`
+ * is such a death. So a root with such a thread is created by a separate process, the middle one, which ends while the
+ * root is stopped and wants no signal yet. The process that adopts the root then is the parent that it would have had
+ * anyway, and the end of criu has no effect any more.
  *
  *	criu ── middle ── root      until the last step; if criu dies, middle dies, and with it the root
  *	adopter ── root             then; if criu dies, PTRACE_O_EXITKILL
  *
- * criu adopts orphans during a restore (a child subreaper), so it stops doing that first. If the restore fails after this, the
- * adopter is told of the root's end, as after any other end of it.
+ * criu adopts orphans during a restore (a child subreaper), so it stops doing that first. If the restore fails after
+ * this, the adopter is told of the root's end, as of any other.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,7 +35,7 @@ bool parent_is_needed(const struct restore *restore)
 	return false;
 }
 
-/* Ends when the root has ended: criu sees that. */
+/* Ends when the root has ended, which criu notices. */
 static does_not_return void be_parent(struct restore *restore, int born)
 {
 	pid_t criu = restore->criu, root;
@@ -42,7 +43,7 @@ static does_not_return void be_parent(struct restore *restore, int born)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != criu)
 		_exit(1);
-	restore->criu = getpid(); /* for whom the root is to die */
+	restore->criu = getpid(); /* the root dies with this process */
 	root = spawn_task(restore, restore->snapshot.root);
 	if (root < 0 || write(born, "", 1) != 1)
 		_exit(1);
@@ -60,14 +61,14 @@ pid_t parent_spawn(struct restore *restore)
 	char byte;
 
 	if (pipe2(born, O_CLOEXEC) < 0)
-		return fail(errno, "cannot make a pipe");
+		return fail(errno, "cannot create a pipe");
 	hears = born[0];
 	restore->middle = fork();
 	if (restore->middle == 0)
 		be_parent(restore, born[1]);
 	close(born[1]);
 	if (restore->middle < 0)
-		return fail(errno, "cannot make a process");
+		return fail(errno, "cannot create a process");
 	restore->has_spawned = true;
 	do
 		heard = read(hears, &byte, 1);
@@ -76,7 +77,7 @@ pid_t parent_spawn(struct restore *restore)
 		return restore->snapshot.root->pid;
 	return has_failed() ?
 		       -failure_errno() :
-		       fail(0, "the process that was to make process %d died", restore->snapshot.root->pid);
+		       fail(0, "the process that was to create process %d died", restore->snapshot.root->pid);
 }
 
 void parent_end(struct restore *restore)

@@ -1,5 +1,6 @@
 /*
- * pids.c - the numbers of the tree: are its pids free, and in which order do sessions and process groups come about?
+ * pids.c - the ids of the tree: checks that its pids are free, and plans the order in which sessions and process groups
+ * are created.
  */
 #include <errno.h>
 #include <signal.h>
@@ -12,8 +13,7 @@
 #include "kernel/proc.h"
 #include "restore/restore.h"
 
-#define ZOMBIE_PATIENCE \
-	3000000000UL /* nanoseconds; a busy pid 1 takes up to 1.7 s to collect what is its to collect */
+#define ZOMBIE_PATIENCE 3000000000UL /* nanoseconds; a busy pid 1 takes up to 1.7 s to collect its zombies */
 
 /* ---- pids ---- */
 
@@ -29,27 +29,28 @@ static int check_pid(pid_t pid)
 		int result;
 
 		if (proc < 0)
-			return proc == -ENOENT ? 0 : fail(-proc, "cannot see whether pid %d is free", pid);
+			return proc == -ENOENT ? 0 : fail(-proc, "cannot check whether pid %d is free", pid);
 		attempt_begin(&attempt);
 		result = proc_read_stat(proc, &stat) ?: proc_read_status(proc, &status);
 		if (result == -ESRCH || result == -ENOENT) {
-			attempt_forget(&attempt); /* it has just ended */
+			attempt_forget(&attempt); /* the process has just ended */
 			return 0;
 		}
 		attempt_count(&attempt);
 		if (result)
 			return fail_in(result, "pid %d", pid);
 		proc_status_free(&status);
-		/* Collected between the two: the kernel tells 0 of a process that has no pid any more. */
+		/* Collected in between: the kernel shows 0 for a process that no longer has a pid. */
 		if (!status.group_leader)
 			return 0;
 		if (status.group_leader != pid)
-			return fail(0, "pid %d is taken by a thread of process %d (%s)", pid,
+			return fail(0, "pid %d is in use by a thread of process %d (%s)", pid,
 				    status.group_leader, stat.comm);
 		if (stat.state != 'Z' && stat.state != 'X')
-			return fail(0, "pid %d is taken by a running process (%s)", pid, stat.comm);
+			return fail(0, "pid %d is in use by a running process (%s)", pid, stat.comm);
 		if (monotonic_time() > deadline)
-			return fail(0, "pid %d is taken by a zombie (%s) that its parent %d does not collect",
+			return fail(0,
+				    "pid %d is in use by a zombie (%s) that its parent %d does not collect",
 				    pid, stat.comm, stat.parent);
 		if (!is_waiting)
 			log_info("pid %d is a zombie: waiting for process %d to collect it", pid,
@@ -58,7 +59,7 @@ static int check_pid(pid_t pid)
 	}
 }
 
-/* A process that has just ended, or is about to be one of ours, is no failure: nothing is recorded. */
+/* A process that has just ended, or will be restored, is no failure: nothing is recorded. */
 static bool read_stat(pid_t pid, struct proc_stat *stat)
 {
 	autoclose int proc = proc_open(pid);
@@ -67,7 +68,10 @@ static bool read_stat(pid_t pid, struct proc_stat *stat)
 	return proc >= 0 && read_text_at(proc, "stat", &text) >= 0 && !proc_parse_stat(text, stat);
 }
 
-/* Who keeps a number taken, by its session or its process group; false: nobody. Living processes before zombies. */
+/*
+ * Finds a process that keeps a number in use by its session or its process group, living processes before zombies;
+ * false: none.
+ */
 static bool find_member(pid_t number, struct proc_stat *member)
 {
 	autofree pid_t *pids = NULL;
@@ -92,20 +96,20 @@ int fail_for_taken_id(const char *what, pid_t id)
 	struct proc_stat member;
 
 	if (!find_member(id, &member))
-		return fail(0, "cannot make %s %d: its id is taken", what, id);
+		return fail(0, "cannot create %s %d: its id is in use", what, id);
 	fail_advice(
-		"end that process, which was not dumped with it; or restore in another pid namespace, or on another machine");
-	return fail(0, "cannot make %s %d: its id is taken, because process %d (%s) is in its %s", what, id,
-		    member.pid, member.comm, member.session == id ? "session" : "process group");
+		"end that process, which was not dumped; or restore in another pid namespace, or on another machine");
+	return fail(0, "cannot create %s %d: its id is in use, because process %d (%s) is in its %s", what,
+		    id, member.pid, member.comm, member.session == id ? "session" : "process group");
 }
 
-/* Is somebody in the group of that number? (The kernel keeps a number for a session, too, but there is no call to ask for that.) */
+/* Does the group have members? (The kernel keeps a number for a session, too, but no call asks for that.) */
 static bool has_group(pid_t group)
 {
-	return group != 1 && (kill(-group, 0) == 0 || errno != ESRCH); /* -1 would be everybody */
+	return group != 1 && (kill(-group, 0) == 0 || errno != ESRCH); /* -1 would mean all processes */
 }
 
-/* The kernel keeps a number as long as somebody is in its group: a zombie, too, whose parent may be slow. */
+/* The kernel keeps a number in use while its group has members, including a zombie, whose parent may be slow. */
 static int check_group(pid_t group)
 {
 	uint64_t deadline = monotonic_time() + ZOMBIE_PATIENCE;
@@ -113,7 +117,7 @@ static int check_group(pid_t group)
 
 	while (has_group(group)) {
 		if (!find_member(group, &member))
-			return 0; /* gone in between */
+			return 0; /* gone meanwhile */
 		if (member.state != 'Z' || monotonic_time() > deadline)
 			return fail_for_taken_id("process", group);
 		usleep(10000);
@@ -137,7 +141,10 @@ static int check_pids(const struct snapshot *snapshot)
 
 /* ---- sessions and groups ---- */
 
-/* Which session does a task have to be born into, for itself and for those it brings forth before its own setsid()? */
+/*
+ * Plans the session that a task has to be created in, for itself and for the children that it creates before its own
+ * setsid().
+ */
 static int plan_session(struct task *task)
 {
 	struct newborn *newborn = task->newborn;
@@ -152,7 +159,7 @@ static int plan_session(struct task *task)
 			continue;
 		if (newborn->initial_session && newborn->initial_session != wanted)
 			return fail(EINVAL,
-				    "process %d has session %d, which its parent %d can never have had",
+				    "process %d is in session %d, which its parent %d can never have been in",
 				    child->pid, wanted, task->pid);
 		newborn->initial_session = wanted;
 	}
@@ -164,7 +171,7 @@ static int plan_sessions(struct restore *restore)
 	struct snapshot *snapshot = &restore->snapshot;
 	pid_t outer;
 
-	/* Children stand behind their parents in the list, so backwards is bottom up. */
+	/* Children follow their parents in the list, so backwards is bottom up. */
 	for (struct list *link = snapshot->tasks.previous; link != &snapshot->tasks; link = link->previous) {
 		int result = plan_session(list_entry(link, struct task, link));
 
@@ -183,7 +190,7 @@ static int plan_sessions(struct restore *restore)
 static int plan_stand_in(struct task *task)
 {
 	if (task->group <= 0)
-		return fail(EINVAL, "pstree.img holds process %d in an impossible group: %d", task->pid,
+		return fail(EINVAL, "pstree.img: process %d is in an invalid group: %d", task->pid,
 			    task->group);
 	if (check_pid(task->group) || check_group(task->group))
 		return -EEXIST;
@@ -191,7 +198,7 @@ static int plan_stand_in(struct task *task)
 	return 0;
 }
 
-/* A group whose leader is gone needs somebody to begin it: one of its members brings forth a stand-in with that pid. */
+/* A group whose leader is gone needs a process to create it: one of its members creates a stand-in with that pid. */
 static int plan_groups(struct restore *restore)
 {
 	struct snapshot *snapshot = &restore->snapshot;
@@ -203,7 +210,7 @@ static int plan_groups(struct restore *restore)
 	for_each_task (task, snapshot) {
 		if (snapshot_find_task(snapshot, task->group))
 			continue;
-		/* The group of the shell: with --shell-job, ours takes its place. */
+		/* The group of the shell: with --shell-job, criu's own takes its place. */
 		if (task->group == root->group && task->session == root->session &&
 		    root->session != root->pid)
 			continue;

@@ -1,15 +1,18 @@
 /*
- * protection.c - what protects memory beyond read, write and execute: protection keys (pkeys(7)) and seals (mseal(2), Linux 6.10). The
- * restorer gives both, when all mappings are at their places and filled, and while the process has one thread yet.
+ * protection.c - protection of memory beyond read, write and execute: protection keys (pkeys(7)) and seals (mseal(2),
+ * Linux 6.10). The restorer sets both, when all mappings are at their places and filled, and while the process has only
+ * one thread.
  *
- * A new process gets the lowest key that is free. So all keys up to the highest that is needed are allocated, in order; and freed again if
- * they are not the task's. Allocated without restrictions: threads are born with these rights, so the kernel may write to registered
- * memory (rseq) that has a key, before a thread gets its own rights with its registers.
+ * A process always gets the lowest free key. So all keys up to the highest needed one are allocated in order, and those
+ * that are not the task's are freed again. They are allocated without restrictions: threads inherit these rights, so
+ * the kernel may write to registered memory (rseq) that has a key, before a thread gets its own rights with its
+ * registers.
  *
- * Memory that can only be executed gets a key from the kernel itself, as soon as there is such memory: the lowest that is free, and fork()
- * hands it down. A child could not get rid of it. So newborns may read such memory, too, until nobody is born any more.
+ * The kernel itself gives a key to execute-only memory, as soon as there is such memory: the lowest free one, and
+ * fork() passes it on. A child could not get rid of it. So newborns may also read such memory, until no more processes
+ * are created.
  *
- * A seal is for good: no call may come after it that changes the mapping.
+ * A seal is permanent: no later call may change the mapping.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -36,7 +39,7 @@ static bool is_allocated(const struct task *task, uint32_t key)
 	return task->mm->keys >> key & 1;
 }
 
-/* Of memory that can only be executed: the kernel's choice, not the task's. */
+/* The key of execute-only memory: the kernel's choice, not the task's. */
 static bool has_kernels_key(const struct task *task, const struct vma *vma)
 {
 	return is_execute_only(vma) && vma->key && !is_allocated(task, vma->key);
@@ -53,7 +56,7 @@ static uint32_t highest_key(const struct task *task)
 
 /* ---- before any task exists ---- */
 
-/* How many this machine gives: the answer is the same for every process. */
+/* The number of keys of this machine: the same for every process. */
 static uint32_t count_keys(void)
 {
 	uint32_t had = 0, count = 0;
@@ -91,7 +94,7 @@ static int check_keys(const struct task *task)
 
 static int check_seal(const struct vma *vma)
 {
-	/* Of nothing at all: only ENOSYS says something. */
+	/* Seals nothing: only ENOSYS is of interest. */
 	if (!vma->is_sealed || !syscall(CALL_MSEAL, 0, 0, 0) || errno != ENOSYS)
 		return 0;
 	return fail(0, "the memory at %#" PRIx64 " is sealed, but this kernel has no mseal() (Linux 6.10)",
@@ -114,7 +117,7 @@ static void free_key(uint32_t key, struct call_list *calls)
 	call(calls, "free a protection key", SYS_pkey_free, key);
 }
 
-/* A process has one at most; 0: none. */
+/* A process has at most one; 0: none. */
 static uint32_t kernels_key(const struct task *task)
 {
 	for (size_t i = 0; i < task->vmas.count; i++)

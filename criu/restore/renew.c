@@ -1,12 +1,13 @@
 /*
- * renew.c - in a newborn with many ancestors, replaces the mappings of criu's own memory by new ones, which come from no ancestor.
+ * renew.c - in a newborn with many ancestors, replaces the mappings of criu's own memory by new ones without ancestors.
  *
- * The kernel keeps a record of every inherited mapping for every ancestor, so births get slower from generation to generation (inherit.c).
- * So every few generations all memory that criu has written to (the heap, the data of the program and of its libraries, the stack) is
- * copied into new mappings, and these are moved over the old ones.
+ * The kernel keeps a record of every inherited mapping for every ancestor, so creating a process gets slower from
+ * generation to generation (inherit.c). So every few generations all memory that criu has written to (the heap, the
+ * data of the program and of its libraries, the stack) is copied into new mappings, which are then moved over the old
+ * ones.
  *
- * What is written to the old mappings between the first copy and the last move is lost. So this runs on a stack of its own, and does
- * nothing in between but system calls and copying.
+ * Writes to the old mappings between the first copy and the last move are lost. So this runs on a stack of its own, and
+ * does only system calls and copying in between.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,7 @@
 
 #define GENERATIONS 16
 #define OWN_STACK   65536
-#define MOST	    (1ULL << 30) /* bytes, of one mapping */
+#define MOST	    (1ULL << 30) /* bytes of one mapping */
 
 /* The sanitizer has terabytes of memory of its own, and checks stacks. */
 #ifdef __SANITIZE_ADDRESS__
@@ -43,7 +44,7 @@ struct pieces {
 	ucontext_t outside, inside;
 };
 
-/* A library also has a part that is written while it is loaded and read-only from then on. It lies before its data. */
+/* A library also has a part that is written while it is loaded and read-only from then on. It is before its data. */
 static bool was_written(const struct vmas *own, size_t index)
 {
 	const struct vma *vma = &own->items[index], *next = vma + 1;
@@ -55,7 +56,7 @@ static bool was_written(const struct vmas *own, size_t index)
 		next->start == vma->end && next->inode == vma->inode && next->protection & PROT_WRITE);
 }
 
-/* What the parent has made of its own memory, by address. */
+/* Adds the parts of its own memory that the parent has renewed, by address. */
 static void add_theirs(struct spans *spans, const struct task *parent)
 {
 	for (size_t i = 0; i < parent->vmas.count; i++) {
@@ -137,7 +138,7 @@ static void run_on(struct pieces *pieces, char *stack)
 	swapcontext(&pieces->outside, &pieces->inside);
 }
 
-/* Without memory for the copies, the restore goes on with the old mappings. */
+/* Without memory for the copies, the restore continues with the old mappings. */
 static void pieces_drop(struct pieces *pieces)
 {
 	for (size_t i = 0; i < pieces->count; i++)
@@ -153,7 +154,10 @@ void space_renew(struct task *task)
 
 	if (!newborn->generation || newborn->generation % GENERATIONS || IS_WATCHED)
 		return;
-	/* Only descendants gain by it. With few generations below, it is not worth that each task of a wide generation holds a copy. */
+	/*
+	 * Only descendants benefit from it. With few generations below, it is not worth that each task of a wide
+	 * generation holds a copy.
+	 */
 	if (newborn->generations_below < GENERATIONS)
 		return;
 	pieces = allocate(sizeof(*pieces));
@@ -166,7 +170,7 @@ void space_renew(struct task *task)
 		run_on(pieces, stack);
 		munmap(stack, OWN_STACK);
 	}
-	log_debug("process %d: %zu mappings of our own are new", task->pid, pieces->count);
+	log_debug("process %d: %zu mappings of criu's own memory were renewed", task->pid, pieces->count);
 	free(pieces->items);
 	free(pieces);
 }

@@ -1,8 +1,8 @@
 /*
- * restore.c - makes a tree of processes again from its images. The steps and their order; the work is in the
- * files named in restore.h.
+ * restore.c - the steps of a restore, which recreates a tree of processes from its images. The files named in restore.h
+ * do the work.
  *
- * Invariant: a restore that fails leaves nothing behind, and if criu dies its half-made tasks die with it.
+ * Invariant: a restore that fails leaves nothing behind, and if criu dies, its half-made tasks die with it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -58,7 +58,7 @@ static int check_chain(void *context)
 	return page_chain_check(restore->chain);
 }
 
-/* Before "bring forth the processes" there is no root. */
+/* Before "create the processes" there is no root. */
 static int tell(const struct restore *restore, enum moment moment)
 {
 	return moments_send(&restore->request->moments, moment,
@@ -116,26 +116,29 @@ static void take_terminal_back(void *context)
 /* clang-format off */
 static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
-	{ "check the images", restore_check, NULL, false },		      /* all of it, before any task exists */
+	{ "check the images", restore_check, NULL, false }, /* everything, before any task exists */
 	{ "run the scripts (pre-restore)", tell_pre_restore, NULL, false },
-	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by us: newborns inherit them */
-	{ "bring forth the processes", restore_spawn, restore_kill, false },
-	{ "seal the memory", seal_memory, NULL, false },		      /* all have mapped it: nobody may write to it now */
-	{ "settle the processes", restore_settle, NULL, false },	      /* all pids exist: groups, owners, the dead */
-	{ "guard the processes", restore_guard, NULL, false },		      /* before they change user: see hand_over.c */
-	{ "rebuild the processes", restore_rebuild, NULL, false },	      /* each leaves our code */
+	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by criu: newborns inherit them */
+	{ "create the processes", restore_spawn, restore_kill, false },
+	{ "seal the memory", seal_memory, NULL, false }, /* all tasks have mapped it: now writing can be forbidden */
+	{ "settle the processes", restore_settle, NULL, false }, /* all pids exist: groups, owners, the dead */
+	{ "guard the processes", restore_guard, NULL, false }, /* before they change user: see hand_over.c */
+	{ "rebuild the processes", restore_rebuild, NULL, false }, /* each leaves criu's code */
 	{ "put the threads into their cgroups", restore_move_threads, NULL, false },
-	{ "look at the images again", check_chain, NULL, false },	      /* was what has been read what was meant? */
+	{ "look at the images again", check_chain, NULL, false }, /* have they changed since they were opened? */
 	{ "hand over the registers", restore_hand_over, NULL, false },
 	{ "run the scripts (post-restore)", tell_post_restore, NULL, false },
 	{ "hand over the terminal", hand_over_terminal, take_terminal_back, false },
-	{ "write the pid file", write_pidfile, NULL, false },		      /* whoever waits for it finds the process there */
+	{ "write the pid file", write_pidfile, NULL, false }, /* a program that waits for it finds the process */
 	{ "run the scripts (pre-resume)", tell_pre_resume, NULL, false },
-	{ "let the processes run", restore_release, NULL, true },	      /* cannot be undone */
+	{ "let the processes run", restore_release, NULL, true }, /* cannot be undone */
 };
 /* clang-format on */
 
-/* The lines of CRIU 4.2, which programs read. At once: what follows may take the place of criu, or wait for long. */
+/*
+ * The lines of CRIU 4.2, which programs parse. Printed at once, because afterwards a command may replace criu, or criu
+ * waits for long.
+ */
 static void display(const RestoreStatsEntry *stats)
 {
 	unsigned long long compared = stats->pages_compared, skipped = stats->pages_skipped_cow,
@@ -169,7 +172,7 @@ static int save_statistics(struct restore *restore, uint64_t ended)
 	return result;
 }
 
-/* --exec-cmd: the command takes our place, and so becomes the parent of the tree. */
+/* --exec-cmd: the command replaces criu, and so becomes the parent of the tree. */
 static int become_command(const struct restore *restore)
 {
 	char **command = restore->request->command;
@@ -192,9 +195,9 @@ static int wait_for_root(const struct restore *restore)
 }
 
 /*
- * A stopped job whose parent ends as the last one in its session that could wake it is hung up by the kernel (POSIX: an orphaned
- * process group). To end as one who is not in the session does no such harm. A leader of a group cannot begin a session: it
- * joins its parent's first.
+ * The kernel hangs up a stopped job if its parent ends as the last process in its session that could wake it (POSIX: an
+ * orphaned process group). A criu that ends outside of the session does no such harm. A group leader cannot create a
+ * session, so criu joins its parent's group first.
  */
 static void leave_session(const struct restore *restore)
 {
@@ -204,7 +207,7 @@ static void leave_session(const struct restore *restore)
 		log_warning("cannot leave the session: processes that are stopped will be hung up");
 }
 
-/* Whoever holds the other end of --status-fd learns that the tree runs. */
+/* Tells the holder of the other end of --status-fd that the tree runs. */
 static void tell_status(int fd)
 {
 	if (fd < 0)
@@ -214,7 +217,7 @@ static void tell_status(int fd)
 	close(fd);
 }
 
-/* --auto-dedup: only now is it sure that nobody will read them again. */
+/* --auto-dedup: only now is it certain that the pages will not be read again. */
 static int free_pages(struct restore *restore)
 {
 	struct dedup_statistics statistics;
@@ -227,28 +230,31 @@ static int free_pages(struct restore *restore)
 	return 0;
 }
 
-/* Others may write to the directories again: we may wait for days. */
+/* Others may write to the directories again, because criu may wait for days. */
 static void unlock_images(struct restore *restore)
 {
 	page_chain_close(steal_pointer(&restore->chain));
 	image_store_unlock(restore->snapshot.images);
 }
 
-/* The tree runs: what follows can fail, but no longer harm it. */
+/* The tree runs: the rest can fail, but no longer harm it. */
 static int finish(struct restore *restore)
 {
 	const struct request *request = restore->request;
 	struct attempt attempt;
 	int result;
 
-	/* We are still in the session and may be the root's parent: whoever depends on that is not to suffer for these. */
+	/*
+	 * criu is still in the session and may be the parent of the root: the tree must not suffer from these failures.
+	 */
 	attempt_begin(&attempt);
 	if (save_statistics(restore, monotonic_time()))
 		log_warning("the processes run, but stats-restore could not be written: %s", failure_text());
 	attempt_forget(&attempt);
 	attempt_begin(&attempt);
 	if (request->auto_dedup && free_pages(restore))
-		log_warning("the processes run, but their images are still as large: %s", failure_text());
+		log_warning("the processes run, but the pages of their images were not freed: %s",
+			    failure_text());
 	attempt_forget(&attempt);
 	unlock_images(restore);
 	tell_status(request->status_fd);
@@ -259,7 +265,7 @@ static int finish(struct restore *restore)
 		return become_command(restore);
 	if (request->is_sibling)
 		return 0;
-	/* A signal that came when nothing could be undone any more. */
+	/* For a signal that came when nothing could be undone any more. */
 	interrupt_die();
 	if (!request->is_detached)
 		return wait_for_root(restore);

@@ -20,93 +20,99 @@
 
 #define VDSO_ROOM 0x200000 /* … behind it, for the vdso */
 
-/* Newborns wait for each other: criu opens a stage when all have come to the end of the one before. */
+/* Newborns wait for each other: criu opens a stage when all have reached the end of the one before. */
 enum stage {
-	STAGE_BIRTH,  /* tasks are born, have their memory, and lead their sessions and groups */
-	STAGE_SETTLE, /* all pids exist: they join groups, descriptors get their owners */
-	STAGE_BURY,   /* the dead die, those who only stood in for a dead group leader go */
-	STAGE_LEAVE,  /* each leaves our code for its own address space (leave.c); threads are made */
+	STAGE_BIRTH,  /* tasks are created, with their memory, sessions and groups */
+	STAGE_SETTLE, /* all pids exist: tasks join groups, descriptors get their owners */
+	STAGE_BURY,   /* zombies die, and stand-ins for dead group leaders end */
+	STAGE_LEAVE,  /* each leaves criu's code for its own address space (leave.c); threads are created */
 };
 
-/* The kernel's own pieces of an address space: [vvar], [vvar_vclock] (Linux 6.13), [vdso], neighbours in this order. */
+/* The kernel's own parts of an address space: [vvar], [vvar_vclock] (Linux 6.13), [vdso], adjacent in this order. */
 struct vdso {
-	uint64_t start, vdso, end; /* all of it; where [vdso] begins. 0: there is none */
-	uint64_t pieces[8];	   /* where each begins */
+	uint64_t start, vdso, end; /* all of it; start of [vdso]. 0: none */
+	uint64_t pieces[8];	   /* start of each */
 	size_t piece_count;
 };
 
-/* What a restore knows of a task while it is being made: task->newborn. */
+/* State of a task while it is being restored: task->newborn. */
 struct newborn {
 	struct page_stack memory;
-	unsigned generation;	    /* how many ancestors it has in the tree */
+	unsigned generation;	    /* number of ancestors in the tree */
 	unsigned generations_below; /* 0: it has no children */
-	pid_t initial_session;	    /* the one it has to be born into; 0: any */
-	pid_t stand_in;		    /* group whose dead leader it has to bring forth; 0: none */
-	uint64_t refuge_used;	    /* from refuge_start on: mappings that wait there for their place */
-	struct vdso vdso;	    /* where this kernel has put it in the newborn */
-	uint64_t vdso_park;	    /* where it waits while criu is unmapped */
-	uint64_t vdso_place;	    /* where it goes; 0: nowhere, the task has none */
-	uint64_t old_vdso;	    /* that of another kernel, now ordinary memory; 0: it is this one's */
-	const struct file *mapped;  /* the one that was opened last to be mapped; NULL: none */
+	pid_t initial_session;	    /* the session it has to be created in; 0: any */
+	pid_t stand_in;		    /* group for whose dead leader it creates a stand-in; 0: none */
+	uint64_t refuge_used;	    /* from refuge_start on: space of mappings that wait there */
+	struct vdso vdso;	    /* where the kernel has mapped it in the newborn */
+	uint64_t vdso_park;	    /* its place while criu is unmapped */
+	uint64_t vdso_place;	    /* its final place; 0: the task has none */
+	uint64_t old_vdso;	    /* vdso of another kernel, now ordinary memory; 0: it is this kernel's */
+	const struct file *mapped;  /* the file that was opened last to be mapped; NULL: none */
 	bool is_mapped_shared;
 	int mapped_fd;
 	struct life *life, *stand_in_life; /* lives.h: shared by all */
 	struct cgroup_set *cgroups,
 		**thread_cgroups; /* cgroups.c; the latter only where one is apart, NULL: it is not */
 	struct call_list space;
-	struct call_list *self; /* one a thread */
+	struct call_list *self; /* for each thread */
 	uint64_t region;
-	bool waits; /* its last calls are left to the very end: hand_over.c */
+	bool waits; /* its last calls are made at the very end: hand_over.c */
 };
 
 struct guard {
 	pid_t pid;    /* 0: none */
 	int ready[2]; /* a pipe to the root */
-	int life;     /* our end of the pipe to the guard */
+	int life;     /* criu's end of the pipe to the guard */
 };
 
 struct restore {
 	const struct request *request;
 	struct snapshot snapshot;
-	struct page_chain *chain; /* snapshot.images and the snapshots that it builds on */
+	struct page_chain *chain; /* snapshot.images and its parents */
 	struct cgroups *cgroups;
 	struct restorer_board *board;
 	struct page_statistics pages;
-	uint64_t pages_restored;	   /* shared memory: by criu itself */
-	uint64_t *newborn_pages;	   /* behind the board: private memory, by the newborns */
-	uint64_t refuge_start, refuge_end; /* addresses that no mapping of any task will have */
+	uint64_t pages_restored;	   /* of shared memory, restored by criu itself */
+	uint64_t *newborn_pages;	   /* behind the board: of private memory, restored by the newborns */
+	uint64_t refuge_start, refuge_end; /* addresses where no task will have a mapping */
 	bool has_spawned, all_are_born, is_running;
 	uint64_t began, forked;
-	pid_t criu;   /* ourselves; in the middle process and the root: that */
-	pid_t middle; /* parent.c; 0: there is none */
+	pid_t criu;   /* criu; in the middle process and the root: the middle process */
+	pid_t middle; /* parent.c; 0: none */
 	struct guard guard;
 };
 
 /*
- * What lies between the places where a mapping may wait, counted from its own. Huge pages: as much as a page table of them covers.
- * mremap() skips tables that are not there, and to any other place would lose what follows them (seen on Linux 6.18).
+ * The distance between places where a mapping may wait, relative to its own place. For huge pages: the range that one
+ * page table of them covers. mremap() skips missing tables, and with any other distance would lose what follows them
+ * (seen on Linux 6.18).
  */
 static inline uint64_t refuge_step(const struct vma *vma)
 {
 	return vma->flags & MAP_HUGETLB ? vma_page_size(vma) * 512 : PAGE_SIZE;
 }
 
-/* The whole journey. 0 or -errno, recorded; it may end as the command that the request names, or wait until the root ends. */
+/*
+ * Runs the whole restore. 0 or -errno, recorded; criu may then become the command of the request, or wait until the
+ * root ends.
+ */
 int restore_run(const struct request *request) must_check;
 
-/* load.c: reads everything; check.c: can all of it be made here? */
+/* load.c: reads everything; check.c: can everything be restored here? */
 int restore_load(void *restore) must_check;
 int restore_check(void *restore) must_check;
-/* pids.c: are the pids free, and who begins which session and group? And why an id could not be had. */
+/* pids.c: checks that the pids are free, and plans sessions and groups. And explains why an id is not available. */
 int restore_check_pids(struct restore *restore) must_check;
 int fail_for_taken_id(const char *what, pid_t id) must_check;
-/* huge.c: has this host the huge pages (hugetlb) that they need? */
+/* huge.c: does this host have the huge pages (hugetlb) that they need? */
 int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain *chain) must_check;
 /* cgroups.c */
 int restore_load_cgroups(struct restore *restore, const InventoryEntry *inventory) must_check;
 int restore_check_cgroups(struct restore *restore) must_check;
 void restore_close_cgroups(struct restore *restore);
-/* Where the task is born (version 2): a directory, or -1: where its parent is. And why that could not be. */
+/*
+ * The cgroup that the task is created in (version 2): a directory, or -1: the parent's. And explains why that failed.
+ */
 int cgroups_open_birthplace(const struct restore *restore, const struct task *task, int *directory)
 	must_check;
 int cgroups_explain_birth(const struct restore *restore, const struct task *task, int error) must_check;
@@ -115,7 +121,7 @@ int restore_move_threads(void *restore) must_check;
 /* files and shared memory, in criu itself */
 int restore_open_files(void *restore) must_check;
 void restore_close_files(void *restore);
-/* spawn.c: brings the tree forth and leads it through the stages */
+/* spawn.c: creates the tree and drives it through the stages */
 int restore_spawn(void *restore) must_check;
 void restore_kill(void *restore);
 int restore_settle(void *restore) must_check;
@@ -124,23 +130,22 @@ pid_t spawn_task(struct restore *restore, struct task *task) must_check;
 void die_with_parent(const struct restore *restore, const struct task *task);
 /* A raw clone3(): 0 in the child. `cgroup` is a directory of version 2, or -1. */
 long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int *pidfd) must_check;
-/* guard.c: kills the root if we die, where the kernel would not */
+/* guard.c: kills the root if criu dies, where the kernel would not */
 int guard_prepare(struct guard *guard) must_check;
 int guard_begin(struct guard *guard, int root) must_check; /* a pidfd */
-void guard_await(struct guard *guard);			   /* in the root: ends it if we have died */
+void guard_await(struct guard *guard);			   /* in the root: ends it if criu has died */
 void guard_end(struct guard *guard);
-/* parent.c: where our end is not to be taken for that of the root's parent */
+/* parent.c: if the end of criu must not be taken for that of the root's parent */
 bool parent_is_needed(const struct restore *restore);
 pid_t parent_spawn(struct restore *restore) must_check; /* the root */
-void parent_leave(struct restore *restore);		/* the root is adopted, and not by us */
+void parent_leave(struct restore *restore);		/* the root is adopted, but not by criu */
 void parent_end(struct restore *restore);
-/* stop.c: tasks that were stopped, and what their parents hear of it */
+/* stop.c: tasks that were stopped, and what their parents are told */
 int stop_again(struct task *task) must_check;
 void stop_hush(const struct task *task, struct call_list *calls); /* of the parent */
 /* newborn.c: runs in the newborn */
 void newborn_main(struct restore *restore, struct task *task) does_not_return;
-void newborn_leave(struct restore *restore,
-		   struct task *task); /* leave.c; comes back only if it has failed */
+void newborn_leave(struct restore *restore, struct task *task); /* leave.c; returns only if it has failed */
 /* space.c: a task's memory, in the newborn */
 int space_build(struct restore *restore, struct task *task) must_check;
 void space_renew(struct task *task); /* renew.c */

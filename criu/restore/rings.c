@@ -1,10 +1,10 @@
 /*
- * rings.c - AIO rings (io_setup) of tasks, made again.
+ * rings.c - recreates the AIO rings (io_setup) of tasks.
  *
- * The content of a ring is filled in like any other memory (fill.c). Two things are not in that memory: where the kernel goes on, and the
- * number by which it knows the ring. So a new ring is brought to the same head and tail (memory/aio.c), and rings are made in the order of
- * their numbers; where a number is missing, a ring is made and destroyed again. Then mremap() moves the ring to its place; the kernel
- * follows (Linux 3.19).
+ * The content of a ring is filled like any other memory (fill.c). Two things are not in that memory: the position from
+ * which the kernel continues, and the number by which it knows the ring. So a new ring is advanced to the same head and
+ * tail (memory/aio.c), and rings are created in the order of their numbers; for a missing number, a ring is created and
+ * destroyed again. Then mremap() moves the ring to its place; the kernel follows (Linux 3.19).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +47,7 @@ static int read_header(const struct task *task, const struct vma *vma, struct ai
 	int result;
 
 	if (!run || run->start > vma->start)
-		return fail(EINVAL, "pagemap-%d.img does not hold the AIO ring at %#" PRIx64, task->pid,
+		return fail(EINVAL, "pagemap-%d.img: the AIO ring at %#" PRIx64 " is missing", task->pid,
 			    vma->start);
 	result = page_stack_read(stack, run->layer, page, 1, run->offset + (vma->start - run->start));
 	*header = *(const struct aio_header *)(const void *)page;
@@ -60,15 +60,14 @@ static int check_ring_entry(const struct task *task, const struct vma *vma)
 	uint64_t length = vma_length(vma);
 
 	if (vma->status & ~(VMA_REGULAR | VMA_AIO_RING))
-		return fail(EINVAL,
-			    "mm-%d.img holds an AIO ring at %#" PRIx64 " that is more than that (%#x)",
+		return fail(EINVAL, "mm-%d.img: the AIO ring at %#" PRIx64 " has another status, too (%#x)",
 			    task->pid, vma->start, vma->status);
 	if (!entry || entry->ring_len != length || vma->offset || !aio_most_requests(length))
-		return fail(EINVAL, "mm-%d.img does not describe the AIO ring at %#" PRIx64, task->pid,
+		return fail(EINVAL, "mm-%d.img: the AIO ring at %#" PRIx64 " has no description", task->pid,
 			    vma->start);
 	if (entry->nr_req < aio_least_requests(length) || entry->nr_req > aio_most_requests(length))
 		return fail(EINVAL,
-			    "mm-%d.img holds an AIO ring of %" PRIu64 " bytes for %u requests: impossible",
+			    "mm-%d.img: an AIO ring of %" PRIu64 " bytes for %u requests is impossible",
 			    task->pid, length, entry->nr_req);
 	return 0;
 }
@@ -94,7 +93,7 @@ static int read_rings(const struct task *task, struct rings *rings)
 		ring->vma = vma;
 		result = check_ring_entry(task, vma) ?: read_header(task, vma, &ring->header);
 		if (!result && aio_check_header(&ring->header, vma_length(vma)))
-			result = fail(EINVAL, "the pages of process %d hold no AIO ring at %#" PRIx64,
+			result = fail(EINVAL, "the pages of process %d have no valid AIO ring at %#" PRIx64,
 				      task->pid, vma->start);
 	}
 	if (rings->count)
@@ -104,10 +103,10 @@ static int read_rings(const struct task *task, struct rings *rings)
 
 /* ---- check ---- */
 
-/* What all rings together need of this machine. */
+/* The needs of all rings together. */
 struct needs {
 	struct aio_lengths lengths;
-	uint64_t requests; /* as they count against the limit */
+	uint64_t requests; /* as counted against the limit */
 };
 
 static int check_rings(const struct task *task, const struct rings *rings, struct needs *needs)
@@ -115,7 +114,7 @@ static int check_rings(const struct task *task, const struct rings *rings, struc
 	uint64_t next = 0; /* id */
 
 	if (task->mm->n_aios != rings->count)
-		return fail(EINVAL, "mm-%d.img describes %zu AIO rings and holds %zu", task->pid,
+		return fail(EINVAL, "mm-%d.img describes %zu AIO rings, but has %zu", task->pid,
 			    task->mm->n_aios, rings->count);
 	for (size_t i = 0; i < rings->count; i++) {
 		const struct aio_header *header = &rings->items[i].header;
@@ -124,7 +123,7 @@ static int check_rings(const struct task *task, const struct rings *rings, struc
 		int result;
 
 		if (header->id < next)
-			return fail(EINVAL, "the pages of process %d hold two AIO rings with number %u",
+			return fail(EINVAL, "the pages of process %d have two AIO rings with number %u",
 				    task->pid, header->id);
 		needs->requests += header->id - next + aio_least_requests(length);
 		next = (uint64_t)header->id + 1;
@@ -134,7 +133,7 @@ static int check_rings(const struct task *task, const struct rings *rings, struc
 		if (unread > most)
 			return fail(
 				EINVAL,
-				"an AIO ring of %u slots holds %u completions: on this machine at most %u",
+				"an AIO ring of %u slots has %u completions, but at most %u are possible on this machine",
 				header->slots, unread, most);
 	}
 	return 0;
@@ -154,7 +153,7 @@ static int check_limit(uint64_t requests)
 	if (requests <= limit && used <= limit - requests)
 		return 0;
 	fail_advice("a larger number in /proc/sys/fs/aio-max-nr");
-	return fail(EAGAIN, "AIO rings for %" PRIu64 " requests do not fit this machine's limit of %" PRIu64,
+	return fail(EAGAIN, "AIO rings for %" PRIu64 " requests exceed this machine's limit of %" PRIu64,
 		    requests, limit);
 }
 
@@ -185,7 +184,7 @@ struct spares {
 	size_t count;
 };
 
-/* The kernel gives the lowest number that is free. */
+/* The kernel assigns the lowest free number. */
 static int reserve_ids(struct spares *spares, uint32_t *next, uint32_t id)
 {
 	int result = 0;
@@ -195,7 +194,7 @@ static int reserve_ids(struct spares *spares, uint32_t *next, uint32_t id)
 	return result;
 }
 
-/* Memory was mapped where the ring belongs, or in the refuge. The ring replaces it. */
+/* Memory has been mapped at the place of the ring, or in the refuge. The ring replaces it. */
 static int make_ring(const struct ring *ring)
 {
 	uint64_t length = vma_length(ring->vma);
@@ -206,7 +205,7 @@ static int make_ring(const struct ring *ring)
 	if (result)
 		return result;
 	if (aio_header_of(made)->id != ring->header.id)
-		return fail(EINVAL, "the kernel gives an AIO ring number %u instead of %u",
+		return fail(EINVAL, "the kernel assigns number %u instead of %u to an AIO ring",
 			    aio_header_of(made)->id, ring->header.id);
 	result = aio_advance(made, ring->header.head, ring->header.tail);
 	if (!result && mremap(at(made), length, length, MREMAP_MAYMOVE | MREMAP_FIXED, place) != place)

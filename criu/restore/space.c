@@ -1,13 +1,13 @@
 /*
- * space.c - a task's memory, made in the newborn while criu's code still runs there, and the calls that later turn this address space
- * into the task's own.
+ * space.c - creates a task's memory in the newborn while criu's code still runs there, and plans the calls that later
+ * turn this address space into the task's own.
  *
- * A mapping is made at its final address if that is free in criu (nearly always), else in the refuge, from where the restorer moves it.
- * Private memory is filled before children are born: a child inherits it by fork(), compares it page by page, and pages that are equal
- * stay shared.
+ * A mapping is created at its final address if that is free in criu (nearly always), otherwise in the refuge, from
+ * which the restorer moves it. Private memory is filled before children are created: a child inherits it by fork(),
+ * compares it page by page, and equal pages stay shared.
  *
- * The calls, in this order: park the vdso · unmap everything that is neither the task's nor the restorer's · move the mappings in the
- * refuge to their places · move the vdso to its place · advice, guards, locks · protection keys, seals.
+ * The calls, in this order: park the vdso · unmap everything that is neither the task's nor the restorer's · move the
+ * mappings in the refuge to their places · move the vdso to its place · advice, guards, locks · protection keys, seals.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -39,8 +39,8 @@ static void close_mapped(struct newborn *newborn)
 }
 
 /*
- * Files that no task has open, but only maps, are opened just to be mapped: many programs map more files than they may have descriptors.
- * The pieces of a library lie one behind the other, so the last file stays open until another is needed.
+ * Files that are only mapped are opened just for that, because many programs map more files than they may have
+ * descriptors. The mappings of a library are adjacent, so the last file stays open until another is needed.
  */
 static int open_mapped(struct restore *restore, struct newborn *newborn, struct file *file, bool is_shared)
 {
@@ -101,7 +101,7 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 	if (fd < -1 && has_failed())
 		return fail_in(fd, "the mapping at %#llx", (unsigned long long)vma->start);
 	if (fd < -1)
-		return fail(EINVAL, "the mapping at %#llx leads nowhere", (unsigned long long)vma->start);
+		return fail(EINVAL, "the mapping at %#llx has no file", (unsigned long long)vma->start);
 	mapped = mmap(at(vma->start), vma_length(vma), protection, flags, fd, vma->offset);
 	if (mapped == MAP_FAILED && errno == EEXIST) {
 		vma->place = place_in_refuge(restore, task, vma);
@@ -113,7 +113,7 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 	return 0;
 }
 
-/* If this task has no name there, a name that was inherited from the parent is removed. */
+/* A name inherited from the parent is removed if this task has none there. */
 static int name_area(const struct vma *vma)
 {
 	if (!vma->name && !vma->is_inherited)
@@ -122,7 +122,7 @@ static int name_area(const struct vma *vma)
 		return 0;
 	if (errno != EINVAL)
 		return fail(errno, "cannot name the memory at %#llx", (unsigned long long)vma->start);
-	log_warning("this kernel keeps no names of memory: %s is lost", vma->name);
+	log_warning("this kernel does not support names of memory: %s is lost", vma->name);
 	return 0;
 }
 
@@ -170,9 +170,9 @@ static void plan_advice(const struct vma *vma, struct call_list *calls)
 }
 
 /*
- * This comes after the guards, which cannot be installed in locked memory. mlock() makes all pages present. Where it cannot (guards,
- * PROT_NONE, behind the end of a file) it says ENOMEM, but has locked the memory by then. So the first call, which makes nothing present,
- * shows whether we may lock, and ENOMEM of the second is no error.
+ * This comes after the guards, which cannot be installed in locked memory. mlock() makes all pages present. If it
+ * cannot (guards, PROT_NONE, behind the end of a file), it returns ENOMEM, but has locked the memory. So the first
+ * call, which makes nothing present, shows whether locking is permitted, and ENOMEM of the second is no error.
  */
 static void plan_lock(const struct vma *vma, struct call_list *calls)
 {
@@ -183,14 +183,14 @@ static void plan_lock(const struct vma *vma, struct call_list *calls)
 	call(calls, "lock memory", SYS_mlock2, vma->start, length, MLOCK_ONFAULT);
 	if (vma->locks_on_fault)
 		return;
-	call(calls, "have locked memory present", SYS_mlock2, vma->start, length, 0);
+	call(calls, "make locked memory present", SYS_mlock2, vma->start, length, 0);
 	calls_accept(calls, ENOMEM);
 }
 
 /*
- * Huge pages are moved in pieces: what one page table of them covers, but at most 1 GiB, or one page if that is larger. The kernel counts
- * what it has moved in an int, so mremap() of 2 GiB and more may fail (seen on Linux 6.18). So may a single page of 1 GiB where there is no
- * page table yet; then the restore fails.
+ * Huge pages are moved in pieces: the range of one page table of them, but at most 1 GiB, or one page if that is
+ * larger. The kernel counts what it has moved in an int, so mremap() of 2 GiB and more may fail (seen on Linux 6.18).
+ * So may a single page of 1 GiB where there is no page table yet; then the restore fails.
  */
 static void plan_move(const struct vma *vma, struct call_list *calls)
 {

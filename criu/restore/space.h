@@ -1,5 +1,5 @@
 /*
- * space.h - the rooms of a task's memory in the making, all used by space.c, in the newborn, in this order.
+ * space.h - the parts that create a task's memory; space.c uses all of them, in the newborn, in this order.
  */
 #ifndef CRIU_RESTORE_SPACE_H
 #define CRIU_RESTORE_SPACE_H
@@ -26,43 +26,47 @@ static inline bool is_mapped_by_us(const struct vma *vma)
 }
 
 /*
- * vdso.c. Looks whether the task's vdso is this kernel's; if not, it becomes ordinary memory in task->vmas, and when that is
- * filled, vdso_redirect() makes its functions lead into this kernel's.
+ * vdso.c. Checks whether the task's vdso is this kernel's. If not, it becomes ordinary memory in task->vmas, and when
+ * that is filled, vdso_redirect() makes its functions jump to this kernel's.
  */
 int vdso_look(const struct restore *restore, struct task *task) must_check;
 int vdso_redirect(const struct task *task) must_check;
-/* Moves this kernel's vdso to where it waits while criu is unmapped; and from there to its place. */
+/* Move this kernel's vdso to its place while criu is unmapped, and from there to its final place. */
 void vdso_plan_parking(const struct task *task, struct call_list *calls);
 void vdso_plan_return(const struct task *task, struct call_list *calls);
 
-/* protection.c. Can its protection keys and seals be had here? With what protection is a mapping made, before it gets both? */
+/*
+ * protection.c. Can its protection keys and seals be restored here? With which protection is a mapping created, before
+ * it gets both?
+ */
 int protection_check(const struct task *task) must_check;
 int protection_while_made(const struct vma *vma) must_check;
 void protection_plan(const struct task *task, struct call_list *calls);
 
-/* inherit.c. Keeps what the task goes on with of its parent's mappings, unmaps the rest; marks it in task->vmas. */
+/* inherit.c. Keeps the parent's mappings that the task continues, unmaps the rest; marks them in task->vmas. */
 int space_inherit(struct task *task) must_check;
 /* Can pages of `theirs`, the parent's, become pages of `ours`, at the same address? */
 bool space_is_continued(const struct vma *theirs, const struct vma *ours);
 
 /*
- * rings.c. Can the AIO rings of all tasks be made here? And makes those of one, where memory of their length has been mapped for them.
+ * rings.c. Can the AIO rings of all tasks be created here? And creates those of one task, where memory of their length
+ * has been mapped for them.
  */
 int rings_check(const struct snapshot *snapshot) must_check;
 int rings_make(const struct task *task) must_check;
 
 /* fill.c. Puts the pages of the images into private memory; adds their number to *pages. */
 int space_fill(const struct task *task, uint64_t *pages) must_check;
-/* Takes inherited pages away. */
+/* Drops inherited pages. */
 int space_drop(const struct vma *vma, uint64_t start, uint64_t end) must_check;
 /*
- * fill_new.c. Fills the mappings that are not inherited; and gives those that had transparent huge pages some again, before they are
- * filled.
+ * fill_new.c. Fills the mappings that are not inherited; before that, gives huge pages to those that had transparent
+ * ones.
  */
 int space_fill_new(const struct task *task) must_check;
 int space_make_huge(const struct task *task) must_check;
 
-/* huge.c. Huge pages for private memory that has them, before anything is read into it; what is inherited is right then. */
+/* huge.c. Provides huge pages for private memory, before anything is read into it; inherited pages are right then. */
 int space_fill_huge(const struct page_stack *stack, const struct vma *vma) must_check;
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * spawn.c - brings the tree forth, root first, each task by its parent, with the pids that they had; leads them through the
- * stages; and if anything goes wrong, leaves none of them.
+ * spawn.c - creates the tree with the old pids, the root first, each task by its parent; drives it through the stages;
+ * and if anything goes wrong, leaves no task behind.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -27,7 +27,7 @@
 #include "restore/lives.h"
 #include "restore/restore.h"
 
-#define LOOK_EVERY 100000000 /* nanoseconds, for the dead and for the progress */
+#define LOOK_EVERY 100000000 /* nanoseconds between checks for deaths, and for the progress line */
 #define MANY_TASKS 100
 
 void board_arrive(struct restorer_board *board)
@@ -54,7 +54,7 @@ static void board_open_stage(struct restorer_board *board, enum stage stage)
 	futex_wake(&board->stage);
 }
 
-/* The restorer tells that it failed before it tells why; the result is the last of what it tells. */
+/* The restorer sets `failed` before it stores the reason; the result is stored last. */
 static bool has_restorer_failed(const struct restorer_board *board)
 {
 	uint64_t deadline = monotonic_time() + LOOK_EVERY;
@@ -65,7 +65,7 @@ static bool has_restorer_failed(const struct restorer_board *board)
 	return board->failed_result;
 }
 
-/* Somebody gave up, or vanished: the first who has a cause to tell has told it. */
+/* A newborn gave up, or vanished: the first one with a cause has recorded it. */
 static int report_failure(struct restore *restore)
 {
 	const struct restorer_board *board = restore->board;
@@ -81,11 +81,11 @@ static int report_failure(struct restore *restore)
 	if (board->failed_list == RESTORER_THREADS && board->failed_result == -EEXIST)
 		return fail_for_taken_id("thread", task->threads[board->failed_index]);
 	if (board->failed_list == RESTORER_THREADS)
-		return fail(-board->failed_result, "process %d (%s): cannot make thread %d", task->pid,
+		return fail(-board->failed_result, "process %d (%s): cannot create thread %d", task->pid,
 			    task->name, task->threads[board->failed_index]);
 	return fail(-board->failed_result, "process %d (%s): cannot %s (call %d of thread %d)", task->pid,
 		    task->name,
-		    board->failed_list == RESTORER_LIST_SPACE ? "lay out its memory" : "make it what it was",
+		    board->failed_list == RESTORER_LIST_SPACE ? "lay out its memory" : "restore its state",
 		    board->failed_index, board->failed_tid);
 }
 
@@ -100,7 +100,9 @@ static void show_progress(const struct restore *restore)
 			total << PAGE_SHIFT);
 }
 
-/* Somebody may have sent a signal to a task that we trace: it stands still until we have seen to it. SIGCHLD tells of that. */
+/*
+ * A task that is traced stops when it gets a signal from another process, until criu handles that. SIGCHLD reports it.
+ */
 static volatile sig_atomic_t has_stopped_tasks;
 
 static void note_stopped_task(int signal unused)
@@ -116,7 +118,7 @@ static void pass_signals(void)
 	trace_pass_signals();
 }
 
-/* Many may arrive in the meantime: what looks at all of them is done by the clock. */
+/* Many may arrive meanwhile: checks of all of them are made periodically. */
 static int board_wait_for(struct restore *restore, size_t count)
 {
 	struct restorer_board *board = restore->board;
@@ -138,7 +140,8 @@ static int board_wait_for(struct restore *restore, size_t count)
 			show_progress(restore);
 			if (lives_check(restore))
 				return -failure_errno();
-			has_stopped_tasks = 1; /* news may have been lost, while SIGCHLD was on its way */
+			has_stopped_tasks =
+				1; /* a notification may have been lost while SIGCHLD was pending */
 			look_at = now + LOOK_EVERY;
 		}
 		patience = (struct timespec){ .tv_nsec = look_at - now };
@@ -149,15 +152,15 @@ static int board_wait_for(struct restore *restore, size_t count)
 /* ---- birth ---- */
 
 /*
- * In a newborn: without criu, or without its parent, it must not live. Said at birth, and again whenever it has acted as another user,
- * because the kernel forgets it then.
+ * In a newborn: it must die with criu and with its parent. Set at its creation, and again whenever it has acted as
+ * another user, because the kernel clears it then.
  */
 void die_with_parent(const struct restore *restore, const struct task *task)
 {
 	pid_t parent = task->parent ? task->parent->pid : restore->criu;
 
 	if (!task->parent && restore->request->is_sibling)
-		return; /* that is what the guard is for */
+		return; /* the guard does that */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
@@ -173,12 +176,12 @@ static int explain_birth(const struct restore *restore, const struct task *task,
 		return fail_for_taken_id("process", pid);
 	if (error == EPERM)
 		fail_advice("run criu as root, or with CAP_CHECKPOINT_RESTORE");
-	return fail(error, "cannot make process %d", pid);
+	return fail(error, "cannot create process %d", pid);
 }
 
 /*
- * The child is born with all signals blocked: what somebody sends to it meanwhile waits for the task that it becomes. All but SIGCHLD,
- * which is ignored as long as it is not blocked: those of zombies that die again must not come a second time.
+ * The child is created with all signals blocked: signals that it gets meanwhile stay pending for the task. SIGCHLD is
+ * the exception, and is ignored while it is not blocked: a second one for zombies that die again must not arrive.
  */
 long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int *pidfd)
 {
@@ -202,7 +205,10 @@ long clone_with_pid(pid_t pid, uint64_t flags, int exit_signal, int cgroup, int 
 	return born;
 }
 
-/* For whom waitpid() needs __WALL must need it again. A zombie has sent its signal long ago; the root's parent is another now. */
+/*
+ * A process for which waitpid() needs __WALL must need it again. A zombie has sent its signal long ago; the root has
+ * another parent now.
+ */
 static int exit_signal_of(const struct task *task)
 {
 	const TaskCoreEntry *core = task->cores[0]->tc;
@@ -226,7 +232,7 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 	if (!born) {
 		life_begin(task->newborn->life);
 		if (cgroup >= 0)
-			close(cgroup); /* the descendants do not need it */
+			close(cgroup); /* descendants do not need it */
 		die_with_parent(restore, task);
 		newborn_main(restore, task);
 	}
@@ -234,7 +240,7 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 	return born;
 }
 
-/* A root that is our sibling: our parent's child, as if that had forked it. */
+/* A root that is criu's sibling: a child of criu's parent, as if that had forked it. */
 static pid_t spawn_sibling(struct restore *restore, struct task *task)
 {
 	autoclose int pidfd = -1, cgroup = -1;
@@ -271,9 +277,9 @@ static size_t living_tasks(const struct snapshot *snapshot)
 }
 
 /*
- * Every newborn is a copy of us, with all that we know of all tasks, and unmaps that when it leaves our code: in 4 KiB pages, that was
- * half of the time that a restore of 1,000 processes takes, and grew with the square of their number. In huge pages it is next to nothing.
- * Where a newborn writes, the kernel splits a huge page.
+ * Every newborn is a copy of criu, with its data about all tasks, and unmaps that when it leaves criu's code. In 4 KiB
+ * pages, that took half of the time of a restore of 1,000 processes, and grew with the square of their number. In huge
+ * pages it takes almost nothing. The kernel splits a huge page where a newborn writes.
  */
 static int be_copied_cheaply(const struct restore *restore)
 {
@@ -298,7 +304,7 @@ static int be_copied_cheaply(const struct restore *restore)
 	return result;
 }
 
-/* Parents stand before their children. */
+/* Parents come before their children. */
 static void count_generations(const struct snapshot *snapshot)
 {
 	struct task *task;
@@ -332,9 +338,9 @@ int restore_spawn(void *context)
 		stand_ins += task->newborn->stand_in > 0;
 	count_generations(&restore->snapshot);
 	restore->criu = getpid();
-	/* Whoever started us may have ignored it, and with it the zombies of the tree. */
+	/* The process that started criu may have ignored it, which would discard the zombies of the tree. */
 	signal(SIGCHLD, SIG_DFL);
-	/* Orphans of a restore that fails come to us, so that none is left. */
+	/* criu adopts the orphans of a restore that fails, so none is left. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	pid = restore->request->is_sibling ? spawn_sibling(restore, restore->snapshot.root) :
 	      parent_is_needed(restore)	   ? parent_spawn(restore) :
@@ -350,17 +356,17 @@ int restore_spawn(void *context)
 
 /* ---- stages ---- */
 
-/* A zombie must have died as it did the first time, and not of something else in between. */
+/* A zombie must have died the same way as the first time, and not of something else meanwhile. */
 static int check_death(const struct task *task, uint32_t status)
 {
-	uint32_t wanted = task->cores[0]->tc->exit_code & ~0x80; /* no core is dumped a second time */
+	uint32_t wanted = task->cores[0]->tc->exit_code & ~0x80; /* no second core dump */
 
 	if (status == wanted)
 		return 0;
 	return fail_for_death(task->pid, task->name);
 }
 
-/* The dead have died when they are zombies. */
+/* Dead tasks are restored when they are zombies. */
 static int wait_for_the_dead(struct restore *restore)
 {
 	const struct task *task;
@@ -373,7 +379,7 @@ static int wait_for_the_dead(struct restore *restore)
 			continue;
 		proc = proc_open(task->pid);
 		if (proc < 0 && proc != -ENOENT)
-			return fail(-proc, "cannot look at zombie %d", task->pid);
+			return fail(-proc, "cannot read zombie %d", task->pid);
 		while (stat.state != 'Z') {
 			if (proc < 0 || proc_read_stat(proc, &stat))
 				return fail(0, "zombie %d was collected while it was being restored",
@@ -410,12 +416,12 @@ int restore_rebuild(void *context)
 	sigset_t child, before;
 	int result;
 
-	/* Whoever started us may have it blocked. */
+	/* The process that started criu may have blocked it. */
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	sigaction(SIGCHLD, &noting, NULL);
 	sigprocmask(SIG_UNBLOCK, &child, &before);
-	has_stopped_tasks = 1; /* perhaps: they have been traced for a while */
+	has_stopped_tasks = 1; /* possible: they have been traced for a while */
 	board_open_stage(restore->board, STAGE_LEAVE);
 	result = board_wait_for(restore, restore->snapshot.thread_count);
 	sigprocmask(SIG_SETMASK, &before, NULL);
@@ -425,7 +431,7 @@ int restore_rebuild(void *context)
 
 /* ---- undo ---- */
 
-/* Once all are born, every pid of the images is one of ours; before, some may be those of strangers. */
+/* Once all exist, every pid of the images is one of the tree; before, some may belong to other processes. */
 static void kill_tree(const struct restore *restore)
 {
 	const struct task *task;
@@ -436,7 +442,10 @@ static void kill_tree(const struct restore *restore)
 			kill(task->pid, SIGKILL);
 		return;
 	}
-	/* Each dies with its parent (PR_SET_PDEATHSIG). The root is ours to wait for, unless it is our sibling, or a grandchild. */
+	/*
+	 * Each dies with its parent (PR_SET_PDEATHSIG). criu waits for the root, unless it is a sibling, or a
+	 * grandchild.
+	 */
 	if (restore->middle)
 		return;
 	if (restore->request->is_sibling ||
@@ -466,10 +475,12 @@ void restore_kill(void *context)
 	restore->board->failed = 1;
 	kill_tree(restore);
 	parent_end(restore);
-	/* Orphans come to us when their parent has died, and parents stand first. We may have children that are none of these. */
+	/*
+	 * Orphans become criu's children when their parent has died, and parents come first. criu may have other
+	 * children.
+	 */
 	for_each_task (task, &restore->snapshot) {
-		for (size_t i = task->thread_count;
-		     i-- > 0;) /* threads, too, are ours to wait for, once we trace them */
+		for (size_t i = task->thread_count; i-- > 0;) /* traced threads must be waited for, too */
 			collect(task->threads[i]);
 		if (task->newborn->stand_in)
 			collect(task->newborn->stand_in);

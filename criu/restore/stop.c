@@ -1,7 +1,7 @@
 /*
- * stop.c - tasks that were stopped are stopped again, by the same signal, before anybody runs; and their parents, who have heard of it
- * long ago, do not hear of it twice: SIGCHLD is taken out of the parent's queue again, and if it had waited for the child, it has
- * done so again. Children are finished before their parents for that.
+ * stop.c - stops tasks again that were stopped, by the same signal, before any task runs. Their parents were told of
+ * the stop before the dump and must not be told twice: SIGCHLD is taken out of the parent's queue again, and if the
+ * parent had waited for the child, it does so again. Therefore children are finished before their parents.
  */
 #include <errno.h>
 #include <signal.h>
@@ -31,7 +31,7 @@ int stop_again(struct task *task)
 	result = signal_has_default_action(task, signal) ? victim_stop(task->victim, signal) : STOP_IGNORED;
 	if (result == STOP_IGNORED) {
 		log_warning(
-			"process %d (%s) was stopped by %s, which stops nobody in an orphaned process group: now it is by SIGSTOP",
+			"process %d (%s) was stopped by %s, which does not stop processes in an orphaned process group: SIGSTOP is used",
 			task->pid, task->name, name_of(signal));
 		result = victim_stop(task->victim, SIGSTOP);
 	}
@@ -49,7 +49,7 @@ static bool waits_for_child_signal(const SignalQueueEntry *queue)
 	return false;
 }
 
-/* Then another one is not even queued, and which of them is taken could not be told. */
+/* If one is pending, another one is not queued, and it would be unknown which one is taken. */
 static bool has_child_signal(const struct task *task)
 {
 	bool found = waits_for_child_signal(task->cores[0]->tc->signals_s);
@@ -78,13 +78,13 @@ void stop_hush(const struct task *task, struct call_list *calls)
 	if (!has_stopped_child(task))
 		return;
 	if (!has_child_signal(task)) {
-		call(calls, "take the signal of a child that stopped", SYS_rt_sigtimedwait,
+		call(calls, "take the signal of a stopped child", SYS_rt_sigtimedwait,
 		     calls_bytes(calls, &child_signal, sizeof(child_signal)), 0,
 		     calls_bytes(calls, &now, sizeof(now)), sizeof(child_signal));
 		calls_accept(calls, EAGAIN);
 	}
 	list_for_each (child, &task->children, sibling)
 		if (child->state == TASK_STOPPED && child->cores[0]->tc->stop_reported)
-			call(calls, "hear of a child that stopped", SYS_waitid, P_PID, child->pid, 0,
+			call(calls, "wait for a stopped child", SYS_waitid, P_PID, child->pid, 0,
 			     WSTOPPED | WNOHANG | __WALL);
 }

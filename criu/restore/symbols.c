@@ -1,8 +1,8 @@
 /*
- * symbols.c - reads the dynamic symbols of a 64-bit ELF file that lies in memory as it would lie in a file.
+ * symbols.c - reads the dynamic symbols of a 64-bit ELF file that is in memory as it would be in a file.
  *
- * The file may come from an image and is not trusted: every place is checked to be inside before it is read. A vdso has one segment, so an
- * address in it is an offset plus a constant.
+ * The file may come from an image and is not trusted: every position is checked before it is read. A vdso has one
+ * segment, so an address in it is an offset plus a constant.
  */
 #include <elf.h>
 #include <errno.h>
@@ -80,7 +80,10 @@ static bool read_headers(struct file *file)
 	return file->symbols && file->names && (file->hash || file->gnu_hash);
 }
 
-/* { buckets, first hashed symbol, words of the Bloom filter, its shift }, filter, buckets, chains: the end of one has bit 0 */
+/*
+ * { buckets, first hashed symbol, words of the Bloom filter, its shift }, filter, buckets, chains: the end of one has
+ * bit 0
+ */
 static bool count_by_gnu_hash(const struct file *file, uint64_t *count)
 {
 	uint32_t head[4], first, hash;
@@ -96,7 +99,7 @@ static bool count_by_gnu_hash(const struct file *file, uint64_t *count)
 	}
 	*count = head[1];
 	if (last < head[1])
-		return true; /* nothing is hashed */
+		return true; /* no symbol is hashed */
 	do {
 		if (!read_word(file, buckets + head[0] * 4ULL + (last - head[1]) * 4, &hash))
 			return false;
@@ -155,7 +158,7 @@ int symbols_read(const void *elf, size_t size, struct symbols *symbols)
 		return 0;
 	free(symbols->items);
 	*symbols = (struct symbols){ 0 };
-	return fail(EINVAL, "the vdso is no ELF file that can be understood");
+	return fail(EINVAL, "the vdso is not a valid ELF file");
 }
 
 const char *symbol_base_name(const char *name)

@@ -1,5 +1,6 @@
 /*
- * symbols.h - the functions that an ELF file in memory exports by name: of this kernel's vdso, and of one from an image.
+ * symbols.h - the functions that an ELF file in memory exports by name: of this kernel's vdso, and of one from an
+ * image.
  */
 #ifndef CRIU_RESTORE_SYMBOLS_H
 #define CRIU_RESTORE_SYMBOLS_H
@@ -18,9 +19,9 @@ struct symbols {
 	size_t count;
 };
 
-/* The file may be anything: what does not fit is -EINVAL, recorded. `items` is to be freed. */
+/* The file may have any content: an invalid one is -EINVAL, recorded. `items` is to be freed. */
 int symbols_read(const void *elf, size_t size, struct symbols *symbols) must_check;
-/* By name, with or without "__vdso_" in front; NULL. */
+/* Finds a symbol by name, with or without "__vdso_" in front; NULL. */
 const struct symbol *symbols_find(const struct symbols *symbols, const char *name);
 const char *symbol_base_name(const char *name); /* without "__vdso_" */
 

@@ -1,13 +1,14 @@
 /*
- * vdso.c - the kernel's piece of a task's address space: [vvar], [vdso] and their kin.
+ * vdso.c - the kernel's part of a task's address space: [vvar], [vdso] and the like.
  *
- * Libraries keep pointers into the vdso, so it has to be where it was, with the code that was there. If this kernel's vdso is the same, it
- * is moved there. If not (another kernel, or another build of it), the saved pages are mapped there as ordinary memory, and the entry of
- * each of their functions is overwritten with a jump to this kernel's function of the same name. This kernel's vdso stays where it was
- * parked. The next dump sees the old pages as ordinary memory, so this can be repeated.
+ * Libraries keep pointers into the vdso, so it has to be at its old address, with the old code. If this kernel's vdso
+ * is the same, it is moved there. If not (another kernel, or another build), the saved pages are mapped there as
+ * ordinary memory, and the entry of each of their functions is overwritten with a jump to this kernel's function of the
+ * same name. This kernel's vdso stays where it was parked. The next dump sees the old pages as ordinary memory, so this
+ * can be repeated.
  *
- * A thread may have been dumped in the middle of one of the old functions. The data page that these read ([vvar]) is replaced by pages of
- * zeros: the old code then takes the clock to be unusable, and makes the system call.
+ * A thread may have been dumped in the middle of one of the old functions. The data pages that these read ([vvar]) are
+ * replaced by pages of zeros: then the old code considers the clock unusable, and makes the system call.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -39,7 +40,7 @@ static int find_own_vdso(struct vdso *ours)
 			continue;
 		if (ours->piece_count == array_size(ours->pieces) ||
 		    (ours->start && ours->end != vma->start)) {
-			result = fail(0, "this kernel draws its vdso in pieces");
+			result = fail(0, "the vdso of this kernel is not contiguous");
 			break;
 		}
 		if (!ours->start)
@@ -69,7 +70,7 @@ static void find_theirs(const struct task *task, struct vdso *theirs)
 	}
 }
 
-/* Is the code that the task's pointers lead into the code that this kernel maps? */
+/* Is the code that the task's pointers lead into the same as that of this kernel? */
 static int compare_vdsos(const struct task *task, const struct vdso *ours, const struct vdso *theirs,
 			 bool *are_equal)
 {
@@ -86,7 +87,7 @@ static int compare_vdsos(const struct task *task, const struct vdso *ours, const
 	return result;
 }
 
-/* The pages of its code, and pages of zeros for its data, are ordinary memory from now on. */
+/* From now on the pages of its code, and pages of zeros for its data, are ordinary memory. */
 static void make_ordinary(struct task *task)
 {
 	for (size_t i = 0; i < task->vmas.count; i++) {
@@ -117,7 +118,7 @@ int vdso_look(const struct restore *restore, struct task *task)
 		result = compare_vdsos(task, &newborn->vdso, &theirs, &are_equal);
 	if (result || are_equal)
 		return result;
-	log_info("the vdso of process %d is of another kernel: its functions will lead into this one's",
+	log_info("the vdso of process %d is of another kernel: its functions will jump to this kernel's",
 		 task->pid);
 	make_ordinary(task);
 	newborn->vdso_place = newborn->vdso_park;
@@ -134,7 +135,7 @@ static const struct vma *find_old(const struct task *task)
 	return NULL;
 }
 
-/* A thread that was dumped where the jump will be would go on in the middle of an instruction. */
+/* A thread that was dumped where the jump will be would continue in the middle of an instruction. */
 static int check_threads(const struct task *task, const struct symbol *symbol, size_t size)
 {
 	uint64_t entry = task->newborn->old_vdso + symbol->offset;
@@ -145,7 +146,7 @@ static int check_threads(const struct task *task, const struct symbol *symbol, s
 		if (goes_on > entry && goes_on < entry + size)
 			return fail(
 				0,
-				"thread %d was dumped while it entered %s, which this kernel's vdso has elsewhere",
+				"thread %d was dumped while it entered %s, which is elsewhere in this kernel's vdso",
 				task->threads[i], symbol->name);
 	}
 	return 0;
@@ -170,7 +171,7 @@ static int redirect(const struct task *task, const struct vma *old, const struct
 			return fail(EINVAL, "the saved vdso is cut off in %s", symbol->name);
 		memcpy(at(old->place + symbol->offset), code, size);
 	}
-	log_debug("%zu functions of the old vdso lead into %zu", theirs->count, ours->count);
+	log_debug("%zu functions of the old vdso jump to %zu functions", theirs->count, ours->count);
 	return 0;
 }
 
@@ -201,7 +202,7 @@ int vdso_redirect(const struct task *task)
 
 /* ---- the calls ---- */
 
-/* Each piece is a mapping of its own, and mremap() takes one at a time. */
+/* Each part is a mapping of its own, and mremap() takes one at a time. */
 static void plan_vdso_move(const struct vdso *vdso, uint64_t from, uint64_t to, struct call_list *calls)
 {
 	for (size_t i = 0; i < vdso->piece_count; i++) {

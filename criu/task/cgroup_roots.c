@@ -8,7 +8,7 @@
 #include "kernel/cgroups.h"
 #include "task/cgroup_roots.h"
 
-/* The path in "/PATH", "CONTROLLER:/PATH", or ":/PATH" for version 2. NULL: there is none, or it leads upwards. */
+/* The path in "/PATH", "CONTROLLER:/PATH", or ":/PATH" for version 2. NULL: there is none, or it contains "..". */
 static const char *path_in(const char *root)
 {
 	const char *colon = *root == '/' ? NULL : strstr(root, ":/");
@@ -66,7 +66,7 @@ void cgroup_tops_sort(char **tops, size_t count)
 		qsort(tops, count, sizeof(*tops), compare_texts);
 }
 
-/* How much of `path` is the first of them on the way down; all of it, if it comes by none. */
+/* The length of the topmost cgroup at the start of `path`; the whole length if there is none. */
 static size_t length_of_top(const char *path, char *const *tops, size_t count)
 {
 	size_t end = 1;

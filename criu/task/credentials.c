@@ -1,16 +1,16 @@
 /*
- * credentials.c - who a thread is: user and group ids, capabilities, securebits, no_new_privs.
+ * credentials.c - credentials of a thread: user and group ids, capabilities, securebits, no_new_privs.
  *
- * Credentials belong to threads, not processes (credentials(7)). On restore every thread sets its own with raw system calls,
- * and the order matters:
+ * Credentials belong to threads, not processes (credentials(7)). On restore every thread sets its own with raw system
+ * calls, in this order:
  *	securebits	SECBIT_NO_SETUID_FIXUP: capabilities survive the change of ids
  *	ids
- *	capset()	inheritable ones alone; they may be more than the bounding set is going to hold
+ *	capset()	only the inheritable ones; they may be more than the bounding set is going to hold
  *	ambient		needs them inheritable and permitted; securebits may forbid to raise any
  *	bounding set	needs CAP_SETPCAP, as do …
- *	securebits	as they were, locks and all
+ *	securebits	the original ones, with all locks
  *	capset()	all, when nothing needs capabilities any more
- * Changed ids clear the signal that a thread wants when its parent dies: that comes last of all (identity.c).
+ * Changed ids clear the signal that a thread gets when its parent dies: that comes last of all (identity.c).
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -45,8 +45,8 @@ static uint64_t load_capabilities(const uint32_t *words, size_t count)
 	return (count > 0 ? words[0] : 0) | (count > 1 ? (uint64_t)words[1] << 32 : 0);
 }
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts)
+static int credentials_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			    const struct thread_facts *facts)
 {
 	const struct proc_status *status = &facts->status;
 	CredsEntry *creds = message_new(CredsEntry, creds_entry);
@@ -77,8 +77,8 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	return 0;
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,
-		 struct call_list *calls)
+static void *credentials_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			     size_t thread unused, struct call_list *calls)
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
@@ -86,8 +86,8 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int credentials_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			    const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	long bits = calls_result(calls, asked->securebits);
@@ -105,7 +105,7 @@ static int check_capabilities(const struct task *task, size_t thread, const Cred
 	uint64_t lacking;
 
 	if (read_text_at(-1, "/proc/self/status", &text) < 0 || proc_parse_status(text, &ours))
-		return fail(errno, "cannot read our own credentials");
+		return fail(errno, "cannot read criu's own credentials");
 	proc_status_free(&ours);
 	lacking = load_capabilities(creds->cap_prm, creds->n_cap_prm) & ~ours.permitted;
 	if (lacking)
@@ -117,7 +117,7 @@ static int check_capabilities(const struct task *task, size_t thread, const Cred
 			    "thread %d had inheritable capabilities that criu may not have (mask %#llx)",
 			    task->threads[thread], (unsigned long long)lacking);
 	if (ours.no_new_privileges && !creds->no_new_privs && !thread)
-		log_warning("process %d: criu runs with no_new_privs, and so will it", task->pid);
+		log_warning("process %d will have no_new_privs, because criu has it", task->pid);
 	lacking = load_capabilities(creds->cap_bnd, creds->n_cap_bnd) & ~ours.bounding;
 	if (lacking && !thread)
 		log_warning(
@@ -141,7 +141,7 @@ static bool has_capabilities_of_first(const struct task *task, const CredsEntry 
 	       is_same(first->cap_inh, first->n_cap_inh, creds->cap_inh, creds->n_cap_inh);
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int credentials_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	int result = 0;
@@ -158,7 +158,7 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return 0;
 }
 
-/* Who a newborn is anyway, because we are. Then nothing needs a privilege that we may not have. */
+/* Does a newborn have these ids already, because criu has them? Then no call needs a privilege that criu may lack. */
 static bool are_our_ids(const CredsEntry *creds)
 {
 	uid_t uid[3];
@@ -169,7 +169,7 @@ static bool are_our_ids(const CredsEntry *creds)
 	if (getresuid(&uid[0], &uid[1], &uid[2]) < 0 || getresgid(&gid[0], &gid[1], &gid[2]) < 0 ||
 	    getgroups(count, groups) != count || (size_t)count != creds->n_groups)
 		return false;
-	/* An invalid id changes nothing, and tells what it is. */
+	/* setfsuid() and setfsgid() with an invalid id change nothing, and return the current id. */
 	return uid[0] == creds->uid && uid[1] == creds->euid && uid[2] == creds->suid &&
 	       gid[0] == creds->gid && gid[1] == creds->egid && gid[2] == creds->sgid &&
 	       (uid_t)setfsuid(-1) == creds->fsuid && (gid_t)setfsgid(-1) == creds->fsgid &&
@@ -210,7 +210,7 @@ static void set_capabilities(const struct capabilities *sets, struct call_list *
 	call(calls, "set capabilities", SYS_capset, there, calls_bytes(calls, data, sizeof(data)));
 }
 
-/* What we may do ourselves, which is what a newborn begins with. */
+/* The capabilities of criu, with which a newborn begins. */
 static struct capabilities our_capabilities(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -235,14 +235,17 @@ static void make_ambient(uint64_t ambient, struct call_list *calls)
 
 static void make_bounding(uint64_t bounding, struct call_list *calls)
 {
-	/* Those the kernel does not know are not in our own bounding set either: PR_CAPBSET_READ says EINVAL. */
+	/*
+	 * Capabilities that the kernel does not know are not in criu's bounding set either: PR_CAPBSET_READ returns
+	 * EINVAL.
+	 */
 	for (int capability = 0; capability < 64; capability++)
 		if (!(bounding >> capability & 1) && prctl(PR_CAPBSET_READ, capability) == 1)
 			call(calls, "drop a capability from the bounding set", SYS_prctl, PR_CAPBSET_DROP,
 			     capability);
 }
 
-/* `securebits` are in force by now. */
+/* `securebits` are in force now. */
 static void make_capabilities(const CredsEntry *creds, unsigned securebits, struct call_list *calls)
 {
 	struct capabilities first = our_capabilities();
@@ -263,8 +266,8 @@ static void make_capabilities(const CredsEntry *creds, unsigned securebits, stru
 	set_capabilities(&last, calls);
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void credentials_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			     struct call_list *calls)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	const CredsEntry *creds = core->creds;
@@ -281,9 +284,9 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_credentials = {
 	.name = "credentials",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.look = credentials_look,
+	.ask = credentials_ask,
+	.hear = credentials_hear,
+	.check = credentials_check,
+	.make = credentials_make,
 };

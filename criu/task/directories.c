@@ -1,9 +1,9 @@
 /*
- * directories.c - where a process is: its root, its working directory, and the umask. The three belong together in the kernel, too
+ * directories.c - the root, the working directory and the umask of a process. They belong together in the kernel, too
  * (CLONE_FS).
  *
- * Both directories are files of the snapshot, known by their paths. criu has them open when a newborn enters them, so that no path is
- * looked up beneath a root that has changed.
+ * Both directories are files of the snapshot, known by their paths. criu has them open when a newborn enters them, so
+ * no path is resolved below a root that has changed.
  */
 #include <errno.h>
 #include <string.h>
@@ -14,7 +14,8 @@
 #include "image/message.h"
 #include "task/part.h"
 
-static int look(struct snapshot *snapshot, struct task *task, size_t thread, const struct thread_facts *facts)
+static int directories_look(struct snapshot *snapshot, struct task *task, size_t thread,
+			    const struct thread_facts *facts)
 {
 	FsEntry *fs;
 
@@ -33,13 +34,13 @@ static int check_directory(const struct snapshot *snapshot, const struct task *t
 	struct stat found;
 
 	if (!file || file->kind != &file_kind_regular || file->is_only_path)
-		return fail(EINVAL, "files.img does not hold %s (file %u)", what, id);
+		return fail(EINVAL, "files.img: %s (file %u) is missing", what, id);
 	if (stat(file->entry->reg->name, &found) < 0 || !S_ISDIR(found.st_mode))
 		return fail(ENOTDIR, "fs-%d.img: %s, %s", task->pid, what, file->entry->reg->name);
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot, const struct task *task, size_t thread)
+static int directories_check(const struct snapshot *snapshot, const struct task *task, size_t thread)
 {
 	if (thread)
 		return 0;
@@ -47,13 +48,13 @@ static int check(const struct snapshot *snapshot, const struct task *task, size_
 		       check_directory(snapshot, task, task->fs->cwd_id, "its working directory");
 }
 
-static int prepare(const struct snapshot *snapshot, const struct task *task)
+static int directories_prepare(const struct snapshot *snapshot, const struct task *task)
 {
 	const struct file *root = snapshot_find_file(snapshot, task->fs->root_id);
 	const struct file *cwd = snapshot_find_file(snapshot, task->fs->cwd_id);
 
 	if (!root || !cwd || root->fd < 0 || cwd->fd < 0)
-		return fail(EINVAL, "the images do not hold its directories");
+		return fail(EINVAL, "its root and working directory are missing in the images");
 	if (strcmp(root->entry->reg->name, "/") && (fchdir(root->fd) < 0 || chroot(".") < 0))
 		return fail(errno, "cannot change the root to %s", root->entry->reg->name);
 	if (fchdir(cwd->fd) < 0)
@@ -65,7 +66,7 @@ static int prepare(const struct snapshot *snapshot, const struct task *task)
 
 const struct task_part part_directories = {
 	.name = "directories",
-	.look = look,
-	.check = check,
-	.prepare = prepare,
+	.look = directories_look,
+	.check = directories_check,
+	.prepare = directories_prepare,
 };

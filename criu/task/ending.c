@@ -1,6 +1,6 @@
 /*
- * ending.c - see ending.h. The kernel (kernel/futex/core.c, 6.18) takes the list for empty when its head leads to itself; the lowest bit
- * of each pointer says that the futex inherits priority.
+ * ending.c - see ending.h. In the kernel (kernel/futex/core.c, 6.18) a list is empty if its head points to itself. The
+ * lowest bit of each pointer tells that the futex inherits priority.
  */
 #include <linux/futex.h>
 #include "arch/arch.h"

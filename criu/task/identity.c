@@ -1,6 +1,6 @@
 /*
- * identity.c - what a thread is known by: its name, and the addresses it has registered with the kernel (clear_child_tid, robust
- * futexes, rseq), and the signal it wants when its parent dies.
+ * identity.c - the name of a thread, the addresses it has registered with the kernel (clear_child_tid, robust futexes,
+ * rseq), and the signal it gets when its parent dies.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -45,15 +45,15 @@ static int look_rseq(pid_t tid, ThreadCoreEntry *core)
 	return 0;
 }
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts)
+static int identity_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			 const struct thread_facts *facts)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	pid_t tid = task->threads[thread];
 	uint64_t head = 0;
 	size_t length = 0;
 
-	/* Threads that never set one have a NULL head of the only size there is. */
+	/* Threads that never set a list have a NULL head and the only possible size. */
 	if (syscall(SYS_get_robust_list, tid, &head, &length) < 0)
 		return fail(errno, "cannot read the robust futex list of thread %d", tid);
 	core->futex_rla = head;
@@ -62,8 +62,8 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	return look_rseq(tid, core);
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,
-		 struct call_list *calls)
+static void *identity_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			  size_t thread unused, struct call_list *calls)
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
@@ -74,8 +74,8 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int identity_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			 const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	long result = min(calls_result(calls, asked->tid_address), calls_result(calls, asked->parent_death));
@@ -91,7 +91,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return 0;
 }
 
-/* In a newborn, whose memory may still be waiting for its place. */
+/* In a newborn, whose memory may not be at its final address yet. */
 static bool read_own_memory(const struct task *task, uint64_t address, void *buffer, size_t size)
 {
 	const struct vma *vma = vmas_find(&task->vmas, address);
@@ -114,9 +114,9 @@ static void set_robust_list(const CoreEntry *core, struct call_list *calls)
 	     core->thread_core->futex_rla_len);
 }
 
-/* What would be seen in files if the restore failed yet (task/ending.h) is left to finish(). */
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+/* finish() sets what would be visible in files if the restore still failed (task/ending.h). */
+static void identity_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			  struct call_list *calls)
 {
 	const CoreEntry *core = task->cores[thread];
 	const RseqEntry *rseq = core->thread_core->rseq_entry;
@@ -147,11 +147,11 @@ static bool has_robust_list(const struct task *task, size_t thread)
 }
 
 /*
- * The parent death signal was our own until now: a newborn dies with criu. Other threads get theirs as late, because their parent may be
- * another by now (restore/parent.c), and changed user ids clear it.
+ * Until now the parent death signal was criu's own: a newborn dies with criu. The other threads get theirs just as
+ * late, because their parent may have changed (restore/parent.c), and because a change of user ids clears it.
  */
-static void finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		   struct call_list *calls)
+static void identity_finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			    struct call_list *calls)
 {
 	const CoreEntry *core = task->cores[thread];
 
@@ -175,9 +175,9 @@ bool identity_waits(const struct task *task)
 
 const struct task_part part_identity = {
 	.name = "identity",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.make = make,
-	.finish = finish,
+	.look = identity_look,
+	.ask = identity_ask,
+	.hear = identity_hear,
+	.make = identity_make,
+	.finish = identity_finish,
 };

@@ -1,11 +1,11 @@
 /*
  * limits.c - resource limits (getrlimit(2)).
  *
- * On restore they come after memory and files, which they would limit. That of pending signals comes when all threads have
- * theirs: one may have more of them waiting than its limit would let it have today.
+ * On restore they are set after memory and files, which they would limit. The limit of pending signals is set when all
+ * threads have theirs: a thread may have more pending signals than its limit would allow now.
  *
- * They are read from /proc/PID/limits: prlimit() on a task of another user needs CAP_SYS_RESOURCE, which containers and
- * many machines do not give to root.
+ * They are read from /proc/PID/limits: prlimit() on a task of another user needs CAP_SYS_RESOURCE, which root does not
+ * have in containers and on many machines.
  */
 #include <errno.h>
 #include <sys/resource.h>
@@ -14,8 +14,8 @@
 #include "image/message.h"
 #include "task/part.h"
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts unused)
+static int limits_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+		       const struct thread_facts *facts unused)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	struct rlimit limits[RLIM_NLIMITS];
@@ -35,8 +35,8 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	return 0;
 }
 
-/* May we set what the task had? A hard limit can be lowered by anyone, raised only with CAP_SYS_RESOURCE. */
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+/* Can criu set the task's limits? Every process can lower a hard limit, but raising it needs CAP_SYS_RESOURCE. */
+static int limits_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 
@@ -48,7 +48,7 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 			return fail(EINVAL, "the image holds a resource limit above its own maximum: %zu", i);
 		if (getrlimit(i, &ours) < 0 || entry->max <= ours.rlim_max)
 			continue;
-		ours.rlim_max = entry->max; /* try it: whether we are allowed to is the kernel's word */
+		ours.rlim_max = entry->max; /* try it: the kernel decides whether it is allowed */
 		if (setrlimit(i, &ours) < 0) {
 			fail_advice("run criu with CAP_SYS_RESOURCE, or under a higher limit");
 			return fail(errno, "hard limit %zu (ulimit) cannot be raised to %llu", i,
@@ -64,8 +64,8 @@ static void set_limit(int resource, struct rlimit limit, struct call_list *calls
 	     calls_bytes(calls, &limit, sizeof(limit)), 0);
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void limits_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			struct call_list *calls)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 
@@ -73,13 +73,13 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 		struct rlimit limit = { entries->rlimits[i]->cur, entries->rlimits[i]->max };
 
 		if (i == RLIMIT_SIGPENDING && getrlimit(RLIMIT_SIGPENDING, &limit) == 0)
-			limit.rlim_cur = limit.rlim_max; /* as high as we may, until finish() */
+			limit.rlim_cur = limit.rlim_max; /* as high as allowed, until finish() */
 		set_limit(i, limit, calls);
 	}
 }
 
-static void finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		   struct call_list *calls)
+static void limits_finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			  struct call_list *calls)
 {
 	const TaskRlimitsEntry *entries = thread ? NULL : task->cores[0]->tc->rlimits;
 
@@ -92,8 +92,8 @@ static void finish(const struct snapshot *snapshot unused, const struct task *ta
 
 const struct task_part part_limits = {
 	.name = "limits",
-	.look = look,
-	.check = check,
-	.make = make,
-	.finish = finish,
+	.look = limits_look,
+	.check = limits_check,
+	.make = limits_make,
+	.finish = limits_finish,
 };

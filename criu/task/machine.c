@@ -1,9 +1,9 @@
 /*
- * machine.c - what a thread has asked of the machine and the kernel for itself: how it dies of broken memory (PR_MCE_KILL), whether it
- * may read the time stamp counter (PR_SET_TSC), that it writes back memory of others (PR_SET_IO_FLUSHER), which speculation
- * it forgoes (PR_SET_SPECULATION_CTRL).
+ * machine.c - requests of a thread to the machine and the kernel: how it is killed on a memory failure (PR_MCE_KILL),
+ * whether it may read the time stamp counter (PR_SET_TSC), that it writes back memory of others (PR_SET_IO_FLUSHER),
+ * which speculation it disables (PR_SET_SPECULATION_CTRL).
  *
- * A thread that never asked for anything, as nearly all, leaves no trace in the image.
+ * A thread that never made such a request, as nearly all, adds nothing to the image.
  */
 #include <errno.h>
 #include <sys/prctl.h>
@@ -13,55 +13,59 @@
 #include "task/part.h"
 
 #define SPECULATION_CONTROLS 3 /* PR_SPEC_STORE_BYPASS, _INDIRECT_BRANCH, _L1D_FLUSH */
-#define IO_FLUSHER	     (0x00080000 | 0x00100000) /* PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE: both, or it is none */
+#define IO_FLUSHER	     (0x00080000 | 0x00100000) /* PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE: only with both */
 
 struct asked {
 	call_handle memory_failure, time_stamps, segments;
 	call_handle speculation[SPECULATION_CONTROLS];
 };
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts)
+static int machine_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct thread_facts *facts)
 {
 	if ((facts->stat.flags & IO_FLUSHER) == IO_FLUSHER)
 		message_set(task->cores[thread]->thread_core, is_io_flusher, true);
 	return 0;
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *machine_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			 size_t thread, struct call_list *calls)
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
-	asked->memory_failure = call(calls, "ask how it dies of broken memory", SYS_prctl, PR_MCE_KILL_GET);
+	asked->memory_failure = call(calls, "ask for the policy for memory failures", SYS_prctl,
+				     PR_MCE_KILL_GET);
 	asked->time_stamps = call(calls, "ask whether it may read time stamps", SYS_prctl, PR_GET_TSC,
 				  calls_bytes(calls, NULL, sizeof(int)));
 	for (int control = 0; control < SPECULATION_CONTROLS; control++)
 		asked->speculation[control] = call(calls, "ask for speculation", SYS_prctl,
 						   PR_GET_SPECULATION_CTRL, control);
 #ifdef SYS_modify_ldt
-	if (!thread) /* 0: it has none */
+	if (!thread) /* 0: no table */
 		asked->segments = call(calls, "ask for a table of segments", SYS_modify_ldt, 0,
 				       calls_bytes(calls, NULL, 8), 8);
 #endif
 	return asked;
 }
 
-/* Only what the thread can have asked for: enabled is how all begin, and where it cannot be controlled nobody has. */
+/*
+ * Only states that a request of the thread can have caused: "enabled" is the default, and without per-thread control no
+ * request is possible.
+ */
 static bool was_asked_for(long speculation)
 {
 	return speculation > 0 && speculation & PR_SPEC_PRCTL && !(speculation & PR_SPEC_ENABLE);
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int machine_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct call_list *calls, const void *state)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	const struct asked *asked = state;
 	long memory_failure = calls_result(calls, asked->memory_failure);
 
 	if (calls_result(calls, asked->segments) > 0)
-		return fail(0, "it has segments of its own (modify_ldt), which are not supported");
+		return fail(0, "it has its own segments (modify_ldt), which are not supported");
 	if (memory_failure >= 0 && memory_failure != PR_MCE_KILL_DEFAULT)
 		message_set(core, memory_failure, memory_failure);
 	if (calls_result(calls, asked->time_stamps) == 0 &&
@@ -77,41 +81,42 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return 0;
 }
 
-/* Bits of PR_GET_SPECULATION_CTRL, as the image has them. */
+/* Bits of PR_GET_SPECULATION_CTRL, as stored in the image. */
 static unsigned speculation_of(const ThreadCoreEntry *core, int control)
 {
 	return core->speculation >> (8 * control) & 0xff & ~(unsigned)PR_SPEC_PRCTL;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int machine_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 
 	for (int control = 0; control < SPECULATION_CONTROLS; control++) {
 		int ours = prctl(PR_GET_SPECULATION_CTRL, control, 0, 0, 0);
 
-		/* Not affected (0), or already as it wants: then there is nothing to set. */
+		/* Not affected (0), or already in the wanted state: there is nothing to set. */
 		if (speculation_of(core, control) && ours & PR_SPEC_ENABLE && !(ours & PR_SPEC_PRCTL))
-			return fail(0,
-				    "thread %d had speculation control %d, which this machine does not give",
-				    task->threads[thread], control);
+			return fail(
+				0,
+				"thread %d had speculation control %d, which this machine does not support",
+				task->threads[thread], control);
 	}
 	return 0;
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void machine_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			 struct call_list *calls)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 
 	if (core->has_memory_failure)
-		call(calls, "set how it dies of broken memory", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET,
+		call(calls, "set the policy for memory failures", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET,
 		     core->memory_failure);
 	else if (prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) != PR_MCE_KILL_DEFAULT) /* criu's own, inherited */
-		call(calls, "forget how criu dies of broken memory", SYS_prctl, PR_MCE_KILL,
+		call(calls, "reset the policy for memory failures", SYS_prctl, PR_MCE_KILL,
 		     PR_MCE_KILL_CLEAR);
 	if (core->is_io_flusher)
-		call(calls, "make it an input and output flusher", SYS_prctl, PR_SET_IO_FLUSHER, 1);
+		call(calls, "make it an I/O flusher", SYS_prctl, PR_SET_IO_FLUSHER, 1);
 	for (int control = 0; control < SPECULATION_CONTROLS; control++)
 		if (speculation_of(core, control) &&
 		    prctl(PR_GET_SPECULATION_CTRL, control, 0, 0, 0) & PR_SPEC_PRCTL)
@@ -123,9 +128,9 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_machine = {
 	.name = "machine",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.look = machine_look,
+	.ask = machine_ask,
+	.hear = machine_hear,
+	.check = machine_check,
+	.make = machine_make,
 };

@@ -1,10 +1,10 @@
 /*
- * memory_keys.c - protection keys (pkeys(7)): which of them a process has allocated. Which mapping has which stands in smaps, what a thread
- * may do with them is among its registers; restore/protection.c makes all of it again.
+ * memory_keys.c - the protection keys (pkeys(7)) that a process has allocated. smaps tells the key of each mapping, and
+ * the registers of a thread hold its rights; restore/protection.c restores all of it.
  *
- * The kernel tells nobody which keys are allocated. But pkey_mprotect() says EINVAL for one that is not, before it looks for the
- * memory, which is nowhere here: ENOMEM for one that is, and nothing changes (Linux 6.18). The key that the kernel itself has
- * taken for memory that can only be executed counts as not allocated.
+ * No call lists the allocated keys. But pkey_mprotect() returns EINVAL for a key that is not allocated, before it looks
+ * up the memory. The address here is never mapped, so for an allocated key it returns ENOMEM, and nothing changes
+ * (Linux 6.18). The key that the kernel itself uses for execute-only memory counts as not allocated.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -17,11 +17,11 @@
 #define MOST_KEYS 16	       /* x86; arm64 has 8 */
 
 struct asked {
-	call_handle keys[MOST_KEYS]; /* that of 0 is not asked for: every process has it */
+	call_handle keys[MOST_KEYS]; /* not asked for 0, which every process has */
 };
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *memory_keys_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			     size_t thread, struct call_list *calls)
 {
 	struct asked *asked;
 
@@ -34,8 +34,8 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int memory_keys_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			    const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	uint32_t keys = 0;
@@ -47,7 +47,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int memory_keys_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	if (!thread && (task->mm->keys & 1 || task->mm->keys >> MOST_KEYS))
 		return fail(EINVAL, "the image holds impossible protection keys: %#x", task->mm->keys);
@@ -56,7 +56,7 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_memory_keys = {
 	.name = "memory keys",
-	.ask = ask,
-	.hear = hear,
-	.check = check,
+	.ask = memory_keys_ask,
+	.hear = memory_keys_hear,
+	.check = memory_keys_check,
 };

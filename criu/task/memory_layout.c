@@ -1,9 +1,10 @@
 /*
- * memory_layout.c - where the kernel thinks code, data, heap, stack, arguments, environment and auxv of a process are; its
- * executable (set by the restorer with the same call); dumpable and transparent huge pages as a whole.
+ * memory_layout.c - the kernel's record of where code, data, heap, stack, arguments, environment and auxv of a process
+ * are; its executable (set by the restorer with the same call); dumpable, and transparent huge pages for the whole
+ * process.
  *
- * prctl(PR_SET_MM, PR_SET_MM_MAP) sets all of it at once (Linux 3.18) and needs no CAP_SYS_RESOURCE, unlike its siblings that set one
- * field each; changing the executable needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+ * prctl(PR_SET_MM, PR_SET_MM_MAP) sets all of it at once (Linux 3.18) and needs no CAP_SYS_RESOURCE, unlike its
+ * variants that set one field. Changing the executable needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
  */
 #include <errno.h>
 #include <linux/prctl.h>
@@ -20,8 +21,8 @@ struct asked {
 	call_handle heap_end, dumpable, huge_pages, denial, merging;
 };
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts unused)
+static int memory_layout_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			      const struct thread_facts *facts unused)
 {
 	autofree char *auxv = NULL;
 	struct proc_stat stat;
@@ -46,7 +47,7 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	length = read_text_at(task->proc, "auxv", &auxv);
 	if (length < 0)
 		return fail(-length, "cannot read /proc/PID/auxv");
-	/* The pair AT_NULL at its end is the kernel's to add; criu 4.2 takes an image with it for corrupted. */
+	/* The kernel adds the pair AT_NULL at the end; criu 4.2 takes an image that contains it for corrupt. */
 	mm->n_mm_saved_auxv = length / sizeof(uint64_t);
 	while (mm->n_mm_saved_auxv >= 2 && !((uint64_t *)(void *)auxv)[mm->n_mm_saved_auxv - 2])
 		mm->n_mm_saved_auxv -= 2;
@@ -54,8 +55,8 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	return 0;
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *memory_layout_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			       size_t thread, struct call_list *calls)
 {
 	struct asked *asked;
 
@@ -65,14 +66,15 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	asked->heap_end = call(calls, "ask for the end of the heap", SYS_brk, 0);
 	asked->dumpable = call(calls, "ask whether it is dumpable", SYS_prctl, PR_GET_DUMPABLE);
 	asked->huge_pages = call(calls, "ask whether huge pages are off", SYS_prctl, PR_GET_THP_DISABLE);
-	asked->denial = call(calls, "ask whether memory may be written and executed", SYS_prctl, PR_GET_MDWE);
+	asked->denial = call(calls, "ask whether memory may be writable and executable", SYS_prctl,
+			     PR_GET_MDWE);
 	asked->merging = call(calls, "ask whether all its memory may be merged", SYS_prctl,
 			      PR_GET_MEMORY_MERGE);
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int memory_layout_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			      const struct call_list *calls, const void *state)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	const struct asked *asked = state;
@@ -94,7 +96,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int memory_layout_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	if (!thread && task->mm->n_mm_saved_auxv > 64)
 		return fail(EINVAL, "the image holds %zu words of auxv, more than any kernel has",
@@ -103,10 +105,11 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 }
 
 /*
- * A newborn has inherited from criu that all its memory may be merged (KSM). To take that back changes the advice of each mapping: so it
- * comes before the mappings get their own, which is in the list of calls for the address space.
+ * A newborn may have inherited from criu that all its memory may be merged (KSM). Undoing that changes the advice of
+ * each mapping. So it happens before the mappings get their own advice, which is in the list of calls for the address
+ * space.
  */
-static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+static int memory_layout_prepare(const struct snapshot *snapshot unused, const struct task *task)
 {
 	if (!task->cores[0]->tc->merges_memory && prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) > 0 &&
 	    prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) < 0)
@@ -114,7 +117,10 @@ static int prepare(const struct snapshot *snapshot unused, const struct task *ta
 	return 0;
 }
 
-/* KSM for all that is mapped, and will be. This changes the advice of each mapping: what had been taken out is taken out again. */
+/*
+ * KSM for all present and future mappings. This changes the advice of each mapping, so mappings that were excluded are
+ * excluded again.
+ */
 static void make_merging(const struct task *task, struct call_list *calls)
 {
 	call(calls, "merge its memory", SYS_prctl, PR_SET_MEMORY_MERGE, 1);
@@ -129,8 +135,8 @@ static void make_merging(const struct task *task, struct call_list *calls)
 	}
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void memory_layout_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			       struct call_list *calls)
 {
 	const TaskCoreEntry *core = task->cores[thread]->tc;
 	const MmEntry *mm = task->mm;
@@ -163,17 +169,16 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 		call(calls, "turn huge pages on", SYS_prctl, PR_SET_THP_DISABLE, 0);
 	if (core->merges_memory)
 		make_merging(task, calls);
-	if (core->has_deny_write_exec) /* for good; what is mapped stays as it is */
-		call(calls, "deny memory that is written and executed", SYS_prctl, PR_SET_MDWE,
+	if (core->has_deny_write_exec) /* irrevocable; existing mappings do not change */
+		call(calls, "forbid memory that is writable and executable", SYS_prctl, PR_SET_MDWE,
 		     core->deny_write_exec);
 }
 
 /*
- * A change of ids has cleared it. 2 is what a kernel with fs.suid_dumpable=2 gives, and nobody can ask for: 0 keeps as much from
- * others.
+ * A change of ids has cleared it. 2 comes from a kernel with fs.suid_dumpable=2 and cannot be set: 0 protects as much.
  */
-static void finish(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		   struct call_list *calls)
+static void memory_layout_finish(const struct snapshot *snapshot unused, const struct task *task,
+				 size_t thread, struct call_list *calls)
 {
 	if (thread)
 		return;
@@ -183,11 +188,11 @@ static void finish(const struct snapshot *snapshot unused, const struct task *ta
 
 const struct task_part part_memory_layout = {
 	.name = "memory layout",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.prepare = prepare,
-	.make = make,
-	.finish = finish,
+	.look = memory_layout_look,
+	.ask = memory_layout_ask,
+	.hear = memory_layout_hear,
+	.check = memory_layout_check,
+	.prepare = memory_layout_prepare,
+	.make = memory_layout_make,
+	.finish = memory_layout_finish,
 };

@@ -1,8 +1,9 @@
 /*
- * memory_locks.c - mlockall(MCL_FUTURE): new memory of the process is locked as it is mapped. What is mapped already is locked, or not,
- * mapping by mapping (restore/space.c).
+ * memory_locks.c - mlockall(MCL_FUTURE): the kernel locks new memory of the process as it is mapped. Whether an
+ * existing mapping is locked is restored for each one (restore/space.c).
  *
- * The kernel tells nobody. But the parasite's own memory is new memory, and msync(MS_INVALIDATE) refuses what is locked.
+ * No call tells whether it is on. But the parasite's own memory is new memory, and msync(MS_INVALIDATE) fails for
+ * locked memory.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -15,8 +16,8 @@ struct asked {
 	call_handle locked;
 };
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *memory_locks_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			      size_t thread, struct call_list *calls)
 {
 	struct asked *asked;
 
@@ -28,7 +29,7 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-/* Only when it is first used? That stands in smaps, which is long. */
+/* Is new memory locked only when it is touched? smaps tells, which is long. */
 static int look_closer(const struct task *task, uint64_t address, bool *on_fault)
 {
 	struct vmas vmas = { 0 };
@@ -41,8 +42,8 @@ static int look_closer(const struct task *task, uint64_t address, bool *on_fault
 	return result;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int memory_locks_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			     const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	bool on_fault = false;
@@ -55,17 +56,17 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return result;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int memory_locks_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	uint32_t flags = task->mm->locks_future;
 
 	if (!thread && flags && flags != MCL_FUTURE && flags != (MCL_FUTURE | MCL_ONFAULT))
-		return fail(EINVAL, "the image holds impossible flags of mlockall(): %#x", flags);
+		return fail(EINVAL, "the image has invalid flags of mlockall(): %#x", flags);
 	return 0;
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void memory_locks_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			      struct call_list *calls)
 {
 	if (!thread && task->mm->locks_future)
 		call(calls, "lock new memory", SYS_mlockall, task->mm->locks_future);
@@ -73,8 +74,8 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_memory_locks = {
 	.name = "memory locks",
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.ask = memory_locks_ask,
+	.hear = memory_locks_hear,
+	.check = memory_locks_check,
+	.make = memory_locks_make,
 };

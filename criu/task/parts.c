@@ -1,9 +1,9 @@
 /*
- * parts.c - the aspects of a task, in the order in which restore makes them again.
+ * parts.c - the parts of a task, in the order in which restore runs them.
  *
- * That is the order of prepare(), make() and finish(). All parts are prepared, in the newborn and with criu's privileges, before the first
- * call of make() is made. The dump goes through the same table: a part whose hear() needs what others have heard says so in
- * `hears_after`, and must stand below them (a unit test looks).
+ * This is the order of prepare(), make() and finish(). All parts are prepared, in the newborn and with criu's
+ * privileges, before the first call of make() is made. The dump uses the same table: a part whose hear() needs what
+ * others have heard lists them in `hears_after`, and must stand below them (a unit test checks).
  */
 #include <stdlib.h>
 #include "base/memory.h"
@@ -11,20 +11,23 @@
 
 const struct task_part *const task_parts[] = {
 	&part_memory_layout, /* first: names of areas and the executable, with all privileges */
-	&part_memory_keys,   /* dump only: restore/protection.c has to do it before there are threads */
-	&part_memory_locks,  /* all its memory is there; needs CAP_IPC_LOCK or a limit */
-	&part_process, /* personality, subreaper, …: needs nothing. Prepares: files of /proc, by their paths */
-	&part_directories, /* prepares only, with CAP_SYS_CHROOT; from here on paths may begin at another root */
-	&part_identity,	   /* name, thread ids, rseq: memory is there */
+	&part_memory_keys,   /* dump only: restore/protection.c sets them before there are threads */
+	&part_memory_locks,  /* all memory exists; needs CAP_IPC_LOCK or a limit */
+	&part_process, /* personality, subreaper, …: no privileges. Prepares: files of /proc, by their paths */
+	&part_directories, /* prepares only, with CAP_SYS_CHROOT; from here on, paths may resolve below another root */
+	&part_identity,	       /* name, thread ids, rseq: memory exists */
 	&part_scheduling,      /* needs CAP_SYS_NICE */
-	&part_machine,	       /* needs privileges, too */
+	&part_machine,	       /* also needs privileges */
 	&part_signals,	       /* actions before anything can be pending. Prepares: blocks all signals */
-	&part_posix_timers,    /* made here, with all privileges */
-	&part_limits,	       /* after memory, which they would limit; needs no privilege but to raise */
-	&part_credentials,     /* drops privileges: nothing above would work after it */
-	&part_pending_signals, /* a thread may send itself anything; actions and masks stand */
-	/* Dump: what goes off while the tree stands still is in a queue, or the timer has it. Both hear after the queues. */
-	&part_timers, /* last: they tick from here on. Prepares: one runs out, and its signal has to be blocked */
+	&part_posix_timers,    /* creates them, with all privileges */
+	&part_limits,	       /* after memory, which they would limit; only raising needs a privilege */
+	&part_credentials,     /* drops privileges: nothing above would work after this */
+	&part_pending_signals, /* a thread may send itself any signal; actions and masks are set */
+	/*
+	 * Dump: a timer that expires while the tree is stopped is in a signal queue, or is known to the timer. Both
+	 * hear after the queues.
+	 */
+	&part_timers, /* last: they run from here on. Prepares: one expires, with its signal blocked */
 	&part_posix_timers_set,
 };
 

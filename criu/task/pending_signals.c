@@ -1,9 +1,9 @@
 /*
- * pending_signals.c - signals that were sent and not yet taken, with their siginfo, for threads and for whole processes.
+ * pending_signals.c - pending signals, with their siginfo, of threads and whole processes.
  *
- * PTRACE_PEEKSIGINFO (Linux 3.10) reads the queues without taking anything out. They are read after the timers, which go on while
- * all else stands still: what goes off in between is in the queue, and not lost. A thread may send itself any siginfo, even
- * one that looks like the kernel's (rt_sigqueueinfo(2)), so restore has each thread fill its own queue.
+ * PTRACE_PEEKSIGINFO (Linux 3.10) reads the queues without changing them. They are read after the timers, which go on
+ * while everything else is stopped: what expires in between is in the queue, and not lost. A thread may send itself any
+ * siginfo, even one that looks like the kernel's (rt_sigqueueinfo(2)), so on restore each thread fills its own queue.
  */
 #include <errno.h>
 #include <signal.h>
@@ -15,7 +15,7 @@
 #include "image/message.h"
 #include "task/part.h"
 
-#define SIGINFO_SIZE 128 /* of the kernel, on every architecture */
+#define SIGINFO_SIZE 128 /* size in the kernel, on every architecture */
 #define BATCH	     32
 
 static int read_queue(pid_t tid, bool shared, SignalQueueEntry *queue)
@@ -56,7 +56,7 @@ static int read_queues(const struct task *task, size_t thread)
 	return read_queue(tid, true, core->tc->signals_s);
 }
 
-/* The thread that the parasite works in is not stopped; queues are told of a stopped thread only. */
+/* The thread of the parasite runs, but queues can only be read of a stopped thread. */
 static int read_queues_of_running(const struct task *task, size_t thread)
 {
 	pid_t tid = task->threads[thread];
@@ -67,14 +67,17 @@ static int read_queues_of_running(const struct task *task, size_t thread)
 	if (!WIFSTOPPED(status))
 		return fail(0, "thread %d was killed", tid);
 	result = read_queues(task, thread);
-	/* Unlike a trap (whose event stands above), a signal that it was about to take has to be handed on. */
+	/* Unlike a trap (whose event is in the upper bits), a signal that it was about to take must be delivered. */
 	if (ptrace(PTRACE_CONT, tid, 0, status >> 16 || WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status)) <
 	    0)
 		return fail(errno, "cannot resume thread %d", tid);
 	return result;
 }
 
-/* A SIGSTOP that came while we looked cannot be blocked, so it cannot be put back: the process is one that it has stopped. */
+/*
+ * A SIGSTOP that arrives now cannot be blocked, so it cannot be put back: instead the process is saved as stopped by
+ * it.
+ */
 static void take_stop_out(struct task *task, SignalQueueEntry *queue)
 {
 	size_t kept = 0;
@@ -92,8 +95,8 @@ static void take_stop_out(struct task *task, SignalQueueEntry *queue)
 	queue->n_signals = kept;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls unused, const void *state unused)
+static int pending_signals_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+				const struct call_list *calls unused, const void *state unused)
 {
 	bool is_stopped = task->victim->threads[thread].is_parked;
 	int result = is_stopped ? read_queues(task, thread) : read_queues_of_running(task, thread);
@@ -115,23 +118,24 @@ static int check_queue(const SignalQueueEntry *queue)
 		if (info->len == SIGINFO_SIZE)
 			memcpy(&signal, info->data, sizeof(signal));
 		if (signal < 1 || signal > 64)
-			return fail(EINVAL, "the image holds a pending signal that is none");
+			return fail(EINVAL, "the image has an invalid pending signal");
 		if (signal == SIGKILL || signal == SIGSTOP)
-			return fail(EINVAL, "the image holds a pending signal that cannot be blocked: %d",
+			return fail(EINVAL, "the image has a pending signal that cannot be blocked: %d",
 				    signal);
 	}
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int pending_signals_check(const struct snapshot *snapshot unused, const struct task *task,
+				 size_t thread)
 {
 	int result = check_queue(task->cores[thread]->thread_core->signals_p);
 
 	return result || thread ? result : check_queue(task->cores[0]->tc->signals_s);
 }
 
-static void put_back(const struct task *task, size_t thread, const SignalQueueEntry *queue, bool is_shared,
-		     struct call_list *calls)
+static void put_signals_back(const struct task *task, size_t thread, const SignalQueueEntry *queue,
+			     bool is_shared, struct call_list *calls)
 {
 	pid_t pid = task->threads[0], tid = task->threads[thread];
 
@@ -151,17 +155,17 @@ static void put_back(const struct task *task, size_t thread, const SignalQueueEn
 	}
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void pending_signals_make(const struct snapshot *snapshot unused, const struct task *task,
+				 size_t thread, struct call_list *calls)
 {
-	put_back(task, thread, task->cores[thread]->thread_core->signals_p, false, calls);
+	put_signals_back(task, thread, task->cores[thread]->thread_core->signals_p, false, calls);
 	if (!thread)
-		put_back(task, thread, task->cores[0]->tc->signals_s, true, calls);
+		put_signals_back(task, thread, task->cores[0]->tc->signals_s, true, calls);
 }
 
 const struct task_part part_pending_signals = {
 	.name = "pending signals",
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.hear = pending_signals_hear,
+	.check = pending_signals_check,
+	.make = pending_signals_make,
 };

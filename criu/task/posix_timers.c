@@ -1,13 +1,14 @@
 /*
- * posix_timers.c - timers of timer_create(2): their ids, which programs keep, what they tell whom, and what is left of them.
+ * posix_timers.c - timers of timer_create(2): their ids, which programs store, whom they notify and how, and the time
+ * that is left.
  *
- * /proc/PID/timers (CONFIG_CHECKPOINT_RESTORE) says what a timer is, the process itself how much of it is left. Ids are given back by
- * PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15); before, a process that never had a timer counts from 0, so that those in
- * between are made and deleted. Timers are made while all privileges are there (a CLOCK_BOOTTIME_ALARM needs one), and set
- * last of all: two parts.
+ * /proc/PID/timers (CONFIG_CHECKPOINT_RESTORE) describes the timers; the process itself tells the time that is left.
+ * Restore gets the same ids with PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15). On older kernels, a process that never had a
+ * timer counts ids from 0, so the ids in between are created and deleted. Timers are created while all privileges exist
+ * (a CLOCK_BOOTTIME_ALARM needs one), and set last of all: hence two parts.
  *
- * A signal of a timer that waits to be taken is part of the timer: a periodic one sends no second before the first is taken. So a
- * periodic timer that has a signal waiting is set to a moment that has passed, one interval ago, and sends it itself.
+ * The pending signal of a timer is part of the timer: a periodic timer sends no second one until the first is taken. So
+ * a periodic timer with a pending signal is set to a time in the past, one interval ago, and sends the signal itself.
  */
 #include <errno.h>
 #include <signal.h>
@@ -24,9 +25,9 @@
 #include "task/part.h"
 
 #define SECOND		1000000000LL
-#define MOST_COUNTED_ID 100000 /* as far as we count where ids cannot be asked for: 13 MB of calls */
+#define MOST_COUNTED_ID 100000 /* the highest id to count to, where ids cannot be chosen: 13 MB of calls */
 
-/* The kernel's numbers for CPU clocks: ~pid << 3, a bit for a thread's own, and what is counted. */
+/* The kernel's numbers for CPU clocks: ~pid << 3, a bit for a thread's own clock, and the kind of time. */
 #define CLOCK_OF_THREAD 4
 #define CLOCK_COUNTS	3
 #define CLOCK_IS_FILE	3
@@ -36,7 +37,7 @@ static int clock_of(const PosixTimerEntry *timer)
 	return (int)timer->clock_id;
 }
 
-/* The time of "the thread that made it", which /proc does not name. */
+/* Does it count the time of the thread that created it, which /proc does not name? */
 static bool counts_its_maker(const PosixTimerEntry *timer)
 {
 	return clock_of(timer) < 0 && clock_of(timer) >> 3 == ~0 && clock_of(timer) & CLOCK_OF_THREAD;
@@ -59,7 +60,7 @@ static int parse_timer(const char **text, PosixTimerEntry *timer)
 	if (sscanf(*text, "ID: %u signal: %u/%lx notify: %7[a-z]/%3[a-z].%d ClockID: %d %n", &timer->it_id,
 		   &timer->si_signo, &value, notify, target, &whom, &clock, &length) != 7 ||
 	    !length)
-		return fail(EINVAL, "/proc/PID/timers says what is not understood: %.80s", *text);
+		return fail(EINVAL, "cannot understand /proc/PID/timers: %.80s", *text);
 	*text += length;
 	timer->sival_ptr = value;
 	timer->clock_id = (uint32_t)clock;
@@ -83,26 +84,27 @@ static int look_at_timer(const struct task *task, PosixTimerEntry *timer)
 			task->pid, task->name, timer->it_id);
 	if (clock < 0 && ~(clock >> 3) && ~(clock >> 3) != task->pid && !task_has_thread(task, ~(clock >> 3)))
 		return refuse(
-			"process %d (%s): timer %u counts the CPU time of %d, which is no thread of it (any more)",
+			"process %d (%s): timer %u counts the CPU time of %d, which is not one of its threads (any more)",
 			task->pid, task->name, timer->it_id, ~(clock >> 3));
 	if (tells_the_dead(task, timer)) {
-		log_info("process %d: timer %u wants to tell thread %d, which is gone: it will tell nobody",
+		log_info("process %d: timer %u notifies thread %d, which is gone: it will notify nothing",
 			 task->pid, timer->it_id, timer->notify_thread_id);
 		timer->has_notify_thread_id = false;
-		timer->it_sigev_notify = SIGEV_NONE; /* criu 4.2 saves it as it is, and cannot restore it */
+		timer->it_sigev_notify =
+			SIGEV_NONE; /* criu 4.2 saves the original value, and cannot restore it */
 	}
 	return 0;
 }
 
-static int compare_ids(const void *left, const void *right)
+static int compare_timer_ids(const void *left, const void *right)
 {
 	const PosixTimerEntry *a = *(PosixTimerEntry *const *)left, *b = *(PosixTimerEntry *const *)right;
 
 	return a->it_id < b->it_id ? -1 : a->it_id > b->it_id;
 }
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts unused)
+static int posix_timers_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			     const struct thread_facts *facts unused)
 {
 	TaskTimersEntry *timers;
 	autofree char *text = NULL;
@@ -123,11 +125,11 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 		result = parse_timer(&at, timer) ?: unless_refused(look_at_timer(task, timer));
 	}
 	if (timers->n_posix)
-		qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_ids);
+		qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_timer_ids);
 	return result;
 }
 
-/* What a thread is asked about one timer. An array of these has the order of TaskTimersEntry.posix. */
+/* The questions to a thread about one timer. An array of these has the order of TaskTimersEntry.posix. */
 struct asked_timer {
 	call_handle left, overrun; /* of the leader */
 	call_handle owner[2];	   /* of another thread: does the timer count its time? */
@@ -149,9 +151,9 @@ bool posix_timers_look_for_owners(const struct task *task)
 	return false;
 }
 
-/* Of all threads' times only that of the thread that asks goes on: between two questions, the timer it owns has changed. */
-static void *ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+/* Only the CPU time of the thread that asks advances: between two questions, the timer that it owns has changed. */
+static void *posix_timers_ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			      struct call_list *calls)
 {
 	const TaskTimersEntry *timers = task->cores[0]->tc->timers;
 	struct asked_timer *asked;
@@ -194,7 +196,7 @@ static int hear_left(TaskTimersEntry *timers, const struct call_list *calls, con
 	return 0;
 }
 
-/* A clock that names the thread counts the same, and any thread can make a timer by it. */
+/* A clock that names the thread counts the same time, and any thread can create a timer with it. */
 static void hear_owners(const struct task *task, size_t thread, const struct call_list *calls,
 			const struct asked_timer *asked)
 {
@@ -211,8 +213,8 @@ static void hear_owners(const struct task *task, size_t thread, const struct cal
 	}
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int posix_timers_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			     const struct call_list *calls, const void *state)
 {
 	if (!thread)
 		return hear_left(task->cores[0]->tc->timers, calls, state);
@@ -233,30 +235,30 @@ static int check_timer(const PosixTimerEntry *timer)
 
 	if (timer->it_id > INT32_MAX || timer->insec >= SECOND || timer->vnsec >= SECOND ||
 	    timer->isec > INT64_MAX / SECOND || timer->vsec > INT64_MAX / SECOND)
-		return fail(EINVAL, "the image holds an impossible timer: %u", timer->it_id);
+		return fail(EINVAL, "the image has an invalid timer: %u", timer->it_id);
 	if (how != SIGEV_NONE && (timer->si_signo < 1 || timer->si_signo > 64))
-		return fail(EINVAL, "timer %u of the image sends signal %u, which is none", timer->it_id,
-			    timer->si_signo);
+		return fail(EINVAL, "timer %u of the image sends signal %u, which does not exist",
+			    timer->it_id, timer->si_signo);
 	if (timer->it_id > MOST_COUNTED_ID && !can_ask_for_ids())
 		return fail(
 			0,
-			"timer id %u cannot be had again: this kernel has no PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15)",
+			"timer id %u cannot be restored: this kernel has no PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15)",
 			timer->it_id);
 	return 0;
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int posix_timers_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
 	int result = 0;
 
 	if (!timers || !timers->n_posix)
 		return 0;
-	qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_ids);
+	qsort(timers->posix, timers->n_posix, sizeof(*timers->posix), compare_timer_ids);
 	for (size_t i = 0; !result && i < timers->n_posix; i++) {
 		result = check_timer(timers->posix[i]);
 		if (i && timers->posix[i]->it_id == timers->posix[i - 1]->it_id)
-			result = fail(EINVAL, "the image holds timer %u twice", timers->posix[i]->it_id);
+			result = fail(EINVAL, "the image has timer %u twice", timers->posix[i]->it_id);
 	}
 	return result;
 }
@@ -278,7 +280,7 @@ static void make_timer(const struct task *task, const PosixTimerEntry *timer, st
 	     calls_bytes(calls, &id, sizeof(id)));
 }
 
-/* From `next` on, each new timer takes the next number: up to the one that is wanted, they go again. */
+/* Each new timer takes the next number, from `next` on: those below the wanted one are deleted again. */
 static void count_to(uint32_t wanted, uint32_t *next, struct call_list *calls)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_NONE };
@@ -288,16 +290,15 @@ static void count_to(uint32_t wanted, uint32_t *next, struct call_list *calls)
 			 id = calls_bytes(calls, NULL, sizeof(int));
 
 		for (; *next < wanted; ++*next) {
-			call(calls, "make a timer that goes again", SYS_timer_create, CLOCK_MONOTONIC, there,
-			     id);
+			call(calls, "create a temporary timer", SYS_timer_create, CLOCK_MONOTONIC, there, id);
 			call(calls, "delete a timer", SYS_timer_delete, *next);
 		}
 	}
 	++*next;
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void posix_timers_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			      struct call_list *calls)
 {
 	const TaskTimersEntry *timers = thread ? NULL : task->cores[0]->tc->timers;
 	bool can_ask = can_ask_for_ids();
@@ -306,23 +307,23 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 	if (!timers || !timers->n_posix)
 		return;
 	if (can_ask)
-		call(calls, "ask for ids of timers", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 1);
+		call(calls, "enable chosen timer ids", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 1);
 	for (size_t i = 0; i < timers->n_posix; i++) {
 		if (!can_ask)
 			count_to(timers->posix[i]->it_id, &next, calls);
 		make_timer(task, timers->posix[i], calls);
 	}
 	if (can_ask)
-		call(calls, "take any id for a timer", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 0);
+		call(calls, "disable chosen timer ids", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 0);
 }
 
 const struct task_part part_posix_timers = {
 	.name = "POSIX timers",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.look = posix_timers_look,
+	.ask = posix_timers_ask,
+	.hear = posix_timers_hear,
+	.check = posix_timers_check,
+	.make = posix_timers_make,
 };
 
 /* ---- setting them ---- */
@@ -354,7 +355,7 @@ static bool has_signal_waiting(const struct task *task, const PosixTimerEntry *t
 	return false;
 }
 
-/* By its clock, in nanoseconds: one interval before its next time. 0: it cannot be set back that far. */
+/* On its clock, in nanoseconds: one interval before its next expiry. 0: it cannot be set back that far. */
 static int64_t last_time(const PosixTimerEntry *timer)
 {
 	int64_t interval = timer->isec * SECOND + timer->insec, left = timer->vsec * SECOND + timer->vnsec;
@@ -376,8 +377,8 @@ bool posix_timer_resends(const struct task *task, const SiginfoEntry *entry)
 }
 
 /*
- * When all threads have told what waits for them: a timer that is to go off once, and whose signal is there, has gone off in
- * between, after it was asked.
+ * After all threads have reported their pending signals: a one-shot timer with a pending signal has expired since it
+ * was asked.
  */
 static int hear_signals(const struct snapshot *snapshot unused, struct task *task, size_t thread,
 			const struct call_list *calls unused, const void *state unused)
@@ -402,7 +403,7 @@ static void set_timer(const struct task *task, const PosixTimerEntry *timer, str
 	int64_t last = has_signal_waiting(task, timer) ? last_time(timer) : 0;
 
 	if (!last && !timer->vsec && !timer->vnsec && !timer->isec && !timer->insec)
-		return; /* one of CPU time that is disarmed keeps its interval */
+		return; /* a disarmed timer of CPU time keeps its interval */
 	if (last)
 		value.it_value = (struct timespec){ last / SECOND, last % SECOND };
 	call(calls, "set a timer", SYS_timer_settime, timer->it_id, last ? TIMER_ABSTIME : 0,
@@ -421,6 +422,7 @@ static void set_timers(const struct snapshot *snapshot unused, const struct task
 const struct task_part part_posix_timers_set = {
 	.name = "POSIX timers, set",
 	.hear = hear_signals,
-	.hears_after = { &part_posix_timers, &part_pending_signals }, /* what is left; has a signal come? */
+	.hears_after = { &part_posix_timers,
+			 &part_pending_signals }, /* the time left; is its signal pending? */
 	.make = set_timers,
 };

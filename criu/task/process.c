@@ -1,8 +1,9 @@
 /*
- * process.c - small properties of a whole process: personality, subreaper, membarrier, oom_score_adj, loginuid, what a core dump
- * holds, state.
+ * process.c - small properties of a whole process: personality, subreaper, membarrier, oom_score_adj, loginuid, core
+ * dump filter, state.
  *
- * oom_score_adj, loginuid and coredump_filter are files of /proc, which a newborn writes while it still runs criu's code.
+ * oom_score_adj, loginuid and coredump_filter are files of /proc, which a newborn writes while it still runs criu's
+ * code.
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -25,7 +26,10 @@
 
 #define GET_REGISTRATIONS (1 << 9) /* MEMBARRIER_CMD_GET_REGISTRATIONS, Linux 6.3 */
 
-/* Wine and emulators have the kernel hand them their own system calls: ours would go there, too. */
+/*
+ * Wine and emulators let the kernel dispatch their system calls to user space: the calls of the parasite would go
+ * there, too.
+ */
 static int refuse_dispatch(const struct task *task, size_t thread)
 {
 	uint64_t dispatch[4] = { 0 }; /* mode, selector, offset, length */
@@ -33,15 +37,15 @@ static int refuse_dispatch(const struct task *task, size_t thread)
 	if (ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, task->threads[thread], sizeof(dispatch),
 		   dispatch) < 0 ||
 	    !dispatch[0])
-		return 0; /* off, or a kernel that cannot tell */
+		return 0; /* off, or the kernel has no such request */
 	return refuse(
 		"process %d (%s): thread %d dispatches its system calls (PR_SET_SYSCALL_USER_DISPATCH), which is not "
 		"supported",
 		task->pid, task->name, task->threads[thread]);
 }
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts)
+static int process_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct thread_facts *facts)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	struct proc_stat stat;
@@ -74,8 +78,9 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 }
 
 /*
- * Before Linux 6.3 nobody is told. But a barrier is refused, with EPERM, to a process that has not registered for it, and each
- * registration is the bit above its barrier. Who registered for the global one alone is not told apart from others.
+ * Before Linux 6.3 no call reports the registrations. But a barrier fails with EPERM in a process that has not
+ * registered for it, and each registration is the bit above its barrier. A registration for the global barrier alone
+ * cannot be detected.
  */
 static const uint32_t barriers_to_try[] = {
 	MEMBARRIER_CMD_PRIVATE_EXPEDITED,
@@ -89,8 +94,8 @@ struct asked {
 	size_t child_count;
 	struct asked_child {
 		const struct task *child;
-		call_handle stop; /* has it heard of that? */
-	} children[];		  /* those that are stopped */
+		call_handle stop; /* has it waited for the stop? */
+	} children[];		  /* stopped children */
 };
 
 static struct asked *new_questions(const struct task *task)
@@ -103,7 +108,7 @@ static struct asked *new_questions(const struct task *task)
 	return allocate(sizeof(struct asked) + stopped * sizeof(struct asked_child));
 }
 
-/* The kernel keeps what a child was stopped by until its parent has waited for it. */
+/* The kernel keeps the stop signal of a child until its parent has waited for it. */
 static void ask_for_children(const struct task *task, struct call_list *calls, struct asked *asked)
 {
 	const struct task *child;
@@ -112,7 +117,7 @@ static void ask_for_children(const struct task *task, struct call_list *calls, s
 		if (child->state == TASK_STOPPED)
 			asked->children[asked->child_count++] = (struct asked_child){
 				child,
-				call(calls, "ask whether it has heard of a child that stopped", SYS_waitid,
+				call(calls, "ask whether it has waited for a stopped child", SYS_waitid,
 				     P_PID, child->pid, calls_bytes(calls, NULL, sizeof(siginfo_t)),
 				     WSTOPPED | WNOWAIT | WNOHANG | __WALL)
 			};
@@ -129,8 +134,8 @@ static void hear_of_children(const struct call_list *calls, const struct asked *
 	}
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void *process_ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			 struct call_list *calls)
 {
 	struct asked *asked;
 	long commands;
@@ -150,7 +155,7 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-/* A bit for each registration; as the kernel tells them, or as far as trying does. */
+/* A bit for each registration, from the kernel, or as far as trying finds them. */
 static uint32_t registered_barriers(const struct task *task, const struct call_list *calls,
 				    const struct asked *asked)
 {
@@ -159,15 +164,17 @@ static uint32_t registered_barriers(const struct task *task, const struct call_l
 
 	if (told >= 0)
 		return told;
-	log_info("process %d: this kernel does not tell a global memory barrier (Linux 6.3)", task->pid);
+	log_info(
+		"process %d: this kernel does not report a registration for the global memory barrier (Linux 6.3 does)",
+		task->pid);
 	for (size_t i = 0; i < array_size(barriers_to_try); i++)
 		if (calls_result(calls, asked->tries[i]) == 0)
 			barriers |= barriers_to_try[i] << 1;
 	return barriers;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int process_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	uint32_t barriers;
@@ -201,7 +208,7 @@ static int check_oom(const TaskCoreEntry *core)
 	bool may_lower;
 
 	if (core->oom_score_adj < -1000 || core->oom_score_adj > 1000)
-		return fail(EINVAL, "the image holds an impossible oom_score_adj: %d", core->oom_score_adj);
+		return fail(EINVAL, "the image has an invalid oom_score_adj: %d", core->oom_score_adj);
 	if (!core->has_oom_score_adj || self < 0 || proc_read_number(self, "oom_score_adj", 10, &ours) < 0 ||
 	    core->oom_score_adj >= ours)
 		return 0;
@@ -216,7 +223,7 @@ static int check_oom(const TaskCoreEntry *core)
 	return fail(EPERM, "oom_score_adj cannot be lowered from %lld to %d", ours, core->oom_score_adj);
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int process_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskCoreEntry *core = task->cores[thread]->tc;
 	long commands;
@@ -224,11 +231,10 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	if (thread)
 		return 0;
 	if (core->exit_signal >= NSIG)
-		return fail(EINVAL, "core-%d.img holds an impossible signal: %u", task->pid,
-			    core->exit_signal);
+		return fail(EINVAL, "core-%d.img has an invalid signal: %u", task->pid, core->exit_signal);
 	if (core->has_stop_signo && core->stop_signo != SIGSTOP && !is_terminal_stop(core->stop_signo))
-		return fail(EINVAL, "core-%d.img holds a signal that stops nobody: %u", task->pid,
-			    core->stop_signo);
+		return fail(EINVAL, "core-%d.img has a stop signal that does not stop a process: %u",
+			    task->pid, core->stop_signo);
 	commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 	if (core->membarrier_registration_mask & ~(commands < 0 ? 0u : (uint32_t)commands))
 		return fail(EINVAL, "this kernel does not know all of its memory barriers (membarrier %#x)",
@@ -236,7 +242,7 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return check_oom(core);
 }
 
-/* It is written only where it differs: that may need a privilege, and a kernel may not have the file. */
+/* Writes only a value that differs: writing may need a privilege, and a kernel may not have the file. */
 static int set_number(int self, const char *name, int base, long long wanted)
 {
 	char text[32];
@@ -250,7 +256,7 @@ static int set_number(int self, const char *name, int base, long long wanted)
 	return result ? fail(-result, "cannot write %lld to /proc/self/%s", wanted, name) : 0;
 }
 
-static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+static int process_prepare(const struct snapshot *snapshot unused, const struct task *task)
 {
 	autoclose int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	const TaskCoreEntry *core = task->cores[0]->tc;
@@ -265,13 +271,13 @@ static int prepare(const struct snapshot *snapshot unused, const struct task *ta
 	return result;
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void process_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			 struct call_list *calls)
 {
 	const ThreadCoreEntry *own = task->cores[thread]->thread_core;
 	const TaskCoreEntry *core = task->cores[thread]->tc;
 
-	/* Each thread has its own, nearly always the same; other threads than the leader exist by now. */
+	/* Each thread has its own personality, nearly always the same; threads other than the leader exist by now. */
 	call(calls, "set the personality", SYS_personality,
 	     own->has_personality ? own->personality : task->cores[0]->tc->personality);
 	if (thread)
@@ -284,10 +290,10 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_process = {
 	.name = "process",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.prepare = prepare,
-	.make = make,
+	.look = process_look,
+	.ask = process_ask,
+	.hear = process_hear,
+	.check = process_check,
+	.prepare = process_prepare,
+	.make = process_make,
 };

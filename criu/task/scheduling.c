@@ -1,9 +1,8 @@
 /*
- * scheduling.c - when and where a thread runs: policy, priority, nice value (sched(7)), CPUs, timer slack, priority of its input and
- * output.
+ * scheduling.c - scheduling of a thread: policy, priority, nice value (sched(7)), CPUs, timer slack, I/O priority.
  *
- * A newborn has what criu itself has of these, so all of them are always set. A thread that may run on all CPUs of its cpuset is to
- * run on all of the one that it comes to, too; CPUs that a thread is kept to, and that are not there, are told in the log.
+ * A newborn inherits criu's own values, so all of them are always set. A thread that may run on all CPUs of its cpuset
+ * will run on all CPUs of its new cpuset, too. If a thread is restricted to CPUs that do not exist here, the log tells.
  */
 #include <errno.h>
 #include <linux/ioprio.h>
@@ -30,7 +29,7 @@ static bool is_realtime(unsigned policy)
 
 /* ---- CPUs ---- */
 
-static int look_at_cpus(pid_t tid, ThreadCoreEntry *core)
+static int read_affinity(pid_t tid, ThreadCoreEntry *core)
 {
 	struct cpus cpus;
 	int result = cpus_get_affinity(tid, &cpus);
@@ -63,7 +62,7 @@ static void cpus_of_image(const ThreadCoreEntry *core, struct cpus *cpus)
 static int check_cpus(const struct task *task, size_t thread)
 {
 	if (task->cores[thread]->thread_core->cpu_affinity.len > sizeof(struct cpus))
-		return fail(EINVAL, "the image names more CPUs than any machine has");
+		return fail(EINVAL, "the image has more CPUs than any machine");
 	return 0;
 }
 
@@ -79,12 +78,12 @@ void scheduling_warn_of_cpus(const struct task *task, size_t thread, const struc
 		lacks_some |= wanted.bits[i] & ~here->bits[i];
 	}
 	if (lacks_some)
-		log_warning("thread %d of process %d was kept to CPUs that are not all here: it %s",
-			    task->threads[thread], task->pid,
-			    has_some ? "has to do with fewer" : "may run on all");
+		log_warning(
+			"thread %d of process %d was restricted to CPUs that do not all exist here: it %s",
+			task->threads[thread], task->pid, has_some ? "gets fewer" : "may run on all");
 }
 
-/* None of them may be here, or in its cpuset: then it runs on all of that. */
+/* None of them may exist here or be in the cpuset: then it runs on the whole cpuset. */
 static void make_cpus(const ThreadCoreEntry *core, struct call_list *calls)
 {
 	struct cpus cpus;
@@ -118,8 +117,8 @@ int scheduling_set_affinity(const struct task *task, size_t thread)
 
 /* ---- dump ---- */
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts unused)
+static int scheduling_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			   const struct thread_facts *facts unused)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	pid_t tid = task->threads[thread];
@@ -140,13 +139,13 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	if (errno)
 		return fail(errno, "cannot read the nice value of thread %d", tid);
 	io_priority = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid);
-	if (io_priority >= 0) /* a kernel without block devices has none */
+	if (io_priority >= 0) /* a kernel without block devices has no I/O priority */
 		message_set(core, io_priority, io_priority);
-	return look_at_cpus(tid, core);
+	return read_affinity(tid, core);
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread unused,
-		 struct call_list *calls)
+static void *scheduling_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			    size_t thread unused, struct call_list *calls)
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
@@ -154,8 +153,8 @@ static void *ask(const struct snapshot *snapshot unused, const struct task *task
 	return asked;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int scheduling_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			   const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 
@@ -165,7 +164,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 
 /* ---- restore ---- */
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int scheduling_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 
@@ -175,19 +174,18 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return check_cpus(task, thread);
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void scheduling_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			    struct call_list *calls)
 {
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	struct sched_param parameters = { .sched_priority = core->sched_prio };
 
 	make_cpus(core, calls);
-	/* A thread of real time has none (Linux 6.13), and 0 means whatever its parent had. */
+	/* A real-time thread has none (Linux 6.13), and 0 would mean the value of its parent. */
 	if (core->has_timer_slack && core->timer_slack)
 		call(calls, "set the timer slack", SYS_prctl, PR_SET_TIMERSLACK, core->timer_slack);
 	if (core->has_io_priority)
-		call(calls, "set the priority of input and output", SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
-		     core->io_priority);
+		call(calls, "set the I/O priority", SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, core->io_priority);
 	if (core->has_sched_policy)
 		call(calls, "set the scheduling policy", SYS_sched_setscheduler, 0, core->sched_policy,
 		     calls_bytes(calls, &parameters, sizeof(parameters)));
@@ -198,9 +196,9 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_scheduling = {
 	.name = "scheduling",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.make = make,
+	.look = scheduling_look,
+	.ask = scheduling_ask,
+	.hear = scheduling_hear,
+	.check = scheduling_check,
+	.make = scheduling_make,
 };

@@ -1,5 +1,5 @@
 /*
- * signals.c - how a task takes signals: actions, alternate stacks, masks. What is pending: pending_signals.c.
+ * signals.c - signal handling of a task: actions, alternate stacks, masks. Pending signals: pending_signals.c.
  *
  * A newborn blocks all signals until its threads get their registers, and their masks with them (restore/hand_over.c).
  */
@@ -19,7 +19,7 @@ struct asked {
 	call_handle actions[SIGNALS + 1]; /* by the signal's number */
 };
 
-/* As rt_sigaction(2) of the kernel has it, not libc. */
+/* As in rt_sigaction(2) of the kernel; libc's struct differs. */
 struct kernel_action {
 	uint64_t handler, flags, restorer, mask;
 };
@@ -29,8 +29,8 @@ static bool has_action(int signal)
 	return signal != SIGKILL && signal != SIGSTOP;
 }
 
-static int look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct thread_facts *facts)
+static int signals_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct thread_facts *facts)
 {
 	CoreEntry *core = task->cores[thread];
 
@@ -40,8 +40,8 @@ static int look(struct snapshot *snapshot unused, struct task *task, size_t thre
 	return 0;
 }
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *signals_ask(const struct snapshot *snapshot unused, const struct task *task unused,
+			 size_t thread, struct call_list *calls)
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
@@ -78,8 +78,8 @@ static int hear_actions(TaskCoreEntry *core, const struct call_list *calls, cons
 	return 0;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int signals_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+			const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	long result = calls_result(calls, asked->alternate_stack);
@@ -95,7 +95,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return thread ? 0 : hear_actions(task->cores[0]->tc, calls, asked);
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int signals_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	if (!thread && task->cores[0]->tc->n_sigactions != ACTIONS)
 		return fail(EINVAL, "the image holds %zu signal actions instead of %d",
@@ -103,8 +103,11 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	return 0;
 }
 
-/* What is sent from now on is for the task, and waits for it. Also the signals that libc keeps for itself: a raw call. */
-static int prepare(const struct snapshot *snapshot unused, const struct task *task unused)
+/*
+ * Signals that arrive from now on belong to the task, and stay pending. A raw call also blocks the signals that libc
+ * keeps for itself.
+ */
+static int signals_prepare(const struct snapshot *snapshot unused, const struct task *task unused)
 {
 	uint64_t all = ~0ULL;
 
@@ -130,16 +133,16 @@ static void make_actions(const TaskCoreEntry *core, struct call_list *calls)
 	}
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void signals_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			 struct call_list *calls)
 {
 	const ThreadSasEntry *sas = task->cores[thread]->thread_core->sas;
-	stack_t stack = { .ss_flags = SS_DISABLE }; /* a newborn may have one of ours */
+	stack_t stack = { .ss_flags = SS_DISABLE }; /* a newborn may have one of criu's */
 
 	if (sas && !(sas->ss_flags & SS_DISABLE)) {
 		stack.ss_sp = (void *)(uintptr_t)sas->ss_sp;
 		stack.ss_size = sas->ss_size;
-		stack.ss_flags = sas->ss_flags & ~SS_ONSTACK; /* which only tells that it was in use */
+		stack.ss_flags = sas->ss_flags & ~SS_ONSTACK; /* SS_ONSTACK only reports that it was in use */
 	}
 	call(calls, "set the alternate stack", SYS_sigaltstack, calls_bytes(calls, &stack, sizeof(stack)), 0);
 	if (!thread)
@@ -164,10 +167,10 @@ bool signal_has_default_action(const struct task *task, int signal)
 
 const struct task_part part_signals = {
 	.name = "signals",
-	.look = look,
-	.ask = ask,
-	.hear = hear,
-	.check = check,
-	.prepare = prepare,
-	.make = make,
+	.look = signals_look,
+	.ask = signals_ask,
+	.hear = signals_hear,
+	.check = signals_check,
+	.prepare = signals_prepare,
+	.make = signals_make,
 };

@@ -1,10 +1,11 @@
 /*
  * timers.c - interval timers: setitimer(2) and alarm(2). Those of timer_create(2): posix_timers.c.
  *
- * ITIMER_REAL with an interval stands still from the moment it runs out until a SIGALRM leaves the process's queue, whoever sent that: only
- * then does the kernel set it again. getitimer() tells a value of 0 and the interval meanwhile. If the signal is thrown away (SIG_IGN)
- * the timer is dead: it keeps its interval, and goes on when somebody else's SIGALRM is taken (all seen on Linux 6.18).
- * The timers of CPU time set themselves again; with a value of 0 they are disarmed, and keep their interval, too.
+ * An ITIMER_REAL with an interval stops when it expires, until any SIGALRM leaves the queue of the process: only then
+ * does the kernel set it again. Meanwhile getitimer() returns a value of 0 and the interval. If the signal is discarded
+ * (SIG_IGN), the timer is dead: it keeps its interval, and continues when another SIGALRM is taken (all seen on Linux
+ * 6.18). The timers of CPU time set themselves again; with a value of 0 they are disarmed, and keep their interval,
+ * too.
  */
 #include <errno.h>
 #include <signal.h>
@@ -30,8 +31,8 @@ struct asked {
 	call_handle timers[array_size(timers)];
 };
 
-static void *ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
-		 struct call_list *calls)
+static void *timers_ask(const struct snapshot *snapshot unused, const struct task *task unused, size_t thread,
+			struct call_list *calls)
 {
 	struct asked *asked;
 
@@ -53,8 +54,9 @@ static bool has_alarm_waiting(const SignalQueueEntry *queue)
 }
 
 /*
- * The timer of real time goes on while all else stands still. Here SIGALRM waits (pending_signals.c has looked): if the timer has run
- * out by now, that signal stands for it, too, and it must not go off again before that is taken.
+ * The timer of real time goes on while everything else is stopped. Here a SIGALRM is pending (pending_signals.c has
+ * looked). If the timer has expired by now, that signal is also the timer's, and the timer must not expire again before
+ * the signal is taken.
  */
 static int forget_spent_alarm(struct task *task, ItimerEntry *entry)
 {
@@ -72,7 +74,7 @@ static int forget_spent_alarm(struct task *task, ItimerEntry *entry)
 	return result;
 }
 
-/* It had run out before its queue was read, and no signal is there. criu 4.2 would let it go on: to it, it is not set. */
+/* It had expired before the queue was read, and no signal is there. criu 4.2 would restore it as not set. */
 static void note_dead(const struct task *task, ItimerEntry *entry)
 {
 	if (entry->vsec || entry->vusec || (!entry->isec && !entry->iusec) ||
@@ -82,8 +84,8 @@ static void note_dead(const struct task *task, ItimerEntry *entry)
 	entry->isec = entry->iusec = 0;
 }
 
-static int hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
-		const struct call_list *calls, const void *state)
+static int timers_hear(const struct snapshot *snapshot unused, struct task *task, size_t thread,
+		       const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
 	TaskTimersEntry *entries;
@@ -91,7 +93,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 
 	if (thread)
 		return 0;
-	entries = task->cores[0]->tc->timers; /* made by posix_timers.c */
+	entries = task->cores[0]->tc->timers; /* created by posix_timers.c */
 	slots[0] = &entries->real;
 	slots[1] = &entries->virt;
 	slots[2] = &entries->prof;
@@ -111,7 +113,7 @@ static int hear(const struct snapshot *snapshot unused, struct task *task, size_
 	return forget_spent_alarm(task, entries->real);
 }
 
-static int check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
+static int timers_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	const TaskTimersEntry *entries = thread ? NULL : task->cores[0]->tc->timers;
 	const ItimerEntry *values[] = { entries ? entries->real : NULL, entries ? entries->virt : NULL,
@@ -120,11 +122,13 @@ static int check(const struct snapshot *snapshot unused, const struct task *task
 	for (size_t i = 0; entries && i < array_size(values); i++)
 		if (values[i]->iusec >= SECOND || values[i]->vusec >= SECOND || values[i]->isec > INT64_MAX ||
 		    values[i]->vsec > INT64_MAX || values[i]->dead_interval > INT64_MAX)
-			return fail(EINVAL, "the image holds an impossible interval timer");
+			return fail(EINVAL, "the image has an invalid interval timer");
 	return 0;
 }
 
-/* Makes our own timer, which is the task's, run out and throws its signal away. All signals are blocked (signals.c). */
+/*
+ * Makes the newborn's timer, which is the task's, expire, and discards its signal. All signals are blocked (signals.c).
+ */
 static void make_dead(uint64_t interval)
 {
 	struct itimerval times = { { interval / SECOND, interval % SECOND }, { 0, 1 } };
@@ -138,8 +142,8 @@ static void make_dead(uint64_t interval)
 	signal(SIGALRM, SIG_DFL);
 }
 
-/* No list of calls could wait for a timer. */
-static int prepare(const struct snapshot *snapshot unused, const struct task *task)
+/* A list of calls cannot wait for a timer. */
+static int timers_prepare(const struct snapshot *snapshot unused, const struct task *task)
 {
 	const TaskTimersEntry *entries = task->cores[0]->tc->timers;
 
@@ -149,8 +153,8 @@ static int prepare(const struct snapshot *snapshot unused, const struct task *ta
 }
 
 /*
- * One that has run out runs out again, at once: its signal stands for the one that pending_signals.c has put back, if that is there.
- * criu 4.2 saves the timer after the queue, so it may be missing in its images.
+ * A timer that has expired expires again, at once. If pending_signals.c has put its signal back, that signal stands for
+ * it. criu 4.2 saves the timer after the queue, so its images may lack the signal.
  */
 static bool runs_out_at_once(size_t timer, const ItimerEntry *value)
 {
@@ -158,8 +162,8 @@ static bool runs_out_at_once(size_t timer, const ItimerEntry *value)
 	       (value->isec || value->iusec);
 }
 
-static void make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
-		 struct call_list *calls)
+static void timers_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
+			struct call_list *calls)
 {
 	const TaskTimersEntry *entries = thread ? NULL : task->cores[0]->tc->timers;
 	const ItimerEntry *values[array_size(timers)];
@@ -186,10 +190,10 @@ static void make(const struct snapshot *snapshot unused, const struct task *task
 
 const struct task_part part_timers = {
 	.name = "timers",
-	.ask = ask,
-	.hear = hear,
-	.hears_after = { &part_pending_signals }, /* has a SIGALRM come? */
-	.check = check,
-	.prepare = prepare,
-	.make = make,
+	.ask = timers_ask,
+	.hear = timers_hear,
+	.hears_after = { &part_pending_signals }, /* is a SIGALRM pending? */
+	.check = timers_check,
+	.prepare = timers_prepare,
+	.make = timers_make,
 };

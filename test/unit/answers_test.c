@@ -120,7 +120,9 @@ static void check_answers(const struct task *task)
 	assert_int_equal(own->pdeath_sig, SIGUSR2);
 }
 
-/* Each part finds its answers wherever they stand in the list: here all have asked twice, from the last to the first. */
+/*
+ * Each part finds its answers wherever they stand in the list: here all have asked twice, from the last to the first.
+ */
 static void answers_are_found(void **state unused)
 {
 	struct task *task = new_task();

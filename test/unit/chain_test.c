@@ -88,7 +88,7 @@ static void missing(void **state unused)
 	set_parent(0, "../1");
 	assert_length(0, 2);
 	assert_int_equal(unlink(inventory), 0);
-	assert_no_chain("is no complete snapshot");
+	assert_no_chain("is not a complete snapshot");
 	put_file("1/inventory.img", "\x16\x31\x31\x58", 4);
 	assert_no_chain("1/inventory.img");
 }

@@ -1,6 +1,6 @@
 /*
- * chains.h - for unit tests of chains: snapshots of nothing but memory, in directories 0, 1, 2 … of images.h's own. Every page of
- * every layer says whose it is and which.
+ * chains.h - for unit tests of chains: snapshots of nothing but memory, in directories 0, 1, 2 … of images.h's own.
+ * Every page of every layer says whose it is and which.
  */
 #ifndef TEST_UNIT_CHAINS_H
 #define TEST_UNIT_CHAINS_H
@@ -75,7 +75,10 @@ static inline void write_pagemap(struct image_store *store, unsigned layer, cons
 	assert_int_equal(image_close(pages), 0);
 }
 
-/* Layers count as in a chain: 0 is the newest. Its parent is the next one, if `has_parent`. Its snapshot_id is its number + 1. */
+/*
+ * Layers count as in a chain: 0 is the newest. Its parent is the next one, if `has_parent`. Its snapshot_id is its
+ * number + 1.
+ */
 static inline void make_layer(unsigned layer, bool has_parent, const struct entry *entries, size_t count)
 {
 	struct image_store *store = layer_open(layer, true);

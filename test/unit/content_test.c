@@ -1,6 +1,6 @@
 /*
- * content_test.c - what is compared with a chain is told apart page for page, whatever its layers have beside their images: hashes,
- * none, those of another snapshot, or too few.
+ * content_test.c - what is compared with a chain is told apart page for page, whatever its layers have beside their
+ * images: hashes, none, those of another snapshot, or too few.
  */
 #include "unit.h"
 #include "chains.h"
@@ -65,7 +65,9 @@ static bool is_in(const struct page_runs *runs, size_t page)
 	return page_runs_within(runs, PAGES(page), PAGES(page + 1)) != 0;
 }
 
-/* Of pages that have vanished, and of those that were to be read with them, nothing is said but that they have changed. */
+/*
+ * Of pages that have vanished, and of those that were to be read with them, nothing is said but that they have changed.
+ */
 static void assert_compared(const struct memory *memory)
 {
 	struct page_runs own = { 0 }, changed = { 0 }, unchanged = { 0 };

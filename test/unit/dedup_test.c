@@ -1,5 +1,6 @@
 /*
- * dedup_test.c - what a chain frees in its parents: all that nobody sees, nothing that somebody does, and never without a mark.
+ * dedup_test.c - what a chain frees in its parents: all that nobody sees, nothing that somebody does, and never without
+ * a mark.
  */
 #include "unit.h"
 #include "chains.h"
@@ -125,7 +126,7 @@ static void refusals_come_first(void **state unused)
 	layer(1, false, { 1, 10, HERE });
 	layer(0, true, { 1, 5, PARENT });
 	assert_int_equal(link(pages, second), 0);
-	assert_refused("/1/pages-2.img has other names");
+	assert_refused("/1/pages-2.img has several links");
 	assert_int_equal(unlink(second), 0);
 	assert_int_equal(system(command), 0);
 	assert_refused("/1/pages-2.img belongs to two pagemaps");
@@ -133,7 +134,7 @@ static void refusals_come_first(void **state unused)
 	assert_refused("/1/pagemap-12.img");
 	assert_int_equal(unlink(other), 0);
 	assert_int_equal(unlink(inventory), 0);
-	assert_refused("/0 is no complete snapshot");
+	assert_refused("/0 is not a complete snapshot");
 }
 
 static void consumed(void **state unused)

@@ -1,6 +1,6 @@
 /*
- * ending_test.c - when does the kernel write into the memory of a thread that ends: what its list of robust futexes looks like, and where
- * its clear_child_tid leads.
+ * ending_test.c - when does the kernel write into the memory of a thread that ends: what its list of robust futexes
+ * looks like, and where its clear_child_tid leads.
  */
 #include "unit.h"
 #include <linux/futex.h>

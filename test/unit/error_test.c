@@ -1,6 +1,6 @@
 /*
- * error_test.c - the failure record: causes, places, refusals, advice, who wins when several processes fail, and attempts that do not
- * count.
+ * error_test.c - the failure record: causes, places, refusals, advice, who wins when several processes fail, and
+ * attempts that do not count.
  */
 #include "unit.h"
 #include <errno.h>
@@ -261,7 +261,10 @@ static void nested_attempts(void **state unused)
 	nothing_failed(NULL);
 }
 
-/* Another process fails in earnest while we attempt something: it is that which is told, and forgetting ours does not lose it. */
+/*
+ * Another process fails in earnest while we attempt something: it is that which is told, and forgetting ours does not
+ * lose it.
+ */
 static void attempt_beside_a_failure_of_a_child(void **state unused)
 {
 	struct attempt attempt;

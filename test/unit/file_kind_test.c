@@ -1,6 +1,6 @@
 /*
- * file_kind_test.c - the contract of criu/files/kind.h: which callback runs when, and that let_go() and close() run once however a journey
- * ends. The files are those that this test has open; two kinds of the test's own share them.
+ * file_kind_test.c - the contract of criu/files/kind.h: which callback runs when, and that let_go() and close() run
+ * once however a journey ends. The files are those that this test has open; two kinds of the test's own share them.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * flatten_test.c - a chain becomes one directory: the same memory, nothing left of the chain, and at every step of it something
- * that can be restored.
+ * flatten_test.c - a chain becomes one directory: the same memory, nothing left of the chain, and at every step of it
+ * something that can be restored.
  */
 #include "unit.h"
 #include "chains.h"
@@ -123,9 +123,9 @@ static void into_another(void **state unused)
 	assert_int_equal(count_images(store, "parent"), 1);
 	/* Nothing is written over other images, its own least of all. */
 	assert_true(flatten_into(store, out, &statistics) < 0);
-	assert_failure_says("holds images already");
+	assert_failure_says("already contains images");
 	assert_true(flatten_into(store, store, &statistics) < 0);
-	assert_failure_says("holds images already");
+	assert_failure_says("already contains images");
 	close_stack((struct opened[]){ open_stack(0) });
 	image_store_close(out);
 	image_store_close(store);

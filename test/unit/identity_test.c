@@ -1,6 +1,6 @@
 /*
- * identity_test.c - which descriptors are one open file: those of a process, of its child, and of criu itself, which has received some
- * through a unix socket. The tree is a child of this test, which has little open and sleeps.
+ * identity_test.c - which descriptors are one open file: those of a process, of its child, and of criu itself, which
+ * has received some through a unix socket. The tree is a child of this test, which has little open and sleeps.
  */
 #include "unit.h"
 #include <errno.h>
@@ -111,8 +111,8 @@ static void send_files(const int fds[2])
 }
 
 /*
- * FIRST and SAME are one open file, ANOTHER is the same path opened again. FIRST is in flight, too, and so is a file of the same path
- * that nobody has open.
+ * FIRST and SAME are one open file, ANOTHER is the same path opened again. FIRST is in flight, too, and so is a file of
+ * the same path that nobody has open.
  */
 static does_not_return void live(int socket, int shared, int many)
 {

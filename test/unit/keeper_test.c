@@ -1,5 +1,6 @@
 /*
- * keeper_test.c - a keeper can be found, and gives what it keeps, from the moment on in which it was started, until tracking.img goes.
+ * keeper_test.c - a keeper can be found, and gives what it keeps, from the moment on in which it was started, until
+ * tracking.img goes.
  */
 #include "unit.h"
 #include <errno.h>

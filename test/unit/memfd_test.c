@@ -1,6 +1,6 @@
 /*
- * memfd_test.c - memfd.img, through a store in memory: what it says of memory is kept, and every lie of it is an error that names it.
- * And what flags and links say.
+ * memfd_test.c - memfd.img, through a store in memory: what it says of memory is kept, and every lie of it is an error
+ * that names it. And what flags and links say.
  */
 #include "unit.h"
 #include <linux/memfd.h>

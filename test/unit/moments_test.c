@@ -1,6 +1,6 @@
 /*
- * moments_test.c - who is told of a moment, in which order, and what becomes of a journey when a receiver says no; action scripts as one
- * of the receivers.
+ * moments_test.c - which receivers are called at a moment, in which order, and what happens when one stops the journey;
+ * action scripts as receivers.
  */
 #include "unit.h"
 #include <errno.h>
@@ -111,9 +111,8 @@ static void order_and_veto(void **state unused)
 	assert_course(MOMENT_PRE_DUMP, -EPERM, "not now", -EPERM, "b12B", "not now: Operation not permitted");
 	assert_course(MOMENT_POST_DUMP, -EINVAL, "never", -EINVAL, "b12B", "never");
 	assert_course(MOMENT_PRE_RESUME, -EBUSY, NULL, -EBUSY, "b12B",
-		      "the second said no at pre-resume: Device or resource busy");
-	assert_course(MOMENT_POST_RESTORE, 5, NULL, -EINVAL, "b12B",
-		      "the second answered post-restore with 5");
+		      "the second failed at pre-resume: Device or resource busy");
+	assert_course(MOMENT_POST_RESTORE, 5, NULL, -EINVAL, "b12B", "the second at post-restore returned 5");
 }
 
 /* All are told, and the failure is no failure of the journey. */

@@ -1,6 +1,6 @@
 /*
- * netlink_test.c - requests, lists and errors by netlink, as far as they need no privileges; and a fresh network namespace, where one
- * can be had.
+ * netlink_test.c - requests, lists and errors by netlink, as far as they need no privileges; and a fresh network
+ * namespace, where one can be had.
  */
 #include "unit.h"
 #include <errno.h>
@@ -154,7 +154,10 @@ static void no_such_protocol(void **state unused)
 	assert_non_null(strstr(failure_text(), "cannot open a netlink socket of protocol 31"));
 }
 
-/* In a fresh network, where we are root: there is one interface, and what is made has the kernel's answer. 77: no namespaces here. */
+/*
+ * In a fresh network, where we are root: there is one interface, and what is made has the kernel's answer. 77: no
+ * namespaces here.
+ */
 static int in_fresh_network(void)
 {
 	autoclose_netlink struct nl_sock *socket = NULL;

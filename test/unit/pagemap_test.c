@@ -1,6 +1,6 @@
 /*
- * pagemap_test.c - one pagemap image, from a store in memory: both spellings mean the same, and every lie is an error that names
- * the image.
+ * pagemap_test.c - one pagemap image, from a store in memory: both spellings mean the same, and every lie is an error
+ * that names the image.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,6 +1,7 @@
 /*
- * pages_test.c - pages, written into the images of a store in memory, and into a sink of our own: what is written is what was there,
- * zeros are left out where that was asked for and nowhere else; a sink is told of each page in its order, and of an error once.
+ * pages_test.c - pages, written into the images of a store in memory, and into a sink of our own: what is written is
+ * what was there, zeros are left out where that was asked for and nowhere else; a sink is told of each page in its
+ * order, and of an error once.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * parts_test.c - the calls that make a thread what it was, for a given core: which they are, and in which order; and what is refused
- * before any of them is made.
+ * parts_test.c - the calls that make a thread what it was, for a given core: which they are, and in which order; and
+ * what is refused before any of them is made.
  */
 #include "unit.h"
 #include <errno.h>
@@ -396,13 +396,13 @@ static void timers_refused(void **state unused)
 	assert_check(&part_posix_timers, task, NULL);
 	assert_check(&part_timers, task, NULL);
 	timer->it_id = 1u << 31;
-	assert_check(&part_posix_timers, task, "impossible timer");
+	assert_check(&part_posix_timers, task, "invalid timer");
 	timer->it_id = 1;
 	timer->vnsec = 1000000000;
-	assert_check(&part_posix_timers, task, "impossible timer");
+	assert_check(&part_posix_timers, task, "invalid timer");
 	timer->vnsec = 0;
 	timer->isec = UINT64_MAX;
-	assert_check(&part_posix_timers, task, "impossible timer");
+	assert_check(&part_posix_timers, task, "invalid timer");
 	timer->isec = 0;
 	timer->si_signo = 65;
 	assert_check(&part_posix_timers, task, "signal 65");

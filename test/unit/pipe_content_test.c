@@ -1,5 +1,6 @@
 /*
- * pipe_content_test.c - pipes-data.img, through a store in memory: what it says of pipes is kept, and its lies are errors that name it.
+ * pipe_content_test.c - pipes-data.img, through a store in memory: what it says of pipes is kept, and its lies are
+ * errors that name it.
  */
 #include "unit.h"
 #include <string.h>
@@ -100,7 +101,7 @@ static void forged(void **state unused)
 	refused(has_gid, false, "owner");
 	refused(mode, 0100640, "mode");
 	refused(times, &late, "time");
-	refused(bytes, UINT32_MAX, "shorter");
+	refused(bytes, UINT32_MAX, "torn");
 	entry = possible(1);
 	entry.packets = packets;
 	entry.n_packets = 2;

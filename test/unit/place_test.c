@@ -1,6 +1,6 @@
 /*
- * place_test.c - run_in() where it needs no privileges: what the child and we share, how its failures and its death reach us.
- * test/live/place_test.c has the namespaces, the ids and the pids.
+ * place_test.c - run_in() where it needs no privileges: what the child and we share, how its failures and its death
+ * reach us. test/live/place_test.c has the namespaces, the ids and the pids.
  */
 #include "unit.h"
 #include <errno.h>

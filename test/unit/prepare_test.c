@@ -1,5 +1,6 @@
 /*
- * prepare_test.c - what parts of a task do in a newborn themselves, before it leaves criu's code. Here a child of the test is the newborn.
+ * prepare_test.c - what parts of a task do in a newborn themselves, before it leaves criu's code. Here a child of the
+ * test is the newborn.
  */
 #include "unit.h"
 #include <errno.h>
@@ -123,11 +124,11 @@ static void no_directories(void **state unused)
 	task->fs->cwd_id = 3;
 	prepare(&part_directories, NULL, "cannot change the directory to /proc/version: Not a directory");
 	task->fs->cwd_id = 4;
-	prepare(&part_directories, NULL, "do not hold its directories");
+	prepare(&part_directories, NULL, "its root and working directory are missing");
 	task->fs->cwd_id = 2;
 	close(snapshot.files[0]->fd);
 	snapshot.files[0]->fd = -1;
-	prepare(&part_directories, NULL, "do not hold its directories");
+	prepare(&part_directories, NULL, "its root and working directory are missing");
 }
 
 static void check_says(const struct task_part *part, const char *says)
@@ -145,7 +146,7 @@ static void directories_checked(void **state unused)
 {
 	check_says(&part_directories, NULL);
 	task->fs->cwd_id = 4;
-	check_says(&part_directories, "files.img does not hold its working directory (file 4)");
+	check_says(&part_directories, "files.img: its working directory (file 4) is missing");
 	task->fs->cwd_id = 2;
 	snapshot.files[1]->is_only_path = true;
 	check_says(&part_directories, "its working directory (file 2)");
@@ -176,7 +177,7 @@ static void numbers(void **state unused)
 	prepare(&part_process, has_numbers, NULL);
 	message_set(task->cores[0]->tc, oom_score_adj, 1001);
 	prepare(&part_process, NULL, "cannot write 1001 to /proc/self/oom_score_adj");
-	check_says(&part_process, "impossible oom_score_adj: 1001");
+	check_says(&part_process, "invalid oom_score_adj: 1001");
 }
 
 /* ---- signals, timers, memory ---- */

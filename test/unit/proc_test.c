@@ -1,6 +1,6 @@
 /*
- * proc_test.c - the parsers of /proc's texts, with real ones and with hostile ones: a process may call itself and its files as it
- * likes, and a kernel may leave lines out.
+ * proc_test.c - the parsers of /proc's texts, with real ones and with hostile ones: a process may call itself and its
+ * files as it likes, and a kernel may leave lines out.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * registers_test.c - x86-64 registers into a core and back: whatever they hold, what comes out is what went in; a core that does not
- * fit this CPU is an error.
+ * registers_test.c - x86-64 registers into a core and back: whatever they hold, what comes out is what went in; a core
+ * that does not fit this CPU is an error.
  */
 #include "unit.h"
 #include <errno.h>

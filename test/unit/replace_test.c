@@ -1,8 +1,9 @@
 /*
- * replace_test.c - a dump into a directory that holds an older one: whatever fails, and wherever criu dies, one of them is there, whole;
- * and two cannot be made at the same time.
+ * replace_test.c - a dump into a directory that holds an older one: whatever fails, and wherever criu dies, one of them
+ * is there, whole; and two cannot be made at the same time.
  *
- * The calls that change names are counted here, and the process ends before number N. Then somebody else opens the directory.
+ * The calls that change names are counted here, and the process ends before number N. Then somebody else opens the
+ * directory.
  */
 #include "images.h"
 #include <dirent.h>

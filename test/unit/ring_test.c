@@ -1,6 +1,6 @@
 /*
- * ring_test.c - AIO rings: sizes against the kernel's own, a ring brought as far as another, and what the parasite does to count
- * what is in flight, here in our own process: the ring must be as it was, whatever completes meanwhile.
+ * ring_test.c - AIO rings: sizes against the kernel's own, a ring brought as far as another, and what the parasite does
+ * to count what is in flight, here in our own process: the ring must be as it was, whatever completes meanwhile.
  */
 #include "unit.h"
 #include <pthread.h>

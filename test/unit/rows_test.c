@@ -1,5 +1,6 @@
 /*
- * rows_test.c - which option a name, a beginning of a name and a letter mean: the same one as for 4.2.1, whose names stand here.
+ * rows_test.c - which option a name, a beginning of a name and a letter mean: the same one as for 4.2.1, whose names
+ * stand here.
  */
 #include "unit.h"
 #include <string.h>

@@ -1,5 +1,6 @@
 /*
- * saving_test.c - how each kind of mapping is saved: a row for each, from what the kernel says of the mapping to what becomes of it.
+ * saving_test.c - how each kind of mapping is saved: a row for each, from what the kernel says of the mapping to what
+ * becomes of it.
  */
 #include "unit.h"
 #include <string.h>

@@ -1,5 +1,6 @@
 /*
- * stop_test.c - by what a restored process may be stopped: which signals an image may name, and what it says of their actions.
+ * stop_test.c - by what a restored process may be stopped: which signals an image may name, and what it says of their
+ * actions.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,5 +1,6 @@
 /*
- * stream_test.c - a file that is written behind its producer holds what was put into it, whatever the sizes; a full disk is told.
+ * stream_test.c - a file that is written behind its producer holds what was put into it, whatever the sizes; a full
+ * disk is told.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,5 +1,6 @@
 /*
- * symbols_test.c - the functions of an ELF file: of this kernel's own vdso, and of vdsos that were mutilated in every way.
+ * symbols_test.c - the functions of an ELF file: of this kernel's own vdso, and of vdsos that were mutilated in every
+ * way.
  *
  * Every copy ends where readable memory ends, so that a read behind its end is noticed.
  */

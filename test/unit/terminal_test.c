@@ -1,6 +1,6 @@
 /*
- * terminal_test.c - tty-info.img and tty-data.img, through a store in memory: what they say of terminals is kept, and their lies are errors
- * that name them.
+ * terminal_test.c - tty-info.img and tty-data.img, through a store in memory: what they say of terminals is kept, and
+ * their lies are errors that name them.
  */
 #include "unit.h"
 #include <string.h>

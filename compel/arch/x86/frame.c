@@ -1,8 +1,8 @@
 /*
- * frame.c - the signal frame that brings a thread back to where it was: built here, never delivered by a signal.
+ * frame.c - builds the signal frame that brings a thread back to where it was. No signal delivers it.
  *
- * rt_sigreturn takes all registers, the signal mask and the FPU state from it. On x86-64 the frame lies at rsp - 8 when the
- * system call is made: its first word has just been popped by `ret`. That word is the address of the gadget itself:
+ * rt_sigreturn takes all registers, the signal mask and the FPU state from the frame. On x86-64 the frame is at rsp - 8
+ * when the system call is made, because `ret` has just popped its first word: the address of the gadget itself:
  *
  *	entry ─▶ sigreturn | ucontext … | siginfo | (to 64) XSAVE, its magic behind it | red zone | the thread's rsp
  *	or       pop_return | 15 | syscall_return | ucontext …
@@ -21,9 +21,9 @@
 #define UC_SIGCONTEXT_SS     2
 #define UC_STRICT_RESTORE_SS 4
 #define INVALID_ALTSTACK \
-	7 /* refused by do_sigaltstack(), which rt_sigreturn ignores: the stack stays as it is */
+	7 /* invalid for do_sigaltstack(), whose error rt_sigreturn ignores: the stack stays as it is */
 
-/* As in the kernel's asm/ucontext.h; glibc's is longer. */
+/* As in the kernel's asm/ucontext.h; that of glibc is longer. */
 struct kernel_ucontext {
 	uint64_t flags, link;
 	stack_t stack;
@@ -37,7 +37,7 @@ struct signal_frame {
 	char siginfo[128];
 };
 
-#define XSAVE_LEGACY 576 /* x87 and SSE, and the header that says what follows */
+#define XSAVE_LEGACY 576 /* x87 and SSE, and the header that tells what follows */
 
 uint64_t stack_pointer(const struct traced_thread *thread)
 {
@@ -49,7 +49,7 @@ uint64_t thread_pointer(const struct traced_thread *thread)
 	return thread->context.registers.fs_base;
 }
 
-/* The bytes that are in use, up to the last component that is not in its initial state; *features: which fit. */
+/* The bytes in use, up to the last component that is not in its initial state; *features: the components that fit. */
 static size_t extended_in_use(const struct thread_context *context, uint64_t *features)
 {
 	uint64_t in_use = *(uint64_t *)((char *)context->extended + 512);
@@ -120,7 +120,7 @@ static void fill_frame(struct signal_frame *frame, const struct user_regs_struct
 	frame->context.signal_mask = mask;
 }
 
-/* What leads into a frame: how many words there are before its own first one. */
+/* The number of words before the first word of a frame, which lead into it. */
 static size_t count_words(const struct gadgets *gadgets)
 {
 	return gadgets->sigreturn ? 0 : 2;
@@ -158,8 +158,9 @@ int frame_build(struct frame *frame, struct traced_thread *thread, const struct 
 }
 
 /*
- * The frame of a call lies right below what comes next, whose entry is on top of the stack when the call returns. The FPU state is that of
- * the last frame: without any, the kernel would set the rights of protection keys to its default, and the stack may have a key.
+ * The frame of a call is directly below what comes next, whose entry is on top of the stack when the call returns. It
+ * has the FPU state of the last frame: without any, the kernel would reset the rights of protection keys to its
+ * default, and the stack may have a key.
  */
 void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
 		    const struct remote_call *call)
@@ -200,7 +201,7 @@ void prepare_work(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, 
 	prepare_jump(registers, ip, sp);
 }
 
-/* No syscall to restart; flags as a function expects them, above all no single step. */
+/* No system call to restart; flags as a function expects them, in particular without single step. */
 void prepare_jump(struct user_regs_struct *registers, uint64_t ip, uint64_t sp)
 {
 	registers->orig_rax = ~0UL;

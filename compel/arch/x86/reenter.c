@@ -1,10 +1,11 @@
 /*
- * reenter.c - relative timeouts that stand in the task's memory: which calls have one, how much of it is left, and how a restored
- * thread gets the rest of it, no more and no less.
+ * reenter.c - relative timeouts in the task's memory: which calls have one, how much of it is left, and how a restored
+ * thread gets exactly the rest of it.
  *
- * Such a call cannot be made again with a shorter time, for its time is not ours to change. But the kernel keeps the end of an interrupted
- * sleep in the thread (its restart block), so the restored thread is put into the call for what remained, from a copy below its
- * red zone, and interrupted in it at once: now it stands where it stood when it was dumped.
+ * Such a call cannot be repeated with a shorter time, because criu must not change the time in the task's memory. But
+ * the kernel keeps the end of an interrupted sleep in the thread (its restart block). So the restored thread makes the
+ * call with the remaining time, from a copy below its red zone, and is interrupted in it at once: then it is in the
+ * same state as when it was dumped.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -40,7 +41,8 @@ void settle_remaining(struct traced_thread *thread, struct user_regs_struct *reg
 	thread->remaining = whole > thread->asleep ? whole - thread->asleep : 1;
 }
 
-static int make_call(struct traced_thread *thread, const struct user_regs_struct *registers, long *value)
+static int make_call_for_rest(struct traced_thread *thread, const struct user_regs_struct *registers,
+			      long *value)
 {
 	int result = set_registers(thread, registers);
 
@@ -64,11 +66,11 @@ int trace_reenter_call(struct traced_thread *thread, uint64_t remaining)
 	address = round_down(registers.rsp - RED_ZONE - sizeof(rest), 16UL);
 	*timeout_in_memory(&inside, (long)inside.rax) = address;
 	if (!settle_read(thread->tid, address, &before, sizeof(before)))
-		return 0; /* no room on the stack: the call begins anew */
+		return 0; /* no space on the stack: the call starts from the beginning */
 	result = victim_write(&victim, address, &rest, sizeof(rest));
 	if (result)
 		return result;
-	result = make_call(thread, &inside, &value);
+	result = make_call_for_rest(thread, &inside, &value);
 	result = first_failure(result, victim_write(&victim, address, &before, sizeof(before)));
 	if (result)
 		return result;

@@ -1,17 +1,17 @@
 /*
- * settle.c - which registers let a thread go on as if nobody had come.
+ * settle.c - computes the registers with which a thread continues as if it had not been interrupted.
  *
- * The kernel ends an interrupted system call in one of three ways, and this file knows all of them:
+ * The kernel ends an interrupted system call in one of three ways:
  *
- *	-ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND  it makes the call again by itself, with the same arguments
- *	-ERESTART_RESTARTBLOCK                          it goes on with the time that remained, which it keeps in the thread
- *	-EINTR, in the calls of signal(7)               it lets the thread see that we were there: settle_arrival() hides it
+ *	-ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND  it repeats the call by itself, with the same arguments
+ *	-ERESTART_RESTARTBLOCK                          it continues with the remaining time, kept in the thread
+ *	-EINTR, in the calls of signal(7)               the thread sees the interruption: settle_arrival() hides it
  *
- * A thread that is released by ptrace gets the kernel's own treatment for the first two. One that finds its way home by
- * itself, or is restored, has none: trace_settle_context() makes the call again, with the remaining time where it can be
- * told: rem of nanosleep, or by the scheduler's clock, which knows when the thread went to sleep.
+ * For a thread that is released by ptrace, the kernel handles the first two. For one that goes home by itself, or is
+ * restored, it does not: trace_settle_context() repeats the call, with the remaining time if it can be found out: from
+ * rem of nanosleep, or by the scheduler's clock, which has the time when the thread went to sleep.
  *
- * A limit: should the tracer be killed in the microseconds between its interrupt and settle_arrival(), the thread sees the
+ * A limit: if the tracer is killed in the microseconds between its interrupt and settle_arrival(), the thread sees the
  * EINTR, as it would after SIGSTOP and SIGCONT.
  */
 #include <errno.h>
@@ -35,13 +35,15 @@
 #define RESTARTNOHAND	   (-514)
 #define RESTART_WITH_BLOCK (-516)
 
-/* Timeouts in milliseconds stand in a register; for those that are structures in memory see reenter.c. */
+/* Timeouts in milliseconds are in a register; for timeouts that are structures in memory see reenter.c. */
 static bool has_millisecond_timeout(long number)
 {
 	return number == SYS_epoll_wait || number == SYS_epoll_pwait || number == SYS_poll;
 }
 
-/* These end with EINTR after any stop, even if no handler ran: signal(7). For sockets: with SO_RCVTIMEO or SO_SNDTIMEO. */
+/*
+ * These end with EINTR after any stop, even if no handler ran: signal(7). For sockets: with SO_RCVTIMEO or SO_SNDTIMEO.
+ */
 static bool minds_a_stop(long number)
 {
 	static const short numbers[] = {
@@ -68,7 +70,7 @@ bool settle_read(pid_t tid, uint64_t address, void *buffer, size_t size)
 
 /* ---- time ---- */
 
-/* When a thread last began or stopped to run, by the scheduler's clock, in nanoseconds. */
+/* The time when the thread last began or stopped running, on the scheduler's clock, in nanoseconds. */
 static bool read_scheduled(pid_t tid, uint64_t *when)
 {
 	autofree char *text = NULL;
@@ -97,7 +99,7 @@ static int read_processor(pid_t tid)
 	return word ? (int)strtol(word, NULL, 10) : -1;
 }
 
-/* The same clock now. Each CPU has its own (less the time stolen from it), so that we have to go there to read it. */
+/* The current time of that clock. Each CPU has its own (without the time stolen from it), so it is read on that CPU. */
 static bool read_clock_of(int processor, uint64_t *when)
 {
 	cpu_set_t before, there;
@@ -107,15 +109,16 @@ static bool read_clock_of(int processor, uint64_t *when)
 	CPU_SET(processor, &there);
 	if (sched_getaffinity(0, sizeof(before), &before) || sched_setaffinity(0, sizeof(there), &there))
 		return false;
-	sched_yield(); /* brings our own time up to date */
+	sched_yield(); /* updates this thread's own time */
 	is_known = read_scheduled(gettid(), when);
 	sched_setaffinity(0, sizeof(before), &before);
 	return is_known;
 }
 
 /*
- * A call that was interrupted before is restart_syscall() for the kernel, with the arguments of the call it was. Where it waits tells a
- * futex and a poll; what else has a restart block is a sleep, and the number of a clock is no address.
+ * For the kernel, a call that was interrupted before is restart_syscall(), with the arguments of the original call. The
+ * function in which it waits identifies futex and poll; any other call with a restart block is a sleep, and the number
+ * of a clock is no address.
  */
 static long look_for_restarted(pid_t tid, const struct user_regs_struct *arguments)
 {
@@ -130,7 +133,7 @@ static long look_for_restarted(pid_t tid, const struct user_regs_struct *argumen
 	return (int64_t)arguments->rdi < 4096 ? SYS_clock_nanosleep : SYS_nanosleep;
 }
 
-/* /proc/TID/syscall is cheap, and says "running" for most, or another call. */
+/* /proc/TID/syscall is cheap, and for most threads it has "running", or another call. */
 void settle_look_asleep(struct traced_thread *thread)
 {
 	autofree char *call = NULL;
@@ -184,8 +187,8 @@ static void make_again(struct user_regs_struct *registers, long number)
 }
 
 /*
- * Which call a restart_syscall() was before, if we did not see where it waited, stands in the program: `mov $NUMBER,%eax` shortly in front
- * of the `syscall`. -1: cannot be told.
+ * The original call of a restart_syscall(), if the place where it waited is unknown: the program has `mov $NUMBER,%eax`
+ * shortly before the `syscall`. -1: not found.
  */
 static long number_before_restart(const struct traced_thread *thread,
 				  const struct user_regs_struct *registers)
@@ -206,7 +209,7 @@ static long number_before_restart(const struct traced_thread *thread,
 	return -1;
 }
 
-/* nanosleep() has written the remaining time to `rem` already, if there is one. */
+/* nanosleep() has already written the remaining time to `rem`, if there is one. */
 static void make_again_with_rest(struct traced_thread *thread, struct user_regs_struct *registers,
 				 long number)
 {
@@ -230,7 +233,10 @@ static void make_again_with_rest(struct traced_thread *thread, struct user_regs_
 
 /* ---- restartable sequences ---- */
 
-/* The kernel would abort a critical section on the way back to it, unless it sees the thread somewhere else first: in our code. */
+/*
+ * The kernel would abort a critical section only on a return into it. A thread that is first seen elsewhere, in
+ * compel's code, has to be moved to the abort handler here.
+ */
 static void abort_sequence(struct traced_thread *thread, struct user_regs_struct *registers)
 {
 	struct __ptrace_rseq_configuration configuration;
@@ -282,9 +288,10 @@ static bool has_restart_block(long number)
 }
 
 /*
- * A thread that is interrupted again before it has run may stand in front of restart_syscall(). If a thread made that on its way home, or
- * after a restore, it would return EINTR. Here the thread goes back to the moment before the kernel chose it. If it has been in user mode
- * since, nobody knows any more which call it was: it is as if that had been restarted before.
+ * A thread that is interrupted again before it has run may be about to make restart_syscall(). If it made that call on
+ * its way home, or after a restore, it would get EINTR. Here the thread goes back to the moment before the kernel chose
+ * that call. If it has been in user mode since, the original call is unknown: the thread is treated as if the call had
+ * been restarted before.
  */
 static void step_back(const struct traced_thread *thread, struct user_regs_struct *registers)
 {

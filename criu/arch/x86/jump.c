@@ -1,5 +1,5 @@
 /*
- * jump.c - leaves C for good: used once, on the way into the restorer.
+ * jump.c - leaves C for good: used once, to enter the restorer.
  */
 #include "arch/arch.h"
 

@@ -1,8 +1,8 @@
 /*
- * registers.c - x86-64 registers between ptrace and the image format.
+ * registers.c - converts x86-64 registers between ptrace and the image format.
  *
- * The extended state is an XSAVE area in standard (not compacted) format, whatever the CPU uses itself: the kernel converts for
- * NT_X86_XSTATE. Offsets and sizes of its components come from CPUID leaf 0xD.
+ * The extended state is an XSAVE area in the standard (not compacted) format. The kernel converts to it for
+ * NT_X86_XSTATE, whatever the CPU itself uses. CPUID leaf 0xD has the offsets and sizes of its components.
  */
 #include <cpuid.h>
 #include <errno.h>
@@ -22,10 +22,10 @@ const CoreEntry__March arch_image_type = CORE_ENTRY__MARCH__X86_64;
 
 uint64_t arch_task_size(void)
 {
-	return 0x7ffffffff000; /* 47 bits less a page; what lies above needs an explicit hint to mmap() */
+	return 0x7ffffffff000; /* 47 bits less a page; mmap() goes above only with an explicit hint */
 }
 
-/* The image's field for a component of the XSAVE area. */
+/* The field of the image for one component of the XSAVE area. */
 struct component {
 	int bit;
 	const char *name;
@@ -52,14 +52,14 @@ static const struct component components[] = {
 #define KNOWN_COMPONENTS 0x2ffULL
 
 /*
- * How this machine lays out the area. CPUID is slow where a hypervisor answers it (20 us each here), and the answers never change: they
- * are asked for once, by arch_prepare().
+ * How this machine lays out the area. CPUID is slow under a hypervisor (20 us for each here), and the answers never
+ * change: arch_prepare() asks once.
  */
 static struct {
 	bool is_known;
 	uint64_t enabled;   /* XCR0: the components that the kernel has enabled */
 	size_t size;	    /* of the area with all of them */
-	size_t offsets[64]; /* of a component in the standard format; 0: this CPU has none */
+	size_t offsets[64]; /* of a component in the standard format; 0: this CPU does not have it */
 } machine;
 
 static uint64_t enabled_components(void)
@@ -93,7 +93,7 @@ void arch_prepare(void)
 	}
 }
 
-/* The names differ between the two, the order of neither means anything. */
+/* The registers by their names in the kernel and in the image. The order has no meaning. */
 #define for_each_register(with)                                                                         \
 	with(r15, r15) with(r14, r14) with(r13, r13) with(r12, r12) with(bp, rbp) with(bx, rbx)         \
 		with(r11, r11) with(r10, r10) with(r9, r9) with(r8, r8) with(ax, rax) with(cx, rcx)     \
@@ -140,7 +140,7 @@ static UserX86XsaveEntry *save_components(const char *area, size_t size)
 	return xsave;
 }
 
-/* The legacy region, by the layout of FXSAVE64. */
+/* The legacy region: the layout of FXSAVE64. */
 struct legacy {
 	uint16_t control, status, tag, opcode;
 	uint64_t instruction, data;
@@ -159,7 +159,7 @@ static int save_extended(const struct thread_context *context, ThreadInfoX86 *in
 		return fail(EINVAL, "the kernel gives no XSAVE area for this thread");
 	memcpy(&held, (const char *)context->extended + HEADER_XSTATE_BV, sizeof(held));
 	if (held & ~KNOWN_COMPONENTS)
-		return refuse("CPU state that the image format has no place for (XSAVE components %#llx)",
+		return refuse("CPU state that the image format cannot hold (XSAVE components %#llx)",
 			      (unsigned long long)(held & ~KNOWN_COMPONENTS));
 	entry->cwd = legacy->control;
 	entry->swd = legacy->status;

@@ -1,8 +1,8 @@
 /*
- * entry.S - the doors of the parasite: its header, and the code that runs without a stack of its own.
+ * entry.S - the entry points of the parasite: its header, and the code that runs without a stack of its own.
  *
- * compel enters here by setting registers. `bail` relies on nothing but the instruction pointer: whoever set the thread
- * free may have left anything in the other registers.
+ * compel enters here by setting registers. `bail` relies only on the instruction pointer: the other registers can hold
+ * anything when the thread is set free.
  */
 #include "parasite.h"
 
@@ -42,16 +42,17 @@ parasite_bail:
 	jz	1f
 	mov	%rbx, %rdi
 	mov	$PARASITE_SIZE, %esi
-	mov	$11, %eax			/* munmap: the next instruction is not ours any more */
+	mov	$11, %eax			/* munmap: the next instruction is outside of the region */
 	jmp	*%rdx
-1:	add	$8, %rsp			/* no way to unmap ourselves from outside: leave the region, go home */
+1:	add	$8, %rsp			/* no code outside can unmap the region: leave it and go home */
 	mov	$15, %eax
 	syscall					/* rt_sigreturn */
-2:	ret					/* somebody else may be here: the region stays mapped */
+2:	ret					/* another thread may be here: the region stays mapped */
 
 /*
- * Entered by any thread, %rbx: its desk. No stack is used: the thread's own is below the way home, and a thread has no other here.
- * The thread leaves by its way home, which begins with the call that makes the desk free: only outside of the region is that true.
+ * Any thread enters here; %rbx points to its desk. The code uses no stack: the thread's own stack is below the way
+ * home, and the region has none for it. The thread leaves by its way home, which begins with the call that marks the
+ * desk as free: the desk must not be free while the thread is still in the region.
  */
 parasite_work:
 	mov	PARASITE_DESK_CALLS(%rbx), %r12
@@ -77,16 +78,16 @@ parasite_work:
 	add	$PARASITE_STATE + PARASITE_STATE_WORKING, %rdi
 	lock decl (%rdi)
 	jnz	3f
-	mov	$129, %esi			/* FUTEX_WAKE | FUTEX_PRIVATE_FLAG: the last one tells the parasite */
+	mov	$129, %esi			/* FUTEX_WAKE | FUTEX_PRIVATE_FLAG: the last one wakes the parasite */
 	mov	$1, %edx
 	mov	$202, %eax			/* futex */
 	syscall
 3:	cmpl	$DESK_TAKEN, (%r14)
 	jne	4f
 	mov	%r14, %rdi
-	mov	$128, %esi			/* FUTEX_WAIT | FUTEX_PRIVATE_FLAG, until criu takes us back, or has died */
+	mov	$128, %esi			/* FUTEX_WAIT | FUTEX_PRIVATE_FLAG, until criu takes us or has died */
 	mov	$DESK_TAKEN, %edx
-	xor	%r10d, %r10d			/* no timeout: a wait with one would spoil the restart of the task's own call */
+	xor	%r10d, %r10d			/* no timeout: it would spoil the restart of the task's call */
 	mov	$202, %eax
 	syscall
 	jmp	3b

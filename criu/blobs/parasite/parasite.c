@@ -1,8 +1,9 @@
 /*
  * parasite.c - makes system calls for compel from inside a victim.
  *
- * Runs in a thread of the victim, in a region laid out by parasite.h, with all signals blocked; holds no data of its own
- * (its pages may be read-only). The socket is its life line: when its other end closes, criu is gone, and it goes too.
+ * It runs in a thread of the victim, in a region laid out by parasite.h, with all signals blocked, and has no data of
+ * its own (its pages may be read-only). When the other end of its socket closes, criu is gone, and the parasite leaves,
+ * too.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -44,8 +45,8 @@ static void close_descriptor(int32_t *fd)
 /* ---- desks ---- */
 
 /*
- * Until all threads have made their calls, or have been told to leave. Without a timeout: if such a wait is interrupted, the kernel forgets
- * how the call is to be restarted that the thread was in when we came.
+ * Waits until all threads have made their calls, or have been told to leave. There is no timeout: if such a wait is
+ * interrupted, the kernel forgets how to restart the call that the thread was in when the parasite came.
  */
 static long await_desks(struct parasite_state *state)
 {
@@ -57,8 +58,9 @@ static long await_desks(struct parasite_state *state)
 }
 
 /*
- * criu has died: whoever works here goes home. Nobody is waited for longer than two seconds, but then the region stays mapped, for it may
- * be that a thread is slow. A thread that goes home this way restarts its call by its frame: here, waits may have timeouts.
+ * criu has died: sends the threads that work here home. The wait is limited to two seconds. If a thread is slower, the
+ * region stays mapped. A thread that goes home this way restarts its call by its signal frame, so waits may have
+ * timeouts here.
  */
 static void send_home(struct parasite_state *state)
 {
@@ -85,7 +87,10 @@ static void send_home(struct parasite_state *state)
 
 /* ---- calls ---- */
 
-/* The one kind of descriptor that criu lets a task make for it: it must not stay if criu dies before it has it closed. */
+/*
+ * Notes a userfaultfd, the only kind of descriptor that criu has a task create for it. It must not stay if criu dies
+ * before it is closed.
+ */
 static void note_userfaultfd(struct parasite_state *state, const struct remote_call *call)
 {
 	if (call->number == SYS_userfaultfd && call->result >= 0)
@@ -108,7 +113,7 @@ static void make_call(struct parasite_state *state, struct remote_call *call)
 	note_userfaultfd(state, call);
 }
 
-/* One message is one list of calls; the answer is the same list with results. */
+/* Serves messages. One message is a list of calls; the answer is the same list with results. */
 void serve(char *region)
 {
 	struct parasite_state *state = state_of(region);
@@ -129,7 +134,10 @@ void serve(char *region)
 	}
 }
 
-/* The last act but one: nothing done for the moment only, no descriptor of ours, and the way home on the thread's own stack. */
+/*
+ * Prepares to leave: undoes what was done only for now, closes criu's descriptors, and copies the way home to the
+ * thread's own stack.
+ */
 void pack_up(char *region)
 {
 	struct parasite_state *state = state_of(region);

@@ -1,19 +1,20 @@
 /*
- * ring.c - how many requests are in flight in an AIO ring?
+ * ring.c - counts the requests that are in flight in an AIO ring.
  *
- * The kernel tells nobody, but a request keeps its slot of the ring from io_submit() until its completion is read. So all slots that
- * are free are filled, with requests of ours that complete at once (reading nothing from our socket): what is then neither
- * ours nor unread is in flight. Then the ring is turned, with more such requests, until the kernel's tail, which nothing sets,
- * is back where it was. Eight slots, two completions (A, B) unread, one request in flight that completes (C) meanwhile:
+ * The kernel has no call for that, but a request keeps its slot of the ring from io_submit() until its completion is
+ * read. So the parasite fills all free slots with requests of its own that complete at once (they read nothing from its
+ * socket): the slots that are then neither its own nor unread are in flight. Then it turns the ring with more such
+ * requests, until the kernel's tail, which nothing can set, is back where it was. Eight slots, two completions (A, B)
+ * unread, one request in flight that completes (C) meanwhile:
  *
  *	A B . . . . . .      head 0, tail 2
  *	A B o o C o o .      full: 6 unread of the 7 that may be in use, and now C is in flight no more
  *	o o o . o o o o      turned: 8 of ours in all, and the tail three slots after the first one: 2 + C
  *	A B C . o o o o      what is the task's is put back; head 0, tail 3
  *
- * Slots that are free are given out by CPU: each has some in hand (fs/aio.c, Linux 3.13), so all CPUs are visited. That is done by a child
- * that shares nothing but memory and files: its CPUs are nobody else's, and it finishes even if criu dies.
- * All threads of the task stand still; only the kernel writes to the ring, and only at its tail.
+ * The kernel hands out free slots by CPU: each CPU has some in reserve (fs/aio.c, Linux 3.13), so all CPUs are visited.
+ * A child does that, which shares only memory and files with the task: its CPU mask is its own, and it finishes even if
+ * criu dies. All threads of the task stand still; only the kernel writes to the ring, and only at its tail.
  */
 #include <errno.h>
 #include <linux/aio_abi.h>
@@ -28,22 +29,22 @@
 #define BATCH	  64
 #define CPU_WORDS 128 /* of a mask: 8192 CPUs, as many as a kernel can have */
 
-/* What the kernel keeps at the address of a ring (fs/aio.c). */
+/* What the kernel has at the address of a ring (fs/aio.c). */
 struct ring {
 	uint32_t id, slots, head, tail;
 	uint32_t magic, compatible, incompatible, header_size;
 	struct io_event events[];
 };
 
-/* Positions count from the head that we found, and do not wrap. */
+/* Positions count from the head at the start, and do not wrap. */
 struct probe {
 	struct ring *ring;
 	uint32_t slots, most;
 	uint32_t first; /* position 0 */
-	uint32_t sent;	/* requests of ours; also the position of the head */
-	uint32_t seen;	/* completions that were looked at */
+	uint32_t sent;	/* the parasite's requests; also the position of the head */
+	uint32_t seen;	/* completions that were read */
 	uint32_t kept_count;
-	struct io_event *kept; /* those of the task, in their order */
+	struct io_event *kept; /* the task's completions, in order */
 	struct iocb request;
 	uint64_t allowed[CPU_WORDS];
 	long result;
@@ -59,7 +60,7 @@ static void set_head(struct probe *probe, uint32_t position)
 	__atomic_store_n(&probe->ring->head, (probe->first + position) % probe->slots, __ATOMIC_RELEASE);
 }
 
-/* What has been completed since: the task's is kept. */
+/* Reads new completions, and keeps the task's. */
 static void look(struct probe *probe)
 {
 	uint32_t tail = __atomic_load_n(&probe->ring->tail, __ATOMIC_ACQUIRE) % probe->slots;
@@ -72,7 +73,7 @@ static void look(struct probe *probe)
 	}
 }
 
-/* Fills the slots that are free for this CPU, until `wanted` requests have been sent in all. */
+/* Fills the free slots of this CPU, until `wanted` requests have been sent in all. */
 static void fill_here(struct probe *probe, uint32_t wanted)
 {
 	struct iocb *requests[BATCH];
@@ -100,7 +101,9 @@ static void fill(struct probe *probe, uint32_t wanted)
 	}
 }
 
-/* With the head where we are, what the kernel takes for unread is as much as the task's completions: none of their slots is given away. */
+/*
+ * Sets the head so that the kernel sees as many unread completions as the task has, and gives none of their slots away.
+ */
 static void turn(struct probe *probe)
 {
 	uint32_t before;
@@ -131,7 +134,7 @@ static long measure(struct probe *probe)
 	look(probe);
 	in_flight = (long)probe->most - probe->seen;
 	if (!probe->sent)
-		return in_flight; /* nothing was free, nothing was done */
+		return in_flight; /* no slot was free, so nothing was changed */
 	turn(probe);
 	put_back(probe);
 	if (probe->sent != probe->slots)
@@ -152,7 +155,7 @@ static does_not_return void work(struct probe *probe)
 		sys_exit(0);
 }
 
-/* As vfork() does: the child has our stack until it ends, and must not return from here. */
+/* As vfork(): the child runs on this stack until it ends, and must not return from here. */
 static __attribute__((noinline)) long bear_worker(struct probe *probe)
 {
 	long pid = sys_clone(CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS, NULL, NULL, NULL, 0);

@@ -1,5 +1,5 @@
 /*
- * ring.h - how many requests are in flight in an AIO ring of the task that we are in.
+ * ring.h - counts the requests that are in flight in an AIO ring of the task.
  */
 #ifndef RING_H
 #define RING_H
@@ -8,8 +8,8 @@
 #include "compiler.h"
 
 /*
- * `file` is a socket of ours. `slots` are those of the ring, `most` as many as the kernel lets be in use at once. -errno: it cannot
- * be told; the ring is as it was all the same.
+ * `file` is the parasite's socket, `slots` the number of slots of the ring, `most` the number that the kernel lets be
+ * in use at once. -errno: the number cannot be found out; the ring is unchanged in any case.
  */
 long count_requests(int file, uint64_t ring, uint32_t slots, uint32_t most) must_check;
 

@@ -1,6 +1,6 @@
 /*
- * entry.S - the doors of the restorer, and the birth of a thread, which no C function survives: it returns twice, once on
- * another stack.
+ * entry.S - the entry points of the restorer, and the creation of a thread. No C function can do that: the call returns
+ * twice, once on another stack.
  */
 	.section .blob.header, "a"
 	.globl restorer_header

@@ -1,9 +1,10 @@
 /*
- * restorer.c - the last mile of a restore, in the newborn itself: when criu's own code is unmapped from under it.
+ * restorer.c - the last part of a restore, inside the newborn, after which criu's own code is unmapped there.
  *
- * It runs the calls that lay out the address space, makes the threads, has each run the calls that make it what it was,
- * and waits. criu then takes every thread with ptrace, unmaps this region, sets the registers, and lets go. All signals
- * are blocked meanwhile. What the calls mean is criu's business; a failure goes to the board as numbers.
+ * It runs the calls that lay out the address space, creates the threads, and has each thread run the calls that restore
+ * its own state. Then it waits. criu takes every thread by ptrace, unmaps this region, sets the registers, and lets the
+ * thread go. All signals are blocked meanwhile. Only criu knows what the calls mean; a failure goes to the board as
+ * numbers.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -14,7 +15,7 @@
 #include "syscalls.h"
 
 /*
- * Milliseconds. When nothing is to be seen any more of a process that was killed, the ids of its threads are taken for another moment (the
+ * Milliseconds. The ids of the threads of a killed process stay in use for a moment after the process is gone (the
  * kernel frees them after it has told the parent; 6.18).
  */
 #define ID_PATIENCE 1000
@@ -72,7 +73,7 @@ void restore_thread(char *region, struct restorer_thread *thread)
 static void make_thread(char *region, struct restorer_thread *thread, int index)
 {
 	pid_t tid = thread->tid;
-	/* The kernel keeps the limits of `stack` apart: its lowest byte, and its size. */
+	/* clone3() takes the lowest byte of the stack and its size. */
 	struct clone_args arguments = {
 		.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
 		.stack = (uint64_t)(region + thread->stack - RESTORER_STACK_SIZE),

@@ -1,7 +1,7 @@
 /*
- * restorer.h - what criu and the restorer agree on: the region in a newborn, and the board that all of them share.
+ * restorer.h - the interface between criu and the restorer: the region in a newborn, and the board that all share.
  *
- * The region, somewhere no mapping of the task will be:
+ * The region, at an address where the task has no mapping:
  *
  *	0            code of the blob
  *	BOARD        struct restorer_board, one page, shared by criu and all newborns
@@ -21,18 +21,18 @@
 #include <stdint.h>
 #include "compel.h"
 
-/* Which list a call that failed stood in. */
-#define RESTORER_LIST_SPACE 0 /* of the leader: the address space */
-#define RESTORER_LIST_SELF  1 /* of each thread: what it is */
-#define RESTORER_THREADS    2 /* making a thread */
+/* The list that a failed call is in. */
+#define RESTORER_LIST_SPACE 0 /* run by the leader: the address space */
+#define RESTORER_LIST_SELF  1 /* run by each thread: its own state */
+#define RESTORER_THREADS    2 /* creating a thread */
 
 struct restorer_board {
-	uint32_t stage;	  /* futex: set by criu, waited for by newborns that still run C code */
-	uint32_t arrived; /* futex: how many have come to the end of their stage; reset by criu */
-	uint32_t failed;  /* somebody gave up */
-	/* by whom, where, why; the first wins */
+	uint32_t stage;	  /* futex: set by criu; newborns that still run C code wait for it */
+	uint32_t arrived; /* futex: the number of threads at the end of their stage; reset by criu */
+	uint32_t failed;  /* a thread has given up */
+	/* the thread, the place, the reason; the first failure wins */
 	int32_t failed_tid, failed_list, failed_index, failed_result;
-	uint32_t never; /* futex: nobody wakes it; finished threads wait here until criu takes them by ptrace */
+	uint32_t never; /* futex, never woken: finished threads wait here until criu takes them by ptrace */
 };
 
 struct restorer_thread {

@@ -179,9 +179,9 @@ def forged(cell, dumper, restorer):
 		with open(path, "rb") as file:
 			whole = file.read()
 		place = own_group("/").encode() + b"/a"
-		for forgery, error in ((whole.replace(place, (b"/../" + place)[:len(place)]), "impossible"),
-				       (whole.replace(place, b"x" + place[1:]), "impossible"),
-				       (whole.replace(b"\x08\x02", b"\x08\x05"), "does not hold set 2"),
+		for forgery, error in ((whole.replace(place, (b"/../" + place)[:len(place)]), "cgroup is invalid"),
+				       (whole.replace(place, b"x" + place[1:]), "cgroup is invalid"),
+				       (whole.replace(b"\x08\x02", b"\x08\x05"), "set 2 is missing"),
 				       (None, "cgroup.img is missing")):
 			os.unlink(path)
 			if forgery:

@@ -249,7 +249,7 @@ def overlap(directories):
 BROKEN = {
 	"missing-parent": (remove_parent, "the parent of .* is missing: there is no "),
 	"loop": (make_loop, "which builds on it"),
-	"incomplete-parent": (remove_inventory, "is no complete snapshot"),
+	"incomplete-parent": (remove_inventory, "is not a complete snapshot"),
 	"other-tree": (change_identity, "is not the snapshot that it was made after"),
 	"no-link": (remove_link, "to a parent snapshot, and there is no `parent`"),
 	"missing-pagemap": (remove_pagemap, "has no such page"),

@@ -67,9 +67,9 @@ def none_left(cell, dumper, restorer):
 			cell.reap()
 			if not run.failed:
 				raise Failure("it was restored without huge pages")
-			if not re.search(r"need \d+ huge pages of 2048 KiB, and \d+ are free", run.error):
+			if not re.search(r"need \d+ huge pages of 2048 KiB, but only \d+ are free", run.error):
 				raise Failure(f"the error does not say what is missing: {run.describe()}")
-			if "bring forth" in run.error or os.path.exists(f"/proc/{cell.root}"):
+			if "create the processes" in run.error or os.path.exists(f"/proc/{cell.root}"):
 				raise Failure("processes were made")
 		cell.restore(restorer, images)
 		cell.pause()

@@ -72,9 +72,9 @@ def not_asked_for(cell, dumper, restorer):
 	cell.finish()
 
 
-UNSAVABLE = {"lease": "lease", "epoll": "epoll.*watches", "hung_up": "terminal that has gone",
+UNSAVABLE = {"lease": "lease", "epoll": "epoll.*watches", "hung_up": "terminal that was hung up",
 	     "foreign_session": "session is not part of the tree", "controlled": "terminal of its session .*4:62.* hung up",
-	     "segments": "modify_ldt", "provided": "missing pages somebody else"}
+	     "segments": "modify_ldt", "provided": "missing pages another process"}
 LIVES_ON = ("foreign_session", "controlled", "provided")  # somebody outside of the tree, until there is a verdict
 
 
@@ -93,7 +93,7 @@ def refused(cell, dumper, _restorer):
 def terminal_lost(cell, dumper, restorer):
 	"""A pty that controls the session, but that nobody has open, is not saved; that is told."""
 	images = dumped(cell, dumper)
-	if "will control it no more" not in system.read_text(os.path.join(images, "dump.log")):
+	if "will no longer control the restored session" not in system.read_text(os.path.join(images, "dump.log")):
 		raise Failure("there is no warning")
 	cell.restore(restorer, images)
 	cell.pause()

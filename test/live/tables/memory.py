@@ -178,7 +178,7 @@ def read_ahead(cell, dumper, _restorer):
 	refused = re.search(r"its mappings are not read ahead \(error (\d+)\)", log)
 	if refused and int(refused[1]) in (errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.ENOSYS):
 		raise Skip("system calls cannot be counted here: " + os.strerror(int(refused[1])))
-	if "its mappings are as they were read ahead" not in log:
+	if "its mappings have not changed since they were read ahead" not in log:
 		raise Failure("the mappings were not read ahead")
 
 

@@ -116,7 +116,7 @@ def needless_tree(cell, dumper, restorer):
 		named = cell.root + wrong
 		run = cell.restore(restorer, images, ["-t", named])
 		expected = "Using -t with criu restore is obsoleted" if restorer.is_peer else \
-			f"--tree {named}: the images hold process {cell.root}" if wrong else f"--tree {named} is not needed"
+			f"--tree {named} is ignored: the images are of process {cell.root}" if wrong else f"--tree {named} is not needed"
 		if not re.search(r"Warn  \([a-z/.-]+:\d+\): " + re.escape(expected), run.log):
 			raise Failure(f"no warning '{expected}': {run.log[:500]!r}")
 	cell.finish()
@@ -154,7 +154,7 @@ def taken_numbers(cell, dumper, restorer):
 		images = cell.new_images(f"images{number}")
 		cell.dump(dumper, images)
 		run = restorer.restore(images)
-		expected = rf"taken.*{outsider[0]} \(sleep\) is in its session"
+		expected = rf"in use.*{outsider[0]} \(sleep\) is in its session"
 		if not run.failed or not re.search(expected, run.error):
 			raise Failure(f"no '{expected}' in:\n{run.describe()}")
 		os.kill(outsider[0], signal.SIGKILL)

@@ -107,17 +107,17 @@ REFUSED = [
 	(["dump", "-t", "1", "--bogus"], "unknown option --bogus"),
 	(["dump", "--bogus", "-t", "1"], "unknown option --bogus"),
 	(["dump", "-t", "0"], "there is no process 0"),
-	(["dump", "-t"], "-t needs an argument, PID, and not"),
-	(["dump"], "needs to know which process"),
+	(["dump", "-t"], "-t needs an argument, PID, but is followed"),
+	(["dump"], "needs the process to dump"),
 	(["dump", "1"], "dump takes no argument"),
-	(["restore", "-S"], "only with --restore-detached"),
+	(["restore", "-S"], "needs --restore-detached"),
 	(["restore", "--root", "/"], "--root is not supported yet"),
 	(["restore", "--config", "/nonexistent"], "cannot read the configuration file"),
 	(["restore", "--status-fd", "99"], "descriptor 99 is not open"),
-	(["exec", "-t", "1"], "exec does not exist any more"),
+	(["exec", "-t", "1"], "exec no longer exists"),
 	(["lazy-pages"], "lazy-pages is not supported yet"),
 	(["bogus"], "unknown command"),
-	(["check", "--ms"], "--ms does not exist any more"),
+	(["check", "--ms"], "--ms no longer exists"),
 ]
 
 

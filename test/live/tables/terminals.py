@@ -261,7 +261,7 @@ def number_taken(cell, dumper, restorer):
 	cell.dump(dumper, images)
 	with taken(0):
 		run = cell.restore(restorer, images)
-		wanted = f"process {os.getpid()} ({system.read_text('/proc/self/comm').strip()}) has terminal /dev/pts/0"
+		wanted = f"process {os.getpid()} ({system.read_text('/proc/self/comm').strip()}) uses terminal /dev/pts/0"
 		if wanted not in run.log:
 			raise Failure(f"the log does not say: {wanted}")
 		cell.finish()
@@ -289,7 +289,7 @@ def number_named(cell, dumper, restorer):
 	with taken(0):
 		run = restorer.restore(images)
 		cell.reap()
-		wanted = f"process {os.getpid()} ({system.read_text('/proc/self/comm').strip()}) has terminal /dev/pts/0, which file 999"
+		wanted = f"process {os.getpid()} ({system.read_text('/proc/self/comm').strip()}) uses terminal /dev/pts/0, which file 999"
 		if not run.failed or wanted not in run.error:
 			raise Failure(f"it should have said: {wanted}: {run.describe()}")
 
