@@ -20,8 +20,8 @@ void helper_thread_run(struct helper_thread *helper, void (*work)(void *argument
 void helper_thread_wait(struct helper_thread *helper);
 
 /*
- * Calls work(context, i) for each i below `count`, once, in any order, by the caller and a second thread. The caller alone does it if there
- * are fewer than `worth`: to start and end a thread takes 0.1 ms.
+ * Calls work(context, i) once for each i below `count`, in any order, in the caller and a second thread. If there are
+ * fewer than `worth`, the caller does all of it: to start and end a thread takes 0.1 ms.
  */
 void share_work(size_t count, size_t worth, void (*work)(void *context, size_t i), void *context);
 

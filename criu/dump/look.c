@@ -226,11 +226,8 @@ int dump_look(void *context)
 	check_session(dump);
 	result = result ?: dump_read_all_areas(dump) ?: look_at_tasks(dump);
 	dump_forget_ahead(dump);
-	result = result					?:
-			 check_sharing(dump)		?:
-			 check_parent(dump)		?:
-			 files_collect(&dump->snapshot) ?:
-							  dump_describe_opened_areas(dump);
+	result = result ?: check_sharing(dump) ?: check_parent(dump);
+	result = result ?: files_collect(&dump->snapshot) ?: dump_describe_opened_areas(dump);
 	result = dump_end_apart(apart, result);
 	if (!result && !refusals())
 		dump_foresee_limits(dump);

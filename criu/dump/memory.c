@@ -79,7 +79,7 @@ static int save_own(struct dump *dump, struct page_writer *writer, struct task_d
 	return result;
 }
 
-/* How many mappings from the first on are scanned and read together. A scan and a read for each take as long as 20 pages. */
+/* How many mappings from the first on are scanned and read together. One scan and one read take as long as 20 pages. */
 static size_t count_joined(const struct dump *dump, const struct task_delta *delta, const struct vma *first,
 			   size_t left)
 {

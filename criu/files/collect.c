@@ -19,7 +19,7 @@
 #include "files/words.h"
 #include "image/message.h"
 
-/* Descriptors: 5 ms, nearly all of it in the kernel, for a link and fdinfo in /proc. On busy CPUs, to wait for a thread takes a few, too. */
+/* Descriptors: 5 ms, nearly all in the kernel. On busy CPUs, to wait for a thread takes some milliseconds, too. */
 #define WORTH_A_THREAD 256
 
 static int note_locks(struct snapshot *snapshot, struct task *task, const struct seen_file *seen)

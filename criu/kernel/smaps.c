@@ -150,8 +150,9 @@ static const struct {
 };
 
 /*
- * A mapping has 25 such lines, and a process may have many thousands of mappings. The lines come in the table's order, so the search begins
- * behind the row that was found last, and most lines that are not in the table differ from all rows in the first byte or the length.
+ * A mapping has 25 such lines, and a process may have many thousands of mappings. The lines come in the order of the
+ * table, so the search begins behind the row that was found last. Most lines that are not in the table differ from all
+ * rows in the first byte.
  */
 static void parse_line(const char *line, const char *end, struct vma *vma, size_t *next)
 {

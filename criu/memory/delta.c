@@ -55,8 +55,8 @@ void task_delta_close(struct task_delta *delta)
 }
 
 /*
- * process_vm_readv() reads pages that the task itself may read. One page that it may not read makes a whole call fail, and
- * all pages of that call are read in a slower way.
+ * process_vm_readv() reads pages that the task itself may read. One page that it may not read makes a whole call fail,
+ * and all pages of that call are read in a slower way.
  */
 static bool is_read_fast(const struct vma *vma)
 {

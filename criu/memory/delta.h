@@ -29,8 +29,8 @@ struct task_delta {
 int task_delta_open(struct task_delta *delta, struct increment *increment, struct task *task) must_check;
 void task_delta_close(struct task_delta *delta);
 /*
- * May two mappings, one behind the other, be passed to the following functions as one range? Only if no tracker is asked
- * about single mappings. Unmapped addresses between them hold no pages.
+ * May two mappings, one behind the other, be passed to the following functions as one range? Only if no tracker is
+ * asked about single mappings. Unmapped addresses between them hold no pages.
  */
 bool task_delta_may_join(const struct increment *increment, const struct task_delta *delta,
 			 const struct vma *vma, const struct vma *next);

@@ -2,9 +2,9 @@
  * page_files.c - writes page images. Bytes go through a stream, which writes them while the next ones are read.
  * Neighbouring pages with the same flags become one entry of the pagemap. See page_files.h.
  *
- * The files are created when the first bytes have to be written. For a small process that is when the sink is closed, and
- * by then the process may run on. To create two files takes 0.1 ms, and more than a millisecond if many others have just
- * been deleted (ext4, Linux 6.18).
+ * The files are created when the first bytes have to be written. For a small process that is when the sink is closed,
+ * and by then the process may run on. To create two files takes 0.1 ms, and more than a millisecond if many others have
+ * just been deleted (ext4, Linux 6.18).
  */
 #include <stdlib.h>
 #include "base/memory.h"

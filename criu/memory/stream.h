@@ -1,8 +1,8 @@
 /*
  * stream.h - a file that is written in the background while it is filled: from a ring of buffers, by a separate thread.
  *
- * What fits into most of the ring is written when the stream is closed, and no thread is started. Writing to the disk begins behind
- * each buffer; it is for the caller to sync.
+ * What fits into most of the ring is written when the stream is closed, and no thread is started. Writing to the disk
+ * begins behind each buffer; the caller has to sync.
  */
 #ifndef CRIU_MEMORY_STREAM_H
 #define CRIU_MEMORY_STREAM_H
@@ -37,7 +37,8 @@ struct stream_file {
 };
 
 /*
- * 0 or -errno, recorded. The stream's buffers are those of the reserve, which outlives it, if that has any; `reserve` may be NULL.
+ * 0 or -errno, recorded. The stream uses the buffers of the reserve, which outlives it, if that has any; `reserve` may
+ * be NULL.
  */
 int stream_open(struct stream **stream, const struct stream_file *file, const struct stream_reserve *reserve)
 	must_check;

@@ -129,7 +129,7 @@ static int count_asked(void *context)
 	return fail(ENOSPC, "there is no file");
 }
 
-/* What fits into most of the buffers waits for the end; the file is asked for once, by more than that, or at the end; after an error never. */
+/* The file is asked for once: when most buffers are full, or at the end; after an error never. */
 static void asks_late_for_its_file(void **state unused)
 {
 	static const struct {
