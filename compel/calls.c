@@ -39,9 +39,9 @@ uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size)
 {
 	size_t at = round_up(list->size, 16UL);
 
-	if (at + size >= list->room) {
-		list->room = max(2 * list->room, round_up(at + size + 1, PAGE_SIZE));
-		list->bytes = reallocate_array(list->bytes, list->room, 1);
+	if (at + size >= list->capacity) {
+		list->capacity = max(2 * list->capacity, round_up(at + size + 1, PAGE_SIZE));
+		list->bytes = reallocate_array(list->bytes, list->capacity, 1);
 	}
 	memset(list->bytes + list->size, 0, at - list->size);
 	if (bytes)

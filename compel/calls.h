@@ -27,7 +27,7 @@ struct call_list {
 	size_t purpose_count;
 	uint64_t base; /* the address of `bytes` in the other process */
 	char *bytes;
-	size_t size, room;
+	size_t size, capacity;
 };
 
 void calls_init(struct call_list *list, uint64_t base);

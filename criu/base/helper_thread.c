@@ -15,7 +15,7 @@ struct helper_thread {
 	/* under the lock */
 	void (*work)(void *argument); /* NULL: nothing to be done */
 	void *argument;
-	struct attempt *attempt; /* of whom it works for */
+	struct attempt *attempt; /* the attempt of the thread it works for */
 	bool is_ending;
 };
 

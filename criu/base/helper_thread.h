@@ -1,5 +1,5 @@
 /*
- * helper_thread.h - a second thread that does a part of its owner's work at the same time.
+ * helper_thread.h - a helper thread: it does one part of a piece of work while its owner does the other.
  */
 #ifndef CRIU_BASE_HELPER_THREAD_H
 #define CRIU_BASE_HELPER_THREAD_H
@@ -13,8 +13,8 @@ struct helper_thread *helper_thread_start(void);
 void helper_thread_end(struct helper_thread *helper); /* NULL is fine */
 
 /*
- * Begins work(argument); one at a time, so each is followed by a wait. What fails in it belongs to the attempt that the
- * caller is in (base/error.h).
+ * Begins work(argument) in the helper thread. There is one piece of work at a time, so each call is followed by
+ * helper_thread_wait(). A failure within it belongs to the attempt of the caller (base/error.h).
  */
 void helper_thread_run(struct helper_thread *helper, void (*work)(void *argument), void *argument);
 void helper_thread_wait(struct helper_thread *helper);

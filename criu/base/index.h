@@ -12,7 +12,7 @@ struct index {
 		uint64_t key;
 		void *value; /* NULL: empty */
 	} * slots;
-	size_t room, count;
+	size_t capacity, count;
 };
 
 /* `value` is not NULL; it replaces the value that the key had. */

@@ -77,24 +77,24 @@ int write_all_at(int fd, const void *buffer, size_t size, off_t offset)
 static ssize_t read_whole_text(int fd, char **text, bool is_record)
 {
 	char first[4096];
-	size_t length = 0, room = sizeof(first);
+	size_t length = 0, capacity = sizeof(first);
 	autofree char *buffer = NULL;
 
 	for (;;) {
 		char *so_far = buffer ?: first;
-		ssize_t got = read(fd, so_far + length, room - 1 - length);
+		ssize_t got = read(fd, so_far + length, capacity - 1 - length);
 
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
 			return -errno;
 		length += got;
-		if (got == 0 || (is_record && length < room - 1))
+		if (got == 0 || (is_record && length < capacity - 1))
 			break;
-		if (room - 1 - length >= room / 4)
+		if (capacity - 1 - length >= capacity / 4)
 			continue;
-		room *= 2;
-		buffer = reallocate_array(buffer, room, 1);
+		capacity *= 2;
+		buffer = reallocate_array(buffer, capacity, 1);
 		if (so_far == first)
 			memcpy(buffer, first, length);
 	}
@@ -136,13 +136,13 @@ int write_text_at(int directory, const char *path, const char *text)
 ssize_t read_link_at(int directory, const char *path, char **target)
 {
 	/* Links in /proc have st_size 0 or 64, whatever their length, so the size is found by trying. */
-	for (size_t room = 256;; room *= 2) {
-		autofree char *buffer = allocate(room);
-		ssize_t length = readlinkat(directory, path, buffer, room);
+	for (size_t capacity = 256;; capacity *= 2) {
+		autofree char *buffer = allocate(capacity);
+		ssize_t length = readlinkat(directory, path, buffer, capacity);
 
 		if (length < 0)
 			return -errno;
-		if ((size_t)length < room) {
+		if ((size_t)length < capacity) {
 			buffer[length] = '\0';
 			*target = steal_pointer(&buffer);
 			return length;

@@ -367,7 +367,7 @@ static const char *find_file_path(const struct show_tree *tree, const FileEntry 
 }
 
 /* The output of `describe` as a text. A 0 byte in it (the name of an abstract socket) becomes '@'. */
-static char *describe_file(const struct kind *kind, const struct show_tree *tree, const FileEntry *file)
+static char *describe_shown_file(const struct kind *kind, const struct show_tree *tree, const FileEntry *file)
 {
 	char *text = NULL;
 	size_t size = 0;
@@ -401,7 +401,7 @@ struct show_file show_describe(const struct show_tree *tree, const FileEntry *fi
 		shown.kind = regular_kind(file->reg);
 	if (file->isk && kind)
 		shown.kind = inet_kind(file->isk);
-	shown.what = describe_file(kind, tree, file);
+	shown.what = describe_shown_file(kind, tree, file);
 	shown.path = find_file_path(tree, file);
 	shown.has_flags = flags;
 	shown.flags = flags ? *flags : 0;

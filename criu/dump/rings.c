@@ -184,7 +184,7 @@ static bool has_rings(const struct task *task)
  * Counting needs a process that shares the memory for a moment (blobs/parasite/ring.c). A seccomp filter may kill it,
  * and the task with it.
  */
-static bool has_filter(const struct task *task)
+static bool task_has_filter(const struct task *task)
 {
 	bool has_one = false;
 
@@ -219,5 +219,5 @@ bool dump_is_quiet(struct dump *dump, struct task *task)
 			return false;
 	if (!has_rings(task))
 		return true;
-	return !attempted(has_filter(task)) && !attempted(wait_for_rings(dump, task));
+	return !attempted(task_has_filter(task)) && !attempted(wait_for_rings(dump, task));
 }

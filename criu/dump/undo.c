@@ -190,7 +190,7 @@ static int ask_for_set(struct task *task, size_t thread, const struct set *set, 
 	return result;
 }
 
-/* ---- whom ---- */
+/* ---- which tasks are asked ---- */
 
 static bool has_same_list(pid_t one, pid_t other)
 {

@@ -98,7 +98,7 @@ int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char 
  * The descriptors of one open file list the same lock. A POSIX lock belongs to the process, other locks belong to the
  * open file.
  */
-static bool is_same(const struct file_lock *a, const struct file_lock *b)
+static bool is_same_lock(const struct file_lock *a, const struct file_lock *b)
 {
 	return a->file == b->file && a->flag == b->flag && a->start == b->start && a->length == b->length &&
 	       (a->flag != LOCK_POSIX || a->task == b->task);
@@ -113,7 +113,7 @@ static const struct file_lock *find_same(const struct index *known, const struct
 	*key = index_mix(index_mix((uintptr_t)lock->file, lock->start), lock->length);
 	if (lock->flag == LOCK_POSIX)
 		*key = index_mix(*key, (uintptr_t)lock->task);
-	while ((other = index_find(known, *key)) && !is_same(other, lock))
+	while ((other = index_find(known, *key)) && !is_same_lock(other, lock))
 		++*key;
 	return other;
 }

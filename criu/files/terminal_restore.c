@@ -324,9 +324,9 @@ static int check_number(const struct snapshot *snapshot, const struct pair *pair
 	named = find_by_path(snapshot, pair->index);
 	if (named)
 		return fail(EEXIST, "%s uses terminal /dev/pts/%u, which file %u of files.img refers to",
-			    holder ?: "somebody", pair->index, named->id);
+			    holder ?: "another process", pair->index, named->id);
 	log_warning("%s uses terminal /dev/pts/%u: the restored terminal is /dev/pts/%u instead",
-		    holder ?: "somebody", pair->index, pair->number);
+		    holder ?: "another process", pair->index, pair->number);
 	return 0;
 }
 

@@ -34,7 +34,7 @@ struct image {
 
 	/* buffer[start..end) was read and not yet returned, or (start is 0) is not yet written. */
 	unsigned char *buffer;
-	size_t room, start, end;
+	size_t capacity, start, end;
 	uint64_t offset; /* reading: offset of buffer[0] in the file */
 	uint64_t size;	 /* reading: size of the file when it was opened */
 };
@@ -54,10 +54,10 @@ printf_like(2, 3) static int broken(const struct image *image, const char *forma
 
 static void grow_buffer(struct image *image, size_t size)
 {
-	if (size <= image->room)
+	if (size <= image->capacity)
 		return;
-	image->room = round_up(size, 4096);
-	image->buffer = reallocate_array(image->buffer, image->room, 1);
+	image->capacity = round_up(size, 4096);
+	image->buffer = reallocate_array(image->buffer, image->capacity, 1);
 }
 
 static uint64_t left(const struct image *image)
@@ -77,7 +77,7 @@ static int fill_buffer(struct image *image, size_t size)
 	image->start = 0;
 	grow_buffer(image, max(size, (size_t)min(left(image), (uint64_t)BUFFER_SIZE)));
 	while (image->end < size) {
-		ssize_t got = pread(image->fd, image->buffer + image->end, image->room - image->end,
+		ssize_t got = pread(image->fd, image->buffer + image->end, image->capacity - image->end,
 				    image->offset + image->end);
 
 		if (got < 0 && errno == EINTR)
@@ -91,7 +91,7 @@ static int fill_buffer(struct image *image, size_t size)
 	return 0;
 }
 
-static int read_word(struct image *image, uint32_t *word)
+static int read_image_word(struct image *image, uint32_t *word)
 {
 	uint32_t little;
 	int result = fill_buffer(image, sizeof(little));
@@ -133,7 +133,7 @@ static int append_to_buffer(struct image *image, size_t size, unsigned char **pl
 {
 	int result = 0;
 
-	if (image->end + size > image->room)
+	if (image->end + size > image->capacity)
 		result = image_flush(image);
 	if (result < 0)
 		return result;
@@ -186,10 +186,10 @@ static int check_header(struct image *image)
 	if (image->size < size)
 		return broken(image, "is torn: %lu bytes are less than its header",
 			      (unsigned long)image->size);
-	result = read_word(image, &word);
+	result = read_image_word(image, &word);
 	if (result == 0 && word == (type->header == HEADER_SERVICE ? SERVICE_MAGIC : COMMON_MAGIC) &&
 	    size == 8)
-		result = read_word(image, &word);
+		result = read_image_word(image, &word);
 	/* Format 1 has no first word, and neither has inventory.img. Service images always have it. */
 	if (result == 0 &&
 	    (word != type->magic || (type->header == HEADER_SERVICE && image_position(image) != 8)))
@@ -365,7 +365,7 @@ static int next_record(struct image *image, const ProtobufCMessageDescriptor *de
 		return broken(image,
 			      "is torn: at offset %lu there are %lu bytes, less than the length of a record",
 			      (unsigned long)at, (unsigned long)left(image));
-	result = read_word(image, &size);
+	result = read_image_word(image, &size);
 	if (result < 0)
 		return result;
 	if (size > left(image))

@@ -27,7 +27,7 @@ struct sync {
 	int error;
 };
 
-static void sync_image(struct sync *sync, size_t index)
+static void sync_created_image(struct sync *sync, size_t index)
 {
 	struct image_store *store = sync->store;
 	int result, none = 0;
@@ -47,7 +47,7 @@ static void *sync_images(void *argument)
 
 	while ((index = __atomic_fetch_add(&sync->next, 1, __ATOMIC_RELAXED)) < sync->store->created_count &&
 	       !__atomic_load_n(&sync->error, __ATOMIC_RELAXED))
-		sync_image(sync, index);
+		sync_created_image(sync, index);
 	return NULL;
 }
 

@@ -57,9 +57,9 @@ static int take_entry(struct pagemap *pagemap, const char *name, const struct fi
 			return fail(EINVAL, "%s lists more pages than a file can hold", name);
 		pagemap->size += count * PAGE_SIZE;
 	}
-	if (pagemap->count == pagemap->room) {
-		pagemap->room = pagemap->room * 2 ?: 64;
-		pagemap->entries = reallocate_array(pagemap->entries, pagemap->room,
+	if (pagemap->count == pagemap->capacity) {
+		pagemap->capacity = pagemap->capacity * 2 ?: 64;
+		pagemap->entries = reallocate_array(pagemap->entries, pagemap->capacity,
 						    sizeof(*pagemap->entries));
 	}
 	pagemap->entries[pagemap->count++] = entry;
@@ -93,7 +93,7 @@ int pagemap_read(struct pagemap *pagemap, struct image_store *store, enum image_
 	struct image *image;
 	int result;
 
-	*pagemap = (struct pagemap){ .entries = pagemap->entries, .room = pagemap->room };
+	*pagemap = (struct pagemap){ .entries = pagemap->entries, .capacity = pagemap->capacity };
 	result = image_open(store, &image, kind, id);
 	if (result)
 		return result;

@@ -18,7 +18,7 @@ struct pagemap_entry {
 struct pagemap {
 	uint32_t pages_id;	       /* pages-N.img */
 	struct pagemap_entry *entries; /* sorted, disjoint, none is empty */
-	size_t count, room;
+	size_t count, capacity;
 	uint64_t size; /* size that the pages image must have, in bytes */
 };
 

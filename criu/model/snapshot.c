@@ -34,7 +34,7 @@ void *snapshot_state(const struct snapshot *snapshot, const struct state_type *t
 
 static void free_states(struct snapshot *snapshot)
 {
-	for (size_t i = 0; i < snapshot->states->room; i++) {
+	for (size_t i = 0; i < snapshot->states->capacity; i++) {
 		struct state *state = snapshot->states->slots[i].value;
 
 		if (state && state->type->clear)

@@ -126,7 +126,7 @@ static int check_capabilities(const struct task *task, size_t thread, const Cred
 	return 0;
 }
 
-static bool is_same(const uint32_t *one, size_t one_count, const uint32_t *other, size_t other_count)
+static bool is_same_set(const uint32_t *one, size_t one_count, const uint32_t *other, size_t other_count)
 {
 	return load_capabilities(one, one_count) == load_capabilities(other, other_count);
 }
@@ -137,8 +137,8 @@ static bool has_capabilities_of_first(const struct task *task, const CredsEntry 
 	const ThreadCoreEntry *core = task->cores[0]->thread_core;
 	const CredsEntry *first = core ? core->creds : NULL;
 
-	return first && is_same(first->cap_prm, first->n_cap_prm, creds->cap_prm, creds->n_cap_prm) &&
-	       is_same(first->cap_inh, first->n_cap_inh, creds->cap_inh, creds->n_cap_inh);
+	return first && is_same_set(first->cap_prm, first->n_cap_prm, creds->cap_prm, creds->n_cap_prm) &&
+	       is_same_set(first->cap_inh, first->n_cap_inh, creds->cap_inh, creds->n_cap_inh);
 }
 
 static int credentials_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)

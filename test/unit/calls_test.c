@@ -68,7 +68,7 @@ static void bytes_survive_growth(void **state unused)
 	for (int i = 0; i < 2000; i++)
 		assert_int_equal(*(int *)calls_at(&list, BASE + 16 * i), i);
 	assert_memory_equal(calls_at(&list, BASE + 32000), large, 100000);
-	assert_true(list.size <= list.room);
+	assert_true(list.size <= list.capacity);
 	calls_free(&list);
 }
 
