@@ -83,3 +83,40 @@ void helper_thread_end(struct helper_thread *helper)
 	pthread_cond_destroy(&helper->changed);
 	free(helper);
 }
+
+struct shared_work {
+	size_t count, at_a_time;
+	size_t taken; /* so many are done, or are being done; atomic */
+	void (*work)(void *context, size_t i);
+	void *context;
+};
+
+/* A few at a time, until none is left: so a thread that gets no processor keeps the other waiting for a few only. */
+static void take_shares(void *argument)
+{
+	struct shared_work *shared = argument;
+	size_t first;
+
+	while ((first = __atomic_fetch_add(&shared->taken, shared->at_a_time, __ATOMIC_RELAXED)) <
+	       shared->count)
+		for (size_t i = first; i < min(first + shared->at_a_time, shared->count); i++)
+			shared->work(shared->context, i);
+}
+
+void share_work(size_t count, size_t worth, void (*work)(void *context, size_t i), void *context)
+{
+	struct helper_thread *helper = count >= worth ? helper_thread_start() : NULL;
+	struct shared_work shared = {
+		.count = count,
+		.at_a_time = max(count / 128, (size_t)1),
+		.work = work,
+		.context = context,
+	};
+
+	if (helper)
+		helper_thread_run(helper, take_shares, &shared);
+	take_shares(&shared);
+	if (helper)
+		helper_thread_wait(helper);
+	helper_thread_end(helper);
+}

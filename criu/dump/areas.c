@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include "base/error.h"
+#include "base/helper_thread.h"
 #include "base/memory.h"
 #include "dump/dump.h"
 #include "files/kind.h"
@@ -18,7 +19,8 @@
 #include "memory/scan.h"
 #include "memory/shared.h"
 
-#define KERNEL_HALF (1ULL << 63) /* of the address space */
+#define WORTH_A_THREAD 32	    /* processes: 8 ms. On busy CPUs, to wait for a thread takes a few, too */
+#define KERNEL_HALF    (1ULL << 63) /* of the address space */
 
 /* A pre-dump saves what it can: the dump that follows will refuse. */
 static int refuse_area(const struct dump *dump, const struct task *task, const struct vma *vma,
@@ -221,7 +223,8 @@ static void add_guards(struct task *task, const struct page_runs *guards)
 		};
 }
 
-int dump_describe_areas(struct dump *dump, struct task *task)
+/* Of the frozen task: in the order of struct vmas. Changes nothing but its task->space->vmas. */
+static int read_areas(struct dump *dump, struct task *task)
 {
 	struct page_runs guards = { 0 };
 	int result = 0;
@@ -229,13 +232,61 @@ int dump_describe_areas(struct dump *dump, struct task *task)
 	if (!dump_take_areas_ahead(dump, task, &guards))
 		result = dump_read_areas(task->proc, &task->space->vmas, &guards);
 	guess_on_fault(&task->space->vmas);
-	if (!result && !dump->is_pre_dump)
+	if (!result)
+		add_guards(task, &guards);
+	page_runs_free(&guards);
+	return result;
+}
+
+struct reading {
+	struct task *task;
+	int result;
+};
+
+struct readings {
+	struct dump *dump;
+	struct reading *items;
+	size_t count;
+};
+
+static void read_one(void *context, size_t i)
+{
+	struct readings *readings = context;
+	struct reading *reading = &readings->items[i];
+
+	reading->result = read_areas(readings->dump, reading->task);
+}
+
+int dump_read_all_areas(struct dump *dump)
+{
+	struct readings readings = { .dump = dump };
+	struct task *task;
+	int result = 0;
+
+	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY)
+		if (task->state != TASK_DEAD)
+			*grow(&readings.items, &readings.count) = (struct reading){ .task = task };
+	share_work(readings.count, WORTH_A_THREAD, read_one, &readings);
+	for (size_t i = 0; !result && i < readings.count; i++) {
+		task = readings.items[i].task;
+		result = readings.items[i].result;
+		if (result)
+			fail_in(result, "process %d (%s)", task->pid, task->name);
+	}
+	free(readings.items);
+	return result;
+}
+
+int dump_describe_areas(struct dump *dump, struct task *task)
+{
+	int result = 0;
+
+	if (!dump->is_pre_dump)
 		result = files_add_path(&dump->snapshot, task, "exe", 0, &task->space->mm->exe_file_id);
 	for (size_t i = 0; !result && i < task->space->vmas.count; i++)
-		result = unless_refused(describe_area(dump, task, &task->space->vmas.items[i]));
+		if (!(task->space->vmas.items[i].status & VMA_GUARD_RANGE))
+			result = unless_refused(describe_area(dump, task, &task->space->vmas.items[i]));
 	join_vvar(&task->space->vmas);
-	add_guards(task, &guards);
-	page_runs_free(&guards);
 	return result;
 }
 

@@ -29,14 +29,23 @@ struct page_reserve {
 	pid_t pid; /* … of this process */
 	struct stream_reserve buffers;
 	struct helper_thread *reader; /* reads half of the pages; NULL: none */
-	struct page_writer *writer;   /* the writer into the full buffers: still open */
+};
+
+/*
+ * memory.c: page writers of tasks, still open. What is in their buffers is written when the processes run on.
+ */
+struct held_writers {
+	struct page_writer **items;
+	size_t count;
+	uint64_t pages; /* in their buffers, all together */
 };
 
 /* State that the steps that save memory share. */
 struct dump_memory {
 	struct increment increment;
 	struct page_reserve reserve;
-	struct pre_dump *pre_dump; /* pre_dump.c; NULL: no pre-dump, or everything is written */
+	struct held_writers held;
+	struct pre_dump *pre_dump; /* pre_dump.c; NULL: this is none, or all is written */
 	uint32_t next_pages_id;
 	struct aio_lengths
 		ring_lengths; /* rings.c; freed when the tasks run again, or are gone, because that takes a while */
@@ -101,6 +110,7 @@ bool dump_take_areas_ahead(struct dump *dump, struct task *task,
 void dump_forget_ahead(void *dump);
 /* areas.c: describes the mappings */
 int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards) must_check;
+int dump_read_all_areas(struct dump *dump) must_check; /* task->vmas of all tasks, not described yet */
 int dump_describe_areas(struct dump *dump, struct task *task) must_check;
 int dump_describe_opened_areas(struct dump *dump) must_check; /* when all open files are known */
 void dump_area_entries(struct task *task);		      /* into task->space->mm */
@@ -119,12 +129,12 @@ bool dump_is_quiet(struct dump *dump, struct task *task); /* for a pre-dump */
 void dump_ring_entries(struct task *task);
 /* reserve.c */
 int dump_reserve_pages(void *dump) must_check;
-/* Lets the writer that was left open write its pages. 0 or -errno, recorded. */
-int dump_write_reserved(struct dump *dump) must_check;
 void dump_drop_reserve(void *dump);
 /* memory.c */
 int dump_memory(void *dump) must_check;
 int dump_shared_memory(struct dump *dump) must_check;
+/* Lets the writers that were left open write their pages. If `result` is an error, it is returned and nothing written. */
+int dump_write_held(struct dump *dump, int result) must_check;
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer) must_check;
 /* Writes the pages of a mapping that a plan (page_runs_plan()) does not leave to the parent … */
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,

@@ -161,6 +161,7 @@ int dump_look(void *context)
 	check_session(dump);
 	result = result					     ?:
 			 dump_find_shared(dump)		     ?:
+			 dump_read_all_areas(dump)	     ?:
 			 namespaces_collect(&dump->snapshot) ?:
 							       look_at_tasks(dump);
 	dump_forget_ahead(dump);

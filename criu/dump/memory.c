@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "dump/dump.h"
 #include "memory/huge.h"
 #include "memory/page_files.h"
@@ -16,6 +17,10 @@
 
 #define WINDOW \
 	(1ULL << 30) /* bytes of addresses scanned at a time: the runs of pages in them fit into 4 MiB */
+
+/* Pages of one process, and of all, that are held back until they run on. */
+#define SMALL	  ((1536UL << 10) / PAGE_SIZE)
+#define MOST_HELD ((128UL << 20) / PAGE_SIZE)
 
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from)
@@ -54,26 +59,55 @@ int dump_area_pages(const struct dump *dump, struct page_writer *writer, struct 
 	return result;
 }
 
-static int save_area(struct dump *dump, struct page_writer *writer, struct task_delta *delta,
-		     const struct vma *vma)
+/* Own pages of [first->start, end), which is one mapping, or several that count as one. */
+static int save_own(struct dump *dump, struct page_writer *writer, struct task_delta *delta,
+		    const struct vma *first, uint64_t end)
 {
-	enum vma_pages pages = vma_how_saved(vma)->pages;
 	int result = 0;
 
-	if (pages == SAVE_NOTHING)
-		return 0;
-	if (pages == SAVE_ALL)
-		return save_whole(dump, writer, vma, &delta->memory);
-	for (uint64_t start = vma->start, end; !result && start < vma->end; start = end) {
+	for (uint64_t start = first->start, next; !result && start < end; start = next) {
 		struct page_runs changed = { 0 }, unchanged = { 0 };
 
-		end = vma->end - start > WINDOW ? start + WINDOW : vma->end;
-		result = task_delta_scan(&dump->memory.increment, delta, vma, start, end, &changed,
+		next = end - start > WINDOW ? start + WINDOW : end;
+		result = task_delta_scan(&dump->memory.increment, delta, first, start, next, &changed,
 					 &unchanged);
 		if (!result)
-			result = dump_area_pages(dump, writer, delta, vma, &changed, &unchanged);
+			result = dump_area_pages(dump, writer, delta, first, &changed, &unchanged);
 		page_runs_free(&changed);
 		page_runs_free(&unchanged);
+	}
+	return result;
+}
+
+/* How many mappings from the first on are scanned and read together. One scan and one read take as long as 20 pages. */
+static size_t count_joined(const struct dump *dump, const struct task_delta *delta, const struct vma *first,
+			   size_t left)
+{
+	const struct increment *increment = &dump->memory.increment;
+	size_t count = 1;
+
+	while (count < left && first[count].end - first->start <= WINDOW &&
+	       task_delta_may_join(increment, delta, &first[count - 1], &first[count]))
+		count++;
+	return count;
+}
+
+static int save_areas(struct dump *dump, struct page_writer *writer, struct task_delta *delta,
+		      const struct vmas *vmas)
+{
+	int result = 0;
+
+	for (size_t i = 0, count; !result && i < vmas->count; i += count) {
+		const struct vma *vma = &vmas->items[i];
+		enum vma_pages pages = vma_how_saved(vma)->pages;
+
+		count = 1;
+		if (pages == SAVE_ALL) {
+			result = save_whole(dump, writer, vma, &delta->memory);
+		} else if (pages == SAVE_OWN) {
+			count = count_joined(dump, delta, vma, vmas->count - i);
+			result = save_own(dump, writer, delta, vma, vma[count - 1].end);
+		}
 	}
 	return result;
 }
@@ -94,8 +128,37 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 	return page_files_write(writer, &files, &dump->memory.pages);
 }
 
+/*
+ * Pages that fit into the buffers of a writer are written when the processes run on. The buffers of the reserve are as
+ * large as its process needs. Those of all other writers are small, but there may be thousands of writers.
+ */
+static bool may_be_held(struct dump *dump, const struct task *task, uint64_t pages)
+{
+	const struct page_reserve *reserve = &dump->memory.reserve;
+	struct held_writers *held = &dump->memory.held;
+
+	if (task->pid == reserve->pid && reserve->buffers.memory)
+		return true;
+	if (pages > SMALL || held->pages + pages > MOST_HELD)
+		return false;
+	held->pages += pages;
+	return true;
+}
+
+int dump_write_held(struct dump *dump, int result)
+{
+	struct held_writers *held = &dump->memory.held;
+
+	for (size_t i = 0; i < held->count; i++)
+		result = page_writer_close(held->items[i], result);
+	free(held->items);
+	*held = (struct held_writers){ 0 };
+	return result;
+}
+
 static int save_task_memory(struct dump *dump, struct task *task)
 {
+	uint64_t before = dump->memory.pages.written;
 	struct page_reserve *reserve = &dump->memory.reserve;
 	struct page_writer *writer = NULL;
 	struct task_delta delta;
@@ -106,15 +169,14 @@ static int save_task_memory(struct dump *dump, struct task *task)
 	/* Comparing uses its own threads. */
 	if (task->pid == reserve->pid && !content_is_open(&delta.content))
 		delta.memory.helper = reserve->reader;
-	for (size_t i = 0; !result && i < task->space->vmas.count; i++)
-		result = save_area(dump, writer, &delta, &task->space->vmas.items[i]);
+	result = result ?: save_areas(dump, writer, &delta, &task->space->vmas);
 	/* All of its pages have been read: writes from here on are tracked for the next snapshot. */
 	if (!result)
 		result = increment_begin_notes(&dump->memory.increment, &delta);
 	task_delta_close(&delta);
-	if (task->pid == reserve->pid && reserve->buffers.memory) {
-		reserve->writer = writer;
-		return result;
+	if (!result && may_be_held(dump, task, dump->memory.pages.written - before)) {
+		*grow(&dump->memory.held.items, &dump->memory.held.count) = writer;
+		return 0;
 	}
 	return page_writer_close(writer, result);
 }

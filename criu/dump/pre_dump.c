@@ -43,8 +43,10 @@ int pre_dump_look(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = dump_find_shared(dump);
+	int result = dump_find_shared(dump) ?: dump_read_all_areas(dump);
 
+	if (result)
+		return result;
 	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY) {
 		if (!result && task->state != TASK_DEAD)
 			result = dump_describe_areas(dump, task);

@@ -95,18 +95,13 @@ int dump_reserve_pages(void *context)
 	return 0;
 }
 
-int dump_write_reserved(struct dump *dump)
-{
-	return page_writer_close(steal_pointer(&dump->memory.reserve.writer), 0);
-}
-
 void dump_drop_reserve(void *context)
 {
 	struct dump *dump = context;
 	struct page_reserve *reserve = &dump->memory.reserve;
 
-	/* It is still open only if the dump has failed. */
-	ignore(page_writer_close(steal_pointer(&reserve->writer), -ECANCELED));
+	/* There are open writers only if the dump has failed; one may use the buffers. */
+	ignore(dump_write_held(dump, -ECANCELED));
 	helper_thread_end(steal_pointer(&reserve->reader));
 	stream_reserve_free(&reserve->buffers);
 }

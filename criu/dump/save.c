@@ -76,7 +76,7 @@ int dump_save_tasks(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = dump_write_reserved(dump)			?:
+	int result = dump_write_held(dump, 0)			?:
 			     save_tree(&dump->snapshot)		?:
 			     files_save_tables(&dump->snapshot) ?:
 			     dump_save_cgroups(dump)		?:

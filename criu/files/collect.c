@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/helper_thread.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -17,6 +18,9 @@
 #include "files/locks.h"
 #include "files/words.h"
 #include "image/message.h"
+
+/* Descriptors: 5 ms, nearly all in the kernel. On busy CPUs, to wait for a thread takes some milliseconds, too. */
+#define WORTH_A_THREAD 256
 
 static int note_locks(struct snapshot *snapshot, struct task *task, const struct seen_file *seen)
 {
@@ -28,35 +32,85 @@ static int note_locks(struct snapshot *snapshot, struct task *task, const struct
 	return result;
 }
 
-static int add_descriptor(struct snapshot *snapshot, struct task *task, int fd)
-{
-	struct descriptor *descriptor = grow(&task->table->items, &task->table->count);
-	const struct file_holder holder = file_holder_task(task);
-	struct seen_file *seen = allocate(sizeof(*seen));
-	int result = seen_file_look(seen, &holder, fd) ?: note_locks(snapshot, task, seen);
+/* ---- all descriptors ---- */
 
-	descriptor->fd = fd;
-	descriptor->closes_on_exec = seen->info.flags & O_CLOEXEC;
-	if (!result)
-		return files_identify_seen(snapshot, seen, &descriptor->file);
-	seen_file_free(seen);
-	free(seen);
-	return result;
-}
+/* A descriptor that somebody holds, and what is seen of its file. */
+struct sight {
+	struct task *task;
+	int fd;
+	struct seen_file *seen;
+	int result; /* of looking at it */
+};
 
-static int list_descriptors(struct snapshot *snapshot, struct task *task)
+struct sights {
+	struct sight *items;
+	size_t count;
+};
+
+static int list_descriptors(struct task *task, struct sights *sights)
 {
-	int list = openat(task->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC), result = 0;
-	struct dirent *entry;
+	int list = openat(task->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *directory = list < 0 ? NULL : fdopendir(list);
+	struct dirent *entry;
 
 	if (!directory)
 		return fail(errno, "cannot list /proc/PID/fd");
-	while (!result && (entry = readdir(directory)))
+	while ((entry = readdir(directory)))
 		if (isdigit((unsigned char)entry->d_name[0]))
-			result = add_descriptor(snapshot, task, strtol(entry->d_name, NULL, 10));
+			*grow(&sights->items, &sights->count) = (struct sight){
+				.task = task,
+				.fd = strtol(entry->d_name, NULL, 10),
+				.seen = allocate(sizeof(struct seen_file)),
+			};
 	closedir(directory);
+	return 0;
+}
+
+/* Changes nothing in the snapshot. */
+static void look_at_sight(void *context, size_t i)
+{
+	const struct sights *sights = context;
+	struct sight *sight = &sights->items[i];
+	const struct file_holder holder = file_holder_task(sight->task);
+
+	sight->result = seen_file_look(sight->seen, &holder, sight->fd);
+}
+
+/* Uses up what is seen. */
+static int add_descriptor(struct snapshot *snapshot, struct sight *sight)
+{
+	struct descriptor *descriptor = grow(&sight->task->table->items, &sight->task->table->count);
+	struct seen_file *seen = steal_pointer(&sight->seen);
+
+	descriptor->fd = sight->fd;
+	descriptor->closes_on_exec = seen->info.flags & O_CLOEXEC;
+	return files_identify_seen(snapshot, seen, &descriptor->file);
+}
+
+static int add_descriptors(struct snapshot *snapshot, struct sights *sights)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < sights->count; i++) {
+		struct sight *sight = &sights->items[i];
+
+		result = sight->result						?:
+				 note_locks(snapshot, sight->task, sight->seen) ?:
+				 add_descriptor(snapshot, sight);
+		if (result)
+			fail_in(result, "process %d (%s)", sight->task->pid, sight->task->name);
+	}
 	return result;
+}
+
+static void free_sights(struct sights *sights)
+{
+	for (size_t i = 0; i < sights->count; i++)
+		if (sights->items[i].seen) {
+			seen_file_free(sights->items[i].seen);
+			free(sights->items[i].seen);
+		}
+	free(sights->items);
 }
 
 static int compare_holders(const void *left, const void *right)
@@ -100,20 +154,35 @@ static int describe_seen_file(struct snapshot *snapshot, struct file *file)
 	return file->kind->describe(snapshot, file);
 }
 
-static int collect_descriptors(struct snapshot *snapshot)
+static int list_all(struct snapshot *snapshot, struct sights *sights)
 {
-	size_t first = snapshot->file_count;
 	struct task *task;
 	int result = 0;
 
 	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
 		if (result || task->state == TASK_DEAD)
 			continue;
-		result = list_descriptors(snapshot, task);
-		task_sort_descriptors(task);
+		result = list_descriptors(task, sights);
 		if (result)
 			fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
+	return result;
+}
+
+static int collect_descriptors(struct snapshot *snapshot)
+{
+	size_t first = snapshot->file_count;
+	struct sights sights = { 0 };
+	struct task *task;
+	int result = list_all(snapshot, &sights);
+
+	if (!result) {
+		share_work(sights.count, WORTH_A_THREAD, look_at_sight, &sights);
+		result = add_descriptors(snapshot, &sights);
+	}
+	free_sights(&sights);
+	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS)
+		task_sort_descriptors(task);
 	number_files(snapshot, first);
 	return result;
 }

@@ -99,38 +99,94 @@ static void parse_page_size(const char *text, struct vma *vma)
 		vma->flags |= (uint32_t)__builtin_ctzll(size) << VMA_HUGE_SHIFT;
 }
 
+/* The values are in kB, but the key and the flags. */
+static void set_resident(const char *text, struct vma *vma)
+{
+	vma->resident = strtoull(text, NULL, 10) << 10;
+}
+
+/* Rss leaves them out. */
+static void add_huge(const char *text, struct vma *vma)
+{
+	vma->resident += strtoull(text, NULL, 10) << 10;
+}
+
+static void set_swapped(const char *text, struct vma *vma)
+{
+	vma->has_swapped = strtoull(text, NULL, 10) > 0;
+}
+
+static void set_key(const char *text, struct vma *vma)
+{
+	vma->key = strtoul(text, NULL, 10);
+}
+
+static void set_huge_pages(const char *text, struct vma *vma)
+{
+	vma->has_huge_pages |= strtoull(text, NULL, 10) > 0;
+}
+
+static void set_relatives(const char *text, struct vma *vma)
+{
+	vma->has_relatives |= strtoull(text, NULL, 10) > 0;
+}
+
+/* Lines of smaps, in its order. */
+static const struct {
+	const char *name;
+	void (*parse)(const char *value, struct vma *vma);
+} lines[] = {
+	{ "KernelPageSize", parse_page_size },
+	{ "Rss", set_resident },
+	{ "Shared_Clean", set_relatives },
+	{ "Shared_Dirty", set_relatives },
+	{ "AnonHugePages", set_huge_pages },
+	{ "ShmemPmdMapped", set_huge_pages },
+	{ "Shared_Hugetlb", set_relatives },
+	{ "Private_Hugetlb", add_huge },
+	{ "Swap", set_swapped },
+	{ "ProtectionKey", set_key },
+	{ "VmFlags", parse_vm_flags },
+};
+
+/*
+ * A mapping has 25 such lines, and a process may have many thousands of mappings. The lines come in the order of the
+ * table, so the search begins behind the row that was found last. Most lines that are not in the table differ from all
+ * rows in the first byte.
+ */
+static void parse_line(const char *line, const char *end, struct vma *vma, size_t *next)
+{
+	const char *colon = memchr(line, ':', end - line);
+	size_t length = colon ? colon - line : 0;
+
+	for (size_t i = 0; colon && i < array_size(lines); i++) {
+		size_t row = (*next + i) % array_size(lines);
+
+		if (lines[row].name[0] != line[0] || strncmp(lines[row].name, line, length) ||
+		    lines[row].name[length])
+			continue;
+		lines[row].parse(colon + 1 + strspn(colon + 1, " "), vma);
+		*next = row + 1;
+		return;
+	}
+}
+
 int proc_parse_smaps(char *text, struct vmas *vmas)
 {
 	struct vma *vma = NULL;
+	size_t row = 0;
 
-	for (char *line = text, *next; *line; line = next) {
-		next = strchr(line, '\n');
-		if (next)
-			*next++ = '\0';
-		else
-			next = line + strlen(line);
+	for (char *line = text, *end; *line; line = end) {
+		char *next = strchrnul(line, '\n');
+
+		end = *next ? next + 1 : next;
+		*next = '\0';
 		if ((*line >= '0' && *line <= '9') || (*line >= 'a' && *line <= 'f')) {
 			vma = grow(&vmas->items, &vmas->count);
 			if (parse_mapping(line, vma))
 				return -EINVAL;
-		} else if (vma && !strncmp(line, "VmFlags: ", 9)) {
-			parse_vm_flags(line + 9, vma);
-		} else if (vma && !strncmp(line, "Rss:", 4)) {
-			vma->resident = strtoull(line + 4, NULL, 10) << 10;
-		} else if (vma && !strncmp(line, "Swap:", 5)) {
-			vma->has_swapped = strtoull(line + 5, NULL, 10) > 0;
-		} else if (vma && !strncmp(line, "ProtectionKey:", 14)) {
-			vma->key = strtoul(line + 14, NULL, 10);
-		} else if (vma && !strncmp(line, "KernelPageSize:", 15)) {
-			parse_page_size(line + 15, vma);
-		} else if (vma && !strncmp(line, "AnonHugePages:", 14)) {
-			vma->has_huge_pages = strtoull(line + 14, NULL, 10) > 0;
-		} else if (vma && !strncmp(line, "ShmemPmdMapped:", 15)) {
-			vma->has_huge_pages |= strtoull(line + 15, NULL, 10) > 0;
-		} else if (vma && !strncmp(line, "Private_Hugetlb:", 16)) {
-			vma->resident += strtoull(line + 16, NULL, 10) << 10; /* Rss does not include them */
-		} else if (vma && !strncmp(line, "Shared_", 7) && strchr(line, ':')) {
-			vma->has_relatives |= strtoull(strchr(line, ':') + 1, NULL, 10) > 0;
+		} else if (vma) {
+			parse_line(line, next, vma, &row);
 		}
 	}
 	return 0;

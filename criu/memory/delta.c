@@ -10,6 +10,8 @@
 #include "memory/saving.h"
 #include "memory/delta.h"
 
+#define MOST_BETWEEN (1UL << 20) /* bytes between two mappings that are scanned as one */
+
 /* Memory without notes is compared. */
 static int look_back(struct task_delta *delta, struct increment *increment)
 {
@@ -50,6 +52,26 @@ void task_delta_close(struct task_delta *delta)
 	if (delta->userfaultfd >= 0)
 		close(delta->userfaultfd);
 	*delta = (struct task_delta){ .userfaultfd = -1, .memory.mem = -1 };
+}
+
+/*
+ * process_vm_readv() reads pages that the task itself may read. One page that it may not read makes a whole call fail,
+ * and all pages of that call are read in a slower way.
+ */
+static bool is_read_fast(const struct vma *vma)
+{
+	return vma->protection & PROT_READ || (!vma->resident && !vma->has_swapped);
+}
+
+/* Where there is no PAGEMAP_SCAN, addresses between mappings cost as much as memory. */
+bool task_delta_may_join(const struct increment *increment, const struct task_delta *delta,
+			 const struct vma *vma, const struct vma *next)
+{
+	if (delta->is_trusted || increment->tracker == &tracker_soft_dirty)
+		return false;
+	return vma->end <= next->start && next->start - vma->end <= MOST_BETWEEN &&
+	       vma_how_saved(vma) == vma_how_saved(next) && !(vma->flags & MAP_HUGETLB) &&
+	       vma->has_relatives == next->has_relatives && is_read_fast(vma) == is_read_fast(next);
 }
 
 int task_delta_scan(const struct increment *increment, struct task_delta *delta, const struct vma *vma,

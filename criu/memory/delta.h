@@ -28,7 +28,13 @@ struct task_delta {
 /* 0 or -errno, recorded. To be closed in any case. */
 int task_delta_open(struct task_delta *delta, struct increment *increment, struct task *task) must_check;
 void task_delta_close(struct task_delta *delta);
-/* The task's own pages in [start, end) of a private mapping, in two empty lists. */
+/*
+ * May two mappings, one behind the other, be passed to the following functions as one range? Only if no tracker is
+ * asked about single mappings. Unmapped addresses between them hold no pages.
+ */
+bool task_delta_may_join(const struct increment *increment, const struct task_delta *delta,
+			 const struct vma *vma, const struct vma *next);
+/* The task's own pages in [start, end) of a private mapping, or of several that are joined, in two empty lists. */
 int task_delta_scan(const struct increment *increment, struct task_delta *delta, const struct vma *vma,
 		    uint64_t start, uint64_t end, struct page_runs *changed, struct page_runs *unchanged)
 	must_check;

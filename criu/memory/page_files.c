@@ -1,6 +1,10 @@
 /*
  * page_files.c - writes page images. Bytes go through a stream, which writes them while the next ones are read.
  * Neighbouring pages with the same flags become one entry of the pagemap. See page_files.h.
+ *
+ * The files are created when the first bytes have to be written. For a small process that is when the sink is closed,
+ * and by then the process may run on. To create two files takes 0.1 ms, and more than a millisecond if many others have
+ * just been deleted (ext4, Linux 6.18).
  */
 #include <stdlib.h>
 #include "base/memory.h"
@@ -8,12 +12,16 @@
 #include "memory/page_files.h"
 #include "memory/pagemap.h"
 
+#define MOST_KEPT 4096 /* entries of a pagemap: 160 KiB */
+
 struct file_sink {
 	struct page_sink base;
-	struct image *pagemap, *pages;
-	struct page_run entry; /* not written yet, because the next pages may belong to it; count 0: none */
-	unsigned flags;	       /* of that entry */
-	struct stream *stream; /* into the pages image */
+	struct page_files files;
+	struct image *pagemap, *pages; /* NULL: not created yet */
+	struct page_run entry;	       /* the next pages may belong to it; count 0: none */
+	struct page_runs kept;	       /* entries before it that are not written yet */
+	struct stream *stream;	       /* into the pages image … */
+	char name[IMAGE_NAME_SIZE];    /* … of this name */
 };
 
 static struct file_sink *file_sink(struct page_sink *sink)
@@ -21,32 +29,61 @@ static struct file_sink *file_sink(struct page_sink *sink)
 	return (struct file_sink *)sink;
 }
 
+/* When there is something to write, or all is known. */
+static int create_images(struct file_sink *sink)
+{
+	const struct page_files *files = &sink->files;
+
+	if (sink->pages)
+		return 0;
+	return image_create(files->store, &sink->pagemap, files->kind, files->id)	      ?:
+		       image_create(files->store, &sink->pages, IMAGE_PAGES, files->pages_id) ?:
+		       pagemap_write_head(sink->pagemap, files->pages_id);
+}
+
+static int open_pages(void *context)
+{
+	struct file_sink *sink = context;
+
+	return create_images(sink) ?: image_fd(sink->pages);
+}
+
 static char *give_buffer(struct page_sink *base, size_t *room)
 {
 	return stream_buffer(file_sink(base)->stream, room);
 }
 
-static int flush_entry(struct file_sink *sink)
+static void keep_entry(struct file_sink *sink)
 {
-	struct page_run entry = sink->entry;
-
+	if (sink->entry.count)
+		*grow(&sink->kept.items, &sink->kept.count) = sink->entry;
 	sink->entry.count = 0;
-	return entry.count ? pagemap_write_entry(sink->pagemap, entry.start, entry.count, sink->flags) : 0;
+}
+
+static int write_kept(struct file_sink *sink)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < sink->kept.count; i++) {
+		const struct page_run *entry = &sink->kept.items[i];
+
+		result = pagemap_write_entry(sink->pagemap, entry->start, entry->count, entry->flags);
+	}
+	page_runs_free(&sink->kept);
+	return result;
 }
 
 static int merge_entry(struct page_sink *base, uint64_t start, uint64_t count, unsigned flags)
 {
 	struct file_sink *sink = file_sink(base);
-	int result;
 
-	if (sink->entry.count && page_run_end(&sink->entry) == start && sink->flags == flags) {
+	if (sink->entry.count && page_run_end(&sink->entry) == start && sink->entry.flags == flags) {
 		sink->entry.count += count;
 		return 0;
 	}
-	result = flush_entry(sink);
-	sink->entry = (struct page_run){ .start = start, .count = count };
-	sink->flags = flags;
-	return result;
+	keep_entry(sink);
+	sink->entry = (struct page_run){ .start = start, .count = count, .flags = flags };
+	return sink->kept.count < MOST_KEPT ? 0 : create_images(sink) ?: write_kept(sink);
 }
 
 static int advance_stream(struct page_sink *base, size_t size)
@@ -64,15 +101,17 @@ static int close_image(struct image *image, int result)
 	return result ?: closed;
 }
 
+/* Without an error the stream has created the images when it is closed. */
 static int close_sink(struct page_sink *base, int result)
 {
 	struct file_sink *sink = file_sink(base);
 
 	result = stream_close(sink->stream, result);
-	if (!result)
-		result = flush_entry(sink);
+	keep_entry(sink);
+	result = result ?: write_kept(sink);
 	result = close_image(sink->pagemap, result);
 	result = close_image(sink->pages, result);
+	page_runs_free(&sink->kept);
 	free(sink);
 	return result;
 }
@@ -87,17 +126,13 @@ static const struct page_sink_ops file_sink_ops = {
 int page_files_open(struct page_sink **opened, const struct page_files *files)
 {
 	struct file_sink *sink = allocate(sizeof(*sink));
-	int result;
+	const struct stream_file file = { .open = open_pages, .context = sink, .name = sink->name };
 
+	image_file_name(sink->name, IMAGE_PAGES, files->pages_id);
 	sink->base.ops = &file_sink_ops;
+	sink->files = *files;
 	*opened = &sink->base;
-	result = image_create(files->store, &sink->pagemap, files->kind, files->id);
-	if (!result)
-		result = image_create(files->store, &sink->pages, IMAGE_PAGES, files->pages_id);
-	if (!result)
-		result = stream_open(&sink->stream, image_fd(sink->pages), image_name(sink->pages),
-				     files->reserve);
-	return result ?: pagemap_write_head(sink->pagemap, files->pages_id);
+	return stream_open(&sink->stream, &file, files->reserve);
 }
 
 int page_files_write(struct page_writer **writer, const struct page_files *files,

@@ -19,7 +19,7 @@ struct page_files {
 	const struct stream_reserve *reserve; /* NULL: a few buffers (stream.h) */
 };
 
-/* 0 or -errno, recorded. To be closed in any case. */
+/* 0 or -errno, recorded. To be closed in any case. The store stays open until then. */
 int page_files_open(struct page_sink **sink, const struct page_files *files) must_check;
 /* A page writer into such a sink, with the hashes beside it. 0 or -errno, recorded. To be closed in any case. */
 int page_files_write(struct page_writer **writer, const struct page_files *files,

@@ -32,7 +32,8 @@
 
 #define BUFFER_SIZE (256UL << 10) /* written in one call */
 #define BUFFERS	    8
-#define LENT_SIZE   (4UL << 20) /* of a reserve, filled in one go */
+#define KEPT	    6		/* of them may be full before a thread begins to write */
+#define LENT_SIZE   (4UL << 20) /* of a reserve, to be filled in one go */
 
 #define BEGUN_AT_ONCE (4UL << 20) /* given to the disk together */
 
@@ -45,8 +46,8 @@ struct buffer {
 };
 
 struct stream {
-	int fd;
-	const char *name;
+	struct stream_file file;
+	int fd;	      /* -1: not asked for yet */
 	char *memory; /* of all buffers */
 	size_t size;
 	bool is_lent; /* lent by a reserve */
@@ -116,14 +117,14 @@ static void make_buffers(struct stream *stream)
 						      .size = min(each, stream->size - i * each) };
 }
 
-int stream_open(struct stream **opened, int fd, const char *name, const struct stream_reserve *reserve)
+int stream_open(struct stream **opened, const struct stream_file *file, const struct stream_reserve *reserve)
 {
 	struct stream *stream = allocate(sizeof(*stream));
 	int result;
 
 	*opened = stream;
-	stream->fd = fd;
-	stream->name = name;
+	stream->file = *file;
+	stream->fd = -1;
 	pthread_mutex_init(&stream->lock, NULL);
 	pthread_cond_init(&stream->changed, NULL);
 	result = take_memory(stream, reserve);
@@ -190,8 +191,19 @@ static void *write_behind(void *argument)
 static int report_error(struct stream *stream)
 {
 	if (stream->error && !stream->is_told)
-		fail(stream->error, "cannot write %s", stream->name);
+		fail(stream->error, "cannot write %s", stream->file.name);
 	stream->is_told = stream->error;
+	return -stream->error;
+}
+
+/* There is no writer yet, so nobody else looks at the descriptor and the error. */
+static int have_file(struct stream *stream)
+{
+	if (stream->fd < 0 && !stream->error) {
+		stream->fd = stream->file.open(stream->file.context);
+		stream->error = stream->fd < 0 ? -stream->fd : 0;
+		stream->is_told = stream->error;
+	}
 	return -stream->error;
 }
 
@@ -205,7 +217,7 @@ static int write_now(struct stream *stream, struct buffer *buffer)
 
 static int write_full(struct stream *stream)
 {
-	int result = 0;
+	int result = stream->has_writer ? 0 : have_file(stream);
 
 	for (size_t i = 0; !result && i < stream->count; i++)
 		if (stream->buffers[i].is_full)
@@ -216,9 +228,11 @@ static int write_full(struct stream *stream)
 /* Has full buffers written by a thread from now on, or at once if there is none. */
 static int have_written(struct stream *stream)
 {
-	if (!stream->has_writer)
+	int result = stream->has_writer ? 0 : have_file(stream);
+
+	if (!result && !stream->has_writer)
 		stream->has_writer = !thread_start(&stream->writer, write_behind, stream);
-	return stream->has_writer ? 0 : write_full(stream);
+	return result || stream->has_writer ? result : write_full(stream);
 }
 
 char *stream_buffer(struct stream *stream, size_t *room)
@@ -253,8 +267,13 @@ static int submit_buffer(struct stream *stream)
 	pthread_cond_signal(&stream->changed);
 	pthread_mutex_unlock(&stream->lock);
 	stream->current = (stream->current + 1) % stream->count;
-	/* A filler that lent memory does not want to share the processor with a writer while there is space. */
-	return stream->is_lent ? 0 : have_written(stream);
+	/*
+	 * A filler that lent memory does not want to share the processor with a writer while there is space. Nor is a
+	 * thread worth it for a few buffers of our own. Until it runs, all buffers before the current one are full.
+	 */
+	if (stream->is_lent || (!stream->has_writer && stream->current < KEPT))
+		return 0;
+	return have_written(stream);
 }
 
 int stream_advance(struct stream *stream, size_t size)

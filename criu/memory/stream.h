@@ -1,8 +1,8 @@
 /*
  * stream.h - a file that is written in the background while it is filled: from a ring of buffers, by a separate thread.
  *
- * Data that fits into one buffer is written when the stream is closed, and no thread is started. Writeback begins after
- * each buffer; the caller has to sync.
+ * What fits into most of the ring is written when the stream is closed, and no thread is started. Writing to the disk
+ * begins behind each buffer; the caller has to sync.
  */
 #ifndef CRIU_MEMORY_STREAM_H
 #define CRIU_MEMORY_STREAM_H
@@ -26,10 +26,21 @@ int stream_reserve_make(struct stream_reserve *reserve, size_t size)
 void stream_reserve_free(struct stream_reserve *reserve);
 
 /*
- * Writes from the start of `fd`, which stays the caller's. 0 or -errno, recorded; `name` is for messages and must stay
- * valid. If the reserve has buffers, the stream uses those, and the reserve must outlive it; `reserve` may be NULL.
+ * The file of a stream. open() is called once: when the first bytes have to be written, or when the stream is closed
+ * without an error. The thread that fills or closes the stream calls it. It returns a descriptor, which stays the
+ * caller's and is written from its start, or -errno, recorded.
  */
-int stream_open(struct stream **stream, int fd, const char *name, const struct stream_reserve *reserve)
+struct stream_file {
+	int (*open)(void *context);
+	void *context;
+	const char *name; /* for messages; stays valid */
+};
+
+/*
+ * 0 or -errno, recorded. The stream uses the buffers of the reserve, which outlives it, if that has any; `reserve` may
+ * be NULL.
+ */
+int stream_open(struct stream **stream, const struct stream_file *file, const struct stream_reserve *reserve)
 	must_check;
 /*
  * Returns the place for the next bytes: page-aligned, *room of them, at least a page. Waits for a buffer. NULL: writing

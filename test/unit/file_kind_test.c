@@ -5,9 +5,13 @@
 #include "unit.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
@@ -151,14 +155,39 @@ const struct file_kind *const file_kinds[] = { &first, &second };
 const size_t file_kind_count = 2;
 const struct file_kind file_kind_regular = { .name = "file" };
 
-/* The tree is this process. */
-static void add_ourselves(void)
+static pid_t child;
+
+/* It has what we have open, and does not change it. */
+static pid_t make_child(void)
 {
-	task = snapshot_add_task(&snapshot, NULL, getpid());
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		pause();
+}
+
+static void end_child(void)
+{
+	if (child <= 0)
+		return;
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	child = 0;
+}
+
+/* The tree is a child of ours. */
+static void add_child(void)
+{
+	child = make_child();
+	assert_true(child > 0);
+	task = snapshot_add_task(&snapshot, NULL, child);
 	task->ids = message_new(TaskKobjIdsEntry, task_kobj_ids_entry);
 	task->ids->files_id = 2;
-	task->proc = proc_open(getpid());
-	task->pidfd = syscall(SYS_pidfd_open, getpid(), 0);
+	task->proc = proc_open(child);
+	task->pidfd = syscall(SYS_pidfd_open, child, 0);
 	assert_true(task->proc >= 0 && task->pidfd >= 0);
 }
 
@@ -189,6 +218,7 @@ static int end(void **state unused)
 {
 	struct image_store *images = snapshot.images;
 
+	end_child();
 	free_snapshot();
 	image_store_close(images);
 	close(fds[0]);
@@ -198,7 +228,7 @@ static int end(void **state unused)
 
 static int dump(void)
 {
-	add_ourselves();
+	add_child();
 	return files_collect(&snapshot) ?: files_save(&snapshot) ?: files_save_tables(&snapshot);
 }
 
@@ -253,7 +283,7 @@ static void every_dump_lets_go_once(void **state unused)
 
 static void no_collection_no_end(void **state unused)
 {
-	add_ourselves();
+	add_child();
 	files_let_go(&snapshot, DUMP_FAILED);
 	assert_string_equal(calls, "");
 }

@@ -333,6 +333,25 @@ static void smaps_torn(void **state unused)
 	}
 }
 
+/* Lines in another order than the kernel's, names that begin like others, lines of another mapping. */
+static void smaps_lines(void **state unused)
+{
+	char text[] =
+		"1000-2000 rw-p 0 0:0 0\nVmFlags: lo\nSwap:   4 kB\nSwapPss:   0 kB\nShared_Dirty:   4 kB\nRss:  8 kB\n"
+		"2000-3000 rw-p 0 0:0 0\nSwapPss: 4 kB\nRssX: 4 kB\nRs: 4 kB\nSharedX: 4 kB\nShmemPmdMapped: 2048 kB\n"
+		"3000-4000 rw-p 0 0:0 0\nRss 4 kB\n:\nAnonHugePages: 0 kB\nShared_Hugetlb: 2048 kB\n";
+	struct vmas vmas = { 0 };
+
+	assert_int_equal(proc_parse_smaps(text, &vmas), 0);
+	assert_int_equal(vmas.count, 3);
+	assert_true(vmas.items[0].has_swapped && vmas.items[0].has_relatives);
+	assert_true(vmas.items[0].flags & MAP_LOCKED && vmas.items[0].resident == 8 << 10);
+	assert_false(vmas.items[1].has_swapped || vmas.items[1].has_relatives || vmas.items[1].resident);
+	assert_true(vmas.items[1].has_huge_pages && vmas.items[2].has_relatives);
+	assert_false(vmas.items[2].has_huge_pages || vmas.items[2].resident);
+	vmas_free(&vmas);
+}
+
 /* What maps tells of the mapping in smaps, and what differs from that in one point. */
 static void smaps_beside_maps(void **state unused)
 {
@@ -431,6 +450,7 @@ int main(void)
 		cmocka_unit_test_setup(smaps_real, start_clean),
 		cmocka_unit_test_setup(smaps_hostile, start_clean),
 		cmocka_unit_test_setup(smaps_torn, start_clean),
+		cmocka_unit_test_setup(smaps_lines, start_clean),
 		cmocka_unit_test_setup(smaps_beside_maps, start_clean),
 		cmocka_unit_test_setup(maps_opened_before, start_clean),
 		cmocka_unit_test_setup(ourselves, start_clean),

@@ -20,6 +20,16 @@ static char content(size_t page, size_t round)
 	return (char)(page * 7 + round);
 }
 
+static int give_fd(void *context)
+{
+	return *(int *)context;
+}
+
+static int open_stream(struct stream **stream, int *fd, const struct stream_reserve *reserve)
+{
+	return stream_open(stream, &(struct stream_file){ give_fd, fd, "test" }, reserve);
+}
+
 /* Puts `pages` pages into the stream, at most `most` at a time. */
 static int put(struct stream *stream, size_t pages, size_t most)
 {
@@ -66,7 +76,7 @@ static void hold_what_is_put(const struct stream_reserve *reserve)
 			int fd = memfd_create("stream", MFD_CLOEXEC);
 			struct stream *stream;
 
-			assert_int_equal(stream_open(&stream, fd, "test", reserve), 0);
+			assert_int_equal(open_stream(&stream, &fd, reserve), 0);
 			assert_int_equal(put(stream, pages[i], most[j]), 0);
 			assert_int_equal(stream_close(stream, 0), 0);
 			check(fd, pages[i], most[j]);
@@ -103,7 +113,7 @@ static void writes_late_from_a_reserve(void **state unused)
 	struct stat found;
 
 	assert_int_equal(stream_reserve_make(&reserve, 3000 * PAGE_SIZE), 0);
-	assert_int_equal(stream_open(&stream, fd, "test", &reserve), 0);
+	assert_int_equal(open_stream(&stream, &fd, &reserve), 0);
 	assert_int_equal(put(stream, 3000, 64), 0);
 	assert_int_equal(fstat(fd, &found), 0);
 	assert_int_equal(found.st_size, 0);
@@ -111,6 +121,40 @@ static void writes_late_from_a_reserve(void **state unused)
 	check(fd, 3000, 64);
 	stream_reserve_free(&reserve);
 	close(fd);
+}
+
+static int count_asked(void *context)
+{
+	++*(int *)context;
+	return fail(ENOSPC, "there is no file");
+}
+
+/* The file is asked for once: when most buffers are full, or at the end; after an error never. */
+static void asks_late_for_its_file(void **state unused)
+{
+	static const struct {
+		size_t pages;
+		int given, asked, closed;
+	} rows[] = {
+		{ 0, 0, 1, -ENOSPC },	    { 64, 0, 1, -ENOSPC },   { 300, 0, 1, -ENOSPC },
+		{ 300, -EPERM, 0, -EPERM }, { 2000, 0, 1, -ENOSPC },
+	};
+
+	for (size_t i = 0; i < array_size(rows); i++) {
+		struct stream *stream;
+		int asked = 0, result;
+
+		failure_clear();
+		assert_int_equal(
+			stream_open(&stream, &(struct stream_file){ count_asked, &asked, "test" }, NULL), 0);
+		result = put(stream, rows[i].pages, 64);
+		assert_int_equal(!result, rows[i].pages <= 300);
+		assert_int_equal(asked, rows[i].pages > 300);
+		result = result ? -ENOSPC : rows[i].given;
+		assert_int_equal(stream_close(stream, result), rows[i].closed);
+		assert_int_equal(asked, rows[i].asked);
+	}
+	failure_clear();
 }
 
 static void nothing_to_close(void **state unused)
@@ -125,12 +169,12 @@ static void tells_that_memory_is_short(void **state unused)
 #endif
 	struct rlimit old, none;
 	struct stream *stream;
-	int result;
+	int result, fd = STDOUT_FILENO;
 
 	assert_int_equal(getrlimit(RLIMIT_DATA, &old), 0);
 	none = (struct rlimit){ PAGE_SIZE, old.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_DATA, &none), 0);
-	result = stream_open(&stream, STDOUT_FILENO, "test", NULL);
+	result = open_stream(&stream, &fd, NULL);
 	setrlimit(RLIMIT_DATA, &old);
 	assert_true(result < 0);
 	assert_int_equal(failure_errno(), ENOMEM);
@@ -156,7 +200,7 @@ static void tell_a_full_disk(const struct stream_reserve *reserve)
 		assert_true(fd >= 0);
 		unlink(path);
 		failure_clear();
-		assert_int_equal(stream_open(&stream, fd, "test", reserve), 0);
+		assert_int_equal(open_stream(&stream, &fd, reserve), 0);
 		result = put(stream, pages[i], 64);
 		result = stream_close(stream, result);
 		assert_true(result < 0);
@@ -178,7 +222,7 @@ static void is_given_up(void **state unused)
 		struct stat found;
 
 		failure_clear();
-		assert_int_equal(stream_open(&stream, fd, "test", NULL), 0);
+		assert_int_equal(open_stream(&stream, &fd, NULL), 0);
 		assert_int_equal(put(stream, pages[i], 64), 0);
 		assert_int_equal(stream_close(stream, -EPERM), -EPERM);
 		assert_false(has_failed());
@@ -205,6 +249,7 @@ int main(void)
 		cmocka_unit_test(holds_what_was_put),
 		cmocka_unit_test(holds_what_was_put_into_a_reserve),
 		cmocka_unit_test(writes_late_from_a_reserve),
+		cmocka_unit_test(asks_late_for_its_file),
 		cmocka_unit_test(nothing_to_close),
 		cmocka_unit_test(tells_that_memory_is_short),
 		cmocka_unit_test(is_given_up),
