@@ -4,6 +4,9 @@
  * The thread goes from PTRACE_EVENT_STOP into the syscall-entry-stop, and is interrupted there. So it makes the call
  * and stops again before it is back in user mode, without executing another instruction. This is used before the
  * parasite exists and after it has gone, and for threads that it does not serve.
+ *
+ * Each of the two stops has a function that resumes the thread and one that waits for the stop. So many threads can run
+ * to the same stop at the same time: see group.c.
  */
 #include <errno.h>
 #include <signal.h>
@@ -21,39 +24,60 @@ static int lost(const struct traced_thread *thread, int result)
 	return fail(-result, "cannot make a system call in thread %d", thread->tid);
 }
 
+static int resume_call(struct traced_thread *thread, int request, int signal)
+{
+	return ptrace(request, thread->tid, 0, signal) < 0 ? lost(thread, -errno) : 0;
+}
+
 /*
- * Resumes with `request` until a stop that satisfies `is_wanted`. As to other stops: SIGSTOP cannot be blocked and is
- * let through. Then the thread traps once more (PTRACE_EVENT_STOP) as part of the group stop, continues to work here,
- * and stays stopped when it is released. SIGCONT traps, too.
+ * Waits for a stop that satisfies `is_wanted`. After any other stop the thread is resumed with `request`: SIGSTOP cannot
+ * be blocked and is let through. Then the thread traps once more (PTRACE_EVENT_STOP) as part of the group stop, continues
+ * to work here, and stays stopped when it is released. SIGCONT traps, too.
  */
-static int resume_until(struct traced_thread *thread, int request, bool (*is_wanted)(int))
+static int await_call_stop(struct traced_thread *thread, int request, bool (*is_wanted)(int))
 {
 	uint64_t deadline = trace_deadline(CALL_SECONDS);
-	int status = 0, result;
+	int status, result;
 
-	do {
-		if (ptrace(request, thread->tid, 0, signal_of(status)) < 0)
-			return lost(thread, -errno);
+	for (;;) {
 		result = wait_for_stop(thread->tid, deadline, &status);
 		if (result < 0)
 			return lost(thread, result);
-	} while (!is_wanted(status));
-	return 0;
+		if (is_wanted(status))
+			return 0;
+		result = resume_call(thread, request, signal_of(status));
+		if (result < 0)
+			return result;
+	}
 }
 
-int call_enter(struct traced_thread *thread)
+int call_begin(struct traced_thread *thread)
 {
-	return resume_until(thread, PTRACE_SYSCALL, is_syscall_stop);
+	return resume_call(thread, PTRACE_SYSCALL, 0);
 }
 
-int call_finish(struct traced_thread *thread, long *result)
+int call_await_entry(struct traced_thread *thread)
 {
-	struct user_regs_struct registers;
-	int failed;
+	return await_call_stop(thread, PTRACE_SYSCALL, is_syscall_stop);
+}
 
+int call_await_exit(struct traced_thread *thread)
+{
+	return await_call_stop(thread, PTRACE_SYSCALL, is_syscall_stop);
+}
+
+int call_make(struct traced_thread *thread)
+{
 	if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
 		return lost(thread, -errno);
-	failed = resume_until(thread, PTRACE_CONT, is_event_stop);
+	return resume_call(thread, PTRACE_CONT, 0);
+}
+
+int call_await(struct traced_thread *thread, long *result)
+{
+	struct user_regs_struct registers;
+	int failed = await_call_stop(thread, PTRACE_CONT, is_event_stop);
+
 	if (failed < 0)
 		return failed;
 	failed = get_registers(thread, &registers);
@@ -61,6 +85,16 @@ int call_finish(struct traced_thread *thread, long *result)
 		return lost(thread, failed);
 	*result = registers.rax;
 	return 0;
+}
+
+int call_enter(struct traced_thread *thread)
+{
+	return call_begin(thread) ?: call_await_entry(thread);
+}
+
+int call_finish(struct traced_thread *thread, long *result)
+{
+	return call_make(thread) ?: call_await(thread, result);
 }
 
 /* The kernel's codes for "restart the call": ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK. */
@@ -92,6 +126,6 @@ int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long n
 		return lost(thread, failed);
 	failed = call_enter(thread);
 	if (!failed)
-		failed = resume_until(thread, PTRACE_SYSCALL, is_syscall_stop);
+		failed = call_enter(thread);
 	return failed ? failed : call_finish(thread, result);
 }

@@ -126,6 +126,8 @@ int victim_kill(struct victim *victim) must_check;
 int victim_stop(struct victim *victim, int signal) must_check;
 /* Leaves all threads in a group stop (SIGSTOP, if it was in none), detached. */
 int victim_thaw_stopped(struct victim *victim) must_check;
+/* Cures many at the same time, and releases each one, also if others fail. */
+int victims_thaw(struct victim *const *victims, size_t count, bool are_stopped) must_check;
 void victim_free(struct victim *victim);
 
 /* A system call to make in the victim. Pointers are addresses in the victim; see victim_scratch(). */
@@ -150,6 +152,12 @@ struct remote_call {
  * child that criu forks must not keep the socket (exec closes it): the parasite learns of criu's death when it closes.
  */
 int victim_infect(struct victim *victim) must_check;
+#define VICTIM_GROUP 64 /* the number of processes that are worked on at the same time */
+/*
+ * Infects many at the same time. Afterwards each one is infected, or is as it was. If some fail, the first failure is
+ * recorded and returned, and *failed (may be NULL) is its index.
+ */
+int victims_infect(struct victim *const *victims, size_t count, size_t *failed) must_check;
 /*
  * The part of the mapping in the victim for arguments and results of calls: its address there, and its size (>= 64
  * KiB).
@@ -176,6 +184,13 @@ struct thread_calls {
 };
 #define PARASITE_LISTS	   88
 #define PARASITE_LIST_ROOM 1984
+/* A list for a thread of one of many processes, which work at the same time. The bytes are at victim_scratch(). */
+struct process_calls {
+	struct victim *victim;
+	struct thread_calls list; /* only the parasite's thread works at the same time as other processes */
+};
+/* Each process makes its calls, also if others fail. Returns the first failure; *failed (may be NULL) is its index. */
+int victims_call(struct process_calls *processes, size_t count, size_t *failed) must_check;
 uint64_t victim_desk(const struct victim *victim, size_t number);
 int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_t count) must_check;
 /*
@@ -191,5 +206,7 @@ int victim_read(const struct victim *victim, uint64_t address, void *buffer, siz
 int victim_write(const struct victim *victim, uint64_t address, const void *buffer, size_t size) must_check;
 /* Removes the parasite; the threads are parked with their original context. */
 int victim_cure(struct victim *victim) must_check;
+/* Cures all that are infected, at the same time, also if some of them fail. Returns the first failure. */
+int victims_cure(struct victim *const *victims, size_t count) must_check;
 
 #endif

@@ -142,9 +142,9 @@ int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline)
 	return 0;
 }
 
-int victim_thaw(struct victim *victim)
+static int release_victim(struct victim *victim)
 {
-	int result = victim_cure(victim);
+	int result = 0;
 
 	/* The leader comes last: if the process is dead, it can be reaped only when no other thread is left. */
 	for (size_t index = victim->thread_count; index-- > 0;)
@@ -153,13 +153,39 @@ int victim_thaw(struct victim *victim)
 }
 
 /* A pending SIGSTOP reaches the first thread that is let go, and stops all of them. */
-int victim_thaw_stopped(struct victim *victim)
+static int release_stopped_victim(struct victim *victim)
 {
-	int result = victim_cure(victim);
+	int result = 0;
 
 	if (!victim->threads[0].was_stopped && kill(victim->pid, SIGSTOP) < 0)
-		return first_failure(result, fail(errno, "cannot stop process %d", victim->pid));
-	return first_failure(result, victim_thaw(victim));
+		result = fail(errno, "cannot stop process %d", victim->pid);
+	return first_failure(result, release_victim(victim));
+}
+
+/* A group runs already while the next one is cured. */
+int victims_thaw(struct victim *const *victims, size_t count, bool are_stopped)
+{
+	int result = 0;
+
+	for (size_t first = 0; first < count; first += VICTIM_GROUP) {
+		size_t end = min(first + VICTIM_GROUP, count);
+
+		result = first_failure(result, victims_cure(victims + first, end - first));
+		for (size_t i = first; i < end; i++)
+			result = first_failure(result, are_stopped ? release_stopped_victim(victims[i]) :
+								     release_victim(victims[i]));
+	}
+	return result;
+}
+
+int victim_thaw(struct victim *victim)
+{
+	return victims_thaw(&victim, 1, false);
+}
+
+int victim_thaw_stopped(struct victim *victim)
+{
+	return victims_thaw(&victim, 1, true);
 }
 
 /*
@@ -169,16 +195,7 @@ int victim_thaw_stopped(struct victim *victim)
  */
 void victims_tie(struct victim *const *victims, size_t count)
 {
-	for (size_t i = 0; i < count; i++)
-		if (victims[i]->infection && victims[i]->infection->is_serving)
-			ptrace(PTRACE_INTERRUPT, borrowed_thread(victims[i])->tid, 0, 0);
-	for (size_t i = 0; i < count; i++) {
-		struct infection *infection = victims[i]->infection;
-
-		if (infection && infection->is_serving)
-			infection->is_serving = trace_park(borrowed_thread(victims[i]),
-							   trace_deadline(CALL_SECONDS)) < 0;
-	}
+	ignore(attempted(victims_park(victims, count)));
 	for (size_t i = 0; i < count; i++)
 		ptrace(PTRACE_SETOPTIONS, victims[i]->pid, 0,
 		       victims[i]->threads[0].options | PTRACE_O_EXITKILL);

@@ -20,6 +20,7 @@
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
@@ -82,9 +83,9 @@ int set_place(struct traced_thread *thread, uint64_t ip, uint64_t sp)
 	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
 
-/* Makes a call with the task's own code and a chain on its stack; from here on all signals are blocked. */
-static int call_from_stack(struct victim *victim, const uint64_t *chain, size_t words, long number,
-			   const uint64_t arguments[6], long *value)
+/* Prepares a call with the task's own code and a chain on its stack. */
+static int prepare_from_stack(struct victim *victim, const uint64_t *chain, size_t words, long number,
+			      const uint64_t arguments[6])
 {
 	struct infection *infection = victim->infection;
 	struct traced_thread *thread = borrowed_thread(victim);
@@ -96,15 +97,11 @@ static int call_from_stack(struct victim *victim, const uint64_t *chain, size_t 
 		return result;
 	prepare_call(&registers, infection->gadgets.syscall_return, sp, number, arguments);
 	result = set_registers(thread, &registers);
-	if (!result)
-		result = set_signal_mask(thread, ALL_SIGNALS);
-	if (result < 0)
-		return fail(-result, "cannot set the registers of thread %d", thread->tid);
-	result = call_enter(thread);
-	return result < 0 ? result : call_finish(thread, value);
+	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
 
-static int map_parasite_region(struct victim *victim, int protection, int sharing, long *value)
+/* From here on all signals are blocked. */
+static int begin_parasite_map(struct victim *victim, int protection, int sharing)
 {
 	struct infection *infection = victim->infection;
 	const struct gadgets *gadgets = &infection->gadgets;
@@ -116,8 +113,22 @@ static int map_parasite_region(struct victim *victim, int protection, int sharin
 		(uint64_t)-1,	      0
 	};
 
-	return call_from_stack(victim, chain, gadgets->pop_return ? array_size(chain) : 0, SYS_mmap,
-			       arguments, value);
+	struct traced_thread *thread = borrowed_thread(victim);
+	int result = prepare_from_stack(victim, chain, gadgets->pop_return ? array_size(chain) : 0, SYS_mmap,
+					arguments);
+
+	if (!result && set_signal_mask(thread, ALL_SIGNALS) < 0)
+		result = fail(errno, "cannot block the signals of thread %d", thread->tid);
+	return result ?: call_begin(thread);
+}
+
+static int map_parasite_region(struct victim *victim, int protection, int sharing, long *value)
+{
+	struct traced_thread *thread = borrowed_thread(victim);
+
+	return begin_parasite_map(victim, protection, sharing) ?:
+		       call_await_entry(thread)		       ?:
+								 call_finish(thread, value);
 }
 
 /* One call in the region, by ptrace. */
@@ -129,21 +140,42 @@ int call_in_region(struct victim *victim, long number, const uint64_t arguments[
 			     arguments, value);
 }
 
-static int write_parasite_state(const struct victim *victim)
+/* The task's own right to write there is used if it has one; else the bytes are written past the protection. */
+static int write_region_pieces(const struct victim *victim, const struct iovec *here,
+			       const struct iovec *there, size_t count, bool is_writable)
+{
+	size_t size = 0;
+	int result = 0;
+
+	for (size_t i = 0; i < count; i++)
+		size += here[i].iov_len;
+	if (is_writable && process_vm_writev(victim->pid, here, count, there, count, 0) == (ssize_t)size)
+		return 0;
+	for (size_t i = 0; i < count && !result; i++)
+		result = force_write(victim->pid, (uintptr_t)there[i].iov_base, here[i].iov_base,
+				     here[i].iov_len);
+	return result;
+}
+
+static int write_region(const struct victim *victim, bool is_writable)
 {
 	const struct infection *infection = victim->infection;
+	uint64_t region = infection->region;
 	struct parasite_state state = { .sockets = { -1, -1 },
 					.userfaultfd = -1,
 					.home_stack = infection->home.entry,
 					.home_size = infection->home.end - infection->home.entry };
-	int result;
+	const struct iovec here[] = { { (void *)parasite_blob_start,
+					parasite_blob_end - parasite_blob_start },
+				      { &state, sizeof(state) },
+				      { infection->home.image, state.home_size } };
+	const struct iovec there[] = { { (void *)region, here[0].iov_len },
+				       { (void *)(region + PARASITE_STATE), here[1].iov_len },
+				       { (void *)(region + PARASITE_HOME), here[2].iov_len } };
 
 	if (!infection->gadgets.borrowed)
 		state.syscall_return = infection->gadgets.syscall_return;
-	result = force_write(victim->pid, infection->region + PARASITE_STATE, &state, sizeof(state));
-	return result < 0 ? result :
-			    force_write(victim->pid, infection->region + PARASITE_HOME, infection->home.image,
-					state.home_size);
+	return write_region_pieces(victim, here, there, array_size(here), is_writable);
 }
 
 /*
@@ -156,11 +188,8 @@ static int fill_region(struct victim *victim, bool is_writable)
 	const uint64_t protect[6] = { region + PARASITE_STATE, PARASITE_SIZE - PARASITE_STATE,
 				      PROT_READ | PROT_WRITE };
 	long value = 0;
-	int result = force_write(victim->pid, region, parasite_blob_start,
-				 parasite_blob_end - parasite_blob_start);
+	int result = write_region(victim, is_writable);
 
-	if (!result)
-		result = write_parasite_state(victim);
 	if (!result && !is_writable)
 		result = call_in_region(victim, SYS_mprotect, protect, &value);
 	if (!result && value == -ENOMEM)
@@ -169,23 +198,6 @@ static int fill_region(struct victim *victim, bool is_writable)
 	if (!result && value < 0)
 		result = fail((int)-value, "cannot make memory for the parasite writable");
 	return result;
-}
-
-/* Step 5, and back to 1. Works from any state in which the borrowed thread is parked. */
-static int leave_region(struct victim *victim)
-{
-	struct infection *infection = victim->infection;
-	const uint64_t arguments[6] = { infection->region, PARASITE_SIZE };
-	long value = 0;
-	int result;
-
-	if (infection->stays) /* desks.c */
-		return home_leave(&infection->home, victim, borrowed_thread(victim));
-	result = call_from_stack(victim, NULL, 0, SYS_munmap, arguments, &value);
-
-	if (!result && value < 0)
-		result = fail((int)-value, "process %d: cannot unmap the parasite", victim->pid);
-	return first_failure(result, home_leave(&infection->home, victim, borrowed_thread(victim)));
 }
 
 /* Explains a limit that only the task itself could raise, or a process with CAP_SYS_RESOURCE. */
@@ -200,43 +212,6 @@ static int explain_no_room(const struct victim *victim, long value)
 	return fail(value < 0 ? (int)-value : EEXIST,
 		    "process %d: cannot map %d KiB for the parasite, for as long as the dump takes",
 		    victim->pid, PARASITE_SIZE >> 10);
-}
-
-/*
- * Steps 1 to 4. Shared memory (shared with no other process) does not count for RLIMIT_DATA, which may be used up
- * (Linux 6.18). But it is in tmpfs, of which a machine may have little.
- */
-static int enter_region(struct victim *victim)
-{
-	struct infection *infection = victim->infection;
-	struct traced_thread *thread = borrowed_thread(victim);
-	const int all = PROT_READ | PROT_WRITE | PROT_EXEC;
-	bool is_writable = true;
-	long value = 0;
-	int result = map_parasite_region(victim, all, MAP_PRIVATE, &value);
-
-	if (!result && value == -ENOMEM)
-		result = map_parasite_region(victim, all, MAP_SHARED, &value);
-	if (!result && (value == -EACCES || value == -EPERM)) {
-		is_writable = false;
-		result = map_parasite_region(victim, PROT_READ | PROT_EXEC, MAP_PRIVATE, &value);
-	}
-	if (!result && (uint64_t)value != infection->region)
-		result = explain_no_room(victim, value);
-	if (result < 0)
-		goto go_home;
-	result = fill_region(victim, is_writable);
-	if (!result)
-		result = set_place(thread, infection->region + blob()->bail,
-				   infection->region + PARASITE_CALLS);
-	if (result < 0) {
-		leave_region(victim);
-		return result;
-	}
-	return victim_write(victim, infection->home.start, infection->home.saved,
-			    infection->home.end - infection->home.start);
-go_home:
-	return first_failure(result, home_leave(&infection->home, victim, thread));
 }
 
 static int prepare_infection(struct victim *victim, struct maps *maps)
@@ -256,31 +231,6 @@ static int prepare_infection(struct victim *victim, struct maps *maps)
 	return 0;
 }
 
-/* Borrowed code is overwritten only while a thread is about to run it. */
-static int enter(struct victim *victim)
-{
-	struct infection *infection = victim->infection;
-	int result = gadgets_lend(&infection->gadgets, victim->pid);
-
-	if (result < 0)
-		return result;
-	result = home_prepare(&infection->home, victim, borrowed_thread(victim), &infection->gadgets, NULL,
-			      0);
-	if (!result)
-		result = enter_region(victim);
-	return first_failure(result, gadgets_give_back(&infection->gadgets, victim->pid));
-}
-
-static int leave(struct victim *victim)
-{
-	struct infection *infection = victim->infection;
-	int result = gadgets_lend(&infection->gadgets, victim->pid);
-
-	if (!result)
-		result = leave_region(victim);
-	return first_failure(result, gadgets_give_back(&infection->gadgets, victim->pid));
-}
-
 void victim_forget(struct victim *victim)
 {
 	if (!victim->infection)
@@ -293,7 +243,9 @@ void victim_forget(struct victim *victim)
 	victim->infection = NULL;
 }
 
-int victim_infect(struct victim *victim)
+/* ---- the way in ---- */
+
+static int begin_infection(struct victim *victim)
 {
 	struct maps maps = {};
 	int result = check_seccomp(victim);
@@ -303,32 +255,177 @@ int victim_infect(struct victim *victim)
 	if (parasite_blob_end - parasite_blob_start > PARASITE_STATE)
 		return fail(E2BIG, "the parasite is larger than its place");
 	victim->infection = allocate(sizeof(*victim->infection));
-	victim->infection->socket = -1;
+	victim->infection->socket = victim->infection->sockets[0] = victim->infection->sockets[1] = -1;
 	result = prepare_infection(victim, &maps);
 	maps_free(&maps);
+	return result;
+}
+
+/* Borrowed code is overwritten only while a thread is about to run it. */
+static int go_to_map(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	int result = gadgets_lend(&infection->gadgets, victim->pid) ?:
+			     home_prepare(&infection->home, victim, borrowed_thread(victim),
+					  &infection->gadgets, NULL, 0);
+
+	if (result < 0)
+		return result;
+	infection->place = ON_ITS_STACK;
+	return begin_parasite_map(victim, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE);
+}
+
+static int go_behind_call(struct victim *victim)
+{
+	struct traced_thread *thread = borrowed_thread(victim);
+
+	return call_await_entry(thread) ?: call_make(thread);
+}
+
+/*
+ * Shared memory (shared with no other process) does not count for RLIMIT_DATA, which may be used up (Linux 6.18). But
+ * it is in tmpfs, of which a machine may have little.
+ */
+static int await_parasite_map(struct victim *victim, bool *is_writable)
+{
+	const int all = PROT_READ | PROT_WRITE | PROT_EXEC;
+	long value = 0;
+	int result = call_await(borrowed_thread(victim), &value);
+
+	*is_writable = true;
+	if (!result && value == -ENOMEM)
+		result = map_parasite_region(victim, all, MAP_SHARED, &value);
+	if (!result && (value == -EACCES || value == -EPERM)) {
+		*is_writable = false;
+		result = map_parasite_region(victim, PROT_READ | PROT_EXEC, MAP_PRIVATE, &value);
+	}
+	if (!result && (uint64_t)value != victim->infection->region)
+		result = explain_no_room(victim, value);
+	return result;
+}
+
+static int go_into_region(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	bool is_writable;
+	int result = await_parasite_map(victim, &is_writable);
+
+	if (result < 0)
+		return result;
+	infection->place = IN_REGION;
+	result = fill_region(victim, is_writable);
 	if (!result)
-		result = enter(victim);
-	if (result < 0) {
-		victim_forget(victim);
-		return fail_in(result, "process %d", victim->pid);
-	}
-	result = parasite_connect(victim);
-	if (result < 0) {
-		result = first_failure(result, victim_cure(victim));
-		return fail_in(result, "process %d", victim->pid);
-	}
-	return 0;
+		result = parasite_prepare_sockets(victim);
+	if (!result)
+		result = victim_write(victim, infection->home.start, infection->home.saved,
+				      infection->home.end - infection->home.start);
+	if (!result)
+		result = gadgets_give_back(&infection->gadgets, victim->pid);
+	return result ?: call_begin(borrowed_thread(victim));
+}
+
+static const victim_step way_in[] = { begin_infection, go_to_map,      go_behind_call,
+				      go_into_region,  go_behind_call, parasite_connect };
+
+/* Gives the thread its registers, mask and stack back, while it is on its own stack. */
+static int leave_stack(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	int result = home_leave(&infection->home, victim, borrowed_thread(victim));
+
+	return first_failure(result, gadgets_give_back(&infection->gadgets, victim->pid));
+}
+
+/* Makes a victim that cannot be infected what it was before, as far as that is possible. */
+static int abandon_infection(struct victim *victim, int error)
+{
+	if (victim->infection && victim->infection->place == ON_ITS_STACK)
+		ignore(leave_stack(victim));
+	if (victim->infection && victim->infection->place == IN_REGION)
+		ignore(attempted(victim_cure(victim)));
+	victim_forget(victim);
+	return fail_in(error, "process %d", victim->pid);
+}
+
+int victims_infect(struct victim *const *victims, size_t count, size_t *failed)
+{
+	return group_walk(victims, count, way_in, array_size(way_in), abandon_infection, failed);
+}
+
+int victim_infect(struct victim *victim)
+{
+	return victims_infect(&victim, 1, NULL);
+}
+
+/* ---- the way out ---- */
+
+/* Step 5. If a thread may still be in the region (desks.c), the region stays. */
+static int go_to_unmap(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	const uint64_t arguments[6] = { infection->region, PARASITE_SIZE };
+	int result = parasite_await_close(victim) ?: gadgets_lend(&infection->gadgets, victim->pid);
+
+	if (result)
+		return result;
+	infection->place = ON_ITS_STACK;
+	if (infection->stays)
+		return 0;
+	return prepare_from_stack(victim, NULL, 0, SYS_munmap, arguments) ?:
+									    call_begin(borrowed_thread(victim));
+}
+
+static int go_behind_unmap(struct victim *victim)
+{
+	return victim->infection->stays ? 0 : go_behind_call(victim);
+}
+
+/* Step 6. */
+static int go_home_from_unmap(struct victim *victim)
+{
+	long value = 0;
+	int result = victim->infection->stays ? 0 : call_await(borrowed_thread(victim), &value);
+
+	if (!result && value < 0)
+		result = fail((int)-value, "cannot unmap the parasite");
+	if (result)
+		return result;
+	result = leave_stack(victim);
+	victim_forget(victim);
+	return result;
+}
+
+static const victim_step way_out[] = { parasite_interrupt, parasite_begin_close, parasite_make_close,
+				       go_to_unmap,	   go_behind_unmap,	 go_home_from_unmap };
+
+static int abandon_cure(struct victim *victim, int error)
+{
+	if (victim->infection && victim->infection->place == ON_ITS_STACK)
+		ignore(leave_stack(victim));
+	victim_forget(victim);
+	return fail_in(error, "process %d", victim->pid);
+}
+
+struct victim **list_infected(struct victim *const *victims, size_t *count)
+{
+	struct victim **infected = allocate_array(*count, sizeof(*infected));
+	size_t found = 0;
+
+	for (size_t i = 0; i < *count; i++)
+		if (victims[i]->infection)
+			infected[found++] = victims[i];
+	*count = found;
+	return infected;
+}
+
+int victims_cure(struct victim *const *victims, size_t count)
+{
+	autofree struct victim **infected = list_infected(victims, &count);
+
+	return group_walk(infected, count, way_out, array_size(way_out), abandon_cure, NULL);
 }
 
 int victim_cure(struct victim *victim)
 {
-	int result;
-
-	if (!victim->infection)
-		return 0;
-	result = parasite_disconnect(victim);
-	if (!result)
-		result = leave(victim);
-	victim_forget(victim);
-	return result < 0 ? fail_in(result, "process %d", victim->pid) : 0;
+	return victims_cure(&victim, 1);
 }

@@ -56,6 +56,16 @@ void prepare_jump(struct user_regs_struct *registers, uint64_t ip, uint64_t sp);
 int call_enter(struct traced_thread *thread) must_check;
 /* From there to the parked state after the call. */
 int call_finish(struct traced_thread *thread, long *result) must_check;
+/* Both in two parts: the first one resumes the thread, the second one waits for its stop. */
+int call_begin(struct traced_thread *thread) must_check;
+int call_await_entry(struct traced_thread *thread) must_check;
+int call_make(struct traced_thread *thread) must_check;
+/*
+ * After call_begin() at the entry: waits for the stop right after the call. Not for a thread that gets its own registers
+ * next: only from the parked state the kernel restarts the call that it was in.
+ */
+int call_await_exit(struct traced_thread *thread) must_check;
+int call_await(struct traced_thread *thread, long *result) must_check;
 
 /* ---- maps.c ---- */
 
@@ -152,16 +162,25 @@ void settle_remaining(struct traced_thread *thread, struct user_regs_struct *reg
 
 /* ---- infect.c ---- */
 
+enum place_of_thread {
+	WITH_OWN_REGISTERS,
+	ON_ITS_STACK, /* its way home is on its stack; it is not in the region yet, or has left it */
+	IN_REGION
+};
+
 struct infection {
-	size_t index;	 /* of the borrowed thread */
-	uint64_t region; /* see parasite.h */
+	enum place_of_thread place; /* of the borrowed thread */
+	size_t index;		    /* of the borrowed thread */
+	uint64_t region;	    /* see parasite.h */
 	struct gadgets gadgets;
-	struct way_home home; /* of the borrowed thread */
-	int socket;	      /* -1: calls are made by ptrace */
-	bool is_serving;      /* the thread runs: it waits for calls */
-	bool stays;	      /* the region stays mapped: a thread may still be in it */
-	int sockets[2];	      /* the numbers in the victim */
-	struct place *places; /* addresses of all threads: desks.c. NULL: not needed yet */
+	struct way_home home;	     /* of the borrowed thread */
+	int socket;		     /* -1: calls are made by ptrace */
+	bool is_serving;	     /* the thread waits for calls, or is parked there */
+	struct process_calls *asked; /* by victims_call() … */
+	bool is_working;	     /* … which has sent it, and has to receive the answer */
+	bool stays;		     /* the region stays mapped: a thread may still be in it */
+	int sockets[2];		     /* the numbers in the victim */
+	struct place *places;	     /* addresses of all threads: desks.c. NULL: not needed yet */
 	size_t place_count;
 };
 
@@ -177,6 +196,8 @@ int set_place(struct traced_thread *thread, uint64_t ip, uint64_t sp) must_check
 /* Makes one call of the borrowed thread in the region, by ptrace. */
 int call_in_region(struct victim *victim, long number, const uint64_t arguments[6], long *value) must_check;
 
+/* Those of *count victims that are infected; *count becomes their number. The caller frees the list. */
+struct victim **list_infected(struct victim *const *victims, size_t *count);
 /* Frees the data about an infection, of a process that is gone or cured. */
 void victim_forget(struct victim *victim);
 
@@ -192,8 +213,31 @@ int call_on_stack(struct victim *victim, struct traced_thread *thread, const str
 
 /* Sends calls to the serving parasite. Meanwhile, running threads that are stopped by other processes are resumed. */
 int call_parasite(struct victim *victim, struct remote_call *calls, size_t count) must_check;
-/* From parked in the region to serving, and back. */
+/* Parks the parasites of all that are infected, at the same time, also if some of them fail. */
+int victims_park(struct victim *const *victims, size_t count) must_check;
+/* Into the region: sets the thread to the call that makes the sockets. */
+int parasite_prepare_sockets(struct victim *victim) must_check;
+/* After that call: sets the thread to where it serves, still parked; or leaves it: calls are made by ptrace. */
 int parasite_connect(struct victim *victim) must_check;
-int parasite_disconnect(struct victim *victim) must_check;
+/* The way out: interrupts the parasite, sets it to the call that closes its socket, lets it make that call. */
+int parasite_interrupt(struct victim *victim) must_check;
+int parasite_await_park(struct victim *victim) must_check;
+int parasite_begin_close(struct victim *victim) must_check;
+int parasite_make_close(struct victim *victim) must_check;
+int parasite_await_close(struct victim *victim) must_check;
+
+/* ---- group.c ---- */
+
+/* One step of a victim. It waits for the stop that the previous step has caused, and resumes the thread again. */
+typedef int (*victim_step)(struct victim *victim);
+
+/*
+ * Takes victims through all steps, in groups of VICTIM_GROUP: each step for all of a group before the next one. So their
+ * threads run at the same time, on all CPUs. If a step fails, `abandon` gets the victim and the error, and returns the
+ * error; the victim makes no more steps, and the others continue. The first failure is recorded and returned, and
+ * *failed (may be NULL) is the index of its victim.
+ */
+int group_walk(struct victim *const *victims, size_t count, const victim_step *steps, size_t step_count,
+	       int (*abandon)(struct victim *victim, int error), size_t *failed) must_check;
 
 #endif

@@ -76,43 +76,70 @@ static int take_socket(const struct victim *victim)
 	return (int)syscall(SYS_pidfd_getfd, process, victim->infection->sockets[1], 0);
 }
 
-/*
- * The number is forgotten when the thread is certain to make the call, but has not made it yet: so nothing can close a
- * later descriptor with the same number.
- */
-static int close_remote(struct victim *victim, int which)
+static int begin_close(struct victim *victim, int which)
 {
 	struct infection *infection = victim->infection;
 	struct traced_thread *thread = borrowed_thread(victim);
 	struct user_regs_struct registers = thread->context.registers;
 	const uint64_t arguments[6] = { (uint64_t)infection->sockets[which] };
-	const int32_t none = -1;
-	long value;
 	int result;
 
-	if (infection->sockets[which] < 0)
-		return 0;
 	prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS,
 		     SYS_close, arguments);
 	result = set_registers(thread, &registers);
-	if (!result)
-		result = call_enter(thread);
-	if (!result)
-		result = victim_write(victim, sockets_address(victim) + which * sizeof(none), &none,
-				      sizeof(none));
-	if (!result)
-		result = call_finish(thread, &value);
-	infection->sockets[which] = -1;
-	return result;
+	if (result < 0)
+		return fail(-result, "cannot set the registers of thread %d", thread->tid);
+	return call_begin(thread);
+}
+
+/*
+ * The number is forgotten when the thread is certain to make the call, but has not made it yet: so nothing can close a
+ * later descriptor with the same number. The result of close() is not needed, so the thread stops right after the call
+ * (call_await_exit()), without an interrupt.
+ */
+static int make_close(struct victim *victim, int which)
+{
+	struct traced_thread *thread = borrowed_thread(victim);
+	const int32_t none = -1;
+
+	return call_await_entry(thread) ?:
+		       victim_write(victim, sockets_address(victim) + which * sizeof(none), &none, sizeof(none)) ?:
+		       call_begin(thread);
+}
+
+static int await_close(struct victim *victim, int which)
+{
+	victim->infection->sockets[which] = -1;
+	return call_await_exit(borrowed_thread(victim));
+}
+
+static int close_remote(struct victim *victim, int which)
+{
+	if (victim->infection->sockets[which] < 0)
+		return 0;
+	return begin_close(victim, which) ?: make_close(victim, which) ?: await_close(victim, which);
+}
+
+int parasite_prepare_sockets(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	struct traced_thread *thread = borrowed_thread(victim);
+	struct user_regs_struct registers = thread->context.registers;
+	const uint64_t arguments[6] = { AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets_address(victim) };
+	int result;
+
+	prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS,
+		     SYS_socketpair, arguments);
+	result = set_registers(thread, &registers);
+	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
 
 /* 1: connected; 0: not possible, calls are made by ptrace. */
-static int make_sockets(struct victim *victim)
+static int take_sockets(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
-	const uint64_t arguments[6] = { AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets_address(victim) };
 	long value = 0;
-	int result = call_in_region(victim, SYS_socketpair, arguments, &value);
+	int result = call_await(borrowed_thread(victim), &value);
 
 	if (result < 0)
 		return result;
@@ -137,37 +164,61 @@ int parasite_connect(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
 	struct traced_thread *thread = borrowed_thread(victim);
-	int result;
+	int result = take_sockets(victim);
 
-	infection->sockets[0] = infection->sockets[1] = -1;
-	result = make_sockets(victim);
 	if (result <= 0)
 		return result;
 	result = set_place(thread, infection->region + blob()->serve, infection->region + PARASITE_CALLS);
 	if (result < 0)
 		return result;
-	if (ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
-		return fail(errno, "cannot resume thread %d", thread->tid);
-	infection->sockets[1] = -1; /* closed by the parasite itself, first of all */
 	infection->is_serving = true;
-	thread->is_parked = false;
 	return 0;
 }
 
-int parasite_disconnect(struct victim *victim)
+static int does_not_stop(const struct victim *victim, int error)
+{
+	return fail(error, "the parasite in thread %d does not stop", borrowed_thread(victim)->tid);
+}
+
+int parasite_interrupt(struct victim *victim)
+{
+	struct traced_thread *thread = borrowed_thread(victim);
+
+	if (!thread->is_parked && ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
+		return does_not_stop(victim, errno);
+	return 0;
+}
+
+int parasite_await_park(struct victim *victim)
+{
+	struct traced_thread *thread = borrowed_thread(victim);
+	int result = thread->is_parked ? 0 : trace_await_park(thread, trace_deadline(CALL_SECONDS));
+
+	return result < 0 ? does_not_stop(victim, -result) : 0;
+}
+
+int parasite_begin_close(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
-	int result = 0;
+	int result = parasite_await_park(victim);
 
-	if (infection->is_serving) {
-		result = trace_park(borrowed_thread(victim), trace_deadline(CALL_SECONDS));
-		if (result < 0)
-			return fail(-result, "the parasite in thread %d does not stop",
-				    borrowed_thread(victim)->tid);
-		infection->is_serving = false;
-	}
-	for (int which = 0; which < 2 && !result; which++)
-		result = close_remote(victim, which);
+	if (result)
+		return result;
+	infection->is_serving = false;
+	result = close_remote(victim, 1); /* open only if the parasite has not run */
+	return result || infection->sockets[0] < 0 ? result : begin_close(victim, 0);
+}
+
+int parasite_make_close(struct victim *victim)
+{
+	return victim->infection->sockets[0] < 0 ? 0 : make_close(victim, 0);
+}
+
+int parasite_await_close(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	int result = infection->sockets[0] < 0 ? 0 : await_close(victim, 0);
+
 	if (infection->socket >= 0)
 		close(infection->socket);
 	infection->socket = -1;
@@ -231,15 +282,15 @@ static int wait_for_answer(struct victim *victim, int news)
 	return nudge_all(victim);
 }
 
-static int receive(struct victim *victim, void *buffer, size_t size)
+static int wait_and_receive(struct victim *victim, void *buffer, size_t size)
 {
 	uint64_t deadline = trace_deadline(CALL_SECONDS);
-	ssize_t got = -1;
 	sigset_t before;
 	autoclose int news = open_news(&before);
+	ssize_t got;
 	int result = 0;
 
-	while (!result) {
+	do {
 		got = recv(victim->infection->socket, buffer, size, MSG_DONTWAIT);
 		if (got == (ssize_t)size)
 			break;
@@ -251,20 +302,43 @@ static int receive(struct victim *victim, void *buffer, size_t size)
 			result = -ETIMEDOUT;
 		else
 			result = wait_for_answer(victim, news);
-	}
+	} while (!result);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return result;
+}
+
+static int receive_calls(struct victim *victim, struct remote_call *calls, size_t count)
+{
+	size_t size = count * sizeof(*calls);
+	int result = 0;
+
+	if (recv(victim->infection->socket, calls, size, MSG_DONTWAIT) != (ssize_t)size)
+		result = wait_and_receive(victim, calls, size);
 	if (result == -ETIMEDOUT)
 		return fail(ETIMEDOUT, "process %d does not answer", victim->pid);
 	return result ? fail(-result, "process %d died while it was being examined", victim->pid) : 0;
 }
 
-int call_parasite(struct victim *victim, struct remote_call *calls, size_t count)
+/* A parked parasite finds the message when it is resumed: it does not have to wait. */
+static int send_calls(struct victim *victim, const struct remote_call *calls, size_t count)
 {
+	struct traced_thread *thread = borrowed_thread(victim);
 	size_t size = count * sizeof(*calls);
 
 	if (send(victim->infection->socket, calls, size, MSG_NOSIGNAL) != (ssize_t)size)
 		return fail(errno, "process %d does not answer", victim->pid);
-	return receive(victim, calls, size);
+	if (!thread->is_parked)
+		return 0;
+	if (ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
+		return fail(errno, "cannot resume thread %d", thread->tid);
+	victim->infection->sockets[1] = -1; /* closed by the parasite itself, first of all */
+	thread->is_parked = false;
+	return 0;
+}
+
+int call_parasite(struct victim *victim, struct remote_call *calls, size_t count)
+{
+	return send_calls(victim, calls, count) ?: receive_calls(victim, calls, count);
 }
 
 int victim_call(struct victim *victim, struct remote_call *calls, size_t count)
@@ -318,4 +392,63 @@ int victim_call_thread(struct victim *victim, size_t index, struct remote_call *
 	}
 	result = first_failure(result, gadgets_give_back(gadgets, victim->pid));
 	return result < 0 ? fail_in(result, "thread %d", thread->tid) : 0;
+}
+
+/* ---- many processes at the same time ---- */
+
+/* What cannot be sent to the parasite is asked by ptrace, without delay. */
+static int ask_victim(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	struct thread_calls *list = &infection->asked->list;
+	uint64_t scratch = victim_scratch(victim, NULL);
+	int result = list->size ? victim_write(victim, scratch, list->bytes, list->size) : 0;
+
+	infection->is_working = !result && infection->is_serving && list->thread == infection->index &&
+				list->count <= MOST_CALLS;
+	if (result)
+		return result;
+	return infection->is_working ? send_calls(victim, list->calls, list->count) :
+				       victim_call_thread(victim, list->thread, list->calls, list->count);
+}
+
+static int hear_victim(struct victim *victim)
+{
+	struct infection *infection = victim->infection;
+	struct thread_calls *list = &infection->asked->list;
+	int result = infection->is_working ? receive_calls(victim, list->calls, list->count) : 0;
+
+	if (!result && list->size)
+		result = victim_read(victim, victim_scratch(victim, NULL), list->bytes, list->size);
+	return result;
+}
+
+static int name_victim(struct victim *victim, int error)
+{
+	return fail_in(error, "process %d", victim->pid);
+}
+
+/*
+ * Afterwards the parasites stay parked until the next call. So what only a stopped thread tells can be read, and the way
+ * out is shorter.
+ */
+int victims_call(struct process_calls *processes, size_t count, size_t *failed)
+{
+	static const victim_step steps[] = { ask_victim, hear_victim, parasite_interrupt,
+					     parasite_await_park };
+	autofree struct victim **victims = allocate_array(count, sizeof(*victims));
+
+	for (size_t i = 0; i < count; i++) {
+		victims[i] = processes[i].victim;
+		victims[i]->infection->asked = &processes[i];
+	}
+	return group_walk(victims, count, steps, array_size(steps), name_victim, failed);
+}
+
+int victims_park(struct victim *const *victims, size_t count)
+{
+	static const victim_step steps[] = { parasite_interrupt, parasite_await_park };
+	autofree struct victim **infected = list_infected(victims, &count);
+
+	return group_walk(infected, count, steps, array_size(steps), name_victim, NULL);
 }

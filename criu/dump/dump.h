@@ -75,6 +75,8 @@ int dump_freeze(void *dump) must_check;
 void dump_thaw(void *dump);
 int dump_release(void *dump) must_check;
 int dump_release_early(void *dump) must_check;
+/* Of all tasks that are traced; how many there are. `victims` has room for all tasks. */
+size_t dump_list_victims(const struct dump *dump, struct victim **victims);
 
 /* end.c: effects of the kernel on a dying process must not be visible */
 int dump_prepare_end(void *dump) must_check;

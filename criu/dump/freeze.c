@@ -292,20 +292,33 @@ int dump_freeze(void *context)
 	return result;
 }
 
-static int for_each_victim(struct dump *dump, int (*act)(struct victim *))
+size_t dump_list_victims(const struct dump *dump, struct victim **victims)
+{
+	size_t count = 0;
+	struct task *task;
+
+	for_each_task (task, &dump->snapshot)
+		if (task->victim)
+			victims[count++] = task->victim;
+	return count;
+}
+
+static void forget_victims(struct dump *dump)
 {
 	struct task *task;
-	int result = 0;
 
 	for_each_task (task, &dump->snapshot) {
-		if (!task->victim)
-			continue;
-		result = act(task->victim) ?: result;
-		victim_free(task->victim);
-		free(task->victim);
-		task->victim = NULL;
+		if (task->victim)
+			victim_free(task->victim);
+		free(steal_pointer(&task->victim));
 	}
-	return result;
+}
+
+static int thaw_all(struct dump *dump, bool are_stopped)
+{
+	autofree struct victim **victims = allocate_array(dump->snapshot.task_count, sizeof(*victims));
+
+	return victims_thaw(victims, dump_list_victims(dump, victims), are_stopped);
 }
 
 /* Undoes the freeze: all processes run, or are stopped, as before. */
@@ -314,7 +327,8 @@ void dump_thaw(void *context)
 	struct dump *dump = context;
 
 	if (!dump->released)
-		for_each_victim(dump, victim_thaw);
+		ignore(thaw_all(dump, false));
+	forget_victims(dump);
 	dump->released = true;
 }
 
@@ -322,17 +336,16 @@ void dump_thaw(void *context)
 static int kill_all(struct dump *dump)
 {
 	autofree struct victim **victims = allocate_array(dump->snapshot.task_count, sizeof(*victims));
-	size_t count = 0;
-	struct task *task;
+	size_t count = dump_list_victims(dump, victims);
+	int result = 0;
 
-	for_each_task (task, &dump->snapshot)
-		if (task->victim)
-			victims[count++] = task->victim;
 	if (count > 1)
 		victims_tie(victims, count);
 	for (size_t i = 0; i < count; i++)
 		kill(victims[i]->pid, SIGKILL);
-	return for_each_victim(dump, victim_kill);
+	for (size_t i = 0; i < count; i++)
+		result = victim_kill(victims[i]) ?: result;
+	return result;
 }
 
 static enum dump_end end_of(const struct dump *dump)
@@ -352,13 +365,12 @@ static int release(struct dump *dump)
 
 	if (end != DUMP_KILLED)
 		files_let_go(&dump->snapshot, end);
-	result = end == DUMP_KILLED  ? kill_all(dump) :
-		 end == DUMP_STOPPED ? for_each_victim(dump, victim_thaw_stopped) :
-				       for_each_victim(dump, victim_thaw);
+	result = end == DUMP_KILLED ? kill_all(dump) : thaw_all(dump, end == DUMP_STOPPED);
+	dump->thawed = monotonic_time();
+	forget_victims(dump);
 	if (end == DUMP_KILLED)
 		files_let_go(&dump->snapshot, end);
 	dump->released = true;
-	dump->thawed = monotonic_time();
 	return result;
 }
 

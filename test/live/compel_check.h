@@ -30,6 +30,7 @@ struct look {
 	char *maps, *files, *masks;
 };
 struct look look_at(pid_t pid);
+struct look look_when_settled(pid_t pid); /* … when all its threads have started */
 void free_look(struct look *look);
 
 /* Of a victim whose tracer is gone: what is wrong with it; NULL: nothing. It has a moment to come home. */
@@ -51,5 +52,7 @@ int visit(pid_t pid);		     /* freezes, infects, asks, cures, thaws */
 void check_ends(int kills);
 /* compel_desks.c: many threads that work for us at the same time */
 void check_desks(int kills);
+/* compel_groups.c: many processes that work for us at the same time */
+void check_groups(int kills);
 
 #endif

@@ -156,7 +156,7 @@ static void orphan(const struct blocking_call *call)
 {
 	autofree char *name = format_text("%s, orphaned at a desk", call->name);
 	pid_t pid = start_blocking_thread(tale, call), tracer;
-	struct look before = look_at(pid);
+	struct look before = look_when_settled(pid);
 	const char *wrong;
 
 	usleep(150000);
@@ -204,7 +204,7 @@ static void trace_batches(pid_t pid)
 static void kill_in_batches(const char *name, void (*run)(struct tale *), int times)
 {
 	pid_t pid = start_victim(tale, run);
-	struct look before = look_at(pid);
+	struct look before = look_when_settled(pid);
 	const char *wrong = NULL;
 	int done = 0, status = 0;
 
