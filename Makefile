@@ -31,7 +31,7 @@ endif
 
 LIBRARIES     := libprotobuf-c libnl-3.0
 WARNINGS      := -Wall -Wextra -Wmissing-prototypes -Wvla -Werror
-INCLUDES      := -Icriu -Iinclude -Icompel -I$(BUILD)/images
+INCLUDES      := -Icriu -Iinclude -Icompel -Iinclude/arch/$(ARCH) -Icompel/arch/$(ARCH) -I$(BUILD)/images
 OPTIMIZATION  ?= -O2 -g
 SANITIZER     := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 LIBRARY_FLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBRARIES))

@@ -48,7 +48,7 @@ int call_enter(struct traced_thread *thread)
 
 int call_finish(struct traced_thread *thread, long *result)
 {
-	struct user_regs_struct registers;
+	struct arch_registers registers;
 	int failed;
 
 	if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
@@ -59,7 +59,7 @@ int call_finish(struct traced_thread *thread, long *result)
 	failed = get_registers(thread, &registers);
 	if (failed < 0)
 		return lost(thread, failed);
-	*result = registers.rax;
+	*result = arch_call_result(&registers);
 	return 0;
 }
 
@@ -72,12 +72,12 @@ static bool is_interrupted(long result)
 int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number,
 		  const uint64_t arguments[6], long *result)
 {
-	struct user_regs_struct registers;
+	struct arch_registers registers;
 	int failed = get_registers(thread, &registers);
 
 	if (failed < 0)
 		return lost(thread, failed);
-	prepare_call(&registers, ip, sp, number, arguments);
+	arch_prepare_call(&registers, ip, sp, number, arguments);
 	failed = set_registers(thread, &registers);
 	if (failed < 0)
 		return lost(thread, failed);

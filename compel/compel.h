@@ -17,15 +17,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/user.h>
+#include "arch_types.h"
 #include "compiler.h"
 
 /* ---- one thread ---- */
 
 /* The machine state of a thread, from PTRACE_GETREGSET. */
 struct thread_context {
-	struct user_regs_struct registers; /* x86-64: with fs_base, gs_base, orig_rax */
-	void *extended;			   /* XSAVE area, standard format (NT_X86_XSTATE) */
+	struct arch_registers registers; /* opaque: see arch.h */
+	void *extended; /* the rest: floating point, vectors, … as the architecture lays it out */
 	size_t extended_size;
 	uint64_t signal_mask;
 };
@@ -64,9 +64,9 @@ int trace_get_context(const struct traced_thread *thread, struct thread_context 
 int trace_set_context(const struct traced_thread *thread, const struct thread_context *context) must_check;
 void trace_free_context(struct thread_context *context);
 /*
- * Makes one system call in a parked thread, at a `syscall` instruction at `ip` with stack pointer `sp`; the caller is
+ * Makes one system call in a parked thread, at a system call instruction at `ip` with stack pointer `sp`; the caller is
  * responsible for what happens there if the tracer dies. Registers that the ABI does not change are kept. Leaves the
- * thread parked; *result is rax.
+ * thread parked; *result is what the call returned.
  */
 int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number,
 		  const uint64_t arguments[6], long *result) must_check;

@@ -17,8 +17,6 @@
 #include "base/memory.h"
 #include "internal.h"
 
-#define CS_64_BIT     0x33
-#define X32_CALL      0x40000000L
 #define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time, and has to be let go */
 
 static int seize_thread(struct victim *victim, struct index *known, pid_t tid)
@@ -63,13 +61,11 @@ static int seize_new(struct victim *victim, struct index *known)
 
 static int check_architecture(const struct traced_thread *thread)
 {
-	const struct user_regs_struct *registers = &thread->context.registers;
-	bool is_x32 = (long)registers->orig_rax > 0 && registers->orig_rax & X32_CALL;
+	const char *name;
 
-	if (registers->cs == CS_64_BIT && !is_x32)
+	if (arch_is_native(&thread->context.registers, &name))
 		return 0;
-	return fail(EOPNOTSUPP, "thread %d runs %s code, which is not supported", thread->tid,
-		    is_x32 ? "x32" : "32-bit");
+	return fail(EOPNOTSUPP, "thread %d runs %s code, which is not supported", thread->tid, name);
 }
 
 static int wait_for_all(struct victim *victim, struct index *known, size_t first, uint64_t deadline)

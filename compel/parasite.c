@@ -84,7 +84,7 @@ static int close_remote(struct victim *victim, int which)
 {
 	struct infection *infection = victim->infection;
 	struct traced_thread *thread = borrowed_thread(victim);
-	struct user_regs_struct registers = thread->context.registers;
+	struct arch_registers registers = thread->context.registers;
 	const uint64_t arguments[6] = { (uint64_t)infection->sockets[which] };
 	const int32_t none = -1;
 	long value;
@@ -92,8 +92,8 @@ static int close_remote(struct victim *victim, int which)
 
 	if (infection->sockets[which] < 0)
 		return 0;
-	prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS,
-		     SYS_close, arguments);
+	arch_prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS,
+			  SYS_close, arguments);
 	result = set_registers(thread, &registers);
 	if (!result)
 		result = call_enter(thread);
@@ -285,11 +285,11 @@ int victim_call(struct victim *victim, struct remote_call *calls, size_t count)
 int call_on_stack(struct victim *victim, struct traced_thread *thread, const struct way_home *home,
 		  struct remote_call *calls, size_t count)
 {
-	uint64_t ip = victim->infection->gadgets.syscall_return, sp;
+	uint64_t ip = victim->infection->gadgets.at[GADGET_SYSCALL_RETURN], sp;
 	int result = home_write(home, victim, NULL, 0, &sp);
 
 	if (!result)
-		result = set_place(thread, ip + 2, sp); /* at the `ret` behind the `syscall`: it leads home */
+		result = home_take(home, thread, &victim->infection->gadgets);
 	if (!result && set_signal_mask(thread, ALL_SIGNALS) < 0)
 		result = fail(errno, "cannot block the signals of thread %d", thread->tid);
 	for (size_t index = 0; index < count && !result; index++)

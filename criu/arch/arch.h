@@ -19,9 +19,6 @@ extern const CoreEntry__March arch_image_type; /* core_entry.mtype of this machi
  */
 void arch_prepare(void);
 
-/* The end of the user part of the address space on this kernel. */
-uint64_t arch_task_size(void);
-
 /* Registers of a stopped thread into a core image and back. arch_save_registers() creates `core->thread_info`. */
 int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEntry *core) must_check;
 /* Checks that this CPU can hold these registers (before any task exists), and builds the data for PTRACE_SETREGSET. */

@@ -2,7 +2,6 @@
  * probe_process.c - probes about processes: stopping, naming, comparing and rebuilding them. They run in a child; see
  * probe.h.
  */
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -26,6 +25,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "arch.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "base/proc_text.h"
@@ -56,14 +56,13 @@ static bool seize_child(pid_t child, unsigned long options)
 
 bool probe_ptrace(int unused_argument unused)
 {
-	struct user_regs_struct registers;
-	struct iovec area = { &registers, sizeof(registers) };
+	struct arch_registers registers;
 	pid_t child = probe_fork(NULL);
 	uint64_t mask;
 	bool works;
 
-	works = seize_child(child, 0) && ptrace(PTRACE_GETREGSET, child, NT_PRSTATUS, &area) == 0 &&
-		ptrace(PTRACE_SETREGSET, child, NT_PRSTATUS, &area) == 0 &&
+	works = seize_child(child, 0) && arch_get_registers(child, &registers) == 0 &&
+		arch_set_registers(child, &registers) == 0 &&
 		ptrace(PTRACE_GETSIGMASK, child, sizeof(mask), &mask) == 0 &&
 		ptrace(PTRACE_DETACH, child, 0, 0) == 0;
 	probe_end(child);
