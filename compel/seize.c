@@ -279,8 +279,10 @@ static bool waits_in_vfork(pid_t tid)
 
 	if (read_proc(tid, "syscall", &text) <= 0 || sscanf(text, "%llu 0x%llx", &number, &first) != 2)
 		return false;
+#ifdef SYS_vfork /* else libc makes it with clone() */
 	if (number == SYS_vfork)
 		return true;
+#endif
 	if (number == SYS_clone)
 		return first & CLONE_VFORK;
 	there.iov_base = (void *)(uintptr_t)first; /* struct clone_args begins with the flags */
