@@ -33,8 +33,9 @@ uint64_t arch_stack_pointer(const struct arch_registers *registers);
 uint64_t arch_thread_pointer(const struct arch_registers *registers);
 /* What the system call that has just ended returned. */
 long arch_call_result(const struct arch_registers *registers);
-/* Whether the code that the thread runs is of the ABI that criu has itself. Else *name is what to call it. */
-bool arch_is_native(const struct arch_registers *registers, const char **name);
+/* The ABI of the code that the thread runs, and what people call an ABI. */
+enum call_abi arch_call_abi(const struct arch_registers *registers);
+const char *arch_abi_name(enum call_abi abi);
 /* By its protection keys the thread may not touch ordinary memory, such as the region of the parasite. */
 bool arch_denies_data(const struct thread_context *context);
 

@@ -93,8 +93,16 @@ int trace_reenter_call(struct traced_thread *thread, uint64_t remaining) must_ch
 
 /* ---- one process ---- */
 
+/* The numbers and structures that system calls have. Lists of calls are made for CALL_ABI_64 only: see calls.h. */
+enum call_abi {
+	CALL_ABI_64, /* criu's own */
+	CALL_ABI_32,
+	CALL_ABI_32_ON_64, /* the pointers of the one, the registers of the other */
+};
+
 struct victim {
 	pid_t pid;
+	enum call_abi abi;	       /* of the code that it runs */
 	struct traced_thread *threads; /* [0] is the leader */
 	size_t thread_count;
 	struct infection *infection; /* while infected: opaque */
@@ -169,6 +177,7 @@ int victim_call_thread(struct victim *victim, size_t index, struct remote_call *
  */
 struct thread_calls {
 	size_t thread;
+	enum call_abi abi;
 	struct remote_call *calls;
 	size_t count;
 	char *bytes;

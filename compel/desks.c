@@ -23,6 +23,7 @@
 #include <sys/syscall.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "calls.h"
 #include "internal.h"
 #include "parasite.h"
 
@@ -339,12 +340,16 @@ static int work_at_desks(struct victim *victim, struct worker *workers, size_t c
 	return result;
 }
 
-static int check_lists(const struct thread_calls *lists, size_t count)
+static int check_lists(const struct victim *victim, const struct thread_calls *lists, size_t count)
 {
-	for (size_t i = 0; i < count && count <= PARASITE_LISTS; i++)
-		if (lists[i].size + lists[i].count * CALL_SIZE > PARASITE_LIST_ROOM)
-			return fail(E2BIG, "%zu calls do not fit a desk", lists[i].count);
-	return count <= PARASITE_LISTS ? 0 : fail(E2BIG, "there are too many lists for the desks");
+	int result = count <= PARASITE_LISTS ? 0 : fail(E2BIG, "there are too many lists for the desks");
+
+	for (size_t i = 0; i < count && !result; i++) {
+		result = calls_check_abi(lists[i].abi, victim);
+		if (!result && lists[i].size + lists[i].count * CALL_SIZE > PARASITE_LIST_ROOM)
+			result = fail(E2BIG, "%zu calls do not fit a desk", lists[i].count);
+	}
+	return result;
 }
 
 int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_t count)
@@ -353,7 +358,7 @@ int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_
 	bool is_possible = infection->is_serving && !infection->gadgets.borrowed;
 	struct worker *workers = allocate_array(count, sizeof(*workers));
 	size_t engaged = 0;
-	int result = check_lists(lists, count);
+	int result = check_lists(victim, lists, count);
 
 	list_places(victim);
 	for (size_t i = 0; i < count && !result; i++) {

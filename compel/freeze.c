@@ -59,13 +59,14 @@ static int seize_new(struct victim *victim, struct index *known)
 	return result < 0 ? result : found;
 }
 
-static int check_architecture(const struct traced_thread *thread)
+/* All threads are of the ABI that lists of calls have. */
+static int check_abi(struct victim *victim, const struct traced_thread *thread)
 {
-	const char *name;
-
-	if (arch_is_native(&thread->context.registers, &name))
+	victim->abi = arch_call_abi(&thread->context.registers);
+	if (victim->abi == CALL_ABI_64)
 		return 0;
-	return fail(EOPNOTSUPP, "thread %d runs %s code, which is not supported", thread->tid, name);
+	return fail(EOPNOTSUPP, "thread %d runs %s code, which is not supported", thread->tid,
+		    arch_abi_name(victim->abi));
 }
 
 static int wait_for_all(struct victim *victim, struct index *known, size_t first, uint64_t deadline)
@@ -85,7 +86,7 @@ static int wait_for_all(struct victim *victim, struct index *known, size_t first
 		if (waited == -ESRCH)
 			waited = fail(ESRCH, "process %d has ended, or its first thread has", victim->pid);
 		if (!waited && !result)
-			waited = check_architecture(thread);
+			waited = check_abi(victim, thread);
 		result = first_failure(result, waited);
 		victim->threads[kept++] = *thread;
 	}

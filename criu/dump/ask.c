@@ -13,16 +13,6 @@
 #include "dump/dump.h"
 #include "task/part.h"
 
-static int make_questions(struct task *task, size_t thread, struct call_list *list)
-{
-	struct victim *victim = task->victim;
-	int result = list->size ? victim_write(victim, list->base, list->bytes, list->size) : 0;
-
-	if (!result)
-		result = victim_call_thread(victim, thread, list->calls, list->count);
-	return result || !list->size ? result : victim_read(victim, list->base, list->bytes, list->size);
-}
-
 static int ask_alone(const struct snapshot *snapshot, struct task *task, size_t thread)
 {
 	struct questions questions;
@@ -31,7 +21,7 @@ static int ask_alone(const struct snapshot *snapshot, struct task *task, size_t 
 
 	task_parts_ask(snapshot, task, thread, victim_scratch(task->victim, &room), &questions);
 	result = questions.calls.size > room ? fail(0, "the questions do not fit into the parasite") :
-					       make_questions(task, thread, &questions.calls);
+					       calls_make(&questions.calls, task->victim, thread);
 	if (!result)
 		result = task_parts_hear(snapshot, task, thread, &questions);
 	questions_free(&questions);
@@ -49,6 +39,7 @@ static int ask_threads(const struct snapshot *snapshot, struct task *task, size_
 
 		task_parts_ask(snapshot, task, first + i, victim_desk(task->victim, i), &questions[i]);
 		calls[i] = (struct thread_calls){ .thread = first + i,
+						  .abi = list->abi,
 						  .calls = list->calls,
 						  .count = list->count,
 						  .bytes = list->bytes,

@@ -76,12 +76,20 @@ long arch_call_result(const struct arch_registers *registers)
 	return (long)registers->user.rax;
 }
 
-bool arch_is_native(const struct arch_registers *registers, const char **name)
+enum call_abi arch_call_abi(const struct arch_registers *registers)
 {
-	bool is_x32 = (long)registers->user.orig_rax > 0 && registers->user.orig_rax & X32_CALL;
+	if ((long)registers->user.orig_rax > 0 && registers->user.orig_rax & X32_CALL)
+		return CALL_ABI_32_ON_64;
+	return registers->user.cs == CS_64_BIT ? CALL_ABI_64 : CALL_ABI_32;
+}
 
-	*name = is_x32 ? "x32" : "32-bit";
-	return registers->user.cs == CS_64_BIT && !is_x32;
+const char *arch_abi_name(enum call_abi abi)
+{
+	static const char *const names[] = {
+		[CALL_ABI_64] = "64-bit", [CALL_ABI_32] = "32-bit", [CALL_ABI_32_ON_64] = "x32"
+	};
+
+	return names[abi];
 }
 
 #define PKRU_BIT      9
