@@ -3,6 +3,7 @@
 #	make                            build/criu and its manual page
 #	make check | check-live | bench unit tests (no privileges) | tests on real processes (root) | against a peer
 #	make check-vm                   tests on real processes, on three other kernels (root)
+#	make cross                      compiles for aarch64 what is not under arch/, and links the blobs
 #	make lint | format              the rules of the house | what clang-format can do about them
 #	make install PREFIX=/usr DESTDIR=/tmp/image
 #	make SANITIZE=address,undefined check       into a directory of its own
@@ -12,12 +13,14 @@
 
 VERSION := 4.2.1
 PREFIX  ?= /usr/local
-ARCH    ?= $(patsubst x86_64,x86,$(shell uname -m))
+HOST_ARCH := $(patsubst x86_64,x86,$(shell uname -m))
+ARCH    ?= $(HOST_ARCH)
 comma   := ,
-BUILD   ?= build$(if $(SANITIZE),/$(subst $(comma),-,$(SANITIZE)))
+BUILD   ?= build$(if $(filter-out $(HOST_ARCH),$(ARCH)),/$(ARCH))$(if $(SANITIZE),/$(subst $(comma),-,$(SANITIZE)))
 OBJECTS := $(BUILD)/objects
 HOSTCC  ?= $(CC)
 PKG_CONFIG ?= pkg-config
+OBJCOPY := $(shell $(CC) -print-prog-name=objcopy)
 
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
@@ -25,13 +28,13 @@ MAKEFLAGS += --no-builtin-rules
 ifndef V
 .SILENT:
 endif
-.PHONY: all check check-live check-vm bench lint format install clean tests FORCE
+.PHONY: all objects cross check check-live check-vm bench lint format install clean tests FORCE
 
 # --- Flags -------------------------------------------------------------------------------------------------------
 
 LIBRARIES     := libprotobuf-c libnl-3.0
 WARNINGS      := -Wall -Wextra -Wmissing-prototypes -Wvla -Werror
-INCLUDES      := -Icriu -Iinclude -Icompel -I$(BUILD)/images
+INCLUDES      := -Icriu -Iinclude -Icompel -Iinclude/arch/$(ARCH) -Icompel/arch/$(ARCH) -I$(BUILD)/images
 OPTIMIZATION  ?= -O2 -g
 SANITIZER     := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 LIBRARY_FLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBRARIES))
@@ -40,17 +43,23 @@ COMPILE       := $(CC) -std=gnu11 -D_GNU_SOURCE -DCRIU_VERSION='"$(VERSION)"' $(
 LINK          := $(CC) $(OPTIMIZATION) $(SANITIZER) -Wl,-O1,--as-needed $(LDFLAGS)
 LINK_WITH     := $(shell $(PKG_CONFIG) --libs $(LIBRARIES))
 
+# Of each architecture: flags for blobs, and how many bytes the linker reserves in a global offset table that is empty.
+BLOB_FLAGS_x86     := -fcf-protection=none
+BLOB_FLAGS_aarch64 := -mbranch-protection=none -mno-outline-atomics
+EMPTY_GOT_x86      := 0
+EMPTY_GOT_aarch64  := 8
+
 # A blob runs inside somebody else: no libc, no relocations, no vector registers, no sanitizers ever.
 BLOB_COMPILE  := $(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g $(WARNINGS) $(INCLUDES) $(CFLAGS) -MMD -MP \
 		 -ffreestanding -fno-builtin -fPIC -fvisibility=hidden -mgeneral-regs-only -fno-stack-protector \
 		 -fno-asynchronous-unwind-tables -fno-unwind-tables -fno-tree-loop-distribute-patterns -U_FORTIFY_SOURCE \
-		 -nostdlib $(if $(filter x86,$(ARCH)),-fcf-protection=none)
+		 -nostdlib $(BLOB_FLAGS_$(ARCH))
 ifneq ($(findstring clang,$(shell $(CC) --version)),)
 BLOB_COMPILE  := $(filter-out -fno-tree-loop-distribute-patterns,$(BLOB_COMPILE))
 endif
 # As a position-independent executable every absolute address shows up as a relocation, and can be refused. blob.lds
 # has to put what the linker adds for that (.dynamic, .dynsym, .dynstr, .hash, .gnu.hash) last: it is cut off again.
-BLOB_LINK     := $(CC) -nostdlib -static-pie -Wl,--no-dynamic-linker,--build-id=none,-z,noexecstack,-z,norelro,--no-warn-rwx-segments
+BLOB_LINK     := $(CC) -nostdlib -static-pie -Wl,--no-dynamic-linker,--build-id=none,-z,noexecstack,-z,norelro,--no-warn-rwx-segments,--defsym=empty_got=$(EMPTY_GOT_$(ARCH))
 
 # --- What there is -----------------------------------------------------------------------------------------------
 
@@ -73,6 +82,9 @@ LIVE      := $(patsubst %.c,$(BUILD)/%,$(wildcard test/live/*_test.c))
 LIVE_PARTS := $(patsubst %.c,$(OBJECTS)/%.o,$(filter-out %_test.c,$(wildcard test/live/*.c)))
 
 all: $(BUILD)/criu $(BUILD)/criu.8
+
+# All that is not under arch/, and the blobs: as much as there is for an architecture that criu does not run on yet.
+objects: $(filter-out %/arch/%,$(MEMBERS)) $(OBJECTS)/criu/main.o
 
 # --- Program -----------------------------------------------------------------------------------------------------
 
@@ -113,7 +125,8 @@ $(OBJECTS)/images/%.pb-c.o: $(BUILD)/images/%.pb-c.c $(BUILD)/flags | $(MESSAGES
 
 # --- Blobs -------------------------------------------------------------------------------------------------------
 
-blob_objects = $(patsubst %,$(OBJECTS)/blobs/%.o,$(basename $(wildcard criu/blobs/$(1)/*.[cS] compel/runtime/*.[cS])))
+blob_objects = $(patsubst %,$(OBJECTS)/blobs/%.o,$(basename $(wildcard criu/blobs/$(1)/*.[cS] criu/blobs/$(1)/arch/$(ARCH)/*.[cS] \
+		 compel/runtime/*.[cS])))
 
 $(OBJECTS)/blobs/%.o: %.c $(BUILD)/flags | $(MESSAGES)
 	mkdir -p $(@D)
@@ -136,7 +149,7 @@ $(foreach blob,$(BLOBS),$(eval $(call blob_rules,$(blob))))
 
 $(BUILD)/blobs/%.bin: $(BUILD)/blobs/%.elf
 	echo '  BIN   $@'
-	objcopy -O binary -R .dynamic -R .dynsym -R .dynstr -R .hash -R .gnu.hash $< $@
+	$(OBJCOPY) -O binary -R .got -R .got.plt -R .dynamic -R .dynsym -R .dynstr -R .hash -R .gnu.hash $< $@
 
 $(OBJECTS)/blobs/%-blob.o: $(BUILD)/blobs/%.bin
 	mkdir -p $(@D)
@@ -173,6 +186,10 @@ $(BUILD)/test/live/%_test: $(OBJECTS)/test/live/%_test.o $(LIVE_PARTS) $(LIBRARY
 check-live: all $(LIVE)
 	for test in $(LIVE); do $$test || exit 1; done
 	test/live/run --criu $(abspath $(BUILD)/criu)
+
+# aarch64-linux-gnu-gcc: Debian's gcc-aarch64-linux-gnu and libc6-dev-arm64-cross.
+cross:
+	$(MAKE) ARCH=aarch64 CC=aarch64-linux-gnu-gcc OPTIMIZATION='-O1 -g' objects
 
 check-vm:
 	test/vm/run --kernel 6.1 --kernel 6.12 --kernel newest

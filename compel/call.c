@@ -75,7 +75,7 @@ int call_make(struct traced_thread *thread)
 
 int call_await(struct traced_thread *thread, long *result)
 {
-	struct user_regs_struct registers;
+	struct arch_registers registers;
 	int failed = await_call_stop(thread, PTRACE_CONT, is_event_stop);
 
 	if (failed < 0)
@@ -83,7 +83,7 @@ int call_await(struct traced_thread *thread, long *result)
 	failed = get_registers(thread, &registers);
 	if (failed < 0)
 		return lost(thread, failed);
-	*result = registers.rax;
+	*result = arch_call_result(&registers);
 	return 0;
 }
 
@@ -106,12 +106,12 @@ static bool is_interrupted(long result)
 int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number,
 		  const uint64_t arguments[6], long *result)
 {
-	struct user_regs_struct registers;
+	struct arch_registers registers;
 	int failed = get_registers(thread, &registers);
 
 	if (failed < 0)
 		return lost(thread, failed);
-	prepare_call(&registers, ip, sp, number, arguments);
+	arch_prepare_call(&registers, ip, sp, number, arguments);
 	failed = set_registers(thread, &registers);
 	if (failed < 0)
 		return lost(thread, failed);

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "arch.h"
+#include "base/error.h"
 #include "base/memory.h"
 #include "calls.h"
 
@@ -55,6 +57,27 @@ uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size)
 void *calls_at(const struct call_list *list, uint64_t address)
 {
 	return list->bytes + (address - list->base);
+}
+
+int calls_check_abi(enum call_abi abi, const struct victim *victim)
+{
+	if (abi == victim->abi)
+		return 0;
+	return fail(0, "%s system calls cannot be made in process %d, which runs %s code", arch_abi_name(abi),
+		    victim->pid, arch_abi_name(victim->abi));
+}
+
+int calls_make(struct call_list *list, struct victim *victim, size_t thread)
+{
+	int result = calls_check_abi(list->abi, victim);
+
+	if (!result && list->size)
+		result = victim_write(victim, list->base, list->bytes, list->size);
+	if (!result)
+		result = victim_call_thread(victim, thread, list->calls, list->count);
+	if (!result && list->size)
+		result = victim_read(victim, list->base, list->bytes, list->size);
+	return result;
 }
 
 long calls_result(const struct call_list *list, call_handle handle)

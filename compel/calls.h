@@ -20,6 +20,7 @@
 typedef size_t call_handle;
 
 struct call_list {
+	enum call_abi abi; /* of the numbers and bytes: today all lists have criu's own, CALL_ABI_64 */
 	struct remote_call *calls;
 	size_t count;
 	const char **
@@ -44,6 +45,10 @@ void calls_accept(struct call_list *list, int error);
 uint64_t calls_bytes(struct call_list *list, const void *bytes, size_t size);
 /* The local address of those bytes. Valid until the next calls_bytes(). */
 void *calls_at(const struct call_list *list, uint64_t address);
+/* Fails, with the names of both, if calls of this ABI cannot be made in the process. */
+int calls_check_abi(enum call_abi abi, const struct victim *victim) must_check;
+/* Makes all calls of the list in one thread of an infected process; their bytes go there and come back. */
+int calls_make(struct call_list *list, struct victim *victim, size_t thread) must_check;
 /* The result of the call. -ENOSYS: the handle is no call. */
 long calls_result(const struct call_list *list, call_handle handle) must_check;
 /* The bytes that argument 0 … 5 of the call points to. NULL: the handle is no call. */

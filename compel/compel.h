@@ -6,7 +6,7 @@
  *  1. A thread never depends on the tracer staying alive. At every instant between two ptrace requests its registers
  *     are such that, if the tracer dies, it returns by itself to where it was, with its signal mask, FPU state and
  *     memory, and without any mapping or descriptor of the tracer.
- *  2. If a `syscall; ret` and an rt_sigreturn are mapped in the task, none of its instructions is overwritten.
+ *  2. If a system call that returns and an rt_sigreturn are mapped in the task, none of its instructions is overwritten.
  *  3. An ordinary release restores everything exactly: registers, FPU, mask, and the kernel's restart block.
  * Documentation/blobs.md has the pictures. Failures are recorded with fail(); all functions return 0 or -errno.
  */
@@ -17,15 +17,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/user.h>
+#include "arch_types.h"
 #include "compiler.h"
 
 /* ---- one thread ---- */
 
 /* The machine state of a thread, from PTRACE_GETREGSET. */
 struct thread_context {
-	struct user_regs_struct registers; /* x86-64: with fs_base, gs_base, orig_rax */
-	void *extended;			   /* XSAVE area, standard format (NT_X86_XSTATE) */
+	struct arch_registers registers; /* opaque: see arch.h */
+	void *extended; /* the rest: floating point, vectors, … as the architecture lays it out */
 	size_t extended_size;
 	uint64_t signal_mask;
 };
@@ -64,9 +64,9 @@ int trace_get_context(const struct traced_thread *thread, struct thread_context 
 int trace_set_context(const struct traced_thread *thread, const struct thread_context *context) must_check;
 void trace_free_context(struct thread_context *context);
 /*
- * Makes one system call in a parked thread, at a `syscall` instruction at `ip` with stack pointer `sp`; the caller is
+ * Makes one system call in a parked thread, at a system call instruction at `ip` with stack pointer `sp`; the caller is
  * responsible for what happens there if the tracer dies. Registers that the ABI does not change are kept. Leaves the
- * thread parked; *result is rax.
+ * thread parked; *result is what the call returned.
  */
 int trace_syscall(struct traced_thread *thread, uint64_t ip, uint64_t sp, long number,
 		  const uint64_t arguments[6], long *result) must_check;
@@ -93,8 +93,16 @@ int trace_reenter_call(struct traced_thread *thread, uint64_t remaining) must_ch
 
 /* ---- one process ---- */
 
+/* The numbers and structures that system calls have. Lists of calls are made for CALL_ABI_64 only: see calls.h. */
+enum call_abi {
+	CALL_ABI_64, /* criu's own */
+	CALL_ABI_32,
+	CALL_ABI_32_ON_64, /* the pointers of the one, the registers of the other */
+};
+
 struct victim {
 	pid_t pid;
+	enum call_abi abi;	       /* of the code that it runs */
 	struct traced_thread *threads; /* [0] is the leader */
 	size_t thread_count;
 	struct infection *infection; /* while infected: opaque */
@@ -177,6 +185,7 @@ int victim_call_thread(struct victim *victim, size_t index, struct remote_call *
  */
 struct thread_calls {
 	size_t thread;
+	enum call_abi abi;
 	struct remote_call *calls;
 	size_t count;
 	char *bytes;
@@ -196,7 +205,8 @@ int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_
 /*
  * victim_call_thread() for changes that must not stay if the process lives on: if criu dies, the thread makes the calls
  * `back` (two at most) before it continues. So the change stays until it is taken back, or the process is killed. In a
- * thread other than the parasite's, none of the calls is made if the task has no `syscall; ret` of its own.
+ * thread other than the parasite's, none of the calls is made if the task has no code of its own that makes a system call
+ * and returns.
  */
 int victim_call_for_now(struct victim *victim, size_t index, struct remote_call *calls, size_t count,
 			const struct remote_call *back, size_t back_count) must_check;

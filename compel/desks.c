@@ -23,6 +23,7 @@
 #include <sys/syscall.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "calls.h"
 #include "internal.h"
 #include "parasite.h"
 
@@ -105,9 +106,11 @@ static void list_places(struct victim *victim)
 	infection->places = allocate_array(2 * victim->thread_count, sizeof(*infection->places));
 	for (size_t i = 0; i < victim->thread_count; i++) {
 		const struct traced_thread *thread = &victim->threads[i];
+		const struct arch_registers *registers = &thread->context.registers;
 
-		infection->places[2 * i] = (struct place){ stack_pointer(thread), thread, true };
-		infection->places[2 * i + 1] = (struct place){ thread_pointer(thread), thread, false };
+		infection->places[2 * i] = (struct place){ arch_stack_pointer(registers), thread, true };
+		infection->places[2 * i + 1] = (struct place){ arch_thread_pointer(registers), thread,
+							       false };
 	}
 	infection->place_count = 2 * victim->thread_count;
 	qsort(infection->places, infection->place_count, sizeof(*infection->places), compare_places);
@@ -136,7 +139,7 @@ static size_t find_place(const struct infection *infection, uint64_t address)
  */
 static bool is_apart(const struct infection *infection, const struct worker *worker)
 {
-	uint64_t start = worker->home.start, top = stack_pointer(worker->thread);
+	uint64_t start = worker->home.start, top = arch_stack_pointer(&worker->thread->context.registers);
 	size_t i = find_place(infection, start - min(start, (uint64_t)NEIGHBOURS));
 
 	for (; i < infection->place_count && infection->places[i].address <= top + NEIGHBOURS; i++) {
@@ -180,7 +183,7 @@ static bool engage(struct victim *victim, struct thread_calls *list, size_t numb
 								    number * sizeof(uint32_t)),
 				   .calls_at = desk_calls(list) };
 	leave = leaving(worker->word);
-	if (list->thread == victim->infection->index || denies_data(&worker->thread->context) ||
+	if (list->thread == victim->infection->index || arch_denies_data(&worker->thread->context) ||
 	    has_filter(worker->thread))
 		return false;
 	if (attempted(home_prepare(&worker->home, victim, worker->thread, &victim->infection->gadgets, &leave,
@@ -224,16 +227,16 @@ static int set_word(const struct victim *victim, const struct worker *worker, ui
 	return victim_write(victim, worker->word, &word, sizeof(word));
 }
 
-/* Sends the thread to the `ret` that leads home. */
+/* Sends the thread to the beginning of its way home. */
 static int set_out(const struct victim *victim, const struct worker *worker)
 {
-	return set_place(worker->thread, victim->infection->gadgets.syscall_return + 2, worker->home.entry);
+	return home_take(&worker->home, worker->thread, &victim->infection->gadgets);
 }
 
 static int send_to_work(const struct victim *victim, struct worker *worker)
 {
 	struct traced_thread *thread = worker->thread;
-	struct user_regs_struct registers = thread->context.registers;
+	struct arch_registers registers = thread->context.registers;
 	int result = set_out(victim, worker);
 
 	worker->is_away = true;
@@ -243,7 +246,8 @@ static int send_to_work(const struct victim *victim, struct worker *worker)
 		result = set_word(victim, worker, DESK_TAKEN);
 	if (result)
 		return result;
-	prepare_work(&registers, victim->infection->region + blob()->work, worker->home.entry, worker->desk);
+	arch_prepare_work(&registers, victim->infection->region + blob()->work, worker->home.entry,
+			  worker->desk);
 	result = set_registers(thread, &registers);
 	if (!result && ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
 		result = -errno;
@@ -336,12 +340,16 @@ static int work_at_desks(struct victim *victim, struct worker *workers, size_t c
 	return result;
 }
 
-static int check_lists(const struct thread_calls *lists, size_t count)
+static int check_lists(const struct victim *victim, const struct thread_calls *lists, size_t count)
 {
-	for (size_t i = 0; i < count && count <= PARASITE_LISTS; i++)
-		if (lists[i].size + lists[i].count * CALL_SIZE > PARASITE_LIST_ROOM)
-			return fail(E2BIG, "%zu calls do not fit a desk", lists[i].count);
-	return count <= PARASITE_LISTS ? 0 : fail(E2BIG, "there are too many lists for the desks");
+	int result = count <= PARASITE_LISTS ? 0 : fail(E2BIG, "there are too many lists for the desks");
+
+	for (size_t i = 0; i < count && !result; i++) {
+		result = calls_check_abi(lists[i].abi, victim);
+		if (!result && lists[i].size + lists[i].count * CALL_SIZE > PARASITE_LIST_ROOM)
+			result = fail(E2BIG, "%zu calls do not fit a desk", lists[i].count);
+	}
+	return result;
 }
 
 int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_t count)
@@ -350,7 +358,7 @@ int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_
 	bool is_possible = infection->is_serving && !infection->gadgets.borrowed;
 	struct worker *workers = allocate_array(count, sizeof(*workers));
 	size_t engaged = 0;
-	int result = check_lists(lists, count);
+	int result = check_lists(victim, lists, count);
 
 	list_places(victim);
 	for (size_t i = 0; i < count && !result; i++) {

@@ -17,8 +17,6 @@
 #include "base/memory.h"
 #include "internal.h"
 
-#define CS_64_BIT     0x33
-#define X32_CALL      0x40000000L
 #define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time, and has to be let go */
 
 static int seize_thread(struct victim *victim, struct index *known, pid_t tid)
@@ -61,15 +59,14 @@ static int seize_new(struct victim *victim, struct index *known)
 	return result < 0 ? result : found;
 }
 
-static int check_architecture(const struct traced_thread *thread)
+/* All threads are of the ABI that lists of calls have. */
+static int check_abi(struct victim *victim, const struct traced_thread *thread)
 {
-	const struct user_regs_struct *registers = &thread->context.registers;
-	bool is_x32 = (long)registers->orig_rax > 0 && registers->orig_rax & X32_CALL;
-
-	if (registers->cs == CS_64_BIT && !is_x32)
+	victim->abi = arch_call_abi(&thread->context.registers);
+	if (victim->abi == CALL_ABI_64)
 		return 0;
 	return fail(EOPNOTSUPP, "thread %d runs %s code, which is not supported", thread->tid,
-		    is_x32 ? "x32" : "32-bit");
+		    arch_abi_name(victim->abi));
 }
 
 static int wait_for_all(struct victim *victim, struct index *known, size_t first, uint64_t deadline)
@@ -89,7 +86,7 @@ static int wait_for_all(struct victim *victim, struct index *known, size_t first
 		if (waited == -ESRCH)
 			waited = fail(ESRCH, "process %d has ended, or its first thread has", victim->pid);
 		if (!waited && !result)
-			waited = check_architecture(thread);
+			waited = check_abi(victim, thread);
 		result = first_failure(result, waited);
 		victim->threads[kept++] = *thread;
 	}

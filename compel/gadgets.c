@@ -1,11 +1,8 @@
 /*
  * gadgets.c - finds pieces of a task's own code that bring a thread in and home without overwriting an instruction.
  *
- * The pieces can be anywhere in executable mappings (they need not be real instructions):
- *
- *	0f 05 c3                           syscall; ret
- *	58 c3                              pop %rax; ret
- *	[48 c7 c0 | b8] 0f 00 00 00 0f 05  mov $15,%eax; syscall: rt_sigreturn
+ * Two are needed: a system call that returns, and a way to make rt_sigreturn. The architecture has the bytes (arch.h). They can be
+ * anywhere in executable mappings, and need not be real instructions.
  *
  * The processes of a tree map the same libraries, so what was found in a file is remembered by device, inode and
  * offset. It is checked in each victim before it is used, so an outdated entry costs a search, not a crash. If a task
@@ -21,16 +18,7 @@
 #include "base/memory.h"
 #include "internal.h"
 
-#define CHUNK	(128UL * 1024)
-#define LONGEST 16 /* two chunks overlap by as much as the longest piece */
-
-static const unsigned char code_of_syscall_return[] = { 0x0f, 0x05, 0xc3 };
-static const unsigned char code_of_pop_return[] = { 0x58, 0xc3 };
-static const unsigned char code_of_sigreturn[] = { 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05 };
-static const unsigned char code_of_sigreturn_long[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };
-
-/* The bytes that overwrite borrowed code: all three pieces, 12 bytes. */
-static const unsigned char loan[] = { 0x0f, 0x05, 0xc3, 0x58, 0xc3, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05 };
+#define CHUNK (128UL * 1024) /* two of them overlap by as much as the longest piece */
 
 #define GLANCE \
 	((uint64_t)4 << 20) /* of each mapping at first: libc has all pieces in its first half megabyte */
@@ -40,7 +28,7 @@ struct findings {
 	unsigned device;
 	uint64_t inode, offset, size; /* of the mapping; the key */
 	uint64_t looked_at;	      /* searched up to here */
-	uint64_t syscall_return, pop_return, sigreturn;
+	uint64_t at[GADGET_COUNT];
 };
 
 /* Kept for the whole run: for a tree of a hundred tasks, libc is searched once. */
@@ -49,13 +37,22 @@ static struct {
 	size_t count;
 } known;
 
-static void look_for_piece(const char *chunk, size_t size, const unsigned char *piece, size_t length,
-			   uint64_t at, uint64_t *found)
+static void look_for_code(const char *chunk, size_t size, const struct gadget_code *code,
+			  struct findings *found)
 {
-	const char *hit = *found ? NULL : memmem(chunk, size, piece, length);
+	uint64_t *at = &found->at[code->gadget];
+	const char *hit = *at ? NULL : memmem(chunk, size, code->bytes, code->size);
 
 	if (hit)
-		*found = at + (hit - chunk) + 1;
+		*at = found->looked_at + (hit - chunk) + 1;
+}
+
+static bool has_all(const struct findings *found)
+{
+	for (size_t gadget = 0; gadget < GADGET_COUNT; gadget++)
+		if (arch_gadgets_wanted >> gadget & 1 && !found->at[gadget])
+			return false;
+	return true;
 }
 
 static void search(struct findings *found, pid_t pid, const struct map *map, uint64_t limit)
@@ -63,24 +60,18 @@ static void search(struct findings *found, pid_t pid, const struct map *map, uin
 	autofree char *chunk = malloc(CHUNK);
 	uint64_t end = min(map->end - map->start, limit);
 
-	while (chunk && found->looked_at < end && !(found->syscall_return && found->pop_return)) {
+	while (chunk && found->looked_at < end && !has_all(found)) {
 		struct iovec here = { chunk, min(CHUNK, end - found->looked_at) };
 		struct iovec there = { (void *)(map->start + found->looked_at), here.iov_len };
 		ssize_t got = process_vm_readv(pid, &here, 1, &there, 1, 0);
 
-		if (got < LONGEST) {
+		if (got < GADGET_SIZE) {
 			found->looked_at = end;
 			return;
 		}
-		look_for_piece(chunk, got, code_of_syscall_return, sizeof(code_of_syscall_return),
-			       found->looked_at, &found->syscall_return);
-		look_for_piece(chunk, got, code_of_pop_return, sizeof(code_of_pop_return), found->looked_at,
-			       &found->pop_return);
-		look_for_piece(chunk, got, code_of_sigreturn, sizeof(code_of_sigreturn), found->looked_at,
-			       &found->sigreturn);
-		look_for_piece(chunk, got, code_of_sigreturn_long, sizeof(code_of_sigreturn_long),
-			       found->looked_at, &found->sigreturn);
-		found->looked_at += (size_t)got < CHUNK ? (size_t)got : CHUNK - LONGEST;
+		for (size_t i = 0; i < arch_gadget_code_count; i++)
+			look_for_code(chunk, got, &arch_gadget_codes[i], found);
+		found->looked_at += (size_t)got < CHUNK ? (size_t)got : CHUNK - GADGET_SIZE;
 	}
 }
 
@@ -95,41 +86,43 @@ static struct findings *remember(const struct map *map)
 			return found;
 	}
 	found = grow(&known.items, &known.count);
-	*found = (struct findings){ map->device, map->inode, map->offset, map->end - map->start, 0, 0, 0, 0 };
+	*found = (struct findings){ map->device, map->inode, map->offset, map->end - map->start, 0, {} };
 	return found;
 }
 
-static bool is_piece_there(pid_t pid, uint64_t address, const unsigned char *piece, size_t length)
+static bool is_code_there(pid_t pid, uint64_t address, const struct gadget_code *code)
 {
-	unsigned char bytes[LONGEST];
-	struct iovec here = { bytes, length }, there = { (void *)address, length };
+	unsigned char bytes[GADGET_SIZE];
+	struct iovec here = { bytes, code->size }, there = { (void *)address, code->size };
 
-	return process_vm_readv(pid, &here, 1, &there, 1, 0) == (ssize_t)length &&
-	       !memcmp(bytes, piece, length);
+	return process_vm_readv(pid, &here, 1, &there, 1, 0) == (ssize_t)code->size &&
+	       !memcmp(bytes, code->bytes, code->size);
+}
+
+static bool is_gadget_there(pid_t pid, uint64_t address, enum gadget gadget)
+{
+	for (size_t i = 0; i < arch_gadget_code_count; i++)
+		if (arch_gadget_codes[i].gadget == gadget &&
+		    is_code_there(pid, address, &arch_gadget_codes[i]))
+			return true;
+	return false;
 }
 
 /* Takes the missing pieces, if they really are in this victim. */
 static void take_findings(struct gadgets *gadgets, pid_t pid, uint64_t start, const struct findings *found)
 {
-	uint64_t address = start + found->syscall_return - 1;
+	for (size_t gadget = 0; gadget < GADGET_COUNT; gadget++) {
+		uint64_t address = start + found->at[gadget] - 1;
 
-	if (!gadgets->syscall_return && found->syscall_return &&
-	    is_piece_there(pid, address, code_of_syscall_return, sizeof(code_of_syscall_return)))
-		gadgets->syscall_return = address;
-	address = start + found->pop_return - 1;
-	if (!gadgets->pop_return && found->pop_return &&
-	    is_piece_there(pid, address, code_of_pop_return, sizeof(code_of_pop_return)))
-		gadgets->pop_return = address;
-	address = start + found->sigreturn - 1;
-	if (!gadgets->sigreturn && found->sigreturn &&
-	    (is_piece_there(pid, address, code_of_sigreturn, sizeof(code_of_sigreturn)) ||
-	     is_piece_there(pid, address, code_of_sigreturn_long, sizeof(code_of_sigreturn_long))))
-		gadgets->sigreturn = address;
+		if (!gadgets->at[gadget] && found->at[gadget] && is_gadget_there(pid, address, gadget))
+			gadgets->at[gadget] = address;
+	}
 }
 
 static bool is_enough(const struct gadgets *gadgets)
 {
-	return gadgets->syscall_return && (gadgets->sigreturn || gadgets->pop_return);
+	return gadgets->at[GADGET_SYSCALL_RETURN] &&
+	       (gadgets->at[GADGET_SIGRETURN] || gadgets->at[GADGET_POP_RETURN]);
 }
 
 static void search_mapping(struct gadgets *gadgets, pid_t pid, const struct maps *maps, uint64_t limit,
@@ -177,8 +170,9 @@ int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps)
 	gadgets->borrowed = choose_loan(maps);
 	if (gadgets->borrowed) {
 		*gadgets = (struct gadgets){ .borrowed = gadgets->borrowed };
-		log_info("process %d has no `syscall; ret`: some of its code is overwritten temporarily",
-			 pid);
+		log_info(
+			"process %d has no system call that returns: some of its code is overwritten temporarily",
+			pid);
 		return 0;
 	}
 	return fail(ENOEXEC, "process %d has no code that could be used for a system call", pid);
@@ -208,21 +202,20 @@ int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size)
 
 int gadgets_lend(struct gadgets *gadgets, pid_t pid)
 {
-	struct iovec here = { gadgets->saved, sizeof(loan) },
-		     there = { (void *)gadgets->borrowed, sizeof(loan) };
+	const struct gadget_loan *loan = &arch_gadget_loan;
+	struct iovec here = { gadgets->saved, loan->size }, there = { (void *)gadgets->borrowed, loan->size };
 	int result;
 
 	/* If the code was not given back, `saved` still has the original and must not be overwritten. */
-	if (!gadgets->borrowed || gadgets->syscall_return)
+	if (!gadgets->borrowed || gadgets->at[GADGET_SYSCALL_RETURN])
 		return 0;
-	if (process_vm_readv(pid, &here, 1, &there, 1, 0) != sizeof(loan))
+	if (process_vm_readv(pid, &here, 1, &there, 1, 0) != (ssize_t)loan->size)
 		return fail(errno, "cannot read the code of process %d", pid);
-	result = force_write(pid, gadgets->borrowed, loan, sizeof(loan));
+	result = force_write(pid, gadgets->borrowed, loan->bytes, loan->size);
 	if (result < 0)
 		return result;
-	gadgets->syscall_return = gadgets->borrowed;
-	gadgets->pop_return = gadgets->borrowed + 3;
-	gadgets->sigreturn = gadgets->borrowed + 5;
+	for (size_t gadget = 0; gadget < GADGET_COUNT; gadget++)
+		gadgets->at[gadget] = gadgets->borrowed + loan->offsets[gadget];
 	return 0;
 }
 
@@ -230,11 +223,11 @@ int gadgets_give_back(struct gadgets *gadgets, pid_t pid)
 {
 	int result;
 
-	if (!gadgets->borrowed || !gadgets->syscall_return)
+	if (!gadgets->borrowed || !gadgets->at[GADGET_SYSCALL_RETURN])
 		return 0;
-	result = force_write(pid, gadgets->borrowed, gadgets->saved, sizeof(loan));
+	result = force_write(pid, gadgets->borrowed, gadgets->saved, arch_gadget_loan.size);
 	if (result)
 		return fail_in(result, "cannot restore the code that was overwritten");
-	gadgets->syscall_return = gadgets->pop_return = gadgets->sigreturn = 0;
+	memset(gadgets->at, 0, sizeof(gadgets->at));
 	return 0;
 }

@@ -5,7 +5,7 @@
  * as the thread has its own registers again. The order in which mask, registers and memory change makes every moment in
  * between safe:
  *
- *	in    memory, registers (now `ret` leads home), mask      out    mask, registers, memory
+ *	in    memory, registers (home_take()), mask               out    mask, registers, memory
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +46,7 @@ static bool read_below(const struct way_home *home, const struct victim *victim)
 int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
 		 const struct gadgets *gadgets, const struct remote_call *detours, size_t detour_count)
 {
-	struct frame frame;
+	struct return_frame frame;
 	int result = frame_build(&frame, thread, gadgets);
 
 	*home = (struct way_home){};
@@ -76,6 +76,16 @@ int home_write(const struct way_home *home, const struct victim *victim, const u
 	memcpy(bytes + size, home->image, total - size);
 	*sp = home->entry - size;
 	return victim_write(victim, *sp, bytes, total);
+}
+
+int home_take(const struct way_home *home, struct traced_thread *thread, const struct gadgets *gadgets)
+{
+	struct arch_registers registers = thread->context.registers;
+	int result;
+
+	arch_prepare_home(&registers, gadgets, home->entry);
+	result = set_registers(thread, &registers);
+	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
 
 int home_leave(const struct way_home *home, const struct victim *victim, struct traced_thread *thread)

@@ -41,7 +41,7 @@ static size_t choose_thread(const struct victim *victim, const struct maps *maps
 	int best_score = -1;
 
 	for (size_t index = 0; index < victim->thread_count; index++) {
-		uint64_t sp = stack_pointer(&victim->threads[index]);
+		uint64_t sp = arch_stack_pointer(&victim->threads[index].context.registers);
 		const struct map *map = maps_find(maps, sp);
 		bool has_room = map && map->writable && sp - map->start >= FRAME_ROOM;
 		int score = !has_room ? 0 : map->is_stack ? 3 : !map->inode ? 2 : 1;
@@ -75,10 +75,10 @@ static int check_seccomp(const struct victim *victim)
 /* Sets two registers of the borrowed thread; the rest stays the same. */
 int set_place(struct traced_thread *thread, uint64_t ip, uint64_t sp)
 {
-	struct user_regs_struct registers = thread->context.registers;
+	struct arch_registers registers = thread->context.registers;
 	int result;
 
-	prepare_jump(&registers, ip, sp);
+	arch_prepare_jump(&registers, ip, sp);
 	result = set_registers(thread, &registers);
 	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
@@ -89,13 +89,13 @@ static int prepare_from_stack(struct victim *victim, const uint64_t *chain, size
 {
 	struct infection *infection = victim->infection;
 	struct traced_thread *thread = borrowed_thread(victim);
-	struct user_regs_struct registers = thread->context.registers;
+	struct arch_registers registers = thread->context.registers;
 	uint64_t sp;
 	int result = home_write(&infection->home, victim, chain, words, &sp);
 
 	if (result < 0)
 		return result;
-	prepare_call(&registers, infection->gadgets.syscall_return, sp, number, arguments);
+	arch_prepare_call(&registers, infection->gadgets.at[GADGET_SYSCALL_RETURN], sp, number, arguments);
 	result = set_registers(thread, &registers);
 	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
@@ -104,9 +104,7 @@ static int prepare_from_stack(struct victim *victim, const uint64_t *chain, size
 static int begin_parasite_map(struct victim *victim, int protection, int sharing)
 {
 	struct infection *infection = victim->infection;
-	const struct gadgets *gadgets = &infection->gadgets;
-	/* munmap() uses the two arguments that mmap() left in the registers. */
-	const uint64_t chain[] = { gadgets->pop_return, SYS_munmap, gadgets->syscall_return };
+	uint64_t chain[ARCH_CHAIN_WORDS];
 	const uint64_t arguments[6] = {
 		infection->region,    PARASITE_SIZE,
 		(uint64_t)protection, (uint64_t)sharing | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
@@ -114,7 +112,7 @@ static int begin_parasite_map(struct victim *victim, int protection, int sharing
 	};
 
 	struct traced_thread *thread = borrowed_thread(victim);
-	int result = prepare_from_stack(victim, chain, gadgets->pop_return ? array_size(chain) : 0, SYS_mmap,
+	int result = prepare_from_stack(victim, chain, arch_unmap_chain(chain, &infection->gadgets), SYS_mmap,
 					arguments);
 
 	if (!result && set_signal_mask(thread, ALL_SIGNALS) < 0)
@@ -174,7 +172,7 @@ static int write_region(const struct victim *victim, bool is_writable)
 				       { (void *)(region + PARASITE_HOME), here[2].iov_len } };
 
 	if (!infection->gadgets.borrowed)
-		state.syscall_return = infection->gadgets.syscall_return;
+		state.syscall_return = infection->gadgets.at[GADGET_SYSCALL_RETURN];
 	return write_region_pieces(victim, here, there, array_size(here), is_writable);
 }
 

@@ -6,6 +6,7 @@
 #ifndef COMPEL_INTERNAL_H
 #define COMPEL_INTERNAL_H
 
+#include "arch.h"
 #include "compel.h"
 #include "compiler.h"
 #include "parasite.h"
@@ -38,8 +39,8 @@ int trace_await_park(struct traced_thread *thread, uint64_t deadline)
 	must_check; /* … that has been interrupted */
 /* Waits until a killed thread is gone. A child of criu is left to waitpid(). */
 int trace_reap(struct traced_thread *thread, uint64_t deadline) must_check;
-int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers) must_check;
-int set_registers(const struct traced_thread *thread, const struct user_regs_struct *registers) must_check;
+int get_registers(const struct traced_thread *thread, struct arch_registers *registers) must_check;
+int set_registers(const struct traced_thread *thread, const struct arch_registers *registers) must_check;
 int set_signal_mask(const struct traced_thread *thread, uint64_t mask) must_check;
 
 /* Reads /proc/TID/name, a file with one record; -errno. */
@@ -47,11 +48,6 @@ ssize_t read_proc(pid_t tid, const char *name, char **text) must_check;
 
 /* ---- a call in two halves (call.c) ---- */
 
-/* Sets the registers so that the thread continues at a `syscall` instruction. */
-void prepare_call(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, long number,
-		  const uint64_t arguments[6]);
-/* The same for any other instruction. */
-void prepare_jump(struct user_regs_struct *registers, uint64_t ip, uint64_t sp);
 /* From the parked state to the entry of the call, which will be made in any case, even if criu dies. */
 int call_enter(struct traced_thread *thread) must_check;
 /* From there to the parked state after the call. */
@@ -89,11 +85,9 @@ uint64_t maps_find_hole(const struct maps *maps, uint64_t size);
 /* ---- gadgets.c: pieces of the task's own code ---- */
 
 struct gadgets {
-	uint64_t syscall_return; /* syscall; ret */
-	uint64_t sigreturn;	 /* mov $15,%eax; syscall. 0: the other two replace it */
-	uint64_t pop_return;	 /* pop %rax; ret */
-	uint64_t borrowed;	 /* nothing was found, so this code can be overwritten temporarily; else 0 */
-	unsigned char saved[16]; /* the original bytes there */
+	uint64_t at[GADGET_COUNT]; /* their addresses; 0: there is none */
+	uint64_t borrowed; /* nothing was found, so this code can be overwritten temporarily; else 0 */
+	unsigned char saved[GADGET_SIZE]; /* the original bytes there */
 };
 
 int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps) must_check;
@@ -106,11 +100,12 @@ int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size) mus
 /* ---- home.c: the way home ---- */
 
 /*
- * The part of a thread's stack that is used while it is on its way home or works for criu. `ret` at `entry` leads home:
+ * The part of a thread's stack that is used while it is on its way home or works for criu. A thread with the registers of
+ * arch_prepare_home() for `entry` goes home:
  *
- *	start ── chain of return addresses ── entry ── [pop rax; 15;] signal frame ── XSAVE ── end ── red zone
+ *	start ── chain of words ── entry ── words, signal frame, extended state ── end ── the thread's own stack
  */
-#define HOME_CHAIN 32
+#define HOME_CHAIN (ARCH_CHAIN_WORDS * sizeof(uint64_t))
 
 struct way_home {
 	uint64_t start, entry, end;
@@ -125,40 +120,15 @@ int home_prepare(struct way_home *home, const struct victim *victim, struct trac
 /* Writes the image and `count` words before it to the stack; *sp is where these begin. */
 int home_write(const struct way_home *home, const struct victim *victim, const uint64_t *chain, size_t count,
 	       uint64_t *sp) must_check;
+/* Sets the registers so that the thread goes home, from `entry`, when it runs. */
+int home_take(const struct way_home *home, struct traced_thread *thread, const struct gadgets *gadgets)
+	must_check;
 /* Restores the thread's registers, mask and memory; it stays parked. */
 int home_leave(const struct way_home *home, const struct victim *victim, struct traced_thread *thread)
 	must_check;
 void home_free(struct way_home *home);
 
-/* arch/x86/frame.c: builds the words and the signal frame that bring a thread back, for a stack that ends at `top`. */
-struct frame {
-	uint64_t entry;	   /* its required address */
-	uint64_t extended; /* address of its XSAVE area */
-	size_t size;
-	char *bytes;
-};
-int frame_build(struct frame *frame, struct traced_thread *thread, const struct gadgets *gadgets) must_check;
-/* Adds a frame in front of `frame` that makes a call, with all signals blocked, and then continues there. */
-void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
-		    const struct remote_call *call);
-uint64_t stack_pointer(const struct traced_thread *thread);
-uint64_t thread_pointer(const struct traced_thread *thread);
-/* The protection keys of the thread forbid access to ordinary memory, such as the region. */
-bool denies_data(const struct thread_context *context);
-/* Sets the registers so that the thread goes to work at a desk. */
-void prepare_work(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, uint64_t desk);
 #define FRAME_ROOM 16384 /* more than any frame needs */
-
-/* arch/x86/settle.c: directly after parking, undoes the effects of the interrupt on the thread's system call. */
-int settle_arrival(struct traced_thread *thread) must_check;
-/* Before the interrupt: is it in a call that ends without telling its remaining time, and since when? */
-void settle_look_asleep(struct traced_thread *thread);
-bool settle_read(pid_t tid, uint64_t address, void *buffer, size_t size);
-
-/* arch/x86/reenter.c: the register that points to a relative timeout; NULL: this call has none in memory. */
-unsigned long long *timeout_in_memory(struct user_regs_struct *registers, long number);
-/* Computes the rest of that timeout into thread->remaining, if it is known how long the thread has slept. */
-void settle_remaining(struct traced_thread *thread, struct user_regs_struct *registers, long number);
 
 /* ---- infect.c ---- */
 

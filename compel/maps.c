@@ -12,8 +12,7 @@
 #include "base/proc_text.h"
 #include "internal.h"
 
-#define LOWEST_HOLE  0x10000000UL     /* well above mmap_min_addr and what programs place by hand */
-#define HIGHEST_HOLE 0x7ffffffff000UL /* the end of user space with four levels of page tables */
+#define LOWEST_HOLE 0x10000000UL /* well above mmap_min_addr and what programs place by hand */
 
 static bool parse_map(const char *text, struct map *map)
 {
@@ -74,11 +73,10 @@ const struct map *maps_find(const struct maps *maps, uint64_t address)
 /* The middle of the largest hole: no mapping can merge with the region there, or grow into it. */
 uint64_t maps_find_hole(const struct maps *maps, uint64_t size)
 {
-	uint64_t best = 0, best_size = 0, end = LOWEST_HOLE;
+	uint64_t best = 0, best_size = 0, end = LOWEST_HOLE, last = arch_task_size();
 
 	for (size_t index = 0; index <= maps->count; index++) {
-		uint64_t start = index < maps->count ? min(maps->maps[index].start, HIGHEST_HOLE) :
-						       HIGHEST_HOLE;
+		uint64_t start = index < maps->count ? min(maps->maps[index].start, last) : last;
 
 		if (start > end && start - end > best_size) {
 			best_size = start - end;

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/time.h"
+#include "calls.h"
 #include "internal.h"
 #include "parasite.h"
 
@@ -80,12 +81,12 @@ static int begin_close(struct victim *victim, int which)
 {
 	struct infection *infection = victim->infection;
 	struct traced_thread *thread = borrowed_thread(victim);
-	struct user_regs_struct registers = thread->context.registers;
+	struct arch_registers registers = thread->context.registers;
 	const uint64_t arguments[6] = { (uint64_t)infection->sockets[which] };
 	int result;
 
-	prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS,
-		     SYS_close, arguments);
+	arch_prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS,
+			  SYS_close, arguments);
 	result = set_registers(thread, &registers);
 	if (result < 0)
 		return fail(-result, "cannot set the registers of thread %d", thread->tid);
@@ -124,12 +125,12 @@ int parasite_prepare_sockets(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
 	struct traced_thread *thread = borrowed_thread(victim);
-	struct user_regs_struct registers = thread->context.registers;
+	struct arch_registers registers = thread->context.registers;
 	const uint64_t arguments[6] = { AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets_address(victim) };
 	int result;
 
-	prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS,
-		     SYS_socketpair, arguments);
+	arch_prepare_call(&registers, infection->region + blob()->call, infection->region + PARASITE_CALLS,
+			  SYS_socketpair, arguments);
 	result = set_registers(thread, &registers);
 	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
@@ -359,11 +360,11 @@ int victim_call(struct victim *victim, struct remote_call *calls, size_t count)
 int call_on_stack(struct victim *victim, struct traced_thread *thread, const struct way_home *home,
 		  struct remote_call *calls, size_t count)
 {
-	uint64_t ip = victim->infection->gadgets.syscall_return, sp;
+	uint64_t ip = victim->infection->gadgets.at[GADGET_SYSCALL_RETURN], sp;
 	int result = home_write(home, victim, NULL, 0, &sp);
 
 	if (!result)
-		result = set_place(thread, ip + 2, sp); /* at the `ret` behind the `syscall`: it leads home */
+		result = home_take(home, thread, &victim->infection->gadgets);
 	if (!result && set_signal_mask(thread, ALL_SIGNALS) < 0)
 		result = fail(errno, "cannot block the signals of thread %d", thread->tid);
 	for (size_t index = 0; index < count && !result; index++)
@@ -402,8 +403,10 @@ static int ask_victim(struct victim *victim)
 	struct infection *infection = victim->infection;
 	struct thread_calls *list = &infection->asked->list;
 	uint64_t scratch = victim_scratch(victim, NULL);
-	int result = list->size ? victim_write(victim, scratch, list->bytes, list->size) : 0;
+	int result = calls_check_abi(list->abi, victim);
 
+	if (!result && list->size)
+		result = victim_write(victim, scratch, list->bytes, list->size);
 	infection->is_working = !result && infection->is_serving && list->thread == infection->index &&
 				list->count <= MOST_CALLS;
 	if (result)

@@ -6,7 +6,6 @@
  * if criu dies while the thread is in a syscall-stop, the kernel sends it the code of the stop as a signal. 0x85 is no
  * signal, but SIGTRAP would kill.
  */
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -27,7 +26,6 @@
 #include "internal.h"
 #include "kernel_constants.h"
 
-#define XSAVE_LARGEST	 (64 * 1024)
 #define RELEASE_PATIENCE 0.5	    /* seconds */
 #define VFORK_PATIENCE	 2.0	    /* seconds for a child of vfork() to run another program */
 #define MOST_SLEEP	 50000000UL /* nanoseconds; see sleep_until_news() */
@@ -221,35 +219,19 @@ void trace_pass_signals(void)
 	}
 }
 
-int get_registers(const struct traced_thread *thread, struct user_regs_struct *registers)
+int get_registers(const struct traced_thread *thread, struct arch_registers *registers)
 {
-	struct iovec piece = { registers, sizeof(*registers) };
-
-	return ptrace(PTRACE_GETREGSET, thread->tid, NT_PRSTATUS, &piece) < 0 ? -errno : 0;
+	return arch_get_registers(thread->tid, registers);
 }
 
-int set_registers(const struct traced_thread *thread, const struct user_regs_struct *registers)
+int set_registers(const struct traced_thread *thread, const struct arch_registers *registers)
 {
-	struct iovec piece = { (void *)registers, sizeof(*registers) };
-
-	return ptrace(PTRACE_SETREGSET, thread->tid, NT_PRSTATUS, &piece) < 0 ? -errno : 0;
+	return arch_set_registers(thread->tid, registers);
 }
 
 int set_signal_mask(const struct traced_thread *thread, uint64_t mask)
 {
 	return ptrace(PTRACE_SETSIGMASK, thread->tid, sizeof(mask), &mask) < 0 ? -errno : 0;
-}
-
-static int get_extended(const struct traced_thread *thread, struct thread_context *context)
-{
-	autofree void *buffer = malloc(XSAVE_LARGEST); /* not zeroed: the kernel tells how much it wrote */
-	struct iovec piece = { buffer, XSAVE_LARGEST };
-
-	if (!buffer || ptrace(PTRACE_GETREGSET, thread->tid, NT_X86_XSTATE, &piece) < 0)
-		return buffer ? -errno : -ENOMEM;
-	context->extended = copy_bytes(buffer, piece.iov_len);
-	context->extended_size = piece.iov_len;
-	return 0;
 }
 
 int trace_get_context(const struct traced_thread *thread, struct thread_context *context)
@@ -260,7 +242,7 @@ int trace_get_context(const struct traced_thread *thread, struct thread_context 
 	if (!result && ptrace(PTRACE_GETSIGMASK, thread->tid, sizeof(uint64_t), &context->signal_mask) < 0)
 		result = -errno;
 	if (!result)
-		result = get_extended(thread, context);
+		result = arch_get_extended(thread->tid, context);
 	return result < 0 && result != -ESRCH ?
 		       fail(-result, "cannot read the registers of thread %d", thread->tid) :
 		       result;
@@ -268,11 +250,8 @@ int trace_get_context(const struct traced_thread *thread, struct thread_context 
 
 int trace_set_context(const struct traced_thread *thread, const struct thread_context *context)
 {
-	struct iovec piece = { context->extended, context->extended_size };
-	int result = 0;
+	int result = context->extended ? arch_set_extended(thread->tid, context) : 0;
 
-	if (context->extended && ptrace(PTRACE_SETREGSET, thread->tid, NT_X86_XSTATE, &piece) < 0)
-		result = -errno;
 	if (!result)
 		result = set_signal_mask(thread, context->signal_mask);
 	if (!result)
@@ -300,8 +279,10 @@ static bool waits_in_vfork(pid_t tid)
 
 	if (read_proc(tid, "syscall", &text) <= 0 || sscanf(text, "%llu 0x%llx", &number, &first) != 2)
 		return false;
+#ifdef SYS_vfork /* else libc makes it with clone() */
 	if (number == SYS_vfork)
 		return true;
+#endif
 	if (number == SYS_clone)
 		return first & CLONE_VFORK;
 	there.iov_base = (void *)(uintptr_t)first; /* struct clone_args begins with the flags */

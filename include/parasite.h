@@ -60,7 +60,7 @@ struct parasite_state {
 	int32_t sockets[2];  /* the parasite's end, criu's end; -1: closed. Written by socketpair() itself */
 	uint64_t home_stack; /* where the way home belongs on the thread's stack … */
 	uint64_t home_size;  /* … and its size; it lies at PARASITE_HOME until then */
-	uint64_t syscall_return; /* `syscall; ret` in the task's own code; 0: there is none */
+	uint64_t syscall_return; /* code of the task that makes a system call and returns; 0: there is none */
 	int32_t userfaultfd;	 /* created by a call and not closed yet; -1: none */
 	int32_t back_count;	 /* calls to make first when criu has died: see victim_call_for_now() */
 	uint32_t working;	 /* futex: the number of threads that still have calls to make */

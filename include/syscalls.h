@@ -13,11 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 
-#if defined(__x86_64__)
-#include "arch/x86/syscall.h"
-#else
-#error "this architecture needs an include/arch/NAME/syscall.h"
-#endif
+#include "arch_syscall.h"
 
 /* SYSTEM_CALL_N(name, types of the N arguments) makes `static inline long sys_name(…)`. */
 #define SYSTEM_CALL_0(name)                                       \
@@ -71,8 +67,7 @@ SYSTEM_CALL_6(recvfrom, int, void *, size_t, int, void *, unsigned *)
 
 /* tasks */
 SYSTEM_CALL_0(gettid)
-SYSTEM_CALL_5(clone, unsigned long, void *, int *, int *,
-	      unsigned long) /* the order of arguments is x86-64's */
+SYSTEM_CALL_2(clone, unsigned long, void *) /* the order of the other three depends on the architecture */
 SYSTEM_CALL_1(exit, int)
 SYSTEM_CALL_1(exit_group, int)
 SYSTEM_CALL_4(wait4, pid_t, int *, int, void *)

@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 #include <sys/types.h>
+#include "calls.h"
 #include "compel.h"
 #include "compiler.h"
 #include "core.pb-c.h"
@@ -19,13 +20,17 @@ extern const CoreEntry__March arch_image_type; /* core_entry.mtype of this machi
  */
 void arch_prepare(void);
 
-/* The end of the user part of the address space on this kernel. */
-uint64_t arch_task_size(void);
-
 /* Registers of a stopped thread into a core image and back. arch_save_registers() creates `core->thread_info`. */
 int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEntry *core) must_check;
 /* Checks that this CPU can hold these registers (before any task exists), and builds the data for PTRACE_SETREGSET. */
 int arch_load_registers(const CoreEntry *core, struct thread_context *context) must_check;
+
+/*
+ * Adds a question to a process: has it tables of the CPU that the image format has no place for? If it has, the answer is
+ * greater than 0, and arch_tables_name is what to call them.
+ */
+call_handle arch_ask_for_tables(struct call_list *calls);
+extern const char arch_tables_name[];
 
 /* clear_child_tid, which the image format stores with the registers. */
 uint64_t arch_clear_tid(const CoreEntry *core);

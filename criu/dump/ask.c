@@ -28,6 +28,7 @@ static struct thread_calls calls_of(const struct questions *questions, size_t th
 	const struct call_list *list = &questions->calls;
 
 	return (struct thread_calls){ .thread = thread,
+				      .abi = list->abi,
 				      .calls = list->calls,
 				      .count = list->count,
 				      .bytes = list->bytes,

@@ -104,12 +104,6 @@ static void add_question(struct call_list *calls, const struct question *questio
 	     calls_bytes(calls, operations, count * sizeof(*operations)), count);
 }
 
-static int make_undo_calls(struct task *task, size_t thread, struct call_list *calls)
-{
-	return victim_write(task->victim, calls->base, calls->bytes, calls->size) ?:
-		       victim_call_thread(task->victim, thread, calls->calls, calls->count);
-}
-
 /* 1: something would be undone, or a value is too high to add. */
 static int ask_semaphore(struct task *task, size_t thread, struct question question)
 {
@@ -120,7 +114,7 @@ static int ask_semaphore(struct task *task, size_t thread, struct question quest
 	add_question(&calls, &question);
 	question.is_given = !question.is_given;
 	add_question(&calls, &question);
-	result = make_undo_calls(task, thread, &calls);
+	result = calls_make(&calls, task->victim, thread);
 	if (!result)
 		result = calls.calls[0].result == -ERANGE || calls.calls[1].result == -ERANGE;
 	calls_free(&calls);
@@ -167,7 +161,7 @@ static int may_change(struct task *task, size_t thread, const struct set *set)
 	calls_init(&calls, victim_scratch(task->victim, NULL));
 	call(&calls, "try to change a semaphore", SYS_semop, set->id,
 	     calls_bytes(&calls, operations, sizeof(operations)), LAST);
-	result = make_undo_calls(task, thread, &calls);
+	result = calls_make(&calls, task->victim, thread);
 	if (!result)
 		result = calls.calls[0].result == -EAGAIN || calls.calls[0].result == -ERANGE;
 	calls_free(&calls);

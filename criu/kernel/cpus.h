@@ -10,7 +10,7 @@
 #include <sys/types.h>
 #include "compiler.h"
 
-#define MOST_CPUS 8192 /* the most that Linux can be built for (x86-64, CONFIG_MAXSMP) */
+#define MOST_CPUS 8192 /* the most that Linux can be built for (CONFIG_MAXSMP) */
 
 struct cpus {
 	uint8_t bits[MOST_CPUS / 8]; /* CPU n: bit n % 8 of byte n / 8 */

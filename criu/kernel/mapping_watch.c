@@ -37,44 +37,39 @@ struct mapping_watch {
  * What another process can do to this one is not among them: its process_madvise() moves pages, but changes no flag of
  * a mapping. Neither is ioctl(), which can register a mapping with a userfaultfd; criu does not use those flags here.
  * An io_uring can call madvise() in a kernel thread, but a task with one is refused.
+ *
+ * The architecture has more of them: arch_mapping_calls.
  */
-static const int calls[] = {
-	SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_pkey_mprotect, SYS_brk, SYS_madvise,
-	SYS_process_madvise, SYS_mlock, SYS_mlock2, SYS_munlock, SYS_mlockall, SYS_munlockall, SYS_prctl,
-	SYS_mbind, SYS_set_mempolicy_home_node, SYS_remap_file_pages, SYS_shmat, SYS_shmdt, SYS_io_setup,
-	SYS_io_destroy, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register, CALL_MAP_SHADOW_STACK,
-	CALL_MSEAL, SYS_execve, SYS_execveat, SYS_clone, SYS_clone3,
-#ifdef __x86_64__
-	SYS_fork, SYS_vfork, SYS_arch_prctl,
-	/*
-	 * The same calls by `int $0x80`, which has its own numbers; execve is 11, like munmap. fork is missing, because
-	 * its number is that of open.
-	 */
-	90,  /* mmap */
-	91,  /* munmap */
-	117, /* ipc */
-	120, /* clone */
-	125, /* mprotect */
-	150, /* mlock */
-	151, /* munlock */
-	152, /* mlockall */
-	153, /* munlockall */
-	163, /* mremap */
-	172, /* prctl */
-	190, /* vfork */
-	192, /* mmap2 */
-	219, /* madvise */
-	245, /* io_setup */
-	246, /* io_destroy */
-	274, /* mbind */
-	358, /* execveat */
-	376, /* mlock2 */
-	380, /* pkey_mprotect */
-	384, /* arch_prctl */
-	397, /* shmat */
-	398, /* shmdt */
-#endif
-};
+static const int calls[] = { SYS_mmap,
+			     SYS_munmap,
+			     SYS_mremap,
+			     SYS_mprotect,
+			     SYS_pkey_mprotect,
+			     SYS_brk,
+			     SYS_madvise,
+			     SYS_process_madvise,
+			     SYS_mlock,
+			     SYS_mlock2,
+			     SYS_munlock,
+			     SYS_mlockall,
+			     SYS_munlockall,
+			     SYS_prctl,
+			     SYS_mbind,
+			     SYS_set_mempolicy_home_node,
+			     SYS_remap_file_pages,
+			     SYS_shmat,
+			     SYS_shmdt,
+			     SYS_io_setup,
+			     SYS_io_destroy,
+			     SYS_io_uring_setup,
+			     SYS_io_uring_enter,
+			     SYS_io_uring_register,
+			     CALL_MAP_SHADOW_STACK,
+			     CALL_MSEAL,
+			     SYS_execve,
+			     SYS_execveat,
+			     SYS_clone,
+			     SYS_clone3 };
 
 char *mapping_watch_filter(void)
 {
@@ -83,14 +78,10 @@ char *mapping_watch_filter(void)
 	FILE *text = open_memstream(&filter, &size);
 
 	for (size_t i = 0; i < array_size(calls); i++)
-		fprintf(text, "%sid == %d", i ? " || " : "", calls[i]);
-#ifdef __x86_64__
-	/*
-	 * x32 calls have a bit of their own. By `int $0x80`, brk is 45, which is recvfrom; remap_file_pages is 257,
-	 * which is openat.
-	 */
-	fprintf(text, " || id >= %d || (id == 45 && ret >= 65536) || (id == 257 && ret == 0)", 0x40000000);
-#endif
+		fprintf(text, "id == %d || ", calls[i]);
+	for (size_t i = 0; i < arch_mapping_call_count; i++)
+		fprintf(text, "id == %d || ", arch_mapping_calls[i]);
+	fputs(arch_mapping_condition, text);
 	fclose(text);
 	return filter;
 }

@@ -18,8 +18,6 @@
 #include "kernel/probe_tests.h"
 #include "kernel_constants.h"
 
-enum { MAP_VDSO_32 = 0x2002, MAP_VDSO_64 = 0x2003 }; /* of arch_prctl() */
-
 /* Required first, then privileges, then by subject: `criu check` prints them in this order. */
 const struct probe probes[] = {
 	{ "ptrace", probe_ptrace, 0, PROBE_REQUIRED,
@@ -101,9 +99,9 @@ const struct probe probes[] = {
 	  "posix timers get their old ids by counting up: slower than with Linux 6.16" },
 	{ "breakpoints", probe_breakpoints, 0, PROBE_EXTRA, "hardware breakpoints work",
 	  "no hardware breakpoints; software ones are used" },
-	{ "can_map_vdso", probe_map_vdso, MAP_VDSO_64, PROBE_EXTRA,
-	  "the vdso can be mapped at its old address", "the vdso must be moved or patched" },
-	{ "compat_cr", probe_map_vdso, MAP_VDSO_32, PROBE_EXTRA, "the kernel can restore 32-bit processes",
+	{ "can_map_vdso", probe_map_vdso, 64, PROBE_EXTRA, "the vdso can be mapped at its old address",
+	  "the vdso must be moved or patched" },
+	{ "compat_cr", probe_map_vdso, 32, PROBE_EXTRA, "the kernel can restore 32-bit processes",
 	  "no 32-bit processes: needs CONFIG_IA32_EMULATION" },
 	{ "kcmp_epoll", probe_kcmp_epoll, 0, PROBE_EXTRA, "kcmp() shows what an epoll watches",
 	  "an epoll that watches a file under another descriptor cannot be saved: needs Linux 4.13" },

@@ -2,7 +2,6 @@
  * probe_process.c - probes about processes: stopping, naming, comparing and rebuilding them. They run in a child; see
  * probe.h.
  */
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -12,7 +11,6 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -21,14 +19,12 @@
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "arch.h"
 #include "base/io.h"
 #include "base/memory.h"
-#include "base/proc_text.h"
 #include "kernel/place.h"
 #include "kernel/probe_tests.h"
 #include "kernel/proc.h"
@@ -56,14 +52,13 @@ static bool seize_child(pid_t child, unsigned long options)
 
 bool probe_ptrace(int unused_argument unused)
 {
-	struct user_regs_struct registers;
-	struct iovec area = { &registers, sizeof(registers) };
+	struct arch_registers registers;
 	pid_t child = probe_fork(NULL);
 	uint64_t mask;
 	bool works;
 
-	works = seize_child(child, 0) && ptrace(PTRACE_GETREGSET, child, NT_PRSTATUS, &area) == 0 &&
-		ptrace(PTRACE_SETREGSET, child, NT_PRSTATUS, &area) == 0 &&
+	works = seize_child(child, 0) && arch_get_registers(child, &registers) == 0 &&
+		arch_set_registers(child, &registers) == 0 &&
 		ptrace(PTRACE_GETSIGMASK, child, sizeof(mask), &mask) == 0 &&
 		ptrace(PTRACE_DETACH, child, 0, 0) == 0;
 	probe_end(child);
@@ -122,43 +117,6 @@ bool probe_rseq(int unused_argument unused)
 	probe_end(child);
 	return works;
 }
-
-#ifdef __x86_64__
-static __attribute__((noinline)) void step_on_breakpoint(void)
-{
-	__asm__ volatile("");
-}
-
-static void stop_then_step(void)
-{
-	if (ptrace(PTRACE_TRACEME, 0, 0, 0) == 0) {
-		raise(SIGSTOP);
-		step_on_breakpoint();
-	}
-}
-
-/* The debug registers: 0 holds the address, bit 0 of 7 switches it on. */
-bool probe_breakpoints(int unused_argument unused)
-{
-	pid_t child = probe_fork(stop_then_step);
-	int status = 0;
-	bool works;
-
-	works = child > 0 && waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
-		ptrace(PTRACE_POKEUSER, child, offsetof(struct user, u_debugreg[0]), step_on_breakpoint) ==
-			0 &&
-		ptrace(PTRACE_POKEUSER, child, offsetof(struct user, u_debugreg[7]), 1) == 0 &&
-		ptrace(PTRACE_CONT, child, 0, 0) == 0 && waitpid(child, &status, 0) == child &&
-		WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP;
-	probe_end(child);
-	return works;
-}
-#else
-bool probe_breakpoints(int unused_argument unused)
-{
-	return false;
-}
-#endif
 
 /* --- Names of processes ---------------------------------------------------------------------------------------- */
 
@@ -308,46 +266,6 @@ bool probe_memory_map(int unused_argument unused)
 	map.env_end = stat.env_end;
 	return prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof(map), 0) == 0;
 }
-
-#ifdef __x86_64__
-/* The kernel maps a vdso only if there is none, so this one is unmapped first. No clock may be read after that. */
-static bool unmap_vdso(void)
-{
-	autofree char *maps = NULL;
-	bool found = false;
-
-	if (read_text_at(AT_FDCWD, "/proc/self/maps", &maps) < 0)
-		return false;
-	for (char *line = maps, *next; line && *line; line = next) {
-		struct map_line map;
-
-		next = strchr(line, '\n');
-		if (next)
-			*next++ = '\0';
-		if (!map_line_parse(line, &map))
-			return false;
-		if (strcmp(map.name, "[vdso]") && strncmp(map.name, "[vvar", 5))
-			continue;
-		found = munmap((void *)map.start, map.end - map.start) == 0;
-	}
-	return found;
-}
-
-bool probe_map_vdso(int request)
-{
-	/* An address range that is certainly free, and below 4 GiB. */
-	void *room = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
-
-	if (room == MAP_FAILED || munmap(room, 1 << 20) || !unmap_vdso())
-		return false;
-	return syscall(SYS_arch_prctl, request, room) > 0;
-}
-#else
-bool probe_map_vdso(int request unused)
-{
-	return false;
-}
-#endif
 
 bool probe_loginuid(int unused_argument unused)
 {

@@ -29,12 +29,14 @@ bool probe_timer_ids(int unused_argument);
 bool probe_seccomp_suspend(int unused_argument);
 bool probe_seccomp_filters(int unused_argument);
 bool probe_rseq(int unused_argument);
-bool probe_breakpoints(int unused_argument);
-bool probe_map_vdso(int request);
 bool probe_namespace(int flag);
 bool probe_pid_namespace(int unused_argument);
 bool probe_loginuid(int unused_argument);
 bool probe_apparmor_stacking(int unused_argument);
+
+/* criu/arch/NAME/probes.c */
+bool probe_breakpoints(int unused_argument);
+bool probe_map_vdso(int bits); /* for a task of so many bits */
 
 /* probe_memory.c */
 bool probe_map_files(int unused_argument);

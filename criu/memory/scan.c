@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-#include "arch/arch.h"
+#include "arch.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "memory/scan_entries.h"

@@ -5,7 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include "arch/arch.h"
+#include "arch.h"
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/memory.h"

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "arch.h"
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/log.h"

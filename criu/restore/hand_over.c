@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include "arch.h"
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -73,8 +74,9 @@ static int make_last_call(uint64_t region, struct traced_thread *thread, const s
 {
 	const struct restorer_header *header = (const struct restorer_header *)restorer_blob_start;
 	long answer;
-	int result = trace_syscall(thread, region + header->syscall, thread->context.registers.rsp,
-				   calls->calls[index].number, calls->calls[index].arguments, &answer);
+	int result = trace_syscall(thread, region + header->syscall,
+				   arch_stack_pointer(&thread->context.registers), calls->calls[index].number,
+				   calls->calls[index].arguments, &answer);
 
 	if (!result && answer < 0 && answer != calls->calls[index].result)
 		result = fail(-answer, "cannot %s", calls->purposes[index]);

@@ -16,7 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include "arch/arch.h"
+#include "arch.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"

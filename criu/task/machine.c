@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include "arch/arch.h"
 #include "base/error.h"
 #include "image/message.h"
 #include "task/part.h"
@@ -16,7 +17,7 @@
 #define IO_FLUSHER	     (0x00080000 | 0x00100000) /* PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE: only with both */
 
 struct asked {
-	call_handle memory_failure, time_stamps, segments;
+	call_handle memory_failure, time_stamps, tables;
 	call_handle speculation[SPECULATION_CONTROLS];
 };
 
@@ -40,11 +41,8 @@ static void *machine_ask(const struct snapshot *snapshot unused, const struct ta
 	for (int control = 0; control < SPECULATION_CONTROLS; control++)
 		asked->speculation[control] = call(calls, "ask for speculation", SYS_prctl,
 						   PR_GET_SPECULATION_CTRL, control);
-#ifdef SYS_modify_ldt
-	if (!thread) /* 0: no table */
-		asked->segments = call(calls, "ask for a table of segments", SYS_modify_ldt, 0,
-				       calls_bytes(calls, NULL, 8), 8);
-#endif
+	if (!thread)
+		asked->tables = arch_ask_for_tables(calls);
 	return asked;
 }
 
@@ -64,8 +62,8 @@ static int machine_hear(const struct snapshot *snapshot unused, struct task *tas
 	const struct asked *asked = state;
 	long memory_failure = calls_result(calls, asked->memory_failure);
 
-	if (calls_result(calls, asked->segments) > 0)
-		return fail(0, "it has its own segments (modify_ldt), which are not supported");
+	if (calls_result(calls, asked->tables) > 0)
+		return fail(0, "it has %s, which are not supported", arch_tables_name);
 	if (memory_failure >= 0 && memory_failure != PR_MCE_KILL_DEFAULT)
 		message_set(core, memory_failure, memory_failure);
 	if (calls_result(calls, asked->time_stamps) == 0 &&

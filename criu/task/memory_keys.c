@@ -14,7 +14,7 @@
 #include "task/part.h"
 
 #define NOBODYS	  (1ULL << 63) /* the kernel's half of the address space */
-#define MOST_KEYS 16	       /* x86; arm64 has 8 */
+#define MOST_KEYS 16	       /* no architecture has more */
 
 struct asked {
 	call_handle keys[MOST_KEYS]; /* not asked for 0, which every process has */

@@ -122,7 +122,8 @@ static int question_threads(struct victim *victim, size_t first, size_t count)
 		calls[i][0] = (struct remote_call){ SYS_gettid, {}, 0 };
 		calls[i][1] =
 			(struct remote_call){ SYS_getcwd, { victim_desk(victim, i), sizeof(names[i]) }, 0 };
-		lists[i] = (struct thread_calls){ first + i, calls[i], 2, names[i], sizeof(names[i]) };
+		lists[i] = (struct thread_calls){ first + i, CALL_ABI_64, calls[i],
+						  2,	     names[i],	  sizeof(names[i]) };
 		memset(names[i], 'x', sizeof(names[i]));
 	}
 	result = victim_call_threads(victim, lists, count);

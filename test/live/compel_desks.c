@@ -35,7 +35,7 @@ static int work(struct victim *victim, long seconds, long microseconds)
 	for (size_t i = 0; i < count; i++) {
 		batch.calls[i][0] = (struct remote_call){ SYS_getppid, {}, 0 };
 		batch.calls[i][1] = (struct remote_call){ SYS_gettid, {}, 0 };
-		batch.lists[i] = (struct thread_calls){ i + 1, batch.calls[i], 2, NULL, 0 };
+		batch.lists[i] = (struct thread_calls){ i + 1, CALL_ABI_64, batch.calls[i], 2, NULL, 0 };
 	}
 	batch.calls[last][0] =
 		(struct remote_call){ SYS_select, { 0, 0, 0, 0, victim_desk(victim, last) }, 0 };

@@ -215,7 +215,7 @@ static int freeze_before_restart(struct victim *victim, pid_t pid, bool was_in_u
 	sched_setaffinity(pid, sizeof(one), &one);
 	sched_setscheduler(pid, SCHED_IDLE, &none);
 	result = victim_freeze(victim, pid, trace_deadline(5));
-	registers = victim->threads[0].context.registers;
+	registers = victim->threads[0].context.registers.user;
 	if (!result && (long)registers.rax == -516) { /* ERESTART_RESTARTBLOCK */
 		registers.rax = SYS_restart_syscall;
 		registers.rip -= 2;

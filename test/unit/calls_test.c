@@ -1,9 +1,11 @@
 /*
- * calls_test.c - lists of calls for another process: where their bytes lie here and there, and how answers are found.
+ * calls_test.c - lists of calls for another process: where their bytes lie here and there, how answers are found,
+ * and in which processes they can be made.
  */
 #include "unit.h"
 #include <errno.h>
 #include <string.h>
+#include "base/error.h"
 #include "base/memory.h"
 #include "calls.h"
 
@@ -100,6 +102,22 @@ static void answers(void **state unused)
 	calls_free(&list);
 }
 
+/* A list that is made for other numbers than the process has is refused before anything is written to it. */
+static void other_abi(void **state unused)
+{
+	struct victim victim = { .pid = 4711, .abi = CALL_ABI_64 };
+	struct call_list list;
+
+	calls_init(&list, BASE);
+	assert_int_equal(calls_check_abi(list.abi, &victim), 0);
+	list.abi = CALL_ABI_32;
+	assert_int_equal(calls_make(&list, &victim, 0), -EINVAL);
+	assert_string_equal(failure_text(),
+			    "32-bit system calls cannot be made in process 4711, which runs 64-bit code");
+	failure_clear();
+	calls_free(&list);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -108,7 +126,9 @@ int main(void)
 		cmocka_unit_test(no_bytes),
 		cmocka_unit_test(bytes_survive_growth),
 		cmocka_unit_test(answers),
+		cmocka_unit_test(other_abi),
 	};
 
+	error_init();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

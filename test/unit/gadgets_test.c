@@ -62,7 +62,7 @@ static void cannot_come_back(void **state unused)
 	end_child(child);
 	assert_true(gadgets_give_back(&gadgets, child) < 0);
 	assert_non_null(strstr(failure_text(), "the code that was overwritten"));
-	assert_true(gadgets.syscall_return != 0); /* it is still to be given back */
+	assert_true(gadgets.at[GADGET_SYSCALL_RETURN] != 0); /* it is still to be given back */
 	failure_clear();
 }
 

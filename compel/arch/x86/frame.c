@@ -14,8 +14,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "../../internal.h"
-
-#define RED_ZONE 128
+#include "machine.h"
 
 #define UC_FP_XSTATE	     1
 #define UC_SIGCONTEXT_SS     2
@@ -37,23 +36,11 @@ struct signal_frame {
 	char siginfo[128];
 };
 
-#define XSAVE_LEGACY 576 /* x87 and SSE, and the header that tells what follows */
-
-uint64_t stack_pointer(const struct traced_thread *thread)
-{
-	return thread->context.registers.rsp;
-}
-
-uint64_t thread_pointer(const struct traced_thread *thread)
-{
-	return thread->context.registers.fs_base;
-}
-
 /* The bytes in use, up to the last component that is not in its initial state; *features: the components that fit. */
 static size_t extended_in_use(const struct thread_context *context, uint64_t *features)
 {
-	uint64_t in_use = *(uint64_t *)((char *)context->extended + 512);
-	uint64_t supported = *(uint64_t *)((char *)context->extended + 464);
+	uint64_t in_use = *(uint64_t *)((char *)context->extended + XSAVE_IN_USE);
+	uint64_t supported = *(uint64_t *)((char *)context->extended + XSAVE_SUPPORTED);
 	unsigned size, offset, c, d;
 	size_t total = XSAVE_LEGACY;
 
@@ -66,24 +53,6 @@ static size_t extended_in_use(const struct thread_context *context, uint64_t *fe
 		*features |= 1ULL << bit;
 	}
 	return min(total, context->extended_size);
-}
-
-#define PKRU_BIT      9
-#define PKRU_KEY_ZERO 3 /* access, writing */
-
-bool denies_data(const struct thread_context *context)
-{
-	const char *area = context->extended;
-	unsigned size, offset, c, d;
-	uint32_t pkru = 0;
-
-	if (!area || context->extended_size < XSAVE_LEGACY ||
-	    !(*(const uint64_t *)(area + 512) & 1 << PKRU_BIT) ||
-	    !__get_cpuid_count(0xd, PKRU_BIT, &size, &offset, &c, &d) ||
-	    offset + sizeof(pkru) > context->extended_size)
-		return false;
-	memcpy(&pkru, area + offset, sizeof(pkru));
-	return pkru & PKRU_KEY_ZERO;
 }
 
 static void fill_registers(struct sigcontext *to, const struct user_regs_struct *from)
@@ -106,7 +75,7 @@ static void fill_extended(char *to, const struct thread_context *context, size_t
 	uint32_t magic = FP_XSTATE_MAGIC2;
 
 	memcpy(to, context->extended, size);
-	memcpy(to + 464, &words, sizeof(words));
+	memcpy(to + XSAVE_SUPPORTED, &words, sizeof(words));
 	memcpy(to + size, &magic, sizeof(magic));
 }
 
@@ -123,19 +92,19 @@ static void fill_frame(struct signal_frame *frame, const struct user_regs_struct
 /* The number of words before the first word of a frame, which lead into it. */
 static size_t count_words(const struct gadgets *gadgets)
 {
-	return gadgets->sigreturn ? 0 : 2;
+	return gadgets->at[GADGET_SIGRETURN] ? 0 : 2;
 }
 
 static void fill_words(char *to, const struct gadgets *gadgets)
 {
-	uint64_t words[] = { gadgets->pop_return, 15, gadgets->syscall_return };
+	uint64_t words[] = { gadgets->at[GADGET_POP_RETURN], 15, gadgets->at[GADGET_SYSCALL_RETURN] };
 
-	if (gadgets->sigreturn)
-		words[0] = gadgets->sigreturn;
+	if (gadgets->at[GADGET_SIGRETURN])
+		words[0] = gadgets->at[GADGET_SIGRETURN];
 	memcpy(to, words, (count_words(gadgets) + 1) * sizeof(*words));
 }
 
-int frame_build(struct frame *frame, struct traced_thread *thread, const struct gadgets *gadgets)
+int frame_build(struct return_frame *frame, struct traced_thread *thread, const struct gadgets *gadgets)
 {
 	struct thread_context context = thread->context; /* `extended` is only read */
 	int result = trace_settle_context(thread, &context);
@@ -145,12 +114,13 @@ int frame_build(struct frame *frame, struct traced_thread *thread, const struct 
 	if (result < 0)
 		return result;
 	size = extended_in_use(&context, &features);
-	frame->extended = round_down(context.registers.rsp - RED_ZONE - size - FP_XSTATE_MAGIC2_SIZE, 64UL);
+	frame->extended = round_down(context.registers.user.rsp - RED_ZONE - size - FP_XSTATE_MAGIC2_SIZE,
+				     64UL);
 	start = round_down(frame->extended - sizeof(struct signal_frame), 16UL);
 	frame->entry = start - first * sizeof(uint64_t);
 	frame->size = frame->extended + size + FP_XSTATE_MAGIC2_SIZE - frame->entry;
 	frame->bytes = allocate(frame->size);
-	fill_frame((struct signal_frame *)(frame->bytes + first * sizeof(uint64_t)), &context.registers,
+	fill_frame((struct signal_frame *)(frame->bytes + first * sizeof(uint64_t)), &context.registers.user,
 		   context.signal_mask, frame->extended);
 	fill_extended(frame->bytes + (frame->extended - frame->entry), &context, size, features);
 	fill_words(frame->bytes, gadgets);
@@ -162,50 +132,24 @@ int frame_build(struct frame *frame, struct traced_thread *thread, const struct 
  * has the FPU state of the last frame: without any, the kernel would reset the rights of protection keys to its
  * default, and the stack may have a key.
  */
-void frame_add_call(struct frame *frame, const struct traced_thread *thread, const struct gadgets *gadgets,
-		    const struct remote_call *call)
+void frame_add_call(struct return_frame *frame, const struct traced_thread *thread,
+		    const struct gadgets *gadgets, const struct remote_call *call)
 {
 	size_t first = count_words(gadgets);
 	uint64_t start = round_down(frame->entry - sizeof(struct signal_frame), 16UL);
-	struct frame added = { .entry = start - first * sizeof(uint64_t), .extended = frame->extended };
-	struct user_regs_struct registers = thread->context.registers;
+	struct return_frame added = { .entry = start - first * sizeof(uint64_t),
+				      .extended = frame->extended };
+	struct arch_registers registers = thread->context.registers;
 	struct signal_frame *signal_frame;
 
-	prepare_call(&registers, gadgets->syscall_return, frame->entry, call->number, call->arguments);
+	arch_prepare_call(&registers, gadgets->at[GADGET_SYSCALL_RETURN], frame->entry, call->number,
+			  call->arguments);
 	added.size = frame->entry - added.entry + frame->size;
 	added.bytes = allocate(added.size);
 	signal_frame = (struct signal_frame *)(added.bytes + first * sizeof(uint64_t));
-	fill_frame(signal_frame, &registers, ALL_SIGNALS, frame->extended);
+	fill_frame(signal_frame, &registers.user, ALL_SIGNALS, frame->extended);
 	fill_words(added.bytes, gadgets);
 	memcpy(added.bytes + (frame->entry - added.entry), frame->bytes, frame->size);
 	free(frame->bytes);
 	*frame = added;
-}
-
-void prepare_call(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, long number,
-		  const uint64_t arguments[6])
-{
-	registers->rax = (uint64_t)number;
-	registers->rdi = arguments[0];
-	registers->rsi = arguments[1];
-	registers->rdx = arguments[2];
-	registers->r10 = arguments[3];
-	registers->r8 = arguments[4];
-	registers->r9 = arguments[5];
-	prepare_jump(registers, ip, sp);
-}
-
-void prepare_work(struct user_regs_struct *registers, uint64_t ip, uint64_t sp, uint64_t desk)
-{
-	registers->rbx = desk;
-	prepare_jump(registers, ip, sp);
-}
-
-/* No system call to restart; flags as a function expects them, in particular without single step. */
-void prepare_jump(struct user_regs_struct *registers, uint64_t ip, uint64_t sp)
-{
-	registers->orig_rax = ~0UL;
-	registers->rip = ip;
-	registers->rsp = sp;
-	registers->eflags = 0x202;
 }

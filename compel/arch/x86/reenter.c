@@ -12,9 +12,10 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include "../../internal.h"
+#include "machine.h"
+#include "settle.h"
 
 #define RESTART_WITH_BLOCK (-516)
-#define RED_ZONE	   128
 #define NANOSECONDS	   1000000000ULL
 
 unsigned long long *timeout_in_memory(struct user_regs_struct *registers, long number)
@@ -41,7 +42,7 @@ void settle_remaining(struct traced_thread *thread, struct user_regs_struct *reg
 	thread->remaining = whole > thread->asleep ? whole - thread->asleep : 1;
 }
 
-static int make_call_for_rest(struct traced_thread *thread, const struct user_regs_struct *registers,
+static int make_call_for_rest(struct traced_thread *thread, const struct arch_registers *registers,
 			      long *value)
 {
 	int result = set_registers(thread, registers);
@@ -55,16 +56,16 @@ int trace_reenter_call(struct traced_thread *thread, uint64_t remaining)
 {
 	struct victim victim = { .pid = thread->tid };
 	struct timespec rest = { remaining / NANOSECONDS, remaining % NANOSECONDS }, before;
-	struct user_regs_struct registers, inside;
+	struct arch_registers registers, inside;
 	uint64_t address;
 	long value = 0;
 	int result = get_registers(thread, &registers);
 
 	inside = registers;
-	if (result || !timeout_in_memory(&inside, (long)inside.rax))
+	if (result || !timeout_in_memory(&inside.user, (long)inside.user.rax))
 		return result;
-	address = round_down(registers.rsp - RED_ZONE - sizeof(rest), 16UL);
-	*timeout_in_memory(&inside, (long)inside.rax) = address;
+	address = round_down(registers.user.rsp - RED_ZONE - sizeof(rest), 16UL);
+	*timeout_in_memory(&inside.user, (long)inside.user.rax) = address;
 	if (!settle_read(thread->tid, address, &before, sizeof(before)))
 		return 0; /* no space on the stack: the call starts from the beginning */
 	result = victim_write(&victim, address, &rest, sizeof(rest));
@@ -75,8 +76,8 @@ int trace_reenter_call(struct traced_thread *thread, uint64_t remaining)
 	if (result)
 		return result;
 	if (value == RESTART_WITH_BLOCK)
-		registers.orig_rax = registers.rax;
-	registers.rax = (uint64_t)value;
-	registers.rip += 2;
+		registers.user.orig_rax = registers.user.rax;
+	registers.user.rax = (uint64_t)value;
+	registers.user.rip += SYSCALL_SIZE;
 	return set_registers(thread, &registers);
 }

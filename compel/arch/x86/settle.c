@@ -29,6 +29,8 @@
 #include "base/memory.h"
 #include "../../internal.h"
 #include "base/proc_text.h"
+#include "machine.h"
+#include "settle.h"
 
 #define RESTARTSYS	   (-512)
 #define RESTARTNOINTR	   (-513)
@@ -174,16 +176,17 @@ static void shorten_timeout(const struct traced_thread *thread, unsigned long lo
 static bool stands_behind_syscall(const struct traced_thread *thread,
 				  const struct user_regs_struct *registers)
 {
-	unsigned char bytes[2];
+	unsigned char bytes[SYSCALL_SIZE];
 
-	return settle_read(thread->tid, registers->rip - 2, bytes, 2) && bytes[0] == 0x0f && bytes[1] == 0x05;
+	return settle_read(thread->tid, registers->rip - SYSCALL_SIZE, bytes, sizeof(bytes)) &&
+	       bytes[0] == 0x0f && bytes[1] == 0x05;
 }
 
 static void make_again(struct user_regs_struct *registers, long number)
 {
 	registers->rax = (uint64_t)number;
-	registers->rip -= 2;
-	registers->orig_rax = ~0UL;
+	registers->rip -= SYSCALL_SIZE;
+	registers->orig_rax = NO_CALL;
 }
 
 /*
@@ -197,7 +200,7 @@ static long number_before_restart(const struct traced_thread *thread,
 	unsigned char code[26];
 	int32_t number;
 
-	if (!settle_read(thread->tid, registers->rip - 2 - sizeof(code), code, sizeof(code)))
+	if (!settle_read(thread->tid, registers->rip - SYSCALL_SIZE - sizeof(code), code, sizeof(code)))
 		return -1;
 	for (size_t at = sizeof(code) - 3; at-- > 1;) {
 		memcpy(&number, code + at, sizeof(number));
@@ -217,7 +220,7 @@ static void make_again_with_rest(struct traced_thread *thread, struct user_regs_
 		number = thread->restarted ?: number_before_restart(thread, registers);
 	if (number < 0) {
 		registers->rax = (uint64_t)-EINTR;
-		registers->orig_rax = ~0UL;
+		registers->orig_rax = NO_CALL;
 		return;
 	}
 	if (number == SYS_nanosleep && registers->rsi)
@@ -298,7 +301,7 @@ static void step_back(const struct traced_thread *thread, struct user_regs_struc
 	struct user_regs_struct behind = *registers;
 	bool was_in_user_mode = (long)registers->orig_rax < 0;
 
-	behind.rip += 2;
+	behind.rip += SYSCALL_SIZE;
 	if (registers->rax != SYS_restart_syscall ||
 	    (!was_in_user_mode && !has_restart_block((long)registers->orig_rax)) ||
 	    !stands_behind_syscall(thread, &behind))
@@ -311,7 +314,7 @@ static void step_back(const struct traced_thread *thread, struct user_regs_struc
 
 int settle_arrival(struct traced_thread *thread)
 {
-	struct user_regs_struct *registers = &thread->context.registers;
+	struct user_regs_struct *registers = &thread->context.registers.user;
 	uint64_t ip = registers->rip;
 	int result;
 
@@ -322,13 +325,13 @@ int settle_arrival(struct traced_thread *thread)
 	step_back(thread, registers);
 	if (registers->rip == ip)
 		return 0;
-	result = set_registers(thread, registers);
+	result = set_registers(thread, &thread->context.registers);
 	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
 
 int trace_settle_context(struct traced_thread *thread, struct thread_context *context)
 {
-	struct user_regs_struct *registers = &context->registers;
+	struct user_regs_struct *registers = &context->registers.user;
 
 	if ((long)registers->orig_rax < 0)
 		return 0;

@@ -20,11 +20,6 @@
 
 const CoreEntry__March arch_image_type = CORE_ENTRY__MARCH__X86_64;
 
-uint64_t arch_task_size(void)
-{
-	return 0x7ffffffff000; /* 47 bits less a page; mmap() goes above only with an explicit hint */
-}
-
 /* The field of the image for one component of the XSAVE area. */
 struct component {
 	int bit;
@@ -209,7 +204,7 @@ int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEnt
 
 	core->mtype = arch_image_type;
 	core->thread_info = info;
-	info->gpregs = save_general(&context->registers);
+	info->gpregs = save_general(&context->registers.user);
 	save_segments(tid, info);
 	return save_extended(context, info);
 }
@@ -274,7 +269,7 @@ int arch_load_registers(const CoreEntry *core, struct thread_context *context)
 		return fail(EINVAL, "the image has no x86 registers of this thread");
 	if (info->gpregs->has_mode && info->gpregs->mode != USER_X86_REGS_MODE__NATIVE)
 		return fail(EINVAL, "32-bit tasks are not supported yet");
-	load_general(info->gpregs, &context->registers);
+	load_general(info->gpregs, &context->registers.user);
 	return load_extended(info->fpregs, context);
 }
 

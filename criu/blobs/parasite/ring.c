@@ -158,7 +158,7 @@ static does_not_return void work(struct probe *probe)
 /* As vfork(): the child runs on this stack until it ends, and must not return from here. */
 static __attribute__((noinline)) long bear_worker(struct probe *probe)
 {
-	long pid = sys_clone(CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS, NULL, NULL, NULL, 0);
+	long pid = sys_clone(CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS, NULL);
 
 	if (!pid)
 		work(probe);

@@ -1,23 +1,13 @@
 /*
- * entry.S - the entry points of the parasite: its header, and the code that runs without a stack of its own.
+ * entry.S - the entry points of the parasite on x86-64: the code that runs without a stack of its own.
  *
  * compel enters here by setting registers. `bail` relies only on the instruction pointer: the other registers can hold
  * anything when the thread is set free.
  */
 #include "parasite.h"
 
-	.section .blob.header, "a"
-	.globl parasite_header
-	.hidden parasite_header
-parasite_header:
-	.long parasite_serve - parasite_header
-	.long parasite_call - parasite_header
-	.long parasite_bail - parasite_header
-	.long parasite_work - parasite_header
-	.long blob_end - parasite_header
-	.hidden blob_end
-
-#if defined(__x86_64__)
+	.globl parasite_serve, parasite_call, parasite_bail, parasite_work
+	.hidden parasite_header, serve, pack_up
 
 	.text
 parasite_serve:
@@ -93,9 +83,5 @@ parasite_work:
 	jmp	3b
 4:	mov	PARASITE_DESK_HOME(%rbx), %rsp
 	ret
-
-#else
-#error "the parasite has no doors on this architecture"
-#endif
 
 	.section .note.GNU-stack, "", @progbits

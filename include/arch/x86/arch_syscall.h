@@ -1,5 +1,5 @@
 /*
- * syscall.h - how x86-64 makes a system call. Freestanding; included by syscalls.h only.
+ * arch_syscall.h - how x86-64 makes a system call. Freestanding; included by syscalls.h only.
  */
 #ifndef ARCH_SYSCALL_H
 #define ARCH_SYSCALL_H

@@ -1,17 +1,9 @@
 /*
- * entry.S - the entry points of the restorer, and the creation of a thread. No C function can do that: the call returns
- * twice, once on another stack.
+ * entry.S - the entry points of the restorer on x86-64, and the creation of a thread. No C function can do that: the call
+ * returns twice, once on another stack.
  */
-	.section .blob.header, "a"
-	.globl restorer_header
-	.hidden restorer_header
-restorer_header:
-	.long restorer_start - restorer_header
-	.long restorer_syscall - restorer_header
-	.long blob_end - restorer_header
-	.hidden blob_end
-
-#if defined(__x86_64__)
+	.globl restorer_start, restorer_syscall
+	.hidden restorer_header, restore_process, restore_thread
 
 	.text
 restorer_start:
@@ -40,9 +32,5 @@ start_thread:
 	mov	%r9, %rsi
 	call	restore_thread
 	ud2
-
-#else
-#error "the restorer has no doors on this architecture"
-#endif
 
 	.section .note.GNU-stack, "", @progbits

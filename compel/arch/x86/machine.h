@@ -1,0 +1,17 @@
+/*
+ * machine.h - what the files of compel/arch/x86 know of the CPU and of the kernel's view of it.
+ */
+#ifndef COMPEL_X86_MACHINE_H
+#define COMPEL_X86_MACHINE_H
+
+#define SYSCALL_SIZE 2	  /* bytes of a `syscall` */
+#define NO_CALL	     ~0UL /* in orig_rax: the thread is in no system call, and none is restarted */
+#define RED_ZONE     128  /* bytes below the stack pointer that belong to the program */
+
+/* An XSAVE area begins with the x87 and SSE registers; then comes the header that says what follows. */
+#define XSAVE_SUPPORTED \
+	464 /* the components that fit; the words for software in the kernel's and in signal frames */
+#define XSAVE_IN_USE 512 /* XSTATE_BV: the components that are not in their initial state */
+#define XSAVE_LEGACY 576
+
+#endif
