@@ -128,8 +128,9 @@ static int ask(struct visit *visit)
 	for (size_t i = 0; i < visit->count; i++) {
 		visit->calls[i][0] = (struct remote_call){ SYS_getpid, {}, 0 };
 		visit->calls[i][1] = (struct remote_call){ SYS_gettid, {}, 0 };
-		visit->processes[i] = (struct process_calls){ visit->pointers[i],
-							      { 0, visit->calls[i], 2, NULL, 0 } };
+		visit->processes[i] = (struct process_calls){
+			visit->pointers[i], { 0, CALL_ABI_64, visit->calls[i], 2, NULL, 0 }
+		};
 	}
 	result = victims_call(visit->processes, visit->count, &visit->failed);
 	for (size_t i = 0; i < visit->count && !result; i++)
