@@ -137,6 +137,17 @@ static int ask_group(struct group *group)
 	return result;
 }
 
+/*
+ * A process that shares the memory of an earlier one is asked alone: in one group, both would choose the same free place for
+ * the parasite.
+ */
+static int add_to_group(struct group *group, struct task *task, bool is_alone)
+{
+	group->victims[group->count] = task->victim;
+	group->tasks[group->count++] = task;
+	return is_alone || group->count == VICTIM_GROUP ? ask_group(group) : 0;
+}
+
 int dump_ask(void *context)
 {
 	struct dump *dump = context;
@@ -146,12 +157,14 @@ int dump_ask(void *context)
 
 	group->snapshot = &dump->snapshot;
 	for_each_task (task, &dump->snapshot) {
+		bool is_alone = !task_leads(task, OBJECT_MEMORY);
+
 		if (task->state == TASK_DEAD)
 			continue;
-		group->victims[group->count] = task->victim;
-		group->tasks[group->count++] = task;
-		if (group->count == VICTIM_GROUP)
+		if (is_alone)
 			result = ask_group(group);
+		if (!result)
+			result = add_to_group(group, task, is_alone);
 		if (result)
 			return result;
 	}
