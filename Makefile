@@ -79,7 +79,7 @@ MEMBERS   := $(patsubst %,$(OBJECTS)/%.o,$(basename $(filter-out criu/main.c,$(S
 	     $(BLOBS:%=$(OBJECTS)/blobs/%-blob.o)
 TESTS     := $(patsubst %.c,$(BUILD)/%,$(wildcard test/unit/*_test.c))
 LIVE      := $(patsubst %.c,$(BUILD)/%,$(wildcard test/live/*_test.c))
-LIVE_PARTS := $(patsubst %.c,$(OBJECTS)/%.o,$(filter-out %_test.c,$(wildcard test/live/*.c)))
+COMPEL_PARTS := $(patsubst %.c,$(OBJECTS)/%.o,$(filter-out %_test.c,$(wildcard test/live/compel_*.c)))
 
 all: $(BUILD)/criu $(BUILD)/criu.8
 
@@ -178,10 +178,12 @@ $(BUILD)/test/unit/%_test: $(OBJECTS)/test/unit/%_test.o $(LIBRARY)
 check: $(TESTS)
 	scripts/check-unit $(TESTS)
 
-$(BUILD)/test/live/%_test: $(OBJECTS)/test/live/%_test.o $(LIVE_PARTS) $(LIBRARY)
+$(BUILD)/test/live/%_test: $(OBJECTS)/test/live/%_test.o $(LIBRARY)
 	mkdir -p $(@D)
 	echo '  LINK  $@'
-	$(LINK) -o $@ $^ $(LINK_WITH) -lcmocka
+	$(LINK) -o $@ $(filter %.o,$^) $(LIBRARY) $(LINK_WITH) -lcmocka
+
+$(BUILD)/test/live/compel_test: $(COMPEL_PARTS)
 
 check-live: all $(LIVE)
 	for test in $(LIVE); do $$test || exit 1; done
