@@ -92,7 +92,7 @@ struct shared_work {
 };
 
 /* A few at a time, until none is left: so a thread that gets no processor keeps the other waiting for a few only. */
-static void take_shares(void *argument)
+static void *take_shares(void *argument)
 {
 	struct shared_work *shared = argument;
 	size_t first;
@@ -101,11 +101,11 @@ static void take_shares(void *argument)
 	       shared->count)
 		for (size_t i = first; i < min(first + shared->at_a_time, shared->count); i++)
 			shared->work(shared->context, i);
+	return NULL;
 }
 
 void share_work(size_t count, size_t worth, void (*work)(void *context, size_t i), void *context)
 {
-	struct helper_thread *helper = count >= worth ? helper_thread_start() : NULL;
 	struct shared_work shared = {
 		.count = count,
 		.at_a_time = max(count / 128, (size_t)1),
@@ -113,10 +113,5 @@ void share_work(size_t count, size_t worth, void (*work)(void *context, size_t i
 		.context = context,
 	};
 
-	if (helper)
-		helper_thread_run(helper, take_shares, &shared);
-	take_shares(&shared);
-	if (helper)
-		helper_thread_wait(helper);
-	helper_thread_end(helper);
+	threads_run(count >= worth ? 1 : 0, take_shares, &shared);
 }

@@ -37,3 +37,15 @@ int thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument
 		free(start);
 	return result;
 }
+
+void threads_run(size_t helpers, void *(*run)(void *argument), void *argument)
+{
+	autofree pthread_t *threads = allocate_array(helpers, sizeof(*threads));
+	size_t started = 0;
+
+	while (started < helpers && !thread_start(&threads[started], run, argument))
+		started++;
+	run(argument);
+	while (started > 0)
+		pthread_join(threads[--started], NULL);
+}

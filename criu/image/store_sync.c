@@ -51,19 +51,6 @@ static void *sync_images(void *argument)
 	return NULL;
 }
 
-/* This thread works, too: if no other thread starts, it does everything. */
-static void sync_together(struct sync *sync)
-{
-	size_t wanted = min(sync->store->created_count / IMAGES_A_THREAD, (size_t)MOST_THREADS), started = 0;
-	pthread_t threads[MOST_THREADS];
-
-	while (started < wanted && !thread_start(&threads[started], sync_images, sync))
-		started++;
-	sync_images(sync);
-	while (started > 0)
-		pthread_join(threads[--started], NULL);
-}
-
 int store_sync_created(struct image_store *store)
 {
 	struct sync sync = { .store = store };
@@ -71,7 +58,7 @@ int store_sync_created(struct image_store *store)
 
 	for (size_t i = 0; i < store->created_count; i++)
 		store->ops->begin_sync(store, store->created[i]);
-	sync_together(&sync);
+	threads_run(min(store->created_count / IMAGES_A_THREAD, (size_t)MOST_THREADS), sync_images, &sync);
 	if (sync.error)
 		return fail(-sync.error, "cannot sync %s/%s", store->name, store->created[sync.failed]);
 	result = store->ops->sync_names(store);

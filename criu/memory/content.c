@@ -314,20 +314,6 @@ static size_t helpers_for(uint64_t pages)
 	return min(CPU_COUNT(&cpus), MOST_WORKERS) - 1;
 }
 
-/* This thread works, too. */
-static int compare_by_threads(struct comparison *comparison, uint64_t pages)
-{
-	pthread_t helpers[MOST_WORKERS];
-	size_t wanted = helpers_for(pages), started = 0;
-
-	while (started < wanted && !thread_start(&helpers[started], compare_pieces, comparison))
-		started++;
-	compare_pieces(comparison);
-	for (size_t i = 0; i < started; i++)
-		pthread_join(helpers[i], NULL);
-	return atomic_load(&comparison->error);
-}
-
 static void sort_out(const struct comparison *comparison, const struct page_runs *own,
 		     struct page_runs *changed, struct page_runs *unchanged)
 {
@@ -351,7 +337,8 @@ int content_compare(const struct content *content, const struct page_runs *own, 
 
 	comparison.is_equal = allocate_array(pages, sizeof(*comparison.is_equal));
 	cut_into_pieces(&comparison, own);
-	result = compare_by_threads(&comparison, pages);
+	threads_run(helpers_for(pages), compare_pieces, &comparison);
+	result = atomic_load(&comparison.error);
 	if (!result)
 		sort_out(&comparison, own, changed, unchanged);
 	free(comparison.pieces);
