@@ -23,6 +23,7 @@
 #include <sys/syscall.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/search.h"
 #include "calls.h"
 #include "internal.h"
 #include "parasite.h"
@@ -116,22 +117,6 @@ static void list_places(struct victim *victim)
 	qsort(infection->places, infection->place_count, sizeof(*infection->places), compare_places);
 }
 
-/* The first one at `address` or above. */
-static size_t find_place(const struct infection *infection, uint64_t address)
-{
-	size_t first = 0, end = infection->place_count;
-
-	while (first < end) {
-		size_t middle = first + (end - first) / 2;
-
-		if (infection->places[middle].address < address)
-			first = middle + 1;
-		else
-			end = middle;
-	}
-	return first;
-}
-
 /*
  * While many threads are away, no way home may overlap the stack pointer or the data of another thread: if criu dies,
  * that thread may continue before this one is home. This also keeps two ways home apart, because each ends directly
@@ -140,7 +125,8 @@ static size_t find_place(const struct infection *infection, uint64_t address)
 static bool is_apart(const struct infection *infection, const struct worker *worker)
 {
 	uint64_t start = worker->home.start, top = arch_stack_pointer(&worker->thread->context.registers);
-	size_t i = find_place(infection, start - min(start, (uint64_t)NEIGHBOURS));
+	size_t i = search_address(infection->places, infection->place_count, sizeof(*infection->places),
+				  start - min(start, (uint64_t)NEIGHBOURS));
 
 	for (; i < infection->place_count && infection->places[i].address <= top + NEIGHBOURS; i++) {
 		const struct place *place = &infection->places[i];

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/search.h"
 #include "memory/scan_entries.h"
 
 /* Bits of an entry of pagemap (Documentation/admin-guide/mm/pagemap.rst) */
@@ -51,21 +52,6 @@ static uint64_t place_of(const struct scanner *scanner, uint64_t entry)
 	return is_alone && ENTRY_FRAME(entry) ? ENTRY_FRAME(entry) | (entry & ENTRY_SWAPPED) : 0;
 }
 
-static size_t find_frame(const struct frames *frames, uint64_t address)
-{
-	size_t low = 0, high = frames->count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (frames->items[middle].address < address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
 /*
  * The entries are those of pages from `start` on, all of one page table. Is it the same table as before? A page of a
  * file proves nothing: if the file is mapped a second time, the other table has the same frame.
@@ -75,7 +61,8 @@ static bool is_same_table(const struct scanner *scanner, const struct frames *kn
 {
 	uint64_t end = start + count * PAGE_SIZE;
 
-	for (size_t i = find_frame(known, start); i < known->count && known->items[i].address < end; i++) {
+	for (size_t i = search_address(known->items, known->count, sizeof(*known->items), start);
+	     i < known->count && known->items[i].address < end; i++) {
 		uint64_t entry = entries[(known->items[i].address - start) / PAGE_SIZE];
 
 		if (!(entry & (ENTRY_SOFT_DIRTY | ENTRY_FILE)) &&
