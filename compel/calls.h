@@ -35,7 +35,7 @@ void calls_init(struct call_list *list, uint64_t base);
 void calls_free(struct call_list *list);
 /* Adds a call with up to six arguments; the rest is 0. */
 call_handle calls_add(struct call_list *list, const char *purpose, long number, const uint64_t arguments[6]);
-#define call(list, purpose, number, ...) calls_add(list, purpose, number, (uint64_t[6]){ __VA_ARGS__ })
+#define add_call(list, purpose, number, ...) calls_add(list, purpose, number, (uint64_t[6]){ __VA_ARGS__ })
 /* The restorer continues if the call that was added last fails with this errno. */
 void calls_accept(struct call_list *list, int error);
 /*

@@ -50,7 +50,7 @@ struct traced_thread {
 int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp)
 	must_check; /* PTRACE_SEIZE + INTERRUPT; does not wait */
 /* For a task that must die with the tracer long before it is stopped: only PTRACE_SEIZE with PTRACE_O_EXITKILL. */
-int trace_guard(struct traced_thread *thread, pid_t tid) must_check;
+int trace_with_exitkill(struct traced_thread *thread, pid_t tid) must_check;
 int trace_interrupt(struct traced_thread *thread) must_check; /* the rest of trace_seize() */
 /*
  * Traced threads that run stop when they get a signal. This lets all of them continue: the signal is delivered, and a

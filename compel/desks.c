@@ -84,37 +84,39 @@ static int call_alone(struct victim *victim, const struct thread_calls *list, ui
 /* ---- who can work at a desk ---- */
 
 /* An address of a thread: its stack pointer, or its thread pointer. */
-struct place {
+struct thread_address {
 	uint64_t address;
 	const struct traced_thread *thread;
 	bool is_stack;
 };
 
-static int compare_places(const void *left, const void *right)
+static int compare_addresses(const void *left, const void *right)
 {
-	const struct place *a = left, *b = right;
+	const struct thread_address *a = left, *b = right;
 
 	return a->address < b->address ? -1 : a->address > b->address;
 }
 
 /* Lists those of all threads, sorted. No thread changes its registers while the process is infected. */
-static void list_places(struct victim *victim)
+static void list_addresses(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
 
-	if (infection->places)
+	if (infection->addresses)
 		return;
-	infection->places = allocate_array(2 * victim->thread_count, sizeof(*infection->places));
+	infection->addresses = allocate_array(2 * victim->thread_count, sizeof(*infection->addresses));
 	for (size_t i = 0; i < victim->thread_count; i++) {
 		const struct traced_thread *thread = &victim->threads[i];
 		const struct arch_registers *registers = &thread->context.registers;
 
-		infection->places[2 * i] = (struct place){ arch_stack_pointer(registers), thread, true };
-		infection->places[2 * i + 1] = (struct place){ arch_thread_pointer(registers), thread,
-							       false };
+		infection->addresses[2 * i] = (struct thread_address){ arch_stack_pointer(registers), thread,
+								       true };
+		infection->addresses[2 * i + 1] = (struct thread_address){ arch_thread_pointer(registers),
+									   thread, false };
 	}
-	infection->place_count = 2 * victim->thread_count;
-	qsort(infection->places, infection->place_count, sizeof(*infection->places), compare_places);
+	infection->address_count = 2 * victim->thread_count;
+	qsort(infection->addresses, infection->address_count, sizeof(*infection->addresses),
+	      compare_addresses);
 }
 
 /*
@@ -125,14 +127,14 @@ static void list_places(struct victim *victim)
 static bool is_apart(const struct infection *infection, const struct worker *worker)
 {
 	uint64_t start = worker->home.start, top = arch_stack_pointer(&worker->thread->context.registers);
-	size_t i = search_address(infection->places, infection->place_count, sizeof(*infection->places),
-				  start - min(start, (uint64_t)NEIGHBOURS));
+	size_t i = search_address(infection->addresses, infection->address_count,
+				  sizeof(*infection->addresses), start - min(start, (uint64_t)NEIGHBOURS));
 
-	for (; i < infection->place_count && infection->places[i].address <= top + NEIGHBOURS; i++) {
-		const struct place *place = &infection->places[i];
+	for (; i < infection->address_count && infection->addresses[i].address <= top + NEIGHBOURS; i++) {
+		const struct thread_address *entry = &infection->addresses[i];
 
-		if (place->thread != worker->thread &&
-		    (!place->is_stack || (place->address >= start && place->address <= top)))
+		if (entry->thread != worker->thread &&
+		    (!entry->is_stack || (entry->address >= start && entry->address <= top)))
 			return false;
 	}
 	return true;
@@ -346,7 +348,7 @@ int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_
 	size_t engaged = 0;
 	int result = check_lists(victim, lists, count);
 
-	list_places(victim);
+	list_addresses(victim);
 	for (size_t i = 0; i < count && !result; i++) {
 		if (is_possible && engage(victim, &lists[i], i, &workers[engaged]))
 			engaged++;

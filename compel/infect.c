@@ -236,7 +236,7 @@ void victim_forget(struct victim *victim)
 	if (victim->infection->socket >= 0)
 		close(victim->infection->socket);
 	home_free(&victim->infection->home);
-	free(victim->infection->places);
+	free(victim->infection->addresses);
 	free(victim->infection);
 	victim->infection = NULL;
 }

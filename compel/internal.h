@@ -143,15 +143,15 @@ struct infection {
 	size_t index;		    /* of the borrowed thread */
 	uint64_t region;	    /* see parasite.h */
 	struct gadgets gadgets;
-	struct way_home home;	     /* of the borrowed thread */
-	int socket;		     /* -1: calls are made by ptrace */
-	bool is_serving;	     /* the thread waits for calls, or is parked there */
-	struct process_calls *asked; /* by victims_call() … */
-	bool is_working;	     /* … which has sent it, and has to receive the answer */
-	bool stays;		     /* the region stays mapped: a thread may still be in it */
-	int sockets[2];		     /* the numbers in the victim */
-	struct place *places;	     /* addresses of all threads: desks.c. NULL: not needed yet */
-	size_t place_count;
+	struct way_home home;		  /* of the borrowed thread */
+	int socket;			  /* -1: calls are made by ptrace */
+	bool is_serving;		  /* the thread waits for calls, or is parked there */
+	struct process_calls *asked;	  /* by victims_call() … */
+	bool is_working;		  /* … which has sent it, and has to receive the answer */
+	bool stays;			  /* the region stays mapped: a thread may still be in it */
+	int sockets[2];			  /* the numbers in the victim */
+	struct thread_address *addresses; /* addresses of all threads: desks.c. NULL: not needed yet */
+	size_t address_count;
 };
 
 extern const char parasite_blob_start[], parasite_blob_end[]; /* the Makefile embeds it */

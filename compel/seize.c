@@ -193,7 +193,7 @@ int trace_interrupt(struct traced_thread *thread)
 	return -ESRCH;
 }
 
-int trace_guard(struct traced_thread *thread, pid_t tid)
+int trace_with_exitkill(struct traced_thread *thread, pid_t tid)
 {
 	*thread = (struct traced_thread){ .tid = tid, .options = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL };
 	if (ptrace(PTRACE_SEIZE, tid, 0, thread->options) < 0)

@@ -14,12 +14,12 @@
 #include "dump/dump.h"
 #include "task/part.h"
 
-static int check_room(const struct victim *victim, const struct call_list *list)
+static int check_space(const struct victim *victim, const struct call_list *list)
 {
-	size_t room;
+	size_t space;
 
-	victim_scratch(victim, &room);
-	return list->size > room ? fail(0, "the questions do not fit into the parasite") : 0;
+	victim_scratch(victim, &space);
+	return list->size > space ? fail(0, "the questions do not fit into the parasite") : 0;
 }
 
 /* The list of a thread, as compel takes it. */
@@ -43,7 +43,7 @@ static int ask_alone(const struct snapshot *snapshot, struct task *task, size_t 
 
 	task_parts_ask(snapshot, task, thread, victim_scratch(task->victim, NULL), &questions);
 	calls.list = calls_of(&questions, thread);
-	result = check_room(task->victim, &questions.calls) ?: victims_call(&calls, 1, NULL);
+	result = check_space(task->victim, &questions.calls) ?: victims_call(&calls, 1, NULL);
 	if (!result)
 		result = task_parts_hear(snapshot, task, thread, &questions);
 	questions_free(&questions);
@@ -103,7 +103,7 @@ static int ask_first_threads(struct group *group, size_t *failed)
 
 		task_parts_ask(group->snapshot, task, 0, victim_scratch(task->victim, NULL), questions);
 		group->calls[i] = (struct process_calls){ task->victim, calls_of(questions, 0) };
-		if (!result && (result = check_room(task->victim, &questions->calls)))
+		if (!result && (result = check_space(task->victim, &questions->calls)))
 			*failed = i;
 	}
 	return result ?: victims_call(group->calls, group->count, failed);

@@ -39,8 +39,8 @@ static size_t count_directories(const struct dump *dump)
 
 void dump_foresee_limits(struct dump *dump)
 {
-	autofree char *lack = files_lack_room(&dump->snapshot,
-					      dump->own_descriptors + count_directories(dump));
+	autofree char *lack = files_lack_descriptors(&dump->snapshot,
+						     dump->own_descriptors + count_directories(dump));
 	struct mapping_limit limit;
 	const struct task *task;
 

@@ -100,8 +100,8 @@ static void add_question(struct call_list *calls, const struct question *questio
 	if (!question->is_high)
 		operations[count++] = (struct sembuf){ end - 1, 1, IPC_NOWAIT };
 	operations[count++] = (struct sembuf){ end - 1, 0, IPC_NOWAIT };
-	call(calls, "try to change semaphores", SYS_semop, question->set,
-	     calls_bytes(calls, operations, count * sizeof(*operations)), count);
+	add_call(calls, "try to change semaphores", SYS_semop, question->set,
+		 calls_bytes(calls, operations, count * sizeof(*operations)), count);
 }
 
 /* 1: something would be undone, or a value is too high to add. */
@@ -159,8 +159,8 @@ static int may_change(struct task *task, size_t thread, const struct set *set)
 	int result;
 
 	calls_init(&calls, victim_scratch(task->victim, NULL));
-	call(&calls, "try to change a semaphore", SYS_semop, set->id,
-	     calls_bytes(&calls, operations, sizeof(operations)), LAST);
+	add_call(&calls, "try to change a semaphore", SYS_semop, set->id,
+		 calls_bytes(&calls, operations, sizeof(operations)), LAST);
 	result = calls_make(&calls, task->victim, thread);
 	if (!result)
 		result = calls.calls[0].result == -EAGAIN || calls.calls[0].result == -ERANGE;

@@ -168,7 +168,7 @@ const FownEntry *file_owner(const struct snapshot *snapshot, const struct file *
 /* The regular file that holds the path of `file`, by file_kind.path; NULL: none. Only files_load() finds them. */
 struct file *file_path(const struct snapshot *snapshot, const struct file *file);
 
-/* ---- room.c: dump, and restore before any process exists ---- */
+/* ---- descriptor_need.c: dump, and restore before any process exists ---- */
 
 /* Notes which files are only mapped, and which only hold the path of another. */
 void files_note_use(struct snapshot *snapshot);
@@ -176,7 +176,7 @@ void files_note_use(struct snapshot *snapshot);
  * Can criu have all the descriptors that this restore needs? NULL, or a sentence with the reason. `ours`: the number
  * that criu has open for itself.
  */
-char *files_lack_room(struct snapshot *snapshot, size_t ours);
+char *files_lack_descriptors(struct snapshot *snapshot, size_t ours);
 
 /* ---- restore.c: restore, all kinds ---- */
 

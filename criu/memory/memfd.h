@@ -1,6 +1,6 @@
 /*
  * memfd.h - properties of shared memory that has descriptors: name, owner, mode, seals. Its pages: shared.h; its open
- * files: files/memfd.c.
+ * files: files/kinds/memfd.c.
  *
  * Memory without a name is in memfd.img, too, if it has descriptors, under the name that the kernel shows: "/dev/zero",
  * "/anon_hugepage".

@@ -71,7 +71,7 @@ struct file {
 	FileEntry *entry;
 	struct task *holder;	/* the first task that has a descriptor of it; NULL: none */
 	int holder_fd;		/* its lowest descriptor of it */
-	bool is_only_path;	/* it holds the path of a file of another kind: files/room.c */
+	bool is_only_path;	/* it holds the path of a file of another kind: files/descriptor_need.c */
 	bool is_only_mapped;	/* a regular file: opened to be mapped, and then closed */
 	struct seen_file *seen; /* dump only: files/seen.h */
 	bool is_described;	/* dump: it has been described, or refused */

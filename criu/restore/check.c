@@ -246,9 +246,9 @@ static int check_lost_tables(const struct snapshot *snapshot)
 }
 
 /* Checks limits for what a restore needs temporarily. */
-static int check_room(struct restore *restore)
+static int check_descriptors(struct restore *restore)
 {
-	autofree char *lack = files_lack_room(&restore->snapshot, descriptors_count());
+	autofree char *lack = files_lack_descriptors(&restore->snapshot, descriptors_count());
 	struct mapping_limit limit;
 	const struct task *task;
 
@@ -282,7 +282,7 @@ int restore_check(void *context)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	return result								    ?:
-		       check_room(restore)					    ?:
+		       check_descriptors(restore)				    ?:
 		       rings_check(&restore->snapshot)				    ?:
 		       restore_check_huge_pages(&restore->snapshot, restore->chain) ?:
 		       restore_check_cgroups(restore)				    ?:

@@ -25,7 +25,7 @@
 #define PATIENCE 10.0 /* seconds, for a thread to stop */
 
 /* From now on the task dies with criu, even if its parent death signal, which a change of user ids clears, is lost. */
-static int guard_task(struct task *task)
+static int trace_task(struct task *task)
 {
 	struct victim *victim = task->victim = allocate(sizeof(*victim));
 	int result;
@@ -33,11 +33,11 @@ static int guard_task(struct task *task)
 	victim->pid = task->pid;
 	victim->thread_count = task->thread_count;
 	victim->threads = allocate_array(task->thread_count, sizeof(*victim->threads));
-	result = trace_guard(&victim->threads[0], task->pid);
+	result = trace_with_exitkill(&victim->threads[0], task->pid);
 	return result == -ESRCH ? fail_for_death(task->pid, task->name) : result;
 }
 
-int restore_guard(void *context)
+int restore_trace(void *context)
 {
 	struct restore *restore = context;
 	struct task *task;
@@ -45,7 +45,7 @@ int restore_guard(void *context)
 
 	for_each_task (task, &restore->snapshot)
 		if (!result && task->state != TASK_DEAD)
-			result = guard_task(task);
+			result = trace_task(task);
 	return result;
 }
 
@@ -90,7 +90,7 @@ static int change_parent(struct restore *restore, struct task *root)
 	int result;
 
 	calls_init(&calls, 0);
-	call(&calls, "clear the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, 0);
+	add_call(&calls, "clear the parent death signal", SYS_prctl, PR_SET_PDEATHSIG, 0);
 	result = make_last_call(region_of(restore, root), &root->victim->threads[0], &calls, 0);
 	calls_free(&calls);
 	if (!result)
@@ -111,7 +111,7 @@ static int finish_thread(struct restore *restore, struct task *task, size_t thre
 	if (!thread)
 		stop_hush(task, &calls);
 	if (!thread)
-		call(&calls, "unmap the restorer", SYS_munmap, region, REGION_ROOM);
+		add_call(&calls, "unmap the restorer", SYS_munmap, region, REGION_ROOM);
 	if (calls.size)
 		result = victim_write(task->victim, calls.base, calls.bytes, calls.size);
 	for (size_t i = 0; !result && i < calls.count; i++)
@@ -254,7 +254,7 @@ int restore_release(void *context)
 	files_release(&restore->snapshot);
 	restore_close_files(restore); /* the tasks must not find criu's ends of their pipes */
 	restore->is_running = true;
-	guard_end(&restore->guard);
+	watchdog_end(&restore->watchdog);
 	for_each_task (task, &restore->snapshot) {
 		if (!task->victim)
 			continue;

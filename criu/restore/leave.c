@@ -164,9 +164,9 @@ static void make_lists(struct restore *restore, struct task *task, uint64_t *cur
 				task_parts[part]->make(&restore->snapshot, task, thread, list);
 		if (!thread) {
 			if (task_leads(task, OBJECT_MEMORY))
-				call(list, "close the executable", SYS_close, task->exe_fd);
+				add_call(list, "close the executable", SYS_close, task->exe_fd);
 			if (task_leads(task, OBJECT_DESCRIPTORS))
-				call(list, "close the log", SYS_close, log_descriptor());
+				add_call(list, "close the log", SYS_close, log_descriptor());
 		}
 		*cursor += list->size;
 	}
@@ -178,7 +178,9 @@ static uint64_t place_list(const struct newborn *newborn, const struct call_list
 
 	if (list->size)
 		memcpy((void *)(uintptr_t)list->base, list->bytes, list->size);
-	memcpy((char *)(uintptr_t)newborn->region + at, list->calls, list->count * sizeof(*list->calls));
+	if (list->count)
+		memcpy((char *)(uintptr_t)newborn->region + at, list->calls,
+		       list->count * sizeof(*list->calls));
 	*cursor += list->count * sizeof(*list->calls);
 	return at;
 }

@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "files/kind.h"
-#include "files/terminal.h"
+#include "files/kinds/terminal.h"
 #include "futex.h"
 #include "namespaces/kind.h"
 #include "restore/baton.h"

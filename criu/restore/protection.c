@@ -114,7 +114,7 @@ int protection_check(const struct task *task)
 
 static void free_key(uint32_t key, struct call_list *calls)
 {
-	call(calls, "free a protection key", SYS_pkey_free, key);
+	add_call(calls, "free a protection key", SYS_pkey_free, key);
 }
 
 /* A process has at most one; 0: none. */
@@ -131,11 +131,11 @@ static void plan_key(const struct task *task, const struct vma *vma, struct call
 	if (is_kernels(vma) || vma->status & VMA_GUARD_RANGE)
 		return;
 	if (is_execute_only(vma) && (!vma->key || has_kernels_key(task, vma)))
-		call(calls, "have memory only executed", SYS_mprotect, vma->start, vma_length(vma),
-		     vma->protection);
+		add_call(calls, "have memory only executed", SYS_mprotect, vma->start, vma_length(vma),
+			 vma->protection);
 	else if (vma->key)
-		call(calls, "give memory its protection key", SYS_pkey_mprotect, vma->start, vma_length(vma),
-		     vma->protection, vma->key);
+		add_call(calls, "give memory its protection key", SYS_pkey_mprotect, vma->start,
+			 vma_length(vma), vma->protection, vma->key);
 }
 
 void protection_plan(const struct task *task, struct call_list *calls)
@@ -144,7 +144,7 @@ void protection_plan(const struct task *task, struct call_list *calls)
 	uint32_t highest = has_keys ? highest_key(task) : 0, kernels = has_keys ? kernels_key(task) : 0;
 
 	for (uint32_t key = 1; key <= highest; key++)
-		call(calls, "allocate a protection key", SYS_pkey_alloc, 0, 0);
+		add_call(calls, "allocate a protection key", SYS_pkey_alloc, 0, 0);
 	if (kernels)
 		free_key(kernels, calls);
 	for (size_t i = 0; i < task->space->vmas.count; i++)
@@ -154,6 +154,6 @@ void protection_plan(const struct task *task, struct call_list *calls)
 			free_key(key, calls);
 	for (size_t i = 0; i < task->space->vmas.count; i++)
 		if (task->space->vmas.items[i].is_sealed && !is_kernels(&task->space->vmas.items[i]))
-			call(calls, "seal memory", CALL_MSEAL, task->space->vmas.items[i].start,
-			     vma_length(&task->space->vmas.items[i]), 0);
+			add_call(calls, "seal memory", CALL_MSEAL, task->space->vmas.items[i].start,
+				 vma_length(&task->space->vmas.items[i]), 0);
 }

@@ -20,7 +20,7 @@
 #include "base/steps.h"
 #include "base/time.h"
 #include "files/kind.h"
-#include "files/terminal.h"
+#include "files/kinds/terminal.h"
 #include "image/image.h"
 #include "image/message.h"
 #include "memory/dedup.h"
@@ -138,7 +138,7 @@ static const struct step restore_steps[] = {
 	{ "create the processes", restore_spawn, restore_kill, false },
 	{ "seal the memory", seal_memory, NULL, false }, /* all tasks have mapped it: now writing can be forbidden */
 	{ "settle the processes", restore_settle, NULL, false }, /* all pids exist: groups, owners, the dead */
-	{ "guard the processes", restore_guard, NULL, false }, /* before they change user: see hand_over.c */
+	{ "trace the processes", restore_trace, NULL, false }, /* before they change user: see hand_over.c */
 	{ "rebuild the processes", restore_rebuild, NULL, false }, /* each leaves criu's code */
 	{ "put the threads into their cgroups", restore_move_threads, NULL, false },
 	{ "look at the images again", check_chain, NULL, false }, /* have they changed since they were opened? */

@@ -63,10 +63,10 @@ struct newborn {
 	bool waits; /* its last calls are made at the very end: hand_over.c */
 };
 
-struct guard {
+struct watchdog {
 	pid_t pid;    /* 0: none */
 	int ready[2]; /* a pipe to the root */
-	int life;     /* criu's end of the pipe to the guard */
+	int life;     /* criu's end of the pipe to the watchdog */
 };
 
 struct restore {
@@ -84,7 +84,7 @@ struct restore {
 	uint64_t began, forked;
 	pid_t criu;   /* criu; in the middle process and the root: the middle process */
 	pid_t middle; /* parent.c; 0: none */
-	struct guard guard;
+	struct watchdog watchdog;
 };
 
 /*
@@ -161,11 +161,11 @@ struct clone_plan {
 };
 /* A raw clone3(): 0 in the child. -1 and errno. */
 long clone_with_pids(const struct clone_plan *plan) must_check;
-/* guard.c: kills the root if criu dies, where the kernel would not */
-int guard_prepare(struct guard *guard) must_check;
-int guard_begin(struct guard *guard, int root) must_check; /* a pidfd */
-void guard_await(struct guard *guard);			   /* in the root: ends it if criu has died */
-void guard_end(struct guard *guard);
+/* watchdog.c: kills the root if criu dies, where the kernel would not */
+int watchdog_prepare(struct watchdog *watchdog) must_check;
+int watchdog_begin(struct watchdog *watchdog, int root) must_check; /* a pidfd */
+void watchdog_await(struct watchdog *watchdog); /* in the root: ends it if criu has died */
+void watchdog_end(struct watchdog *watchdog);
 /* parent.c: if the end of criu must not be taken for that of the root's parent */
 bool parent_is_needed(const struct restore *restore);
 pid_t parent_spawn(struct restore *restore) must_check; /* the root */
@@ -182,7 +182,7 @@ int space_build(struct restore *restore, struct task *task) must_check;
 void space_renew(struct task *task); /* renew.c */
 void space_plan(struct restore *restore, struct task *task, struct call_list *calls);
 /* hand_over.c: registers, and let go */
-int restore_guard(void *restore) must_check;
+int restore_trace(void *restore) must_check;
 int restore_hand_over(void *restore) must_check;
 int restore_release(void *restore) must_check;
 

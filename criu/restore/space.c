@@ -153,7 +153,7 @@ static void plan_unmap(struct call_list *calls, struct spans *kept)
 	spans_add(kept, arch_task_size(), arch_task_size());
 	for (size_t i = 0; i < kept->count; i++) {
 		if (kept->items[i].start > from)
-			call(calls, "unmap criu", SYS_munmap, from, kept->items[i].start - from);
+			add_call(calls, "unmap criu", SYS_munmap, from, kept->items[i].start - from);
 		from = max(from, kept->items[i].end);
 	}
 }
@@ -164,9 +164,10 @@ static void plan_advice(const struct vma *vma, struct call_list *calls)
 
 	for (int advice = 0; advice < 64; advice++)
 		if (vma->advice >> advice & 1)
-			call(calls, "give advice about memory", SYS_madvise, vma->start, length, advice);
+			add_call(calls, "give advice about memory", SYS_madvise, vma->start, length, advice);
 	if (vma->status & VMA_GUARD_RANGE)
-		call(calls, "install a guard region", SYS_madvise, vma->start, length, MADV_GUARD_INSTALL);
+		add_call(calls, "install a guard region", SYS_madvise, vma->start, length,
+			 MADV_GUARD_INSTALL);
 }
 
 /*
@@ -180,10 +181,10 @@ static void plan_lock(const struct vma *vma, struct call_list *calls)
 
 	if (!(vma->flags & MAP_LOCKED))
 		return;
-	call(calls, "lock memory", SYS_mlock2, vma->start, length, MLOCK_ONFAULT);
+	add_call(calls, "lock memory", SYS_mlock2, vma->start, length, MLOCK_ONFAULT);
 	if (vma->locks_on_fault)
 		return;
-	call(calls, "make locked memory present", SYS_mlock2, vma->start, length, 0);
+	add_call(calls, "make locked memory present", SYS_mlock2, vma->start, length, 0);
 	calls_accept(calls, ENOMEM);
 }
 
@@ -199,8 +200,8 @@ static void plan_move(const struct vma *vma, struct call_list *calls)
 
 	for (uint64_t start = vma->start, end; start < vma->end; start = end) {
 		end = vma->end - start > most - start % most ? start - start % most + most : vma->end;
-		call(calls, "move memory to its place", SYS_mremap, vma->place + (start - vma->start),
-		     end - start, end - start, MREMAP_MAYMOVE | MREMAP_FIXED, start);
+		add_call(calls, "move memory to its place", SYS_mremap, vma->place + (start - vma->start),
+			 end - start, end - start, MREMAP_MAYMOVE | MREMAP_FIXED, start);
 	}
 }
 

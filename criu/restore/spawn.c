@@ -165,7 +165,7 @@ void die_with_parent(const struct restore *restore, const struct task *task)
 	pid_t parent = task->parent ? task->parent->pid : restore->criu;
 
 	if (!task->parent && restore->request->is_sibling)
-		return; /* the guard does that */
+		return; /* the watchdog does that */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
@@ -304,7 +304,7 @@ static pid_t spawn_sibling(struct restore *restore, struct task *task)
 
 	if (result)
 		return result;
-	if (guard_prepare(&restore->guard))
+	if (watchdog_prepare(&restore->watchdog))
 		return -EMFILE;
 	born = clone_with_pids(&(struct clone_plan){
 		.pids = &task->pid,
@@ -319,12 +319,12 @@ static pid_t spawn_sibling(struct restore *restore, struct task *task)
 		life_begin(task->newborn->life);
 		if (cgroup >= 0)
 			close(cgroup);
-		guard_await(&restore->guard);
+		watchdog_await(&restore->watchdog);
 		newborn_main(restore, task);
 	}
 	life_note_birth(task->newborn->life);
 	restore->has_spawned = true;
-	return guard_begin(&restore->guard, pidfd) ?: born;
+	return watchdog_begin(&restore->watchdog, pidfd) ?: born;
 }
 
 static size_t living_tasks(const struct snapshot *snapshot)
@@ -530,7 +530,7 @@ void restore_kill(void *context)
 	struct restore *restore = context;
 	struct task *task;
 
-	guard_end(&restore->guard);
+	watchdog_end(&restore->watchdog);
 	if (!restore->has_spawned || restore->is_running)
 		return;
 	restore->board->failed = 1;

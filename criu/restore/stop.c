@@ -78,13 +78,13 @@ void stop_hush(const struct task *task, struct call_list *calls)
 	if (!has_stopped_child(task))
 		return;
 	if (!has_child_signal(task)) {
-		call(calls, "take the signal of a stopped child", SYS_rt_sigtimedwait,
-		     calls_bytes(calls, &child_signal, sizeof(child_signal)), 0,
-		     calls_bytes(calls, &now, sizeof(now)), sizeof(child_signal));
+		add_call(calls, "take the signal of a stopped child", SYS_rt_sigtimedwait,
+			 calls_bytes(calls, &child_signal, sizeof(child_signal)), 0,
+			 calls_bytes(calls, &now, sizeof(now)), sizeof(child_signal));
 		calls_accept(calls, EAGAIN);
 	}
 	list_for_each (child, &task->children, sibling)
 		if (child->state == TASK_STOPPED && child->cores[0]->tc->stop_reported)
-			call(calls, "wait for a stopped child", SYS_waitid, P_PID, child->pid, 0,
-			     WSTOPPED | WNOHANG | __WALL);
+			add_call(calls, "wait for a stopped child", SYS_waitid, P_PID, child->pid, 0,
+				 WSTOPPED | WNOHANG | __WALL);
 }

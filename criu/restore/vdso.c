@@ -210,8 +210,8 @@ static void plan_vdso_move(const struct vdso *vdso, uint64_t from, uint64_t to, 
 		uint64_t size = (i + 1 < vdso->piece_count ? vdso->pieces[i + 1] : vdso->end) -
 				vdso->pieces[i];
 
-		call(calls, "move the vdso", SYS_mremap, from + start, size, size,
-		     MREMAP_MAYMOVE | MREMAP_FIXED, to + start);
+		add_call(calls, "move the vdso", SYS_mremap, from + start, size, size,
+			 MREMAP_MAYMOVE | MREMAP_FIXED, to + start);
 	}
 }
 

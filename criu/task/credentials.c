@@ -82,7 +82,7 @@ static void *credentials_ask(const struct snapshot *snapshot unused, const struc
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
-	asked->securebits = call(calls, "ask for the securebits", SYS_prctl, PR_GET_SECUREBITS);
+	asked->securebits = add_call(calls, "ask for the securebits", SYS_prctl, PR_GET_SECUREBITS);
 	return asked;
 }
 
@@ -180,15 +180,15 @@ static void make_ids(const CredsEntry *creds, struct call_list *calls)
 {
 	uint64_t groups = calls_bytes(calls, creds->groups, creds->n_groups * sizeof(*creds->groups));
 
-	call(calls, "keep capabilities while ids change", SYS_prctl, PR_SET_SECUREBITS,
-	     SECBIT_NO_SETUID_FIXUP);
-	call(calls, "set supplementary groups", SYS_setgroups, creds->n_groups, groups);
-	call(calls, "set group ids", SYS_setresgid, creds->gid, creds->egid, creds->sgid);
+	add_call(calls, "keep capabilities while ids change", SYS_prctl, PR_SET_SECUREBITS,
+		 SECBIT_NO_SETUID_FIXUP);
+	add_call(calls, "set supplementary groups", SYS_setgroups, creds->n_groups, groups);
+	add_call(calls, "set group ids", SYS_setresgid, creds->gid, creds->egid, creds->sgid);
 	if (creds->fsgid != creds->egid)
-		call(calls, "set the file system's group id", SYS_setfsgid, creds->fsgid);
-	call(calls, "set user ids", SYS_setresuid, creds->uid, creds->euid, creds->suid);
+		add_call(calls, "set the file system's group id", SYS_setfsgid, creds->fsgid);
+	add_call(calls, "set user ids", SYS_setresuid, creds->uid, creds->euid, creds->suid);
 	if (creds->fsuid != creds->euid)
-		call(calls, "set the file system's user id", SYS_setfsuid, creds->fsuid);
+		add_call(calls, "set the file system's user id", SYS_setfsuid, creds->fsuid);
 }
 
 struct capabilities {
@@ -207,7 +207,7 @@ static void set_capabilities(const struct capabilities *sets, struct call_list *
 			.permitted = sets->permitted >> (32 * word),
 			.inheritable = sets->inheritable >> (32 * word),
 		};
-	call(calls, "set capabilities", SYS_capset, there, calls_bytes(calls, data, sizeof(data)));
+	add_call(calls, "set capabilities", SYS_capset, there, calls_bytes(calls, data, sizeof(data)));
 }
 
 /* The capabilities of criu, with which a newborn begins. */
@@ -226,11 +226,11 @@ static struct capabilities our_capabilities(void)
 
 static void make_ambient(uint64_t ambient, struct call_list *calls)
 {
-	call(calls, "clear ambient capabilities", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL);
+	add_call(calls, "clear ambient capabilities", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL);
 	for (int capability = 0; capability < 64; capability++)
 		if (ambient >> capability & 1)
-			call(calls, "raise an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
-			     PR_CAP_AMBIENT_RAISE, capability);
+			add_call(calls, "raise an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
+				 PR_CAP_AMBIENT_RAISE, capability);
 }
 
 static void make_bounding(uint64_t bounding, struct call_list *calls)
@@ -241,8 +241,8 @@ static void make_bounding(uint64_t bounding, struct call_list *calls)
 	 */
 	for (int capability = 0; capability < 64; capability++)
 		if (!(bounding >> capability & 1) && prctl(PR_CAPBSET_READ, capability) == 1)
-			call(calls, "drop a capability from the bounding set", SYS_prctl, PR_CAPBSET_DROP,
-			     capability);
+			add_call(calls, "drop a capability from the bounding set", SYS_prctl, PR_CAPBSET_DROP,
+				 capability);
 }
 
 /* `securebits` are in force now. */
@@ -262,7 +262,7 @@ static void make_capabilities(const CredsEntry *creds, unsigned securebits, stru
 	make_ambient(load_capabilities(creds->cap_amb, creds->n_cap_amb), calls);
 	make_bounding(load_capabilities(creds->cap_bnd, creds->n_cap_bnd), calls);
 	if (creds->secbits != securebits)
-		call(calls, "set securebits", SYS_prctl, PR_SET_SECUREBITS, creds->secbits);
+		add_call(calls, "set securebits", SYS_prctl, PR_SET_SECUREBITS, creds->secbits);
 	set_capabilities(&last, calls);
 }
 
@@ -279,7 +279,7 @@ static void credentials_make(const struct snapshot *snapshot unused, const struc
 	}
 	make_capabilities(creds, securebits, calls);
 	if (creds->no_new_privs)
-		call(calls, "set no_new_privs", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
+		add_call(calls, "set no_new_privs", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
 }
 
 const struct task_part part_credentials = {

@@ -67,10 +67,10 @@ static void *identity_ask(const struct snapshot *snapshot unused, const struct t
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
-	asked->tid_address = call(calls, "ask for clear_child_tid", SYS_prctl, PR_GET_TID_ADDRESS,
-				  calls_bytes(calls, NULL, sizeof(uint64_t)));
-	asked->parent_death = call(calls, "ask for the parent death signal", SYS_prctl, PR_GET_PDEATHSIG,
-				   calls_bytes(calls, NULL, sizeof(int)));
+	asked->tid_address = add_call(calls, "ask for clear_child_tid", SYS_prctl, PR_GET_TID_ADDRESS,
+				      calls_bytes(calls, NULL, sizeof(uint64_t)));
+	asked->parent_death = add_call(calls, "ask for the parent death signal", SYS_prctl, PR_GET_PDEATHSIG,
+				       calls_bytes(calls, NULL, sizeof(int)));
 	return asked;
 }
 
@@ -105,13 +105,13 @@ static bool read_own_memory(const struct task *task, uint64_t address, void *buf
 
 static void set_clear_tid(const CoreEntry *core, struct call_list *calls)
 {
-	call(calls, "set clear_child_tid", SYS_set_tid_address, arch_clear_tid(core));
+	add_call(calls, "set clear_child_tid", SYS_set_tid_address, arch_clear_tid(core));
 }
 
 static void set_robust_list(const CoreEntry *core, struct call_list *calls)
 {
-	call(calls, "set the robust futex list", SYS_set_robust_list, core->thread_core->futex_rla,
-	     core->thread_core->futex_rla_len);
+	add_call(calls, "set the robust futex list", SYS_set_robust_list, core->thread_core->futex_rla,
+		 core->thread_core->futex_rla_len);
 }
 
 /* finish() sets what would be visible in files if the restore still failed (task/ending.h). */
@@ -126,15 +126,15 @@ static void identity_make(const struct snapshot *snapshot unused, const struct t
 		 core->thread_core->comm ?:
 			 core->tc	 ? core->tc->comm :
 					   task->name);
-	call(calls, "set the name of the thread", SYS_prctl, PR_SET_NAME,
-	     calls_bytes(calls, name, sizeof(name)));
+	add_call(calls, "set the name of the thread", SYS_prctl, PR_SET_NAME,
+		 calls_bytes(calls, name, sizeof(name)));
 	if (!ending_clears_word(task, thread))
 		set_clear_tid(core, calls);
 	if (core->thread_core->futex_rla_len && !ending_marks_futexes(task, thread, read_own_memory))
 		set_robust_list(core, calls);
 	if (rseq && rseq->rseq_abi_pointer)
-		call(calls, "register rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size, 0,
-		     rseq->signature);
+		add_call(calls, "register rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size, 0,
+			 rseq->signature);
 }
 
 static bool has_robust_list(const struct task *task, size_t thread)
@@ -160,8 +160,8 @@ static void identity_finish(const struct snapshot *snapshot unused, const struct
 	if (core->thread_core->futex_rla && !has_robust_list(task, thread))
 		set_robust_list(core, calls);
 	if (!thread || core->thread_core->pdeath_sig)
-		call(calls, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
-		     core->thread_core->pdeath_sig);
+		add_call(calls, "set the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
+			 core->thread_core->pdeath_sig);
 }
 
 bool identity_waits(const struct task *task)

@@ -60,8 +60,8 @@ static int limits_check(const struct snapshot *snapshot unused, const struct tas
 
 static void set_limit(int resource, struct rlimit limit, struct call_list *calls)
 {
-	call(calls, "set a resource limit", SYS_prlimit64, 0, resource,
-	     calls_bytes(calls, &limit, sizeof(limit)), 0);
+	add_call(calls, "set a resource limit", SYS_prlimit64, 0, resource,
+		 calls_bytes(calls, &limit, sizeof(limit)), 0);
 }
 
 static void limits_make(const struct snapshot *snapshot unused, const struct task *task, size_t thread,

@@ -34,13 +34,13 @@ static void *machine_ask(const struct snapshot *snapshot unused, const struct ta
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
-	asked->memory_failure = call(calls, "ask for the policy for memory failures", SYS_prctl,
-				     PR_MCE_KILL_GET);
-	asked->time_stamps = call(calls, "ask whether it may read time stamps", SYS_prctl, PR_GET_TSC,
-				  calls_bytes(calls, NULL, sizeof(int)));
+	asked->memory_failure = add_call(calls, "ask for the policy for memory failures", SYS_prctl,
+					 PR_MCE_KILL_GET);
+	asked->time_stamps = add_call(calls, "ask whether it may read time stamps", SYS_prctl, PR_GET_TSC,
+				      calls_bytes(calls, NULL, sizeof(int)));
 	for (int control = 0; control < SPECULATION_CONTROLS; control++)
-		asked->speculation[control] = call(calls, "ask for speculation", SYS_prctl,
-						   PR_GET_SPECULATION_CTRL, control);
+		asked->speculation[control] = add_call(calls, "ask for speculation", SYS_prctl,
+						       PR_GET_SPECULATION_CTRL, control);
 	if (!thread)
 		asked->tables = arch_ask_for_tables(calls);
 	return asked;
@@ -108,20 +108,20 @@ static void machine_make(const struct snapshot *snapshot unused, const struct ta
 	const ThreadCoreEntry *core = task->cores[thread]->thread_core;
 
 	if (core->has_memory_failure)
-		call(calls, "set the policy for memory failures", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET,
-		     core->memory_failure);
+		add_call(calls, "set the policy for memory failures", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET,
+			 core->memory_failure);
 	else if (prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) != PR_MCE_KILL_DEFAULT) /* criu's own, inherited */
-		call(calls, "reset the policy for memory failures", SYS_prctl, PR_MCE_KILL,
-		     PR_MCE_KILL_CLEAR);
+		add_call(calls, "reset the policy for memory failures", SYS_prctl, PR_MCE_KILL,
+			 PR_MCE_KILL_CLEAR);
 	if (core->is_io_flusher)
-		call(calls, "make it an I/O flusher", SYS_prctl, PR_SET_IO_FLUSHER, 1);
+		add_call(calls, "make it an I/O flusher", SYS_prctl, PR_SET_IO_FLUSHER, 1);
 	for (int control = 0; control < SPECULATION_CONTROLS; control++)
 		if (speculation_of(core, control) &&
 		    prctl(PR_GET_SPECULATION_CTRL, control, 0, 0, 0) & PR_SPEC_PRCTL)
-			call(calls, "set speculation", SYS_prctl, PR_SET_SPECULATION_CTRL, control,
-			     speculation_of(core, control));
+			add_call(calls, "set speculation", SYS_prctl, PR_SET_SPECULATION_CTRL, control,
+				 speculation_of(core, control));
 	if (core->has_time_stamps)
-		call(calls, "forbid time stamps", SYS_prctl, PR_SET_TSC, core->time_stamps);
+		add_call(calls, "forbid time stamps", SYS_prctl, PR_SET_TSC, core->time_stamps);
 }
 
 const struct task_part part_machine = {

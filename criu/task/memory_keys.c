@@ -27,8 +27,8 @@ static void *memory_keys_ask(const struct snapshot *snapshot unused, const struc
 
 	asked = allocate(sizeof(*asked));
 	for (int key = 1; key < MOST_KEYS; key++)
-		asked->keys[key] = call(calls, "ask for a protection key", SYS_pkey_mprotect, NOBODYS,
-					PAGE_SIZE, PROT_NONE, key);
+		asked->keys[key] = add_call(calls, "ask for a protection key", SYS_pkey_mprotect, NOBODYS,
+					    PAGE_SIZE, PROT_NONE, key);
 	return asked;
 }
 

@@ -59,13 +59,13 @@ static void *memory_layout_ask(const struct snapshot *snapshot unused, const str
 	struct asked *asked;
 
 	asked = allocate(sizeof(*asked));
-	asked->heap_end = call(calls, "ask for the end of the heap", SYS_brk, 0);
-	asked->dumpable = call(calls, "ask whether it is dumpable", SYS_prctl, PR_GET_DUMPABLE);
-	asked->huge_pages = call(calls, "ask whether huge pages are off", SYS_prctl, PR_GET_THP_DISABLE);
-	asked->denial = call(calls, "ask whether memory may be writable and executable", SYS_prctl,
-			     PR_GET_MDWE);
-	asked->merging = call(calls, "ask whether all its memory may be merged", SYS_prctl,
-			      PR_GET_MEMORY_MERGE);
+	asked->heap_end = add_call(calls, "ask for the end of the heap", SYS_brk, 0);
+	asked->dumpable = add_call(calls, "ask whether it is dumpable", SYS_prctl, PR_GET_DUMPABLE);
+	asked->huge_pages = add_call(calls, "ask whether huge pages are off", SYS_prctl, PR_GET_THP_DISABLE);
+	asked->denial = add_call(calls, "ask whether memory may be writable and executable", SYS_prctl,
+				 PR_GET_MDWE);
+	asked->merging = add_call(calls, "ask whether all its memory may be merged", SYS_prctl,
+				  PR_GET_MEMORY_MERGE);
 	return asked;
 }
 
@@ -118,15 +118,15 @@ static int memory_layout_prepare(const struct snapshot *snapshot unused, const s
  */
 static void make_merging(const struct task *task, struct call_list *calls)
 {
-	call(calls, "merge its memory", SYS_prctl, PR_SET_MEMORY_MERGE, 1);
+	add_call(calls, "merge its memory", SYS_prctl, PR_SET_MEMORY_MERGE, 1);
 	for (size_t i = 0; i < task->space->vmas.count; i++) {
 		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (vma->status & (VMA_ANON_PRIVATE | VMA_FILE_PRIVATE) &&
 		    !(vma->status & (VMA_VSYSCALL | VMA_VDSO | VMA_VVAR | VMA_GUARD_RANGE)) &&
 		    !(vma->flags & MAP_HUGETLB) && !(vma->advice >> MADV_MERGEABLE & 1))
-			call(calls, "do not merge a mapping", SYS_madvise, vma->start, vma_length(vma),
-			     MADV_UNMERGEABLE);
+			add_call(calls, "do not merge a mapping", SYS_madvise, vma->start, vma_length(vma),
+				 MADV_UNMERGEABLE);
 	}
 }
 
@@ -153,18 +153,19 @@ static void memory_layout_make(const struct snapshot *snapshot unused, const str
 		.exe_fd = task->exe_fd,
 	};
 	map.auxv = (void *)calls_bytes(calls, mm->mm_saved_auxv, map.auxv_size);
-	call(calls, "set the memory layout and the executable", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
-	     calls_bytes(calls, &map, sizeof(map)), sizeof(map));
+	add_call(calls, "set the memory layout and the executable", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
+		 calls_bytes(calls, &map, sizeof(map)), sizeof(map));
 	if (mm->thp_disabled) /* the bits above the first are flags */
-		call(calls, "turn huge pages off", SYS_prctl, PR_SET_THP_DISABLE, 1, core->thp_disable & ~1u);
+		add_call(calls, "turn huge pages off", SYS_prctl, PR_SET_THP_DISABLE, 1,
+			 core->thp_disable & ~1u);
 	else if (mm->has_thp_disabled &&
 		 prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0) /* criu's own, inherited */
-		call(calls, "turn huge pages on", SYS_prctl, PR_SET_THP_DISABLE, 0);
+		add_call(calls, "turn huge pages on", SYS_prctl, PR_SET_THP_DISABLE, 0);
 	if (core->merges_memory)
 		make_merging(task, calls);
 	if (core->has_deny_write_exec) /* irrevocable; existing mappings do not change */
-		call(calls, "forbid memory that is writable and executable", SYS_prctl, PR_SET_MDWE,
-		     core->deny_write_exec);
+		add_call(calls, "forbid memory that is writable and executable", SYS_prctl, PR_SET_MDWE,
+			 core->deny_write_exec);
 }
 
 /*
@@ -173,8 +174,8 @@ static void memory_layout_make(const struct snapshot *snapshot unused, const str
 static void memory_layout_finish(const struct snapshot *snapshot unused, const struct task *task,
 				 size_t thread unused, struct call_list *calls)
 {
-	call(calls, "set dumpable", SYS_prctl, PR_SET_DUMPABLE,
-	     !task->space->mm->has_dumpable || task->space->mm->dumpable == 1);
+	add_call(calls, "set dumpable", SYS_prctl, PR_SET_DUMPABLE,
+		 !task->space->mm->has_dumpable || task->space->mm->dumpable == 1);
 }
 
 const struct task_part part_memory_layout = {

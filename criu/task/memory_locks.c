@@ -22,8 +22,8 @@ static void *memory_locks_ask(const struct snapshot *snapshot unused, const stru
 	struct asked *asked;
 
 	asked = allocate(sizeof(*asked));
-	asked->locked = call(calls, "ask whether new memory is locked", SYS_msync,
-			     round_down(calls->base, PAGE_SIZE), PAGE_SIZE, MS_INVALIDATE);
+	asked->locked = add_call(calls, "ask whether new memory is locked", SYS_msync,
+				 round_down(calls->base, PAGE_SIZE), PAGE_SIZE, MS_INVALIDATE);
 	return asked;
 }
 
@@ -68,7 +68,7 @@ static void memory_locks_make(const struct snapshot *snapshot unused, const stru
 			      size_t thread unused, struct call_list *calls)
 {
 	if (task->space->mm->locks_future)
-		call(calls, "lock new memory", SYS_mlockall, task->space->mm->locks_future);
+		add_call(calls, "lock new memory", SYS_mlockall, task->space->mm->locks_future);
 }
 
 const struct task_part part_memory_locks = {

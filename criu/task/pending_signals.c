@@ -147,11 +147,11 @@ static void put_signals_back(const struct task *task, size_t thread, const Signa
 			continue;
 		memcpy(&signal, entry->siginfo.data, sizeof(signal));
 		if (is_shared)
-			call(calls, "put back a pending signal of the process", SYS_rt_sigqueueinfo, pid,
-			     signal, calls_bytes(calls, entry->siginfo.data, SIGINFO_SIZE));
+			add_call(calls, "put back a pending signal of the process", SYS_rt_sigqueueinfo, pid,
+				 signal, calls_bytes(calls, entry->siginfo.data, SIGINFO_SIZE));
 		else
-			call(calls, "put back a pending signal of the thread", SYS_rt_tgsigqueueinfo, pid,
-			     tid, signal, calls_bytes(calls, entry->siginfo.data, SIGINFO_SIZE));
+			add_call(calls, "put back a pending signal of the thread", SYS_rt_tgsigqueueinfo, pid,
+				 tid, signal, calls_bytes(calls, entry->siginfo.data, SIGINFO_SIZE));
 	}
 }
 

@@ -137,8 +137,8 @@ struct asked_timer {
 
 static call_handle ask_left(const PosixTimerEntry *timer, struct call_list *calls)
 {
-	return call(calls, "ask for what is left of a timer", SYS_timer_gettime, timer->it_id,
-		    calls_bytes(calls, NULL, sizeof(struct itimerspec)));
+	return add_call(calls, "ask for what is left of a timer", SYS_timer_gettime, timer->it_id,
+			calls_bytes(calls, NULL, sizeof(struct itimerspec)));
 }
 
 bool posix_timers_look_for_owners(const struct task *task)
@@ -172,8 +172,8 @@ static void *posix_timers_ask(const struct snapshot *snapshot unused, const stru
 			asked[i].left = ask_left(timer, calls);
 	}
 	for (size_t i = 0; !thread && i < timers->n_posix; i++)
-		asked[i].overrun = call(calls, "ask for the overrun of a timer", SYS_timer_getoverrun,
-					timers->posix[i]->it_id);
+		asked[i].overrun = add_call(calls, "ask for the overrun of a timer", SYS_timer_getoverrun,
+					    timers->posix[i]->it_id);
 	return asked;
 }
 
@@ -276,8 +276,8 @@ static void make_timer(const struct task *task, const PosixTimerEntry *timer, st
 	if (event.sigev_notify & SIGEV_THREAD_ID)
 		event._sigev_un._tid = timer->notify_thread_id;
 	there = calls_bytes(calls, &event, sizeof(event));
-	call(calls, "make a timer", SYS_timer_create, (uint64_t)clock_of(timer), there,
-	     calls_bytes(calls, &id, sizeof(id)));
+	add_call(calls, "make a timer", SYS_timer_create, (uint64_t)clock_of(timer), there,
+		 calls_bytes(calls, &id, sizeof(id)));
 }
 
 /* Each new timer takes the next number, from `next` on: those below the wanted one are deleted again. */
@@ -290,8 +290,9 @@ static void count_to(uint32_t wanted, uint32_t *next, struct call_list *calls)
 			 id = calls_bytes(calls, NULL, sizeof(int));
 
 		for (; *next < wanted; ++*next) {
-			call(calls, "create a temporary timer", SYS_timer_create, CLOCK_MONOTONIC, there, id);
-			call(calls, "delete a timer", SYS_timer_delete, *next);
+			add_call(calls, "create a temporary timer", SYS_timer_create, CLOCK_MONOTONIC, there,
+				 id);
+			add_call(calls, "delete a timer", SYS_timer_delete, *next);
 		}
 	}
 	++*next;
@@ -307,14 +308,14 @@ static void posix_timers_make(const struct snapshot *snapshot unused, const stru
 	if (!timers || !timers->n_posix)
 		return;
 	if (can_ask)
-		call(calls, "enable chosen timer ids", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 1);
+		add_call(calls, "enable chosen timer ids", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 1);
 	for (size_t i = 0; i < timers->n_posix; i++) {
 		if (!can_ask)
 			count_to(timers->posix[i]->it_id, &next, calls);
 		make_timer(task, timers->posix[i], calls);
 	}
 	if (can_ask)
-		call(calls, "disable chosen timer ids", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 0);
+		add_call(calls, "disable chosen timer ids", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, 0);
 }
 
 const struct task_part part_posix_timers = {
@@ -406,8 +407,8 @@ static void set_timer(const struct task *task, const PosixTimerEntry *timer, str
 		return; /* a disarmed timer of CPU time keeps its interval */
 	if (last)
 		value.it_value = (struct timespec){ last / SECOND, last % SECOND };
-	call(calls, "set a timer", SYS_timer_settime, timer->it_id, last ? TIMER_ABSTIME : 0,
-	     calls_bytes(calls, &value, sizeof(value)), 0);
+	add_call(calls, "set a timer", SYS_timer_settime, timer->it_id, last ? TIMER_ABSTIME : 0,
+		 calls_bytes(calls, &value, sizeof(value)), 0);
 }
 
 static void set_timers(const struct snapshot *snapshot unused, const struct task *task, size_t thread,

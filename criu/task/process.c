@@ -117,9 +117,9 @@ static void ask_for_children(const struct task *task, struct call_list *calls, s
 		if (child->state == TASK_STOPPED)
 			asked->children[asked->child_count++] = (struct asked_child){
 				child,
-				call(calls, "ask whether it has waited for a stopped child", SYS_waitid,
-				     P_PID, child->pid, calls_bytes(calls, NULL, sizeof(siginfo_t)),
-				     WSTOPPED | WNOWAIT | WNOHANG | __WALL)
+				add_call(calls, "ask whether it has waited for a stopped child", SYS_waitid,
+					 P_PID, child->pid, calls_bytes(calls, NULL, sizeof(siginfo_t)),
+					 WSTOPPED | WNOWAIT | WNOHANG | __WALL)
 			};
 }
 
@@ -144,14 +144,15 @@ static void *process_ask(const struct snapshot *snapshot unused, const struct ta
 		return NULL;
 	asked = new_questions(task);
 	ask_for_children(task, calls, asked);
-	asked->subreaper = call(calls, "ask whether it is a child subreaper", SYS_prctl,
-				PR_GET_CHILD_SUBREAPER, calls_bytes(calls, NULL, sizeof(int)));
-	asked->registrations = call(calls, "ask for its memory barriers", SYS_membarrier, GET_REGISTRATIONS);
+	asked->subreaper = add_call(calls, "ask whether it is a child subreaper", SYS_prctl,
+				    PR_GET_CHILD_SUBREAPER, calls_bytes(calls, NULL, sizeof(int)));
+	asked->registrations = add_call(calls, "ask for its memory barriers", SYS_membarrier,
+					GET_REGISTRATIONS);
 	commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 	if (commands >= 0 && commands & GET_REGISTRATIONS)
 		return asked;
 	for (size_t i = 0; i < array_size(barriers_to_try); i++)
-		asked->tries[i] = call(calls, "try a memory barrier", SYS_membarrier, barriers_to_try[i]);
+		asked->tries[i] = add_call(calls, "try a memory barrier", SYS_membarrier, barriers_to_try[i]);
 	return asked;
 }
 
@@ -278,14 +279,14 @@ static void process_make(const struct snapshot *snapshot unused, const struct ta
 	const TaskCoreEntry *core = task->cores[thread]->tc;
 
 	/* Each thread has its own personality, nearly always the same; threads other than the leader exist by now. */
-	call(calls, "set the personality", SYS_personality,
-	     own->has_personality ? own->personality : task->cores[0]->tc->personality);
+	add_call(calls, "set the personality", SYS_personality,
+		 own->has_personality ? own->personality : task->cores[0]->tc->personality);
 	if (thread)
 		return;
-	call(calls, "set the child subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, core->child_subreaper);
+	add_call(calls, "set the child subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, core->child_subreaper);
 	for (int bit = 0; bit < 32; bit++)
 		if (core->membarrier_registration_mask >> bit & 1)
-			call(calls, "register for memory barriers", SYS_membarrier, 1u << bit);
+			add_call(calls, "register for memory barriers", SYS_membarrier, 1u << bit);
 }
 
 const struct task_part part_process = {

@@ -91,12 +91,12 @@ static void make_cpus(const ThreadCoreEntry *core, struct call_list *calls)
 	if (!core->has_cpu_affinity)
 		return;
 	cpus_fill(&cpus);
-	call(calls, "let it run on all CPUs", SYS_sched_setaffinity, 0, sizeof(cpus),
-	     calls_bytes(calls, &cpus, sizeof(cpus)));
+	add_call(calls, "let it run on all CPUs", SYS_sched_setaffinity, 0, sizeof(cpus),
+		 calls_bytes(calls, &cpus, sizeof(cpus)));
 	if (!core->cpu_affinity.len)
 		return;
-	call(calls, "keep it to its CPUs", SYS_sched_setaffinity, 0, core->cpu_affinity.len,
-	     calls_bytes(calls, core->cpu_affinity.data, core->cpu_affinity.len));
+	add_call(calls, "keep it to its CPUs", SYS_sched_setaffinity, 0, core->cpu_affinity.len,
+		 calls_bytes(calls, core->cpu_affinity.data, core->cpu_affinity.len));
 	calls_accept(calls, EINVAL);
 }
 
@@ -149,7 +149,7 @@ static void *scheduling_ask(const struct snapshot *snapshot unused, const struct
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
-	asked->slack = call(calls, "ask for the timer slack", SYS_prctl, PR_GET_TIMERSLACK);
+	asked->slack = add_call(calls, "ask for the timer slack", SYS_prctl, PR_GET_TIMERSLACK);
 	return asked;
 }
 
@@ -183,15 +183,16 @@ static void scheduling_make(const struct snapshot *snapshot unused, const struct
 	make_cpus(core, calls);
 	/* A real-time thread has none (Linux 6.13), and 0 would mean the value of its parent. */
 	if (core->has_timer_slack && core->timer_slack)
-		call(calls, "set the timer slack", SYS_prctl, PR_SET_TIMERSLACK, core->timer_slack);
+		add_call(calls, "set the timer slack", SYS_prctl, PR_SET_TIMERSLACK, core->timer_slack);
 	if (core->has_io_priority)
-		call(calls, "set the I/O priority", SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, core->io_priority);
+		add_call(calls, "set the I/O priority", SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
+			 core->io_priority);
 	if (core->has_sched_policy)
-		call(calls, "set the scheduling policy", SYS_sched_setscheduler, 0, core->sched_policy,
-		     calls_bytes(calls, &parameters, sizeof(parameters)));
+		add_call(calls, "set the scheduling policy", SYS_sched_setscheduler, 0, core->sched_policy,
+			 calls_bytes(calls, &parameters, sizeof(parameters)));
 	if (core->has_sched_nice)
-		call(calls, "set the nice value", SYS_setpriority, PRIO_PROCESS, 0,
-		     (uint64_t)core->sched_nice);
+		add_call(calls, "set the nice value", SYS_setpriority, PRIO_PROCESS, 0,
+			 (uint64_t)core->sched_nice);
 }
 
 const struct task_part part_scheduling = {

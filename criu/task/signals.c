@@ -45,11 +45,11 @@ static void *signals_ask(const struct snapshot *snapshot unused, const struct ta
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
-	asked->alternate_stack = call(calls, "ask for the alternate stack", SYS_sigaltstack, 0,
-				      calls_bytes(calls, NULL, sizeof(stack_t)));
+	asked->alternate_stack = add_call(calls, "ask for the alternate stack", SYS_sigaltstack, 0,
+					  calls_bytes(calls, NULL, sizeof(stack_t)));
 	for (int signal = 1; !thread && signal <= SIGNALS; signal++)
 		if (has_action(signal))
-			asked->actions[signal] = call(
+			asked->actions[signal] = add_call(
 				calls, "ask for a signal's action", SYS_rt_sigaction, signal, 0,
 				calls_bytes(calls, NULL, sizeof(struct kernel_action)), sizeof(uint64_t));
 	return asked;
@@ -124,12 +124,12 @@ static void make_actions(const TaskCoreEntry *core, struct call_list *calls)
 		if (!has_action(signal))
 			continue;
 		entry = core->sigactions[i++];
-		call(calls, "set a signal's action", SYS_rt_sigaction, signal,
-		     calls_bytes(calls,
-				 &(struct kernel_action){ entry->sigaction, entry->flags, entry->restorer,
-							  entry->mask },
-				 sizeof(struct kernel_action)),
-		     0, sizeof(uint64_t));
+		add_call(calls, "set a signal's action", SYS_rt_sigaction, signal,
+			 calls_bytes(calls,
+				     &(struct kernel_action){ entry->sigaction, entry->flags, entry->restorer,
+							      entry->mask },
+				     sizeof(struct kernel_action)),
+			 0, sizeof(uint64_t));
 	}
 }
 
@@ -144,7 +144,8 @@ static void signals_make(const struct snapshot *snapshot unused, const struct ta
 		stack.ss_size = sas->ss_size;
 		stack.ss_flags = sas->ss_flags & ~SS_ONSTACK; /* SS_ONSTACK only reports that it was in use */
 	}
-	call(calls, "set the alternate stack", SYS_sigaltstack, calls_bytes(calls, &stack, sizeof(stack)), 0);
+	add_call(calls, "set the alternate stack", SYS_sigaltstack, calls_bytes(calls, &stack, sizeof(stack)),
+		 0);
 	if (!thread)
 		make_actions(task->cores[0]->tc, calls);
 }

@@ -40,8 +40,8 @@ static void *timers_ask(const struct snapshot *snapshot unused, const struct tas
 		return NULL;
 	asked = allocate(sizeof(*asked));
 	for (size_t i = 0; i < array_size(timers); i++)
-		asked->timers[i] = call(calls, timers[i].question, SYS_getitimer, timers[i].which,
-					calls_bytes(calls, NULL, sizeof(struct itimerval)));
+		asked->timers[i] = add_call(calls, timers[i].question, SYS_getitimer, timers[i].which,
+					    calls_bytes(calls, NULL, sizeof(struct itimerval)));
 	return asked;
 }
 
@@ -183,8 +183,8 @@ static void timers_make(const struct snapshot *snapshot unused, const struct tas
 			value.it_value.tv_usec = 1;
 		if (value.it_value.tv_sec || value.it_value.tv_usec || value.it_interval.tv_sec ||
 		    value.it_interval.tv_usec)
-			call(calls, "set an interval timer", SYS_setitimer, timers[i].which,
-			     calls_bytes(calls, &value, sizeof(value)), 0);
+			add_call(calls, "set an interval timer", SYS_setitimer, timers[i].which,
+				 calls_bytes(calls, &value, sizeof(value)), 0);
 	}
 }
 

@@ -16,9 +16,9 @@ static void calls_and_arguments(void **state unused)
 	struct call_list list;
 
 	calls_init(&list, BASE);
-	assert_int_equal(call(&list, "one", 1, 10, 20), 1);
-	assert_int_equal(call(&list, "two", 2), 2);
-	assert_int_equal(call(&list, "three", 3, 1, 2, 3, 4, 5, 6), 3);
+	assert_int_equal(add_call(&list, "one", 1, 10, 20), 1);
+	assert_int_equal(add_call(&list, "two", 2), 2);
+	assert_int_equal(add_call(&list, "three", 3, 1, 2, 3, 4, 5, 6), 3);
 	assert_int_equal(list.count, 3);
 	assert_int_equal(list.purpose_count, 3);
 	assert_int_equal(list.calls[0].arguments[1], 20);
@@ -84,10 +84,10 @@ static void answers(void **state unused)
 	calls_init(&list, BASE);
 	assert_int_equal(calls_result(&list, 0), -ENOSYS);
 	assert_null(calls_answer(&list, 0, 0));
-	first = call(&list, "first", 1);
-	twice[0] = call(&list, "twice", 2, 7);
-	twice[1] = call(&list, "twice", 2, 8);
-	with_bytes = call(&list, "with bytes", 3, 0, 0, calls_bytes(&list, &value, sizeof(value)));
+	first = add_call(&list, "first", 1);
+	twice[0] = add_call(&list, "twice", 2, 7);
+	twice[1] = add_call(&list, "twice", 2, 8);
+	with_bytes = add_call(&list, "with bytes", 3, 0, 0, calls_bytes(&list, &value, sizeof(value)));
 	assert_int_not_equal(first, 0);
 	for (size_t i = 0; i < list.count; i++)
 		list.calls[i].result = 40 + i;
@@ -95,7 +95,7 @@ static void answers(void **state unused)
 	assert_int_equal(calls_result(&list, twice[0]), 41);
 	assert_int_equal(calls_result(&list, twice[1]), 42);
 	for (int i = 0; i < 1000; i++) /* all of it lies elsewhere by now */
-		call(&list, "more", 4, calls_bytes(&list, NULL, 100));
+		add_call(&list, "more", 4, calls_bytes(&list, NULL, 100));
 	assert_int_equal(*(const int *)calls_answer(&list, with_bytes, 2), 7);
 	assert_int_equal(calls_result(&list, first), 40);
 	assert_int_equal(calls_result(&list, 0), -ENOSYS);

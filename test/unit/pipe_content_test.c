@@ -6,7 +6,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "base/log.h"
-#include "files/pipe_content.h"
+#include "files/kinds/pipe_content.h"
 
 static struct image_store *store;
 static struct held_pipes pipes;

@@ -6,7 +6,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "base/log.h"
-#include "files/terminal.h"
+#include "files/kinds/terminal.h"
 
 static struct snapshot snapshot;
 

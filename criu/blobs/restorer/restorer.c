@@ -29,7 +29,7 @@ static struct restorer_board *board_of(char *region)
 	return (struct restorer_board *)(region + RESTORER_BOARD);
 }
 
-static does_not_return void give_up(char *region, int list, int index, long result)
+static does_not_return void report_failure(char *region, int list, int index, long result)
 {
 	struct restorer_board *board = board_of(region);
 	uint32_t nobody = 0;
@@ -55,7 +55,7 @@ static void run_calls(char *region, int list, uint64_t calls, uint64_t count)
 		made->result = system_call(made->number, (long)a[0], (long)a[1], (long)a[2], (long)a[3],
 					   (long)a[4], (long)a[5]);
 		if (made->result < 0 && made->result >= -4095 && made->result != accepted)
-			give_up(region, list, i, made->result);
+			report_failure(region, list, i, made->result);
 	}
 }
 
@@ -89,7 +89,7 @@ static void make_thread(char *region, struct restorer_thread *thread, int index)
 		result = start_thread(&arguments, sizeof(arguments), region, thread);
 	}
 	if (result < 0)
-		give_up(region, RESTORER_THREADS, index, result);
+		report_failure(region, RESTORER_THREADS, index, result);
 }
 
 static void await(uint32_t *futex, uint32_t wanted)

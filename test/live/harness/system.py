@@ -16,7 +16,8 @@ import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
-MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 0x1000, 0x4000, 1 << 18
+MNT_DETACH = 2
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -37,8 +38,14 @@ def build(*tests):
 		subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "-C", os.path.join(ROOT, "test", name)], check=True)
 
 
-def mount(source, target, kind, flags, data=None):
-	checked(libc.mount(source, target, kind, flags, data), f"mount {os.fsdecode(target)}")
+def mount(source, target, kind, flags=0, data=None):
+	"""mount(2). The machine of test/vm has no program mount."""
+	arguments = [text and os.fsencode(text) for text in (source, target, kind)]
+	checked(libc.mount(*arguments, flags, data and data.encode()), f"mount {target}")
+
+
+def unmount(target, flags=0):
+	checked(libc.umount2(os.fsencode(target), flags), f"unmount {target}")
 
 
 def become_subreaper():
@@ -52,9 +59,9 @@ def die_with_parent():
 def private_namespaces(needed):
 	"""Own mounts and an own network with a loopback; an own /tmp, unless one of the paths `needed` is below it."""
 	checked(libc.unshare(CLONE_NEWNS | CLONE_NEWNET), "unshare")
-	mount(b"none", b"/", None, MS_REC | MS_PRIVATE)
+	mount("none", "/", None, MS_REC | MS_PRIVATE)
 	if not any(os.path.realpath(path).startswith("/tmp/") for path in needed if path):
-		mount(b"none", b"/tmp", b"tmpfs", 0, b"mode=1777")
+		mount("none", "/tmp", "tmpfs", data="mode=1777")
 	with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
 		name = b"lo".ljust(16, b"\0")
 		request = fcntl.ioctl(control, SIOCGIFFLAGS, name + bytes(24))

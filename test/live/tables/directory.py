@@ -100,12 +100,11 @@ def read_only(cell, dumper, _restorer):
 	"""It says what is wrong, and speaks of no image that is not there."""
 	cell.start()
 	images = cell.new_images()
-	command = ["mount", "-t", "tmpfs", "-o", "ro", "none", images]
-	subprocess.run(command, check=True)
+	system.mount("none", images, "tmpfs", system.MS_RDONLY)
 	try:
 		run = dumper.dump(cell.root, images)
 	finally:
-		subprocess.run(["umount", images], check=True)
+		system.unmount(images)
 	expect_error(run, "Read-only file system")
 	if "inventory" in run.error:
 		raise Failure(run.error)

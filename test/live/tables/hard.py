@@ -58,7 +58,7 @@ def has_other_children(cell, dumper, restorer):
 	cell.dump(dumper, images)
 	pid = cell.path("sleeper.pid")
 	other = wrapped(cell, restorer, "restorer", f'#!/bin/sh\nsleep 60 >/dev/null 2>&1 &\necho $! > {pid}\nexec {{criu}} "$@"\n')
-	step = "guard the processes"
+	step = "trace the processes"
 	run = other.restore(images, timeout=10, environment=faults.in_step("restore", step))
 	os.kill(int(system.read_text(pid)), signal.SIGKILL)
 	faults.check_failed(run, step)

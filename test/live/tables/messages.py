@@ -61,7 +61,7 @@ def limit_of_a_tree(cell, dumper, _restorer):
 def small_file_system(cell, options):
 	path = cell.path("small")
 	os.mkdir(path)
-	subprocess.run(["mount", "-t", "tmpfs", "-o", options, "small", path], check=True)
+	system.mount("small", path, "tmpfs", data=options)
 	return path
 
 
@@ -76,7 +76,7 @@ def full_disk(cell, dumper, options):
 	run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 	subprocess.run([*command, "-v4", "-o", cell.path("full.log")], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 	log = system.read_text(cell.path("full.log"))
-	subprocess.run(["umount", images], check=True)
+	system.unmount(images)
 	os.rmdir(images)
 	if run.returncode != 1 or len(told(run.stderr, "No space left on device")) != 1 or "rror" in run.stderr:
 		raise Failure(f"exit code {run.returncode}: {run.stderr!r}")
@@ -102,7 +102,7 @@ def no_room_for_statistics(cell, dumper, restorer):
 	if run.failed or not (dumper.is_peer or "Warn  (" in run.log):
 		raise Failure(run.describe())
 	cell.wait_gone([cell.root])
-	subprocess.run(["umount", work], check=True)
+	system.unmount(work)
 	cell.restore(restorer, images)
 	cell.finish()
 

@@ -27,8 +27,8 @@ def threads_of(pids):
 
 
 def candidates(criu):
-	"""Whom criu has made so far, threads included; not criu, nor its guard, and not who has died already."""
-	newborns = [pid for pid in system.descendants(os.getpid()) if pid != criu and system.status(pid).get("Name") != "criu-guard"]
+	"""Whom criu has made so far, threads included; not criu, nor its watchdog, and not who has died already."""
+	newborns = [pid for pid in system.descendants(os.getpid()) if pid != criu and system.status(pid).get("Name") != "criu-watchdog"]
 	return [tid for tid in threads_of(newborns) if system.thread_state(tid, tid) not in ("Z", "X", "gone")]
 
 
@@ -191,12 +191,12 @@ def signal_stopped(cell, dumper, restorer):
 
 def fail_to_prepare(cell, restorer, images, pattern):
 	"""Restores while files of /proc can be read, and not be written."""
-	subprocess.run(["mount", "--bind", "/proc", "/proc"], check=True)
-	subprocess.run(["mount", "-o", "remount,bind,ro", "/proc"], check=True)
+	system.mount("/proc", "/proc", None, system.MS_BIND)
+	system.mount(None, "/proc", None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY)
 	try:
 		refused_restore(cell, restorer, images, pattern)
 	finally:
-		subprocess.run(["umount", "/proc"], check=True)
+		system.unmount("/proc")
 
 
 def unprepared(cell, dumper, restorer):

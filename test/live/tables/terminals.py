@@ -16,19 +16,17 @@ from harness.row import Row
 
 from . import bad_input
 
-MS_BIND, MNT_DETACH = 4096, 2
-
 
 @contextlib.contextmanager
 def own_terminals():
 	"""Numbers of terminals (/dev/pts/N) that nobody else takes, in the mount namespace of this test."""
-	system.checked(system.libc.mount(b"devpts", b"/dev/pts", b"devpts", 0, b"newinstance,ptmxmode=0666,mode=0620,gid=5"), "devpts")
-	system.checked(system.libc.mount(b"/dev/pts/ptmx", b"/dev/ptmx", None, MS_BIND, None), "/dev/ptmx")
+	system.mount("devpts", "/dev/pts", "devpts", data="newinstance,ptmxmode=0666,mode=0620,gid=5")
+	system.mount("/dev/pts/ptmx", "/dev/ptmx", None, system.MS_BIND)
 	try:
 		yield
 	finally:
-		for path in (b"/dev/ptmx", b"/dev/pts"):
-			system.checked(system.libc.umount2(path, MNT_DETACH), "umount")
+		for path in ("/dev/ptmx", "/dev/pts"):
+			system.unmount(path, system.MNT_DETACH)
 
 
 def with_own_terminals(course):

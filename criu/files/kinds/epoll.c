@@ -19,7 +19,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "files/kind.h"
-#include "files/terminal.h"
+#include "files/kinds/terminal.h"
 #include "files/words.h"
 #include "image/message.h"
 

@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
-#include "files/pipe_content.h"
+#include "files/kinds/pipe_content.h"
 #include "image/message.h"
 #include "model/inode.h"
 

@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
-#include "files/terminal.h"
+#include "files/kinds/terminal.h"
 #include "image/message.h"
 
 #define PIECE	 256

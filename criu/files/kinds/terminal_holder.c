@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
-#include "files/terminal.h"
+#include "files/kinds/terminal.h"
 
 /* Other mounts of devpts have numbers of their own. */
 struct wanted {

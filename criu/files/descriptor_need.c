@@ -1,5 +1,5 @@
 /*
- * room.c - counts the descriptors that a restore needs at once: when a tree is dumped, and again before it is restored.
+ * descriptor_need.c - counts the descriptors that a restore needs at once: when a tree is dumped, and again before it is restored.
  *
  * criu has every open file of the tree once; each newborn has all of these, too, and then its own table. So the tree's
  * own limit is not enough, and a dump that ends its processes must notice in time. A file that is only mapped is opened
@@ -13,7 +13,7 @@
 #include "files/kind.h"
 #include "memory/shared.h"
 
-#define PASSING 8 /* open temporarily: images, files of /proc, the executable, files that move, a guard */
+#define PASSING 8 /* open temporarily: images, files of /proc, the executable, files that move, a watchdog */
 #define KEPT	3 /* in a newborn, beside its table: the executable, the log, and a file that moves */
 
 static void note_use(const struct snapshot *snapshot, uint32_t id)
@@ -72,7 +72,7 @@ static size_t count_table(const struct task *task)
 		       0;
 }
 
-char *files_lack_room(struct snapshot *snapshot, size_t ours)
+char *files_lack_descriptors(struct snapshot *snapshot, size_t ours)
 {
 	size_t open, needed, allowed;
 	const struct task *task;

@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
-#include "files/build_id.h"
+#include "files/kinds/build_id.h"
 #include "files/kind.h"
 #include "files/words.h"
 #include "image/message.h"

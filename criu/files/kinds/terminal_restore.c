@@ -18,7 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "files/terminal.h"
+#include "files/kinds/terminal.h"
 #include "image/image.h"
 #include "model/inode.h"
 

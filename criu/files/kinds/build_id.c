@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "compiler.h"
-#include "files/build_id.h"
+#include "files/kinds/build_id.h"
 
 #define MOST_HEADERS 64
 #define MOST_NOTES   4096

@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "files/kind.h"
-#include "files/pipe_content.h"
+#include "files/kinds/pipe_content.h"
 #include "image/message.h"
 
 static bool fifo_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
