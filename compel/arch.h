@@ -28,6 +28,8 @@ int arch_set_registers(pid_t tid, const struct arch_registers *registers) must_c
 int arch_get_extended(pid_t tid, struct thread_context *context) must_check;
 int arch_set_extended(pid_t tid, const struct thread_context *context) must_check;
 
+uint64_t arch_instruction_pointer(const struct arch_registers *registers);
+void arch_set_instruction_pointer(struct arch_registers *registers, uint64_t ip);
 uint64_t arch_stack_pointer(const struct arch_registers *registers);
 /* Where thread-local storage is. */
 uint64_t arch_thread_pointer(const struct arch_registers *registers);
@@ -102,11 +104,38 @@ int frame_build(struct return_frame *frame, struct traced_thread *thread, const 
 void frame_add_call(struct return_frame *frame, const struct traced_thread *thread,
 		    const struct gadgets *gadgets, const struct remote_call *call);
 
-/* ---- settle.c, reenter.c; see also trace_settle_context() and trace_reenter_call() ---- */
+/* ---- registers.c: a system call that was interrupted; settle.c and reenter.c decide what becomes of it ---- */
 
-/* Right after parking: what the kernel would do anyway, or did only because of us. */
-int settle_arrival(struct traced_thread *thread) must_check;
-/* Before it is interrupted: is it in a call that ends without telling its remaining time, and since when? */
-void settle_look_asleep(struct traced_thread *thread);
+/*
+ * The call that a stopped thread is in, or has just left. `number` is -1 if there is none; then the rest means nothing.
+ *
+ * settle.c expects a thread behind the call instruction, with all arguments of the call, and as the result -EINTR or
+ * one of the kernel's own codes (interrupted.h). Some kernels are done with the call before a tracer sees the thread: they
+ * have stepped back in front of the instruction, or overwritten the first argument with the result. On such an
+ * architecture arch_get_registers() undoes this, and arch_set_registers() does it again.
+ */
+struct arch_call {
+	long number;
+	long result;
+	uint64_t arguments[6];
+};
+
+/*
+ * arch_types.h has these three sizes:
+ *	ARCH_CALL_SIZE         bytes of a system call instruction
+ *	ARCH_CODE_BEFORE_CALL  bytes before one among which the instruction is expected that loads the number of the call
+ *	ARCH_RED_ZONE          bytes below the stack pointer that belong to the program
+ */
+
+void arch_get_call(const struct arch_registers *registers, struct arch_call *call);
+/* Sets number and result, as if the thread had been in that call. With -1 no call is restarted: the result stays. */
+void arch_set_call(struct arch_registers *registers, long number, long result);
+/* The number of the call that the thread makes if a system call instruction is next. */
+long arch_next_call(const struct arch_registers *registers);
+/* Steps back in front of the call instruction, with number and arguments of `call`. The thread is in no call then. */
+void arch_make_again(struct arch_registers *registers, const struct arch_call *call);
+bool arch_is_call_instruction(const unsigned char code[ARCH_CALL_SIZE]);
+/* The last number of a call that an instruction in `code` loads and that `accepts` says true for; -1: none. */
+long arch_loaded_number(const unsigned char code[ARCH_CODE_BEFORE_CALL], bool (*accepts)(long number));
 
 #endif

@@ -46,6 +46,15 @@ int set_signal_mask(const struct traced_thread *thread, uint64_t mask) must_chec
 /* Reads /proc/TID/name, a file with one record; -errno. */
 ssize_t read_proc(pid_t tid, const char *name, char **text) must_check;
 
+/* ---- what becomes of an interrupted call (settle.c); see also trace_settle_context() ---- */
+
+/* Right after parking: what the kernel would do anyway, or did only because of the interruption. */
+int settle_arrival(struct traced_thread *thread) must_check;
+/* Before it is interrupted: is it in a call that ends without telling its remaining time, and since when? */
+void settle_look_asleep(struct traced_thread *thread);
+/* Of a stopped thread's memory; false: nothing is there. */
+bool settle_read(pid_t tid, uint64_t address, void *buffer, size_t size) must_check;
+
 /* ---- a call in two halves (call.c) ---- */
 
 /* From the parked state to the entry of the call, which will be made in any case, even if criu dies. */

@@ -8,6 +8,10 @@
 #include <stdint.h>
 #include <sys/user.h>
 
+#define ARCH_CALL_SIZE	      4 /* `svc #0` */
+#define ARCH_CODE_BEFORE_CALL 32
+#define ARCH_RED_ZONE	      0
+
 struct arch_registers {
 	struct user_regs_struct user; /* NT_PRSTATUS: x0 to x30, sp, pc, pstate */
 	uint64_t thread_pointer;      /* NT_ARM_TLS */

@@ -6,6 +6,10 @@
 
 #include <sys/user.h>
 
+#define ARCH_CALL_SIZE	      2 /* `syscall` */
+#define ARCH_CODE_BEFORE_CALL 26
+#define ARCH_RED_ZONE	      128
+
 struct arch_registers {
 	struct user_regs_struct user; /* as PTRACE_GETREGSET gives them: with fs_base, gs_base, orig_rax */
 };

@@ -114,8 +114,8 @@ int frame_build(struct return_frame *frame, struct traced_thread *thread, const 
 	if (result < 0)
 		return result;
 	size = extended_in_use(&context, &features);
-	frame->extended = round_down(context.registers.user.rsp - RED_ZONE - size - FP_XSTATE_MAGIC2_SIZE,
-				     64UL);
+	frame->extended =
+		round_down(context.registers.user.rsp - ARCH_RED_ZONE - size - FP_XSTATE_MAGIC2_SIZE, 64UL);
 	start = round_down(frame->extended - sizeof(struct signal_frame), 16UL);
 	frame->entry = start - first * sizeof(uint64_t);
 	frame->size = frame->extended + size + FP_XSTATE_MAGIC2_SIZE - frame->entry;

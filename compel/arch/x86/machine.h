@@ -4,9 +4,7 @@
 #ifndef COMPEL_X86_MACHINE_H
 #define COMPEL_X86_MACHINE_H
 
-#define SYSCALL_SIZE 2	  /* bytes of a `syscall` */
-#define NO_CALL	     ~0UL /* in orig_rax: the thread is in no system call, and none is restarted */
-#define RED_ZONE     128  /* bytes below the stack pointer that belong to the program */
+#define NO_CALL ~0UL /* in orig_rax: the thread is in no system call, and none is restarted */
 
 /* An XSAVE area begins with the x87 and SSE registers; then comes the header that says what follows. */
 #define XSAVE_SUPPORTED \

@@ -61,6 +61,16 @@ int arch_set_extended(pid_t tid, const struct thread_context *context)
 
 /* ---- what they say ---- */
 
+uint64_t arch_instruction_pointer(const struct arch_registers *registers)
+{
+	return registers->user.rip;
+}
+
+void arch_set_instruction_pointer(struct arch_registers *registers, uint64_t ip)
+{
+	registers->user.rip = ip;
+}
+
 uint64_t arch_stack_pointer(const struct arch_registers *registers)
 {
 	return registers->user.rsp;
@@ -110,6 +120,66 @@ bool arch_denies_data(const struct thread_context *context)
 	return pkru & PKRU_KEY_ZERO;
 }
 
+/* ---- a call that was interrupted ---- */
+
+void arch_get_call(const struct arch_registers *registers, struct arch_call *call)
+{
+	const struct user_regs_struct *user = &registers->user;
+
+	*call = (struct arch_call){
+		.number = (long)user->orig_rax < 0 ? -1 : (long)user->orig_rax,
+		.result = (long)user->rax,
+		.arguments = { user->rdi, user->rsi, user->rdx, user->r10, user->r8, user->r9 },
+	};
+}
+
+void arch_set_call(struct arch_registers *registers, long number, long result)
+{
+	registers->user.orig_rax = number < 0 ? NO_CALL : (uint64_t)number;
+	registers->user.rax = (uint64_t)result;
+}
+
+long arch_next_call(const struct arch_registers *registers)
+{
+	return (long)registers->user.rax;
+}
+
+static void set_arguments(struct user_regs_struct *user, const uint64_t arguments[6])
+{
+	user->rdi = arguments[0];
+	user->rsi = arguments[1];
+	user->rdx = arguments[2];
+	user->r10 = arguments[3];
+	user->r8 = arguments[4];
+	user->r9 = arguments[5];
+}
+
+void arch_make_again(struct arch_registers *registers, const struct arch_call *call)
+{
+	set_arguments(&registers->user, call->arguments);
+	registers->user.rax = (uint64_t)call->number;
+	registers->user.rip -= ARCH_CALL_SIZE;
+	registers->user.orig_rax = NO_CALL;
+}
+
+bool arch_is_call_instruction(const unsigned char code[ARCH_CALL_SIZE])
+{
+	return code[0] == 0x0f && code[1] == 0x05;
+}
+
+/* mov $NUMBER,%eax: b8 NUMBER, or 48 c7 c0 NUMBER */
+long arch_loaded_number(const unsigned char code[ARCH_CODE_BEFORE_CALL], bool (*accepts)(long number))
+{
+	int32_t number;
+
+	for (size_t at = ARCH_CODE_BEFORE_CALL - sizeof(number) + 1; at-- > 1;) {
+		memcpy(&number, code + at, sizeof(number));
+		if ((code[at - 1] == 0xb8 || code[at - 1] == 0xc0) && accepts(number))
+			return number;
+	}
+	return -1;
+}
+
 /* ---- for a thread that is sent somewhere ---- */
 
 void arch_prepare_jump(struct arch_registers *registers, uint64_t ip, uint64_t sp)
@@ -124,12 +194,7 @@ void arch_prepare_call(struct arch_registers *registers, uint64_t ip, uint64_t s
 		       const uint64_t arguments[6])
 {
 	registers->user.rax = (uint64_t)number;
-	registers->user.rdi = arguments[0];
-	registers->user.rsi = arguments[1];
-	registers->user.rdx = arguments[2];
-	registers->user.r10 = arguments[3];
-	registers->user.r8 = arguments[4];
-	registers->user.r9 = arguments[5];
+	set_arguments(&registers->user, arguments);
 	arch_prepare_jump(registers, ip, sp);
 }
 
@@ -142,5 +207,5 @@ void arch_prepare_work(struct arch_registers *registers, uint64_t ip, uint64_t s
 /* At the `ret` behind the `syscall`: the first word of a way home is where to return to. */
 void arch_prepare_home(struct arch_registers *registers, const struct gadgets *gadgets, uint64_t entry)
 {
-	arch_prepare_jump(registers, gadgets->at[GADGET_SYSCALL_RETURN] + SYSCALL_SIZE, entry);
+	arch_prepare_jump(registers, gadgets->at[GADGET_SYSCALL_RETURN] + ARCH_CALL_SIZE, entry);
 }
