@@ -37,11 +37,18 @@ uint64_t arch_clear_tid(const CoreEntry *core);
 void arch_set_clear_tid(CoreEntry *core, uint64_t address);
 
 /*
- * The code to write over the function `name` ("clock_gettime") of a vdso that another kernel made. It jumps to `target`
- * (this kernel's function), or makes the plain system call if `target` is 0. Returns its size.
+ * Code to write over a function of a vdso that another kernel made. Each returns its size; only that of getrandom may be
+ * longer than the alignment of the functions.
  */
 #define ARCH_VDSO_CODE 32
-size_t arch_vdso_code(unsigned char code[ARCH_VDSO_CODE], const char *name, uint64_t target);
+/* Continues at `target`, this kernel's function. */
+size_t arch_vdso_jump(unsigned char code[ARCH_VDSO_CODE], uint64_t target);
+/* Makes the system call with the arguments of the function. */
+size_t arch_vdso_call(unsigned char code[ARCH_VDSO_CODE], long number);
+/* Returns -ENOSYS. */
+size_t arch_vdso_refuse(unsigned char code[ARCH_VDSO_CODE]);
+/* Makes the system call; but asked for its layout (a size of -1, the fifth argument), it returns -ENOSYS. */
+size_t arch_vdso_getrandom(unsigned char code[ARCH_VDSO_CODE]);
 /* The instruction pointer of a thread. */
 uint64_t arch_instruction(const CoreEntry *core);
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "kernel/probe_tests.h"
 #include "kernel_constants.h"
 
@@ -36,6 +37,39 @@ static char *map_pages(size_t count)
 			   0);
 
 	return pages == MAP_FAILED ? NULL : pages;
+}
+
+/* The kernel maps a vdso only if there is none, so this one is unmapped first. No clock may be read after that. */
+static bool unmap_vdso(void)
+{
+	autofree char *maps = NULL;
+	bool found = false;
+
+	if (read_text_at(AT_FDCWD, "/proc/self/maps", &maps) < 0)
+		return false;
+	for (char *line = maps, *next; line && *line; line = next) {
+		struct map_line map;
+
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = '\0';
+		if (!map_line_parse(line, &map))
+			return false;
+		if (strcmp(map.name, "[vdso]") && strncmp(map.name, "[vvar", 5))
+			continue;
+		found = munmap((void *)map.start, map.end - map.start) == 0;
+	}
+	return found;
+}
+
+bool probe_map_vdso(int bits)
+{
+	/* A range that is certainly free, and below 4 GiB. */
+	void *space = mmap((void *)(256UL << 20), 1 << 20, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	return space != MAP_FAILED && munmap(space, 1 << 20) == 0 && unmap_vdso() &&
+	       probe_place_vdso(bits, space);
 }
 
 bool probe_map_files(int unused_argument unused)

@@ -118,6 +118,32 @@ bool probe_rseq(int unused_argument unused)
 	return works;
 }
 
+static __attribute__((noinline)) void step_on_breakpoint(void)
+{
+	__asm__ volatile("");
+}
+
+static void stop_then_step(void)
+{
+	if (ptrace(PTRACE_TRACEME, 0, 0, 0) == 0) {
+		raise(SIGSTOP);
+		step_on_breakpoint();
+	}
+}
+
+bool probe_breakpoints(int unused_argument unused)
+{
+	pid_t child = probe_fork(stop_then_step);
+	int status = 0;
+	bool works;
+
+	works = child > 0 && waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
+		probe_set_breakpoint(child, step_on_breakpoint) && ptrace(PTRACE_CONT, child, 0, 0) == 0 &&
+		waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP;
+	probe_end(child);
+	return works;
+}
+
 /* --- Names of processes ---------------------------------------------------------------------------------------- */
 
 static int do_nothing(void *unused_argument unused)

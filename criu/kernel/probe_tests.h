@@ -34,11 +34,16 @@ bool probe_pid_namespace(int unused_argument);
 bool probe_loginuid(int unused_argument);
 bool probe_apparmor_stacking(int unused_argument);
 
-/* criu/arch/NAME/probes.c */
 bool probe_breakpoints(int unused_argument);
-bool probe_map_vdso(int bits); /* for a task of so many bits */
+
+/* criu/arch/NAME/probes.c: parts of probes */
+/* Sets a hardware breakpoint in a child that is stopped by ptrace. */
+bool probe_set_breakpoint(pid_t child, void (*code)(void)) must_check;
+/* Has the kernel map a vdso for a task of so many bits; the process has none. */
+bool probe_place_vdso(int bits, void *address) must_check;
 
 /* probe_memory.c */
+bool probe_map_vdso(int bits); /* for a task of so many bits */
 bool probe_map_files(int unused_argument);
 bool probe_pagemap(int unused_argument);
 bool probe_process_vm(int unused_argument);

@@ -163,9 +163,12 @@ int symbols_read(const void *elf, size_t size, struct symbols *symbols)
 
 const char *symbol_base_name(const char *name)
 {
-	static const char prefix[] = "__vdso_";
+	static const char *const prefixes[] = { "__vdso_", "__kernel_" };
 
-	return strncmp(name, prefix, sizeof(prefix) - 1) ? name : name + sizeof(prefix) - 1;
+	for (size_t i = 0; i < array_size(prefixes); i++)
+		if (!strncmp(name, prefixes[i], strlen(prefixes[i])))
+			return name + strlen(prefixes[i]);
+	return name;
 }
 
 const struct symbol *symbols_find(const struct symbols *symbols, const char *name)

@@ -23,6 +23,7 @@ struct symbols {
 int symbols_read(const void *elf, size_t size, struct symbols *symbols) must_check;
 /* Finds a symbol by name, with or without "__vdso_" in front; NULL. */
 const struct symbol *symbols_find(const struct symbols *symbols, const char *name);
-const char *symbol_base_name(const char *name); /* without "__vdso_" */
+const char *symbol_base_name(
+	const char *name); /* without "__vdso_" or "__kernel_": each architecture has one */
 
 #endif

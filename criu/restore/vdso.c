@@ -152,6 +152,33 @@ static int check_threads(const struct task *task, const struct symbol *symbol, s
 	return 0;
 }
 
+static const struct {
+	const char *name;
+	long number;
+} plain_calls[] = {
+	{ "clock_gettime", SYS_clock_gettime },
+	{ "clock_getres", SYS_clock_getres },
+	{ "gettimeofday", SYS_gettimeofday },
+	{ "getcpu", SYS_getcpu },
+#ifdef SYS_time
+	{ "time", SYS_time },
+#endif
+};
+
+/* The code for the function `name` ("clock_gettime"); target 0: this kernel does not have it. */
+static size_t replace_function(unsigned char code[ARCH_VDSO_CODE], const char *name, uint64_t target)
+{
+	/* The program owns the state that getrandom works on, in the layout of the other kernel's code. */
+	if (!strcmp(name, "getrandom"))
+		return arch_vdso_getrandom(code);
+	if (target)
+		return arch_vdso_jump(code, target);
+	for (size_t i = 0; i < array_size(plain_calls); i++)
+		if (!strcmp(name, plain_calls[i].name))
+			return arch_vdso_call(code, plain_calls[i].number);
+	return arch_vdso_refuse(code);
+}
+
 static int redirect(const struct task *task, const struct vma *old, const struct symbols *theirs,
 		    const struct symbols *ours)
 {
@@ -162,7 +189,7 @@ static int redirect(const struct task *task, const struct vma *old, const struct
 		const struct symbol *symbol = &theirs->items[i], *ours_too = symbols_find(ours, symbol->name);
 		uint64_t target = ours_too ? vdso->vdso + moved_by + ours_too->offset : 0;
 		unsigned char code[ARCH_VDSO_CODE];
-		size_t size = arch_vdso_code(code, symbol_base_name(symbol->name), target);
+		size_t size = replace_function(code, symbol_base_name(symbol->name), target);
 		int result = check_threads(task, symbol, size);
 
 		if (result)
