@@ -63,8 +63,8 @@ int calls_check_abi(enum call_abi abi, const struct victim *victim)
 {
 	if (abi == victim->abi)
 		return 0;
-	return fail(0, "%s system calls cannot be made in process %d, which runs %s code", arch_abi_name(abi),
-		    victim->pid, arch_abi_name(victim->abi));
+	return fail(0, "it runs %s code: %s system calls cannot be made in it", arch_abi_name(victim->abi),
+		    arch_abi_name(abi));
 }
 
 int calls_make(struct call_list *list, struct victim *victim, size_t thread)

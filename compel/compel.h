@@ -9,6 +9,8 @@
  *  2. If a system call that returns and an rt_sigreturn are mapped in the task, none of its instructions is overwritten.
  *  3. An ordinary release restores everything exactly: registers, FPU, mask, and the kernel's restart block.
  * Documentation/blobs.md has the pictures. Failures are recorded with fail(); all functions return 0 or -errno.
+ * Functions on one infected process do not name it in a failure: the caller does (fail_in()). Those on many name it only
+ * if they do not tell which one failed.
  */
 #ifndef COMPEL_H
 #define COMPEL_H

@@ -175,7 +175,7 @@ int gadgets_find(struct gadgets *gadgets, pid_t pid, const struct maps *maps)
 			pid);
 		return 0;
 	}
-	return fail(ENOEXEC, "process %d has no code that could be used for a system call", pid);
+	return fail(ENOEXEC, "it has no code that could be used for a system call");
 }
 
 void victim_look_ahead(pid_t pid)
@@ -196,7 +196,7 @@ int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size)
 	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0 || pwrite(fd, bytes, size, (off_t)address) != (ssize_t)size)
-		return fail(errno, "cannot write to the memory of process %d", pid);
+		return fail(errno, "cannot write to its memory");
 	return 0;
 }
 
@@ -210,7 +210,7 @@ int gadgets_lend(struct gadgets *gadgets, pid_t pid)
 	if (!gadgets->borrowed || gadgets->at[GADGET_SYSCALL_RETURN])
 		return 0;
 	if (process_vm_readv(pid, &here, 1, &there, 1, 0) != (ssize_t)loan->size)
-		return fail(errno, "cannot read the code of process %d", pid);
+		return fail(errno, "cannot read its code");
 	result = force_write(pid, gadgets->borrowed, loan->bytes, loan->size);
 	if (result < 0)
 		return result;

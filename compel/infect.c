@@ -199,7 +199,7 @@ static int fill_region(struct victim *victim, bool is_writable)
 }
 
 /* Explains a limit that only the task itself could raise, or a process with CAP_SYS_RESOURCE. */
-static int explain_no_room(const struct victim *victim, long value)
+static int explain_no_space(long value)
 {
 	if (value == -ENOMEM)
 		fail_advice(
@@ -208,8 +208,7 @@ static int explain_no_room(const struct victim *victim, long value)
 		fail_advice(
 			"a higher limit of locked memory for it (prlimit --memlock): all that it maps is locked (mlockall)");
 	return fail(value < 0 ? (int)-value : EEXIST,
-		    "process %d: cannot map %d KiB for the parasite, for as long as the dump takes",
-		    victim->pid, PARASITE_SIZE >> 10);
+		    "cannot map %d KiB for the parasite, for as long as the dump takes", PARASITE_SIZE >> 10);
 }
 
 static int prepare_infection(struct victim *victim, struct maps *maps)
@@ -223,8 +222,7 @@ static int prepare_infection(struct victim *victim, struct maps *maps)
 		return result;
 	infection->region = maps_find_hole(maps, PARASITE_SIZE);
 	if (!infection->region)
-		return fail(ENOMEM, "process %d has no space for the parasite in its address space",
-			    victim->pid);
+		return fail(ENOMEM, "no space for the parasite in its address space");
 	infection->index = choose_thread(victim, maps);
 	return 0;
 }
@@ -298,7 +296,7 @@ static int await_parasite_map(struct victim *victim, bool *is_writable)
 		result = map_parasite_region(victim, PROT_READ | PROT_EXEC, MAP_PRIVATE, &value);
 	}
 	if (!result && (uint64_t)value != victim->infection->region)
-		result = explain_no_room(victim, value);
+		result = explain_no_space(value);
 	return result;
 }
 
@@ -342,7 +340,7 @@ static int abandon_infection(struct victim *victim, int error)
 	if (victim->infection && victim->infection->place == IN_REGION)
 		ignore(attempted(victim_cure(victim)));
 	victim_forget(victim);
-	return fail_in(error, "process %d", victim->pid);
+	return error;
 }
 
 int victims_infect(struct victim *const *victims, size_t count, size_t *failed)
@@ -401,7 +399,7 @@ static int abandon_cure(struct victim *victim, int error)
 	if (victim->infection && victim->infection->place == ON_ITS_STACK)
 		ignore(leave_stack(victim));
 	victim_forget(victim);
-	return fail_in(error, "process %d", victim->pid);
+	return error;
 }
 
 struct victim **list_infected(struct victim *const *victims, size_t *count)
@@ -416,14 +414,23 @@ struct victim **list_infected(struct victim *const *victims, size_t *count)
 	return infected;
 }
 
+int victim_failed_in(const struct victim *victim, int error, bool had_failed)
+{
+	return had_failed ? error : fail_in(error, "process %d", victim->pid);
+}
+
 int victims_cure(struct victim *const *victims, size_t count)
 {
 	autofree struct victim **infected = list_infected(victims, &count);
+	bool had_failed = has_failed();
+	size_t failed = 0;
+	int result = group_walk(infected, count, way_out, array_size(way_out), abandon_cure, &failed);
 
-	return group_walk(infected, count, way_out, array_size(way_out), abandon_cure, NULL);
+	return result ? victim_failed_in(infected[failed], result, had_failed) : 0;
 }
 
 int victim_cure(struct victim *victim)
 {
-	return victims_cure(&victim, 1);
+	return victim->infection ? group_walk(&victim, 1, way_out, array_size(way_out), abandon_cure, NULL) :
+				   0;
 }

@@ -180,6 +180,12 @@ struct victim **list_infected(struct victim *const *victims, size_t *count);
 /* Frees the data about an infection, of a process that is gone or cured. */
 void victim_forget(struct victim *victim);
 
+/*
+ * Names the victim of a failure whose caller will not know it. If something had failed before, that failure stays as it
+ * is: the place would be added to it.
+ */
+int victim_failed_in(const struct victim *victim, int error, bool had_failed) must_check;
+
 /* ---- for_now.c ---- */
 
 void for_now_free(struct traced_thread *thread);

@@ -34,8 +34,8 @@ int victim_read(const struct victim *victim, uint64_t address, void *buffer, siz
 		ssize_t got = process_vm_readv(victim->pid, &here, 1, &there, 1, 0);
 
 		if (got <= 0)
-			return fail(got ? errno : EFAULT, "cannot read %zu bytes at %lx of process %d", size,
-				    (unsigned long)address, victim->pid);
+			return fail(got ? errno : EFAULT, "cannot read %zu bytes of its memory, at %#lx",
+				    size, (unsigned long)address);
 		done += (size_t)got;
 	}
 	return 0;
@@ -49,8 +49,8 @@ int victim_write(const struct victim *victim, uint64_t address, const void *buff
 		ssize_t got = process_vm_writev(victim->pid, &here, 1, &there, 1, 0);
 
 		if (got <= 0)
-			return fail(got ? errno : EFAULT, "cannot write %zu bytes at %lx of process %d", size,
-				    (unsigned long)address, victim->pid);
+			return fail(got ? errno : EFAULT, "cannot write %zu bytes of its memory, at %#lx",
+				    size, (unsigned long)address);
 		done += (size_t)got;
 	}
 	return 0;
@@ -316,8 +316,8 @@ static int receive_calls(struct victim *victim, struct remote_call *calls, size_
 	if (recv(victim->infection->socket, calls, size, MSG_DONTWAIT) != (ssize_t)size)
 		result = wait_and_receive(victim, calls, size);
 	if (result == -ETIMEDOUT)
-		return fail(ETIMEDOUT, "process %d does not answer", victim->pid);
-	return result ? fail(-result, "process %d died while it was being examined", victim->pid) : 0;
+		return fail(ETIMEDOUT, "it does not answer");
+	return result ? fail(-result, "it died while it was being examined") : 0;
 }
 
 /* A parked parasite finds the message when it is resumed: it does not have to wait. */
@@ -327,7 +327,7 @@ static int send_calls(struct victim *victim, const struct remote_call *calls, si
 	size_t size = count * sizeof(*calls);
 
 	if (send(victim->infection->socket, calls, size, MSG_NOSIGNAL) != (ssize_t)size)
-		return fail(errno, "process %d does not answer", victim->pid);
+		return fail(errno, "it does not answer");
 	if (!thread->is_parked)
 		return 0;
 	if (ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
@@ -426,9 +426,9 @@ static int hear_victim(struct victim *victim)
 	return result;
 }
 
-static int name_victim(struct victim *victim, int error)
+static int keep_error(struct victim *victim unused, int error)
 {
-	return fail_in(error, "process %d", victim->pid);
+	return error;
 }
 
 /*
@@ -445,13 +445,16 @@ int victims_call(struct process_calls *processes, size_t count, size_t *failed)
 		victims[i] = processes[i].victim;
 		victims[i]->infection->asked = &processes[i];
 	}
-	return group_walk(victims, count, steps, array_size(steps), name_victim, failed);
+	return group_walk(victims, count, steps, array_size(steps), keep_error, failed);
 }
 
 int victims_park(struct victim *const *victims, size_t count)
 {
 	static const victim_step steps[] = { parasite_interrupt, parasite_await_park };
 	autofree struct victim **infected = list_infected(victims, &count);
+	bool had_failed = has_failed();
+	size_t failed = 0;
+	int result = group_walk(infected, count, steps, array_size(steps), keep_error, &failed);
 
-	return group_walk(infected, count, steps, array_size(steps), name_victim, NULL);
+	return result ? victim_failed_in(infected[failed], result, had_failed) : 0;
 }

@@ -93,19 +93,36 @@ static void signals_while_frozen(void)
 	end(pid);
 }
 
+/* How often the failure that is recorded names this process. */
+static int times_named(pid_t pid)
+{
+	autofree char *name = format_text("process %d", pid);
+	int count = 0;
+
+	for (const char *at = failure_text(); (at = strstr(at, name)); at++)
+		count++;
+	return count;
+}
+
+/* Functions on one process leave the name to the caller; victims_cure() does not tell which one failed, and names it. */
 static void killed_while_infected(void)
 {
 	pid_t pid = start_victim(tale, count_with_vectors);
 	struct remote_call call = { SYS_getpid, {}, 0 };
-	struct victim victim;
+	struct victim victim, *victims[] = { &victim };
 	int result = victim_freeze(&victim, pid, trace_deadline(5));
 
 	result = result ?: victim_infect(&victim);
 	kill(pid, SIGKILL);
 	check(!result && victim_call(&victim, &call, 1) < 0, "a killed process is an error", "result %d",
 	      result);
+	check(!times_named(pid), "… which does not name the process", "%s", failure_text());
 	failure_clear();
-	ignore(victim_thaw(&victim)); /* it may be dead */
+	result = victims_cure(victims, 1);
+	check(result < 0 && times_named(pid) == 1, "… unless nobody else can", "result %d, %s", result,
+	      failure_text());
+	failure_clear();
+	ignore(victims_thaw(victims, 1, false)); /* it may be dead */
 	failure_clear();
 	victim_free(&victim);
 	check(waitpid(pid, NULL, 0) == pid, "… and can be reaped", "it cannot");

@@ -66,9 +66,22 @@ static void cannot_come_back(void **state unused)
 	failure_clear();
 }
 
+/* Who asks knows which process it is, and says so. */
+static void nothing_found(void **state unused)
+{
+	struct gadgets gadgets = {};
+	struct maps none = {};
+
+	assert_true(gadgets_find(&gadgets, getpid(), &none) < 0);
+	assert_non_null(strstr(failure_text(), "it has no code that could be used for a system call"));
+	assert_null(strstr(failure_text(), "process"));
+	failure_clear();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(nothing_found),
 		cmocka_unit_test(comes_back),
 		cmocka_unit_test(cannot_come_back),
 	};

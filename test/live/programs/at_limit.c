@@ -2,7 +2,7 @@
  * at_limit.c - a process that has as much of something as its limit, or the kernel's, lets it have: nothing may be
  * needed beyond that.
  *
- * usage: at_limit DIRECTORY as|data|stack|mappings|locked|locked_future|signals|cpu|pipes [SPARE]
+ * usage: at_limit DIRECTORY as|addresses|data|stack|mappings|locked|locked_future|signals|cpu|pipes [SPARE]
  *
  * SPARE: so many mappings less.
  */
@@ -69,6 +69,35 @@ static bool can_map(void)
 static void reach_as(void)
 {
 	set_limit(RLIMIT_AS, number_in("/proc/self/status", "VmSize:\t") << 10);
+	live_check(!can_map(), "there is room for more");
+}
+
+/* All addresses up to its stack are mapped, without rights. */
+static void reach_addresses(void)
+{
+	static char text[65536];
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	ssize_t length = read(fd, text, sizeof(text) - 1);
+	unsigned long start, end, last = number_in("/proc/sys/vm/mmap_min_addr", "");
+	int used;
+
+	close(fd);
+	live_check(length > 0, "maps: %m");
+	for (const char *line = text; sscanf(line, "%lx-%lx %*[^\n]%n", &start, &end, &used) == 2;
+	     line += used) {
+		if (end > 1UL << 47)
+			break;
+		live_check(start <= last ||
+				   mmap((void *)last, start - last, PROT_NONE,
+					MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+					0) != MAP_FAILED,
+			   "mmap at %lx: %m", last);
+		last = end;
+	}
+	end = (1UL << 47) - PAGE;
+	live_check(mmap((void *)last, end - last, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			0) != MAP_FAILED,
+		   "mmap at %lx: %m", last);
 	live_check(!can_map(), "there is room for more");
 }
 
@@ -231,6 +260,7 @@ static const struct {
 	void (*reach)(void), (*verify)(void);
 } kinds[] = {
 	{ "as", reach_as, verify_full },
+	{ "addresses", reach_addresses, verify_full },
 	{ "data", reach_data, verify_full },
 	{ "stack", reach_stack, verify_content },
 	{ "mappings", reach_mappings, verify_mappings },

@@ -163,6 +163,34 @@ def taken_numbers(cell, dumper, restorer):
 		cell.kill_tree()
 
 
+def named_once(run, words, pid):
+	"""The sentence with these words names the process, and does so once."""
+	names = [re.findall(r"process \d+", line) for line in told(run.error, words)]
+	if not run.failed or [f"process {pid}"] not in names or max(map(len, names)) > 1:
+		raise Failure(f"'{words}' does not name process {pid} once: {run.describe()}")
+
+
+def no_address_space_left(cell, dumper, _restorer):
+	"""Any process of the tree may be the one that cannot take the parasite: it is the one that is named."""
+	cell.start()
+	for number, pid in enumerate(pid for pid in system.tree(cell.root) if system.status(pid)["State"][0] != "Z"):
+		before = resource.prlimit(pid, resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
+		run = dumper.dump(cell.root, cell.new_images(f"images{number}"))
+		resource.prlimit(pid, resource.RLIMIT_AS, before)
+		named_once(run, "cannot map 256 KiB for the parasite", pid)
+	cell.check_running()
+	cell.finish()
+
+
+def no_hole(cell, dumper, _restorer):
+	"""All of its address space is mapped."""
+	cell.start()
+	run = dumper.dump(cell.root, cell.new_images())
+	named_once(run, "no space for the parasite in its address space", cell.root)
+	cell.check_running()
+	cell.finish()
+
+
 def row(name, run, program="counter", modes=("ours",), **more):
 	return Row(f"message-{name}", program, run=run, modes=modes, **more)
 
@@ -175,4 +203,6 @@ ROWS = [
 	row("taken-numbers", taken_numbers, None),
 	row("restore-tree", needless_tree, modes=("ours", "peer")),
 	row("script-after-resume", script_after_resume),
+	row("no-address-space-left", no_address_space_left, "tree"),
+	Row("message-no-hole", "at_limit", arguments=("addresses",), run=no_hole, modes=("ours",)),
 ]
