@@ -9,8 +9,8 @@
  *  2. If a system call that returns and an rt_sigreturn are mapped in the task, none of its instructions is overwritten.
  *  3. An ordinary release restores everything exactly: registers, FPU, mask, and the kernel's restart block.
  * Documentation/blobs.md has the pictures. Failures are recorded with fail(); all functions return 0 or -errno.
- * Functions on one infected process do not name it in a failure: the caller does (fail_in()). Those on many name it only
- * if they do not tell which one failed.
+ * Functions on one infected process do not name it in a failure: the caller does (fail_in()). Those on many name it
+ * only if they do not tell which one failed.
  */
 #ifndef COMPEL_H
 #define COMPEL_H
@@ -117,8 +117,12 @@ struct victim {
 void victim_look_ahead(pid_t pid);
 /* Freezes all threads, and those created meanwhile, until there are no new ones. On failure everything is thawed. */
 int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline) must_check;
-/* Lets all threads continue (or stay in the group stop they were in). Undoes an infection first. */
-int victim_thaw(struct victim *victim) must_check;
+/*
+ * Lets all threads of all victims continue (or stay in the group stop they were in). With are_stopped it leaves them in
+ * a group stop (SIGSTOP, if they were in none). First it cures many at the same time; it releases each one, also if
+ * others fail.
+ */
+int victims_thaw(struct victim *const *victims, size_t count, bool are_stopped) must_check;
 /*
  * From now on all of them die with the tracer. Called before they are killed, because that does not happen in one
  * moment.
@@ -134,10 +138,6 @@ int victim_kill(struct victim *victim) must_check;
 #define STOP_IGNORED	   1
 #define STOP_COUNTERMANDED 2
 int victim_stop(struct victim *victim, int signal) must_check;
-/* Leaves all threads in a group stop (SIGSTOP, if it was in none), detached. */
-int victim_thaw_stopped(struct victim *victim) must_check;
-/* Cures many at the same time, and releases each one, also if others fail. */
-int victims_thaw(struct victim *const *victims, size_t count, bool are_stopped) must_check;
 void victim_free(struct victim *victim);
 
 /* A system call to make in the victim. Pointers are addresses in the victim; see victim_scratch(). */

@@ -175,16 +175,6 @@ int victims_thaw(struct victim *const *victims, size_t count, bool are_stopped)
 	return result;
 }
 
-int victim_thaw(struct victim *victim)
-{
-	return victims_thaw(&victim, 1, false);
-}
-
-int victim_thaw_stopped(struct victim *victim)
-{
-	return victims_thaw(&victim, 1, true);
-}
-
 /*
  * The options of a running thread cannot be set, so the threads of the parasites are parked first, all at once. Then
  * the last loop is as short as possible, and wakes no thread that would take criu's CPU. A thread that cannot be tied

@@ -161,28 +161,37 @@ void count_signal(int signal)
 	story->signals++;
 }
 
-static long suspend(unused int argument)
+static void block_signal(void)
 {
-	sigset_t blocked, open;
+	sigset_t blocked;
 
 	sigemptyset(&blocked);
-	sigemptyset(&open);
 	sigaddset(&blocked, SIGUSR1);
-	signal(SIGUSR1, count_signal);
 	sigprocmask(SIG_BLOCK, &blocked, NULL);
+}
+
+/* The signal is blocked, except in the call that waits for it. */
+static void await_signal(sigset_t *open)
+{
+	sigemptyset(open);
+	signal(SIGUSR1, count_signal);
+	block_signal();
+}
+
+static long suspend(unused int argument)
+{
+	sigset_t open;
+
+	await_signal(&open);
 	return sigsuspend(&open);
 }
 
 static long epoll_with_mask(unused int argument)
 {
 	struct epoll_event event;
-	sigset_t blocked, open;
+	sigset_t open;
 
-	sigemptyset(&blocked);
-	sigemptyset(&open);
-	sigaddset(&blocked, SIGUSR1);
-	signal(SIGUSR1, count_signal);
-	sigprocmask(SIG_BLOCK, &blocked, NULL);
+	await_signal(&open);
 	return epoll_pwait(epoll_create1(0), &event, 1, -1, &open);
 }
 
@@ -235,11 +244,7 @@ static void *make_call_in_thread(void *argument unused)
 /* A signal that the call waits for is for nobody else. */
 static void have_blocking_thread(unused struct tale *tale)
 {
-	sigset_t blocked;
-
-	sigemptyset(&blocked);
-	sigaddset(&blocked, SIGUSR1);
-	sigprocmask(SIG_BLOCK, &blocked, NULL);
+	block_signal();
 	start_thread(make_call_in_thread, 0);
 	start_thread(sleep_for_ever, 0);
 	sleep_for_ever(NULL);

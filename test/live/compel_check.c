@@ -158,6 +158,11 @@ int question(struct victim *victim)
 	return result;
 }
 
+int thaw(struct victim *victim)
+{
+	return victims_thaw(&victim, 1, false);
+}
+
 int visit(pid_t pid)
 {
 	struct victim victim;
@@ -171,9 +176,9 @@ int visit(pid_t pid)
 	if (!result)
 		result = victim_cure(&victim);
 	if (result < 0)
-		ignore(victim_thaw(&victim)); /* the first failure is the one to tell */
+		ignore(thaw(&victim)); /* the first failure is the one to tell */
 	else
-		result = victim_thaw(&victim);
+		result = thaw(&victim);
 	victim_free(&victim);
 	return result;
 }

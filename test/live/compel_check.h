@@ -46,6 +46,7 @@ void end_blocking(pid_t pid, const struct blocking_call *call, const char *how, 
 
 int first_error(int one, int other);
 int question(struct victim *victim); /* asks the parasite, and every thread, who they are */
+int thaw(struct victim *victim);     /* victims_thaw() of one */
 int visit(pid_t pid);		     /* freezes, infects, asks, cures, thaws */
 
 /* compel_ends.c: processes that are stopped, traced, killed, or lose their tracer with something left to do */

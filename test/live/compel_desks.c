@@ -82,7 +82,7 @@ static void stopped(void)
 	other = send_later(pid, SIGSTOP, 0);
 	result = result ?: work(&victim, 0, LASTS);
 	waitpid(other, NULL, 0);
-	result = first_error(result, victim_thaw(&victim));
+	result = first_error(result, thaw(&victim));
 	wait_for_state(pid, 'T');
 	check(!result && state_of(pid) == 'T', "SIGSTOP meets threads at desks", "result %d, state %c",
 	      result, state_of(pid));
@@ -103,7 +103,7 @@ static void stopped_and_continued(void)
 	other = send_later(pid, SIGSTOP, SIGCONT);
 	result = result ?: work(&victim, 0, LASTS);
 	waitpid(other, NULL, 0);
-	result = first_error(result, victim_thaw(&victim));
+	result = first_error(result, thaw(&victim));
 	check(!result && !tale_is_bad(), "SIGSTOP and SIGCONT meet threads at desks",
 	      "result %d after %lu us, %s", result, (unsigned long)(microseconds() - began), tale_is_bad());
 	victim_free(&victim);
@@ -122,7 +122,7 @@ static void killed(void)
 	worked = result ?: work(&victim, FOR_EVER, 0);
 	waitpid(other, NULL, 0);
 	failure_clear();
-	ignore(victim_thaw(&victim)); /* it is dead */
+	ignore(thaw(&victim)); /* it is dead */
 	failure_clear();
 	victim_free(&victim);
 	check(!result && worked < 0 && microseconds() - began < 5000000, "threads are killed at desks",
@@ -179,7 +179,7 @@ static void visit_thread(const struct blocking_call *call)
 	usleep(150000);
 	result = go_in(&victim, pid);
 	result = result ?: work(&victim, 0, 1000);
-	result = first_error(result, victim_thaw(&victim));
+	result = first_error(result, thaw(&victim));
 	victim_free(&victim);
 	if (result)
 		check(false, call->name, "the visit: %s", strerror(-result));
@@ -193,7 +193,7 @@ static void trace_batches(pid_t pid)
 		int result = go_in(&victim, pid);
 
 		result = result ?: question(&victim);
-		result = result ?: victim_thaw(&victim);
+		result = result ?: thaw(&victim);
 		if (result < 0)
 			_exit(1);
 		victim_free(&victim);

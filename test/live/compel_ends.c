@@ -31,7 +31,7 @@ static void stopped_process(void)
 	result = victim_infect(&victim);
 	result = result ?: question(&victim);
 	check(!result, "a stopped process can be asked", "result %d", result);
-	result = victim_thaw(&victim);
+	result = thaw(&victim);
 	wait_for_state(pid, 'T');
 	usleep(20000);
 	check(!result && state_of(pid) == 'T', "… stays stopped", "result %d, state %c", result,
@@ -50,7 +50,7 @@ static void thaw_stopped(void)
 	long before;
 
 	result = result ?: victim_infect(&victim);
-	result = result ?: victim_thaw_stopped(&victim);
+	result = result ?: victims_thaw(&(struct victim *){ &victim }, 1, true);
 	wait_for_state(pid, 'T');
 	before = tale->ticks[3];
 	usleep(20000);
@@ -74,7 +74,7 @@ static void signals_while_frozen(void)
 	kill(pid, SIGSTOP);
 	result = result ?: question(&victim);
 	check(!result && !tale->signals, "signals wait", "result %d, %d handled", result, tale->signals);
-	result = victim_thaw(&victim);
+	result = thaw(&victim);
 	wait_for_state(pid, 'T');
 	check(!result && state_of(pid) == 'T', "SIGSTOP is obeyed afterwards", "state %c", state_of(pid));
 	kill(pid, SIGCONT);
@@ -87,7 +87,7 @@ static void signals_while_frozen(void)
 	kill(pid, SIGSTOP);
 	kill(pid, SIGCONT);
 	result = result ?: question(&victim);
-	result = first_error(result, victim_thaw(&victim));
+	result = first_error(result, thaw(&victim));
 	check(!result && goes_on(&tale->ticks[0]), "SIGSTOP and SIGCONT while frozen", "result %d", result);
 	victim_free(&victim);
 	end(pid);
@@ -104,7 +104,7 @@ static int times_named(pid_t pid)
 	return count;
 }
 
-/* Functions on one process leave the name to the caller; victims_cure() does not tell which one failed, and names it. */
+/* Functions on one process leave the name to the caller; victims_cure(), which tells nobody who failed, names it. */
 static void killed_while_infected(void)
 {
 	pid_t pid = start_victim(tale, count_with_vectors);
@@ -185,7 +185,7 @@ static void stopped_among_signals(void)
 		if (result == STOP_COUNTERMANDED)
 			result = 0;
 		has_run = tale->ticks[0] != before;
-		result = first_error(result, victim_thaw(&victim));
+		result = first_error(result, thaw(&victim));
 		victim_free(&victim);
 	}
 	check(!result && !has_run, "stopped while somebody sends SIGCONT", "%s",

@@ -223,7 +223,7 @@ static int freeze_before_restart(struct victim *victim, pid_t pid, bool was_in_u
 			registers.orig_rax = ~0UL;
 		result = ptrace(PTRACE_SETREGS, pid, 0, &registers) < 0 ? -errno : 0;
 	}
-	result = result ?: victim_thaw(victim);
+	result = result ?: thaw(victim);
 	victim_free(victim);
 	result = result ?: victim_freeze(victim, pid, trace_deadline(5));
 	sched_setscheduler(pid, SCHED_OTHER, &none);
@@ -289,7 +289,7 @@ static void stormed(void)
 	int result = 0, time;
 
 	for (time = 0; time < STORMED_TIMES && !result; time++) {
-		result = victim_freeze(&victim, pid, trace_deadline(5)) ?: victim_thaw(&victim);
+		result = victim_freeze(&victim, pid, trace_deadline(5)) ?: thaw(&victim);
 		victim_free(&victim);
 	}
 	check(!result && goes_on(&tale->ticks[0]), "signals of timers meet the freeze", "after %d times: %s",
@@ -325,7 +325,7 @@ static void late_stop(void)
 	check(!result && waited > VFORK_MILLISECONDS * 1000 / 2 && switches < 40,
 	      "who waits for a stop sleeps", "%s after %lu us and %ld times", strerror(-result),
 	      (unsigned long)waited, switches);
-	ignore(victim_thaw(&victim)); /* it ends here */
+	ignore(thaw(&victim)); /* it ends here */
 	victim_free(&victim);
 	end(pid);
 }
@@ -354,7 +354,7 @@ static void calls_of_threads(void)
 	result = result ?: victim_infect(&victim);
 	result = result ?: victim_call_thread(&victim, 3, &call, 1);
 	check(!result && call.result == getpid(), "getppid() in the fourth thread", "%ld", call.result);
-	ignore(victim_thaw(&victim)); /* it ends here */
+	ignore(thaw(&victim)); /* it ends here */
 	victim_free(&victim);
 	end(pid);
 }
@@ -375,8 +375,8 @@ static void trace_for_ever(pid_t pid, pid_t child)
 		result = result ?: victim_infect(&other);
 		result = result ?: question(&other);
 		result = result ?: victim_cure(&one);
-		result = result ?: victim_thaw(&other);
-		result = result ?: victim_thaw(&one);
+		result = result ?: thaw(&other);
+		result = result ?: thaw(&one);
 		if (result < 0)
 			_exit(1);
 		victim_free(&one);
@@ -460,8 +460,7 @@ static void frozen_time(void)
 		for (size_t index = 0; index < array_size(calls); index++)
 			calls[index] = (struct remote_call){ SYS_getppid, {}, 0 };
 		if (victim_freeze(&victim, pid, trace_deadline(5)) || victim_infect(&victim) ||
-		    victim_call(&victim, calls, array_size(calls)) || victim_cure(&victim) ||
-		    victim_thaw(&victim))
+		    victim_call(&victim, calls, array_size(calls)) || victim_cure(&victim) || thaw(&victim))
 			break;
 		best = min(best, microseconds() - start);
 		victim_free(&victim);
