@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "memory/aio.h"
 
 #define SLOT	     sizeof(struct io_event)
@@ -55,29 +57,27 @@ int aio_check_header(const struct aio_header *header, uint64_t length)
 
 /* ---- the kernel's ---- */
 
-static void *destroy(void *argument)
-{
-	const aio_context_t *ring = argument;
+struct destruction {
+	const aio_context_t *rings;
+	size_t count;
+	_Atomic size_t taken;
+};
 
-	syscall(SYS_io_destroy, *ring);
+static void *destroy_rings(void *argument)
+{
+	struct destruction *work = argument;
+
+	for (size_t next; (next = atomic_fetch_add(&work->taken, 1)) < work->count;)
+		syscall(SYS_io_destroy, work->rings[next]);
 	return NULL;
 }
 
 void aio_destroy(const aio_context_t *rings, size_t count)
 {
-	pthread_t threads[MOST_THREADS];
+	struct destruction work = { rings, count, 0 };
 
-	for (size_t done = 0, started; done < count; done += started) {
-		size_t wanted = min(count - done, (size_t)MOST_THREADS);
-
-		for (started = 0; started < wanted; started++)
-			if (pthread_create(&threads[started], NULL, destroy, (void *)&rings[done + started]))
-				break;
-		for (size_t i = 0; i < started; i++)
-			pthread_join(threads[i], NULL);
-		if (!started)
-			destroy((void *)&rings[done + started++]);
-	}
+	if (count)
+		threads_run(min(count, (size_t)MOST_THREADS) - 1, destroy_rings, &work);
 }
 
 static int set_up_ring(uint32_t requests, aio_context_t *ring)
@@ -195,7 +195,7 @@ static int run_job(void (*work)(struct job *job), struct job *job)
 	if (file < 0)
 		return fail(errno, "cannot make an empty file");
 	job->file = file;
-	result = pthread_create(&thread, NULL, run_pinned, &pinned);
+	result = thread_start(&thread, run_pinned, &pinned);
 	if (result)
 		return fail(result, "cannot make a thread");
 	pthread_join(thread, NULL);

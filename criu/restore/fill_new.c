@@ -8,7 +8,6 @@
  *	… with huge pages (touch a page, MADV_COLLAPSE, which leaves no flag on the mapping): two threads 0.23
  *	images on the disk: two threads 1.0; O_DIRECT 1.4 - 2.2
  */
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include <sys/uio.h>
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "kernel_constants.h"
 #include "memory/huge.h"
 #include "restore/space.h"
@@ -30,9 +30,14 @@
 #define MOST_WORKERS   2
 #define WORTH_A_WORKER 4096 /* pages */
 
+struct worker;
+
 /* State shared by all workers that fill a task's memory. */
 struct filling {
 	const struct task *task;
+	void (*work)(struct worker *worker);
+	struct worker *workers;
+	_Atomic size_t begun;	 /* number of workers that a thread has become */
 	uint64_t window;	 /* bytes of addresses that a worker does in one go */
 	_Atomic size_t claimed;	 /* number of windows that were claimed */
 	_Atomic uint64_t *asked; /* for each layer: how far its image was requested */
@@ -42,7 +47,6 @@ struct filling {
 struct worker {
 	struct filling *filling;
 	int result;
-	pthread_t thread;
 
 	uint64_t place;	      /* index of the current window, in windows; -1: none yet */
 	size_t number, claim; /* number of the current window, and of the claimed one */
@@ -213,16 +217,14 @@ static int fill_area(struct worker *worker, const struct vma *vma)
 	return result;
 }
 
-static void *fill_all(void *argument)
+static void fill_all(struct worker *worker)
 {
-	struct worker *worker = argument;
 	const struct vmas *vmas = &worker->filling->task->space->vmas;
 
 	for (size_t i = 0; !worker->result && i < vmas->count; i++)
 		if (is_new(&vmas->items[i]))
 			worker->result = fill_area(worker, &vmas->items[i]);
 	worker->result = worker->result ?: read_vectors(worker);
-	return NULL;
 }
 
 /* Inherited memory has those of the parent. */
@@ -247,9 +249,8 @@ static void make_block_huge(const struct worker *worker, const struct vma *vma, 
 }
 
 /* Creates huge pages where there were some, if the kernel has any; without them, only speed is lost. */
-static void *make_huge(void *argument)
+static void make_huge(struct worker *worker)
 {
-	struct worker *worker = argument;
 	const struct vmas *vmas = &worker->filling->task->space->vmas;
 
 	for (size_t i = 0; i < vmas->count; i++) {
@@ -262,7 +263,6 @@ static void *make_huge(void *argument)
 			if (claims_window(worker, start))
 				make_block_huge(worker, vma, start);
 	}
-	return NULL;
 }
 
 static size_t workers_for(const struct task *task)
@@ -275,11 +275,20 @@ static size_t workers_for(const struct task *task)
 	return min(CPU_COUNT(&cpus), MOST_WORKERS);
 }
 
-static int share_windows(const struct task *task, uint64_t window, void *(*work)(void *))
+/* If not all threads start, the workers of the others do all the windows. */
+static void *become_worker(void *argument)
 {
-	size_t layers = task->newborn->memory.layer_count, count = workers_for(task), started = 1;
-	struct filling filling = { .task = task, .window = window };
+	struct filling *filling = argument;
+
+	filling->work(&filling->workers[atomic_fetch_add(&filling->begun, 1)]);
+	return NULL;
+}
+
+static int share_windows(const struct task *task, uint64_t window, void (*work)(struct worker *))
+{
+	size_t layers = task->newborn->memory.layer_count, count = workers_for(task);
 	struct worker workers[MOST_WORKERS];
+	struct filling filling = { .task = task, .work = work, .workers = workers, .window = window };
 	int result = 0;
 
 	filling.asked = allocate_array(layers, sizeof(*filling.asked));
@@ -290,12 +299,7 @@ static int share_windows(const struct task *task, uint64_t window, void *(*work)
 			.is_seen = allocate_array(layers, 1),
 			.scratch = allocate(MOST_BETWEEN * PAGE_SIZE),
 		};
-	/* This thread is the first worker; if no other thread starts, it does all the work. */
-	while (started < count && !pthread_create(&workers[started].thread, NULL, work, &workers[started]))
-		started++;
-	work(&workers[0]);
-	for (size_t i = 1; i < started; i++)
-		pthread_join(workers[i].thread, NULL);
+	threads_run(count - 1, become_worker, &filling);
 	for (size_t i = 0; i < count; i++) {
 		result = result ?: workers[i].result;
 		free(workers[i].is_seen);
