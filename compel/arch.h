@@ -110,8 +110,8 @@ void frame_add_call(struct return_frame *frame, const struct traced_thread *thre
  * The call that a stopped thread is in, or has just left. `number` is -1 if there is none; then the rest means nothing.
  *
  * settle.c expects a thread behind the call instruction, with all arguments of the call, and as the result -EINTR or
- * one of the kernel's own codes (interrupted.h). Some kernels are done with the call before a tracer sees the thread: they
- * have stepped back in front of the instruction, or overwritten the first argument with the result. On such an
+ * one of the kernel's own codes (interrupted.h). Some kernels are done with the call before a tracer sees the thread:
+ * they have stepped back in front of the instruction, or overwritten the first argument with the result. On such an
  * architecture arch_get_registers() undoes this, and arch_set_registers() does it again.
  */
 struct arch_call {
@@ -123,7 +123,7 @@ struct arch_call {
 /*
  * arch_types.h has these three sizes:
  *	ARCH_CALL_SIZE         bytes of a system call instruction
- *	ARCH_CODE_BEFORE_CALL  bytes before one among which the instruction is expected that loads the number of the call
+ *	ARCH_CODE_BEFORE_CALL  bytes before one: the instruction that loads the number of the call is among them
  *	ARCH_RED_ZONE          bytes below the stack pointer that belong to the program
  */
 

@@ -37,8 +37,8 @@ uint64_t arch_clear_tid(const CoreEntry *core);
 void arch_set_clear_tid(CoreEntry *core, uint64_t address);
 
 /*
- * Code to write over a function of a vdso that another kernel made. Each returns its size; only that of getrandom may be
- * longer than the alignment of the functions.
+ * Code to write over a function of a vdso that another kernel made. Each returns its size; only that of getrandom may
+ * be longer than the alignment of the functions.
  */
 #define ARCH_VDSO_CODE 32
 /* Continues at `target`, this kernel's function. */

@@ -1,5 +1,6 @@
 /*
- * vdso_code_test.c - the code that replaces functions of another kernel's vdso does what arch.h says: it is called here.
+ * vdso_code_test.c - the code that replaces functions of another kernel's vdso does what arch.h says. It is called
+ * here.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,5 +1,6 @@
 /*
- * probes.c - what probes need of x86-64: a breakpoint, and a vdso at an address. They run in a child; see kernel/probe.h.
+ * probes.c - what probes need of x86-64: a breakpoint, and a vdso at an address. They run in a child; see
+ * kernel/probe.h.
  */
 #include <asm/prctl.h>
 #include <stddef.h>
