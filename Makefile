@@ -88,10 +88,12 @@ objects: $(filter-out %/arch/%,$(MEMBERS)) $(OBJECTS)/criu/main.o
 
 # --- Program -----------------------------------------------------------------------------------------------------
 
-# Changes when the flags do, so that `make CC=clang` after `make` builds all again.
-$(BUILD)/flags: FORCE
+# They change when the flags do, so that `make CC=clang` after `make` builds all again.
+$(BUILD)/flags: flags_now = $(COMPILE) $(LINK)
+$(BUILD)/blob-flags: flags_now = $(BLOB_COMPILE) $(BLOB_LINK)
+$(BUILD)/flags $(BUILD)/blob-flags: FORCE
 	mkdir -p $(@D)
-	echo '$(subst ','\'',$(COMPILE) $(LINK))' | cmp -s - $@ || echo '$(subst ','\'',$(COMPILE) $(LINK))' > $@
+	echo '$(subst ','\'',$(flags_now))' | cmp -s - $@ || echo '$(subst ','\'',$(flags_now))' > $@
 
 $(BUILD)/criu: $(OBJECTS)/criu/main.o $(LIBRARY)
 	echo '  LINK  $@'
@@ -128,18 +130,18 @@ $(OBJECTS)/images/%.pb-c.o: $(BUILD)/images/%.pb-c.c $(BUILD)/flags | $(MESSAGES
 blob_objects = $(patsubst %,$(OBJECTS)/blobs/%.o,$(basename $(wildcard criu/blobs/$(1)/*.[cS] criu/blobs/$(1)/arch/$(ARCH)/*.[cS] \
 		 compel/runtime/*.[cS])))
 
-$(OBJECTS)/blobs/%.o: %.c $(BUILD)/flags | $(MESSAGES)
+$(OBJECTS)/blobs/%.o: %.c $(BUILD)/blob-flags | $(MESSAGES)
 	mkdir -p $(@D)
 	echo '  BLOB  $@'
 	$(BLOB_COMPILE) -c -o $@ $<
 
-$(OBJECTS)/blobs/%.o: %.S $(BUILD)/flags
+$(OBJECTS)/blobs/%.o: %.S $(BUILD)/blob-flags
 	mkdir -p $(@D)
 	echo '  BLOB  $@'
 	$(BLOB_COMPILE) -D__ASSEMBLY__ -c -o $@ $<
 
 define blob_rules
-$(BUILD)/blobs/$(1).elf: $(call blob_objects,$(1)) criu/blobs/blob.lds
+$(BUILD)/blobs/$(1).elf: $(call blob_objects,$(1)) criu/blobs/blob.lds $(BUILD)/blob-flags
 	mkdir -p $$(@D)
 	echo '  LINK  $$@'
 	$(BLOB_LINK) -Wl,-T,criu/blobs/blob.lds -o $$@ $$(filter %.o,$$^)
@@ -158,7 +160,7 @@ $(OBJECTS)/blobs/%-blob.o: $(BUILD)/blobs/%.bin
 
 # --- Manual page: a text, and the table of options ---------------------------------------------------------------
 
-$(BUILD)/manual: Documentation/manual.c criu/cli/options.def criu/cli/table.h criu/cli/options.h
+$(BUILD)/manual: Documentation/manual.c criu/cli/options.def criu/cli/table.h criu/cli/options.h $(BUILD)/flags
 	mkdir -p $(@D)
 	echo '  CC    $@'
 	$(HOSTCC) -std=gnu11 -D_GNU_SOURCE -O1 $(WARNINGS) -Icriu -Iinclude -DCRIU_VERSION='"$(VERSION)"' -o $@ $<
