@@ -34,20 +34,30 @@ struct traced_thread *borrowed_thread(const struct victim *victim)
 	return &victim->threads[victim->infection->index];
 }
 
+/* How safe some bytes on the stack of a thread are: 3 is best, 0: it has hardly any space there. */
+static int safety_of_stack(const struct traced_thread *thread, const struct maps *maps)
+{
+	uint64_t sp = arch_stack_pointer(&thread->context.registers);
+	const struct map *map = maps_find(maps, sp);
+
+	if (!map || !map->writable || sp - map->start < FRAME_ROOM)
+		return 0;
+	if (map->is_stack)
+		return 3;
+	return map->inode ? 1 : 2;
+}
+
 /* Chooses the thread whose stack is the safest place for some bytes: the leader, or another with much space below. */
 static size_t choose_thread(const struct victim *victim, const struct maps *maps)
 {
 	size_t best = 0;
-	int best_score = -1;
+	int best_safety = -1;
 
 	for (size_t index = 0; index < victim->thread_count; index++) {
-		uint64_t sp = arch_stack_pointer(&victim->threads[index].context.registers);
-		const struct map *map = maps_find(maps, sp);
-		bool has_room = map && map->writable && sp - map->start >= FRAME_ROOM;
-		int score = !has_room ? 0 : map->is_stack ? 3 : !map->inode ? 2 : 1;
+		int safety = safety_of_stack(&victim->threads[index], maps);
 
-		if (score > best_score) {
-			best_score = score;
+		if (safety > best_safety) {
+			best_safety = safety;
 			best = index;
 		}
 	}

@@ -76,12 +76,10 @@ int dump_save_tasks(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = dump_write_held(dump, 0)			?:
-			     save_tree(&dump->snapshot)		?:
-			     files_save_tables(&dump->snapshot) ?:
-			     dump_save_cgroups(dump)		?:
-								  namespaces_save(&dump->snapshot);
+	int result = dump_write_held(dump, 0) ?: save_tree(&dump->snapshot);
 
+	result = result ?: files_save_tables(&dump->snapshot);
+	result = result ?: dump_save_cgroups(dump) ?: namespaces_save(&dump->snapshot);
 	for_each_task (task, &dump->snapshot) {
 		if (!result)
 			result = save_task(&dump->snapshot, task);

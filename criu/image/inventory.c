@@ -108,7 +108,9 @@ int inventory_replace(struct image_store *store, const InventoryEntry *inventory
 		return result;
 	result = image_write(image, &inventory->base);
 	closed = image_close(image);
-	return result ?: closed ?: image_store_replace(store, IMAGE_INVENTORY, 0) ?: image_store_sync(store);
+	if (result || closed)
+		return result ?: closed;
+	return image_store_replace(store, IMAGE_INVENTORY, 0) ?: image_store_sync(store);
 }
 
 int inventory_read_memory(struct image_store *store, InventoryEntry **inventory)

@@ -121,10 +121,9 @@ static int move_up(int directory, const char *name)
 	if (from < 0)
 		return from;
 	transfer.from = from;
-	result = transfer_rest(&transfer)			 ?:
-			 sync_directory(directory)		 ?:
-			 transfer_one(&transfer, INVENTORY_NAME) ?:
-								   sync_directory(directory);
+	result = transfer_rest(&transfer) ?: sync_directory(directory);
+	if (!result)
+		result = transfer_one(&transfer, INVENTORY_NAME) ?: sync_directory(directory);
 	if (!result && unlinkat(directory, name, AT_REMOVEDIR) < 0)
 		result = -errno;
 	return result;
@@ -226,9 +225,10 @@ static int choose_dump(int directory)
 
 int replace_finish(int directory)
 {
-	return choose_dump(directory)			 ?:
-		       remove_whole(directory, INCOMING) ?:
-		       remove_whole(directory, LEAVING)	 ?:
-		       remove_whole(directory, PREVIOUS) ?:
-							   sync_directory(directory);
+	static const char *const leftovers[] = { INCOMING, LEAVING, PREVIOUS };
+	int result = choose_dump(directory);
+
+	for (size_t i = 0; !result && i < array_size(leftovers); i++)
+		result = remove_whole(directory, leftovers[i]);
+	return result ?: sync_directory(directory);
 }

@@ -138,12 +138,11 @@ static int look_at_layer(const struct image_store *store, struct snapshot_layer 
 static int add_layer(struct page_chain *chain, struct image_store *store)
 {
 	struct snapshot_layer *layer = grow(&chain->layers, &chain->count);
+	int result = chain->is_locked ? image_store_lock(store, chain->use) : 0;
 
 	layer->store = store;
-	return (chain->is_locked ? image_store_lock(store, chain->use) : 0) ?:
-		       look_at_layer(store, layer)			    ?:
-		       read_snapshot_identity(store, &layer->identity)	    ?:
-									      check_layer(chain, layer);
+	result = result ?: look_at_layer(store, layer);
+	return result ?: read_snapshot_identity(store, &layer->identity) ?: check_layer(chain, layer);
 }
 
 static int cannot_follow(const struct image_store *store, int error)

@@ -305,10 +305,8 @@ int flatten_in_place(struct image_store *store, struct flatten_statistics *stati
 	if (!result && statistics->layers > 1)
 		result = image_store_sync(store) ?: remove_parent(store);
 	/* Even without a parent, a crash may have left something to remove. */
-	return end(&flatten, result			  ?:
-				     forget_parent(store) ?:
-				     remove_unused(store) ?:
-							    image_store_sync(store));
+	result = result ?: forget_parent(store);
+	return end(&flatten, result ?: remove_unused(store) ?: image_store_sync(store));
 }
 
 /* ---- into a new directory ---- */

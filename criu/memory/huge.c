@@ -81,13 +81,22 @@ static int read_pool(uint64_t page_size, const char *name, uint64_t *value)
 int huge_pool_free(uint64_t page_size, uint64_t *count)
 {
 	uint64_t free_pages, reserved, allowed, surplus;
-	int result = read_pool(page_size, "free_hugepages", &free_pages)	       ?:
-			     read_pool(page_size, "resv_hugepages", &reserved)	       ?:
-			     read_pool(page_size, "nr_overcommit_hugepages", &allowed) ?:
-			     read_pool(page_size, "surplus_hugepages", &surplus);
+	const struct {
+		const char *name;
+		uint64_t *value;
+	} numbers[] = {
+		{ "free_hugepages", &free_pages },
+		{ "resv_hugepages", &reserved },
+		{ "nr_overcommit_hugepages", &allowed },
+		{ "surplus_hugepages", &surplus },
+	};
 
-	if (result)
-		return result;
+	for (size_t i = 0; i < array_size(numbers); i++) {
+		int result = read_pool(page_size, numbers[i].name, numbers[i].value);
+
+		if (result)
+			return result;
+	}
 	/* Reserved pages are counted as free, too; beyond the pool the kernel may create as many as are allowed. */
 	*count = free_pages - min(reserved, free_pages) + allowed - min(surplus, allowed);
 	return 0;

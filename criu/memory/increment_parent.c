@@ -46,10 +46,11 @@ static int check_complete(const struct increment *increment)
 
 static int open_directory(struct increment *increment, int directory)
 {
-	return image_store_open_fd(&increment->parent, directory, false)			     ?:
-		       check_no_loop(increment)							     ?:
-		       page_chain_open_locked(&increment->chain, increment->parent, IMAGES_ARE_READ) ?:
-		       check_complete(increment);
+	int result = image_store_open_fd(&increment->parent, directory, false) ?: check_no_loop(increment);
+
+	if (!result)
+		result = page_chain_open_locked(&increment->chain, increment->parent, IMAGES_ARE_READ);
+	return result ?: check_complete(increment);
 }
 
 /* tracking.img is valid if it is of this very snapshot and, except for hashes, of this boot. */

@@ -130,21 +130,34 @@ struct shared_memory *memfd_find(const struct snapshot *snapshot, uint64_t numbe
 	return found ? &snapshot->shared[found - 1] : NULL;
 }
 
-static int check_memfd_entry(const MemfdInodeEntry *entry, uint64_t page_size)
+/* NULL: all of it is possible. */
+static const char *find_invalid_part(const MemfdInodeEntry *entry, uint64_t page_size)
 {
 	uint32_t mode = entry->has_mode ? entry->mode : S_IFREG;
-	const char *wrong = !S_ISREG(mode) || mode & ~(S_IFMT | 07777)		 ? "mode" :
-			    entry->size > INT64_MAX - PAGE_SIZE			 ? "size" :
-			    entry->seals & ~ALL_SEALS				 ? "seals" :
-			    entry->uid == UINT32_MAX || entry->gid == UINT32_MAX ? "owner" :
-			    strlen(entry->name) > LONGEST_NAME			 ? "name" :
-			    !inode_times_are_possible(entry->times)		 ? "time" :
-										   NULL;
 
-	if (!wrong && entry->hugetlb_flag &&
+	if (!S_ISREG(mode) || mode & ~(S_IFMT | 07777))
+		return "mode";
+	if (entry->size > INT64_MAX - PAGE_SIZE)
+		return "size";
+	if (entry->seals & ~ALL_SEALS)
+		return "seals";
+	if (entry->uid == UINT32_MAX || entry->gid == UINT32_MAX)
+		return "owner";
+	if (strlen(entry->name) > LONGEST_NAME)
+		return "name";
+	if (!inode_times_are_possible(entry->times))
+		return "time";
+	if (entry->hugetlb_flag &&
 	    (!page_size || entry->size % page_size || entry->hugetlb_flag & ~(MFD_HUGETLB | VMA_HUGE_SIZE) ||
 	     !(entry->hugetlb_flag & MFD_HUGETLB)))
-		wrong = "size of its pages";
+		return "size of its pages";
+	return NULL;
+}
+
+static int check_memfd_entry(const MemfdInodeEntry *entry, uint64_t page_size)
+{
+	const char *wrong = find_invalid_part(entry, page_size);
+
 	return wrong ? fail(EINVAL, "memfd.img: memory %" PRIu64 " (%.249s) has an invalid %s",
 			    entry->inode_id, entry->name, wrong) :
 		       0;

@@ -160,11 +160,8 @@ static int check_task(const struct snapshot *snapshot, const struct task *task)
 		trace_free_context(&context);
 		result = result ?: task_parts_check(snapshot, task, i);
 	}
-	return result				    ?:
-		       check_layout(snapshot, task) ?:
-		       protection_check(task)	    ?:
-		       check_pages(task)	    ?:
-						      check_executable(snapshot, task);
+	result = result ?: check_layout(snapshot, task) ?: protection_check(task);
+	return result ?: check_pages(task) ?: check_executable(snapshot, task);
 }
 
 /* Can a process end with this wait status: by an exit code, or by a signal that kills unless it is handled? */
@@ -281,11 +278,8 @@ int restore_check(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	return result								    ?:
-		       check_descriptors(restore)				    ?:
-		       rings_check(&restore->snapshot)				    ?:
-		       restore_check_huge_pages(&restore->snapshot, restore->chain) ?:
-		       restore_check_cgroups(restore)				    ?:
-		       restore_check_pids(restore)				    ?:
-										      find_refuge(restore);
+	result = check_descriptors(restore) ?: rings_check(&restore->snapshot);
+	result = result ?: restore_check_huge_pages(&restore->snapshot, restore->chain);
+	result = result ?: restore_check_cgroups(restore) ?: restore_check_pids(restore);
+	return result ?: find_refuge(restore);
 }

@@ -276,12 +276,9 @@ static does_not_return void enter_restorer(const struct task *task, uint64_t reg
 void newborn_leave(struct restore *restore, struct task *task)
 {
 	int log = log_descriptor();
-	int result = settle_files(restore, task)	  ?:
-			     prepare(restore, task)	  ?:
-			     arrange_files(restore, task) ?:
-							    build_region(restore, task);
+	int result = settle_files(restore, task) ?: prepare(restore, task);
 
-	if (result)
+	if (result || arrange_files(restore, task) || build_region(restore, task))
 		return;
 	/* Those who share the memory meet in the leader's region, which has to be there. */
 	gate_open(task, OBJECT_MEMORY, ROUND_LEAVE);

@@ -15,10 +15,16 @@
 
 static const char *name_of(int signal)
 {
-	return signal == SIGTSTP ? "SIGTSTP" :
-	       signal == SIGTTIN ? "SIGTTIN" :
-	       signal == SIGTTOU ? "SIGTTOU" :
-				   "SIGSTOP";
+	switch (signal) {
+	case SIGTSTP:
+		return "SIGTSTP";
+	case SIGTTIN:
+		return "SIGTTIN";
+	case SIGTTOU:
+		return "SIGTTOU";
+	default:
+		return "SIGSTOP";
+	}
 }
 
 int stop_again(struct task *task)

@@ -36,16 +36,25 @@ static bool read_word(const struct file *file, uint64_t offset, uint32_t *word)
 
 static void note_dynamic(struct file *file, const Elf64_Dyn *entry)
 {
-	uint64_t *place = entry->d_tag == DT_SYMTAB   ? &file->symbols :
-			  entry->d_tag == DT_STRTAB   ? &file->names :
-			  entry->d_tag == DT_HASH     ? &file->hash :
-			  entry->d_tag == DT_GNU_HASH ? &file->gnu_hash :
-							NULL;
+	uint64_t place = entry->d_un.d_ptr - file->bias;
 
-	if (place)
-		*place = entry->d_un.d_ptr - file->bias;
-	if (entry->d_tag == DT_STRSZ)
+	switch (entry->d_tag) {
+	case DT_SYMTAB:
+		file->symbols = place;
+		break;
+	case DT_STRTAB:
+		file->names = place;
+		break;
+	case DT_HASH:
+		file->hash = place;
+		break;
+	case DT_GNU_HASH:
+		file->gnu_hash = place;
+		break;
+	case DT_STRSZ:
 		file->names_size = entry->d_un.d_val;
+		break;
+	}
 }
 
 static bool read_headers(struct file *file)

@@ -101,14 +101,20 @@ void free_look(struct look *look)
 	free(look->masks);
 }
 
+static const char *find_difference(const struct look *one, const struct look *other)
+{
+	if (strcmp(one->maps, other->maps))
+		return "its mappings";
+	if (strcmp(one->files, other->files))
+		return "its descriptors";
+	return strcmp(one->masks, other->masks) ? "its signal masks" : NULL;
+}
+
 /* What is different now; NULL: nothing. */
 static const char *differs(pid_t pid, const struct look *before)
 {
 	struct look now = look_at(pid);
-	const char *what = strcmp(now.maps, before->maps)   ? "its mappings" :
-			   strcmp(now.files, before->files) ? "its descriptors" :
-			   strcmp(now.masks, before->masks) ? "its signal masks" :
-							      NULL;
+	const char *what = find_difference(&now, before);
 
 	if (what && getenv("VERBOSE"))
 		printf("before:\n%s%s%snow:\n%s%s%s", before->maps, before->files, before->masks, now.maps,
@@ -407,10 +413,11 @@ const char *tale_is_bad(void)
 		if (!goes_on(&tale->ticks[index]))
 			return "a thread does not go on";
 	}
-	return tale->wrong_registers ? "vector registers" :
-	       tale->wrong_calls     ? "a call failed" :
-	       tale->wrong_stack     ? "a stack, a mask or an alternate stack" :
-				       NULL;
+	if (tale->wrong_registers)
+		return "vector registers";
+	if (tale->wrong_calls)
+		return "a call failed";
+	return tale->wrong_stack ? "a stack, a mask or an alternate stack" : NULL;
 }
 
 static void kill_the_tracer(int times)
