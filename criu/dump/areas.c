@@ -224,7 +224,7 @@ static void add_guards(struct task *task, const struct page_runs *guards)
 }
 
 /* Of the frozen task: in the order of struct vmas. Changes nothing but its task->space->vmas. */
-static int read_areas(struct dump *dump, struct task *task)
+static int read_areas_of_task(struct dump *dump, struct task *task)
 {
 	struct page_runs guards = { 0 };
 	int result = 0;
@@ -254,7 +254,7 @@ static void read_one(void *context, size_t i)
 	struct readings *readings = context;
 	struct reading *reading = &readings->items[i];
 
-	reading->result = read_areas(readings->dump, reading->task);
+	reading->result = read_areas_of_task(readings->dump, reading->task);
 }
 
 int dump_read_all_areas(struct dump *dump)

@@ -19,7 +19,7 @@
 
 #define KEEPER_NAME "criu-keeper" /* the name that ps shows */
 
-static void close_fd(int *fd)
+static void close_and_forget(int *fd)
 {
 	if (*fd >= 0)
 		close(*fd);
@@ -53,8 +53,8 @@ static size_t drop_ended(struct pollfd *polled, int *userfaultfds, size_t count)
 
 	for (size_t i = 0; i < count; i++) {
 		if (polled[i].fd >= 0 && polled[i].revents) {
-			close_fd(&userfaultfds[i]);
-			close_fd(&polled[i].fd);
+			close_and_forget(&userfaultfds[i]);
+			close_and_forget(&polled[i].fd);
 		}
 		left += polled[i].fd >= 0;
 	}
@@ -172,7 +172,7 @@ int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, i
 	close(ends[0]);
 	keeper->confirm = ends[1];
 	if (keeper->pid < 0) {
-		close_fd(&keeper->confirm);
+		close_and_forget(&keeper->confirm);
 		keeper->pid = 0;
 		return fail(errno, "cannot start a keeper");
 	}
@@ -223,7 +223,7 @@ void keeper_forget(struct keeper *keeper)
 {
 	if (!keeper->pid)
 		return;
-	close_fd(&keeper->pidfd);
-	close_fd(&keeper->confirm);
+	close_and_forget(&keeper->pidfd);
+	close_and_forget(&keeper->confirm);
 	*keeper = (struct keeper){ .pidfd = -1, .confirm = -1 };
 }

@@ -41,7 +41,7 @@ static int create_images(struct file_sink *sink)
 		       pagemap_write_head(sink->pagemap, files->pages_id);
 }
 
-static int open_pages(void *context)
+static int open_sink(void *context)
 {
 	struct file_sink *sink = context;
 
@@ -126,7 +126,7 @@ static const struct page_sink_ops file_sink_ops = {
 int page_files_open(struct page_sink **opened, const struct page_files *files)
 {
 	struct file_sink *sink = allocate(sizeof(*sink));
-	const struct stream_file file = { .open = open_pages, .context = sink, .name = sink->name };
+	const struct stream_file file = { .open = open_sink, .context = sink, .name = sink->name };
 
 	image_file_name(sink->name, IMAGE_PAGES, files->pages_id);
 	sink->base.ops = &file_sink_ops;

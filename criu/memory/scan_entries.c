@@ -45,7 +45,7 @@ static bool holds_something(const struct scanner *scanner, uint64_t entry)
 }
 
 /* The physical place of the page, if it is of this page alone; 0: it is not, or criu may not see it. */
-static uint64_t place_of(const struct scanner *scanner, uint64_t entry)
+static uint64_t place_of_entry(const struct scanner *scanner, uint64_t entry)
 {
 	bool is_alone = entry & ENTRY_SWAPPED || (entry & ENTRY_PRESENT && holds_something(scanner, entry));
 
@@ -66,7 +66,7 @@ static bool is_same_table(const struct scanner *scanner, const struct frames *kn
 		uint64_t entry = entries[(known->items[i].address - start) / PAGE_SIZE];
 
 		if (!(entry & (ENTRY_SOFT_DIRTY | ENTRY_FILE)) &&
-		    place_of(scanner, entry) == known->items[i].place)
+		    place_of_entry(scanner, entry) == known->items[i].place)
 			return true;
 	}
 	return false;
@@ -79,7 +79,7 @@ static void note_frames(const struct scanner *scanner, struct frames *noted, uin
 	size_t distance = count / FRAMES_IN_TABLE ?: 1;
 
 	for (size_t i = 0; i < count;) {
-		uint64_t place = entries[i] & ENTRY_FILE ? 0 : place_of(scanner, entries[i]);
+		uint64_t place = entries[i] & ENTRY_FILE ? 0 : place_of_entry(scanner, entries[i]);
 
 		if (place)
 			*grow(&noted->items, &noted->count) = (struct frame){ start + i * PAGE_SIZE, place };

@@ -243,7 +243,7 @@ static int check_lost_tables(const struct snapshot *snapshot)
 }
 
 /* Checks limits for what a restore needs temporarily. */
-static int check_descriptors(struct restore *restore)
+static int check_kernel_limits(struct restore *restore)
 {
 	autofree char *lack = files_lack_descriptors(&restore->snapshot, descriptors_count());
 	struct mapping_limit limit;
@@ -278,7 +278,7 @@ int restore_check(void *context)
 		if (result)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
-	result = check_descriptors(restore) ?: rings_check(&restore->snapshot);
+	result = check_kernel_limits(restore) ?: rings_check(&restore->snapshot);
 	result = result ?: restore_check_huge_pages(&restore->snapshot, restore->chain);
 	result = result ?: restore_check_cgroups(restore) ?: restore_check_pids(restore);
 	return result ?: find_refuge(restore);

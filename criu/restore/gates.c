@@ -63,7 +63,7 @@ int gates_make(struct snapshot *snapshot)
 	return 0;
 }
 
-static void await(const struct task *task, uint32_t *futex, uint32_t wanted)
+static void await_word(const struct task *task, uint32_t *futex, uint32_t wanted)
 {
 	uint32_t now;
 
@@ -90,7 +90,7 @@ void gate_await_users(const struct task *task, enum object_kind kind, uint32_t r
 	struct gate *gate = task->newborn->gates[kind];
 
 	if (gate && task_leads(task, kind))
-		await(task, &gate->arrived, round * (task_object(task, kind)->user_count - 1));
+		await_word(task, &gate->arrived, round * (task_object(task, kind)->user_count - 1));
 }
 
 void gate_open(const struct task *task, enum object_kind kind, uint32_t round)
@@ -108,7 +108,7 @@ void gate_await_leader(const struct task *task, enum object_kind kind, uint32_t 
 	struct gate *gate = task->newborn->gates[kind];
 
 	if (gate && !task_leads(task, kind))
-		await(task, &gate->opened, round);
+		await_word(task, &gate->opened, round);
 }
 
 int *gate_log(const struct task *task)
