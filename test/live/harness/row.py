@@ -36,7 +36,7 @@ class Row:
 	peer_fails: dict = field(default_factory=dict)  # "dump" or "restore" -> why the peer cannot
 	pause: float = 0                 # seconds to run before the dump and after the restore; 0: until it has done something
 	timeout: float = 60
-	alone_with: str = ""             # something that exists once on the machine: rows with the same word here do not run at the same time
+	alone_with: str = ""             # what the machine has only once: rows with the same word here run one after the other
 
 	def runs_in(self, mode):
 		if self.modes:

@@ -57,7 +57,7 @@ def die_with_parent():
 
 
 def private_namespaces(needed):
-	"""Enters new mount and network namespaces, with a loopback device, and mounts a new /tmp unless a path in `needed` is below /tmp."""
+	"""Enters new mount and network namespaces, with a loopback device; with a new /tmp if no path in `needed` is below it."""
 	checked(libc.unshare(CLONE_NEWNS | CLONE_NEWNET), "unshare")
 	mount("none", "/", None, MS_REC | MS_PRIVATE)
 	if not any(os.path.realpath(path).startswith("/tmp/") for path in needed if path):
@@ -167,7 +167,7 @@ def wait_until(condition, seconds, interval=0.005):
 		time.sleep(interval)
 
 
-# Calls in which a thread waits for another thread or process, not for a time: read, write, pause, wait4, waitid, rt_sigsuspend.
+# Calls in which a thread waits for another one, not for a time: read, write, pause, wait4, waitid, rt_sigsuspend.
 WAITING = {0, 1, 34, 61, 130, 247}
 NO_LIMIT, NO_TIME = ("0xffffffff", "0xffffffffffffffff"), ("0x0",)
 # Calls that do so only without a time limit: call -> the index of its argument, and the values that mean no limit.
