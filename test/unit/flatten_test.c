@@ -1,6 +1,6 @@
 /*
- * flatten_test.c - a chain becomes one directory: the same memory, nothing left of the chain, and at every step of it
- * something that can be restored.
+ * flatten_test.c - turns a chain into one directory: the memory is the same, nothing is left of the chain, and after
+ * every step there is something that can be restored.
  */
 #include "unit.h"
 #include "chains.h"
@@ -17,7 +17,7 @@ static struct image_store *open_named(const char *name, bool for_writing)
 	return store;
 }
 
-/* Pages by the model, whatever layers they are read from. */
+/* All pages are those of the model, from whatever layer they are read. */
 static void assert_memory(struct image_store *store, unsigned long id, const int *owner, unsigned pages,
 			  size_t layers)
 {
@@ -87,7 +87,7 @@ static void in_place(void **state unused)
 		assert_flat(store, owner, pages);
 		assert_int_equal(count_images(store, "pages-"), 1);
 		assert_int_equal(count_images(store, "parent"), 0);
-		/* It is flat already. */
+		/* The directory is flat already. */
 		assert_int_equal(flatten_in_place(store, &statistics), 0);
 		assert_int_equal(statistics.pages, 0);
 		assert_flat(store, owner, pages);
@@ -118,10 +118,10 @@ static void into_another(void **state unused)
 	assert_int_equal(count_images(out, "dump.log"), 0);
 	assert_int_equal(count_images(out, "tracking.img"), 0);
 	assert_int_equal(count_images(out, "pages-"), 1);
-	/* The old one is as it was. */
+	/* The old directory has not changed. */
 	close_stack((struct opened[]){ open_stack(0) });
 	assert_int_equal(count_images(store, "parent"), 1);
-	/* Nothing is written over other images, its own least of all. */
+	/* Existing images are not overwritten, neither its own nor others. */
 	assert_true(flatten_into(store, out, &statistics) < 0);
 	assert_failure_says("already contains images");
 	assert_true(flatten_into(store, store, &statistics) < 0);
@@ -178,12 +178,12 @@ static void holes(void **state unused)
 	image_store_close(store);
 }
 
-/* ---- in place, and killed: a store that stops after so many changes of its names ---- */
+/* ---- in place, and killed: the process ends after a number of changes of names in the store ---- */
 
 static int changes_left;
 static struct image_store_ops mortal_ops;
 
-/* Half of the time behind the change, else before it. */
+/* Half of the time after the change, otherwise before it. */
 #define mortal(function, ...)                                                   \
 	do {                                                                    \
 		int result_made;                                                \
@@ -210,7 +210,7 @@ static int mortal_rename(struct image_store *store, const char *from, const char
 	mortal(rename, from, to);
 }
 
-/* The exit status of a process that flattens, and lives for so many changes. */
+/* Runs flatten in a process that ends after `changes` changes. Returns its exit status. */
 static int flatten_for_a_while(int changes)
 {
 	pid_t pid = fork();
@@ -233,7 +233,7 @@ static int flatten_for_a_while(int changes)
 	return WEXITSTATUS(status);
 }
 
-/* Two tasks with the same pages: what is done for one leaves the other to be done. */
+/* A second task with the same pages: when the first is flattened, the second still has to be. */
 static void make_second_task(unsigned layers)
 {
 	for (unsigned layer = 0; layer < layers; layer++) {

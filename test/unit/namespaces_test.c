@@ -1,5 +1,5 @@
 /*
- * namespaces_test.c - what images say of namespaces: who is in which, and which names a host can have.
+ * namespaces_test.c - namespaces in images: which task is in which, and which host names are valid.
  */
 #include "unit.h"
 #include <string.h>

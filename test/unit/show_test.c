@@ -1,6 +1,5 @@
 /*
- * show_test.c - `criu show`: the text and the JSON of a small tree, of an incomplete dump, and of names that
- * mean harm.
+ * show_test.c - `criu show`: text and JSON of a small tree, of an incomplete dump, and of malicious names.
  */
 #include "images.h"
 #include "cli/commands.h"
@@ -277,7 +276,7 @@ static void a_torn_image(void **state unused)
 	image_store_close(store);
 }
 
-/* Escape sequences, half a character, an overlong one, a surrogate, quotes: harmless in both. */
+/* Escape sequences, half a character, an overlong one, a surrogate, quotes: made harmless in text and JSON. */
 static void names_that_mean_harm(void **state unused)
 {
 	struct image_store *store = memory_store();
@@ -297,7 +296,7 @@ static void names_that_mean_harm(void **state unused)
 	image_store_close(store);
 }
 
-/* Every kind of file has a line that says more than its number. */
+/* For every kind of file a line shows more than its number. */
 static void every_kind_of_file(void **state unused)
 {
 	struct image_store *store = memory_store();
