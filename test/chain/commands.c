@@ -39,7 +39,7 @@ static struct command begin(const char *program, const char *what, const char *i
 	return command;
 }
 
-static _Noreturn void become(const struct run *run, struct command *command, const char *output)
+static _Noreturn void exec_criu(const struct run *run, struct command *command, const char *output)
 {
 	int fd = open(output, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
@@ -96,7 +96,7 @@ static int execute(const struct run *run, struct command *command)
 	snprintf(output, sizeof(output), "%s/output", run->directory);
 	pid = fork();
 	if (!pid)
-		become(run, command, output);
+		exec_criu(run, command, output);
 	if (!is_over_in_time(pid))
 		printf("  it did not end in time\n");
 	if (waitpid(pid, &status, 0) != pid)

@@ -24,7 +24,7 @@ void tasks_reap(void)
 	}
 }
 
-static void bear(void)
+static void fork_task(void)
 {
 	uint64_t random = random_next(&own->random);
 	uint32_t parent = own->slot, slot = 0;
@@ -60,7 +60,7 @@ static void end(void)
 }
 
 /* exec: the same pid and children, but new memory. */
-static void become_another(void)
+static void exec_again(void)
 {
 	char slot[12], random[24], done[12], children[12], board_path[120];
 	char *arguments[] = { "script", board_path, (char *)file_path, slot, random, done, children, NULL };
@@ -184,9 +184,9 @@ static void write_by_thread(void)
 }
 
 const struct operation task_operations[] = {
-	{ "fork", 6, bear },
+	{ "fork", 6, fork_task },
 	{ "exit", 4, end },
-	{ "exec", 2, become_another },
+	{ "exec", 2, exec_again },
 	{ "a child writes to shared memory", 4, write_by_child },
 	{ "process_vm_writev", 8, write_to_another },
 	{ "a new thread", 2, add_thread },

@@ -110,7 +110,7 @@ static void thread_of_after(void **state unused)
 }
 
 /* Its vfork() is under way until the child ends. */
-static void *bear(void *unused_argument unused)
+static void *make_vfork_child(void *unused_argument unused)
 {
 	pid_t child = vfork();
 
@@ -132,7 +132,7 @@ static void call_under_way(void **state unused)
 	size_t count = 0;
 	autoclose int self = proc_open(getpid());
 
-	assert_int_equal(pthread_create(&thread, NULL, bear, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, make_vfork_child, NULL), 0);
 	while (!count)
 		assert_int_equal(proc_read_children(self, &children, &count), 0);
 	free(children);

@@ -481,7 +481,7 @@ static int wait_for_ever(void *argument)
 }
 
 /* The caller of run_in() is killed. Its child is then the only one with the end of the pipe, and must be gone, too. */
-static void our_death_is_its_death(void **state unused)
+static void the_child_dies_with_us(void **state unused)
 {
 	static const uid_t users[] = { -1, 1234 };
 
@@ -587,7 +587,7 @@ int main(void)
 		row(taken_pid),
 		row(safe_from_user),
 		row(safe_from_owner),
-		row(our_death_is_its_death),
+		row(the_child_dies_with_us),
 		row(measure),
 	};
 

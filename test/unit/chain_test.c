@@ -43,7 +43,7 @@ static void lengths(void **state unused)
 	assert_length(29, 1);
 }
 
-static void leads_anywhere(void **state unused)
+static void links_to_any_place(void **state unused)
 {
 	autofree char *absolute = layer_path(1), *path = layer_path(2),
 		      *link = format_text("%s/link", directory);
@@ -215,9 +215,9 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(lengths),	       test(leads_anywhere),	test(loops),
-		test(missing),	       test(not_complete),	test(of_another_tree),
-		test(has_freed_pages), test(changes_meanwhile), test(finds_itself),
+		test(lengths),	       test(links_to_any_place), test(loops),
+		test(missing),	       test(not_complete),	 test(of_another_tree),
+		test(has_freed_pages), test(changes_meanwhile),	 test(finds_itself),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -315,25 +315,25 @@ static void child_of_an_attempt(void **state unused)
 	nothing_failed(NULL);
 }
 
-static void fail_aside(void *context)
+static void fail_in_helper(void *context)
 {
 	fail(EIO, "%s", (const char *)context);
 }
 
 /* A helper thread is in the attempt of the thread that it works for. */
-static void work_aside_of_an_attempt(void **state unused)
+static void helper_thread_in_an_attempt(void **state unused)
 {
 	struct helper_thread *helper = helper_thread_start();
 	struct attempt attempt;
 
 	assert_non_null(helper);
 	attempt_begin(&attempt);
-	helper_thread_run(helper, fail_aside, "within");
+	helper_thread_run(helper, fail_in_helper, "within");
 	helper_thread_wait(helper);
 	assert_string_equal(failure_text(), "within: Input/output error");
 	attempt_forget(&attempt);
 	nothing_failed(NULL);
-	helper_thread_run(helper, fail_aside, "outside");
+	helper_thread_run(helper, fail_in_helper, "outside");
 	helper_thread_wait(helper);
 	assert_string_equal(failure_text(), "outside: Input/output error");
 	helper_thread_end(helper);
@@ -394,7 +394,7 @@ int main(void)
 		clean(nested_attempts),
 		clean(attempt_beside_a_failure_of_a_child),
 		clean(child_of_an_attempt),
-		clean(work_aside_of_an_attempt),
+		clean(helper_thread_in_an_attempt),
 		clean(threads_of_an_attempt),
 	};
 

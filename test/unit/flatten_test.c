@@ -131,7 +131,7 @@ static void into_another(void **state unused)
 	image_store_close(store);
 }
 
-static void what_cannot_be(void **state unused)
+static void chains_that_cannot_be_flattened(void **state unused)
 {
 	struct flatten_statistics statistics;
 	struct image_store *store;
@@ -181,7 +181,7 @@ static void holes(void **state unused)
 /* ---- in place, and killed: the process ends after a number of changes of names in the store ---- */
 
 static int changes_left;
-static struct image_store_ops mortal_ops;
+static struct image_store_ops ops_with_a_limit;
 
 /* Half of the time after the change, otherwise before it. */
 #define mortal(function, ...)                                                   \
@@ -195,17 +195,17 @@ static struct image_store_ops mortal_ops;
 		return result_made;                                             \
 	} while (0)
 
-static int mortal_open_write(struct image_store *store, const char *name)
+static int open_write_within_limit(struct image_store *store, const char *name)
 {
 	mortal(open_write, name);
 }
 
-static int mortal_remove(struct image_store *store, const char *name)
+static int remove_within_limit(struct image_store *store, const char *name)
 {
 	mortal(remove, name);
 }
 
-static int mortal_rename(struct image_store *store, const char *from, const char *to)
+static int rename_within_limit(struct image_store *store, const char *from, const char *to)
 {
 	mortal(rename, from, to);
 }
@@ -221,11 +221,11 @@ static int flatten_for_a_while(int changes)
 		struct flatten_statistics statistics;
 
 		changes_left = changes;
-		mortal_ops = directory_store_ops;
-		mortal_ops.open_write = mortal_open_write;
-		mortal_ops.remove = mortal_remove;
-		mortal_ops.rename = mortal_rename;
-		store->ops = &mortal_ops;
+		ops_with_a_limit = directory_store_ops;
+		ops_with_a_limit.open_write = open_write_within_limit;
+		ops_with_a_limit.remove = remove_within_limit;
+		ops_with_a_limit.rename = rename_within_limit;
+		store->ops = &ops_with_a_limit;
 		_exit(flatten_in_place(store, &statistics) ? 1 : 0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -275,7 +275,8 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(in_place), test(into_another), test(what_cannot_be), test(holes), test(killed),
+		test(in_place), test(into_another), test(chains_that_cannot_be_flattened),
+		test(holes),	test(killed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -144,7 +144,7 @@ static void ends_when_it_is_not_confirmed(void **state unused)
 }
 
 /* It is killed before it is confirmed: criu gets an error, not a signal. */
-static void is_told_to_be_gone(void **state unused)
+static void killed_before_it_is_confirmed(void **state unused)
 {
 	struct kept kept = make_kept(0);
 	struct keeper keeper;
@@ -165,7 +165,7 @@ int main(void)
 		test(is_found_at_once),
 		test(ends_with_tracking),
 		test(ends_when_it_is_not_confirmed),
-		test(is_told_to_be_gone),
+		test(killed_before_it_is_confirmed),
 	};
 
 	error_init();

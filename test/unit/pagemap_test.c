@@ -75,7 +75,7 @@ static void assert_refused(const struct entry *entries, size_t count)
 		assert_refused(entries_made, array_size(entries_made)); \
 	} while (0)
 
-static void lies(void **state unused)
+static void invalid_entries(void **state unused)
 {
 	const int present = PAGES_PRESENT, parent = PAGES_IN_PARENT;
 
@@ -206,7 +206,7 @@ static void entries_as_bytes(void **state unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(lies, start_clean),
+		cmocka_unit_test_setup(invalid_entries, start_clean),
 		cmocka_unit_test_setup(spellings, start_clean),
 		cmocka_unit_test_setup(empty, start_clean),
 		cmocka_unit_test_setup(entries_as_bytes, start_clean),

@@ -162,7 +162,7 @@ static void impossible_headers(void **state unused)
 		assert_int_equal(aio_check_header(&bad[i], PAGE_SIZE), -EINVAL);
 }
 
-static void lengths_that_nobody_makes(void **state unused)
+static void impossible_lengths(void **state unused)
 {
 	aio_context_t ring;
 
@@ -188,7 +188,7 @@ static void check_goes_on(aio_context_t ring, uint32_t unread, uint32_t most)
 				 1000 + i);
 }
 
-static void a_ring_is_brought_on(void **state unused)
+static void a_ring_is_brought_to_a_state(void **state unused)
 {
 	uint64_t length = smallest();
 	uint32_t most, slots = aio_slots(length);
@@ -327,8 +327,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(numbers_that_lead_to_a_length, begin, end),
 		cmocka_unit_test_setup_teardown(kernel_agrees, begin, end),
 		cmocka_unit_test_setup_teardown(impossible_headers, begin, end),
-		cmocka_unit_test_setup_teardown(lengths_that_nobody_makes, begin, end),
-		cmocka_unit_test_setup_teardown(a_ring_is_brought_on, begin, end),
+		cmocka_unit_test_setup_teardown(impossible_lengths, begin, end),
+		cmocka_unit_test_setup_teardown(a_ring_is_brought_to_a_state, begin, end),
 		cmocka_unit_test_setup_teardown(nothing_in_flight, begin, end),
 		cmocka_unit_test_setup_teardown(a_larger_ring, begin, end),
 		cmocka_unit_test_setup_teardown(some_in_flight, begin, end),

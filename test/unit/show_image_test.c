@@ -119,7 +119,7 @@ static void every_kind(void **state unused)
 	}
 }
 
-static void what_is_no_image(void **state unused)
+static void files_that_are_no_images(void **state unused)
 {
 	unsigned char bytes[512];
 
@@ -160,8 +160,8 @@ int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(bytes_behind_a_record), test(a_pagemap),	test(every_kind),
-		test(what_is_no_image),	     test(the_command),
+		test(bytes_behind_a_record),	test(a_pagemap),   test(every_kind),
+		test(files_that_are_no_images), test(the_command),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

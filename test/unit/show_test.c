@@ -277,7 +277,7 @@ static void a_torn_image(void **state unused)
 }
 
 /* Escape sequences, half a character, an overlong one, a surrogate, quotes: made harmless in text and JSON. */
-static void names_that_mean_harm(void **state unused)
+static void malicious_names(void **state unused)
 {
 	struct image_store *store = memory_store();
 
@@ -325,9 +325,9 @@ int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(the_text_of_a_tree),   test(the_json_of_a_tree), test(an_incomplete_dump),
-		test(an_empty_directory),   test(a_torn_image),	      test(the_command_without_images),
-		test(names_that_mean_harm), test(every_kind_of_file),
+		test(the_text_of_a_tree), test(the_json_of_a_tree), test(an_incomplete_dump),
+		test(an_empty_directory), test(a_torn_image),	    test(the_command_without_images),
+		test(malicious_names),	  test(every_kind_of_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

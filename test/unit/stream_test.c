@@ -162,7 +162,7 @@ static void nothing_to_close(void **state unused)
 	assert_int_equal(stream_close(NULL, 0), 0);
 }
 
-static void tells_that_memory_is_short(void **state unused)
+static void reports_missing_memory(void **state unused)
 {
 #ifdef __SANITIZE_ADDRESS__
 	skip(); /* it needs memory itself */
@@ -183,7 +183,7 @@ static void tells_that_memory_is_short(void **state unused)
 }
 
 /* A file that is not allowed to grow takes the place of a full disk. */
-static void tell_a_full_disk(const struct stream_reserve *reserve)
+static void check_full_disk(const struct stream_reserve *reserve)
 {
 	static const size_t pages[] = { 30, 300, 3000 };
 	struct rlimit old, small;
@@ -233,13 +233,13 @@ static void is_given_up(void **state unused)
 	assert_int_equal(stream_close(NULL, -EPERM), -EPERM);
 }
 
-static void tells_a_full_disk(void **state unused)
+static void reports_a_full_disk(void **state unused)
 {
 	struct stream_reserve reserve;
 
-	tell_a_full_disk(NULL);
+	check_full_disk(NULL);
 	assert_int_equal(stream_reserve_make(&reserve, 1200 * PAGE_SIZE), 0);
-	tell_a_full_disk(&reserve);
+	check_full_disk(&reserve);
 	stream_reserve_free(&reserve);
 }
 
@@ -251,9 +251,9 @@ int main(void)
 		cmocka_unit_test(writes_late_from_a_reserve),
 		cmocka_unit_test(asks_late_for_its_file),
 		cmocka_unit_test(nothing_to_close),
-		cmocka_unit_test(tells_that_memory_is_short),
+		cmocka_unit_test(reports_missing_memory),
 		cmocka_unit_test(is_given_up),
-		cmocka_unit_test(tells_a_full_disk),
+		cmocka_unit_test(reports_a_full_disk),
 	};
 
 	error_init();

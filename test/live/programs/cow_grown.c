@@ -100,7 +100,7 @@ static void child(void)
 
 static pid_t pid;
 
-static void bear_and_shrink(void)
+static void fork_and_shrink(void)
 {
 	pid = live_fork(child);
 	resize_heap(-(long)(32 * MIB));
@@ -117,7 +117,7 @@ int main(int argc, char **argv)
 	heap_size = COMMON;
 	madvise(heap, COMMON, MADV_NOHUGEPAGE);
 	live_fill(heap, COMMON, 1);
-	deep(STACK, 4, bear_and_shrink);
+	deep(STACK, 4, fork_and_shrink);
 	live_join(pid);
 	return live_finish();
 }
