@@ -136,7 +136,7 @@ static void the_stack_has_an_end(void **state unused)
 	size_t enough = 200, too_much = 300;
 
 	assert_int_equal(run_in(&here, use_stack, &enough), 1);
-#ifdef __SANITIZE_ADDRESS__ /* its handler of SIGSEGV would die with locks held, and it would keep stack frames of the dead child */
+#ifdef __SANITIZE_ADDRESS__ /* its SIGSEGV handler would die with locks held, and it keeps the dead child's frames */
 	(void)too_much;
 #else
 	assert_int_equal(run_in(&here, use_stack, &too_much), -ECHILD);

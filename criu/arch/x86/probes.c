@@ -1,5 +1,6 @@
 /*
- * probes.c - probes of what a kernel does for x86-64 only: breakpoints, and mapping a vdso. They run in a child; see kernel/probe.h.
+ * probes.c - probes of what a kernel does for x86-64 only: breakpoints, and mapping a vdso. They run in a child; see
+ * kernel/probe.h.
  */
 #include <asm/prctl.h>
 #include <fcntl.h>
