@@ -101,7 +101,7 @@ static void check_alive(struct run *run, int pid, double since)
 	if (state == 'Z' || state == 'X' || !state)
 		failed(run, "process %d has died", pid);
 	if (now() - since > PATIENCE)
-		failed(run, "process %d (%c) does not come to rest", pid, state);
+		failed(run, "process %d (%c) does not become idle", pid, state);
 }
 
 static int count_threads(int pid)

@@ -101,14 +101,20 @@ void free_look(struct look *look)
 	free(look->masks);
 }
 
+static const char *difference(const struct look *now, const struct look *before)
+{
+	if (strcmp(now->maps, before->maps))
+		return "its mappings";
+	if (strcmp(now->files, before->files))
+		return "its descriptors";
+	return strcmp(now->masks, before->masks) ? "its signal masks" : NULL;
+}
+
 /* What has changed, or NULL. */
 static const char *differs(pid_t pid, const struct look *before)
 {
 	struct look now = look_at(pid);
-	const char *what = strcmp(now.maps, before->maps)   ? "its mappings" :
-			   strcmp(now.files, before->files) ? "its descriptors" :
-			   strcmp(now.masks, before->masks) ? "its signal masks" :
-							      NULL;
+	const char *what = difference(&now, before);
 
 	if (what && getenv("VERBOSE"))
 		printf("before:\n%s%s%snow:\n%s%s%s", before->maps, before->files, before->masks, now.maps,
@@ -387,8 +393,8 @@ static void trace_for_ever(pid_t pid, pid_t child)
 
 const char *went_wrong(pid_t pid, const struct look *before)
 {
-	uint64_t limit = microseconds() +
-			 3000000; /* microseconds for the way home; a busy machine needs long */
+	/* The way home takes longer on a busy machine. */
+	uint64_t limit = microseconds() + 3000000;
 	const char *different = NULL;
 
 	do {
@@ -408,10 +414,11 @@ const char *tale_is_bad(void)
 		if (!goes_on(&tale->ticks[index]))
 			return "a thread does not go on";
 	}
-	return tale->wrong_registers ? "vector registers" :
-	       tale->wrong_calls     ? "a call failed" :
-	       tale->wrong_stack     ? "a stack, a mask or an alternate stack" :
-				       NULL;
+	if (tale->wrong_registers)
+		return "vector registers";
+	if (tale->wrong_calls)
+		return "a call failed";
+	return tale->wrong_stack ? "a stack, a mask or an alternate stack" : NULL;
 }
 
 static void kill_the_tracer(int times)

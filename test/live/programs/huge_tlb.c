@@ -201,7 +201,7 @@ static void check_protected(void)
 {
 	live_compare(second, huge_page, 9, "a huge page that can only be read");
 	mprotect(first, 2 * huge_page, PROT_READ);
-	live_compare(first, huge_page, 8, "a huge page that nobody may touch");
+	live_compare(first, huge_page, 8, "an inaccessible huge page");
 	mprotect(first, 2 * huge_page, PROT_NONE);
 }
 

@@ -228,10 +228,10 @@ def killed_for_others(cell, dumper, restorer):
 		hits += process.wait() != 0
 		if process.returncode == 0:
 			cell.kill_tree()
-		def nobody():
+		def all_gone():
 			cell.reap()
 			return not system.descendants(os.getpid())
-		if process.returncode and not system.wait_until(nobody, 3) and not is_whole(cell):
+		if process.returncode and not system.wait_until(all_gone, 3) and not is_whole(cell):
 			raise Failure("left behind: " + "; ".join(map(system.describe_task, system.descendants(os.getpid()))))
 		cell.kill_tree()
 	if not hits:
