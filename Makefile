@@ -9,7 +9,7 @@
 #	make SANITIZE=address,undefined check       into a directory of its own
 #	make CC=clang                   V=1 shows the commands
 #
-# Needs: gcc or clang, binutils, pkg-config, protobuf-c with protoc-c, libnl-3; cmocka for the tests (scripts/dependencies).
+# Needs gcc or clang, binutils, pkg-config, protobuf-c with protoc-c, libnl-3; for tests cmocka (scripts/dependencies).
 
 VERSION := 4.2.1
 PREFIX  ?= /usr/local

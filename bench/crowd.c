@@ -1,6 +1,6 @@
 /*
- * crowd.c - FILE KIND COUNT: many of one thing, asleep, for bench/crowds. It writes a byte into FILE when all are
- * there.
+ * crowd.c - FILE KIND COUNT: creates many of one thing, for bench/crowds, and sleeps. It writes a byte into FILE when
+ * all exist.
  *
  *	threads   of one process, each asleep in a futex         files     open, each another
  *	deep      processes, each the child of the one before    mappings  of one page, of two protections by turns
@@ -79,7 +79,7 @@ static void make_memory(void)
 	memset(memory, 1, size);
 }
 
-/* In a child: it goes when its parent does. */
+/* In a child: it ends when its parent does. */
 static pid_t make_child(void)
 {
 	pid_t child = fork();
@@ -91,7 +91,7 @@ static pid_t make_child(void)
 	return child;
 }
 
-/* The last one of them has made all that there is to make, and goes on. */
+/* Only the last process of the chain returns: it has no child to create. */
 static void make_deep(long count)
 {
 	while (--count > 0)

@@ -1,8 +1,8 @@
 /*
  * measure.c - runs a command and prints its wall time (seconds), its peak memory (KiB) and its wait status.
  *
- * A program of its own because the kernel counts what was resident before exec() too: started from an interpreter,
- * every command would seem to need as much memory as the interpreter.
+ * It is a separate program because the kernel also counts the memory before exec(): a command that an interpreter
+ * starts would seem to need as much memory as the interpreter.
  */
 #define _GNU_SOURCE
 #include <spawn.h>

@@ -1,6 +1,6 @@
 /*
- * writer.c - FILE MIB PERCENT: memory in 4 KiB pages; on SIGUSR1 writes that many pages of it, scattered, and then a
- * byte into FILE.
+ * writer.c - FILE MIB PERCENT: has memory in 4 KiB pages. On SIGUSR1 it writes PERCENT of the pages, scattered, and
+ * then a byte into FILE.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

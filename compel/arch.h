@@ -1,8 +1,9 @@
 /*
  * arch.h - everything that compel and criu have to know of a CPU architecture and of the way it makes system calls.
  *
- * compel/arch/NAME has these functions. No other file names a register, a size or an instruction of one architecture: for all others
- * struct arch_registers is opaque. (How registers are written to an image is criu/arch/arch.h's business.)
+ * compel/arch/NAME has these functions. No other file names a register, a size or an instruction of one architecture:
+ * for all others struct arch_registers is opaque. (How registers are written to an image is criu/arch/arch.h's
+ * business.)
  */
 #ifndef COMPEL_ARCH_H
 #define COMPEL_ARCH_H
@@ -42,8 +43,8 @@ const char *arch_abi_name(enum call_abi abi);
 bool arch_denies_data(const struct thread_context *context);
 
 /*
- * Registers for a thread that compel sends somewhere; what is not named here keeps its value. No system call is restarted, and the flags
- * are those that a function expects.
+ * Registers for a thread that compel sends somewhere; what is not named here keeps its value. No system call is
+ * restarted, and the flags are those that a function expects.
  */
 void arch_prepare_jump(struct arch_registers *registers, uint64_t ip, uint64_t sp);
 /* At a system call instruction at `ip`. */
@@ -83,8 +84,8 @@ struct gadget_loan {
 extern const struct gadget_loan arch_gadget_loan;
 
 /*
- * Words that lie in front of a way home while the thread makes mmap() with GADGET_SYSCALL_RETURN: they unmap what it has mapped. Returns
- * how many they are; 0: not possible with these gadgets.
+ * Words that lie in front of a way home while the thread makes mmap() with GADGET_SYSCALL_RETURN: they unmap what it
+ * has mapped. Returns how many they are; 0: not possible with these gadgets.
  */
 #define ARCH_CHAIN_WORDS 4
 size_t arch_unmap_chain(uint64_t chain[ARCH_CHAIN_WORDS], const struct gadgets *gadgets);

@@ -30,9 +30,9 @@ static int resume_call(struct traced_thread *thread, int request, int signal)
 }
 
 /*
- * Waits for a stop that satisfies `is_wanted`. After any other stop the thread is resumed with `request`: SIGSTOP cannot
- * be blocked and is let through. Then the thread traps once more (PTRACE_EVENT_STOP) as part of the group stop, continues
- * to work here, and stays stopped when it is released. SIGCONT traps, too.
+ * Waits for a stop that satisfies `is_wanted`. After any other stop the thread is resumed with `request`: SIGSTOP
+ * cannot be blocked and is let through. Then the thread traps once more (PTRACE_EVENT_STOP) as part of the group
+ * stop, continues to work here, and stays stopped when it is released. SIGCONT traps, too.
  */
 static int await_call_stop(struct traced_thread *thread, int request, bool (*is_wanted)(int))
 {

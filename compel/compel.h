@@ -6,7 +6,7 @@
  *  1. A thread never depends on the tracer staying alive. At every instant between two ptrace requests its registers
  *     are such that, if the tracer dies, it returns by itself to where it was, with its signal mask, FPU state and
  *     memory, and without any mapping or descriptor of the tracer.
- *  2. If a system call that returns and an rt_sigreturn are mapped in the task, none of its instructions is overwritten.
+ *  2. If a system call that returns and an rt_sigreturn are mapped in the task, none of its code is overwritten.
  *  3. An ordinary release restores everything exactly: registers, FPU, mask, and the kernel's restart block.
  * Documentation/blobs.md has the pictures. Failures are recorded with fail(); all functions return 0 or -errno.
  * Functions on one infected process do not name it in a failure: the caller does (fail_in()). Those on many name it
@@ -207,8 +207,8 @@ int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_
 /*
  * victim_call_thread() for changes that must not stay if the process lives on: if criu dies, the thread makes the calls
  * `back` (two at most) before it continues. So the change stays until it is taken back, or the process is killed. In a
- * thread other than the parasite's, none of the calls is made if the task has no code of its own that makes a system call
- * and returns.
+ * thread other than the parasite's, none of the calls is made if the task has no code of its own that makes a system
+ * call and returns.
  */
 int victim_call_for_now(struct victim *victim, size_t index, struct remote_call *calls, size_t count,
 			const struct remote_call *back, size_t back_count) must_check;

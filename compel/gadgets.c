@@ -1,8 +1,8 @@
 /*
  * gadgets.c - finds pieces of a task's own code that bring a thread in and home without overwriting an instruction.
  *
- * Two are needed: a system call that returns, and a way to make rt_sigreturn. The architecture has the bytes (arch.h). They can be
- * anywhere in executable mappings, and need not be real instructions.
+ * Two are needed: a system call that returns, and a way to make rt_sigreturn. The architecture has the bytes
+ * (arch.h). They can be anywhere in executable mappings, and need not be real instructions.
  *
  * The processes of a tree map the same libraries, so what was found in a file is remembered by device, inode and
  * offset. It is checked in each victim before it is used, so an outdated entry costs a search, not a crash. If a task

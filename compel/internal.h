@@ -66,8 +66,8 @@ int call_begin(struct traced_thread *thread) must_check;
 int call_await_entry(struct traced_thread *thread) must_check;
 int call_make(struct traced_thread *thread) must_check;
 /*
- * After call_begin() at the entry: waits for the stop right after the call. Not for a thread that gets its own registers
- * next: only from the parked state the kernel restarts the call that it was in.
+ * After call_begin() at the entry: waits for the stop right after the call. Not for a thread that gets its own
+ * registers next: only from the parked state the kernel restarts the call that it was in.
  */
 int call_await_exit(struct traced_thread *thread) must_check;
 int call_await(struct traced_thread *thread, long *result) must_check;
@@ -109,8 +109,8 @@ int force_write(pid_t pid, uint64_t address, const void *bytes, size_t size) mus
 /* ---- home.c: the way home ---- */
 
 /*
- * The part of a thread's stack that is used while it is on its way home or works for criu. A thread with the registers of
- * arch_prepare_home() for `entry` goes home:
+ * The part of a thread's stack that is used while it is on its way home or works for criu. A thread with the
+ * registers of arch_prepare_home() for `entry` goes home:
  *
  *	start ── chain of words ── entry ── words, signal frame, extended state ── end ── the thread's own stack
  */
@@ -217,10 +217,10 @@ int parasite_await_close(struct victim *victim) must_check;
 typedef int (*victim_step)(struct victim *victim);
 
 /*
- * Takes victims through all steps, in groups of VICTIM_GROUP: each step for all of a group before the next one. So their
- * threads run at the same time, on all CPUs. If a step fails, `abandon` gets the victim and the error, and returns the
- * error; the victim makes no more steps, and the others continue. The first failure is recorded and returned, and
- * *failed (may be NULL) is the index of its victim.
+ * Takes victims through all steps, in groups of VICTIM_GROUP: each step for all of a group before the next one. So
+ * their threads run at the same time, on all CPUs. If a step fails, `abandon` gets the victim and the error, and
+ * returns the error; the victim makes no more steps, and the others continue. The first failure is recorded and
+ * returned, and *failed (may be NULL) is the index of its victim.
  */
 int group_walk(struct victim *const *victims, size_t count, const victim_step *steps, size_t step_count,
 	       int (*abandon)(struct victim *victim, int error), size_t *failed) must_check;

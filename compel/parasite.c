@@ -432,8 +432,8 @@ static int keep_error(struct victim *victim unused, int error)
 }
 
 /*
- * Afterwards the parasites stay parked until the next call. So what only a stopped thread tells can be read, and the way
- * out is shorter.
+ * Afterwards the parasites stay parked until the next call. So what only a stopped thread tells can be read, and the
+ * way out is shorter.
  */
 int victims_call(struct process_calls *processes, size_t count, size_t *failed)
 {

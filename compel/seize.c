@@ -269,7 +269,8 @@ void trace_free_context(struct thread_context *context)
 /*
  * Does it wait in vfork() until its child runs another program or ends? Only a SIGKILL interrupts that (Linux 6.18:
  * wait_for_vfork_done() sleeps in TASK_KILLABLE), so it can neither be stopped, nor can its registers be read: ptrace
- * wants a stopped thread, and /proc/PID/syscall tells the call, its arguments, the stack and the instruction pointer only.
+ * wants a stopped thread, and /proc/PID/syscall tells the call, its arguments, the stack and the instruction pointer
+ * only.
  */
 static bool waits_in_vfork(pid_t tid)
 {

@@ -1,8 +1,8 @@
 # archive.sh - reads Debian's archive independently of the apt configuration of this machine. Sourced by scripts that
 # fetch packages without installing them (scripts/peers, test/vm/kernel).
 #
-# archive_open DIRECTORY SUITE... makes an apt of its own in DIRECTORY/apt, with lists of these suites; archive TOOL …
-# is that apt. Signatures are checked with Debian's own keyring. What goes wrong is in DIRECTORY/log.
+# archive_open DIRECTORY SUITE... configures a separate apt in DIRECTORY/apt, with lists of these suites; archive TOOL …
+# runs it. Signatures are checked with Debian's own keyring. DIRECTORY/log has the errors.
 
 mirror_of_this_machine() {
 	{
@@ -33,19 +33,19 @@ archive_open() {
 	archive apt-get update > "$archive_log" 2>&1 || { cat "$archive_log" >&2; return 1; }
 }
 
-# The packages that PACKAGE needs, itself included, by name.
+# The names of the packages that PACKAGE needs, and PACKAGE itself.
 archive_closure() {
 	archive apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
 		--no-replaces --no-enhances "$1" | awk '/^[a-z0-9]/ && $1 !~ /:/ { print $1 }' | sort -u
 }
 
-# Unpacks packages, of which the archive may not have one, below a directory: no maintainer script runs.
+# Unpacks packages below a directory, without maintainer scripts. The archive may lack some of them.
 archive_unpack() {
 	archive_root=$1
 	shift
 	mkdir -p "$archive_directory/packages" "$archive_root"
 	for archive_package; do
-		# a virtual package has no file of its own; its provider is in the closure by its own name
+		# a virtual package has no file; its provider is in the closure under its own name
 		(cd "$archive_directory/packages" && archive apt-get download "$archive_package" >> "$archive_log" 2>&1) ||
 			echo "$archive_package is not a package to download" >> "$archive_log"
 	done

@@ -1,7 +1,7 @@
 /*
- * counter.c - the program that scripts/quickstart saves and restores: it counts, on its output and into a file.
+ * counter.c - the program that scripts/quickstart saves and restores: it counts, and writes to its output and a file.
  *
- * Usage: counter FILE. Its number is only in its memory; the script reads FILE to see it.
+ * Usage: counter FILE. It never reads FILE, so after a restore the number can only come from its memory.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@ int main(int argc, char **argv)
 {
 	int file;
 
-	for (int fd = 3; fd < 1024; fd++) /* whatever the script was started with is not part of this */
+	for (int fd = 3; fd < 1024; fd++) /* descriptors that the script has inherited do not belong here */
 		close(fd);
 	file = open(argc > 1 ? argv[1] : "/dev/null", O_WRONLY | O_CREAT | O_TRUNC, 0600);
 	for (int number = 1; file >= 0; number++) {

@@ -26,8 +26,8 @@ int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEnt
 int arch_load_registers(const CoreEntry *core, struct thread_context *context) must_check;
 
 /*
- * Adds a question to a process: has it tables of the CPU that the image format has no place for? If it has, the answer is
- * greater than 0, and arch_tables_name is what to call them.
+ * Adds a question to a process: has it tables of the CPU that the image format has no place for? If it has, the
+ * answer is greater than 0, and arch_tables_name is what to call them.
  */
 call_handle arch_ask_for_tables(struct call_list *calls);
 extern const char arch_tables_name[];

@@ -35,8 +35,8 @@ static unsigned digit_value(char letter)
 }
 
 /*
- * Numbers of /proc have no sign and no prefix. sscanf() would take 2 microseconds for a line of maps, and it searches for
- * the end of all text behind the line.
+ * Numbers of /proc have no sign and no prefix. sscanf() would take 2 microseconds for a line of maps, and it searches
+ * for the end of all text behind the line.
  */
 static bool take_number(const char **at, unsigned base, uint64_t *number)
 {

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The index of the first of `count` items of `size` bytes whose address is `address` or above; `count`: there is none. */
+/* The index of the first of `count` items of `size` bytes whose address is `address` or above, or `count`. */
 static inline size_t search_address(const void *items, size_t count, size_t size, uint64_t address)
 {
 	size_t low = 0, high = count;

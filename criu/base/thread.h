@@ -14,8 +14,8 @@
 int thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument) must_check;
 
 /*
- * Calls run(argument) in the caller and in up to `helpers` more threads at the same time, until all have returned. If no
- * thread can be started, the caller is alone: so run() takes its work from the argument piece by piece.
+ * Calls run(argument) in the caller and in up to `helpers` more threads at the same time, until all have returned. If
+ * no thread can be started, the caller is alone: so run() takes its work from the argument piece by piece.
  */
 void threads_run(size_t helpers, void *(*run)(void *argument), void *argument);
 

@@ -8,8 +8,8 @@
  *	1. it has made no system call meanwhile that changes mappings (kernel/mapping_watch.h), and
  *	2. /proc/PID/maps, which costs 0.05 ms for 100 mappings, has the same for each mapping. That shows stacks that
  *	   have grown, and exec: the file was opened first of all, and shows the memory that the process had then; and
- *	3. only its own threads run in its memory: no child shared it (vfork) when the watch began, and calls that create
- *	   processes are counted.
+ *	3. only its own threads run in its memory: no child shared it (vfork) when the watch began, and calls that
+ *	   create processes are counted.
  *
  * Otherwise smaps is read again, as for small processes. Some members that page faults change (resident,
  * has_huge_pages, and has_relatives after the end of a relative) may be some milliseconds old. Only speed depends on

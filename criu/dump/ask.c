@@ -138,8 +138,8 @@ static int ask_group(struct group *group)
 }
 
 /*
- * A process that shares the memory of an earlier one is asked alone: in one group, both would choose the same free place for
- * the parasite.
+ * A process that shares the memory of an earlier one is asked alone: in one group, both would choose the same free
+ * place for the parasite.
  */
 static int add_to_group(struct group *group, struct task *task, bool is_alone)
 {

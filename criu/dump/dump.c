@@ -81,7 +81,7 @@ static const struct step dump_steps[] = {
 	{ "open the previous snapshot", open_previous_snapshot, NULL, false },
 	{ "begin the images", begin_images, remove_images, false }, /* a full disk shows before the freeze */
 	{ "run the scripts (pre-dump)", tell_pre_dump, NULL, false },
-	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for pages written since the previous one */
+	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for pages written since then */
 	{ "open the cgroups", dump_open_cgroups, NULL, false }, /* a task in a frozen cgroup never stops */
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false }, /* last before the freeze: changes spoil it */
 	{ "freeze the processes", dump_freeze, dump_thaw, false }, /* finding and stopping are one act */
@@ -97,7 +97,8 @@ static const struct step dump_steps[] = {
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
 	{ "complete the images", dump_complete, NULL, false }, /* syncs, then writes inventory.img: now it is a dump */
 	{ "run the scripts (post-dump)", tell_post_dump, NULL, false }, /* they can still stop the dump */
-	{ "prepare the end of the processes", dump_prepare_end, dump_withdraw_end, false }, /* the kernel must not write files */
+	/* The kernel must not write to files when the processes end. */
+	{ "prepare the end of the processes", dump_prepare_end, dump_withdraw_end, false },
 	{ "let the processes go", dump_release, NULL, true }, /* cannot be undone */
 };
 

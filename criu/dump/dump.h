@@ -135,7 +135,10 @@ void dump_drop_reserve(void *dump);
 /* memory.c */
 int dump_memory(void *dump) must_check;
 int dump_shared_memory(struct dump *dump) must_check;
-/* Lets the writers that were left open write their pages. If `result` is an error, it is returned and nothing written. */
+/*
+ * Lets the writers that were left open write their pages. If `result` is an error, it is returned and nothing
+ * written.
+ */
 int dump_write_held(struct dump *dump, int result) must_check;
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer) must_check;
 /* Writes the pages of a mapping that a plan (page_runs_plan()) does not leave to the parent … */

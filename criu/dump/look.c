@@ -19,8 +19,8 @@
 #include "task/part.h"
 
 /*
- * Ids of criu's own namespaces, which the format requires; the tasks have the same (apart.c). Kinds that can be saved are
- * not listed: criu/namespaces has their ids.
+ * Ids of criu's own namespaces, which the format requires; the tasks have the same (apart.c). Kinds that can be saved
+ * are not listed: criu/namespaces has their ids.
  */
 static const struct {
 	const char *name;

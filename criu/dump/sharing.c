@@ -1,7 +1,9 @@
 /*
- * sharing.c - which processes have memory, a descriptor table, directories or signal actions in common (model/objects.h).
+ * sharing.c - which processes have memory, a descriptor table, directories or signal actions in common
+ * (model/objects.h).
  *
- * kcmp() is an order, not only an equality: in a sorted array those that share stand side by side. n log n comparisons, not n².
+ * kcmp() is an order, not only an equality: in a sorted array those that share stand side by side. n log n
+ * comparisons, not n².
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -87,8 +89,8 @@ int dump_find_shared(struct dump *dump)
 }
 
 /*
- * The root may share with its parent, which is not in the tree: between vfork() and exec() it does. (With anybody else outside: nobody
- * looks.) The parent may be none of ours to look at.
+ * The root may share with its parent, which is not in the tree: between vfork() and exec() it does. (With anybody
+ * else outside: nobody looks.) The parent may be none of ours to look at.
  */
 static int check_parent(const struct dump *dump)
 {

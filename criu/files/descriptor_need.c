@@ -1,5 +1,6 @@
 /*
- * descriptor_need.c - counts the descriptors that a restore needs at once: when a tree is dumped, and again before it is restored.
+ * descriptor_need.c - counts the descriptors that a restore needs at once: when a tree is dumped, and again before it
+ * is restored.
  *
  * criu has every open file of the tree once; each newborn has all of these, too, and then its own table. So the tree's
  * own limit is not enough, and a dump that ends its processes must notice in time. A file that is only mapped is opened

@@ -35,8 +35,8 @@ int mapping_watch_count(const struct mapping_watch *watch, uint64_t *calls) must
 void mapping_watch_close(struct mapping_watch *watch);
 
 /*
- * criu/arch/NAME/mapping_calls.c: calls of this kind that not every architecture has, and a further condition of the filter, in
- * which `id` is the number of a call and `ret` what it returned.
+ * criu/arch/NAME/mapping_calls.c: calls of this kind that not every architecture has, and a further condition of the
+ * filter, in which `id` is the number of a call and `ret` what it returned.
  */
 extern const int arch_mapping_calls[];
 extern const size_t arch_mapping_call_count;

@@ -1,14 +1,18 @@
 /*
  * births.h - who gives birth to whom when a tree is made again.
  *
- * A task can share an object (objects.h) only with the one that clones it. That is its parent, or, with CLONE_PARENT, an older sibling.
+ * A task can share an object (objects.h) only with the one that clones it. That is its parent, or, with CLONE_PARENT,
+ * an older sibling.
  */
 #ifndef CRIU_MODEL_BIRTHS_H
 #define CRIU_MODEL_BIRTHS_H
 
 #include "model/snapshot.h"
 
-/* Sets task->creator and task->created of all tasks. The creator of a task is NULL if nobody can share with it what it shares. */
+/*
+ * Sets task->creator and task->created of all tasks. The creator of a task is NULL if nobody can share with it what
+ * it shares.
+ */
 void births_plan(struct snapshot *snapshot);
 /* What to share, as flags of clone(2). */
 uint64_t births_flags(const struct task *task);

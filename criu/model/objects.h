@@ -1,8 +1,10 @@
 /*
- * objects.h - what several processes may have in common without being threads of one process: clone(2) shares it, unshare(2) ends that.
+ * objects.h - what several processes may have in common without being threads of one process: clone(2) shares it,
+ * unshare(2) ends that.
  *
- * Each is an object of the snapshot with its users. Every task has one of each kind; that of a dead task is empty. The leader is the
- * first of the users, in the order of snapshot->tasks: what is looked at, saved or made once is done for the leader.
+ * Each is an object of the snapshot with its users. Every task has one of each kind; that of a dead task is empty.
+ * The leader is the first of the users, in the order of snapshot->tasks: what is looked at, saved or made once is
+ * done for the leader.
  */
 #ifndef CRIU_MODEL_OBJECTS_H
 #define CRIU_MODEL_OBJECTS_H

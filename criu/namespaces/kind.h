@@ -1,9 +1,10 @@
 /*
  * kind.h - a kind of namespace: how one is saved and made again.
  *
- * Each namespace in which a process of the tree is, and criu is not, is one struct namespace (model/objects.h), however many are in it. A
- * new kind is one source here, one line in kinds.c and in enum namespace_type, and rows of a live test. The core (namespaces.c) tells
- * namespaces apart, gives them ids, writes and reads their images, makes them, and has each process join its own.
+ * Each namespace in which a process of the tree is, and criu is not, is one struct namespace (model/objects.h),
+ * however many are in it. A new kind is one source here, one line in kinds.c and in enum namespace_type, and rows of
+ * a live test. The core (namespaces.c) tells namespaces apart, gives them ids, writes and reads their images, makes
+ * them, and has each process join its own.
  */
 #ifndef CRIU_NAMESPACES_KIND_H
 #define CRIU_NAMESPACES_KIND_H
@@ -22,15 +23,16 @@ struct namespace_kind {
 	const ProtobufCMessageDescriptor *message; /* its only record */
 
 	/*
-	 * Dump. Runs inside the namespace (run_in()), with criu's memory, descriptors and privileges, once for each that is not criu's own;
-	 * the tree is frozen. Makes namespace->entry. fail() or refuse() what is not possible.
+	 * Dump. Runs inside the namespace (run_in()), with criu's memory, descriptors and privileges, once for each
+	 * that is not criu's own; the tree is frozen. Makes namespace->entry. fail() or refuse() what is not
+	 * possible.
 	 */
 	int (*describe)(struct namespace *namespace) must_check;
 	/* Restore, in criu, before anything is made. Is namespace->entry possible? Changes nothing. */
 	int (*check)(const struct namespace *namespace) must_check;
 	/*
-	 * Restore. Runs inside the new namespace, as describe() does, before any task exists: makes it what the entry says. What it makes
-	 * goes with the namespace if the restore fails.
+	 * Restore. Runs inside the new namespace, as describe() does, before any task exists: makes it what the entry
+	 * says. What it makes goes with the namespace if the restore fails.
 	 */
 	int (*fill)(const struct namespace *namespace) must_check;
 };
@@ -48,7 +50,10 @@ int namespaces_save(struct snapshot *snapshot) must_check;
 
 /* ---- restore ---- */
 
-/* Reads and checks those of all tasks, which have their ids. `ours`: of the criu that has dumped them; NULL: nobody knows. */
+/*
+ * Reads and checks those of all tasks, which have their ids. `ours`: of the criu that has dumped them; NULL: nobody
+ * knows.
+ */
 int namespaces_load(struct snapshot *snapshot, TaskKobjIdsEntry *ours) must_check;
 /* Each once; they are kept by descriptors of criu, which the newborns inherit. */
 int namespaces_make(struct snapshot *snapshot) must_check;

@@ -1,6 +1,6 @@
 /*
- * gates.c - see gates.h. A gate is a struct in shared memory: users of an address space have it in common anyway, users of a descriptor
- * table do not.
+ * gates.c - see gates.h. A gate is a struct in shared memory: users of an address space have it in common anyway,
+ * users of a descriptor table do not.
  */
 #include <errno.h>
 #include <sys/mman.h>

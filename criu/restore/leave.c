@@ -31,8 +31,8 @@
 /* ---- descriptors and directories, which several tasks may share ---- */
 
 /*
- * Watching (epoll) lends numbers of the table for a moment: nobody else may open anything meanwhile. Terminals are opened by their
- * paths: nobody has changed the root yet.
+ * Watching (epoll) lends numbers of the table for a moment: nobody else may open anything meanwhile. Terminals are
+ * opened by their paths: nobody has changed the root yet.
  */
 static int settle_files(struct restore *restore, struct task *task)
 {

@@ -154,7 +154,10 @@ struct clone_plan {
 	int exit_signal; /* 0 with CLONE_PARENT: that of its creator */
 	int cgroup;	 /* a directory of version 2, or -1 */
 	int *pidfd;	 /* for CLONE_PIDFD */
-	/* With CLONE_VM: the child does not return. It calls this on the stack, which begins at a lower address than it ends at. */
+	/*
+	 * With CLONE_VM: the child does not return. It calls this on the stack, which begins at a lower address than
+	 * it ends at.
+	 */
 	void (*live)(void *);
 	void *argument, *stack;
 	size_t stack_size;

@@ -26,8 +26,8 @@ static inline bool is_mapped_by_us(const struct vma *vma)
 }
 
 /*
- * vdso.c. Checks whether the task's vdso is this kernel's. If not, it becomes ordinary memory in task->space->vmas, and when
- * that is filled, vdso_redirect() makes its functions jump to this kernel's.
+ * vdso.c. Checks whether the task's vdso is this kernel's. If not, it becomes ordinary memory in task->space->vmas,
+ * and when that is filled, vdso_redirect() makes its functions jump to this kernel's.
  */
 int vdso_look(const struct restore *restore, struct task *task) must_check;
 int vdso_redirect(const struct task *task) must_check;

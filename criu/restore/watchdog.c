@@ -1,10 +1,10 @@
 /*
- * watchdog.c - lets the tasks being restored die with criu, even if the root is no child of criu (--restore-sibling): then
- * a parent death signal would be tied to another process.
+ * watchdog.c - lets the tasks being restored die with criu, even if the root is no child of criu (--restore-sibling):
+ * then a parent death signal would be tied to another process.
  *
- * A small process, the watchdog, holds a pidfd of the root and waits at the end of a pipe that only criu keeps open. When
- * the pipe closes, criu has died, and the watchdog kills the root; the other tasks die with their parents, as usual. The
- * root does nothing until it is told that the watchdog exists; if its pipe closes instead, it ends itself.
+ * A small process, the watchdog, holds a pidfd of the root and waits at the end of a pipe that only criu keeps open.
+ * When the pipe closes, criu has died, and the watchdog kills the root; the other tasks die with their parents, as
+ * usual. The root does nothing until it is told that the watchdog exists; if its pipe closes instead, it ends itself.
  */
 #include <errno.h>
 #include <fcntl.h>

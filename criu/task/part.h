@@ -28,7 +28,10 @@ struct thread_facts {
  */
 struct task_part {
 	const char *name;
-	/* What it saves belongs to an object that several tasks may share: it is called for the first thread of the leader only. */
+	/*
+	 * What it saves belongs to an object that several tasks may share: it is called for the first thread of the
+	 * leader only.
+	 */
 	bool is_of_object;
 	enum object_kind object;
 	/*

@@ -1,6 +1,5 @@
 /*
- * areas.h - the mappings of a process, as /proc/PID/maps tells them. No memory is allocated: the script uses it,
- * too.
+ * areas.h - the mappings of a process, from /proc/PID/maps. It allocates no memory, because the script uses it, too.
  */
 #ifndef TEST_CHAIN_AREAS_H
 #define TEST_CHAIN_AREAS_H
@@ -23,9 +22,9 @@ struct areas {
 	struct area items[AREAS_MAX];
 };
 
-int areas_read(int pid, struct areas *areas); /* 0: one's own; -errno */
+int areas_read(int pid, struct areas *areas); /* pid 0: the caller itself. Returns -errno */
 
-/* Joins neighbours that differ in nothing: whether the kernel joined them depends on their history. */
+/* Joins neighbours without a difference. Whether the kernel has joined them depends on their history. */
 void areas_join(struct areas *areas);
 
 const struct area *areas_find(const struct areas *areas, uint64_t address);

@@ -1,8 +1,8 @@
 /*
- * capture.c - the mappings and every byte of every task of a script, read from outside, into memory or a file.
+ * capture.c - reads the mappings and every byte of every task of a script, from outside, into memory or a file.
  *
- * A page that is not there holds zeros, or what the file behind it holds. To read it through the task would bring it
- * into being; so that a dump also meets memory that nobody has looked at, a gentle capture asks the pagemap first.
+ * A page that is not present reads as zeros, or as the content of the file. To read it through the task would create
+ * it. A gentle capture asks the pagemap first, so that a dump also meets memory that was never read.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,10 +15,10 @@
 #define PRESENT_OR_SWAPPED (3UL << 62)
 #define CHUNK		   512UL /* pages at a time */
 
-/* One mapping that is being read. */
+/* The mapping that is being read. */
 struct reading {
 	struct captured_task *task;
-	int memory, pagemap, file; /* `file`: what is behind it, or -1 */
+	int memory, pagemap, file; /* `file`: the mapped file, or -1 */
 	const struct area *area;
 };
 
@@ -93,7 +93,7 @@ static void read_pages_gently(struct reading *reading, uint64_t start, uint64_t 
 	}
 }
 
-/* The kernel's own, the board, and code, which nobody can write. */
+/* Mappings of the kernel, the board, and code, which cannot be written. */
 static bool is_left_out(const struct run *run, const struct area *area)
 {
 	return !strncmp(area->path, "[v", 2) || !strcmp(area->path, run->board_path) ||

@@ -1,4 +1,4 @@
-/* commands.c - runs criu, ours or the peer, and shows what it said if it failed. */
+/* commands.c - runs criu, ours or the peer, and shows its output if it fails. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -39,7 +39,7 @@ static struct command begin(const char *program, const char *what, const char *i
 	return command;
 }
 
-static _Noreturn void become(const struct run *run, struct command *command, const char *output)
+static _Noreturn void exec_criu(const struct run *run, struct command *command, const char *output)
 {
 	int fd = open(output, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
@@ -66,7 +66,7 @@ static bool is_over_in_time(int pid)
 	return result > 0;
 }
 
-/* The end of what it said, and of its log if there is one. */
+/* Shows the end of its output, and of its log if there is one. */
 static void show(const struct run *run, struct command *command, const char *output)
 {
 	char text[3000] = "";
@@ -96,9 +96,9 @@ static int execute(const struct run *run, struct command *command)
 	snprintf(output, sizeof(output), "%s/output", run->directory);
 	pid = fork();
 	if (!pid)
-		become(run, command, output);
+		exec_criu(run, command, output);
 	if (!is_over_in_time(pid))
-		printf("  it did not end\n");
+		printf("  it did not end in time\n");
 	if (waitpid(pid, &status, 0) != pid)
 		failed(run, "waitpid: %s", strerror(errno));
 	if (status && !command->fault)
@@ -120,7 +120,7 @@ static void make_directory(const struct run *run, const char *name)
 		failed(run, "%s: %s", path, strerror(errno));
 }
 
-/* The peer has one tracker, and its option no argument. */
+/* The peer has only one tracker, and its option takes no argument. */
 static int dump(struct run *run, enum snapshot_kind kind, const char *name, const char *parent,
 		const char *fault)
 {
@@ -153,8 +153,7 @@ void command_dump(struct run *run, enum snapshot_kind kind, const char *name, co
 }
 
 /*
- * Whether the last command has written these words. The report of a failure goes to stderr even if there is a log
- * file.
+ * Has the last command written these words? The report of a failure goes to stderr, even if there is a log file.
  */
 static bool has_said(const struct run *run, const char *words)
 {

@@ -1,10 +1,10 @@
-/* compare.c - two captures of the same moment, and the words for the first difference. */
+/* compare.c - compares two captures of the same moment, and describes the first difference. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include "driver.h"
 
-/* Below the stack pointer a signal may come at any time: so far its frame reaches (with AMX, 11 KiB). */
+/* A signal may arrive at any time: how far its frame reaches below the stack pointer (with AMX, 11 KiB). */
 #define BELOW_STACK (16UL << 10)
 
 static const uint8_t zeros[PAGE];
@@ -42,7 +42,7 @@ static void describe_area(char *text, size_t size, const struct area *area)
 		 area->path[0] ? area->path : "anonymous");
 }
 
-/* The last steps, of whichever task, that worked on this page. */
+/* The last steps of all tasks that worked on this page. */
 static void describe_steps(struct run *run, char *text, size_t size, uint64_t start, uint64_t end)
 {
 	size_t used = 0;
@@ -85,7 +85,7 @@ static void compare_bytes(struct run *run, const struct captured_task *task, uin
 		if (expected[i] == found[i] || is_below_stack(task, address + i))
 			continue;
 		snprintf(how, sizeof(how), "byte %#04x should be %#04x%s", found[i], expected[i],
-			 memcmp(found, zeros, PAGE) ? "" : " (all of the page is zeros)");
+			 memcmp(found, zeros, PAGE) ? "" : " (the whole page is zeros)");
 		differ(run, task, address + i, how);
 	}
 }
@@ -107,7 +107,7 @@ static void compare_page(struct run *run, const struct captured_task *expected,
 		return;
 	if (should_be_readable != is_readable)
 		differ(run, expected, address,
-		       is_readable ? "can be read, and should not" : "cannot be read");
+		       is_readable ? "can be read, but should not" : "cannot be read");
 	compare_bytes(run, expected, address, bytes_of(expected, left), bytes_of(found, right), extent);
 }
 
@@ -176,7 +176,7 @@ static void compare_areas(struct run *run, const struct captured_task *expected,
 void compare(struct run *run, const struct capture *expected, const struct capture *found, enum extent extent)
 {
 	if (expected->count != found->count)
-		failed(run, "there are %zu tasks, and should be %zu", found->count, expected->count);
+		failed(run, "there are %zu tasks, but there should be %zu", found->count, expected->count);
 	for (size_t i = 0; i < expected->count; i++) {
 		const struct captured_task *left = &expected->tasks[i], *right = &found->tasks[i];
 

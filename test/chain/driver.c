@@ -1,10 +1,10 @@
 /*
- * driver.c - one seed: a script runs, N snapshots are taken of it, and whatever can be restored is compared with what
- * it was.
+ * driver.c - runs one seed: starts a script, takes N snapshots of it, restores those that can be restored, and compares
+ * them with the original.
  *
- * Before a snapshot each task's mappings and bytes go into a file, read from outside. After a restore they are read
- * again, and must be the same. A restored tree then goes on with its script as the original did, and must come to the
- * same end; or it is dumped again, with the images it was made from as the parent.
+ * Before a snapshot it writes each task's mappings and bytes, seen from outside, into a file. After a restore it reads
+ * them again, and they must be the same. Then the restored tree continues its script as the original did, and must have
+ * the same result; or it is dumped again, with its own images as the parent.
  */
 #include <errno.h>
 #include <sched.h>
@@ -19,18 +19,18 @@
 #include <unistd.h>
 #include "driver.h"
 
-#define SKIPPED 77 /* the exit code of a probe that found something missing */
+#define SKIPPED 77 /* the exit code of a probe if the kernel lacks something */
 
-/* What the seed wants of a snapshot, and what became of it. */
+/* A snapshot: how the seed wants it, and what has happened to it. */
 struct snapshot {
 	enum snapshot_kind kind;
 	char name[16], parent[16];
-	bool is_gone;	  /* part of it was given up by a dedup of a later one */
+	bool is_gone;	  /* a dedup of a later snapshot has freed a part of it */
 	const char *loss; /* what happened before it */
 	struct board board;
 };
 
-static struct snapshot snapshots[SNAPSHOTS_MAX + 2]; /* 1 is the first; the last: of a restored tree */
+static struct snapshot snapshots[SNAPSHOTS_MAX + 2]; /* 1 is the first; the last one is of a restored tree */
 
 void failed(const struct run *run, const char *format, ...)
 {
@@ -77,8 +77,8 @@ static void plan(const struct run *run, unsigned int number, uint64_t *random)
 	if (number > 1 && is_incremental(run))
 		strcpy(snapshot->parent, snapshots[number - 1].name);
 	/*
-	 * Now and then not the one before: what was written since is more than a tracker knows. The peer does not
-	 * notice.
+	 * Now and then it is not the previous snapshot: then more was written since than a tracker knows. The peer
+	 * does not notice that.
 	 */
 	if (number > 2 && random_percent(random, 10) && is_incremental(run) && !run->peer)
 		strcpy(snapshot->parent, snapshots[number - 2].name);
@@ -115,7 +115,7 @@ static const struct snapshot *parent_of(const struct snapshot *snapshot)
 	return NULL;
 }
 
-/* What can be restored does not give pages away for a pre-dump. */
+/* A snapshot that can be restored keeps its pages when a pre-dump is made on top of it. */
 static bool gets_pages(const struct snapshot *snapshot)
 {
 	const struct snapshot *other = parent_of(snapshot);
@@ -125,7 +125,7 @@ static bool gets_pages(const struct snapshot *snapshot)
 	return snapshot->kind != PRE_DUMP || !other;
 }
 
-/* A dedup of the last snapshot takes pages out of those before it: from then on only that one can be a parent. */
+/* A dedup of the last snapshot frees pages in the older ones, so from then on only the last one can be a parent. */
 static void lose(struct run *run, unsigned int number, uint64_t *random)
 {
 	bool can_dedup = run->can_dedup;
@@ -174,7 +174,7 @@ static void go_on(struct run *run, unsigned int number)
 	compare_with(run, &snapshots[number + 1], SCRIPT_ONLY);
 }
 
-/* The pids are the same, and nothing a tracker knows of them holds any more. */
+/* The pids are the same, but nothing that a tracker has noted about them is valid any more. */
 static void dump_again(struct run *run, unsigned int number, uint64_t *random)
 {
 	struct snapshot *again = &snapshots[run->snapshots + 1];
@@ -220,7 +220,7 @@ static void restore_all(struct run *run, uint64_t *random)
 	}
 }
 
-/* The first process of the namespace: adopts what criu leaves behind, and takes all with it when it ends. */
+/* Runs as the first process of the namespace: it adopts orphans of criu, and all others end with it. */
 static int be_first(struct run *run)
 {
 	uint64_t random = random_derive(run->seed, 1UL << 32);
@@ -261,7 +261,7 @@ static void use_directory(struct run *run, const char *path)
 	snprintf(run->file_path, sizeof(run->file_path), "%s/file", path);
 }
 
-/* --probe TRACKER: the exit code tells. */
+/* --probe TRACKER: the exit code tells whether the kernel supports it. */
 static _Noreturn void probe(const char *tracker)
 {
 	const char *missing = probe_tracker(tracker);
@@ -271,7 +271,7 @@ static _Noreturn void probe(const char *tracker)
 	exit(missing ? SKIPPED : 0);
 }
 
-/* test/chain/run is the only one to start this program: whatever is missing or unknown is its mistake. */
+/* Only test/chain/run starts this program, so a missing or unknown option is its mistake. */
 static bool parse(struct run *run, char **argument)
 {
 	const char *seed = NULL, *snapshots = NULL, *directory = NULL, *probed = NULL;
@@ -317,7 +317,7 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (!argc || !parse(&run, argv + 1)) {
-		fprintf(stderr, "driver: test/chain/run starts it, with all that it needs\n");
+		fprintf(stderr, "driver: start test/chain/run, which runs this program\n");
 		return 2;
 	}
 	return in_namespace(&run);

@@ -1,8 +1,8 @@
 /*
- * driver.h - the rooms of the driver, which takes a script through its snapshots.
+ * driver.h - the files of the driver, which runs a script and takes its snapshots.
  *
- * The driver is the first process of a pid namespace: pids are the same in each run, nobody else takes one that is to
- * come back, and nothing survives the driver.
+ * The driver is the first process of a pid namespace. So pids are the same in each run, no other process takes a pid
+ * that a restore needs, and nothing survives the driver.
  */
 #ifndef TEST_CHAIN_DRIVER_H
 #define TEST_CHAIN_DRIVER_H
@@ -15,7 +15,7 @@
 
 #define SNAPSHOTS_MAX 100
 
-/* What the command line says, and where the run is: for the words of a failure. */
+/* The options, and what the run is doing at the moment, for messages of failures. */
 struct run {
 	const char *criu, *peer, *script, *tracker;
 	uint64_t seed;
@@ -26,7 +26,7 @@ struct run {
 	struct board *board;
 };
 
-/* The current seed has failed: says so with what it was doing, and ends the driver. */
+/* Reports that the seed has failed, with what it was doing, and ends the driver. */
 _Noreturn void failed(const struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* tree.c */
@@ -39,10 +39,10 @@ struct quiet {
 
 void tree_make_files(struct run *run);
 void tree_start(struct run *run);
-void tree_let_run(struct run *run, uint64_t seed); /* some steps of some tasks */
-void tree_rest(struct run *run);		   /* returns when all wait */
+void tree_let_run(struct run *run, uint64_t seed); /* orders some steps of some tasks */
+void tree_rest(struct run *run);		   /* returns when all tasks wait */
 void tree_look(struct run *run, int pid, struct quiet *quiet);
-void tree_kill(struct run *run); /* and waits until nobody is left in the namespace */
+void tree_kill(struct run *run); /* and waits until no other process is left in the namespace */
 
 /* capture.c: every byte of every task */
 enum page_kind { PAGE_DATA, PAGE_UNREADABLE };
@@ -60,7 +60,7 @@ struct captured_task {
 	uint8_t is_lazy[ARENA_PAGES];
 	struct areas areas;
 	size_t page_count, byte_count;
-	struct page *pages; /* sorted; what is not among them is zeros */
+	struct page *pages; /* sorted; pages that are missing here are zeros */
 	uint8_t (*bytes)[PAGE];
 };
 
@@ -69,7 +69,7 @@ struct capture {
 	struct captured_task tasks[SLOTS];
 };
 
-/* Gently: without a page coming into being in the task because it is looked at. */
+/* `gently`: does not create pages in the task by reading them. */
 void capture_take(struct run *run, struct capture *capture, bool gently);
 void capture_write(struct run *run, const struct capture *capture, const char *path);
 void capture_read(struct run *run, struct capture *capture, const char *path);
@@ -77,8 +77,8 @@ void capture_free(struct capture *capture);
 
 /* compare.c: ends the driver at the first difference */
 enum extent {
-	ALL,	     /* pids and all memory: nothing has happened in between */
-	SCRIPT_ONLY, /* what the script's operations work on: both did the same, but for addresses of libc */
+	ALL,	     /* pids and all memory: the tasks have not run in between */
+	SCRIPT_ONLY, /* memory of the script's operations: libc's own addresses may differ */
 };
 
 void compare(struct run *run, const struct capture *expected, const struct capture *found,
@@ -88,18 +88,18 @@ void compare(struct run *run, const struct capture *expected, const struct captu
 enum snapshot_kind { PRE_DUMP, DUMP_LEAVE_RUNNING, DUMP };
 
 /*
- * `name` and `parent` are directories of images, beside each other; no parent: NULL. All end the driver if criu
- * fails.
+ * `name` and `parent` are directories of images, beside each other. `parent` may be NULL. All of these end the driver
+ * if criu fails.
  */
 void command_dump(struct run *run, enum snapshot_kind kind, const char *name, const char *parent);
 void command_dump_that_fails(struct run *run, const char *name, const char *parent, const char *step);
 void command_restore(struct run *run, const char *name);
 void command_on(struct run *run, const char *command, const char *name); /* dedup, flatten */
 
-/* losses.c: what a tracker must notice. Does one of them, and says what it did; NULL: none was possible. */
+/* losses.c: damages a tracker or the chain, and returns what it did; NULL if nothing was possible. */
 const char *loss_inflict(struct run *run, uint64_t *random, const char *last);
 
-/* probe.c: NULL, or why this kernel cannot do it */
+/* probe.c: NULL, or why this kernel does not support the tracker */
 const char *probe_tracker(const char *tracker);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * losses.c - what can happen to a tracker or a chain between two snapshots.
+ * losses.c - damages a tracker or a chain between two snapshots.
  *
- * The next snapshot may be larger for it, never wrong.
+ * The next snapshot may be larger because of that, but never wrong.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -14,8 +14,8 @@
 #include "driver.h"
 
 /*
- * Where a dump fails: before it works on the tracker, while it does, and when the processes run on already. Not in the
- * last step, which cannot be undone.
+ * Steps in which a dump fails: before, during and after its work on the tracker, also when the processes already run.
+ * The last step is not among them, because it cannot be undone.
  */
 static const char *const failing_steps[] = {
 	"look ahead",		"begin the images",	    "read ahead",
@@ -26,7 +26,7 @@ static const char *const failing_steps[] = {
 
 #define FAILING_STEPS (sizeof(failing_steps) / sizeof(failing_steps[0]))
 
-/* Calls `visit` for each name that fits; how often it returned true. */
+/* Calls `visit` for each name that matches. Returns how often it returned true. */
 static int each(const char *directory, const char *pattern,
 		bool (*visit)(const char *directory, const char *name))
 {
@@ -82,7 +82,7 @@ static bool fail_a_dump(struct run *run, uint64_t *random, const char *last)
 const char *loss_inflict(struct run *run, uint64_t *random, const char *last)
 {
 	switch (random_below(random, 6)) {
-	case 0: /* only this namespace's */
+	case 0: /* /proc shows only processes of this namespace */
 		return each("/proc", "[1-9]*", kill_keeper) ? "the keeper killed" : NULL;
 	case 1:
 		return remove_from(run, last, "hashes-*.img") ? "the hashes deleted" : NULL;

@@ -1,8 +1,8 @@
 /*
- * memory.c - operations of a script that change which memory there is and what it is like.
+ * memory.c - operations of a script that create, remove and change mappings.
  *
- * Some fail, because what they meet does not allow it; that is a possible life, too. Where the kernel's success could
- * depend on whether it has joined two mappings, a range is worked on mapping by mapping.
+ * Some fail, because the mappings at that place do not allow them; that is fine. If the success of a call could
+ * depend on whether the kernel has joined two mappings, the operation works on each mapping separately.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -31,7 +31,7 @@ static struct range range_at(uint64_t page, uint64_t pages)
 	return (struct range){ ARENA + page * PAGE, ARENA + (page + pages) * PAGE };
 }
 
-/* Mostly where others are; now and then exactly the place of one that is or was there. */
+/* Mostly in the crowded part; now and then exactly the place of a mapping that is or was there. */
 static struct range any_place(void)
 {
 	uint64_t page = percent(85) ? below(CROWDED_PAGES) : below(ARENA_PAGES), pages = 1 + below(32);
@@ -106,7 +106,7 @@ static void map_file(void)
 	close(fd);
 }
 
-/* Content, and then nobody may touch it. */
+/* Writes content, then makes it inaccessible. */
 static void map_hidden(void)
 {
 	struct range range = any_place();
@@ -115,7 +115,7 @@ static void map_hidden(void)
 	mprotect((void *)range.start, range.end - range.start, PROT_NONE);
 }
 
-/* 256 MiB with a handful of pages in it: made, written, or taken away. */
+/* 256 MiB with a few pages in it: creates, writes or unmaps them. */
 static void use_far(void)
 {
 	if (percent(25)) {
@@ -130,7 +130,7 @@ static void use_far(void)
 	write_bytes(FAR + below(4) * PAGE, 64, own->random | 1);
 }
 
-/* A mapping that grows to wherever it is written just below. */
+/* A mapping that grows when the page below it is written. */
 static void use_growing(void)
 {
 	static struct areas areas;
@@ -164,7 +164,7 @@ static void unmap(void)
 	forget_lazy(range);
 }
 
-/* One mapping's part of a move. A failure leaves the target empty or as it was, depending on how far it came. */
+/* Moves the part of one mapping. If that fails, the target is empty or unchanged, depending on how far it came. */
 static void move_part(struct range from, uint64_t to, int flags)
 {
 	uint64_t length = from.end - from.start;
@@ -212,7 +212,7 @@ static void move(void)
 	move_range(from, to.start, percent(15) ? MREMAP_DONTUNMAP : 0);
 }
 
-/* Whole page tables change their place. */
+/* Moves whole page tables. */
 static void move_table(void)
 {
 	struct range from = any_table(), to = any_table();
@@ -221,7 +221,7 @@ static void move_table(void)
 		move_range(from, to.start, 0);
 }
 
-/* The kernel looks only at the mapping that ends there, so that it matters not how long that is. */
+/* The kernel looks only at the mapping that ends there, so its length does not matter. */
 static void lengthen(void)
 {
 	const struct area *area = pick(is_any);

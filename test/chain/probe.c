@@ -1,4 +1,4 @@
-/* probe.c - can this kernel do what a tracker needs? Asked of the kernel itself, not of criu. */
+/* probe.c - does this kernel support what a tracker needs? Asks the kernel itself, not criu. */
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <stdint.h>
@@ -47,7 +47,7 @@ static const char *probe_written(void)
 	if (fd >= 0)
 		close(fd);
 	return works ? NULL :
-		       "this kernel cannot write-protect without asking (userfaultfd WP_ASYNC, Linux 6.7)";
+		       "this kernel has no asynchronous write protection (userfaultfd WP_ASYNC, Linux 6.7)";
 }
 
 const char *probe_tracker(const char *tracker)

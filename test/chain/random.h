@@ -1,4 +1,4 @@
-/* random.h - numbers that follow from a seed alone (splitmix64). */
+/* random.h - random numbers that only depend on a seed (splitmix64). */
 #ifndef TEST_CHAIN_RANDOM_H
 #define TEST_CHAIN_RANDOM_H
 

@@ -1,10 +1,10 @@
 /*
- * script.c - a task of the script: it does one random operation on its memory after the other, as far as the driver
- * tells it to, and waits in between. What it does follows from its seed, and from nothing else.
+ * script.c - a task of the script: it does random operations on its memory, as many as the driver orders, and waits in
+ * between. Only the seed determines the operations.
  *
  * usage: script BOARD FILE SLOT RANDOM DONE CHILDREN
  *
- * Linked statically and without address randomization, so that two runs of a seed are alike.
+ * Linked statically and run without address randomization, so that two runs of a seed are alike.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -57,7 +57,7 @@ static void on_fault(int signal)
 	siglongjmp(after_fault, signal);
 }
 
-/* What was lazy counts as written only once all of it is. */
+/* Overwrites whole pages that are subject to MADV_FREE: only then is all of their content certain. */
 static void settle_lazy(uint64_t start, uint64_t end)
 {
 	for (uint64_t page = start & -PAGE; page < end; page += PAGE) {
@@ -157,7 +157,7 @@ static void do_step(void)
 		}
 }
 
-/* The state tells how far the task is, the board how far it shall be: after a restore they still fit. */
+/* The state tells how far the task is, the board how far it has to go. They fit together after a restore, too. */
 static _Noreturn void obey(void)
 {
 	struct slot *slot = &board->slots[own->slot];
@@ -170,8 +170,8 @@ static _Noreturn void obey(void)
 			}
 			syscall(SYS_futex, &slot->order, FUTEX_WAIT, own->done, NULL, NULL, 0);
 		}
-		tasks_bury();
-		own->done++; /* before the step: it may not come back from it */
+		tasks_reap();
+		own->done++; /* before the step, which may not return */
 		do_step();
 	}
 }
@@ -194,7 +194,7 @@ static void make_state(void)
 	if (mmap((void *)STATE, sizeof(struct state), PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != (void *)STATE)
 		script_trouble("mmap of the state");
-	/* libc finds room for its own here, and never moves the end of the heap, which is the script's. */
+	/* libc allocates from this memory and so never moves the end of the heap, which belongs to the script. */
 	room = malloc(64 << 10);
 	free(room);
 	own->heap_start = ((uint64_t)sbrk(0) + PAGE - 1) & -PAGE;

@@ -1,4 +1,4 @@
-/* script.h - what the rooms of the script share: who the task is, and the operations it can be told to do. */
+/* script.h - what the files of the script share: the state of the task, and its operations. */
 #ifndef TEST_CHAIN_SCRIPT_H
 #define TEST_CHAIN_SCRIPT_H
 
@@ -21,15 +21,15 @@ extern const struct operation memory_operations[], write_operations[], task_oper
 
 _Noreturn void script_trouble(const char *what);
 
-/* The current step works on this range: for the report of a difference. */
+/* Notes that the current step works on this range, for the report of a difference. */
 void note_range(uint64_t start, uint64_t end);
 
 uint64_t below(uint64_t limit);
 bool percent(unsigned int chance);
 
 /*
- * Some mapping of the arena, NULL if none fits. It does not depend on what the kernel has joined, and lives until
- * the next call.
+ * A random mapping of the arena that fits, or NULL. The choice does not depend on which mappings the kernel has joined.
+ * The result is valid until the next call.
  */
 const struct area *pick(bool (*fits)(const struct area *));
 bool is_any(const struct area *area);
@@ -37,11 +37,11 @@ bool is_writable(const struct area *area);
 bool is_shared(const struct area *area);
 bool is_anonymous(const struct area *area); /* and private */
 
-/* These survive what cannot be written: a fault ends the writing where it met it. */
+/* These survive memory that cannot be written: they stop at the fault. */
 void write_bytes(uint64_t address, uint64_t length, uint64_t value);
-void write_some(uint64_t start, uint64_t end); /* a few places of the range */
+void write_some(uint64_t start, uint64_t end); /* to a few places of the range */
 
-void tasks_bury(void); /* takes away children that have ended */
+void tasks_reap(void); /* reaps children that have ended */
 _Noreturn void task_begin(uint32_t slot, uint64_t random, uint32_t done, uint32_t children);
 
 #endif

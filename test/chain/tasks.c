@@ -1,4 +1,4 @@
-/* tasks.c - operations of a script that make tasks and threads, end them, and reach into others. */
+/* tasks.c - operations of a script that create tasks and threads, end them, and write to the memory of others. */
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -12,7 +12,7 @@
 #include "areas.h"
 #include "script.h"
 
-void tasks_bury(void)
+void tasks_reap(void)
 {
 	int pid;
 
@@ -24,7 +24,7 @@ void tasks_bury(void)
 	}
 }
 
-static void bear(void)
+static void fork_task(void)
 {
 	uint64_t random = random_next(&own->random);
 	uint32_t parent = own->slot, slot = 0;
@@ -46,7 +46,7 @@ static void bear(void)
 	own->children++;
 }
 
-/* Only a task without children ends, and never the root: all others would leave the tree. */
+/* Only a task without children ends, and never the root: otherwise tasks would leave the tree. */
 static void end(void)
 {
 	struct slot *slot = &board->slots[own->slot];
@@ -59,8 +59,8 @@ static void end(void)
 	_exit(0);
 }
 
-/* The same pid and children, another memory. */
-static void become_another(void)
+/* exec: the same pid and children, but new memory. */
+static void exec_again(void)
 {
 	char slot[12], random[24], done[12], children[12], board_path[120];
 	char *arguments[] = { "script", board_path, (char *)file_path, slot, random, done, children, NULL };
@@ -77,7 +77,7 @@ static void become_another(void)
 	script_trouble("exec");
 }
 
-/* A child without a slot, which is gone before the step is over. */
+/* The child has no slot, and ends before the step does. */
 static void write_by_child(void)
 {
 	const struct area *area = pick(is_shared);
@@ -96,8 +96,8 @@ static void write_by_child(void)
 }
 
 /*
- * Into the arena of a task that waits. What it may lose at any time is left alone: only itself can say that it is
- * settled.
+ * Writes to the arena of a task that waits, but not to pages after MADV_FREE: only that task itself can mark them as
+ * written.
  */
 static void write_to_another(void)
 {
@@ -159,7 +159,7 @@ static void add_thread(void)
 	own->threads++;
 }
 
-/* Only on pages that are there by then: a fault in a helper could not be survived. */
+/* Only to pages that are present by then, because a fault in a helper thread would end the process. */
 static void write_by_thread(void)
 {
 	typeof(&own->helpers[0]) helper = &own->helpers[below(THREADS)];
@@ -184,9 +184,9 @@ static void write_by_thread(void)
 }
 
 const struct operation task_operations[] = {
-	{ "fork", 6, bear },
+	{ "fork", 6, fork_task },
 	{ "exit", 4, end },
-	{ "exec", 2, become_another },
+	{ "exec", 2, exec_again },
 	{ "a child writes to shared memory", 4, write_by_child },
 	{ "process_vm_writev", 8, write_to_another },
 	{ "a new thread", 2, add_thread },

@@ -1,4 +1,4 @@
-/* tree.c - starts the tasks of a script, lets them move, sees that they rest, and ends them. */
+/* tree.c - starts the tasks of a script, lets them do steps, waits until they rest, and ends them. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include "driver.h"
 
-#define PATIENCE 120 /* seconds, for what takes milliseconds on a machine that has nothing else to do */
+#define PATIENCE 120 /* seconds for something that takes milliseconds on an idle machine */
 
 static double now(void)
 {
@@ -48,7 +48,7 @@ void tree_make_files(struct run *run)
 
 static _Noreturn void become_script(struct run *run)
 {
-	/* rseq: the kernel writes there on which CPU a thread is, which nobody can predict. */
+	/* Without rseq, where the kernel writes the CPU of a thread, which is not predictable. */
 	char *environment[] = { "GLIBC_TUNABLES=glibc.pthread.rseq=0", NULL };
 	char random[24];
 	char *arguments[] = { "script", run->board_path, run->file_path, "0", random, "0", "0", NULL };
@@ -101,7 +101,7 @@ static void check_alive(struct run *run, int pid, double since)
 	if (state == 'Z' || state == 'X' || !state)
 		failed(run, "process %d has died", pid);
 	if (now() - since > PATIENCE)
-		failed(run, "process %d (%c) does not come to rest", pid, state);
+		failed(run, "process %d (%c) does not become idle", pid, state);
 }
 
 static int count_threads(int pid)
@@ -120,7 +120,7 @@ static int count_threads(int pid)
 	return count;
 }
 
-/* Its parent can take it away only when all its threads are gone, and so the leader may be a zombie too early. */
+/* Its parent can reap it only when all its threads are gone; before that the leader may already be a zombie. */
 static void wait_until_dead(struct run *run, int pid)
 {
 	double since = now();
@@ -220,7 +220,7 @@ void tree_rest(struct run *run)
 			continue;
 		tree_look(run, slot->pid, &quiet);
 		if (__atomic_load_n(&slot->done, __ATOMIC_ACQUIRE) != slot->order) {
-			usleep(100); /* asleep, but in another futex: not there yet */
+			usleep(100); /* it sleeps, but in another futex: it does not rest yet */
 			i--;
 		}
 	}
@@ -253,7 +253,7 @@ static void name_survivors(struct run *run)
 		snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
 		FILE *file = fopen(path, "re");
 		if (file && fgets(name, sizeof(name), file))
-			failed(run, "the tree has ended, and process %s is still there: %s", entry->d_name,
+			failed(run, "the tree has ended, but process %s still exists: %s", entry->d_name,
 			       name);
 	}
 	closedir(directory);

@@ -1,6 +1,5 @@
 /*
- * writes.c - operations of a script that write to the memory there is, in every way in which a page can become
- * another.
+ * writes.c - operations of a script that write to existing memory, in every way in which a page can change.
  */
 #include <alloca.h>
 #include <fcntl.h>
@@ -47,7 +46,7 @@ static void write_zeros(void)
 		write_bytes(page_of(area), percent(70) ? PAGE : 8, 0);
 }
 
-/* Written, and yet as before. The kernel writes it, so that a guard is an error and not a fault. */
+/* Writes the bytes that are there already. The kernel does it, so that a guard is an error and not a fault. */
 static void write_the_same(void)
 {
 	const struct area *area = pick(is_writable);
@@ -67,7 +66,7 @@ static void write_the_same(void)
 		process_vm_writev(getpid(), &here, 1, &there, 1, 0);
 }
 
-/* A page that nobody has written becomes a page of zeros by being read. */
+/* Reading a page that was never written maps the zero page there. */
 static void read_some(void)
 {
 	const struct area *area = pick(is_any);
@@ -81,7 +80,7 @@ static void read_some(void)
 	}
 }
 
-/* The kernel writes whole pages, so nothing lazy is left of what it was. */
+/* The kernel writes whole pages, so they are no longer subject to MADV_FREE. */
 static void read_file(void)
 {
 	const struct area *area = pick(is_writable);
@@ -102,7 +101,7 @@ static void read_file(void)
 	close(fd);
 }
 
-/* Leaves something behind, below where the stack ends again. */
+/* Leaves bytes below the stack pointer to which the stack shrinks again. */
 static void __attribute__((noinline)) go_deep(uint64_t depth)
 {
 	uint64_t *room = alloca(512);

@@ -1,7 +1,7 @@
-"""steps.py - a row per program: each step of its dump fails once, then each step of its restore.
+"""steps.py - one row for each program: each step of its dump fails once, then each step of its restore.
 
-CRIU_FAULT=dump:NAME (or restore:NAME) makes this step fail when it has done its work. After a failed dump the tree runs on and
-the directory does not look complete; after a failed restore nothing is left, and the images are as they were.
+CRIU_FAULT=dump:NAME (or restore:NAME) makes this step fail after it has done its work. After a failed dump the tree must run
+on, and the directory must not look complete. After a failed restore nothing may be left, and the images must be unchanged.
 """
 
 import os
@@ -15,7 +15,7 @@ from tables import bad_input, kills
 
 
 def fail_each_step(journey, fails):
-	"""fails(environment, words): a run that has to fail with these words, and to leave nothing behind. Returns the run."""
+	"""fails(environment, words) runs criu, checks that it fails with these words and leaves nothing, and returns the Run."""
 	for step in faults.steps_of(journey, lambda environment: fails(environment, "CRIU_FAULT")):
 		try:
 			fails(faults.in_step(journey, step), faults.words_of(step))
@@ -24,11 +24,11 @@ def fail_each_step(journey, fails):
 
 
 def check_files_let_go(run):
-	"""Whatever a dump has looked at, it lets go of, once."""
+	"""A dump that has looked at files must let them go exactly once."""
 	ends = re.findall("let the files go: (.*)", run.log)
 	looked = not run.failed or "undo: look at the processes" in run.log
 	if ends != (["failed" if run.failed else "killed"] if looked else []):
-		raise Failure(f"the files were let go {len(ends)} times: {ends}")
+		raise Failure(f"let_go() was called {len(ends)} times: {ends}")
 
 
 def dump_that_fails(cell, dumper, before):

@@ -1,7 +1,7 @@
-"""mutate.py - forges images: knows their framing and protobuf's wire format, and no more.
+"""mutate.py - forges images. It knows only their framing and protobuf's wire format.
 
-An image is a header, then records: a length and a protobuf message. A message is parsed without its descriptor: bytes that
-parse as a message are taken for one. Each mutation takes the bytes of a file and a random.Random, and returns other bytes.
+An image is a header and records; a record is a length and a protobuf message. Messages are parsed without descriptors: bytes
+that can be parsed as a message are taken for one. A mutation takes the bytes of a file and a random.Random, and returns bytes.
 """
 
 import struct
@@ -38,7 +38,7 @@ def varint(value):
 
 
 def parse(data):
-	"""A message as a list of [number, type, value]; the value of a message within is such a list. Raises if it is none."""
+	"""A message as a list of [number, type, value], nested for messages in it. Raises ValueError or IndexError if it is none."""
 	fields, at = [], 0
 	while at < len(data):
 		tag, at = take_varint(data, at)
@@ -82,7 +82,7 @@ def pack(fields):
 
 
 def split(data):
-	"""Header and records. A record that raw bytes follow (pipes-data.img) ends the list: the rest is the last one's tail."""
+	"""Header, records and tail. In images with raw bytes after a record (pipes-data.img), the tail is everything behind it."""
 	first, = struct.unpack_from("<I", data)
 	at = 4 if first == INVENTORY else 8
 	header, records = data[:at], []
@@ -151,7 +151,7 @@ def fields(data, chance):
 # Mutations of a file
 
 def records(data, chance):
-	"""One more, one less, or two in another order."""
+	"""Adds a record, removes one, swaps two, or repeats all."""
 	header, items, tail = split(data)
 	if not items:
 		return flip(data, chance)
@@ -169,7 +169,7 @@ def records(data, chance):
 
 
 def length(data, chance):
-	"""A length of a record that is not its own."""
+	"""Gives a record a wrong length."""
 	header, items, tail = split(data)
 	at = len(header)
 	for item in items[:chance.randrange(len(items) + 1)]:

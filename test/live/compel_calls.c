@@ -1,5 +1,5 @@
 /*
- * compel_calls.c - processes, and threads, that make one call that blocks, and tell how it ended.
+ * compel_calls.c - processes and threads that make one blocking call and record how it ended.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -241,7 +241,7 @@ static void *make_call_in_thread(void *argument unused)
 	return sleep_for_ever(NULL);
 }
 
-/* A signal that the call waits for is for nobody else. */
+/* All threads block SIGUSR1, so that only the call that waits for it can take it. */
 static void have_blocking_thread(unused struct tale *tale)
 {
 	block_signal();

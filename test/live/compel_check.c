@@ -47,8 +47,8 @@ uint64_t microseconds(void)
 }
 
 /*
- * A leader can be reaped when its tracer, us, has reaped its threads: whatever compel forgot shows here, and is no
- * reason to hang.
+ * A leader can only be reaped when its tracer (this test) has reaped its threads. If compel has forgotten one, the
+ * check fails here, and the test does not hang.
  */
 void end(pid_t pid)
 {
@@ -110,7 +110,7 @@ pid_t child_of(pid_t pid)
 
 /* ---- a visit ---- */
 
-/* Who are you, and where? Of many threads at once. */
+/* Asks many threads at the same time for their ids and directories. */
 static int question_threads(struct victim *victim, size_t first, size_t count)
 {
 	struct remote_call calls[PARASITE_LISTS][2];
@@ -151,7 +151,7 @@ int question(struct victim *victim)
 		return fail(EINVAL, "getpid() is %ld, getcwd() is %ld", calls[0].result, calls[2].result);
 	result = victim_read(victim, scratch, directory, calls[2].result);
 	if (result < 0 || strcmp(directory, getcwd(own, sizeof(own))))
-		return fail(EINVAL, "getcwd() gave something else");
+		return fail(EINVAL, "getcwd() returned another directory");
 	for (size_t first = 0; first < victim->thread_count && !result; first += PARASITE_LISTS)
 		result = question_threads(victim, first,
 					  min(victim->thread_count - first, (size_t)PARASITE_LISTS));
@@ -176,7 +176,7 @@ int visit(pid_t pid)
 	if (!result)
 		result = victim_cure(&victim);
 	if (result < 0)
-		ignore(thaw(&victim)); /* the first failure is the one to tell */
+		ignore(thaw(&victim)); /* the first failure is reported */
 	else
 		result = thaw(&victim);
 	victim_free(&victim);

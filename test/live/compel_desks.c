@@ -1,8 +1,7 @@
 /*
- * compel_desks.c - many threads at desks: what may happen to them there, and to us.
+ * compel_desks.c - many threads work at desks, and meanwhile something happens to them or to the tracer.
  *
- * In each batch one thread makes a call that lasts (select(), which leaves no restart block), so that there is time for
- * something to happen.
+ * In each batch one thread makes a long call (select(), which leaves no restart block), so that there is time for that.
  */
 #include <errno.h>
 #include <signal.h>
@@ -16,7 +15,7 @@
 #include "compel_check.h"
 
 #define LASTS	 200000 /* microseconds */
-#define AFTER	 50000	/* … and then something happens */
+#define AFTER	 50000	/* microseconds until something happens */
 #define FOR_EVER 1000	/* seconds */
 
 struct batch {
@@ -25,7 +24,7 @@ struct batch {
 	int64_t time[2]; /* struct timeval of the thread that is slow */
 };
 
-/* Every thread but the first tells who it is; the last one is slow before. */
+/* Every thread except the first returns its id; the last one first makes the long call. */
 static int work(struct victim *victim, long seconds, long microseconds)
 {
 	struct batch batch = { .time = { seconds, microseconds } };
@@ -56,7 +55,7 @@ static int go_in(struct victim *victim, pid_t pid)
 	return result ?: victim_infect(victim);
 }
 
-/* Somebody else sends these signals while the threads work. */
+/* Another process sends these signals while the threads work. */
 static pid_t send_later(pid_t pid, int signal, int then)
 {
 	pid_t other = fork();
@@ -71,7 +70,7 @@ static pid_t send_later(pid_t pid, int signal, int then)
 	_exit(0);
 }
 
-/* ---- a signal comes ---- */
+/* ---- a signal arrives ---- */
 
 static void stopped(void)
 {
@@ -130,7 +129,7 @@ static void killed(void)
 	end(pid);
 }
 
-/* ---- we die ---- */
+/* ---- the tracer dies ---- */
 
 static void *begin_to_trace(pid_t pid, pid_t *tracer)
 {
@@ -151,7 +150,10 @@ static void *begin_to_trace(pid_t pid, pid_t *tracer)
 	return byte ? tale : NULL;
 }
 
-/* Its tracer dies while it is at desks: nothing may be left, and each call goes on as long as it has to. */
+/*
+ * The tracer dies while threads are at desks: nothing may be left in the process, and each call lasts as long as it
+ * should.
+ */
 static void orphan(const struct blocking_call *call)
 {
 	autofree char *name = format_text("%s, orphaned at a desk", call->name);
@@ -200,7 +202,7 @@ static void trace_batches(pid_t pid)
 	}
 }
 
-/* … at any moment of several batches. */
+/* Kills the tracer at random moments of several batches. */
 static void kill_in_batches(const char *name, void (*run)(struct tale *), int times)
 {
 	pid_t pid = start_victim(tale, run);

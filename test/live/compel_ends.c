@@ -1,6 +1,6 @@
 /*
- * compel_ends.c - victims that are stopped, traced, killed while somebody traces them, or whose tracer dies with
- * something left to do.
+ * compel_ends.c - victims that are stopped, that are traced already, that are killed while the test traces them, or
+ * whose tracer dies while they still have calls to make.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -37,7 +37,7 @@ static void stopped_process(void)
 	check(!result && state_of(pid) == 'T', "… stays stopped", "result %d, state %c", result,
 	      state_of(pid));
 	kill(pid, SIGCONT);
-	check(goes_on(&tale->ticks[0]), "… and goes on when told", "it does not");
+	check(goes_on(&tale->ticks[0]), "… and goes on after SIGCONT", "it does not");
 	victim_free(&victim);
 	end(pid);
 }
@@ -57,7 +57,8 @@ static void thaw_stopped(void)
 	check(!result && state_of(pid) == 'T' && before == tale->ticks[3], "left stopped", "result %d",
 	      result);
 	kill(pid, SIGCONT);
-	check(goes_on(&tale->ticks[3]) && !tale->wrong_registers, "… and goes on when told", "it does not");
+	check(goes_on(&tale->ticks[3]) && !tale->wrong_registers, "… and goes on after SIGCONT",
+	      "it does not");
 	victim_free(&victim);
 	end(pid);
 }
@@ -73,7 +74,8 @@ static void signals_while_frozen(void)
 	result = result ?: question(&victim);
 	kill(pid, SIGSTOP);
 	result = result ?: question(&victim);
-	check(!result && !tale->signals, "signals wait", "result %d, %d handled", result, tale->signals);
+	check(!result && !tale->signals, "signals stay pending", "result %d, %d handled", result,
+	      tale->signals);
 	result = thaw(&victim);
 	wait_for_state(pid, 'T');
 	check(!result && state_of(pid) == 'T', "SIGSTOP is obeyed afterwards", "state %c", state_of(pid));
@@ -122,7 +124,7 @@ static void killed_while_infected(void)
 	check(result < 0 && times_named(pid) == 1, "… unless nobody else can", "result %d, %s", result,
 	      failure_text());
 	failure_clear();
-	ignore(victims_thaw(victims, 1, false)); /* it may be dead */
+	ignore(victims_thaw(victims, 1, false)); /* the process may have ended */
 	failure_clear();
 	victim_free(&victim);
 	check(waitpid(pid, NULL, 0) == pid, "… and can be reaped", "it cannot");
@@ -161,8 +163,8 @@ static void traced_already(void)
 }
 
 /*
- * Somebody lets it go on all the time: it still must not run before it is stopped, nor afterwards, while it is
- * traced.
+ * Another process sends SIGCONT all the time. The victim still must not run before its stop is complete, nor afterwards
+ * while it is traced.
  */
 static void stopped_among_signals(void)
 {
@@ -188,13 +190,13 @@ static void stopped_among_signals(void)
 		result = first_error(result, thaw(&victim));
 		victim_free(&victim);
 	}
-	check(!result && !has_run, "stopped while somebody sends SIGCONT", "%s",
+	check(!result && !has_run, "stopped while another process sends SIGCONT", "%s",
 	      has_run ? "it has run" : strerror(-result));
 	end(other);
 	end(pid);
 }
 
-/* SIGCONT makes every thread that is traced stop once more, also those that work for us. */
+/* SIGCONT makes every traced thread stop once more, also those that work for the tracer. */
 static void visited_among_signals(void)
 {
 	pid_t pid = start_victim(tale, do_everything), other = fork();
@@ -213,7 +215,7 @@ static void visited_among_signals(void)
 		if (!goes_on(&tale->ticks[i]))
 			result = -EIO;
 	check(!result && !tale->wrong_registers && !tale->wrong_calls && !tale->wrong_stack,
-	      "visited while somebody sends SIGCONT",
+	      "visited while another process sends SIGCONT",
 	      "%s after %d times; registers %ld, calls %ld (%ld: %s), stack %ld", strerror(-result), time,
 	      tale->wrong_registers, tale->wrong_calls, tale->wrong_call, strerror((int)tale->wrong_error),
 	      tale->wrong_stack);
@@ -237,7 +239,7 @@ static void leave_something_to_do(pid_t pid)
 	_exit(result < 0);
 }
 
-/* What it has to do then, it does on a stack that its registers of other times give it the right to. */
+/* After the tracer's death the thread makes its calls on a stack that only its own PKRU register lets it use. */
 static void keyed_stack(void)
 {
 	pid_t pid = start_victim(tale, have_keyed_stack), tracer;
@@ -259,7 +261,7 @@ static void keyed_stack(void)
 	end(pid);
 }
 
-/* The one sort that cannot be visited (Documentation/blobs.md): nothing happens to it. */
+/* The only kind of process that cannot be visited (Documentation/blobs.md): it must be unharmed. */
 static void no_room_at_all(void)
 {
 	pid_t pid = start_victim(tale, forbid_writable_code_and_data);

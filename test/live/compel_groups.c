@@ -1,6 +1,6 @@
 /*
- * compel_groups.c - tests many processes that are infected, asked and cured at the same time, while something happens
- * to one of them, or to the tracer.
+ * compel_groups.c - many processes are infected, asked and cured at the same time, and meanwhile something happens to
+ * one of them or to the tracer.
  */
 #include <errno.h>
 #include <signal.h>
@@ -20,7 +20,7 @@
 #define VISITS	     20
 #define SIGNAL_TIMES 60
 #define KILL_TIMES   40
-#define LARGE_GROUP  150 /* more than work at the same time */
+#define LARGE_GROUP  150 /* more than can work at the same time */
 
 /* A group of programs that never sleep would block a small machine. */
 static void nap(struct tale *tale)
@@ -81,7 +81,7 @@ static void end_group(void)
 		end_member(&members[i]);
 }
 
-/* NULL: all are as they were, and run; the one with index `dead` is not looked at. */
+/* NULL if all members are unchanged and run. The one with index `dead` is not checked. */
 static const char *group_is_bad(size_t dead)
 {
 	for (size_t i = 0; i < member_count; i++) {
@@ -117,7 +117,7 @@ static int freeze(struct visit *visit)
 		visit->pointers[i] = &visit->victims[i];
 		visit->count += !result;
 	}
-	visit->failed = visit->count; /* of whom it would be a failure */
+	visit->failed = visit->count; /* no member: this index is set by a failure of a single one */
 	return result;
 }
 

@@ -1,12 +1,12 @@
 /*
- * compel_test.c - does a stopped process notice? Stops, infects, cures and releases victims of many sorts, and kills
- * the tracer at random moments.
+ * compel_test.c - a process must not notice that it was traced: the test stops, infects, cures and releases victims of
+ * many kinds, and kills the tracer at random moments.
  *
  *	make BUILD=build && gcc -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Icriu -Iinclude -Icompel \
  *		-o /tmp/compel_test test/live/compel_*.c build/objects/criu.a -lprotobuf-c
  *	/tmp/compel_test [KILLS [PART]]	(as root; 300 kills and all parts by default)
  *
- * One line a check: `ok NAME` or `FAIL NAME: why`. Ends with 1 if any failed.
+ * Prints one line for each check: `ok NAME` or `FAIL NAME: why`. The exit code is 1 if any failed.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -68,7 +68,7 @@ static void add_file(char **text, pid_t pid, const char *entry)
 	append(text, line);
 }
 
-/* Per thread: what is blocked. */
+/* The signals that a thread blocks. */
 static void add_mask(char **text, pid_t pid, const char *entry)
 {
 	autofree char *path = format_text("/proc/%d/task/%s/status", pid, entry), *status = NULL,
@@ -101,20 +101,20 @@ void free_look(struct look *look)
 	free(look->masks);
 }
 
-static const char *find_difference(const struct look *one, const struct look *other)
+static const char *difference(const struct look *now, const struct look *before)
 {
-	if (strcmp(one->maps, other->maps))
+	if (strcmp(now->maps, before->maps))
 		return "its mappings";
-	if (strcmp(one->files, other->files))
+	if (strcmp(now->files, before->files))
 		return "its descriptors";
-	return strcmp(one->masks, other->masks) ? "its signal masks" : NULL;
+	return strcmp(now->masks, before->masks) ? "its signal masks" : NULL;
 }
 
-/* What is different now; NULL: nothing. */
+/* What has changed, or NULL. */
 static const char *differs(pid_t pid, const struct look *before)
 {
 	struct look now = look_at(pid);
-	const char *what = find_difference(&now, before);
+	const char *what = difference(&now, before);
 
 	if (what && getenv("VERBOSE"))
 		printf("before:\n%s%s%snow:\n%s%s%s", before->maps, before->files, before->masks, now.maps,
@@ -205,8 +205,9 @@ static int freeze_once(struct victim *victim, pid_t pid)
 }
 
 /*
- * On one CPU it cannot run between two freezes. It is found where a busy machine may leave it: the kernel has decided
- * on the way to user mode that the call goes on by restart_syscall(), and the thread has not made that yet.
+ * Freezes the victim twice, on the same CPU as the test, so that it does not run in between. The second freeze finds it
+ * in a state that otherwise occurs only on a busy machine: the kernel has prepared restart_syscall() on the way to user
+ * mode, and the thread has not made that call yet.
  */
 static int freeze_before_restart(struct victim *victim, pid_t pid, bool was_in_user_mode)
 {
@@ -246,7 +247,7 @@ static int freeze_in_user_mode(struct victim *victim, pid_t pid)
 	return freeze_before_restart(victim, pid, true);
 }
 
-/* Somebody else infects it and is killed there. */
+/* Another process infects the victim and is killed. */
 static void orphan_blocking(const struct blocking_call *call, const char *how,
 			    int (*freeze)(struct victim *, pid_t), long away)
 {
@@ -270,14 +271,14 @@ static void orphan_blocking(const struct blocking_call *call, const char *how,
 	close(ready[0]);
 	close(ready[1]);
 	for (int attempt = 0; (different = differs(pid, &before)) && attempt < 100; attempt++)
-		usleep(10000); /* the way home takes a moment */
+		usleep(10000); /* the victim needs a moment to leave the parasite */
 	if (different)
 		check(false, call->name, "orphaned: %s", different);
 	free_look(&before);
 	end_blocking(pid, call, how, away, true);
 }
 
-/* The kernel grows it for us as it would for a signal, so that its mapping may differ. */
+/* The kernel grows the stack for the tracer as it would for a signal, so its mapping may differ afterwards. */
 static void little_stack(void)
 {
 	pid_t pid = start_victim(tale, have_little_stack);
@@ -303,7 +304,7 @@ static void stormed(void)
 	end(pid);
 }
 
-/* Who waits for a stop sleeps until it comes, or until the deadline. */
+/* A tracer that waits for a stop sleeps until it comes, or until the deadline. */
 static void late_stop(void)
 {
 	pid_t pid = start_victim(tale, wait_in_vfork);
@@ -317,7 +318,7 @@ static void late_stop(void)
 	check(result == -ETIMEDOUT && waited > 90000 && waited < 900000,
 	      "a thread that does not stop in time", "%s after %lu us", strerror(-result),
 	      (unsigned long)waited);
-	check(strstr(failure_text(), "waits in vfork()"), "who waits in vfork() is named", "%s",
+	check(strstr(failure_text(), "waits in vfork()"), "a thread that waits in vfork() is named", "%s",
 	      failure_text());
 	failure_clear();
 	end(pid);
@@ -329,7 +330,7 @@ static void late_stop(void)
 	getrusage(RUSAGE_SELF, &after);
 	switches = after.ru_nvcsw - before.ru_nvcsw;
 	check(!result && waited > VFORK_MILLISECONDS * 1000 / 2 && switches < 40,
-	      "who waits for a stop sleeps", "%s after %lu us and %ld times", strerror(-result),
+	      "a tracer that waits for a stop sleeps", "%s after %lu us and %ld times", strerror(-result),
 	      (unsigned long)waited, switches);
 	ignore(thaw(&victim)); /* it ends here */
 	victim_free(&victim);
@@ -367,7 +368,7 @@ static void calls_of_threads(void)
 
 /* ---- the tracer dies ---- */
 
-/* Both processes frozen, as a dump has them; again and again. */
+/* Freezes both processes, as a dump does, again and again. */
 static void trace_for_ever(pid_t pid, pid_t child)
 {
 	for (;;) {
@@ -392,8 +393,8 @@ static void trace_for_ever(pid_t pid, pid_t child)
 
 const char *went_wrong(pid_t pid, const struct look *before)
 {
-	uint64_t limit = microseconds() +
-			 3000000; /* the way home takes a moment, and on a busy machine longer */
+	/* The way home takes longer on a busy machine. */
+	uint64_t limit = microseconds() + 3000000;
 	const char *different = NULL;
 
 	do {

@@ -1,6 +1,6 @@
 /*
- * compel_victims.c - see compel_victims.h. Everything here is checked by the victim itself, from inside: it is the one
- * who must not notice anything.
+ * compel_victims.c - see compel_victims.h. The victim itself makes these checks, from inside, because it must not
+ * notice anything.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -65,7 +65,7 @@ void count(struct tale *tale)
 		tale->ticks[0]++;
 }
 
-/* Fills ymm0…ymm15 with `value`, spins, and tells whether they still hold it. */
+/* Fills ymm0…ymm15 with `value`, spins, and returns whether they still have it. */
 static bool vectors_stay(uint64_t value, long rounds)
 {
 	uint64_t different;
@@ -90,8 +90,7 @@ static bool vectors_stay(uint64_t value, long rounds)
 static void *spin_with_vectors(void *argument)
 {
 	long index = (long)argument;
-	char stack[64 *
-		   1024]; /* so that there is always room, and to see whether somebody writes where we live */
+	char stack[64 * 1024]; /* there is always room, and foreign writes to the stack show */
 
 	memset(stack, (int)index, sizeof(stack));
 	for (;;) {
@@ -121,7 +120,7 @@ void have_many_threads(struct tale *tale)
 {
 	for (long i = 0; i < MANY_THREADS; i++)
 		start_thread(sleep_for_ever, i);
-	usleep(100000); /* a thread that is being born blocks all signals */
+	usleep(100000); /* a thread that is being created blocks all signals */
 	count(tale);
 }
 
@@ -225,7 +224,7 @@ static void *sleep_all_the_time(void *argument)
 	return NULL;
 }
 
-/* Makes calls that never block, with its own mask and alternate stack, and looks whether these stay. */
+/* Makes calls that never block, with its own mask and alternate stack, and checks that these do not change. */
 static void *look_at_oneself(void *argument)
 {
 	static char memory[32768];
@@ -274,7 +273,7 @@ void do_everything(struct tale *tale)
 	spin_with_vectors(NULL);
 }
 
-/* ---- processes that are hard to get into ---- */
+/* ---- processes that are hard to infect ---- */
 
 void have_no_descriptors(struct tale *tale)
 {
@@ -345,7 +344,7 @@ void handle_signals(struct tale *tale)
 
 #define LONELY 0x200000000UL
 
-/* Three pages: code, stack, the tale. The code unmaps all else and counts. */
+/* Has three pages: code, stack, the tale. The code unmaps everything else and counts. */
 void have_little_code(struct tale *tale)
 {
 	extern const char lonely_code[], lonely_code_end[];
@@ -356,7 +355,7 @@ void have_little_code(struct tale *tale)
 	mprotect((void *)LONELY, 4096, PROT_READ | PROT_EXEC);
 	mremap(tale, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)(LONELY + 2 * 4096));
 	tale = (struct tale *)(LONELY + 2 * 4096);
-	/* Or the kernel would write to memory that is gone. */
+	/* Otherwise the kernel would write to memory that is gone. */
 	syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, RSEQ_FLAG_UNREGISTER,
 		RSEQ_SIG);
 	__asm__ volatile("mov %[stack], %%rsp\n jmp *%[code]"
@@ -376,7 +375,7 @@ __asm__(".text\n"
 	"	.skip 128, 0x90\n"
 	"lonely_code_end:\n");
 
-/* Moves the stack pointer to just above the lowest page that the kernel has given the stack so far. */
+/* Moves the stack pointer to just above the lowest page of the stack that is mapped so far. */
 void have_little_stack(struct tale *tale)
 {
 	char line[256];
@@ -403,8 +402,8 @@ static void *count_on_keyed_stack(void *argument unused)
 }
 
 /*
- * The thread inherits the right to use the key, which a signal, or whatever sets its registers anew, does not have
- * at first.
+ * The thread inherits the right to use the key. A signal handler does not have this right at first, and neither does a
+ * thread whose registers a tracer has set.
  */
 void have_keyed_stack(struct tale *tale)
 {
@@ -434,7 +433,7 @@ static void ignore_shot(int signo unused)
 {
 }
 
-/* Where the kernel takes the signal of a timer, it lets go of its lock: whatever comes then may get lost. */
+/* When the kernel dequeues the signal of a timer, it releases its lock: an interrupt that arrives then may get lost. */
 void be_stormed(struct tale *tale)
 {
 	struct itimerspec often = { { 0, STORM_PERIOD }, { 0, STORM_PERIOD } };
@@ -453,7 +452,7 @@ void be_stormed(struct tale *tale)
 	}
 }
 
-/* ---- what cannot be stopped at once ---- */
+/* ---- processes that cannot be stopped at once ---- */
 
 void wait_in_vfork(struct tale *tale)
 {

@@ -1,6 +1,6 @@
 /*
- * mapping_watch_test.c - no call that changes mappings gets away: of threads there are and of those to come, and calls
- * that were under way when the counting began. Needs root; where the kernel lets nobody count, it is skipped.
+ * mapping_watch_test.c - every call that changes mappings is counted: of existing threads, of new ones, and calls that
+ * were under way when the counting began. Needs root; skipped if the kernel does not allow counting.
  */
 #include "../unit/unit.h"
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include "kernel/proc.h"
 
 static char *area;
-static int gate[2]; /* a pipe: whoever waits reads a byte */
+static int gate[2]; /* a pipe: a waiting thread reads a byte */
 
 static void wait_at_gate(void)
 {
@@ -42,7 +42,7 @@ static struct mapping_watch *watch_self(void)
 	int result = tracepoint;
 
 	if (tracepoint >= 0)
-		do /* a thread of the test before may still be about to end */
+		do /* a thread of the previous test may still be ending */
 			result = mapping_watch_open(&watch, tracepoint, self);
 		while (result == -EAGAIN);
 	if (!result)
@@ -110,7 +110,7 @@ static void thread_of_after(void **state unused)
 }
 
 /* Its vfork() is under way until the child ends. */
-static void *bear(void *unused_argument unused)
+static void *make_vfork_child(void *unused_argument unused)
 {
 	pid_t child = vfork();
 
@@ -132,7 +132,7 @@ static void call_under_way(void **state unused)
 	size_t count = 0;
 	autoclose int self = proc_open(getpid());
 
-	assert_int_equal(pthread_create(&thread, NULL, bear, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, make_vfork_child, NULL), 0);
 	while (!count)
 		assert_int_equal(proc_read_children(self, &children, &count), 0);
 	free(children);
@@ -155,7 +155,7 @@ int main(void)
 
 	error_init();
 	if (mapping_watch_tracepoint() < 0) {
-		print_message("skipped: system calls cannot be counted here\n");
+		print_message("skipped: cannot count system calls here\n");
 		return 0;
 	}
 	area = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

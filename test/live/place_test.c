@@ -1,6 +1,6 @@
 /*
- * place_test.c - run_in() as root: what is made in a place shows the place, the child is safe from those whose place
- * it takes, and it does not outlive us. test/unit/place_test.c has the rest.
+ * place_test.c - run_in() as root: what is created in a place belongs to that place, processes of the place cannot
+ * attack the child, and the child does not outlive its parent. test/unit/place_test.c has the rest.
  */
 #include "../unit/unit.h"
 #include <errno.h>
@@ -32,11 +32,11 @@
 
 #define ALL_NAMESPACES \
 	(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP)
-#define FIRST_ID 100000 /* of the user namespace: its 0 */
+#define FIRST_ID 100000 /* the id that is 0 in the user namespace */
 
-static char directory[] = "/tmp/place-XXXXXX"; /* anybody may write there */
+static char directory[] = "/tmp/place-XXXXXX"; /* every user may write there */
 
-/* --- Somebody who is elsewhere --------------------------------------------------------------------------------- */
+/* --- A process in another place --------------------------------------------------------------------------------- */
 
 struct resident {
 	pid_t pid;
@@ -54,7 +54,7 @@ static void await_signal(int fd)
 	char byte;
 
 	if (read(fd, &byte, 1) != 1) {
-		print_error("nobody gave a signal\n");
+		print_error("no signal arrived\n");
 		_exit(1);
 	}
 }
@@ -162,7 +162,7 @@ static int make_file(void *name)
 	autofree char *path = format_text("%s/%s", directory, (const char *)name);
 	int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
 
-	return fd < 0 ? fail(errno, "cannot make %s", path) : fd;
+	return fd < 0 ? fail(errno, "cannot create %s", path) : fd;
 }
 
 static int make_pair(void *pair)
@@ -233,7 +233,7 @@ static int look(void *argument)
 	return make_socket(NULL);
 }
 
-/* User namespace and all, the ids of a user in it; and of the same memory. */
+/* All namespaces, a user namespace among them, with the ids of a user in it; the child has the same memory. */
 static void all_namespaces(void **state unused)
 {
 	struct resident resident = settle(ALL_NAMESPACES);
@@ -265,7 +265,7 @@ static void user_namespace(void **state unused)
 	move_out(&resident);
 }
 
-/* As a user who has no privileges but in a user namespace of his own: what that owns is joined from within. */
+/* A user who has privileges only in a user namespace of his own: namespaces that it owns are joined from within. */
 static int join_as_user(void)
 {
 	struct place place = PLACE_HERE;
@@ -348,7 +348,7 @@ static void capabilities(void **state unused)
 
 /* --- Pids ------------------------------------------------------------------------------------------------------ */
 
-/* One that was just free is free but for bad luck. */
+/* A pid that was in use a moment ago and most likely is free now. */
 static pid_t free_pid(void)
 {
 	pid_t child = fork();
@@ -395,10 +395,10 @@ static void taken_pid(void **state unused)
 /* --- Dangers --------------------------------------------------------------------------------------------------- */
 
 struct meeting {
-	int child[2], attacker[2]; /* pipes: what each has to say */
+	int child[2], attacker[2]; /* pipes for what each of the two sends */
 };
 
-/* Tells the attacker who it is, and waits until that has done what it can. */
+/* Sends its pid to the attacker, and waits until the attacker has tried everything. */
 static int meet(void *argument)
 {
 	struct meeting *meeting = argument;
@@ -407,11 +407,11 @@ static int meet(void *argument)
 
 	if (write(meeting->child[1], &self, sizeof(self)) != sizeof(self) ||
 	    read(meeting->attacker[0], &byte, 1) != 1)
-		return fail(EIO, "nobody came");
+		return fail(EIO, "the attacker did not answer");
 	return byte;
 }
 
-/* Its answer: how many of the ways were open. */
+/* Sends the number of attacks that succeeded. */
 static does_not_return void attack(const struct meeting *meeting, const struct resident *victim)
 {
 	char path[32], open_ways = 0;
@@ -452,7 +452,9 @@ static void is_safe_from(struct resident *resident)
 	}
 }
 
-/* The child has our memory: neither the user whose ids it takes nor the owner of the user namespace may get at it. */
+/*
+ * The child has criu's memory: neither the user whose ids it takes nor the owner of the user namespace may access it.
+ */
 static void safe_from_user(void **state unused)
 {
 	struct resident user = { .place = PLACE_HERE };
@@ -478,8 +480,8 @@ static int wait_for_ever(void *argument)
 	return 0;
 }
 
-/* Whoever runs the work is killed: its child, which alone has the end of the pipe yet, is gone too. */
-static void our_death_is_its_death(void **state unused)
+/* The caller of run_in() is killed. Its child is then the only one with the end of the pipe, and must be gone, too. */
+static void the_child_dies_with_us(void **state unused)
 {
 	static const uid_t users[] = { -1, 1234 };
 
@@ -585,7 +587,7 @@ int main(void)
 		row(taken_pid),
 		row(safe_from_user),
 		row(safe_from_owner),
-		row(our_death_is_its_death),
+		row(the_child_dies_with_us),
 		row(measure),
 	};
 

@@ -1,5 +1,5 @@
 /*
- * answers_test.c - what parts of a task ask a thread in a dump, and what they make of the answers.
+ * answers_test.c - the questions that parts of a task ask a thread in a dump, and what they save of the answers.
  */
 #include "unit.h"
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 #define BASE 0x10000000000ULL
 
-static struct snapshot snapshot; /* with nothing in it */
+static struct snapshot snapshot; /* empty */
 
 static int start_clean(void **state unused)
 {
@@ -27,7 +27,7 @@ static int start_clean(void **state unused)
 	return 0;
 }
 
-/* As a kernel would. Every answer differs, so that a part that takes another's is noticed. */
+/* Answers like a kernel. All answers differ, so that a part that takes the answer of another is noticed. */
 static void answer(struct call_list *calls, struct remote_call *made)
 {
 	static const struct {
@@ -120,9 +120,7 @@ static void check_answers(const struct task *task)
 	assert_int_equal(own->pdeath_sig, SIGUSR2);
 }
 
-/*
- * Each part finds its answers wherever they stand in the list: here all have asked twice, from the last to the first.
- */
+/* Each part finds its answers anywhere in the list: here all parts have asked twice, from the last to the first. */
 static void answers_are_found(void **state unused)
 {
 	struct task *task = new_task();
@@ -167,7 +165,7 @@ static void answers_are_found(void **state unused)
 	free_task(task);
 }
 
-/* A call that fails is told by the part that has asked. */
+/* If a call fails, the part that has asked reports it. */
 static void answers_refused(void **state unused)
 {
 	static const struct {

@@ -1,6 +1,6 @@
 /*
- * births_test.c - who makes whom: sharers are made by their parent or by a sibling, with the flags for what they share; what no clone()
- * can have made is told.
+ * births_test.c - which task creates which: tasks that share objects are created by their parent or a sibling, with the
+ * right clone flags. Sharing that no clone() can have made is an error.
  */
 #include "unit.h"
 #include <sched.h>
@@ -99,7 +99,7 @@ static void by_nobody(void **state unused)
 	free(obstacle);
 }
 
-/* A task made with CLONE_PARENT has the exit signal of its creator. */
+/* A task that is created with CLONE_PARENT has the exit signal of its creator. */
 static void exit_signals(void **state unused)
 {
 	struct task *first = add(root, 11), *second = add(root, 12);

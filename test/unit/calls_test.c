@@ -1,6 +1,6 @@
 /*
- * calls_test.c - lists of calls for another process: where their bytes lie here and there, how answers are found,
- * and in which processes they can be made.
+ * calls_test.c - lists of calls for another process: the addresses of their bytes here and there, how answers are
+ * found, and in which processes a list can be run.
  */
 #include "unit.h"
 #include <errno.h>
@@ -43,7 +43,7 @@ static void bytes_are_aligned(void **state unused)
 	calls_free(&list);
 }
 
-/* The first bytes of all are none. */
+/* Bytes of length 0, at the very beginning. */
 static void no_bytes(void **state unused)
 {
 	struct call_list list;
@@ -56,7 +56,7 @@ static void no_bytes(void **state unused)
 	calls_free(&list);
 }
 
-/* What was there before the list grew is there after. */
+/* Bytes that were added before the list grew are still there afterwards. */
 static void bytes_survive_growth(void **state unused)
 {
 	struct call_list list;
@@ -74,7 +74,7 @@ static void bytes_survive_growth(void **state unused)
 	calls_free(&list);
 }
 
-/* Equal purposes, and calls that were added later, lead nobody astray. */
+/* Calls with the same description, and calls that are added later, do not change which answer is found. */
 static void answers(void **state unused)
 {
 	struct call_list list;
@@ -94,7 +94,7 @@ static void answers(void **state unused)
 	assert_int_equal(calls_result(&list, first), 40);
 	assert_int_equal(calls_result(&list, twice[0]), 41);
 	assert_int_equal(calls_result(&list, twice[1]), 42);
-	for (int i = 0; i < 1000; i++) /* all of it lies elsewhere by now */
+	for (int i = 0; i < 1000; i++) /* so that the list is moved in memory */
 		add_call(&list, "more", 4, calls_bytes(&list, NULL, 100));
 	assert_int_equal(*(const int *)calls_answer(&list, with_bytes, 2), 7);
 	assert_int_equal(calls_result(&list, first), 40);
@@ -102,7 +102,7 @@ static void answers(void **state unused)
 	calls_free(&list);
 }
 
-/* A list that is made for other numbers than the process has is refused before anything is written to it. */
+/* A list with call numbers of another ABI is refused before anything is written to the process. */
 static void other_abi(void **state unused)
 {
 	struct victim victim = { .pid = 4711, .abi = CALL_ABI_64 };

@@ -1,5 +1,5 @@
 /*
- * cgroups_test.c - what /proc tells of cgroups, and where --cgroup-root moves them.
+ * cgroups_test.c - parses what /proc tells about cgroups, and applies --cgroup-root.
  */
 #include "unit.h"
 #include <errno.h>
@@ -113,7 +113,8 @@ static void assert_mounts(const char *hierarchy, const char *first, unsigned min
 static void mounts_are_found(void **state unused)
 {
 	assert_mounts("", "/sys/fs/cgroup/unified", 38, "/mnt");
-	assert_mounts("memory", "/sys/fs/cgroup/a b", 32, NULL); /* the other is of a part of it */
+	assert_mounts("memory", "/sys/fs/cgroup/a b", 32,
+		      NULL); /* the other mount shows only a part of the hierarchy */
 	assert_mounts("cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct", 33, NULL);
 	assert_mounts("name=systemd", "/sys/fs/cgroup/systemd", 37, NULL);
 	assert_mounts("pids", NULL, 0, NULL);

@@ -1,5 +1,5 @@
 /*
- * chain_test.c - following `parent`: where it may lead, and what is no chain.
+ * chain_test.c - follows `parent`: where it may lead, and which chains are refused.
  */
 #include "unit.h"
 #include "chains.h"
@@ -43,7 +43,7 @@ static void lengths(void **state unused)
 	assert_length(29, 1);
 }
 
-static void leads_anywhere(void **state unused)
+static void links_to_any_place(void **state unused)
 {
 	autofree char *absolute = layer_path(1), *path = layer_path(2),
 		      *link = format_text("%s/link", directory);
@@ -54,7 +54,7 @@ static void leads_anywhere(void **state unused)
 	assert_int_equal(symlink("2", link), 0);
 	set_parent(1, "../link");
 	assert_length(0, 3);
-	/* Relative to the directory it is in, not to ours. */
+	/* Relative to the directory that it is in, not to the current one. */
 	assert_int_equal(chdir(path), 0);
 	set_parent(0, "../0/../1");
 	assert_length(0, 3);
@@ -93,7 +93,7 @@ static void missing(void **state unused)
 	assert_no_chain("1/inventory.img");
 }
 
-/* The newest may be in the making. */
+/* The newest snapshot may be incomplete. */
 static void not_complete(void **state unused)
 {
 	autofree char *inventory = format_text("%s/0/inventory.img", directory);
@@ -135,7 +135,7 @@ static void of_another_tree(void **state unused)
 	set_inventory(0, 1, 77, -1);
 	set_inventory(1, 77, 3, -1);
 	close_stack((struct opened[]){ open_stack(0) });
-	/* A peer's snapshots have no names, and do not name their parents. */
+	/* Snapshots of the peer have no ids, neither their own nor their parent's. */
 	set_inventory(1, 0, 3, -1);
 	assert_no_chain("/1, the parent of ");
 	set_inventory(0, 0, 0, -1);
@@ -153,20 +153,20 @@ static void has_freed_pages(void **state unused)
 	assert_length(1, 2);
 	set_inventory(2, 3, 0, 1); /* for layer 0 */
 	assert_length(0, 3);
-	set_inventory(2, 3, 0, 99); /* for one that is not here */
+	set_inventory(2, 3, 0, 99); /* for a snapshot that is not in the chain */
 	assert_no_chain("/2 has freed pages");
-	set_inventory(2, 3, 0, 0); /* for one without a name */
+	set_inventory(2, 3, 0, 0); /* for a snapshot without an id */
 	assert_no_chain("/2 has freed pages");
 	set_inventory(1, 0, 0, -1);
 	set_inventory(0, 1, 0, -1);
 	close_stack((struct opened[]){ open_stack(0) });
-	set_inventory(0, 1, 2, 0); /* nothing builds on it here */
+	set_inventory(0, 1, 2, 0); /* no snapshot here builds on it */
 	assert_no_chain("/0 has freed pages");
 	set_inventory(0, 1, 2, 1);
 	assert_no_chain("/0 has freed pages");
 }
 
-/* Whoever has opened a chain learns whether it still is the same. */
+/* An open chain can be checked for changes. */
 static void changes_meanwhile(void **state unused)
 {
 	struct opened opened;
@@ -174,16 +174,16 @@ static void changes_meanwhile(void **state unused)
 	make_chain(3);
 	opened = open_stack(0);
 	assert_int_equal(page_chain_check(opened.chain), 0);
-	set_inventory(2, 3, 0, 1); /* pages freed for us */
+	set_inventory(2, 3, 0, 1); /* pages were freed for the snapshot that is open */
 	assert_int_equal(page_chain_check(opened.chain), 0);
-	set_inventory(2, 3, 0, 99); /* … and for another one */
+	set_inventory(2, 3, 0, 99); /* … for another one */
 	assert_int_not_equal(page_chain_check(opened.chain), 0);
 	assert_failure_says("/2 was changed meanwhile");
 	set_inventory(2, 77, 0, -1); /* another dump */
 	assert_int_not_equal(page_chain_check(opened.chain), 0);
 	assert_failure_says("/2 was changed meanwhile");
 	set_inventory(2, 3, 0, -1);
-	set_inventory(1, 2, 0, -1); /* flattened: it gives what it gave */
+	set_inventory(1, 2, 0, -1); /* flattened: its pages are the same */
 	assert_int_equal(page_chain_check(opened.chain), 0);
 	image_store_close(layer_open(0, true));
 	assert_int_equal(page_chain_check(opened.chain), 0);
@@ -215,9 +215,9 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(lengths),	       test(leads_anywhere),	test(loops),
-		test(missing),	       test(not_complete),	test(of_another_tree),
-		test(has_freed_pages), test(changes_meanwhile), test(finds_itself),
+		test(lengths),	       test(links_to_any_place), test(loops),
+		test(missing),	       test(not_complete),	 test(of_another_tree),
+		test(has_freed_pages), test(changes_meanwhile),	 test(finds_itself),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /*
- * chains.h - for unit tests of chains: snapshots of nothing but memory, in directories 0, 1, 2 … of images.h's own.
- * Every page of every layer says whose it is and which.
+ * chains.h - for unit tests of chains: snapshots that contain only memory, in directories 0, 1, 2 … below that of
+ * images.h. Every page contains the number of its layer and its page number.
  */
 #ifndef TEST_UNIT_CHAINS_H
 #define TEST_UNIT_CHAINS_H
@@ -76,8 +76,8 @@ static inline void write_pagemap(struct image_store *store, unsigned layer, cons
 }
 
 /*
- * Layers count as in a chain: 0 is the newest. Its parent is the next one, if `has_parent`. Its snapshot_id is its
- * number + 1.
+ * Layers are numbered as in a chain: 0 is the newest. The parent of a layer is the next one, if `has_parent`. Its
+ * snapshot_id is its number + 1.
  */
 static inline void make_layer(unsigned layer, bool has_parent, const struct entry *entries, size_t count)
 {
@@ -135,7 +135,7 @@ static inline void assert_page(const struct page_stack *stack, const struct page
 	assert_memory_equal(found, expected, PAGE_SIZE);
 }
 
-/* Each page of the runs is what its layer has written. */
+/* Each page of the runs has the content that its layer has written. */
 static inline void assert_pages(const struct page_stack *stack, const struct page_runs *runs)
 {
 	for (size_t i = 0; i < runs->count; i++)
@@ -143,7 +143,7 @@ static inline void assert_pages(const struct page_stack *stack, const struct pag
 			assert_page(stack, &runs->items[i], runs->items[i].start / PAGE_SIZE + page);
 }
 
-/* --- Chains by chance, beside a model that keeps one number for each page: which layer has it ----------- */
+/* --- Random chains, and a model that has one number for each page: the layer that has it ---------------- */
 
 #define MOST_PAGES 200
 #define NOBODY	   -1
@@ -155,7 +155,7 @@ static inline void make_by_chance(unsigned layer, bool has_parent, unsigned page
 	unsigned flags, last = 0;
 
 	for (unsigned page = 0; page < pages; page++) {
-		/* In stretches, and single pages among them. */
+		/* In stretches, with single pages among them. */
 		if (!(rand() % 4))
 			last = rand() % 3 ? HERE : rand() % 2 ? PARENT : 0;
 		flags = last == PARENT && (!has_parent || owner[page] == NOBODY) ? 0 : last;
@@ -163,7 +163,7 @@ static inline void make_by_chance(unsigned layer, bool has_parent, unsigned page
 			owner[page] = flags ? (int)layer : NOBODY;
 		if (!flags)
 			continue;
-		/* Entries that follow each other are as good as one. */
+		/* Adjacent entries mean the same as one. */
 		if (count && entries[count - 1].page + entries[count - 1].count == page &&
 		    entries[count - 1].flags == flags && rand() % 8)
 			entries[count - 1].count++;

@@ -1,17 +1,17 @@
 /*
- * content_test.c - what is compared with a chain is told apart page for page, whatever its layers have beside their
- * images: hashes, none, those of another snapshot, or too few.
+ * content_test.c - compares memory with a chain: the result is right for each page, whether the layers have hashes,
+ * none, those of another snapshot, or too few.
  */
 #include "unit.h"
 #include "chains.h"
 #include "memory/content.h"
 
 #define SEED  0x5eed
-#define LARGE 3000 /* pages: enough for more threads than one */
+#define LARGE 3000 /* pages: enough for several threads */
 
 enum beside { HASHES, NOTHING, OF_ANOTHER_SNAPSHOT, WITH_ANOTHER_SEED, TOO_FEW, KINDS };
 
-/* What the task has. */
+/* The memory of the task. */
 enum own { ABSENT, EQUAL, DIFFERENT, VANISHING };
 struct memory {
 	int owner[LARGE + 1]; /* a layer of the chain, or NOBODY */
@@ -41,7 +41,7 @@ static void put_beside(unsigned number, enum beside beside)
 	image_store_close(store);
 }
 
-/* A page_source: the task's memory, of which some pages are gone when they are read. */
+/* A page_source: the task's memory. Some pages have vanished when they are read. */
 static int read_own(void *from, struct page_run *runs, size_t count, char *buffer)
 {
 	const struct memory *memory = from;
@@ -65,9 +65,7 @@ static bool is_in(const struct page_runs *runs, size_t page)
 	return page_runs_within(runs, PAGES(page), PAGES(page + 1)) != 0;
 }
 
-/*
- * Of pages that have vanished, and of those that were to be read with them, nothing is said but that they have changed.
- */
+/* Pages that have vanished, and pages that were to be read together with them, count as changed. */
 static void assert_compared(const struct memory *memory)
 {
 	struct page_runs own = { 0 }, changed = { 0 }, unchanged = { 0 };
@@ -101,7 +99,7 @@ static void assert_compared(const struct memory *memory)
 	page_runs_free(&unchanged);
 }
 
-/* Of a part of the pages: the same is told of those, and nothing of others. */
+/* Compares only a part of the pages: the result for them is the same, and other pages are not mentioned. */
 static void assert_part_compared(const struct memory *memory)
 {
 	size_t from = memory->pages / 3, end = max(2 * memory->pages / 3, from + 1);
@@ -175,7 +173,7 @@ static void by_several_threads(void **state unused)
 	assert_part_compared(&memory);
 }
 
-/* Hashes are not only kept: they are what is compared, and nothing is read of the images. */
+/* If there are hashes, the comparison uses them, and does not read the images. */
 static void hashes_suffice(void **state unused)
 {
 	static struct memory memory = { .pages = 20 };

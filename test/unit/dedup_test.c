@@ -1,6 +1,6 @@
 /*
- * dedup_test.c - what a chain frees in its parents: all that nobody sees, nothing that somebody does, and never without
- * a mark.
+ * dedup_test.c - frees pages in the parents of a chain: all that the chain does not use, no others, and never without a
+ * mark.
  */
 #include "unit.h"
 #include "chains.h"
@@ -43,7 +43,7 @@ static void the_drawing(void **state unused)
 	opened = open_stack(0);
 	assert_pages(&opened.stack, &opened.stack.runs);
 	close_stack(&opened);
-	/* Again there is nothing. */
+	/* The second time there is nothing to free. */
 	statistics = dedup(0);
 	assert_int_equal(statistics.pages, 0);
 	assert_int_equal(statistics.layers, 0);
@@ -64,7 +64,7 @@ static void assert_restorable(unsigned layer)
 	close_stack((struct opened[]){ open_stack(layer) });
 }
 
-/* Who has lost something says so, and who has not does not. */
+/* Layers that have lost pages are marked, others are not. */
 static void marks(void **state unused)
 {
 	layer(3, false, { 1, 10, HERE });
@@ -75,7 +75,7 @@ static void marks(void **state unused)
 	assert_not_restorable(3);
 	for (unsigned number = 0; number < 3; number++)
 		assert_restorable(number);
-	dedup(0); /* sees what layer 2 sees */
+	dedup(0); /* uses the same pages as layer 2 */
 	assert_not_restorable(3);
 	for (unsigned number = 0; number < 3; number++)
 		assert_restorable(number);
@@ -83,7 +83,7 @@ static void marks(void **state unused)
 	dedup(0);
 	assert_restorable(0);
 	assert_not_restorable(2);
-	assert_not_restorable(1); /* nothing of its own is lost, but of its parents */
+	assert_not_restorable(1); /* it has lost no page itself, but its parents have */
 	assert_not_restorable(3);
 }
 
@@ -113,7 +113,7 @@ static void assert_refused(const char *words)
 		assert_true(has_data(1, place));
 }
 
-/* What is not sure is not begun. */
+/* All checks come before the first change. */
 static void refusals_come_first(void **state unused)
 {
 	autofree char *pages = format_text("%s/1/pages-2.img", directory),

@@ -1,6 +1,6 @@
 /*
- * ending_test.c - when does the kernel write into the memory of a thread that ends: what its list of robust futexes
- * looks like, and where its clear_child_tid leads.
+ * ending_test.c - would the kernel write to memory when a thread ends? That depends on its list of robust futexes,
+ * and on where its clear_child_tid leads.
  */
 #include "unit.h"
 #include <linux/futex.h>
@@ -62,8 +62,8 @@ static void lists(void **state unused)
 	assert_true(marks(LIST, (LIST + 64) | 1, 0)); /* with priority inheritance */
 	assert_true(marks(LIST, LIST, LIST + 64));
 	assert_true(marks(LIST, LIST, (LIST + 64) | 1));
-	assert_false(
-		marks(LIST, LIST | 1, 1)); /* the kernel looks at the bit after it has looked for the end */
+	assert_false(marks(LIST, LIST | 1,
+			   1)); /* the kernel checks for the end of the list before it looks at the bit */
 	is_mapped = false;
 	assert_false(marks(LIST, LIST + 64, 0));
 }

@@ -1,6 +1,6 @@
 /*
- * error_test.c - the failure record: causes, places, refusals, advice, who wins when several processes fail, and
- * attempts that do not count.
+ * error_test.c - the failure record: causes, places, refusals, advice, which failure counts when several processes
+ * fail, and attempts that do not count.
  */
 #include "unit.h"
 #include <errno.h>
@@ -43,7 +43,7 @@ static void cause(void **state unused)
 	assert_report("cannot dump", NULL, "criu: cannot dump\n  cannot open a: No such file or directory\n");
 }
 
-/* EINVAL says nothing to a person, and 0 stands for it. */
+/* EINVAL does not help a user, so it is not shown; neither is 0. */
 static void cause_without_errno(void **state unused)
 {
 	assert_int_equal(fail(0, "no command"), -EINVAL);
@@ -76,7 +76,8 @@ static void first_one_wins(void **state unused)
 
 static void advice_and_log(void **state unused)
 {
-	fail_advice("too early: nothing has failed"); /* must not crash, nor be kept for the next failure */
+	fail_advice(
+		"too early: nothing has failed"); /* must neither crash nor be kept for the next failure */
 	failure_clear();
 	fail(0, "no path found");
 	fail_advice("--%s", "force-irmap");
@@ -94,7 +95,7 @@ static void all_refusals_are_told(void **state unused)
 	assert_report("cannot dump", NULL, "criu: cannot dump\n  file 3: a kvm\n  file 4: a dri\n");
 }
 
-/* What the kernel cannot do is no refusal of ours, whatever errno it has; a refusal has no words from strerror(). */
+/* A failed call of the kernel is no refusal, whatever its errno. A refusal has no text of strerror(). */
 static void refusal_is_no_errno(void **state unused)
 {
 	for (int error = 1; error < 4096; error++)
@@ -110,7 +111,7 @@ static void refusal_is_no_errno(void **state unused)
 	assert_report("cannot dump", NULL, "criu: cannot dump\n  given up\n");
 }
 
-/* More than there is room for is counted, though not all told; the text ends in time. */
+/* All refusals are counted, but only as many are shown as fit into the text. */
 static void too_many_refusals(void **state unused)
 {
 	char text[32768];
@@ -148,7 +149,7 @@ static void long_texts(void **state unused)
 	assert_true(strlen(text) < 4096);
 }
 
-/* A child's failure is seen by its parent; the parent's later one does not replace it, nor add places to it. */
+/* The parent sees a failure of its child. A later failure of the parent neither replaces it nor adds places to it. */
 static void failure_of_a_child(void **state unused)
 {
 	pid_t child = fork();
@@ -166,7 +167,7 @@ static void failure_of_a_child(void **state unused)
 		      "criu: cannot restore\n  process 5: the child's: Device or resource busy\n");
 }
 
-/* What fails in an attempt is told by the attempt alone, and not at all when it has ended. */
+/* A failure in an attempt is visible only in the attempt, and gone when the attempt has ended. */
 static void attempt_that_does_not_count(void **state unused)
 {
 	struct attempt attempt;
@@ -184,7 +185,7 @@ static void attempt_that_does_not_count(void **state unused)
 	assert_report("cannot dump", NULL, "criu: cannot dump\n  the real one: Operation not permitted\n");
 }
 
-/* The earlier failure stays the first, and gets no places and no advice from the attempt. */
+/* The earlier failure stays the first. The attempt adds no places and no advice to it. */
 static void attempt_after_a_failure(void **state unused)
 {
 	struct attempt attempt;
@@ -262,8 +263,8 @@ static void nested_attempts(void **state unused)
 }
 
 /*
- * Another process fails in earnest while we attempt something: it is that which is told, and forgetting ours does not
- * lose it.
+ * Another process has a failure that counts while this one is in an attempt: it is reported, also after
+ * attempt_forget().
  */
 static void attempt_beside_a_failure_of_a_child(void **state unused)
 {
@@ -291,7 +292,7 @@ static void attempt_beside_a_failure_of_a_child(void **state unused)
 	close(begins[1]);
 }
 
-/* A child that was forked within an attempt is in it, and does not disturb what its parent records there. */
+/* A child that is forked within an attempt is in it, and does not change what its parent records there. */
 static void child_of_an_attempt(void **state unused)
 {
 	struct attempt attempt;
@@ -314,25 +315,25 @@ static void child_of_an_attempt(void **state unused)
 	nothing_failed(NULL);
 }
 
-static void fail_aside(void *context)
+static void fail_in_helper(void *context)
 {
 	fail(EIO, "%s", (const char *)context);
 }
 
-/* Who works for somebody, does so in the attempt of that one. */
-static void work_aside_of_an_attempt(void **state unused)
+/* A helper thread is in the attempt of the thread that it works for. */
+static void helper_thread_in_an_attempt(void **state unused)
 {
 	struct helper_thread *helper = helper_thread_start();
 	struct attempt attempt;
 
 	assert_non_null(helper);
 	attempt_begin(&attempt);
-	helper_thread_run(helper, fail_aside, "within");
+	helper_thread_run(helper, fail_in_helper, "within");
 	helper_thread_wait(helper);
 	assert_string_equal(failure_text(), "within: Input/output error");
 	attempt_forget(&attempt);
 	nothing_failed(NULL);
-	helper_thread_run(helper, fail_aside, "outside");
+	helper_thread_run(helper, fail_in_helper, "outside");
 	helper_thread_wait(helper);
 	assert_string_equal(failure_text(), "outside: Input/output error");
 	helper_thread_end(helper);
@@ -346,7 +347,9 @@ static void *fail_often(void *context)
 	return context;
 }
 
-/* Threads that were started in an attempt record in it at once; one that was started before does not. */
+/*
+ * Threads that were started within an attempt record their failures in it; a thread that was started before does not.
+ */
 static void threads_of_an_attempt(void **state unused)
 {
 	struct attempt attempt;
@@ -391,7 +394,7 @@ int main(void)
 		clean(nested_attempts),
 		clean(attempt_beside_a_failure_of_a_child),
 		clean(child_of_an_attempt),
-		clean(work_aside_of_an_attempt),
+		clean(helper_thread_in_an_attempt),
 		clean(threads_of_an_attempt),
 	};
 

@@ -1,6 +1,6 @@
 /*
- * file_kind_test.c - the contract of criu/files/kind.h: which callback runs when, and that let_go() and close() run
- * once however a journey ends. The files are those that this test has open; two kinds of the test's own share them.
+ * file_kind_test.c - the contract of criu/files/kind.h: when each callback runs, and that let_go() and close() run
+ * exactly once, however a journey ends. The files are the open files of this test, which has two kinds for them.
  */
 #include "unit.h"
 #include <errno.h>
@@ -24,9 +24,9 @@ static char calls[2000]; /* "collect first, collect second, …" */
 static const char *fails_at;
 static struct snapshot snapshot;
 static struct task *task;
-static int fds[2]; /* of the first kind; all others are of the second */
+static int fds[2]; /* these are of the first kind, all other files of the second */
 
-/* Notes a call once, however many files it is for. */
+/* Notes consecutive calls for several files once. */
 static int note(const char *callback, const char *kind)
 {
 	char call[64];
@@ -54,7 +54,7 @@ struct counters {
 	enum dump_end end;
 };
 
-/* The callbacks of a kind `name`; its message is a member of file_entry that nothing else uses here. */
+/* The callbacks of a kind `name`. Its message is a member of file_entry that is otherwise unused here. */
 #define kind_of_test(kind_, number, member, recognizes_what)                                       \
 	extern const struct file_kind kind_;                                                       \
 	static struct counters kind_##_counters;                                                   \
@@ -150,14 +150,14 @@ struct counters {
 kind_of_test(first, FD_TYPES__EVENTFD, efd, is_first);
 kind_of_test(second, FD_TYPES__SIGNALFD, sgfd, is_any);
 
-/* In place of kinds.c: the core knows no other kinds here. */
+/* Replaces kinds.c: the core knows only these kinds here. */
 const struct file_kind *const file_kinds[] = { &first, &second };
 const size_t file_kind_count = 2;
 const struct file_kind file_kind_regular = { .name = "file" };
 
 static pid_t child;
 
-/* It has what we have open, and does not change it. */
+/* It has the same open files as this test, and does not change them. */
 static pid_t make_child(void)
 {
 	pid_t pid = fork();
@@ -178,7 +178,7 @@ static void end_child(void)
 	child = 0;
 }
 
-/* The tree is a child of ours. */
+/* The tree is a child of this test. */
 static void add_child(void)
 {
 	child = make_child();
@@ -246,7 +246,7 @@ static void order_of_a_dump(void **state unused)
 	assert_int_equal(files_of_kind(&snapshot, &second)->count, snapshot.file_count - 2);
 }
 
-/* `reached`: how many kinds have to let go. */
+/* `reached`: for how many kinds let_go() has to run. */
 static void let_go_once(const char *step, enum dump_end how, int reached)
 {
 	void *none = NULL;
@@ -255,7 +255,7 @@ static void let_go_once(const char *step, enum dump_end how, int reached)
 	fails_at = step;
 	assert_int_equal(dump() < 0, step != NULL);
 	files_let_go(&snapshot, how);
-	files_let_go(&snapshot, DUMP_FAILED); /* the undoing of a later step */
+	files_let_go(&snapshot, DUMP_FAILED); /* as when a later step is undone */
 	assert_int_equal(first_counters.let_go, reached > 0);
 	assert_int_equal(second_counters.let_go, reached > 1);
 	assert_int_equal(first_counters.end, how);
@@ -288,7 +288,7 @@ static void no_collection_no_end(void **state unused)
 	assert_string_equal(calls, "");
 }
 
-/* The images of this test itself, with which a restore begins. */
+/* Writes the images that a restore begins with: those of this test itself. */
 static void begin_restore(void)
 {
 	struct image_store *images = snapshot.images;
@@ -349,7 +349,7 @@ static void every_restore_closes_once(void **state unused)
 	}
 }
 
-/* Flags, id and owner are the core's. */
+/* The core sets flags, id and owner. */
 static void common_fields(void **state unused)
 {
 	const struct file_list *files = files_of_kind(&snapshot, &first);

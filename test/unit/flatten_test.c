@@ -1,6 +1,6 @@
 /*
- * flatten_test.c - a chain becomes one directory: the same memory, nothing left of the chain, and at every step of it
- * something that can be restored.
+ * flatten_test.c - turns a chain into one directory: the memory is the same, nothing is left of the chain, and after
+ * every step there is something that can be restored.
  */
 #include "unit.h"
 #include "chains.h"
@@ -17,7 +17,7 @@ static struct image_store *open_named(const char *name, bool for_writing)
 	return store;
 }
 
-/* Pages by the model, whatever layers they are read from. */
+/* All pages are those of the model, from whatever layer they are read. */
 static void assert_memory(struct image_store *store, unsigned long id, const int *owner, unsigned pages,
 			  size_t layers)
 {
@@ -87,7 +87,7 @@ static void in_place(void **state unused)
 		assert_flat(store, owner, pages);
 		assert_int_equal(count_images(store, "pages-"), 1);
 		assert_int_equal(count_images(store, "parent"), 0);
-		/* It is flat already. */
+		/* The directory is flat already. */
 		assert_int_equal(flatten_in_place(store, &statistics), 0);
 		assert_int_equal(statistics.pages, 0);
 		assert_flat(store, owner, pages);
@@ -118,10 +118,10 @@ static void into_another(void **state unused)
 	assert_int_equal(count_images(out, "dump.log"), 0);
 	assert_int_equal(count_images(out, "tracking.img"), 0);
 	assert_int_equal(count_images(out, "pages-"), 1);
-	/* The old one is as it was. */
+	/* The old directory has not changed. */
 	close_stack((struct opened[]){ open_stack(0) });
 	assert_int_equal(count_images(store, "parent"), 1);
-	/* Nothing is written over other images, its own least of all. */
+	/* Existing images are not overwritten, neither its own nor others. */
 	assert_true(flatten_into(store, out, &statistics) < 0);
 	assert_failure_says("already contains images");
 	assert_true(flatten_into(store, store, &statistics) < 0);
@@ -131,7 +131,7 @@ static void into_another(void **state unused)
 	image_store_close(store);
 }
 
-static void what_cannot_be(void **state unused)
+static void chains_that_cannot_be_flattened(void **state unused)
 {
 	struct flatten_statistics statistics;
 	struct image_store *store;
@@ -178,12 +178,12 @@ static void holes(void **state unused)
 	image_store_close(store);
 }
 
-/* ---- in place, and killed: a store that stops after so many changes of its names ---- */
+/* ---- in place, and killed: the process ends after a number of changes of names in the store ---- */
 
 static int changes_left;
-static struct image_store_ops mortal_ops;
+static struct image_store_ops ops_with_a_limit;
 
-/* Half of the time behind the change, else before it. */
+/* Half of the time after the change, otherwise before it. */
 #define mortal(function, ...)                                                   \
 	do {                                                                    \
 		int result_made;                                                \
@@ -195,22 +195,22 @@ static struct image_store_ops mortal_ops;
 		return result_made;                                             \
 	} while (0)
 
-static int mortal_open_write(struct image_store *store, const char *name)
+static int open_write_within_limit(struct image_store *store, const char *name)
 {
 	mortal(open_write, name);
 }
 
-static int mortal_remove(struct image_store *store, const char *name)
+static int remove_within_limit(struct image_store *store, const char *name)
 {
 	mortal(remove, name);
 }
 
-static int mortal_rename(struct image_store *store, const char *from, const char *to)
+static int rename_within_limit(struct image_store *store, const char *from, const char *to)
 {
 	mortal(rename, from, to);
 }
 
-/* The exit status of a process that flattens, and lives for so many changes. */
+/* Runs flatten in a process that ends after `changes` changes. Returns its exit status. */
 static int flatten_for_a_while(int changes)
 {
 	pid_t pid = fork();
@@ -221,11 +221,11 @@ static int flatten_for_a_while(int changes)
 		struct flatten_statistics statistics;
 
 		changes_left = changes;
-		mortal_ops = directory_store_ops;
-		mortal_ops.open_write = mortal_open_write;
-		mortal_ops.remove = mortal_remove;
-		mortal_ops.rename = mortal_rename;
-		store->ops = &mortal_ops;
+		ops_with_a_limit = directory_store_ops;
+		ops_with_a_limit.open_write = open_write_within_limit;
+		ops_with_a_limit.remove = remove_within_limit;
+		ops_with_a_limit.rename = rename_within_limit;
+		store->ops = &ops_with_a_limit;
 		_exit(flatten_in_place(store, &statistics) ? 1 : 0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -233,7 +233,7 @@ static int flatten_for_a_while(int changes)
 	return WEXITSTATUS(status);
 }
 
-/* Two tasks with the same pages: what is done for one leaves the other to be done. */
+/* A second task with the same pages: when the first is flattened, the second still has to be. */
 static void make_second_task(unsigned layers)
 {
 	for (unsigned layer = 0; layer < layers; layer++) {
@@ -275,7 +275,8 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(in_place), test(into_another), test(what_cannot_be), test(holes), test(killed),
+		test(in_place), test(into_another), test(chains_that_cannot_be_flattened),
+		test(holes),	test(killed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

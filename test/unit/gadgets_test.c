@@ -1,5 +1,5 @@
 /*
- * gadgets_test.c - code of a task that is overwritten for the moment: it comes back, and if it cannot, that is told.
+ * gadgets_test.c - code of a task is overwritten for a moment. It is restored, or there is an error.
  */
 #include "unit.h"
 #include <errno.h>
@@ -27,7 +27,7 @@ static void end_child(pid_t child)
 	assert_int_equal(waitpid(child, NULL, 0), child);
 }
 
-/* Of a child, which has the code that we have. */
+/* Is the code in the child the same as in this process? */
 static void assert_code_is(pid_t child, uint64_t address, bool is_ours)
 {
 	char theirs[8];
@@ -44,7 +44,7 @@ static void comes_back(void **state unused)
 
 	assert_int_equal(gadgets_lend(&gadgets, child), 0);
 	assert_code_is(child, gadgets.borrowed, false);
-	/* What it saved is not replaced by what it wrote. */
+	/* The second time it does not save the code that it has written itself. */
 	assert_int_equal(gadgets_lend(&gadgets, child), 0);
 	assert_int_equal(gadgets_give_back(&gadgets, child), 0);
 	assert_code_is(child, gadgets.borrowed, true);
@@ -62,7 +62,7 @@ static void cannot_come_back(void **state unused)
 	end_child(child);
 	assert_true(gadgets_give_back(&gadgets, child) < 0);
 	assert_non_null(strstr(failure_text(), "the code that was overwritten"));
-	assert_true(gadgets.at[GADGET_SYSCALL_RETURN] != 0); /* it is still to be given back */
+	assert_true(gadgets.at[GADGET_SYSCALL_RETURN] != 0); /* it still has to be restored */
 	failure_clear();
 }
 

@@ -1,5 +1,5 @@
 /*
- * helper_thread_test.c - work that two threads share is done once, all of it, and what fails in it is told.
+ * helper_thread_test.c - two threads share work: each item is done exactly once, and a failure is reported.
  */
 #include "unit.h"
 #include <errno.h>

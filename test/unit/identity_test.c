@@ -1,6 +1,6 @@
 /*
  * identity_test.c - which descriptors are one open file: those of a process, of its child, and of criu itself, which
- * has received some through a unix socket. The tree is a child of this test, which has little open and sleeps.
+ * has received some through a unix socket. The tree is a child of this test that has few files open and sleeps.
  */
 #include "unit.h"
 #include <errno.h>
@@ -20,7 +20,7 @@
 #include "image/image.h"
 #include "image/message.h"
 
-/* Numbers in the child. */
+/* Descriptors of the child. */
 enum { SOCKET = 10, FIRST, SAME, ANOTHER, SHARED, LAST };
 #define MANY 500
 
@@ -111,8 +111,8 @@ static void send_files(const int fds[2])
 }
 
 /*
- * FIRST and SAME are one open file, ANOTHER is the same path opened again. FIRST is in flight, too, and so is a file of
- * the same path that nobody has open.
+ * FIRST and SAME are one open file. ANOTHER is the same path, opened again. In flight are FIRST, and another open
+ * file of this path that no process has in its table.
  */
 static does_not_return void live(int socket, int shared, int many)
 {
@@ -168,9 +168,9 @@ static void begin_tree(int many)
 	if (!child)
 		live(sockets[1], own_shared, many);
 	ready.fd = sockets[0];
-	assert_int_equal(poll(&ready, 1, 10000), 1); /* it sends last */
+	assert_int_equal(poll(&ready, 1, 10000), 1); /* sending is the last thing that it does … */
 	add_task(child, 2);
-	while (faccessat(snapshot.root->proc, "fd/0", F_OK, 0) == 0) /* and then closes what it has sent */
+	while (faccessat(snapshot.root->proc, "fd/0", F_OK, 0) == 0) /* … before it closes what it has sent */
 		usleep(1000);
 }
 
@@ -213,19 +213,20 @@ static void in_flight(void **state unused)
 	assert_ptr_equal(received[0], file_of_child(FIRST));
 	assert_ptr_equal(file_of_child(SAME), file_of_child(FIRST));
 	assert_ptr_not_equal(file_of_child(ANOTHER), file_of_child(FIRST));
-	/* Nobody has it in a table: a file of its own, found last, and described like all others. */
+	/* The file that is in no table: it is found last, and described like all others. */
 	assert_null(received[1]->holder);
 	assert_int_equal(received[1]->id, snapshot.file_count);
 	assert_int_equal(received[1]->seen->holder.pid, getpid());
 	assert_int_equal(received[1]->entry->reg->flags & O_ACCMODE, O_RDONLY);
 	assert_int_equal(described, snapshot.file_count);
-	assert_int_equal(count_own(), before + 3); /* that one, and how criu is looked at */
+	assert_int_equal(count_own(),
+			 before + 3); /* that file, and the descriptors by which criu looks at itself */
 	files_let_go(&snapshot, DUMP_RUNS_ON);
 	assert_int_equal(count_own(), before);
 	end_tree();
 }
 
-/* A descriptor of our own, of a file that the child has, too: it is not needed twice. */
+/* criu has received a descriptor of a file that the child has, too: criu does not keep it. */
 static void received_again(void **state unused)
 {
 	struct file *file;
@@ -248,7 +249,7 @@ static void received_again(void **state unused)
 	end_tree();
 }
 
-/* Many that look alike: every one is another, and ids are in the order of the descriptors. */
+/* Many open files that look alike: each is a file of its own, and ids are in the order of the descriptors. */
 static void many_that_look_alike(void **state unused)
 {
 	begin_tree(MANY);
@@ -275,7 +276,7 @@ static void by_path(void **state unused)
 	assert_int_equal(ids[2], 1);
 	assert_int_equal(ids[3], 3);
 	assert_int_equal(files_collect(&snapshot), 0);
-	assert_int_equal(described, snapshot.file_count); /* none of them twice */
+	assert_int_equal(described, snapshot.file_count); /* each exactly once */
 	files_let_go(&snapshot, DUMP_RUNS_ON);
 	end_tree();
 }

@@ -1,6 +1,5 @@
 /*
- * image_store_test.c - the directory that images are in: what it refuses, who may read it, when it is
- * complete.
+ * image_store_test.c - the directory of images: what it refuses, its permissions, and when it is complete.
  */
 #include "images.h"
 
@@ -16,7 +15,7 @@ static void modes(void **state unused)
 	assert_int_equal(image_store_open_directory(&store, path, true), 0);
 	assert_int_equal(stat(path, &status), 0);
 	assert_int_equal(status.st_mode & 07777, 0700);
-	/* An older file may be readable to all: it is not written into. */
+	/* An older file may be readable by all users, so it is replaced, not overwritten. */
 	close(open(image_path, O_CREAT | O_WRONLY, 0666));
 	assert_int_equal(image_create(store, &image, IMAGE_PAGES, 1), 0);
 	assert_int_equal(image_close(image), 0);
@@ -48,7 +47,7 @@ static void links_and_pipes_are_refused(void **state unused)
 	assert_failure_says("mm-1.img");
 	assert_int_equal(image_create(store, &image, IMAGE_MM, 1), -EISDIR);
 	assert_failure_says("cannot create");
-	/* Writing replaces the link, and not what it points to. */
+	/* Writing replaces the link, not the file that it points to. */
 	assert_int_equal(image_create(store, &image, IMAGE_PSTREE, 0), 0);
 	assert_int_equal(image_close(image), 0);
 	assert_int_equal(stat(target, &status), 0);
@@ -70,7 +69,7 @@ static void a_dump_is_complete_or_visibly_not(void **state unused)
 	assert_int_equal(access(new, F_OK), -1);
 	image_store_close(store);
 
-	/* What a dump that never ended has left is no part of the next one. */
+	/* Files of an interrupted dump do not become part of the next one. */
 	assert_int_equal(unlink(old), 0);
 	put_file("inventory.img.new", "", 0);
 	store = open_directory(true);
@@ -87,7 +86,7 @@ static void a_dump_is_complete_or_visibly_not(void **state unused)
 	image_store_close(store);
 }
 
-/* A file that is gone when it should be brought to the disk: no inventory then. */
+/* A file is gone when it should be synced: then there is no inventory. */
 static void a_commit_that_fails(void **state unused)
 {
 	struct image_store *store = open_directory(true);
@@ -138,7 +137,7 @@ static void formats_of_other_versions(void **state unused)
 	static const struct {
 		unsigned version;
 		bool has_new_layout;
-		const char *says; /* NULL: read */
+		const char *says; /* the error; NULL: it can be read */
 	} cases[] = {
 		{ 1, true, NULL },
 		{ 2, true, NULL },
@@ -167,7 +166,7 @@ static void formats_of_other_versions(void **state unused)
 	image_store_close(store);
 }
 
-/* What is left of a dump that is not complete is no part of the next one; what is no image stays. */
+/* Images of an incomplete dump do not become part of the next one. Files that are no images stay. */
 static void is_cleared(void **state unused)
 {
 	static const char *const old[] = { "core-1.img",     "pages-7.img",  "pagemap-shmem-5.img",

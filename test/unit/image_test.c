@@ -1,14 +1,14 @@
 /*
- * image_test.c - images: what is written comes back, and has the bytes of the format.
+ * image_test.c - images: what was written can be read again, and has the bytes of the format.
  *
- * Messages are made from their descriptors, every field set, so a new kind of image is tested by being in the
- * catalog.
+ * Messages are made from their descriptors, with every field set. So a new kind of image is tested as soon as it is in
+ * the catalog.
  */
 #include "images.h"
 #include "mm.pb-c.h"
 #include "pstree.pb-c.h"
 
-/* --- What is written comes back ------------------------------------------------------------------------- */
+/* --- What was written can be read ----------------------------------------------------------------------- */
 
 static void round_trip(struct image_store *store, enum image_kind kind, unsigned long id)
 {
@@ -94,7 +94,7 @@ static void a_single_record(void **state unused)
 	image_store_close(store);
 }
 
-/* Records and bytes that are larger than the buffer, in turn with small ones. */
+/* Records and bytes that are larger than the buffer alternate with small ones. */
 static void large_records_and_bytes(void **state unused)
 {
 	struct image_store *store = open_directory(true);
@@ -203,7 +203,7 @@ static void headers(void **state unused)
 		assert_string_equal(image_name(image), fact->file);
 		assert_int_equal(image_close(image), 0);
 		assert_int_equal(get_file(fact->file, bytes, sizeof(bytes)), size);
-		assert_memory_equal(bytes, fact->header, size); /* our machines are little-endian */
+		assert_memory_equal(bytes, fact->header, size); /* this machine is little-endian */
 		is_known[fact->kind] = true;
 	}
 	for (enum image_kind kind = 0; kind < IMAGE_KINDS; kind++)

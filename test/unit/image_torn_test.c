@@ -1,5 +1,5 @@
 /*
- * image_torn_test.c - images that are torn or forged: always an error that names the file, or a clean end.
+ * image_torn_test.c - torn or forged images: reading them gives an error that names the file, or ends cleanly.
  */
 #include "images.h"
 #include "cgroup.pb-c.h"
@@ -123,7 +123,10 @@ static void wrap(const unsigned char *end, unsigned char **start, const char *be
 	memcpy(*start, prefix, at);
 }
 
-/* A cgroup in a cgroup in a cgroup: few bytes a level, which protobuf-c would follow until the stack ends. */
+/*
+ * A cgroup in a cgroup in a cgroup: few bytes for each level, which protobuf-c would follow until the stack is used
+ * up.
+ */
 static int read_nested_cgroups(struct image_store *store, size_t size, unsigned levels)
 {
 	autofree unsigned char *bytes = allocate(size);

@@ -1,6 +1,5 @@
 /*
- * images.h - for unit tests of images: a directory that is gone after the test, and messages with every field
- * set.
+ * images.h - for unit tests of images: a directory that is removed after the test, and messages with every field set.
  */
 #ifndef TEST_UNIT_IMAGES_H
 #define TEST_UNIT_IMAGES_H
@@ -20,7 +19,7 @@
 #include "image/message.h"
 #include "pipe-data.pb-c.h"
 
-/* Last: it makes a macro of fail(). */
+/* The last include, because it makes fail() a macro. */
 #include <cmocka.h>
 
 static char directory[] = "/tmp/criu_test.XXXXXX";
@@ -28,7 +27,7 @@ static char directory[] = "/tmp/criu_test.XXXXXX";
 static inline int prepare(void **state unused)
 {
 	error_init();
-	log_level = 0; /* failures are what is tested here */
+	log_level = 0; /* these tests cause failures on purpose */
 	strcpy(strrchr(directory, '.'), ".XXXXXX");
 	return mkdtemp(directory) ? 0 : -1;
 }

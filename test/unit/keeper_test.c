@@ -1,6 +1,6 @@
 /*
- * keeper_test.c - a keeper can be found, and gives what it keeps, from the moment on in which it was started, until
- * tracking.img goes.
+ * keeper_test.c - from its start until tracking.img is removed, a keeper can be found, and gives back the descriptors
+ * that it keeps.
  */
 #include "unit.h"
 #include <errno.h>
@@ -101,7 +101,10 @@ static void is_found_at_once(void **state unused)
 	remove_tracking();
 }
 
-/* Before the snapshot stands, that of an older one in the same directory may go; then its own must be there. */
+/*
+ * Until the snapshot is confirmed, an older tracking.img in the same directory may be removed; later its own must
+ * exist.
+ */
 static void ends_with_tracking(void **state unused)
 {
 	for (int is_there = 0; is_there <= 1; is_there++) {
@@ -140,8 +143,8 @@ static void ends_when_it_is_not_confirmed(void **state unused)
 	drop(&kept);
 }
 
-/* Somebody kills it before it is confirmed: that is an error, and no signal. */
-static void is_told_to_be_gone(void **state unused)
+/* It is killed before it is confirmed: criu gets an error, not a signal. */
+static void killed_before_it_is_confirmed(void **state unused)
 {
 	struct kept kept = make_kept(0);
 	struct keeper keeper;
@@ -162,7 +165,7 @@ int main(void)
 		test(is_found_at_once),
 		test(ends_with_tracking),
 		test(ends_when_it_is_not_confirmed),
-		test(is_told_to_be_gone),
+		test(killed_before_it_is_confirmed),
 	};
 
 	error_init();

@@ -57,7 +57,7 @@ static void fail_before_the_log(void)
 	failure_log();
 }
 
-/* What was written, line by line; the patterns of all lines, NULL at their end. */
+/* What is written at which level, and a pattern for each line, with NULL at the end. */
 struct expectation {
 	void (*act)(void);
 	int level;
@@ -72,7 +72,7 @@ static void compare(const struct expectation *expected, char *text)
 		regex_t pattern;
 
 		if (!expected->lines[line])
-			fail_msg("level %d: one line too many: %s", expected->level, at);
+			fail_msg("level %d: an unexpected line: %s", expected->level, at);
 		assert_int_equal(regcomp(&pattern, expected->lines[line], REG_EXTENDED | REG_NOSUB), 0);
 		if (regexec(&pattern, at, 0, NULL, 0))
 			fail_msg("level %d: %s\n  is not  %s", expected->level, at, expected->lines[line]);
@@ -119,7 +119,9 @@ static void in_a_file(void **state unused)
 	}
 }
 
-/* The report goes there, too: it is not to say all twice. What is not in the report stands there at once. */
+/*
+ * The report goes to stderr, too, so failures are not written twice. Lines that the report lacks are written at once.
+ */
 static void on_stderr(void **state unused)
 {
 	static const struct expectation expected[] = {
@@ -155,7 +157,7 @@ static void on_stderr(void **state unused)
 	close(terminal);
 }
 
-/* A refused option is older than the log: who opens that later writes down why there is no more in it, once. */
+/* An option is refused before the log is open: when the log is opened later, the failure is written to it, once. */
 static void failure_older_than_the_log(void **state unused)
 {
 	static const struct expectation expected = {
@@ -176,7 +178,7 @@ static void failure_older_than_the_log(void **state unused)
 	compare(&expected, text);
 }
 
-/* A log that cannot be opened leaves the one there is. */
+/* If a log cannot be opened, the current one stays. */
 static void no_log(void **state unused)
 {
 	autofree char *path = format_text("%s/missing/log", directory);

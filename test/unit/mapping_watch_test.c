@@ -1,4 +1,7 @@
-/* mapping_watch_test.c - which calls the kernel is told to count. That it does: test/live/mapping_watch_test.c. */
+/*
+ * mapping_watch_test.c - which calls the kernel is told to count. test/live/mapping_watch_test.c tests whether it
+ * does.
+ */
 #include "unit.h"
 #include <string.h>
 #include <sys/syscall.h>
@@ -19,7 +22,7 @@ static void filter(void **state unused)
 	static const int unwanted[] = { SYS_read, SYS_write, SYS_futex, SYS_getrandom };
 	autofree char *text = mapping_watch_filter();
 
-	assert_true(strlen(text) < PAGE_SIZE); /* more is not taken */
+	assert_true(strlen(text) < PAGE_SIZE); /* the kernel accepts no longer filter */
 	assert_null(strstr(text, "|| ||"));
 	for (size_t i = 0; i < array_size(wanted); i++)
 		assert_true(has_call(text, wanted[i]));

@@ -1,6 +1,6 @@
 /*
- * memfd_test.c - memfd.img, through a store in memory: what it says of memory is kept, and every lie of it is an error
- * that names it. And what flags and links say.
+ * memfd_test.c - memfd.img, in a store in memory: valid entries are loaded, and every invalid one is an error that
+ * names the image. And the meaning of flags and links.
  */
 #include "unit.h"
 #include <linux/memfd.h>
@@ -73,7 +73,7 @@ static void loaded(void **state unused)
 				      possible(5, "huge") };
 
 	entries[2].has_is_named = entries[2].is_named = true;
-	entries[3].size = 0; /* no mmap() makes that */
+	entries[3].size = 0; /* mmap() cannot create that */
 	entries[4].has_hugetlb_flag = true;
 	entries[4].hugetlb_flag = MFD_HUGETLB | 21 << 26;
 	write_entries(entries, array_size(entries));
@@ -117,11 +117,11 @@ static void forged(void **state unused)
 #define refused_pages(flags)        \
 	entry.hugetlb_flag = flags; \
 	is_refused(&entry, 1, "pages")
-	refused_pages(21 << 26);		/* no huge ones, but their size */
+	refused_pages(21 << 26);		/* a size of huge pages, but no huge pages */
 	refused_pages(MFD_HUGETLB | 63U << 26); /* too large for any machine */
 	refused_pages(MFD_HUGETLB | 5 << 26);	/* smaller than a page */
 	refused_pages(MFD_HUGETLB | MFD_CLOEXEC | 21 << 26);
-	refused_pages(MFD_HUGETLB | 30 << 26); /* half of such a page */
+	refused_pages(MFD_HUGETLB | 30 << 26); /* the memory is half of such a page */
 	is_refused((MemfdInodeEntry[]){ twice[0], twice[0] }, 2, "twice");
 	twice[1].shmid = twice[0].shmid;
 	is_refused(twice, 2, "twice");
@@ -135,7 +135,7 @@ static void mapped(void **state unused)
 	assert_int_equal(shared_memory_note(&snapshot, &vma), 0);
 	assert_true(shared_memory_find(&snapshot, 7)->size == 4 << 20);
 	vma.flags |= huge_map_flags(2 << 20);
-	assert_true(shared_memory_note(&snapshot, &vma) < 0); /* the same memory in pages of another size */
+	assert_true(shared_memory_note(&snapshot, &vma) < 0); /* the same memory with pages of another size */
 	failure_clear();
 	shared_memory_close(&snapshot);
 	write_entries(&entry, 1);

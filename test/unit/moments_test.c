@@ -18,7 +18,7 @@
 #include "base/scripts.h"
 #include "base/steps.h"
 
-/* What happened, a letter each: 1 2 3 were told, b e are steps, B was undone. */
+/* What has happened, one letter for each: 1 2 3 are receivers, b e are steps, B is the undo of b. */
 struct course {
 	char text[32];
 	struct moments moments;
@@ -84,7 +84,7 @@ static int start_clean(void **state unused)
 	return 0;
 }
 
-/* Three receivers, of which the second answers with `answer`. */
+/* Three receivers; the second returns `answer`. */
 static void assert_course(enum moment moment, int answer, const char *reason, int result,
 			  const char *expected, const char *failure)
 {
@@ -107,7 +107,7 @@ static void assert_course(enum moment moment, int answer, const char *reason, in
 static void order_and_veto(void **state unused)
 {
 	assert_course(MOMENT_PRE_DUMP, 0, NULL, 0, "b123e", "");
-	/* The step fails, nobody after it is told or run, and what was done is undone. */
+	/* The step fails: no later receiver is called, no later step runs, and the earlier steps are undone. */
 	assert_course(MOMENT_PRE_DUMP, -EPERM, "not now", -EPERM, "b12B", "not now: Operation not permitted");
 	assert_course(MOMENT_POST_DUMP, -EINVAL, "never", -EINVAL, "b12B", "never");
 	assert_course(MOMENT_PRE_RESUME, -EBUSY, NULL, -EBUSY, "b12B",
@@ -115,7 +115,7 @@ static void order_and_veto(void **state unused)
 	assert_course(MOMENT_POST_RESTORE, 5, NULL, -EINVAL, "b12B", "the second at post-restore returned 5");
 }
 
-/* All are told, and the failure is no failure of the journey. */
+/* All receivers are called, and the failure does not fail the journey. */
 static void too_late(void **state unused)
 {
 	assert_course(MOMENT_POST_RESUME, -EPERM, "not now", 0, "b123e", "");
@@ -137,7 +137,7 @@ static void names(void **state unused)
 		assert_int_equal(course.last.root, 0);
 	}
 	moments_free(&course.moments);
-	assert_int_equal(moments_send(&course.moments, MOMENT_PRE_DUMP, 1), 0); /* nobody wants to know */
+	assert_int_equal(moments_send(&course.moments, MOMENT_PRE_DUMP, 1), 0); /* there is no receiver */
 }
 
 /* --- Action scripts ---------------------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 /*
- * namespaces_test.c - what images say of namespaces: who is in which, and which names a host can have.
+ * namespaces_test.c - namespaces in images: which task is in which, and which host names are valid.
  */
 #include "unit.h"
 #include <string.h>
@@ -60,7 +60,7 @@ static int load(void)
 	return result;
 }
 
-static void who_is_where(void **state unused)
+static void namespaces_of_tasks(void **state unused)
 {
 	struct task *root = add(NULL, 10, OWN), *one = add(root, 11, 9), *other = add(one, 12, 9),
 		    *third = add(root, 13, 10);
@@ -97,7 +97,7 @@ static void name_is_too_long(void **state unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(who_is_where, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(namespaces_of_tasks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(image_is_missing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(name_is_too_long, set_up, tear_down),
 	};

@@ -1,6 +1,6 @@
 /*
- * netlink_test.c - requests, lists and errors by netlink, as far as they need no privileges; and a fresh network
- * namespace, where one can be had.
+ * netlink_test.c - requests, lists and errors of netlink that need no privileges; and a new network namespace, if the
+ * kernel allows one.
  */
 #include "unit.h"
 #include <errno.h>
@@ -58,7 +58,7 @@ static void list_of_links(void **state unused)
 	assert_string_equal(links.first, "lo");
 }
 
-/* A socket in the list of all, by its inode. */
+/* Finds a socket in the list of all sockets by its inode. */
 static int find_inode(struct nlmsghdr *answer, void *argument)
 {
 	const struct unix_diag_msg *seen = nlmsg_data(answer);
@@ -92,7 +92,7 @@ static int refuse_all(struct nlmsghdr *answer unused, void *argument)
 	return fail(EPROTO, "not this one");
 }
 
-/* It gets no more, and the socket can be used again. */
+/* The visitor gets no further messages, and the socket can be used again. */
 static void visitor_fails(void **state unused)
 {
 	autoclose_netlink struct nl_sock *socket = NULL;
@@ -155,8 +155,8 @@ static void no_such_protocol(void **state unused)
 }
 
 /*
- * In a fresh network, where we are root: there is one interface, and what is made has the kernel's answer. 77: no
- * namespaces here.
+ * Runs as root of a new network namespace: there is one interface, and a failed request has the kernel's message.
+ * Returns 77 if namespaces are not allowed here.
  */
 static int in_fresh_network(void)
 {

@@ -1,5 +1,6 @@
 /*
- * objects_test.c - what tasks share: who leads it, and that it goes with its last user (which the address sanitizer sees).
+ * objects_test.c - objects that tasks share: which task is the leader, and that an object is freed with its last user
+ * (the address sanitizer checks that).
  */
 #include "unit.h"
 #include "base/memory.h"

@@ -1,5 +1,5 @@
 /*
- * options_test.c - command lines and configuration files, and what becomes of them: struct options, or the exact error.
+ * options_test.c - parses command lines and configuration files: the result is struct options, or the exact error.
  *
  * Needs no privileges. $HOME and $CRIU_CONFIG_FILE point into a temporary directory.
  */
@@ -17,7 +17,7 @@
 
 enum { WORDS = 32 };
 
-/* Splits at single blanks: no word of these tests has one. The words live in `copy`. */
+/* Splits at single blanks, which no word of these tests contains. The words are in `copy`. */
 static int parse_words(struct options *options, char *copy)
 {
 	char *argv[WORDS] = { "criu" };
@@ -30,7 +30,7 @@ static int parse_words(struct options *options, char *copy)
 	return options_parse(options, argc, argv);
 }
 
-/* One line of text per option that is not as it is without options: for comparing all of them at once. */
+/* Describes all options that differ from their defaults as one text. */
 static void describe(const struct options *options, char *text, size_t size)
 {
 	FILE *out = fmemopen(text, size, "w");
@@ -106,11 +106,11 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 --track-mem=written", "dump tree=1 track-mem=written" },
 		{ "dump -t 1 --track-mem --no-track-mem", "dump tree=1" },
 		{ "dump -t 1 --deprecated", "dump tree=1" },
-		/* a shortened name means what it means to 4.2, whatever of ours begins like it */
+		/* a shortened name means what it means for 4.2, also if an option of our own begins like it */
 		{ "dump --leave-run -t 1", "dump tree=1 leave-running" },
 		{ "dump --no-tl -t 1", "dump tree=1" },
 		{ "show --js", "show json" },
-		/* arguments that begin with a dash, if there is no doubt */
+		/* arguments that begin with a dash, where they cannot be options */
 		{ "dump -t 1 -D./-R", "dump tree=1 images-dir=./-R" },
 		{ "dump -t 1 --images-dir=-R", "dump tree=1 images-dir=-R" },
 		{ "dump -t 1 -D -5", "dump tree=1 images-dir=-5" },
@@ -135,7 +135,7 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 --manage-cgroup=ignore", "dump tree=1 manage-cgroups" },
 		{ "dump -t 1 --manage-cgroups=ignore --manage-cgroups=none", "dump tree=1" },
 		{ "restore --cgroup-root a:/b --cgroup-root=/c", "restore cgroup-root=a:/b cgroup-root=/c" },
-		/* taking back, also of what is not there yet */
+		/* negated options, also of options that do not exist yet */
 		{ "dump -t 1 -R --no-leave-running", "dump tree=1" },
 		{ "dump -t 1 --no-leave-r -R", "dump tree=1 leave-running" },
 		{ "dump -t 1 --no-tcp-established", "dump tree=1" },
@@ -145,7 +145,7 @@ static void command_lines(void **state unused)
 		check_line(good[i].line, good[i].expected);
 }
 
-/* What `criu dump -t 999999 -v0 …` of 4.2.1 prints shows the level. */
+/* Levels as 4.2.1 has them; what `criu dump -t 999999 -v0 …` prints shows them. */
 static const struct {
 	const char *options;
 	int level;
@@ -171,7 +171,7 @@ static const struct {
 	{ "-v0 -vvx", 3 },
 	{ "-v0 -vv-1", 4 },
 	{ "-v0 -vvxv", 4 },
-	/* no number */
+	/* not a number */
 	{ "-vx", 0 },
 	{ "-vRx", 0 },
 	{ "-vV", 0 },
@@ -180,13 +180,13 @@ static const struct {
 	{ "-verbosity=0", 0 },
 	{ "-verbosity=4", 0 },
 	{ "--verbosity=", 0 },
-	/* as far as it is one */
+	/* a number and something behind it */
 	{ "-v4x", 4 },
 	{ "-v1.9", 1 },
 	{ "-v+1", 1 },
 	{ "-v010", 4 },
 	{ "-v-0", 0 },
-	/* less than nothing, and too much */
+	/* negative, and too large */
 	{ "-v-1", 4 },
 	{ "-v-1 -v", 0 },
 	{ "-v-2 -v", 4 },
@@ -214,7 +214,7 @@ static void levels(void **state unused)
 
 		assert_int_equal(parse_words(&options, line), 0);
 		if (options.verbosity != given[i].level)
-			fail_msg("%s is level %d and not %d", given[i].options, options.verbosity,
+			fail_msg("%s is level %d, not %d", given[i].options, options.verbosity,
 				 given[i].level);
 		options_free(&options);
 	}
@@ -238,7 +238,7 @@ static const struct {
 	{ "dump --tree=", "criu: --tree: the argument is empty\n" },
 	{ "dump --images-dir= -t 1", "criu: --images-dir: the argument is empty\n" },
 	{ "dump --config= -t 1", "criu: cannot read the configuration file : No such file or directory\n" },
-	/* a variable that was not set: the option that follows is no argument */
+	/* a variable of the shell was empty: the option that follows is no argument */
 	{ "dump -t -D img", "criu: -t needs an argument, PID, but is followed by the option -D\n" },
 	{ "dump --tree -D img", "criu: --tree needs an argument, PID, but is followed by the option -D\n" },
 	{ "dump -t 1 -D -R", "criu: -D needs an argument, DIR, but is followed by the option -R\n" },
@@ -306,14 +306,14 @@ static void wrong_command_lines(void **state unused)
 		check_line(bad[i].line, bad[i].expected);
 }
 
-/* One of the two is for some commands only, and both take an argument. */
+/* May the two share a letter? One of them is only for some commands, and both take an argument. */
 static bool may_share_letter(const struct option_row *row, const struct option_row *other)
 {
 	return (row->commands == EVERY) != (other->commands == EVERY) && row->kind == TEXT &&
 	       other->kind == TEXT;
 }
 
-/* Every row of the table can be found by its name, and whoever is not there yet says so. */
+/* Every row of the table can be found by its name. Options that are not supported yet are refused. */
 static void all_rows(void **state unused)
 {
 	for (size_t i = 0; i < option_row_count; i++) {
@@ -370,7 +370,7 @@ static int remove_directory(void **state unused)
 	return 0;
 }
 
-/* --help is given whatever else is wrong, --version unless something was wrong before. Both print: here, to nowhere. */
+/* --help works in spite of any other error, --version unless an error precedes it. Their output is discarded here. */
 static void help_and_version(void **state unused)
 {
 	static const struct {
@@ -409,7 +409,7 @@ static void help_and_version(void **state unused)
 	close(out);
 }
 
-/* The first error ends nothing: wherever the log is named, it is known, and so is how much it is to tell. */
+/* Parsing continues after the first error, so the log and its level are known wherever they are given. */
 static void log_after_an_error(void **state unused)
 {
 	static const char *const lines[] = {
@@ -434,7 +434,7 @@ static void log_after_an_error(void **state unused)
 		    strcmp(options.log_file, "log") || !options.work_dir ||
 		    strcmp(options.work_dir, "work") || !options.images_dir ||
 		    strcmp(options.images_dir, "img") || options.verbosity != 4)
-			fail_msg("%s: the log is not known", lines[i]);
+			fail_msg("%s: the log was not parsed", lines[i]);
 		options_free(&options);
 	}
 }
@@ -492,7 +492,7 @@ static void config_lines(void **state unused)
 	}
 }
 
-/* $HOME, then $CRIU_CONFIG_FILE, then --config, then the command line: each overwrites. */
+/* $HOME, $CRIU_CONFIG_FILE, --config, the command line: each overrides those before it. */
 static void config_order(void **state unused)
 {
 	autofree char *named = format_text("%s/named", directory);

@@ -1,6 +1,6 @@
 /*
- * pagemap_test.c - one pagemap image, from a store in memory: both spellings mean the same, and every lie is an error
- * that names the image.
+ * pagemap_test.c - one pagemap image, in a store in memory: the old and the new fields mean the same, and every invalid
+ * entry is an error that names the image.
  */
 #include "unit.h"
 #include <errno.h>
@@ -25,8 +25,8 @@ static int start_clean(void **state unused)
 
 struct entry {
 	uint64_t address, count;
-	int flags;     /* -1: the image does not say */
-	int in_parent; /* -1: the same */
+	int flags;     /* -1: not in the image */
+	int in_parent; /* likewise */
 };
 
 static struct image_store *store_with(const struct entry *entries, size_t count)
@@ -75,7 +75,7 @@ static void assert_refused(const struct entry *entries, size_t count)
 		assert_refused(entries_made, array_size(entries_made)); \
 	} while (0)
 
-static void lies(void **state unused)
+static void invalid_entries(void **state unused)
 {
 	const int present = PAGES_PRESENT, parent = PAGES_IN_PARENT;
 
@@ -85,10 +85,10 @@ static void lies(void **state unused)
 	refused({ PAGES(8), 2, present, -1 }, { PAGES(9), 1, parent, -1 });
 	refused({ PAGES(8), 2, -1, 1 }, { PAGES(9), 1, -1, 0 });
 	refused({ PAGES(8), 1, present, -1 }, { PAGES(8), 1, present, -1 }); /* twice */
-	refused({ PAGES(8), 0, present, -1 });				     /* none */
-	refused({ PAGES(8) + 1, 1, present, -1 });			     /* no page begins there */
+	refused({ PAGES(8), 0, present, -1 });				     /* no pages */
+	refused({ PAGES(8) + 1, 1, present, -1 });			     /* not the start of a page */
 	refused({ 0 - PAGES(1), 2, present, -1 });			     /* beyond all addresses */
-	refused({ PAGES(1), UINT64_MAX / PAGE_SIZE, present, -1 });	     /* … by far */
+	refused({ PAGES(1), UINT64_MAX / PAGE_SIZE, present, -1 });	     /* … far beyond */
 	refused({ PAGES(1), UINT64_MAX, present, -1 });
 	refused({ PAGES(1), UINT64_MAX, parent, -1 });
 	refused({ 0, 1ULL << 51, present, -1 }); /* more than a file can have */
@@ -113,10 +113,11 @@ static void spellings(void **state unused)
 		{ PAGES(4), 2, -1, 1 },
 		{ PAGES(6), 2, -1, 0 },
 		{ PAGES(8), 2, PAGES_PRESENT, -1 },
-		{ PAGES(10), 2, 0, -1 }, /* nobody's */
+		{ PAGES(10), 2, 0, -1 }, /* neither here nor in the parent */
 		{ PAGES(12), 2, PAGES_IN_PARENT, 1 },
 		{ PAGES(14), 2, PAGES_PRESENT | PAGES_LAZY, 0 },
-		{ PAGES(16), 2, PAGES_PRESENT | PAGES_IN_PARENT, -1 }, /* here, whatever the parent has */
+		{ PAGES(16), 2, PAGES_PRESENT | PAGES_IN_PARENT,
+		  -1 }, /* here, even if the parent has them, too */
 	};
 	struct image_store *store = store_with(entries, array_size(entries));
 	struct pagemap pagemap = { 0 };
@@ -151,7 +152,7 @@ static void empty(void **state unused)
 	image_store_close(store);
 }
 
-/* One entry, as bytes: what is not ours is skipped, what is torn or of another type is refused. */
+/* One entry as bytes: unknown fields are skipped, torn fields and fields of another type are refused. */
 static int read_bytes(const char *bytes, uint32_t size, struct pagemap *pagemap)
 {
 	struct image_store *store = store_with(NULL, 0);
@@ -185,9 +186,9 @@ static void entries_as_bytes(void **state unused)
 		{ "\x10\x02", 2, false },				  /* no address */
 		{ "\x0a\x01\x20\x10\x02", 5, false },			  /* the address is bytes */
 		{ "\x08\x80", 2, false },				  /* torn */
-		{ "\x08\x80\x20\x10\x02\x32\x05", 7, false },		  /* fewer bytes than it says */
-		{ "\x08\x80\x20\x10\x02\x33", 6, false },		  /* a group */
-		{ "\x08\x80\x20\x10\x02\x00\x00", 7, false },		  /* field 0 */
+		{ "\x08\x80\x20\x10\x02\x32\x05", 7, false }, /* fewer bytes than its length says */
+		{ "\x08\x80\x20\x10\x02\x33", 6, false },     /* a group */
+		{ "\x08\x80\x20\x10\x02\x00\x00", 7, false }, /* field 0 */
 		{ "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12, false },
 	};
 
@@ -205,7 +206,7 @@ static void entries_as_bytes(void **state unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(lies, start_clean),
+		cmocka_unit_test_setup(invalid_entries, start_clean),
 		cmocka_unit_test_setup(spellings, start_clean),
 		cmocka_unit_test_setup(empty, start_clean),
 		cmocka_unit_test_setup(entries_as_bytes, start_clean),

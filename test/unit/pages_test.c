@@ -1,7 +1,6 @@
 /*
- * pages_test.c - pages, written into the images of a store in memory, and into a sink of our own: what is written is
- * what was there, zeros are left out where that was asked for and nowhere else; a sink is told of each page in its
- * order, and of an error once.
+ * pages_test.c - writes pages into images of a store in memory, and into a sink of the test: the content is right,
+ * zeros are left out only on request, a sink gets all pages in order, and learns of an error once.
  */
 #include "unit.h"
 #include <errno.h>
@@ -34,7 +33,7 @@ static struct image_store *new_store(void)
 	return store;
 }
 
-/* Memory of which every page says its number, but for those that hold nothing. */
+/* Memory in which every page contains its number, except empty pages. */
 struct memory {
 	bool (*is_zero)(uint64_t page);
 	int fails;
@@ -70,7 +69,7 @@ static bool always(uint64_t page unused)
 	return true;
 }
 
-/* 3 and 4 of each ten, and what stands at borders of ten */
+/* 3 and 4 of each ten, and pages at multiples of ten */
 static bool sometimes(uint64_t page)
 {
 	return page % 10 == 3 || page % 10 == 4 || page % 100 == 0 || page % 100 == 99;
@@ -95,7 +94,7 @@ static struct page_statistics write_pages(struct image_store *store, struct memo
 	return statistics;
 }
 
-/* The image holds exactly those pages of the runs that it should, in as few entries as can be. */
+/* The image has exactly the right pages of the runs, in as few entries as possible. */
 static void assert_pagemap(struct image_store *store, const struct memory *memory,
 			   const struct page_runs *runs, unsigned flags, bool skips_zeros)
 {
@@ -134,7 +133,7 @@ static void assert_pagemap(struct image_store *store, const struct memory *memor
 	page_runs_free(&expected);
 }
 
-/* Every page that the images promise holds what was in memory. */
+/* Every page in the images has the content of the memory. */
 static void assert_bytes(struct image_store *store, const struct memory *memory, uint64_t pages)
 {
 	autofree char *bytes = allocate(PAGE_SIZE), *expected = allocate(PAGE_SIZE);
@@ -187,7 +186,7 @@ static void written(void **state unused)
 	round_trip((struct memory){ .is_zero = never }, &runs, true);
 	add_run(&runs, 16, 1);
 	add_run(&runs, 100, 250);
-	add_run(&runs, 350, 3); /* follows: one entry with the one before */
+	add_run(&runs, 350, 3); /* adjacent: joined with the entry before */
 	add_run(&runs, 0x7fffffff0, 15);
 	round_trip((struct memory){ .is_zero = never }, &runs, false);
 	round_trip((struct memory){ .is_zero = never }, &runs, true);
@@ -208,7 +207,7 @@ static void zeros(void **state unused)
 	page_runs_free(&runs);
 }
 
-/* More than a buffer holds, in one run and in more runs than one call of the source takes. */
+/* More pages than a buffer holds, in one run, and in more runs than one call of the source accepts. */
 static void borders(void **state unused)
 {
 	struct page_runs one = { 0 }, many = { 0 };
@@ -237,9 +236,9 @@ static void source_fails(void **state unused)
 	image_store_close(store);
 }
 
-/* ---- a sink of our own ---- */
+/* ---- a sink of the test ---- */
 
-/* Takes everything into memory, in buffers of `room` pages, and fails at the call that it is told to. */
+/* Stores everything in memory, in buffers of `room` pages, and fails at a given call. */
 struct memory_sink {
 	struct page_sink base;
 	uint64_t room;
@@ -248,11 +247,11 @@ struct memory_sink {
 	struct record *record;
 };
 
-/* It outlives the sink. */
+/* What the sink has got; it outlives the sink. */
 struct record {
-	struct page_runs present, parents; /* as they were told; `offset`: of the bytes */
+	struct page_runs present, parents; /* as the sink got them; `offset` is that of the bytes */
 	char *bytes;
-	size_t size, added; /* bytes that were given; pages told of in this round */
+	size_t size, added; /* bytes so far; pages that were added in this round */
 	unsigned buffers, adds, advances, closes;
 	int closed_with;
 	bool is_in_round;
@@ -320,7 +319,7 @@ static int memory_close(struct page_sink *base, int result)
 static const struct page_sink_ops memory_sink_ops = { memory_buffer, memory_add, memory_advance,
 						      memory_close };
 
-/* What came of it. The writer's last word is what it was told at its end. */
+/* Writes the runs, and returns the result of closing the writer. */
 static int write_into(struct memory_sink settings, struct memory *memory, const struct page_runs *runs,
 		      bool skips_zeros, struct page_statistics *statistics)
 {
@@ -359,7 +358,7 @@ static void assert_record(const struct record *record, const struct memory *memo
 		}
 }
 
-/* Every page once, whatever the size of the sink's buffers; what the parent has, has no bytes. */
+/* Every page is written once, for any size of the sink's buffers. Pages of the parent have no bytes. */
 static void into_a_sink(void **state unused)
 {
 	struct page_runs runs = { 0 };
@@ -391,7 +390,7 @@ static void into_a_sink(void **state unused)
 	page_runs_free(&runs);
 }
 
-/* Nothing more is asked of a sink that has failed, but its end. */
+/* After a sink has failed, only its close() is called. */
 static void sink_fails(void **state unused)
 {
 	const struct {

@@ -1,6 +1,6 @@
 /*
- * parts_test.c - the calls that make a thread what it was, for a given core: which they are, and in which order; and
- * what is refused before any of them is made.
+ * parts_test.c - the calls that restore the state of a thread from its core: which calls, in which order; and what is
+ * refused before any call is made.
  */
 #include "unit.h"
 #include <errno.h>
@@ -23,7 +23,7 @@
 
 #define BASE 0x10000000000ULL
 
-static struct snapshot snapshot; /* with nothing in it */
+static struct snapshot snapshot; /* empty */
 
 static int start_clean(void **state unused)
 {
@@ -127,7 +127,7 @@ static void credentials_in_order(void **state unused)
 	free_task(task);
 }
 
-/* What a newborn is anyway needs no privilege to become. */
+/* Credentials that a newborn has anyway need no privileges. */
 static void credentials_of_our_own(void **state unused)
 {
 	struct task *task = new_task();
@@ -161,7 +161,10 @@ static struct call_list finish(const struct task_part *part, const struct task *
 	return calls;
 }
 
-/* The signal is set last of all: changed ids clear it. The leader forgets ours; others have none of ours. */
+/*
+ * The signal is set last, because changes of ids clear it. The leader also clears criu's own; other threads have
+ * none.
+ */
 static void parent_death_signals(void **state unused)
 {
 	const int wanted[] = { SIGUSR2, SIGUSR1 };
@@ -336,7 +339,7 @@ static void pending_refused(void **state unused)
 	}
 }
 
-/* The signal of a periodic timer comes from the timer; that of one which has run out, from nobody else. */
+/* A pending signal of a periodic timer is sent again by the timer. That of a timer that has run out is queued. */
 static void pending_of_timers(void **state unused)
 {
 	struct task *task = new_task();
@@ -375,7 +378,7 @@ static void timers_get_their_ids(void **state unused)
 	add_timer(task, 7, -6, 0, 0)->it_sigev_notify = SIGEV_NONE;
 	assert_check(&part_posix_timers, task, NULL); /* and sorts them */
 	calls = make(&part_posix_timers, task, 0);
-	/* Without the kernel's help: 0 … 6 and 8 … 11 come and go. */
+	/* Without the kernel's help, timers 0 … 6 and 8 … 11 are created and deleted. */
 	assert_int_equal(count_calls(&calls, SYS_timer_create), by_asking ? 2 : 13);
 	assert_int_equal(count_calls(&calls, SYS_timer_delete), by_asking ? 0 : 11);
 	if (by_asking) {
@@ -476,7 +479,7 @@ static void scheduling(void **state unused)
 	uint8_t first = 1, nowhere[1024] = { [1023] = 0x80 };
 	size_t at = 0;
 
-	assert_int_equal(calls.count, 0); /* nothing known, nothing set */
+	assert_int_equal(calls.count, 0); /* the image has nothing, so nothing is set */
 	calls_free(&calls);
 	message_set(core, sched_policy, 6);
 	assert_check(&part_scheduling, task, "policy 6");
@@ -494,7 +497,7 @@ static void scheduling(void **state unused)
 			 SCHED_FIFO | SCHED_RESET_ON_FORK);
 	assert_int_equal((int)next_call(&calls, &at, SYS_setpriority, PRIO_PROCESS)->arguments[2], -5);
 	calls_free(&calls);
-	/* On a CPU that is not here: on all. */
+	/* The CPU does not exist here: all CPUs are allowed. */
 	core->cpu_affinity = (ProtobufCBinaryData){ sizeof(nowhere), nowhere };
 	assert_check(&part_scheduling, task, NULL);
 	calls = make(&part_scheduling, task, 0);
@@ -502,7 +505,8 @@ static void scheduling(void **state unused)
 	assert_int_equal(
 		*(uint8_t *)calls_at(&calls, next_call(&calls, &at, SYS_sched_setaffinity, 0)->arguments[2]),
 		0xff);
-	assert_int_equal(next_call(&calls, &at, SYS_sched_setaffinity, 0)->result, -EINVAL); /* is fine */
+	assert_int_equal(next_call(&calls, &at, SYS_sched_setaffinity, 0)->result,
+			 -EINVAL); /* this result is allowed */
 	calls_free(&calls);
 	core->cpu_affinity.len = 1025;
 	assert_check(&part_scheduling, task, "more CPUs");
@@ -511,7 +515,7 @@ static void scheduling(void **state unused)
 	free_task(task);
 }
 
-/* Privileges go last but for what needs none. */
+/* Privileges are dropped last, except for calls that need none. */
 static void order_of_parts(void **state unused)
 {
 	size_t credentials = 0, limits_at = 0, scheduling_at = 0, pending = 0, set = 0, made = 0;

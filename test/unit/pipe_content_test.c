@@ -1,6 +1,6 @@
 /*
- * pipe_content_test.c - pipes-data.img, through a store in memory: what it says of pipes is kept, and its lies are
- * errors that name it.
+ * pipe_content_test.c - pipes-data.img, in a store in memory: valid entries are loaded, and every invalid one is an
+ * error that names the image.
  */
 #include "unit.h"
 #include <string.h>

@@ -1,6 +1,6 @@
 /*
- * place_test.c - run_in() where it needs no privileges: what the child and we share, how its failures and its death
- * reach us. test/live/place_test.c has the namespaces, the ids and the pids.
+ * place_test.c - run_in() as far as it needs no privileges: what the child and its parent share, and how the parent
+ * learns of the child's failures and death. test/live/place_test.c has namespaces, ids and pids.
  */
 #include "unit.h"
 #include <errno.h>
@@ -26,7 +26,7 @@ static int setup(void **state unused)
 	return 0;
 }
 
-/* After each test: no child, the signal mask and the dumpable flag as they were. */
+/* After each test there is no child, and the signal mask and the dumpable flag have not changed. */
 static int nothing_is_left(void **state unused)
 {
 	sigset_t mask;
@@ -130,13 +130,13 @@ static int use_stack(void *argument)
 					  (--*(size_t *)argument, use_stack(argument)) + bytes[1] - 1;
 }
 
-/* The guard page: what lies behind the stack is not overwritten. */
+/* The guard page protects what is behind the stack. */
 static void the_stack_has_an_end(void **state unused)
 {
 	size_t enough = 200, too_much = 300;
 
 	assert_int_equal(run_in(&here, use_stack, &enough), 1);
-#ifdef __SANITIZE_ADDRESS__ /* its handler of SIGSEGV would die with its locks held, and it remembers the frames of who is dead */
+#ifdef __SANITIZE_ADDRESS__ /* its SIGSEGV handler would die with locks held, and it keeps the dead child's frames */
 	(void)too_much;
 #else
 	assert_int_equal(run_in(&here, use_stack, &too_much), -ECHILD);
@@ -194,7 +194,7 @@ static void *run_often(void *unused_argument unused)
 	return NULL;
 }
 
-/* run_in() from a thread that is not the first, while another one uses malloc(). */
+/* run_in() in a second thread, while another one uses malloc(). */
 static void beside_other_threads(void **state unused)
 {
 	pthread_t other, runner;
@@ -233,7 +233,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_cannot_be_joined, setup, nothing_is_left),
 	};
 
-	/* setpriv's change of ids, or a file that may not be read, may have cleared it */
+	/* setpriv's change of ids, or an unreadable executable, may have cleared it */
 	prctl(PR_SET_DUMPABLE, 1);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
- * prepare_test.c - what parts of a task do in a newborn themselves, before it leaves criu's code. Here a child of the
- * test is the newborn.
+ * prepare_test.c - prepare() of parts of a task, which runs in a newborn before it leaves criu's code. Here the
+ * newborn is a child of the test.
  */
 #include "unit.h"
 #include <errno.h>
@@ -105,7 +105,7 @@ static bool has_proc_as_root(void)
 	return access("/self/status", R_OK) == 0 && getcwd(path, sizeof(path)) && !strcmp(path, "/sys");
 }
 
-/* The working directory lies beneath the new root; only its descriptor leads there. */
+/* The path of the working directory does not exist below the new root; only its descriptor leads there. */
 static void another_root(void **state unused)
 {
 	task->directories->fs->root_id = 2;
@@ -171,7 +171,7 @@ static bool has_numbers(void)
 
 static void numbers(void **state unused)
 {
-	message_set(task->cores[0]->tc, oom_score_adj, 1000); /* anybody may raise it */
+	message_set(task->cores[0]->tc, oom_score_adj, 1000); /* every user may raise it */
 	message_set(task->cores[0]->tc, core_filter, 0x21);
 	prepare(&part_process, has_numbers, NULL);
 	message_set(task->cores[0]->tc, oom_score_adj, 1001);
@@ -240,7 +240,7 @@ static bool merges(void)
 	return prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1;
 }
 
-/* What criu has of it goes, unless the task had it, too. */
+/* criu's own setting is cleared, unless the task had it, too. */
 static void merging(void **state unused)
 {
 	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) < 0)
@@ -263,7 +263,7 @@ static size_t place_of(const struct task_part *part)
 	return place;
 }
 
-/* Who needs what others have heard stands below them. */
+/* A part that needs what another part has heard comes after it. */
 static void order_of_hearing(void **state unused)
 {
 	size_t count = 0;
@@ -276,7 +276,7 @@ static void order_of_hearing(void **state unused)
 	assert_int_equal(count, 3);
 }
 
-/* Which prepare() comes before which, and for what. */
+/* Which prepare() has to come before which, and why. */
 static void order_of_preparing(void **state unused)
 {
 	static const struct {
@@ -293,7 +293,7 @@ static void order_of_preparing(void **state unused)
 	}
 }
 
-/* The first that fails ends it: the others are not asked. */
+/* The first failure ends it: later parts are not called. */
 static void stops_at_a_failure(void **state unused)
 {
 	message_set(task->cores[0]->tc, oom_score_adj, 1001);

@@ -1,5 +1,5 @@
 /*
- * probe_test.c - the table of probes, and that whatever a probe does ends with it.
+ * probe_test.c - the table of probes, and that a probe leaves nothing behind.
  */
 #include "unit.h"
 #include <dirent.h>
@@ -66,13 +66,13 @@ static void names(void **state unused)
 		if (!probe_find(known[i]))
 			fail_msg("no probe '%s'", known[i]);
 	for (size_t i = 0; i < probe_count; i++) {
-		assert_ptr_equal(probe_find(probes[i].name), &probes[i]); /* each name once */
+		assert_ptr_equal(probe_find(probes[i].name), &probes[i]); /* each name is unique */
 		assert_true(strlen(probes[i].yes) > 10 && strlen(probes[i].no) > 10);
 	}
 	assert_null(probe_find("bogus"));
 }
 
-/* One tracker that works is enough: to compare memory needs no more than to read it, which a dump requires anyway. */
+/* One tracker always works: comparing memory needs no more than reading it, which a dump requires anyway. */
 static void tracking(void **state unused)
 {
 	static const char *const trackers[] = { "written", "soft-dirty", "process_vm" };
@@ -94,7 +94,7 @@ static size_t open_descriptors(void)
 	return count;
 }
 
-/* With whatever privileges we have: an answer to each, and nobody and nothing left. */
+/* With any privileges, every probe has an answer, and leaves no process and no descriptor. */
 static void nothing_is_left(void **state unused)
 {
 	size_t before = open_descriptors();
@@ -112,7 +112,7 @@ static bool says_yes(int argument)
 
 static bool dies(int unused_argument unused)
 {
-	signal(SIGSEGV, SIG_DFL); /* cmocka would go on with the next test, in the child */
+	signal(SIGSEGV, SIG_DFL); /* otherwise cmocka would continue with the next test in the child */
 	raise(SIGSEGV);
 	return true;
 }

@@ -1,6 +1,6 @@
 /*
- * proc_test.c - the parsers of /proc's texts, with real ones and with hostile ones: a process may call itself and its
- * files as it likes, and a kernel may leave lines out.
+ * proc_test.c - parses texts of /proc, real ones and hostile ones: a process can give itself and its files any name,
+ * and a kernel may leave lines out.
  */
 #include "unit.h"
 #include <errno.h>
@@ -93,7 +93,7 @@ static void stat_hostile(void **state unused)
 	assert_int_equal(proc_parse_stat(text, &stat), -EINVAL);
 }
 
-/* Numbers that no kernel writes: read as they can be, and nothing breaks. */
+/* Numbers that no kernel writes: they must not break the parser. */
 static void stat_huge(void **state unused)
 {
 	struct proc_stat stat;
@@ -168,7 +168,8 @@ static void lines_with_names(void **state unused)
 	assert_true(number == 1ULL << 63);
 	assert_true(proc_text_number("Uid:\t5\n", "Uid", 10, &number)); /* the first line, too */
 	assert_int_equal(number, 5);
-	assert_false(proc_text_number("NSpid:\t8\n", "pid", 10, &number)); /* a whole name */
+	assert_false(
+		proc_text_number("NSpid:\t8\n", "pid", 10, &number)); /* the name must match completely */
 	assert_false(proc_text_number("", "Uid", 10, &number));
 	assert_int_equal(number, 5);
 }
@@ -315,7 +316,7 @@ static void smaps_hostile(void **state unused)
 	}
 }
 
-/* The last line has no end, its flags stop in the middle, its numbers have none. */
+/* The last line is torn: without its end, in the middle of its flags, or without its number. */
 static void smaps_torn(void **state unused)
 {
 	static const char *const ends[] = { "VmFlags: rd lo", "VmFlags: rd lo ", "VmFlags: rd lo d",
@@ -352,7 +353,7 @@ static void smaps_lines(void **state unused)
 	vmas_free(&vmas);
 }
 
-/* What maps tells of the mapping in smaps, and what differs from that in one point. */
+/* maps agrees with smaps; and texts that differ in one point. */
 static void smaps_beside_maps(void **state unused)
 {
 	static const char same[] = "1000-2000 rw-p 00003000 08:02 7 /a b\n3000-4000 r--s 00000000 00:00 0 \n";
@@ -386,7 +387,7 @@ static void smaps_beside_maps(void **state unused)
 	vmas_free(&smaps);
 }
 
-/* A file that was opened before is read as of now. */
+/* A file that was opened earlier shows the present state. */
 static void maps_opened_before(void **state unused)
 {
 	autoclose int self = proc_open(getpid()), maps = openat(self, "maps", O_RDONLY | O_CLOEXEC);

@@ -1,6 +1,6 @@
 /*
- * registers_test.c - x86-64 registers into a core and back: whatever they hold, what comes out is what went in; a core
- * that does not fit this CPU is an error.
+ * registers_test.c - saves x86-64 registers into a core and loads them again: all content is preserved. A core that
+ * does not fit this CPU is an error.
  */
 #include "unit.h"
 #include <errno.h>
@@ -16,8 +16,8 @@
 
 #define AREA_SIZE   16384 /* more than any CPU has */
 #define LEGACY_SIZE 416	  /* without padding */
-#define HELD	    512	  /* where the area says which components it holds */
-#define STORED	    0x2ff /* which of them the format has fields for */
+#define HELD	    512	  /* where the area has the set of its components */
+#define STORED	    0x2ff /* components for which the format has fields */
 
 static uint64_t enabled(void)
 {
@@ -149,7 +149,7 @@ static void no_registers(void **state unused)
 	assert_load(&core, -EINVAL, "no x86 registers");
 }
 
-/* Counts are checked where the component is used; what it does not use may be missing. */
+/* Counts are checked if the component is used. The data of unused components may be missing. */
 static void unused_components(void **state unused)
 {
 	struct thread_context context;

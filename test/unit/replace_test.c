@@ -1,8 +1,8 @@
 /*
- * replace_test.c - a dump into a directory that holds an older one: whatever fails, and wherever criu dies, one of them
- * is there, whole; and two cannot be made at the same time.
+ * replace_test.c - a dump into a directory that holds an older one: whatever fails, and wherever criu dies, one of
+ * the two is there, complete. And two dumps cannot be made there at the same time.
  *
- * The calls that change names are counted here, and the process ends before number N. Then somebody else opens the
+ * The test counts the calls that change names, and ends the process before number N. Then another process opens the
  * directory.
  */
 #include "images.h"
@@ -39,9 +39,9 @@ int mkdirat(int at, const char *name, mode_t mode)
 	return syscall(SYS_mkdirat, at, name, mode);
 }
 
-/* ---- dumps that can be told apart ---- */
+/* ---- two different dumps ---- */
 
-/* Which images a dump has: some both have, some only one of them. */
+/* The images of each dump: some are in both, some only in one. */
 static const unsigned long tasks[2][4] = { { 1, 2, 3, 0 }, { 2, 4, 5, 0 } };
 
 static void make_images(struct image_store *store, int which)
@@ -116,7 +116,7 @@ static void assert_images(int which)
 	assert_int_equal(count_entries(false), images + 3);
 }
 
-/* The dump that a reader finds, and that it is whole and alone; what is hidden is for the next writer to remove. */
+/* Returns which dump a reader finds, and checks that it is complete and alone. The next writer removes hidden files. */
 static int look(void)
 {
 	struct image_store *store = open_directory(false);
@@ -167,7 +167,7 @@ static void one_that_fails(void **state unused)
 	assert_int_equal(look(), 0);
 }
 
-/* Nothing is there before: nothing is there afterwards, but what is not ours. */
+/* If the directory had no dump before, it has only foreign files afterwards. */
 static void one_that_fails_alone(void **state unused)
 {
 	put_file("dump.log", "of the user", 11);
@@ -193,7 +193,7 @@ static void dies(enum way way, int calls)
 	calls_left = WEXITSTATUS(status) ? -1 : 0;
 }
 
-/* How many deaths there were, and after how many of them the new dump was found. */
+/* Counts the deaths, and after how many of them the new dump is found. */
 static void die_everywhere(enum way way, int *deaths, int *renewed)
 {
 	*deaths = *renewed = 0;
@@ -209,7 +209,7 @@ static void die_everywhere(enum way way, int *deaths, int *renewed)
 			break;
 		++*deaths;
 		*renewed += look();
-		/* Once more, and another one can be made. */
+		/* Afterwards another dump can be made. */
 		look();
 		dump_over(SUCCEEDS);
 		assert_int_equal(look(), 1);
@@ -236,7 +236,7 @@ static void deaths(void **state unused)
 	assert_int_equal(renewed, 0);
 }
 
-/* ---- who may use it ---- */
+/* ---- locks ---- */
 
 static int try_lock(enum image_use use)
 {
@@ -256,7 +256,7 @@ static void locks(void **state unused)
 	assert_failure_says(says);
 	assert_int_equal(try_lock(IMAGES_ARE_READ), -EBUSY);
 	assert_failure_says(says);
-	/* A writer may read; that does not make it a reader. */
+	/* A writer may read, and stays a writer. */
 	assert_int_equal(image_store_lock(store, IMAGES_ARE_READ), 0);
 	assert_int_equal(try_lock(IMAGES_ARE_READ), -EBUSY);
 	image_store_close(store);
@@ -290,7 +290,7 @@ static void locks_and_children(void **state unused)
 	waitpid(child, NULL, 0);
 }
 
-/* One that replaces another is at work: nobody takes what it has made for what a crash has left. */
+/* While a dump replaces another one, no process takes its files for leftovers of a crash. */
 static void one_at_work(void **state unused)
 {
 	struct image_store *store;

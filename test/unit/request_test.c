@@ -1,5 +1,5 @@
 /*
- * request_test.c - what options make of a request: none of them is accepted and then forgotten.
+ * request_test.c - options change the request: no option is accepted and then forgotten.
  */
 #include "unit.h"
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #include "cli/table.h"
 #include "model/request.h"
 
-/* These have their effect elsewhere: main.c, options.c, and what opens the directories. */
+/* These have their effect elsewhere: in main.c, in options.c, and where directories are opened. */
 static const char *const elsewhere[] = { "images-dir", "work-dir", "log-file", "verbosity", "action-script" };
 
 static void describe(const struct options *options, char *text, size_t size)
@@ -48,7 +48,7 @@ static void describe(const struct options *options, char *text, size_t size)
 	fclose(out);
 }
 
-/* As if the option had been given. */
+/* Sets the option as if it had been given. */
 static void give(struct options *options, const struct option_row *row)
 {
 	static const char *texts[] = { "/x" };
@@ -75,7 +75,7 @@ static void give(struct options *options, const struct option_row *row)
 		*(int *)field = 17;
 		break;
 	default:
-		fail_msg("--%s: an option of another kind", row->name);
+		fail_msg("--%s: this test does not know options of this kind", row->name);
 	}
 }
 

@@ -1,6 +1,7 @@
 /*
- * ring_test.c - AIO rings: sizes against the kernel's own, a ring brought as far as another, and what the parasite does
- * to count what is in flight, here in our own process: the ring must be as it was, whatever completes meanwhile.
+ * ring_test.c - AIO rings: sizes are those of the kernel, a new ring can be brought to the state of another, and
+ * requests in flight are counted as the parasite does it, but in this process. The ring must not change by that,
+ * whatever completes meanwhile.
  */
 #include "unit.h"
 #include <pthread.h>
@@ -31,7 +32,7 @@ static int begin(void **state unused)
 	sent = expected = 0;
 	sched_getaffinity(0, sizeof(allowed), &allowed);
 	if (aio_make_smallest(&ring))
-		skip(); /* a kernel without AIO, or a container that may not use it */
+		skip(); /* a kernel without AIO, or a container that is not allowed to use it */
 	aio_destroy(&ring, 1);
 	return socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sockets);
 }
@@ -55,7 +56,7 @@ static bool submit(aio_context_t ring, int opcode, int file, uint64_t data)
 	bool is_sent;
 
 	is_sent = sys_io_submit(ring, 1, &requests) == 1;
-	/* Slots that are free may be in the hands of another CPU. */
+	/* Another CPU may have reserved free slots. */
 	for (size_t cpu = 0; cpu < CPU_SETSIZE && !is_sent; cpu++) {
 		cpu_set_t only;
 
@@ -161,7 +162,7 @@ static void impossible_headers(void **state unused)
 		assert_int_equal(aio_check_header(&bad[i], PAGE_SIZE), -EINVAL);
 }
 
-static void lengths_that_nobody_makes(void **state unused)
+static void impossible_lengths(void **state unused)
 {
 	aio_context_t ring;
 
@@ -171,7 +172,7 @@ static void lengths_that_nobody_makes(void **state unused)
 		assert_true(aio_make(smallest() - PAGE_SIZE, &ring) < 0);
 }
 
-/* ---- a ring that has come as far as another ---- */
+/* ---- a ring in the state of another ---- */
 
 static void check_goes_on(aio_context_t ring, uint32_t unread, uint32_t most)
 {
@@ -187,7 +188,7 @@ static void check_goes_on(aio_context_t ring, uint32_t unread, uint32_t most)
 				 1000 + i);
 }
 
-static void a_ring_is_brought_on(void **state unused)
+static void a_ring_is_brought_to_a_state(void **state unused)
 {
 	uint64_t length = smallest();
 	uint32_t most, slots = aio_slots(length);
@@ -210,9 +211,9 @@ static void a_ring_is_brought_on(void **state unused)
 	aio_lengths_free(&known);
 }
 
-/* ---- what is in flight ---- */
+/* ---- requests in flight ---- */
 
-/* Wherever it stands, and however much is unread: nothing is in flight, and nothing has changed. */
+/* For every head and number of unread completions: nothing is in flight, and nothing has changed. */
 static void nothing_in_flight(void **state unused)
 {
 	uint64_t length = smallest();
@@ -261,7 +262,7 @@ static void some_in_flight(void **state unused)
 
 	complete(ring, 10);
 	take(ring, 4);
-	for (uint64_t i = 0; i < 5; i++) /* who has come last is woken first */
+	for (uint64_t i = 0; i < 5; i++) /* the last one that waits is woken first */
 		assert_true(submit(ring, IOCB_CMD_POLL, events, 14 - i));
 	before = *aio_header_of(ring);
 	for (int i = 0; i < 3; i++)
@@ -273,7 +274,7 @@ static void some_in_flight(void **state unused)
 	aio_destroy(&ring, 1);
 }
 
-/* ---- … and completes while it is being counted ---- */
+/* ---- requests that complete while they are counted ---- */
 
 static int events[POLLS];
 static volatile bool goes_on;
@@ -326,8 +327,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(numbers_that_lead_to_a_length, begin, end),
 		cmocka_unit_test_setup_teardown(kernel_agrees, begin, end),
 		cmocka_unit_test_setup_teardown(impossible_headers, begin, end),
-		cmocka_unit_test_setup_teardown(lengths_that_nobody_makes, begin, end),
-		cmocka_unit_test_setup_teardown(a_ring_is_brought_on, begin, end),
+		cmocka_unit_test_setup_teardown(impossible_lengths, begin, end),
+		cmocka_unit_test_setup_teardown(a_ring_is_brought_to_a_state, begin, end),
 		cmocka_unit_test_setup_teardown(nothing_in_flight, begin, end),
 		cmocka_unit_test_setup_teardown(a_larger_ring, begin, end),
 		cmocka_unit_test_setup_teardown(some_in_flight, begin, end),

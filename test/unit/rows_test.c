@@ -1,13 +1,12 @@
 /*
- * rows_test.c - which option a name, a beginning of a name and a letter mean: the same one as for 4.2.1, whose names
- * stand here.
+ * rows_test.c - names, beginnings of names and letters mean the same option as for 4.2.1, whose names are listed here.
  */
 #include "unit.h"
 #include <string.h>
 #include "base/memory.h"
 #include "cli/table.h"
 
-/* Every long name that 4.2.1 knows, and whether it knows it with "no-" before it, too. */
+/* Every long name that 4.2.1 has, and whether it also has it with "no-". */
 static const struct name {
 	const char *name;
 	bool is_negated;
@@ -105,7 +104,7 @@ static const struct name {
 #undef BOTH
 };
 
-/* getopt_long(): a whole name, or a beginning that only one of them has. NULL: neither. */
+/* As getopt_long(): the complete name, or a beginning of only one name; otherwise NULL. */
 static const struct name *getopt_finds(const char *text, size_t length)
 {
 	const struct name *found = NULL;
@@ -122,7 +121,7 @@ static const struct name *getopt_finds(const char *text, size_t length)
 	return count == 1 ? found : NULL;
 }
 
-/* Each beginning of each name is the option that it is for 4.2.1; what is ambiguous there, is no option here. */
+/* Each beginning of each name means the same option as for 4.2.1. What is ambiguous there is no option here. */
 static void beginnings(void **state unused)
 {
 	for (size_t i = 0; i < array_size(known); i++)
@@ -139,7 +138,10 @@ static void beginnings(void **state unused)
 		}
 }
 
-/* Letters of 4.2.1, each with its option; no other letter is one, but for those that a command of ours has. */
+/*
+ * Letters of 4.2.1, each with its option. No other letter is an option, except letters of commands that only ours
+ * has.
+ */
 static void letters(void **state unused)
 {
 	static const char *const names[128] = {

@@ -1,5 +1,5 @@
 /*
- * runs_test.c - page runs: what is joined and what is not, finding, the borders of both.
+ * runs_test.c - page runs: which are joined, finding them, and limits of both.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,7 +92,7 @@ static void highest(void **state unused)
 	page_runs_free(&runs);
 }
 
-/* As "03:2:P 05:1": pages in hex, how many, and P if the parent has them. */
+/* Writes runs as "03:2:P 05:1": the first page in hex, the number of pages, and P if the parent has them. */
 static char *text_of(const struct page_runs *runs)
 {
 	static char text[512];
@@ -140,7 +140,7 @@ static void plan_drawn(void **state unused)
 	assert_plan(&changed, &unchanged, &parent, "03:2:P 05:1 0B:4:P 0F:3 17:2 19:3:P");
 }
 
-/* Without a parent all is saved. */
+/* Without a parent all pages are saved. */
 static void plan_first(void **state unused)
 {
 	struct page_runs changed = { 0 }, unchanged = { 0 }, parent = { 0 };
@@ -151,7 +151,10 @@ static void plan_first(void **state unused)
 	assert_plan(&changed, &unchanged, &parent, "03:3 0B:6 18:4");
 }
 
-/* No promise is made that the parent cannot keep: a page of zeros was not saved there, another was dropped before. */
+/*
+ * No page is left to a parent that does not have it: one was not saved there because it was zero, another was
+ * dropped.
+ */
 static void plan_no_promise(void **state unused)
 {
 	struct page_runs changed = { 0 }, unchanged = { 0 }, parent = { 0 };
@@ -166,7 +169,7 @@ static void plan_no_promise(void **state unused)
 	assert_plan(&changed, &unchanged, &parent, "01:1 02:2:P 04:2 06:1:P 07:2 09:2:P 0B:1 0C:1:P 28:1");
 }
 
-/* Any two sets of pages, against a list of what each page is. */
+/* Random sets of pages, compared with a list of the state of each page. */
 static void plan_any(void **state unused)
 {
 	enum { NOTHING, CHANGED, UNCHANGED };
@@ -202,7 +205,7 @@ static void plan_any(void **state unused)
 	}
 }
 
-/* Cut at both ends, and with the place in the image that belongs to it. */
+/* A run is cut at both ends, and its place in the image is adapted. */
 static void pieces(void **state unused)
 {
 	struct page_run items[] = {

@@ -1,6 +1,6 @@
 /*
- * saving_test.c - how each kind of mapping is saved: a row for each, from what the kernel says of the mapping to what
- * becomes of it.
+ * saving_test.c - how each kind of mapping is saved: one row for each, with what the kernel says about the mapping and
+ * what criu does with it.
  */
 #include "unit.h"
 #include <string.h>
@@ -11,7 +11,7 @@
 #define PRIVATE	    MAP_PRIVATE
 #define ADVICE(one) (1ULL << (one))
 
-/* What becomes of it, in letters: a column each. */
+/* What criu does with it, one letter for each column. */
 enum { OVER_FILE = 1, LAZY = 2, NOTED = 4, PROTECTED = 8, INHERITED = 16, HUGE_AGAIN = 32 };
 
 #define ANONYMOUS (LAZY | NOTED | PROTECTED | INHERITED | HUGE_AGAIN)
@@ -19,13 +19,13 @@ enum { OVER_FILE = 1, LAZY = 2, NOTED = 4, PROTECTED = 8, INHERITED = 16, HUGE_A
 
 static const struct {
 	const char *what;
-	/* what the kernel says */
+	/* what the kernel says about it */
 	const char *path;
 	uint32_t flags;
 	uint64_t advice;
-	uint32_t known; /* VMA_*: what else is known of it */
+	uint32_t known; /* VMA_*: what else is known about it */
 	int protection;
-	/* what becomes of it */
+	/* what criu does with it */
 	enum vma_content content;
 	enum vma_pages pages;
 	enum vma_zeros zeros;
@@ -126,7 +126,7 @@ static void each_kind(void **state unused)
 	}
 }
 
-/* What a dump refuses, by name; and is refused as an image, by status. */
+/* Mappings that a dump refuses, by their names; and mappings in images that are refused, by their status. */
 static void refused(void **state unused)
 {
 	const struct vma by_name[] = {
@@ -147,7 +147,7 @@ static void refused(void **state unused)
 		VMA_REGULAR | VMA_SHADOW_STACK | VMA_ANON_PRIVATE,
 		VMA_REGULAR | VMA_UPROBES | VMA_ANON_PRIVATE,
 		VMA_SOCKET | VMA_AIO_RING,
-		VMA_REGULAR | VMA_ANON_PRIVATE | VMA_FILE_SHARED, /* two kinds at once */
+		VMA_REGULAR | VMA_ANON_PRIVATE | VMA_FILE_SHARED, /* two kinds at the same time */
 		VMA_REGULAR | VMA_ANON_PRIVATE | VMA_MEMFD,
 	};
 

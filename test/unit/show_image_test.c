@@ -53,7 +53,7 @@ static void bytes_behind_a_record(void **state unused)
 		"  ]\n}\n");
 }
 
-/* The first record of a pagemap is of another type than the others; an address is told in both ways. */
+/* The first record of a pagemap has another type than the others. An address is shown in both ways. */
 static void a_pagemap(void **state unused)
 {
 	struct image_store *store = open_directory(true);
@@ -82,7 +82,7 @@ static void a_pagemap(void **state unused)
 	assert_string_equal(json, "{\n  \"magic\": \"PAGES\",\n  \"pages\": 0,\n  \"entries\": []\n}\n");
 }
 
-/* Every kind that has records, every field of them set: something is said of all, and JSON's brackets are even. */
+/* Every kind with records, with every field set: all are shown, and the brackets of JSON match. */
 static void every_kind(void **state unused)
 {
 	for (enum image_kind kind = 0; kind < IMAGE_KINDS; kind++) {
@@ -119,7 +119,7 @@ static void every_kind(void **state unused)
 	}
 }
 
-static void what_is_no_image(void **state unused)
+static void files_that_are_no_images(void **state unused)
 {
 	unsigned char bytes[512];
 
@@ -136,7 +136,7 @@ static void what_is_no_image(void **state unused)
 	assert_failure_says("core-5.img: is not an image of type CORE");
 }
 
-/* An argument is a path; or else, a name in the directory of the images. */
+/* An argument is a path or, if there is no such file, a name in the directory of images. */
 static void the_command(void **state unused)
 {
 	char *arguments[] = { "pipes-data.img" };
@@ -160,8 +160,8 @@ int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(bytes_behind_a_record), test(a_pagemap),	test(every_kind),
-		test(what_is_no_image),	     test(the_command),
+		test(bytes_behind_a_record),	test(a_pagemap),   test(every_kind),
+		test(files_that_are_no_images), test(the_command),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,5 @@
 /*
- * show_test.c - `criu show`: the text and the JSON of a small tree, of an incomplete dump, and of names that
- * mean harm.
+ * show_test.c - `criu show`: text and JSON of a small tree, of an incomplete dump, and of malicious names.
  */
 #include "images.h"
 #include "cli/commands.h"
@@ -277,8 +276,8 @@ static void a_torn_image(void **state unused)
 	image_store_close(store);
 }
 
-/* Escape sequences, half a character, an overlong one, a surrogate, quotes: harmless in both. */
-static void names_that_mean_harm(void **state unused)
+/* Escape sequences, half a character, an overlong one, a surrogate, quotes: made harmless in text and JSON. */
+static void malicious_names(void **state unused)
 {
 	struct image_store *store = memory_store();
 
@@ -297,7 +296,7 @@ static void names_that_mean_harm(void **state unused)
 	image_store_close(store);
 }
 
-/* Every kind of file has a line that says more than its number. */
+/* For every kind of file a line shows more than its number. */
 static void every_kind_of_file(void **state unused)
 {
 	struct image_store *store = memory_store();
@@ -326,9 +325,9 @@ int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(the_text_of_a_tree),   test(the_json_of_a_tree), test(an_incomplete_dump),
-		test(an_empty_directory),   test(a_torn_image),	      test(the_command_without_images),
-		test(names_that_mean_harm), test(every_kind_of_file),
+		test(the_text_of_a_tree), test(the_json_of_a_tree), test(an_incomplete_dump),
+		test(an_empty_directory), test(a_torn_image),	    test(the_command_without_images),
+		test(malicious_names),	  test(every_kind_of_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /*
- * stack_test.c - which layer of a chain has which page: the drawing of stack.h, what is promised and nowhere, and many
- * chains by chance beside a model that keeps one number for each page.
+ * stack_test.c - which layer of a chain has which page: the drawing of stack.h, pages that a layer leaves to a parent
+ * but no layer has, and many random chains, compared with a model that has one number for each page.
  */
 #include "unit.h"
 #include "chains.h"
@@ -58,7 +58,7 @@ static void flags(void **state unused)
 	close_stack(&opened);
 }
 
-/* ---- what is wrong ---- */
+/* ---- errors ---- */
 
 static void assert_refused(const char *words)
 {
@@ -123,7 +123,7 @@ static void missing_images(void **state unused)
 	assert_refused("/1/pages-2.img, which pagemap-4711.img refers to, is missing");
 	remove_file("1/pagemap-4711.img");
 	assert_refused("leaves the page at 0x1000 to its parent");
-	layer(0, true, { 1, 5, HERE }); /* nothing is wanted of the parent */
+	layer(0, true, { 1, 5, HERE }); /* no page of the parent is needed */
 	close_stack((struct opened[]){ open_stack(0) });
 }
 
@@ -153,7 +153,7 @@ static void no_such_task(void **state unused)
 	image_store_close(store);
 }
 
-/* ---- by chance ---- */
+/* ---- random chains ---- */
 
 static void by_chance(void **state unused)
 {
@@ -238,7 +238,7 @@ static int open_descriptors(void)
 	return count;
 }
 
-/* More layers than are kept open, read by more threads than one, each page from another layer. */
+/* More layers than stay open, read by several threads, with each page in another layer. */
 static void many_layers(void **state unused)
 {
 	enum { LAYERS = 60, READERS = 30, MOST_OPEN = 24 };

@@ -1,5 +1,5 @@
 /*
- * steps_test.c - tables of steps: their order, what is undone and in which order, injected faults.
+ * steps_test.c - tables of steps: their order, which are undone and in which order, injected faults.
  */
 #include "unit.h"
 #include <errno.h>
@@ -10,10 +10,10 @@
 #include "base/steps.h"
 #include "compiler.h"
 
-/* What happened, a letter each: a b c were run, A B C undone. */
+/* What has happened, one letter for each: a b c have run, A B C were undone. */
 struct course {
 	char text[32];
-	char fails; /* the step that does */
+	char fails; /* the step that fails */
 };
 
 static int note(struct course *course, char letter)
@@ -75,7 +75,7 @@ static void all_well(void **state unused)
 	assert_int_equal(steps_run("test", steps, 0, NULL), 0);
 }
 
-/* The step that failed half-way is undone, too; the first reason counts. */
+/* The step that has failed is undone, too. The first reason counts. */
 static void failures(void **state unused)
 {
 	assert_course(NULL, 'a', "aA", -EIO);
@@ -85,7 +85,7 @@ static void failures(void **state unused)
 	assert_int_equal(failure_errno(), EIO);
 }
 
-/* After its work, but for a final step, which could not be undone. */
+/* A step fails after its work; a final step, which cannot be undone, before it. */
 static void faults(void **state unused)
 {
 	assert_course("test:a", 0, "aA", -EINVAL);
@@ -102,7 +102,7 @@ static void faults_elsewhere(void **state unused)
 		assert_course(others[i], 0, "abcd", 0);
 }
 
-/* Nothing is run: a test that means a step of another name is told so. */
+/* No step runs if the name is wrong, and the error lists the names. */
 static void faults_nowhere(void **state unused)
 {
 	static const char *const names[] = { "test:x", "test:", "test:1", "test:aa", "test:A" };

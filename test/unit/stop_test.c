@@ -1,6 +1,5 @@
 /*
- * stop_test.c - by what a restored process may be stopped: which signals an image may name, and what it says of their
- * actions.
+ * stop_test.c - the signal that stops a restored process: which signals an image may name, and their actions in it.
  */
 #include "unit.h"
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * stream_test.c - a file that is written behind its producer holds what was put into it, whatever the sizes; a full
- * disk is told.
+ * stream_test.c - a file that another thread writes gets everything that was put into the stream, for all sizes. A full
+ * disk is reported.
  */
 #include "unit.h"
 #include <errno.h>
@@ -89,7 +89,7 @@ static void holds_what_was_put(void **state unused)
 	hold_what_is_put(NULL);
 }
 
-/* Less than what is put, as much, and more; whole buffers and not. */
+/* The reserve is smaller than the data, equal, or larger; with complete and incomplete buffers. */
 static void holds_what_was_put_into_a_reserve(void **state unused)
 {
 	static const size_t pages[] = { 0, 600, 1024, 2000, 6000 };
@@ -104,7 +104,7 @@ static void holds_what_was_put_into_a_reserve(void **state unused)
 	}
 }
 
-/* As long as there is room, nothing is written. */
+/* While the reserve has room, nothing is written. */
 static void writes_late_from_a_reserve(void **state unused)
 {
 	int fd = memfd_create("stream", MFD_CLOEXEC);
@@ -129,7 +129,7 @@ static int count_asked(void *context)
 	return fail(ENOSPC, "there is no file");
 }
 
-/* The file is asked for once: when most buffers are full, or at the end; after an error never. */
+/* The stream asks for its file once, when most buffers are full, or at the end; after an error never. */
 static void asks_late_for_its_file(void **state unused)
 {
 	static const struct {
@@ -162,10 +162,10 @@ static void nothing_to_close(void **state unused)
 	assert_int_equal(stream_close(NULL, 0), 0);
 }
 
-static void tells_that_memory_is_short(void **state unused)
+static void reports_missing_memory(void **state unused)
 {
 #ifdef __SANITIZE_ADDRESS__
-	skip(); /* which needs memory itself */
+	skip(); /* it needs memory itself */
 #endif
 	struct rlimit old, none;
 	struct stream *stream;
@@ -182,8 +182,8 @@ static void tells_that_memory_is_short(void **state unused)
 	failure_clear();
 }
 
-/* A file that may not grow any more stands for a full disk. */
-static void tell_a_full_disk(const struct stream_reserve *reserve)
+/* A file that is not allowed to grow takes the place of a full disk. */
+static void check_full_disk(const struct stream_reserve *reserve)
 {
 	static const size_t pages[] = { 30, 300, 3000 };
 	struct rlimit old, small;
@@ -211,7 +211,7 @@ static void tell_a_full_disk(const struct stream_reserve *reserve)
 	failure_clear();
 }
 
-/* After somebody else's error nothing is written that has not been yet, and nothing said. */
+/* After an error elsewhere, the rest is not written, and no further error is reported. */
 static void is_given_up(void **state unused)
 {
 	static const size_t pages[] = { 0, 1, 63 };
@@ -233,13 +233,13 @@ static void is_given_up(void **state unused)
 	assert_int_equal(stream_close(NULL, -EPERM), -EPERM);
 }
 
-static void tells_a_full_disk(void **state unused)
+static void reports_a_full_disk(void **state unused)
 {
 	struct stream_reserve reserve;
 
-	tell_a_full_disk(NULL);
+	check_full_disk(NULL);
 	assert_int_equal(stream_reserve_make(&reserve, 1200 * PAGE_SIZE), 0);
-	tell_a_full_disk(&reserve);
+	check_full_disk(&reserve);
 	stream_reserve_free(&reserve);
 }
 
@@ -251,9 +251,9 @@ int main(void)
 		cmocka_unit_test(writes_late_from_a_reserve),
 		cmocka_unit_test(asks_late_for_its_file),
 		cmocka_unit_test(nothing_to_close),
-		cmocka_unit_test(tells_that_memory_is_short),
+		cmocka_unit_test(reports_missing_memory),
 		cmocka_unit_test(is_given_up),
-		cmocka_unit_test(tells_a_full_disk),
+		cmocka_unit_test(reports_a_full_disk),
 	};
 
 	error_init();

@@ -1,8 +1,7 @@
 /*
- * symbols_test.c - the functions of an ELF file: of this kernel's own vdso, and of vdsos that were mutilated in every
- * way.
+ * symbols_test.c - finds the functions in an ELF file: in this kernel's own vdso, and in damaged copies of it.
  *
- * Every copy ends where readable memory ends, so that a read behind its end is noticed.
+ * Every copy is at the end of readable memory, so that a read behind it is noticed.
  */
 #include "unit.h"
 #include <elf.h>
@@ -16,7 +15,7 @@
 
 #define ROUNDS 200000
 
-/* As much of it as its section headers, which stand last, say there is. */
+/* Its size follows from the section headers, which are at its end. */
 static size_t vdso(const char **bytes)
 {
 	const Elf64_Ehdr *header = (const void *)(uintptr_t)getauxval(AT_SYSINFO_EHDR);
@@ -47,7 +46,7 @@ static void free_copy(char *copy, size_t size)
 	munmap(copy - (room - size), room + PAGE_SIZE);
 }
 
-/* Whatever is found lies inside. */
+/* All symbols that are found are inside the file. */
 static void assert_sane(const char *bytes, size_t size, struct symbols *symbols)
 {
 	for (size_t i = 0; i < symbols->count; i++) {

@@ -1,5 +1,5 @@
 /*
- * task_of_two.h - a task of two threads for tests of its parts, with nothing in it but credentials.
+ * task_of_two.h - a task of two threads for tests of parts; it has only credentials.
  */
 #ifndef TEST_UNIT_TASK_OF_TWO_H
 #define TEST_UNIT_TASK_OF_TWO_H

@@ -1,6 +1,6 @@
 /*
- * terminal_test.c - tty-info.img and tty-data.img, through a store in memory: what they say of terminals is kept, and
- * their lies are errors that name them.
+ * terminal_test.c - tty-info.img and tty-data.img, in a store in memory: valid entries are loaded, and every invalid
+ * one is an error that names the image.
  */
 #include "unit.h"
 #include <string.h>
@@ -82,7 +82,7 @@ static void loaded(void **state unused)
 	assert_int_equal(file_kind_terminal.keeps(&snapshot), 5);
 }
 
-/* Without terminals there need be no image. */
+/* Without terminals the image may be missing. */
 static void none(void **state unused)
 {
 	assert_int_equal(terminals_load(&snapshot), 0);

@@ -1,6 +1,6 @@
 /*
- * unit.h - cmocka, without its macro fail(), which is the name of a function of ours (base/error.h). First in every
- * unit test.
+ * unit.h - includes cmocka without its macro fail(), because criu has a function of this name (base/error.h). Every
+ * unit test includes it first.
  */
 #ifndef UNIT_H
 #define UNIT_H

@@ -1,6 +1,7 @@
 /*
- * arch_types.h - the registers of a thread on aarch64. Only the folders arch/aarch64 look inside; everybody else calls the functions of
- * arch.h. These do not exist yet: criu does not run on this architecture, but all that is not under arch/ compiles for it (make cross).
+ * arch_types.h - the registers of a thread on aarch64. Only the folders arch/aarch64 look inside; everybody else
+ * calls the functions of arch.h. These do not exist yet: criu does not run on this architecture, but all that is not
+ * under arch/ compiles for it (make cross).
  */
 #ifndef ARCH_TYPES_H
 #define ARCH_TYPES_H

@@ -1,5 +1,6 @@
 /*
- * arch_types.h - the registers of a thread on x86-64. Only the folders arch/x86 look inside; everybody else calls the functions of arch.h.
+ * arch_types.h - the registers of a thread on x86-64. Only the folders arch/x86 look inside; everybody else calls the
+ * functions of arch.h.
  */
 #ifndef ARCH_TYPES_H
 #define ARCH_TYPES_H

@@ -1,5 +1,6 @@
 /*
- * registers.c - the registers of a thread on x86-64: read and set by ptrace, and prepared for a thread that is sent somewhere.
+ * registers.c - the registers of a thread on x86-64: read and set by ptrace, and prepared for a thread that is sent
+ * somewhere.
  */
 #include <cpuid.h>
 #include <elf.h>

@@ -1,6 +1,6 @@
 /*
- * mapping_calls.c - system calls that may change mappings and that only x86-64 has: see kernel/mapping_watch.h. A 64-bit
- * program can also make the calls of 32-bit programs and of x32.
+ * mapping_calls.c - system calls that may change mappings and that only x86-64 has: see kernel/mapping_watch.h. A
+ * 64-bit program can also make the calls of 32-bit programs and of x32.
  */
 #include <sys/syscall.h>
 #include "compiler.h"
@@ -9,8 +9,8 @@
 const int arch_mapping_calls[] = {
 	SYS_fork, SYS_vfork, SYS_arch_prctl,
 	/*
-	 * By `int $0x80`, which has its own numbers; execve is 11, like munmap. fork is missing, because its number is that of
-	 * open.
+	 * By `int $0x80`, which has its own numbers; execve is 11, like munmap. fork is missing, because its number
+	 * is that of open.
 	 */
 	90,  /* mmap */
 	91,  /* munmap */

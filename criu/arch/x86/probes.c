@@ -1,5 +1,5 @@
 /*
- * probes.c - what probes need of x86-64: a breakpoint, and a vdso at an address. They run in a child; see
+ * probes.c - what the probes need of x86-64: a breakpoint, and a vdso at a given address. They run in a child; see
  * kernel/probe.h.
  */
 #include <asm/prctl.h>

@@ -1,5 +1,6 @@
 /*
- * header.S - what the restorer begins with: the offsets of its entry points (struct restorer_header), which are in arch/NAME/entry.S.
+ * header.S - what the restorer begins with: the offsets of its entry points (struct restorer_header), which are in
+ * arch/NAME/entry.S.
  */
 	.section .blob.header, "a"
 	.globl restorer_header

@@ -45,7 +45,10 @@ struct restorer_thread {
 struct restorer_arguments {
 	uint64_t space_calls, space_call_count;
 	uint64_t threads, thread_count; /* struct restorer_thread[]; [0] is the leader */
-	/* Those who share the address space: the region of the first of them, who lays it out; how many others there are */
+	/*
+	 * Those who share the address space: the region of the first of them, who lays it out; how many others there
+	 * are
+	 */
 	uint64_t leader, others;
 	/* In the first one's region: how many others have left criu's code; has the space its final layout? Futexes. */
 	uint32_t left, is_final;

@@ -23,8 +23,8 @@ static inline long system_call(long number, long a, long b, long c, long d, long
 }
 
 /*
- * clone3() with a stack in `arguments` (struct clone_args) and all memory shared: the child calls work(argument) there, and exits with
- * code 0 when that returns. Returns to the parent only: the child's pid, or -errno.
+ * clone3() with a stack in `arguments` (struct clone_args) and all memory shared: the child calls work(argument)
+ * there, and exits with code 0 when that returns. Returns to the parent only: the child's pid, or -errno.
  */
 static inline long system_clone3(const void *arguments, unsigned long size, void (*work)(void *),
 				 void *argument)

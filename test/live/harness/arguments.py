@@ -21,16 +21,16 @@ def parse(description):
 	parser.add_argument("--mode", action="append", metavar="MODE", choices=[mode.name for mode in MODES],
 			    help="only this mode (may be given several times); default: all but peer and undisturbed")
 	parser.add_argument("--part", metavar="N/M", type=part, default=(1, 1),
-			    help="every row in its main mode (the first of its modes), and of all other tests one Mth, the Nth")
-	parser.add_argument("--rows", metavar="N/M", type=part, default=(1, 1), help="only one Mth of the rows, the Nth")
-	parser.add_argument("--list", action="store_true", help="list the tests and leave")
+			    help="every row in its main mode (the first of its modes), and the Nth Mth of all other tests")
+	parser.add_argument("--rows", metavar="N/M", type=part, default=(1, 1), help="only the Nth Mth of the rows")
+	parser.add_argument("--list", action="store_true", help="list the tests and exit")
 	parser.add_argument("binary", nargs="?", help="the binary under test; the same as --criu")
 	parser.add_argument("--criu", default=os.path.join(ROOT, "build", "criu"), help="default: build/criu")
 	parser.add_argument("--peer", default=os.environ.get("PEER"), help="the other criu; default: scripts/peers")
 	parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() + 1, help="tests at a time; default: one more than CPUs")
 	parser.add_argument("--full", action="store_true", default=bool(os.environ.get("FULL")), help="real programs at full size (100 MiB)")
-	parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="of the random moments")
-	parser.add_argument("--kills", type=int, default=60, help="rounds of the kill test")
+	parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="determines the random moments")
+	parser.add_argument("--kills", type=int, default=60, help="rounds of each kill test")
 	parser.add_argument("--patience", type=float, default=1, help="factor on every time limit")
 	parser.add_argument("--directory", default="/var/tmp", help="where the tests' files go")
 	settings = parser.parse_args()
@@ -46,7 +46,7 @@ def part(text):
 
 
 def is_in_part(name, number, count):
-	"""By its name, so that a test does not change its part because others come or go."""
+	"""Decided by the name, so that a test stays in its part when other tests are added or removed."""
 	return zlib.crc32(name.encode()) % count == number - 1
 
 
@@ -89,10 +89,10 @@ def main(tables, description):
 	if not settings.list and not os.access(settings.criu, os.X_OK):
 		raise SystemExit(f"{settings.criu} cannot be run; `make` builds it")
 	system.patience = settings.patience
-	signal.signal(signal.SIGINT, signal.default_int_handler)  # a script has it ignored by its jobs in the background, and so would criu
+	signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script ignores SIGINT
 	tests = list(choose(tables, settings))
 	if not tests:
-		raise SystemExit(f"no test is called {settings.k!r}" + (f" in mode {', '.join(settings.mode)}" if settings.mode else ""))
+		raise SystemExit(f"no test has a name that matches {settings.k!r}" + (f" in mode {', '.join(settings.mode)}" if settings.mode else ""))
 	if settings.list:
 		for test in tests:
 			print(f"{test.row.name} [{test.mode.name}]" + (f"  skipped: {test.skip}" if test.skip else ""))

@@ -1,8 +1,8 @@
-"""cell.py - one test: a program started, dumped and restored in one mode, and asked whether it noticed.
+"""cell.py - one test: starts a program, dumps and restores it in one mode, and asks it whether it noticed.
 
-A Cell owns a directory and everything below its worker process. The program is told the directory, writes `ready` there
-when it may be dumped, and `verdict` when it has been told to stop (SIGTERM) and has checked its state a last time.
-Whatever goes wrong raises Failure; what cannot be tested here raises Skip with the reason.
+A Cell owns a directory and everything below its worker process. The program gets the directory, writes `ready` there
+when it may be dumped, and writes `verdict` after SIGTERM, when it has checked its state a last time.
+What goes wrong raises Failure. What cannot be tested on this machine raises Skip with the reason.
 """
 
 import os
@@ -56,7 +56,7 @@ class Cell:
 		return self.root
 
 	def begin(self, command):
-		"""Starts a command as a session of its own: any command, of which nobody knows when it is ready."""
+		"""Starts any command in a session of its own. It does not report when it is ready."""
 		if self.user is not None:
 			os.chown(self.directory, self.user, self.user)
 		with open(os.devnull) as nothing, open(self.path("output"), "a") as output:
@@ -79,7 +79,7 @@ class Cell:
 		if not system.wait_until(ready_or_dead, seconds):
 			raise Failure("the program was not ready in time")
 		if os.path.exists(self.path("verdict")) and self.root not in self.exits:
-			self.kill_tree()  # a child has given up already, and its parent waits to be told to stop
+			self.kill_tree()  # a child has failed already, and its parent waits for SIGTERM
 		if self.root in self.exits:
 			self.judge()
 			raise Failure("the program ended before it was dumped")
@@ -117,14 +117,14 @@ class Cell:
 		if not system.wait_until(ended, seconds):
 			states = [f"{system.describe_task(pid)} [{system.read_text(f'/proc/{pid}/wchan')}]"
 				  for pid in system.tree(self.root)]
-			raise Failure("the program did not end when told to:\n  " + "\n  ".join(states))
+			raise Failure("the program did not end after SIGTERM:\n  " + "\n  ".join(states))
 
 	def judge(self):
 		verdict = system.read_text(self.path("verdict")).strip()
 		if verdict.startswith("SKIP"):
 			raise Skip(verdict)
 		if verdict != "PASS":
-			raise Failure(verdict or f"the program left no verdict (wait status {self.exits.get(self.root)})")
+			raise Failure(verdict or f"the program wrote no verdict (wait status {self.exits.get(self.root)})")
 
 	def forget_verdict(self):
 		for name in ("verdict", "downtime"):
@@ -134,7 +134,7 @@ class Cell:
 	# Dump and restore
 
 	def dump(self, criu, images, options=(), **how):
-		"""Dumps the tree; after a failure the tree must go on, and says so in the Failure."""
+		"""Dumps the tree. After a failed dump the tree must run on; the Failure says whether it did."""
 		before = system.tree(self.root)
 		self.away_since = time.monotonic()
 		run = criu.dump(self.root, images, [*self.row.dump_options, *options], **how)
@@ -159,11 +159,11 @@ class Cell:
 			else:
 				self.kill_tree()
 		except Failure as failure:
-			return f"AND the tree did not go on: {failure}"
-		return "(the tree went on)"
+			return f"AND the tree did not run on: {failure}"
+		return "(the tree ran on)"
 
 	def check_running(self):
-		"""No task of the tree is stopped, traced or gone."""
+		"""Raises Failure if a task of the tree is stopped, traced or gone."""
 		for pid in system.tree(self.root):
 			if system.thread_state(pid, pid) == "Z" and pid != self.root:
 				continue
@@ -190,7 +190,7 @@ class Cell:
 		return run
 
 	def note_downtime(self):
-		"""Tells the program for how long it was away, all in all."""
+		"""Tells the program how long it was away in total."""
 		self.downtime += time.monotonic() - self.away_since
 		self.times_away += 1
 		temporary = self.path("downtime.new")
@@ -200,7 +200,7 @@ class Cell:
 		os.rename(temporary, self.path("downtime"))
 
 	def pause(self):
-		"""Lets the program run: for the seconds that its row asks for, or until it has done something."""
+		"""Lets the program run for the seconds that its row asks for, or else until each thread has run a few times."""
 		if self.row.pause:
 			time.sleep(self.row.pause)
 		else:

@@ -1,8 +1,8 @@
-"""chains.py - page images, read and written by hand, and a full dump made into a chain of snapshots.
+"""chains.py - reads and writes page images without criu, and turns a full dump into a chain of snapshots.
 
-Every page of the dump gets a layer that has it; newer ones leave it to their parent. Older ones have something else there, or
-nothing, or the page was nobody's for a while: what must not be seen. So a chain is tested that no tracker would make by itself, and
-without any.
+Every page of the dump is put into one layer. Newer layers leave the page to their parent. Older layers have stale bytes there, or
+nothing, or the page is absent from some of them: a restore must not see any of that. So the tests have chains that no tracker
+would make, and need no tracker.
 """
 
 import os
@@ -41,7 +41,7 @@ def put_number(value):
 
 
 def fields(data):
-	"""(number, value, bytes of all of it) of each field."""
+	"""Yields (number, value, bytes of the whole field) for each field."""
 	at = 0
 	while at < len(data):
 		start = at
@@ -57,7 +57,7 @@ def fields(data):
 
 
 def field(data, wanted, default=0):
-	"""The last one of that number."""
+	"""The value of the last field with this number."""
 	return {number: value for number, value, _ in fields(data)}.get(wanted, default)
 
 
@@ -126,7 +126,7 @@ def set_identity(directory, snapshot, parent):
 # A chain
 
 def join(states):
-	"""[(page number, flags)] as entries."""
+	"""Joins [(page number, flags)] into entries of a pagemap."""
 	entries = []
 	for page, flags in states:
 		if entries and entries[-1][0] + entries[-1][1] == page and entries[-1][2] == flags:
@@ -145,7 +145,7 @@ def split_pagemap(directories, name, chance):
 	offset, layer, left = 0, 0, 0
 	for page, count, flags in entries:
 		for number in range(page, page + count):
-			if not left:  # stretches of pages have one history
+			if not left:  # a stretch of neighbouring pages shares one history
 				layer, left = chance.randint(0, last), chance.choice((1, 1, 2, 5, 40))
 				stale = chance.random() < 0.5 and layer > 0
 				first = chance.randrange(layer) if stale else layer
@@ -170,7 +170,7 @@ def split_pagemap(directories, name, chance):
 
 
 def give_pages(directories, name, owners_of):
-	"""The oldest snapshot has all pages, of which later ones have some anew: owners_of(number of pages) says which layer has which."""
+	"""The oldest snapshot has all pages, later ones replace some. owners_of(number of pages) gives the layer of each page's content."""
 	pages_id, entries = read_pagemap(directories[-1], name)
 	numbers = [number for page, count, _ in entries for number in range(page, page + count)]
 	source = memoryview(read(directories[-1], f"pages-{pages_id}.img")) if entries else b""
@@ -187,7 +187,7 @@ def give_pages(directories, name, owners_of):
 
 
 def scatter_pagemap(directories, name, chance, share=0.01):
-	"""For much memory: each later snapshot has a share of the pages, single ones here and there."""
+	"""For large memory: each later snapshot has a random share of single pages."""
 	def owners_of(count):
 		owners = bytearray(count)
 		for layer in range(1, len(directories)):
@@ -198,14 +198,14 @@ def scatter_pagemap(directories, name, chance, share=0.01):
 
 
 def deal_pagemap(directories, name, _chance):
-	"""One page for each snapshot in turns: no two neighbours are in one."""
+	"""Deals the pages out to the snapshots in turn, so that no two neighbours are in the same one."""
 	give_pages(directories, name, lambda count: bytearray(index % len(directories) for index in range(count)))
 
 
 def split(images, layers, seed=1, split_one=split_pagemap, is_inside=False):
 	"""
-	Makes the dump in `images` the newest of so many snapshots; returns all directories, the newest first. The others lie beside it, or
-	in it.
+	Turns the dump in `images` into the newest of `layers` snapshots. Returns all directories, the newest first. The others are
+	created beside it, or inside it.
 	"""
 	chance = random.Random(seed)
 	directories = [f"{images}{'/' if is_inside else '.'}{number}" for number in range(layers - 1)] + [images]

@@ -1,7 +1,7 @@
-"""criu.py - runs a criu (ours or the peer) and says what came of it.
+"""criu.py - runs a criu (ours or the peer) and returns what it did.
 
 A Criu is a path and whether it is the peer. A Run keeps the exit code, the time it took, what was printed and the log;
-`error` is what a person would read: stderr, and the log's lines that speak of an error.
+`error` is what a user would read: stderr, and the lines of the log that report an error.
 """
 
 import os
@@ -52,7 +52,7 @@ class Criu:
 			except subprocess.TimeoutExpired:
 				process.kill()
 				code = process.wait() or -9
-				note = f"\n(killed by the harness: did not end within {timeout * system.patience:g} s)"
+				note = f"\n(killed by the harness: it did not end within {timeout * system.patience:g} s)"
 			seconds = time.monotonic() - started
 			output.seek(0)
 			printed = output.read().decode("utf-8", "replace") + note

@@ -1,7 +1,7 @@
-"""leftovers.py - what a test left on the machine: tasks, mounts, cgroups, packet filter rules, sockets.
+"""leftovers.py - what a test left on the machine: mounts, cgroups, packet filter rules, sockets and their files.
 
-A worker takes a Snapshot before and after its test, inside its own mount and network namespaces; the difference is the
-test's (the cgroup tree and /tmp are the machine's: there only names that speak of criu count).
+A worker calls snapshot() before and after its test, inside its own mount and network namespaces. The difference was left by
+the test. Other processes use the cgroup tree and /tmp, too, so there only names with `criu` in them count.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ NLM_F_REQUEST, NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 1, 0x300, 2, 3
 
 
 def netfilter_objects(kind):
-	"""The raw messages of an nftables dump; none where the kernel has no nftables."""
+	"""The raw messages of an nftables dump; none if the kernel has no nftables."""
 	try:
 		netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
 	except OSError:
@@ -36,11 +36,11 @@ def netfilter_objects(kind):
 				data = data[(length + 3) & ~3:]
 
 
-OWN_CGROUPS = "criu-live-"  # and the pid of a worker
+OWN_CGROUPS = "criu-live-"  # followed by the pid of a worker
 
 
 def cgroups():
-	"""All that speak of criu, and all below those; what another worker has made is its own."""
+	"""All cgroups with `criu` in their path, except those of other workers."""
 	names = set()
 	for folder, _, _ in os.walk("/sys/fs/cgroup"):
 		parts = folder.split("/")
@@ -51,8 +51,8 @@ def cgroups():
 
 
 def sweep_cgroups(workers):
-	"""Removes empty cgroups of workers that are gone. The peer makes them anew: a dump of a process in the root of a hierarchy
-	saves all cgroups of the machine, those of tests beside it among them, and its restore makes those that are missing."""
+	"""Removes empty cgroups of workers that have ended. The peer creates such cgroups: its dump of a process in the root of a
+	hierarchy saves all cgroups of the machine, also those of other tests, and its restore creates the ones that are missing."""
 	names = {f"{OWN_CGROUPS}{pid}" for pid in workers}
 	for folder, _, _ in os.walk("/sys/fs/cgroup", topdown=False):
 		if names & set(folder.split("/")):

@@ -1,7 +1,7 @@
-"""modes.py - the ways in which every row is run. A mode is a function over a Cell; MODES says who dumps and restores.
+"""modes.py - the ways in which a row is run. A mode is a function of a Cell; MODES says which criu dumps and which restores.
 
-`ours` is the binary under test and `peer` the other criu. `peer` on both sides and
-`undisturbed` show that the tests themselves are right; they run when they are asked for.
+`ours` is the binary under test and `peer` the other criu. The modes `peer` (which does both) and `undisturbed` show that
+the tests themselves are right. They run only on request.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from . import system
 from .cell import NOBODY, Failure
 from .row import MEMORY, STATE
 
-# run: the function; dumper, restorer: which criu, "ours" or "peer"; needs: what a row must have to lose (row.py), if
+# run: the function. dumper, restorer: "ours" or "peer". needs: what a row must have to lose for this mode (row.py), if
 # anything
 Mode = namedtuple("Mode", "name run dumper restorer needs", defaults=(None,))
 
@@ -30,7 +30,7 @@ def dump_and_restore(cell, dumper, restorer):
 
 
 def undisturbed(cell, dumper, restorer):
-	"""No dump at all: the program must be content with itself."""
+	"""No dump at all: the program must find its own state right."""
 	cell.start()
 	cell.pause()
 	cell.finish()
@@ -53,7 +53,7 @@ def five_times(cell, dumper, restorer):
 
 
 def leave_running(cell, dumper, restorer):
-	"""The original keeps working; after its end the images restore."""
+	"""The original runs on. After its end the images are restored."""
 	cell.start()
 	cell.pause()
 	images = cell.new_images()
@@ -61,12 +61,12 @@ def leave_running(cell, dumper, restorer):
 	cell.check_running()
 	cell.pause()
 	finish_whole(cell)
-	if not cell.row.changes_files:  # else the files are no longer those of the dump: nothing to restore over
+	if not cell.row.changes_files:  # if it does, the files are no longer those of the dump, and it cannot be restored
 		restore_again(cell, restorer, images)
 
 
 def chained(cell, dumper, restorer):
-	"""A pre-dump, a snapshot while it runs, and the dump: the last holds only what was written since."""
+	"""A pre-dump, a snapshot with -R, and the dump, which holds only what was written since."""
 	cell.start()
 	cell.pause()
 	cell.pre_dump(dumper, cell.new_images("images1"))
@@ -82,7 +82,7 @@ def chained(cell, dumper, restorer):
 
 
 def chained_by_content(cell, dumper, restorer):
-	"""Dumped and restored three times, each dump on top of the one before: processes come and go, content stays."""
+	"""Dumped and restored three times, each dump with the one before as its parent: the processes are new, the content is not."""
 	cell.start()
 	for number in range(3):
 		cell.pause()
@@ -95,7 +95,7 @@ def chained_by_content(cell, dumper, restorer):
 
 
 def leave_stopped(cell, dumper, restorer):
-	"""All threads stand in T until SIGCONT; files are copied meanwhile, so that the images can be restored too."""
+	"""All threads are in state T until SIGCONT. Their files are copied meanwhile, so that the images can be restored, too."""
 	cell.start()
 	cell.pause()
 	images = cell.new_images()
@@ -112,14 +112,14 @@ def leave_stopped(cell, dumper, restorer):
 
 
 def finish_whole(cell):
-	"""No process of it is left, whose pid a restore would need: some end after the root."""
+	"""Waits until every process of the tree is gone: some end after the root, and a restore needs their pids."""
 	pids = system.tree(cell.root)
 	cell.finish()
 	cell.wait_gone(pids)
 
 
 def go_on(cell):
-	"""SIGCONT to all; a zombie may be collected meanwhile, by a parent that goes on already."""
+	"""Sends SIGCONT to all. A parent that already runs may reap a zombie meanwhile."""
 	for pid in system.tree(cell.root):
 		with contextlib.suppress(ProcessLookupError):
 			os.kill(pid, signal.SIGCONT)
@@ -145,11 +145,11 @@ def check_stopped(cell):
 			raise Failure(f"thread {tid} of {pid} is still traced")
 
 
-NOT_FILES = ("images", "images1", "images2", "images3", "saved")  # of the harness, not of the program
+NOT_FILES = ("images", "images1", "images2", "images3", "saved")  # the harness's, not the program's
 
 
 def save_files(cell):
-	"""Copies the program's regular files; pipes and the like stay where they are."""
+	"""Copies the program's regular files. Pipes and other special files are not copied."""
 	def ignored(folder, names):
 		return [name for name in names if name in NOT_FILES or not is_plain(os.path.join(folder, name))]
 	shutil.copytree(cell.directory, cell.path("saved"), symlinks=True, ignore=ignored)
@@ -164,7 +164,7 @@ def put_back_files(cell):
 
 
 def put_back(saved, target):
-	"""Makes `target` hold what `saved` does, in the same inodes where they still exist."""
+	"""Gives the files in `target` the content of those in `saved`, in the same inodes if they still exist."""
 	for name in os.listdir(target):
 		path = os.path.join(target, name)
 		if name not in NOT_FILES and is_plain(path) and not os.path.lexists(os.path.join(saved, name)):

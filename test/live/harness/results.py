@@ -1,4 +1,4 @@
-"""results.py - what tests say: a line for each, what went wrong below it, and the sum that scripts/test reads."""
+"""results.py - prints a line for each test, the reason of a failure below it, and the sum that scripts/test reads."""
 
 import sys
 
@@ -6,7 +6,7 @@ RESULTS = ("pass", "FAIL", "skip")
 
 
 class Results:
-	"""quiet: they are very many. Nothing is said of those that passed, and each reason to skip some once."""
+	"""quiet: for very many tests. Those that pass are not printed, and each reason for a skip is printed once."""
 
 	def __init__(self, quiet=False):
 		self.counts = dict.fromkeys(RESULTS, 0)

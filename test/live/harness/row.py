@@ -1,15 +1,15 @@
-"""row.py - what a row of a table of live tests says."""
+"""row.py - the fields of a row in a table of live tests."""
 
 from dataclasses import dataclass, field
 from typing import Callable, Optional
 
 
-# What a dump could lose a little of, each time: what moves on while the program runs. A mode that dumps more than once
-# needs one of these of its rows (modes.py).
-MEMORY = "memory"  # pages that are written, or mappings that a tracker of memory could be wrong about
-STATE = "state"    # clocks, queues, counters, positions: what a dump reads, and a restore sets, at another moment
+# What changes while the program runs, so that each further dump could lose a little of it. A mode that dumps more than
+# once runs only rows that have one of these (modes.py).
+MEMORY = "memory"  # pages that are written, or mappings that a memory tracker could get wrong
+STATE = "state"    # clocks, queues, counters, positions: a restore sets them at another moment than the dump read them
 
-# Programs that do not have both. Some hold nothing but what was set once: what one dump saves of it, five do.
+# Programs that do not have both. Some only hold what was set once: if one dump saves it, five dumps do.
 TO_LOSE = {
 	**dict.fromkeys(("large", "many_areas"), (MEMORY,)),
 	**dict.fromkeys(("dying", "directory_read", "epoll", "events", "fifos", "files", "interrupted", "pair", "pipes", "semaphores",
@@ -24,19 +24,19 @@ class Row:
 	name: str
 	program: str = ""                # a source in programs/, without .c
 	arguments: tuple = ()            # what follows the directory on its command line
-	run: Optional[Callable] = None   # instead of the mode's own course: run(cell, dumper, restorer)
-	modes: tuple = ()                # only these modes; empty: all but `unprivileged`, which is asked for below
+	run: Optional[Callable] = None   # replaces the function of the mode: run(cell, dumper, restorer)
+	modes: tuple = ()                # only these modes; empty: all but `unprivileged`, which has its own field below
 	dump_options: tuple = ()
 	restore_options: tuple = ()
-	to_lose: Optional[tuple] = None  # MEMORY, STATE, both or nothing; None: as TO_LOSE says of its program, or else both
-	changes_files: bool = False      # what it writes to would not fit images of an earlier moment
-	has_stopped_task: bool = False   # a task of it is stopped on purpose
+	to_lose: Optional[tuple] = None  # MEMORY, STATE, both or nothing; None: the entry of its program in TO_LOSE, or both
+	changes_files: bool = False      # it changes its files, which then do not fit the images of an earlier moment
+	has_stopped_task: bool = False   # one of its tasks is stopped on purpose
 	unprivileged: bool = False       # also run as an ordinary user
-	without: dict = field(default_factory=dict)     # mode -> why it makes no sense for this row
+	without: dict = field(default_factory=dict)     # mode -> why this row does not run in it
 	peer_fails: dict = field(default_factory=dict)  # "dump" or "restore" -> why the peer cannot
-	pause: float = 0                 # seconds that the program runs before and after; 0: until it has done something
+	pause: float = 0                 # seconds to run before the dump and after the restore; 0: until it has done something
 	timeout: float = 60
-	alone_with: str = ""             # what the machine has but once: rows that use up the same thing take turns
+	alone_with: str = ""             # what the machine has only once: rows with the same word here run one after the other
 
 	def runs_in(self, mode):
 		if self.modes:

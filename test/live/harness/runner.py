@@ -1,7 +1,7 @@
-"""runner.py - chooses the tests, runs each in a worker process of its own, and counts.
+"""runner.py - runs each test in a worker process of its own, and counts the results.
 
-The parent is a subreaper too: when a worker is killed at its time limit, what the worker had becomes the parent's, which
-ends it by pid. Workers report one JSON object through a pipe.
+The runner is a subreaper, too: when it kills a worker at its time limit, it inherits the worker's descendants and kills
+them by pid. A worker reports one JSON object through a pipe.
 """
 
 import json
@@ -35,7 +35,7 @@ class Runner:
 
 	def run(self, tests):
 		try:
-			waiting = sorted(tests, key=lambda test: -test.row.timeout)  # the longest first: none is left alone at the end
+			waiting = sorted(tests, key=lambda test: -test.row.timeout)  # the longest first, so that no long test runs alone at the end
 			while waiting or self.workers:
 				while len(self.workers) < self.settings.jobs and (test := self.next_of(waiting)):
 					self.begin(test)
@@ -49,7 +49,7 @@ class Runner:
 		return self.results
 
 	def next_of(self, waiting):
-		"""The first that needs nothing of what those that run now need alone; None: there is none."""
+		"""The first waiting test that may run beside those that run now (alone_with); None if there is none."""
 		used = {worker.test.row.alone_with for worker in self.workers} - {""}
 		for number, test in enumerate(waiting):
 			if test.skip or test.row.alone_with not in used:
@@ -99,7 +99,7 @@ class Runner:
 			shutil.rmtree(worker.directory, ignore_errors=True)
 
 	def stop(self, worker):
-		"""Ends a worker and all that it had: its descendants, and then what became ours."""
+		"""Ends a worker and its descendants, including those that this process inherits when the worker dies."""
 		victims = system.tree(worker.pid)
 		for pid in victims:
 			try:
@@ -152,7 +152,7 @@ def run_cell(test, settings, directory):
 
 
 def what_is_left(before, directory):
-	"""Names everything that survived the test, and ends the tasks among it."""
+	"""Names everything that survived the test, and kills the tasks among it."""
 	def remaining():
 		system.reap()
 		return system.descendants(os.getpid())
@@ -180,7 +180,7 @@ def read_report(pipe):
 
 
 def print_tails(directory, files=4, lines=15):
-	"""The ends of the logs that were written last."""
+	"""Prints the last lines of the logs that were written last."""
 	paths = [os.path.join(folder, name) for folder, _, names in os.walk(directory) for name in names
 		 if name.endswith(".log") or name == "output"]
 	for path in sorted(paths, key=os.path.getmtime)[-files:]:

@@ -1,8 +1,8 @@
-"""system.py - what the harness asks of the kernel: reaping, private namespaces, facts from /proc.
+"""system.py - the harness's calls to the kernel: reaping, private namespaces, facts from /proc.
 
-Relies on nothing but python3's standard library and root. Every worker (one test each) calls become_subreaper(), so
-that whatever a test loses becomes a child of the worker at once instead of pid 1's at its leisure, and
-private_namespaces(), so that a mount, socket or packet filter rule that stays behind can only be the test's own.
+Needs only python3's standard library and root. Every worker (one for each test) calls become_subreaper(), so that
+orphans of a test become children of the worker, not of pid 1. It calls private_namespaces(), so that any mount, socket or
+packet filter rule that stays behind is the test's own.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ def build(*tests):
 
 
 def mount(source, target, kind, flags=0, data=None):
-	"""mount(2). The machine of test/vm has no program mount."""
+	"""Calls mount(2), because the virtual machine of test/vm has no mount program."""
 	arguments = [text and os.fsencode(text) for text in (source, target, kind)]
 	checked(libc.mount(*arguments, flags, data and data.encode()), f"mount {target}")
 
@@ -57,7 +57,7 @@ def die_with_parent():
 
 
 def private_namespaces(needed):
-	"""Own mounts and an own network with a loopback; an own /tmp, unless one of the paths `needed` is below it."""
+	"""Enters new mount and network namespaces, with a loopback device; with a new /tmp if no path in `needed` is below it."""
 	checked(libc.unshare(CLONE_NEWNS | CLONE_NEWNET), "unshare")
 	mount("none", "/", None, MS_REC | MS_PRIVATE)
 	if not any(os.path.realpath(path).startswith("/tmp/") for path in needed if path):
@@ -70,7 +70,7 @@ def private_namespaces(needed):
 
 
 def read_text(path):
-	"""The file's text, or "" when the task is gone."""
+	"""The file's text, or "" if the task is gone."""
 	try:
 		with open(path, "rb") as file:
 			return file.read().decode("utf-8", "replace")
@@ -93,7 +93,7 @@ def pids():
 
 
 def stat_fields(path):
-	"""The fields of a stat file from the state on, or [] when the task is gone."""
+	"""The fields of a stat file from the state on, or [] if the task is gone."""
 	return read_text(path).rpartition(")")[2].split()
 
 
@@ -154,7 +154,7 @@ def reap():
 		dead[pid] = wait_status
 
 
-patience = 1.0  # a factor on every time limit: for machines that are slow, or do something else too
+patience = 1.0  # a factor on every time limit, for slow or busy machines
 
 
 def wait_until(condition, seconds, interval=0.005):
@@ -167,25 +167,25 @@ def wait_until(condition, seconds, interval=0.005):
 		time.sleep(interval)
 
 
-# Calls in which a thread waits for somebody, not for time to pass: read, write, pause, wait4, waitid, rt_sigsuspend.
-# Others do if they have no time limit: its place among the arguments, and what stands there then.
+# Calls in which a thread waits for another one, not for a time: read, write, pause, wait4, waitid, rt_sigsuspend.
 WAITING = {0, 1, 34, 61, 130, 247}
 NO_LIMIT, NO_TIME = ("0xffffffff", "0xffffffffffffffff"), ("0x0",)
+# Calls that do so only without a time limit: call -> the index of its argument, and the values that mean no limit.
 WITHOUT_LIMIT = {  # poll, futex, io_getevents, epoll_wait, ppoll
 	7: (2, NO_LIMIT), 202: (3, NO_TIME), 208: (4, NO_TIME), 232: (3, NO_LIMIT), 271: (2, NO_TIME),
 }
-RUNS, RUN_TIME = 2, 10_000_000  # how often a thread is to run, so that it has gone through its loop; or for how many nanoseconds
-LONGEST_RUN = 0.15  # seconds, whatever the patience: it is no limit that anything fails at
+RUNS, RUN_TIME = 2, 10_000_000  # a thread that ran so often, or for so many nanoseconds, has gone through its loop
+LONGEST_RUN = 0.15  # seconds. No test fails at this limit, so it does not depend on `patience`
 
 
 def scheduled(pid, tid):
-	"""For how many nanoseconds the thread has run, and how often it was put on a CPU; None if it is gone."""
+	"""How many nanoseconds the thread has run, and how often it was put on a CPU; None if it is gone."""
 	fields = read_text(f"/proc/{pid}/task/{tid}/schedstat").split()
 	return (int(fields[0]), int(fields[2])) if fields else None
 
 
 def waits_for_somebody(pid, tid):
-	"""It is stopped or dead, or in a call that no time ends."""
+	"""Is it stopped, dead, or in a call without a time limit?"""
 	if thread_state(pid, tid) in ("T", "Z", "X"):
 		return True
 	number, *arguments = read_text(f"/proc/{pid}/task/{tid}/syscall").split() or ("",)
@@ -196,7 +196,7 @@ def waits_for_somebody(pid, tid):
 
 
 def wait_run(root):
-	"""Waits until each thread of the tree has run a few times from now, or waits for somebody; not long, if one sleeps."""
+	"""Waits until each thread of the tree has run a few times, or waits for another; but at most LONGEST_RUN."""
 	began = {(pid, tid): scheduled(pid, tid) for pid in tree(root) for tid in threads(pid)}
 	def is_done(thread):
 		then, now = began[thread], scheduled(*thread)

@@ -1,15 +1,14 @@
 /*
- * advice_changes.c - takes back and gives again a flag of large mappings, at random moments, and tells in images which
- * it was.
+ * advice_changes.c - sets and clears a flag of large mappings at random moments. The images tell which state it was in.
  *
  * usage: advice_changes DIRECTORY MIB changing|quiet SIBLINGS
  *
- * With siblings, who are frozen before it, it is the last child that does it: it has some time to change things
- * between the look ahead and its freeze.
+ * With SIBLINGS, the last child does it. Its siblings are frozen first, so it has some time for changes between the
+ * look ahead and its own freeze.
  *
  * The position of the file `position` is 4n + 1 when all mappings have the advice of round n (MADV_DONTFORK if n is
- * odd, else MADV_DOFORK), and 4n on the way there. The mappings are of a file with nothing in it, so that they are
- * large, but not their images; and one small one beside. Whose and where they are stands in the note `areas`.
+ * odd, else MADV_DOFORK), and 4n on the way there. The large mappings are of a file without content, so that their
+ * images are small; there is one small mapping besides. The note `areas` has the pid and the addresses.
  */
 #include <fcntl.h>
 #include <signal.h>

@@ -1,9 +1,9 @@
 /*
- * aio.c - AIO rings: completions that wait to be read, requests in flight, and that the kernel goes on in the right
- * place.
+ * aio.c - AIO rings: completions that wait to be read and requests in flight. The kernel must continue at the right
+ * place in each ring.
  *
  * usage: aio DIRECTORY rings|many|full|busy|awaited|blocked|poll|poll_large|inherited|family [numbers]
- *	numbers: those by which the kernel knows its rings are to stay the same, too
+ *	numbers: the kernel's numbers of the rings must stay the same, too
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -26,7 +26,7 @@ struct header {
 	struct io_event events[];
 };
 
-/* Requests are numbered as they are sent; completions of a file in the page cache come in the same order. */
+/* Requests are numbered in the order of submission. Reads of a file in the page cache complete in the same order. */
 struct ring {
 	aio_context_t context;
 	uint64_t sent, read;
@@ -42,7 +42,7 @@ static size_t count;
 static int file, pipes[2];
 static char *buffers;
 static pid_t child;
-static bool minds_numbers;
+static bool keeps_numbers;
 
 static volatile struct header *header_of(const struct ring *ring)
 {
@@ -106,7 +106,7 @@ static void take(struct ring *ring, unsigned number)
 	}
 }
 
-/* Without the kernel, as libaio does it. */
+/* Takes completions from the ring without a system call, as libaio does. */
 static void take_by_hand(struct ring *ring, unsigned number)
 {
 	volatile struct header *header = header_of(ring);
@@ -144,12 +144,12 @@ static void verify_headers(void)
 				   now->magic == then->magic,
 			   "ring %zu: slots %u, head %u, tail %u instead of %u, %u, %u", i, now->slots,
 			   now->head, now->tail, then->slots, then->head, then->tail);
-		live_check(!minds_numbers || now->id == then->id, "ring %zu: number %u instead of %u", i,
+		live_check(!keeps_numbers || now->id == then->id, "ring %zu: number %u instead of %u", i,
 			   now->id, then->id);
 	}
 }
 
-/* All that waited, and then several times round. */
+/* Takes all completions that waited, then fills and empties the ring several times. */
 static void verify_ring(struct ring *ring)
 {
 	uint32_t slots = header_of(ring)->slots;
@@ -177,7 +177,7 @@ static void verify_all(void)
 	live_check(syscall(SYS_io_destroy, rings[0].context) == 0, "io_destroy: %m");
 }
 
-/* ---- rings: several, in every state; one in between is gone ---- */
+/* ---- rings: several, in every state; one in the middle was destroyed ---- */
 
 static void set_up_rings(void)
 {
@@ -187,14 +187,14 @@ static void set_up_rings(void)
 	submit(ring, 5); /* some read, some not */
 	take(ring, 1);
 	take_by_hand(ring, 1);
-	ring = new_ring(200); /* round the end */
+	ring = new_ring(200); /* beyond the end of the ring */
 	for (uint32_t i = 0; i < header_of(ring)->slots - 3; i++) {
 		submit(ring, 1);
 		take(ring, 1);
 	}
 	submit(ring, 10);
 	live_check(set_up(1, &gone) == 0, "io_setup: %m");
-	ring = new_ring(1); /* a third time round, all read */
+	ring = new_ring(1); /* the third pass over the ring, all read */
 	for (uint32_t i = 0; i < 2 * header_of(ring)->slots + 7; i++) {
 		submit(ring, 1);
 		take(ring, 1);
@@ -211,7 +211,7 @@ static void set_up_many(void)
 	note();
 }
 
-/* Not one request more: what waits must not be written over. */
+/* The ring is full: one more completion would overwrite one that waits. */
 static void set_up_full(void)
 {
 	struct ring *ring = new_ring(1);
@@ -230,7 +230,7 @@ static void set_up_full(void)
 static void verify_full(void)
 {
 	verify_headers();
-	live_check(!submit_one(&rings[0]), "the full ring is not");
+	live_check(!submit_one(&rings[0]), "the full ring accepts a request");
 	verify_all();
 }
 
@@ -252,15 +252,15 @@ static void send_block(struct ring *ring, unsigned slot, uint64_t number)
 	ring->sent++;
 }
 
-static uint64_t awaited[DEPTH]; /* number, 0: none */
+static uint64_t awaited[DEPTH]; /* the number of the request in flight; 0: none */
 
 static void check_block(struct ring *ring, const struct io_event *event)
 {
 	unsigned slot = event->data & 255;
 	uint64_t number = event->data >> 8;
 
-	live_check(slot < DEPTH && number && awaited[slot] == number, "completion %llu was not awaited",
-		   (long long)number);
+	live_check(slot < DEPTH && number && awaited[slot] == number,
+		   "completion %llu is of no request in flight", (long long)number);
 	live_check(event->res == BLOCK, "request %llu: result %lld", (long long)number,
 		   (long long)event->res);
 	live_compare(buffers + slot * BLOCK, BLOCK, number * BLOCK % SIZE, "what was read");
@@ -313,7 +313,7 @@ static void verify_busy(void)
 	check_empty(ring);
 }
 
-/* ---- awaited: in flight until the harness writes to a named pipe ---- */
+/* ---- awaited: requests are in flight until the harness writes to a named pipe ---- */
 
 #define POLLS 8
 
@@ -336,9 +336,9 @@ static void set_up_awaited(void)
 
 	live_path(path, sizeof(path), "fifo");
 	live_check(mkfifo(path, 0600) == 0, "%s: %m", path);
-	pipes[0] = open(path, O_RDONLY | O_NONBLOCK); /* one end only: no poll waits in two queues */
+	pipes[0] = open(path, O_RDONLY | O_NONBLOCK); /* only one end, so that no poll waits in two queues */
 	pipes[1] = open(path, O_WRONLY);
-	submit(ring, 100); /* completions of the polls go round the end */
+	submit(ring, 100); /* so that completions of the polls pass the end of the ring */
 	take(ring, 95);
 	for (uint64_t i = 1; i <= POLLS; i++)
 		send_poll(ring, pipes[0], 1000 * i);
@@ -346,7 +346,7 @@ static void set_up_awaited(void)
 	note();
 }
 
-/* It must not look at its ring, which changes when the harness likes. */
+/* It must not check its ring meanwhile, which the harness changes at any time. */
 static void rest(void)
 {
 }
@@ -371,7 +371,7 @@ static void verify_awaited(void)
 	verify_all();
 }
 
-/* ---- blocked: a thread waits for what nobody has sent ---- */
+/* ---- blocked: a thread waits for completions of requests that were not submitted yet ---- */
 
 static pthread_t waiter;
 
@@ -398,7 +398,7 @@ static void verify_blocked(void)
 	verify_all();
 }
 
-/* ---- poll: in flight until somebody writes; a completion behind it waits, too ---- */
+/* ---- poll: in flight until something is written; a completion behind it waits, too ---- */
 
 static void poll_in(struct ring *ring)
 {
@@ -414,7 +414,7 @@ static void set_up_poll(void)
 	poll_in(new_ring(10));
 }
 
-/* So large that most of the time criu is counting, rather than waiting for the next count. */
+/* So large that criu spends most of the time counting, not waiting for the next count. */
 static void set_up_poll_large(void)
 {
 	poll_in(new_ring(30000));
@@ -430,12 +430,13 @@ static void verify_poll(void)
 	live_check(write(pipes[1], "x", 1) == 1, "write: %m");
 	live_check(syscall(SYS_io_getevents, rings[0].context, 1L, 1L, &event, NULL) == 1,
 		   "io_getevents: %m");
-	live_check(event.data == 77 && event.res & POLLIN, "the poll ends with %lld", (long long)event.res);
+	live_check(event.data == 77 && event.res & POLLIN, "the poll completed with %lld",
+		   (long long)event.res);
 	note();
 	verify_all();
 }
 
-/* ---- inherited: the child sees its parent's ring, where the kernel lets it (6.18 does, 7.2 does not) ---- */
+/* ---- inherited: the child sees its parent's ring, if the kernel allows it (6.18 does, 7.2 does not) ---- */
 
 static void see(void)
 {
@@ -460,7 +461,7 @@ static void set_up_inherited(void)
 	if (byte == 'y')
 		return;
 	live_join(child);
-	live_skip("this kernel lets no child see its parent's ring");
+	live_skip("on this kernel a child does not see its parent's ring");
 }
 
 static void verify_inherited(void)
@@ -469,12 +470,9 @@ static void verify_inherited(void)
 	verify_all();
 }
 
-/*
- * ---- family: the child has unmapped what it has inherited, and has a ring of its own, perhaps at the same address
- * ----
- */
+/* ---- family: the child has unmapped the inherited ring and has its own, perhaps at the same address ---- */
 
-static size_t inherited_size; /* asked for before the fork: not every kernel lets the child see it */
+static size_t inherited_size; /* determined before the fork, because not every kernel lets the child see it */
 
 static void have_own_ring(void)
 {
@@ -534,7 +532,7 @@ int main(int argc, char **argv)
 	file = open(path, O_RDWR | O_CREAT, 0600);
 	live_check(file >= 0 && write(file, "x", 1) == 1, "%s: %m", path);
 	__auto_type state = live_choose(states, argv[2]);
-	minds_numbers = argc > 3;
+	keeps_numbers = argc > 3;
 	state->set_up();
 	live_ready();
 	while (!live_stopping()) {

@@ -1,7 +1,7 @@
 /*
- * aio_slow.c - on SIGUSR1 an AIO request for 256 KiB of a file, past the page cache, into memory that holds something
- * else. When the disk is made slow meanwhile, snapshots find it in flight, and then the device writes to memory that
- * the program does not touch.
+ * aio_slow.c - on SIGUSR1 it submits an AIO request that reads 256 KiB of a file with O_DIRECT into memory with other
+ * content. If the harness has made the disk slow, snapshots find the request in flight. The device then writes to
+ * memory that the program does not touch.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -77,7 +77,7 @@ int main(int argc, char **argv)
 		}
 		live_sleep(0.01);
 	}
-	live_check(is_done && event.res == SIZE, "the request gave %lld", (long long)event.res);
-	live_compare(memory, SIZE, NEW, "what was read");
+	live_check(is_done && event.res == SIZE, "the request returned %lld", (long long)event.res);
+	live_compare(memory, SIZE, NEW, "the memory of the request");
 	return live_finish();
 }

@@ -1,6 +1,6 @@
 /*
- * anonymous_names.c - names of anonymous memory (prctl(PR_SET_VMA_ANON_NAME), Linux 5.17): they stand in
- * /proc/self/smaps afterwards, on the same addresses; and a child that renamed what it inherited has its own.
+ * anonymous_names.c - names of anonymous memory (prctl(PR_SET_VMA_ANON_NAME), Linux 5.17): afterwards
+ * /proc/self/smaps has them at the same addresses. A child that has renamed inherited memory keeps its own name for it.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -26,7 +26,7 @@ static char *map(void)
 
 	live_check(memory != MAP_FAILED, "mmap: %m");
 	mprotect(mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 4096,
-		 PROT_NONE); /* keeps them apart */
+		 PROT_NONE); /* so that the kernel merges no two mappings */
 	live_fill(memory, SIZE, 1);
 	return memory;
 }

@@ -1,10 +1,10 @@
 /*
- * at_limit.c - a process that has as much of something as its limit, or the kernel's, lets it have: nothing may be
- * needed beyond that.
+ * at_limit.c - a process that has as much of something as its own or the kernel's limit allows. A dump and a restore
+ * must not need more.
  *
  * usage: at_limit DIRECTORY as|addresses|data|stack|mappings|locked|locked_future|signals|cpu|pipes [SPARE]
  *
- * SPARE: so many mappings less.
+ * SPARE: how many mappings fewer than the limit it has.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -35,7 +35,7 @@ static void set_limit(int which, rlim_t value)
 
 static unsigned long long number_in(const char *path, const char *key)
 {
-	static char text[65536]; /* nothing may be mapped here */
+	static char text[65536]; /* static, because nothing can be mapped any more */
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t length = read(fd, text, sizeof(text) - 1);
 	char *found;
@@ -55,7 +55,7 @@ static void verify_content(void)
 	live_compare(content, SIZE, 5, "its memory");
 }
 
-/* ---- addresses, data, stack: no byte more ---- */
+/* ---- address space, data, stack: no byte more can be had ---- */
 
 static bool can_map(void)
 {
@@ -139,7 +139,7 @@ static void reach_stack(void)
 static char *pieces;
 static size_t piece_count, spare;
 
-/* Every second page is protected in another way; as far as the kernel lets us. */
+/* Gives every second page another protection, until the kernel allows no more mappings. */
 static void reach_mappings(void)
 {
 	unsigned long most = number_in("/proc/sys/vm/max_map_count", "");
@@ -157,10 +157,10 @@ static void reach_mappings(void)
 
 static void verify_mappings(void)
 {
-	live_check(pieces[0] == 17, "its memory is another");
+	live_check(pieces[0] == 17, "its memory has changed");
 	live_check(spare || mprotect(pieces + piece_count * PAGE, PAGE, PROT_READ) < 0,
 		   "there is room for more");
-	live_check(munmap(pieces, PAGE) == 0, "munmap: %m"); /* merges nothing, and makes room */
+	live_check(munmap(pieces, PAGE) == 0, "munmap: %m"); /* a page whose removal merges nothing */
 }
 
 /* ---- locked memory ---- */
@@ -171,7 +171,7 @@ static void reach_locked(void)
 	set_limit(RLIMIT_MEMLOCK, SIZE);
 }
 
-/* All of it, and what is mapped from now on: there is no room for that. */
+/* Locks all memory, now and in the future: the limit leaves no room for more. */
 static void reach_locked_future(void)
 {
 	struct rlimit limit;
@@ -185,17 +185,17 @@ static void reach_locked_future(void)
 static void verify_locked(void)
 {
 	verify_content();
-	live_check(number_in("/proc/self/status", "VmLck:\t") << 10 >= SIZE, "it is not locked");
+	live_check(number_in("/proc/self/status", "VmLck:\t") << 10 >= SIZE, "the memory is not locked");
 }
 
-/* ---- signals that wait ---- */
+/* ---- pending signals ---- */
 
 #define WAITING (SIGRTMIN + 3)
 
 static sigset_t waiting;
 static int waiting_count;
 
-/* More than its limit lets it have, whatever else its user has waiting. */
+/* Queues as many signals as possible, then lowers the limit: more are pending than it allows. */
 static void reach_signals(void)
 {
 	union sigval value = { 0 };
@@ -216,10 +216,10 @@ static void verify_signals(void)
 	for (int i = 0; i < waiting_count; i++)
 		live_check(sigtimedwait(&waiting, &facts, &now) == WAITING && facts.si_value.sival_int == i,
 			   "signal %d of %d: %m", i, waiting_count);
-	live_check(sigtimedwait(&waiting, &facts, &now) < 0, "there are more signals");
+	live_check(sigtimedwait(&waiting, &facts, &now) < 0, "too many signals are pending");
 }
 
-/* ---- CPU time: nearly all of its second has been used ---- */
+/* ---- CPU time: the limit is a second, and most of it has been used ---- */
 
 static volatile sig_atomic_t exceeded;
 
@@ -239,7 +239,7 @@ static void reach_cpu(void)
 
 static void verify_cpu(void)
 {
-	live_check(!exceeded, "its time is over");
+	live_check(!exceeded, "the process got SIGXCPU");
 }
 
 /* ---- pipes ---- */
@@ -248,7 +248,7 @@ static void verify_cpu(void)
 
 static int pipes[PIPES][2];
 
-/* For an ordinary user, more than /proc/sys/fs/pipe-user-pages-soft: the last are small ones. */
+/* For an ordinary user these are more than /proc/sys/fs/pipe-user-pages-soft, so the last ones are small. */
 static void reach_pipes(void)
 {
 	for (int i = 0; i < PIPES; i++) {

@@ -1,5 +1,5 @@
 /*
- * attributes.c - what else belongs to a process: one group a row.
+ * attributes.c - various attributes of a process; each row of the table tests one.
  *
  * usage: attributes DIRECTORY limits|personality|oom|name|self|death_signal|subreaper|thp|timer_slack|core_filter|
  *	  membarrier|scheduling|affinity|io_priority|memory_failure|time_stamps|deny_write_exec|memory_merge|realtime|
@@ -28,7 +28,7 @@
 
 #define SIZE (64 << 10)
 
-/* Each describes its part of the process as a text; the two texts must be equal. */
+/* Each attribute is described as a text. The texts before and after must be equal. */
 static size_t add_file(char *text, size_t used, const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -47,7 +47,7 @@ static void write_file(const char *path, const char *text)
 	close(fd);
 }
 
-/* Only downwards: raising a hard limit needs a privilege. */
+/* Limits are only lowered, because raising a hard limit needs a privilege. */
 static void set_limits(void)
 {
 	static const int which[] = { RLIMIT_CPU,     RLIMIT_FSIZE,	RLIMIT_CORE,	 RLIMIT_NOFILE,
@@ -108,7 +108,7 @@ static void set_nothing(void)
 {
 }
 
-/* What the process can read of its own beginnings: program, arguments, environment, auxiliary vector, addresses. */
+/* What /proc tells about the start of the process: program, arguments, environment, auxiliary vector, addresses. */
 static void describe_self(char *text)
 {
 	char stat[4096];
@@ -120,7 +120,7 @@ static void describe_self(char *text)
 	used = add_file(text, used, "/proc/self/auxv");
 	for (char *byte = vector; byte < text + used; byte++)
 		if (*byte == 0)
-			*byte = '0'; /* compared as a text */
+			*byte = '0'; /* because it is compared as a text */
 	memset(stat, 0, sizeof(stat));
 	add_file(stat, 0, "/proc/self/stat");
 	char *field = strrchr(stat, ')') + 2;
@@ -291,7 +291,7 @@ static void describe_deny_write_exec(char *text)
 
 static char *apart;
 
-/* All memory may be merged (KSM), but for one mapping. */
+/* All memory may be merged (KSM), except one mapping. */
 static void set_memory_merge(void)
 {
 	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) < 0)
@@ -321,7 +321,7 @@ static void set_realtime(void)
 	struct sched_param parameters = { .sched_priority = 5 };
 
 	if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &parameters) < 0)
-		live_skip("no real time here: %m");
+		live_skip("no real-time scheduling here: %m");
 }
 
 static void describe_realtime(char *text)
@@ -332,7 +332,7 @@ static void describe_realtime(char *text)
 	sprintf(text, "policy %x priority %d\n", sched_getscheduler(0), parameters.sched_priority);
 }
 
-/* What it has is more than its limits let it have now. */
+/* It has more of some resources than its limits allow now. */
 static void set_tight_limits(void)
 {
 	static const struct {
@@ -361,7 +361,7 @@ static void describe_tight_limits(char *text)
 	sprintf(text + strlen(text), "nice %d\n", getpriority(PRIO_PROCESS, 0));
 }
 
-/* An ordinary user's process that was more than one when it got its priority. */
+/* A process of an ordinary user that was privileged when it got its priority. */
 static void set_privileged_once(void)
 {
 	live_check(setpriority(PRIO_PROCESS, 0, -5) == 0, "setpriority: %m");
@@ -379,7 +379,7 @@ static void describe_privileged_once(char *text)
 		getpriority(PRIO_PROCESS, 0), syscall(SYS_ioprio_get, 1, 0), prctl(PR_GET_DUMPABLE));
 }
 
-/* What is mapped to be read may be executed: seen on memory of the same life. */
+/* Memory that is mapped readable is executable, too: a mapping that it makes shows that. */
 static void set_read_implies_exec(void)
 {
 	live_check(personality(READ_IMPLIES_EXEC | ADDR_COMPAT_LAYOUT) >= 0, "personality: %m");
@@ -429,7 +429,7 @@ static const struct attribute {
 
 static const struct attribute *chosen;
 
-/* A child has the attribute: the parent of a restored root may die at once, and with it what depends on a parent. */
+/* Runs in a child, whose parent stays. The parent of a restored root may end at once; some attributes react to that. */
 static void have_attribute(void)
 {
 	static char before[SIZE], now[SIZE];

@@ -1,6 +1,6 @@
 /*
- * busy.c - four threads and a child with four more, and 64 MiB of memory: every thread counts, in a place that the
- * harness knows (the note "counters": address and number), so that it sees from outside that each of them goes on.
+ * busy.c - four threads, a child with four more, and 64 MiB of memory. Every thread counts. The note "counters"
+ * (address and number) tells the harness where, so that it sees from outside that each thread goes on.
  *
  * usage: busy DIRECTORY [death_signal]     it wants SIGKILL when its parent dies
  *        busy DIRECTORY threads            more of them, which count more slowly: criu asks at most 88 threads at the
@@ -39,7 +39,7 @@ static void *count(void *argument)
 	return NULL;
 }
 
-/* The first counter is the caller's own. Ends when all threads did. */
+/* The first counter is the caller's own. Returns when all threads have ended. */
 static void run(bool is_child)
 {
 	pthread_t threads[MORE_THREADS];
@@ -56,7 +56,7 @@ static void run(bool is_child)
 
 static void run_child(void)
 {
-	live_sleep(0.05); /* the parent's threads stand */
+	live_sleep(0.05); /* until the parent's threads exist */
 	run(true);
 }
 

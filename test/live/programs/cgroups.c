@@ -1,11 +1,12 @@
 /*
- * cgroups.c - a process, its child and a thread of each, in cgroups that the harness has made, and that must not
- * change.
+ * cgroups.c - a process, its child and a thread of each, in cgroups that the harness has created. Their cgroups must
+ * not change.
  *
  * usage: cgroups DIRECTORY
  *
- * A line of the file `places` in the directory is WHO and the directory of a cgroup: `process` and `child` go there as
- * a whole (cgroup.procs), `thread`, of the process, by itself (tasks; in version 2 cgroup.threads).
+ * A line of the file `places` in the directory is WHO and the directory of a cgroup. `process` and `child` move there
+ * with all threads (cgroup.procs); `thread`, the process's second one, moves alone (tasks; in version 2
+ * cgroup.threads).
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -20,7 +21,7 @@
 
 #include "live.h"
 
-#define MEMORY (8 << 20) /* of the process, for whoever looks at what is charged */
+#define MEMORY (8 << 20) /* of the process, for the test that looks at the charge */
 
 static atomic_bool thread_is_there;
 static atomic_int *child_is_there; /* shared */
@@ -61,7 +62,7 @@ static void join_all(const char *who)
 	fclose(file);
 }
 
-/* Before the program is ready, and when it has been told to stop: a file of /proc that is open is not dumped. */
+/* Called before the program is ready and after SIGTERM, never in between: an open file of /proc cannot be dumped. */
 static void read_places(char *text, size_t size)
 {
 	int fd = open("/proc/thread-self/cgroup", O_RDONLY | O_CLOEXEC);

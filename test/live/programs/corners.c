@@ -1,7 +1,7 @@
 /*
- * corners.c - mappings at the ends of the address space and of unusual kinds, one a run: the first addresses, the last
- * ones, 64 GiB of nothing, a file that ends before its mapping, /dev/zero, memory that grows down, locked memory,
- * guards, shared memory that is larger or smaller than its mapping.
+ * corners.c - mappings at the ends of the address space and unusual mappings, one in each run: the first addresses, the
+ * last ones, an empty reservation of 64 GiB, a file that ends before its mapping, /dev/zero, memory that grows down,
+ * locked memory, guards, shared memory that is larger or smaller than its mapping.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,7 +29,7 @@ static void on_fault(int signo)
 	siglongjmp(fault, signo);
 }
 
-/* The signal that reading there brings; 0: none. */
+/* The signal that a read of this address raises; 0: none. */
 static int fault_at(volatile char *address)
 {
 	struct sigaction action = { .sa_handler = on_fault };
@@ -45,7 +45,7 @@ static int fault_at(volatile char *address)
 	return signo;
 }
 
-/* Of the mapping at `address`: VmFlags, or another line of smaps. */
+/* Reads one line of smaps, such as VmFlags, of the mapping at `address`. */
 static void smaps_line(const void *address, const char *wanted, char *line, size_t size)
 {
 	FILE *smaps = fopen("/proc/self/smaps", "re");
@@ -91,8 +91,7 @@ static void verify_first(void)
 	live_compare(memory, 2 * PAGE, 0x10000, "the first addresses");
 }
 
-#define LAST \
-	0x7fffffffd000UL /* the last page of user space stays empty, and one before it is ours to leave */
+#define LAST 0x7fffffffd000UL /* the last page of user space cannot be used, and we leave one more free */
 
 static void set_up_last(void)
 {
@@ -104,7 +103,7 @@ static void verify_last(void)
 	live_compare(memory, PAGE, LAST, "the last addresses");
 }
 
-/* ---- much of nothing ---- */
+/* ---- a large empty reservation ---- */
 
 static void set_up_reserved(void)
 {
@@ -119,7 +118,7 @@ static void verify_reserved(void)
 	live_compare(memory + 32 * GIB, MIB, 1, "the middle of the reservation");
 	live_check(fault_at(memory) == SIGSEGV && fault_at(memory + 64 * GIB - 1) == SIGSEGV,
 		   "the reservation can be read");
-	live_check(has_flag(memory, "nr"), "it is no longer MAP_NORESERVE");
+	live_check(has_flag(memory, "nr"), "the mapping is no longer MAP_NORESERVE");
 }
 
 /* ---- files ---- */
@@ -138,15 +137,12 @@ static void set_up_beyond_end(void)
 
 static void verify_beyond_end(void)
 {
-	live_check(memcmp(memory, "short", 6) == 0, "the file's page is not the file's");
+	live_check(memcmp(memory, "short", 6) == 0, "the first page does not show the file");
 	live_check(fault_at(memory + PAGE) == SIGBUS && fault_at(memory + 4 * PAGE - 1) == SIGBUS,
-		   "behind the end of the file there is something");
+		   "memory behind the end of the file can be read");
 }
 
-/*
- * A page was written while the file was long enough: it is the task's own, though the file has ended before it
- * since.
- */
+/* A page was written, then the file was truncated before it: the page is still the task's own. */
 static void set_up_cut_off(void)
 {
 	char path[4096];
@@ -163,7 +159,7 @@ static void set_up_cut_off(void)
 static void verify_cut_off(void)
 {
 	live_compare(memory, PAGE, 3, "the written page of a file");
-	live_check(memory[PAGE] == 0, "the page that nobody wrote is not the file's");
+	live_check(memory[PAGE] == 0, "the page that was not written does not show the file");
 }
 
 static char *shared_zero;
@@ -184,7 +180,7 @@ static void verify_dev_zero(void)
 {
 	live_compare(memory + PAGE, PAGE, 4, "private /dev/zero");
 	live_compare(shared_zero + PAGE, PAGE, 5, "shared /dev/zero");
-	live_check(!memory[0] && !memory[3 * PAGE] && !shared_zero[0], "zeros are none");
+	live_check(!memory[0] && !memory[3 * PAGE] && !shared_zero[0], "memory of /dev/zero is not zero");
 }
 
 /* ---- memory that grows down ---- */
@@ -198,7 +194,7 @@ static void set_up_grows_down(void)
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED_NOREPLACE, -1, 0);
 	live_check(memory == room + 12 * MIB, "mmap: %m");
 	live_fill(memory, 4 * PAGE, 6);
-	/* The guard: growth ends before it. */
+	/* The guard, at which growth ends. */
 	live_check(mmap(memory - 4 * MIB, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
 			-1, 0) != MAP_FAILED,
 		   "mmap: %m");
@@ -209,10 +205,10 @@ static void verify_grows_down(void)
 	static int depth;
 
 	live_compare(memory, 4 * PAGE, 6, "memory that grows down");
-	live_check(has_flag(memory, "gd"), "it does not grow down any more");
-	if (depth < 64) { /* a page further each time */
+	live_check(has_flag(memory, "gd"), "the memory does not grow down any more");
+	if (depth < 64) { /* one page more each time */
 		memory[-(long)(++depth * PAGE)] = 1;
-		live_check(memory[-(long)(depth * PAGE)] == 1, "it has not grown");
+		live_check(memory[-(long)(depth * PAGE)] == 1, "the memory did not grow");
 	}
 	live_check(fault_at(memory - 4 * MIB) == SIGSEGV, "the guard can be read");
 }
@@ -265,10 +261,7 @@ static void verify_locked_on_fault(void)
 	live_check(resident(memory) <= 16, "%lu KiB are resident, 16 were touched", resident(memory));
 }
 
-/*
- * ---- guards (MADV_GUARD_INSTALL): in memory of one's own since Linux 6.13, in shared memory and files since 6.15
- * ----
- */
+/* ---- guards (MADV_GUARD_INSTALL): in private memory since Linux 6.13, in shared memory and files since 6.15 ---- */
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
@@ -291,7 +284,7 @@ static void verify_guard_shared(void)
 	live_compare(memory + 3 * PAGE, 5 * PAGE, 10 + 3 * PAGE / 8, "shared memory behind the guard");
 }
 
-/* The kernel never comes back from this one where pages of a file are write-protected by a userfaultfd. */
+/* Where a userfaultfd write-protects pages of the file, the kernel never returns from installing these guards. */
 static void set_up_guard_file(void)
 {
 	char path[4096];
@@ -312,11 +305,12 @@ static void verify_guard_file(void)
 	live_check(fault_at(memory + PAGE) == SIGSEGV, "the guard can be read");
 	live_compare(memory, PAGE, 14, "the mapping before the guard");
 	live_check(madvise(memory + 4 * PAGE, PAGE, MADV_GUARD_INSTALL) == 0, "another guard: %m");
-	live_check(madvise(memory + 4 * PAGE, PAGE, MADV_GUARD_REMOVE) == 0, "without the other guard: %m");
+	live_check(madvise(memory + 4 * PAGE, PAGE, MADV_GUARD_REMOVE) == 0,
+		   "cannot remove the other guard: %m");
 	live_fill(memory + 4 * PAGE, PAGE, 15); /* pages for the dump to protect */
 }
 
-/* mlock() says that not all of it could be made present, and has locked it. */
+/* mlock() fails, because it cannot make the guard present, but locks the memory all the same. */
 static void set_up_guard_locked(void)
 {
 	memory = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -330,11 +324,10 @@ static void verify_guard_locked(void)
 {
 	live_check(fault_at(memory + PAGE) == SIGSEGV, "the guard can be read");
 	live_compare(memory, PAGE, 11, "locked memory before the guard");
-	live_check(has_flag(memory, "lo") && !has_flag(memory, "lf"),
-		   "the memory is no longer locked as it was");
+	live_check(has_flag(memory, "lo") && !has_flag(memory, "lf"), "the memory is locked differently");
 }
 
-/* ---- shared memory that does not end where its mapping does ---- */
+/* ---- shared memory whose size is not that of its mapping ---- */
 
 static void set_up_shared_cut(void)
 {
@@ -365,10 +358,10 @@ static void verify_shared_grown(void)
 {
 	live_compare(memory, 2 * PAGE, 13, "shared memory");
 	live_check(fault_at(memory + 2 * PAGE) == SIGBUS,
-		   "behind the end of shared memory there is something");
+		   "memory behind the end of shared memory can be read");
 }
 
-/* ---- memory that the kernel may take (Linux 6.11) ---- */
+/* ---- memory that the kernel may drop (Linux 6.11) ---- */
 
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08

@@ -1,4 +1,4 @@
-/* counter.c - the smallest of all: counts in a register, a local and a global, and never loses a step. */
+/* counter.c - the smallest program: counts in a local and a global variable, which must stay equal. */
 #include "live.h"
 
 static volatile unsigned long global;

@@ -1,6 +1,6 @@
 /*
- * cow.c - children that share their memory with the parent until someone writes: after a restore the pages that nobody
- * changed must be shared again, and those that were changed must not.
+ * cow.c - children that share memory with their parent until one of them writes. After a restore, pages that were not
+ * written must be shared again, and the others must not.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -39,7 +39,7 @@ static void change_and_verify(void)
 	}
 }
 
-/* KiB of the area that other tasks have too, and that only this one has. */
+/* How many KiB of the area are shared with other tasks, and how many only this task has. */
 static void measure(unsigned long *shared, unsigned long *private)
 {
 	FILE *smaps = fopen("/proc/self/smaps", "re");

@@ -1,6 +1,6 @@
 /*
- * cow_grown.c - a child that was born with its parent's heap of 64 MiB and a deep stack; then both grow or shrink
- * theirs. After a restore, what both still have must be shared again, and everybody must have his own of the rest.
+ * cow_grown.c - a child is created with its parent's heap of 64 MiB and a deep stack. Then both grow or shrink their
+ * own. After a restore, what both still have must be shared again, and the rest must be each process's own.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -26,7 +26,7 @@ static void verify_heap(void)
 	live_compare(heap, common, 1, is_child ? "the child's heap" : "the parent's heap");
 	if (heap_size > COMMON)
 		live_compare(heap + COMMON, heap_size - COMMON, is_child ? 2 : 3,
-			     "what the heap has grown by");
+			     "the part that the heap has grown by");
 	live_check((char *)sbrk(0) == heap + heap_size, "the heap ends at %p, not at %p", sbrk(0),
 		   (void *)(heap + heap_size));
 }
@@ -39,7 +39,7 @@ static void resize_heap(long by)
 		live_fill(heap + COMMON, by, is_child ? 2 : 3);
 }
 
-/* KiB of the pages from `start` to `end` that somebody else has, too. */
+/* How many KiB of the pages from `start` to `end` other processes have, too. */
 static unsigned long shared_with_others(const char *start, const char *end)
 {
 	FILE *smaps = fopen("/proc/self/smaps", "re");
@@ -76,7 +76,7 @@ static void live_on(void)
 	verify_sharing();
 }
 
-/* `what` runs with so much of the stack filled above it, and finds it unchanged. */
+/* Runs `what` with that much of the stack filled above it, then checks that the filling is unchanged. */
 __attribute__((noinline)) static void deep(size_t size, uint64_t seed, void (*what)(void))
 {
 	char *room = alloca(size);
@@ -100,7 +100,7 @@ static void child(void)
 
 static pid_t pid;
 
-static void bear_and_shrink(void)
+static void fork_and_shrink(void)
 {
 	pid = live_fork(child);
 	resize_heap(-(long)(32 * MIB));
@@ -111,13 +111,13 @@ static void bear_and_shrink(void)
 int main(int argc, char **argv)
 {
 	live_begin(argc, argv);
-	free(malloc(64 << 10)); /* room for libc below ours */
+	free(malloc(64 << 10)); /* for libc's own allocations, below the heap of the test */
 	heap = (char *)(((unsigned long)sbrk(0) + 4095) & ~4095UL);
 	live_check(brk(heap + COMMON) == 0, "brk: %m");
 	heap_size = COMMON;
 	madvise(heap, COMMON, MADV_NOHUGEPAGE);
 	live_fill(heap, COMMON, 1);
-	deep(STACK, 4, bear_and_shrink);
+	deep(STACK, 4, fork_and_shrink);
 	live_join(pid);
 	return live_finish();
 }

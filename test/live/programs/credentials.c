@@ -1,5 +1,5 @@
 /*
- * credentials.c - who the process is: ids, groups, capabilities, secure bits, no_new_privs, dumpable.
+ * credentials.c - credentials: ids, groups, capabilities, securebits, no_new_privs, dumpable.
  *
  * usage: credentials DIRECTORY ids|groups|capabilities|securebits|no_new_privs|dumpable|threads|locked|user
  */
@@ -27,7 +27,7 @@ static const char *const lines[] = { "Uid:",	"Gid:",	   "Groups:", "CapInh:",   
 static atomic_int prepared, stop;
 static char thread_before[SIZE];
 
-/* All of it as one text; the calling thread's. */
+/* Describes all credentials of the calling thread as one text. */
 static void describe(char *text)
 {
 	char line[1024], path[64];
@@ -136,8 +136,8 @@ static void set_up_nothing(void)
 }
 
 /*
- * Capabilities that it could not have again in any order: inheritable ones beyond the bounding set, ambient ones that
- * may not be raised any more, securebits that are locked.
+ * Credentials that can only be set in the right order: inheritable capabilities beyond the bounding set, ambient ones
+ * that cannot be raised any more, locked securebits.
  */
 static void set_up_locked(void)
 {
@@ -152,7 +152,7 @@ static void set_up_locked(void)
 	set_capabilities(0, BIT(CAP_KILL), BIT(CAP_KILL) | BIT(CAP_NET_RAW));
 }
 
-/* An ordinary user with an ambient capability, another identity for files, and SECBIT_KEEP_CAPS. */
+/* An ordinary user with an ambient capability, another user id for files, and SECBIT_KEEP_CAPS. */
 static void set_up_user(void)
 {
 	live_check(chmod(live_directory, 0777) == 0, "chmod: %m");

@@ -1,4 +1,4 @@
-/* crowded.c - very nearly as many descriptors as the limit allows: pipes, each with a number of its own in it. */
+/* crowded.c - almost as many descriptors as the limit allows: pipes, each with its number as content. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sys/resource.h>

@@ -1,12 +1,11 @@
 /*
- * death_signals.c - signals that are wanted when the parent dies (PR_SET_PDEATHSIG): they come when it dies, and not
- * before.
+ * death_signals.c - signals for the death of the parent (PR_SET_PDEATHSIG): they arrive when it dies, and not before.
  *
  * usage: death_signals DIRECTORY leader|threads|user|child|kill
  *
- * leader: the root wants one; threads: another thread of it does, and a third another one; user: after it has become
- * another user; child: a child of it; kill: the root wants SIGKILL. The file `orphaned` in DIRECTORY is there when the
- * parent's death is meant.
+ * leader: the root wants a signal; threads: its second and third threads want different ones; user: the root wants one
+ * and has become another user before; child: its child wants one; kill: the root wants SIGKILL. The harness creates the
+ * file `orphaned` in DIRECTORY before it kills the parent.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -93,7 +92,7 @@ static void wait_as_child(void)
 	want(SIGUSR1);
 	while (!heard) {
 		check_wanted(SIGUSR1);
-		live_check(getppid() != 1, "the parent is dead, and no signal came");
+		live_check(getppid() != 1, "the parent is dead, but no signal arrived");
 		live_sleep(0.01);
 	}
 	live_check(write(told[1], "", 1) == 1, "write: %m");
@@ -120,7 +119,7 @@ static void end_child(void)
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	kill(child, SIGKILL);
 	live_check(waitpid(child, NULL, 0) == child, "waitpid: %m");
-	live_check(read(told[0], &byte, 1) == 1, "no signal came to the child");
+	live_check(read(told[0], &byte, 1) == 1, "no signal reached the child");
 	live_check(wait(NULL) > 0, "wait: %m");
 }
 
@@ -130,7 +129,7 @@ static void end_nothing(void)
 
 static const struct {
 	const char *name;
-	int wanted, by_leader; /* signals, as bits; its own */
+	int wanted, by_leader; /* signals, as bits; that of the leader */
 	void (*begin)(void), (*end)(void);
 } kinds[] = {
 	{ "leader", 1 << SIGUSR1, SIGUSR1, begin_leader, end_nothing },
@@ -158,10 +157,10 @@ int main(int argc, char **argv)
 	live_ready();
 	while (!live_stopping()) {
 		check_wanted(kind->by_leader);
-		live_check(!heard || is_orphaned(), "signals %x came although the parent lives", heard);
+		live_check(!heard || is_orphaned(), "signals %x arrived although the parent lives", heard);
 		live_sleep(0.01);
 	}
-	live_check(!is_orphaned() || heard == kind->wanted, "the parent is dead: signals %x came, not %x",
+	live_check(!is_orphaned() || heard == kind->wanted, "the parent is dead: signals %x arrived, not %x",
 		   heard, kind->wanted);
 	kind->end();
 	return live_finish();

@@ -1,5 +1,6 @@
 /*
- * directory_read.c - a directory with many entries: some of them have been read, the others are to come.
+ * directory_read.c - an open directory with many entries, some of which have been read: reading continues with the
+ * rest.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -15,7 +16,7 @@
 
 #define ENTRIES 500
 
-/* Marks the entries that one call of the kernel gives, at most as many as fit. */
+/* Marks the entries that one system call returns, at most as many as fit. */
 static int read_some(int fd, char *seen, size_t room)
 {
 	char buffer[32768];
@@ -28,7 +29,7 @@ static int read_some(int fd, char *seen, size_t room)
 		int number = atoi(entry->d_name);
 
 		if (number > 0)
-			live_check(!seen[number]++, "entry %d is told twice", number);
+			live_check(!seen[number]++, "entry %d is returned twice", number);
 		at += entry->d_reclen;
 	}
 	return count;
@@ -52,7 +53,7 @@ static void end(int fd, char *seen)
 	while (read_some(fd, seen, 32768) > 0)
 		;
 	for (int i = 1; i <= ENTRIES; i++)
-		live_check(seen[i] == 1, "entry %d was not told", i);
+		live_check(seen[i] == 1, "entry %d was not returned", i);
 }
 
 int main(int argc, char **argv)

@@ -1,10 +1,11 @@
 /*
- * dying.c - what the kernel writes into a task's memory when it ends, where that memory is a file that lives on:
- * nothing of it may come true because a dump ends the task.
+ * dying.c - the kernel writes to a task's memory when the task ends: marks on robust mutexes, a zero at
+ * clear_child_tid. Here that memory is a file that lives on. When a dump ends the task, nothing of this may be
+ * written.
  *
  * usage: dying DIRECTORY mutex|inheriting|unlocking|clear_tid|child_clear_tid [FILE]
  *
- * FILE, or `shared` in DIRECTORY, is mapped by all. Its bytes are compared with those that it had before.
+ * FILE, or `shared` in DIRECTORY, is mapped by all tasks. Its bytes must stay what they were.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -99,8 +100,8 @@ static void *await(void *mutex)
 	int result = pthread_mutex_lock(mutex);
 
 	live_check(result != EOWNERDEAD, "the owner of a mutex is dead");
-	live_check(!result, "waited for a mutex and got error %d", result);
-	live_check(lets_go, "got a mutex that somebody else holds");
+	live_check(!result, "waiting for the mutex failed with error %d", result);
+	live_check(lets_go, "got a mutex that another thread holds");
 	has_got[mutex == &shared->by_child] = true;
 	return NULL;
 }
@@ -115,7 +116,7 @@ static void hold_in_child(void)
 
 static pid_t child;
 
-/* The word of the futex is the first of a mutex in the C libraries of Linux; it says that somebody waits. */
+/* In the C libraries of Linux a mutex begins with the word of its futex, which tells whether a thread waits. */
 static void wait_for_waiter(pthread_mutex_t *mutex)
 {
 	while (!(*(atomic_uint *)mutex & FUTEX_WAITERS))
@@ -153,19 +154,19 @@ static void end_mutexes(void)
 	lets_go = true;
 	live_join(child);
 	while (!has_got[0] || !has_got[1]) {
-		live_check(live_now() < end, "nobody got the mutex");
+		live_check(live_now() < end, "the waiting thread did not get the mutex");
 		live_sleep(0.001);
 	}
 }
 
-/* ---- a list of the program's own making: taken right before a mutex is entered into it, or removed ---- */
+/* ---- a robust list made by hand, in the state right before a mutex is added or removed ---- */
 
 static struct {
 	struct robust_list_head head;
 	struct robust_list entry;
 } lists[THREADS];
 
-/* The kernel looks at the futex of an operation that has begun, wherever it lies, and at the list's own. */
+/* The kernel looks at the futex of the pending operation, wherever that is, and at those in the list. */
 static void *be_unlocking(void *argument)
 {
 	int number = (int)(long)argument;
@@ -188,10 +189,7 @@ static void begin_unlocking(void)
 	wait_until(&begun, THREADS);
 }
 
-/*
- * A thread that was let go a moment ago gets its list back before it does anything else, but others may run before
- * it.
- */
+/* After a dump a thread gets its list back before it does anything else, but other threads may run before it does. */
 static bool has_list(int number)
 {
 	struct robust_list_head *head = NULL;
@@ -252,7 +250,7 @@ static void *wait_for_ever(void *unused)
 
 static void be_cleared(void)
 {
-	run(wait_for_ever, NULL); /* the kernel clears it if somebody else has the memory still */
+	run(wait_for_ever, NULL); /* the kernel clears the word only if another task still has the memory */
 	shared->words[1] = 1;
 	while (!live_stopping()) {
 		check_address(&shared->words[0]);
@@ -260,7 +258,7 @@ static void be_cleared(void)
 	}
 }
 
-/* Of a process, which has it from its birth: as glibc makes its children, only that the word is in the file. */
+/* A process that has the address from its creation on, as glibc's fork() does it, but with the word in the file. */
 static void begin_child_clear_tid(void)
 {
 	child = syscall(SYS_clone, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD, NULL, NULL,

@@ -1,5 +1,6 @@
 /*
- * epoll.c - epoll instances: what they watch, how, under which numbers, and for whom.
+ * epoll.c - epoll instances: the files that they watch, for which events, under which descriptors and for which
+ * process.
  *
  * usage: epoll DIRECTORY plain|oneshot|reused|nested|shared|signals
  */
@@ -41,15 +42,15 @@ static void send_byte(int pipe)
 	live_check(write(pipes[pipe][1], "x", 1) == 1, "write: %m");
 }
 
-/* The next event and no other: of `data`, with these events. */
+/* Expects exactly one event, with this data and these bits. */
 static void expect(int epfd, int data, uint32_t events)
 {
 	struct epoll_event event = { 0 };
 	int count = epoll_wait(epfd, &event, 1, 1000);
 
-	live_check(count == 1, "nothing came instead of event %d (%m)", data);
+	live_check(count == 1, "event %d did not arrive (%m)", data);
 	live_check(event.data.u64 == DATA(data) && event.events == events,
-		   "event %llx of %llx came instead of %x of %llx", (unsigned long long)event.events,
+		   "event %llx of %llx arrived, not %x of %llx", (unsigned long long)event.events,
 		   (unsigned long long)event.data.u64, events, (unsigned long long)DATA(data));
 }
 
@@ -57,8 +58,8 @@ static void expect_nothing(int epfd)
 {
 	struct epoll_event event;
 
-	live_check(epoll_wait(epfd, &event, 1, 20) == 0, "an event came (%x of %llx)", event.events,
-		   (unsigned long long)event.data.u64);
+	live_check(epoll_wait(epfd, &event, 1, 20) == 0, "an unexpected event arrived (%x of %llx)",
+		   event.events, (unsigned long long)event.data.u64);
 }
 
 static void make(void)
@@ -90,7 +91,7 @@ static void verify_plain(void)
 	expect_nothing(inner);
 	send_byte(1);
 	expect(epoll, 1, EPOLLIN);
-	expect_nothing(epoll); /* an edge comes once */
+	expect_nothing(epoll); /* an edge is reported once */
 	send_byte(0);
 	expect(epoll, 0, EPOLLIN);
 	expect(epoll, 0, EPOLLIN);
@@ -99,11 +100,12 @@ static void verify_plain(void)
 	live_check(epoll_ctl(epoll, EPOLL_CTL_ADD, pipes[0][0], &(struct epoll_event){ 0 }) < 0 &&
 			   errno == EEXIST,
 		   "not watched");
-	live_check(epoll_ctl(epoll, EPOLL_CTL_DEL, pipes[0][0], NULL) == 0, "cannot stop to watch: %m");
+	live_check(epoll_ctl(epoll, EPOLL_CTL_DEL, pipes[0][0], NULL) == 0,
+		   "cannot remove the file from the epoll: %m");
 	expect_nothing(epoll);
 }
 
-/* ---- oneshot: armed, fired with something to tell, fired and dry, fired and hung up ---- */
+/* ---- oneshot: armed; fired with data left; fired and empty; fired and hung up ---- */
 
 static void set_up_oneshot(void)
 {
@@ -133,7 +135,7 @@ static void verify_oneshot(void)
 	expect_nothing(epoll);
 }
 
-/* ---- reused: a number that was closed, one that became another file, one that stands for two ---- */
+/* ---- reused: a descriptor that was closed, one that is another file now, one under which two are watched ---- */
 
 static void set_up_reused(void)
 {
@@ -154,15 +156,15 @@ static void verify_reused(void)
 		expect(epoll, i, EPOLLIN);
 		live_check(read(pipes[i][0], &(char){ 0 }, 1) == 1, "read: %m");
 	}
-	live_check(fcntl(50, F_GETFD) < 0 && errno == EBADF, "a closed descriptor is open");
+	live_check(fcntl(50, F_GETFD) < 0 && errno == EBADF, "the closed descriptor is open");
 	close(pipes[3][0]);
 	close(51);
-	live_check(epoll_ctl(epoll, EPOLL_CTL_DEL, 52, NULL) == 0, "the later one is not watched as 52: %m");
+	live_check(epoll_ctl(epoll, EPOLL_CTL_DEL, 52, NULL) == 0, "the later file is not watched as 52: %m");
 	live_check(dup2(pipes[2][0], 52) == 52 && epoll_ctl(epoll, EPOLL_CTL_DEL, 52, NULL) == 0,
-		   "nor is the earlier one: %m");
+		   "the earlier file is not watched as 52: %m");
 }
 
-/* The peer watches the file under another number, which only somebody who stops watching can tell. */
+/* The peer watches the file under another descriptor, which only EPOLL_CTL_DEL can show. */
 static void verify_renumbered(void)
 {
 	for (int i = 0; i < 4; i++) {
@@ -248,7 +250,7 @@ static void set_up_signals(void)
 	watch(epoll, inner, EPOLLIN, 0);
 }
 
-/* It has to come to somebody who sleeps already. */
+/* The signal has to be sent while the process sleeps already. */
 static void kill_later(void)
 {
 	live_sleep(0.1);
@@ -265,7 +267,7 @@ static void verify_signals(void)
 	expect(epoll, 0, EPOLLIN);
 	live_check(read(inner, &facts, sizeof(facts)) == sizeof(facts) && facts.ssi_signo == SIGUSR1,
 		   "read: %m");
-	live_check((pid_t)facts.ssi_pid == pid, "the signal came from %u", facts.ssi_pid);
+	live_check((pid_t)facts.ssi_pid == pid, "the signal was sent by %u", facts.ssi_pid);
 	live_join(pid);
 }
 

@@ -1,5 +1,5 @@
 /*
- * events.c - eventfd, signalfd and timerfd: counters, what waits in them, and what they do next.
+ * events.c - eventfd, signalfd and timerfd: counters, pending events, and what they do after the restore.
  *
  * usage: events DIRECTORY eventfd|saturated|semaphore|signalfd|timerfd|timerfd_real|timerfd_unread
  */
@@ -64,19 +64,19 @@ static void verify_eventfd(void)
 	uint64_t nothing;
 
 	live_check(!is_readable(fds[0]) && read(fds[0], &nothing, 8) < 0 && errno == EAGAIN,
-		   "the empty one is not");
+		   "the empty eventfd can be read");
 	live_check(fcntl(fds[1], F_GETFD) == FD_CLOEXEC && fcntl(fds[0], F_GETFD) == 0, "wrong FD_CLOEXEC");
 	live_check(take(fds[1], "a large one") == UINT32_MAX, "the counter has changed");
 	live_check(take(fds[2], "another") == UINT32_MAX - 1ULL, "the counter has changed");
 	live_check(take(100, "a dup'ed one") == 7, "the counter has changed");
 	live_check(fcntl(fds[3], F_SETFL, O_NONBLOCK) == 0 && fcntl(100, F_GETFL) & O_NONBLOCK,
-		   "no longer one file");
+		   "the copy is no longer the same file");
 	live_check(write(fds[4], &(uint64_t){ 3 }, 8) == 8, "write: %m");
 	live_check(take(fds[5], "what the child sends") == 9, "the child sent another number");
 	live_join(child);
 }
 
-/* Beyond what eventfd(2) itself can be told, and full: one more, and write(2) would wait. */
+/* More than eventfd(2) accepts as an initial value, and full: a further write(2) would block. */
 static void set_up_saturated(void)
 {
 	fds[0] = eventfd(0, EFD_NONBLOCK);
@@ -85,8 +85,10 @@ static void set_up_saturated(void)
 
 static void verify_saturated(void)
 {
-	live_check(write(fds[0], &(uint64_t){ 1 }, 8) < 0 && errno == EAGAIN, "the full one is not");
-	live_check(poll(&(struct pollfd){ fds[0], POLLOUT, 0 }, 1, 0) == 0, "the full one can be written");
+	live_check(write(fds[0], &(uint64_t){ 1 }, 8) < 0 && errno == EAGAIN,
+		   "the full eventfd accepts a write");
+	live_check(poll(&(struct pollfd){ fds[0], POLLOUT, 0 }, 1, 0) == 0,
+		   "the full eventfd is writable for poll()");
 	live_check(take(fds[0], "the full one") == UINT64_MAX - 1, "the counter has changed");
 }
 
@@ -105,14 +107,14 @@ static void set_up_semaphore(void)
 {
 	fds[0] = eventfd(3, EFD_SEMAPHORE | EFD_NONBLOCK);
 	if (!fdinfo_says(fds[0], "eventfd-semaphore:"))
-		live_skip("this kernel does not tell which eventfd is a semaphore");
+		live_skip("this kernel does not show which eventfd is a semaphore");
 }
 
 static void verify_semaphore(void)
 {
 	for (int i = 0; i < 3; i++)
 		live_check(take(fds[0], "the semaphore") == 1, "the semaphore gives more than one");
-	live_check(!is_readable(fds[0]), "the semaphore gives four");
+	live_check(!is_readable(fds[0]), "the semaphore can be read four times");
 }
 
 /* ---- signalfd ---- */
@@ -136,7 +138,7 @@ static void verify_signalfd(void)
 {
 	struct signalfd_siginfo facts;
 
-	live_check(!is_readable(fds[1]), "the second one tells of a signal that it does not know");
+	live_check(!is_readable(fds[1]), "the second one reports a signal that is not in its mask");
 	live_check(read(fds[0], &facts, sizeof(facts)) == sizeof(facts), "the pending signal: %m");
 	live_check(facts.ssi_signo == SIGUSR1 && facts.ssi_int == 5, "it is signal %u with %d",
 		   facts.ssi_signo, facts.ssi_int);
@@ -144,7 +146,7 @@ static void verify_signalfd(void)
 	sigqueue(getpid(), SIGRTMAX, (union sigval){ .sival_int = 6 });
 	live_check(is_readable(fds[0]) && read(fds[1], &facts, sizeof(facts)) == sizeof(facts),
 		   "SIGRTMAX: %m");
-	live_check(facts.ssi_int == 6, "it came with %d", facts.ssi_int);
+	live_check(facts.ssi_int == 6, "the signal has value %d", facts.ssi_int);
 }
 
 /* ---- timerfd ---- */
@@ -190,17 +192,17 @@ static void set_up_timerfd(void)
 	live_sleep(0.05);
 }
 
-/* Time away does not count, for those who wait for an interval. */
+/* For relative timers the time away does not count. */
 static void verify_timerfd(void)
 {
 	double away = live_downtime(), passed = live_now() - started - away;
 
 	live_check(take(fds[0], "the expired one") == 1 && !is_readable(fds[0]),
-		   "the expired one does not tell of one tick");
+		   "the expired timer does not report one tick");
 	live_check(left(2) > 999 - passed - away && left(2) < 1000.3 - passed, "%.3f s are left, %.3f passed",
 		   left(2), passed);
-	live_check(left(3) == 0 && !is_readable(fds[3]), "what was never started runs");
-	/* It was begun within a second of 500.5; the peer forgets the fraction. */
+	live_check(left(3) == 0 && !is_readable(fds[3]), "the timer that was never started runs");
+	/* It was started with 500.5 s less at most one second; the peer forgets the fraction. */
 	live_check(left(4) > 498 - passed - away && left(4) < 501.8 - passed, "%.3f s are left", left(4));
 	take(fds[5], "one that was read");
 }
@@ -222,7 +224,7 @@ static void verify_unread(void)
 	live_check(ticks >= passed / 0.02 - 3 && ticks <= (passed + away) / 0.02 + 3, "%lu ticks in %.3f s",
 		   (unsigned long)ticks, passed);
 	live_sleep(0.05);
-	live_check(take(fds[1], "the periodic one") >= 2, "it no longer ticks");
+	live_check(take(fds[1], "the periodic one") >= 2, "the periodic timer no longer ticks");
 }
 
 static void set_up_real(void)
@@ -236,7 +238,7 @@ static void set_up_real(void)
 	started = now.tv_sec;
 }
 
-/* A point in time is the same one after a restore (by us; the harness lets the peer be late by the time away). */
+/* An absolute timer expires at the same time as without a dump. The peer's may be late by the time away. */
 static void verify_real(void)
 {
 	struct timespec now;
@@ -244,7 +246,7 @@ static void verify_real(void)
 	clock_gettime(CLOCK_REALTIME, &now);
 	double due = started + 1000 - now.tv_sec - now.tv_nsec / 1e9;
 	live_check(left(0) > due - 0.05 && left(0) < due + 0.05, "%.3f s are left, not %.3f", left(0), due);
-	live_check(take(fds[1], "what has passed") == 1, "what has passed did not tick once");
+	live_check(take(fds[1], "what has passed") == 1, "the timer whose time has passed did not tick once");
 }
 
 static const struct part {

@@ -1,6 +1,6 @@
 /*
- * exit_signal.c - children by clone(2) that send another signal than SIGCHLD when they end, or none; one of them is
- * a zombie.
+ * exit_signal.c - children made by clone(2) that send another signal than SIGCHLD, or none, when they end. One of them
+ * is a zombie.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,7 +18,7 @@ static void tell(int signo)
 	told++;
 }
 
-static pid_t bear(int signo)
+static pid_t make_child(int signo)
 {
 	pid_t child = syscall(SYS_clone, signo, NULL, NULL, NULL, 0);
 
@@ -29,7 +29,7 @@ static pid_t bear(int signo)
 	return child;
 }
 
-/* Only who asks for such children (__WCLONE) is given them. */
+/* waitpid() returns such children only with __WCLONE. */
 static void collect(pid_t child, const char *which)
 {
 	int status;
@@ -46,9 +46,9 @@ int main(int argc, char **argv)
 
 	live_begin(argc, argv);
 	signal(SIGUSR1, tell);
-	user = bear(SIGUSR1);
-	silent = bear(0);
-	zombie = bear(SIGUSR1);
+	user = make_child(SIGUSR1);
+	silent = make_child(0);
+	zombie = make_child(SIGUSR1);
 	kill(zombie, SIGKILL);
 	live_check(waitid(P_PID, zombie, &info, WEXITED | WNOWAIT | __WCLONE) == 0 && told == 1,
 		   "waitid: %m, told %d times", told);

@@ -1,5 +1,5 @@
 /*
- * fifos.c - named pipes: every way to have one open, what waits in it, and what its readers are told.
+ * fifos.c - named pipes: every way to have one open, unread content, and the events that its readers see.
  *
  * usage: fifos DIRECTORY ends|packets|hang_up|kept
  */
@@ -38,7 +38,7 @@ static void expect(int fd, ssize_t size, const char *what)
 		   size);
 }
 
-/* Content at which both processes look, in a pipe of another size; one whose only end is to be written. */
+/* One pipe with content and another size, open in all modes; another whose only end is for writing. */
 static void set_up_ends(void)
 {
 	both = open_fifo(path, O_RDWR | O_APPEND);
@@ -66,7 +66,7 @@ static void verify_ends(void)
 	live_check(fcntl(reader, F_GETFD) == FD_CLOEXEC && fcntl(writer, F_GETFD) == 0, "wrong FD_CLOEXEC");
 	live_check(fcntl(reader, F_GETPIPE_SZ) == 1 << 17, "its size is %d", fcntl(reader, F_GETPIPE_SZ));
 	ioctl(both, FIONREAD, &pending);
-	live_check(pending == 12345, "%d bytes wait", pending);
+	live_check(pending == 12345, "%d bytes are unread", pending);
 	expect(reader, 12345, "the content");
 	put(writer, 77);
 	expect(both, 77, "what was written now");
@@ -94,7 +94,7 @@ static void verify_packets(void)
 	live_check(read(reader, buffer, 10) < 0 && errno == EAGAIN, "one packet too many");
 }
 
-static int told(int fd)
+static int events_of(int fd)
 {
 	struct pollfd asked = { .fd = fd, .events = POLLIN };
 
@@ -102,24 +102,26 @@ static int told(int fd)
 	return asked.revents;
 }
 
-/* Two readers of one pipe without a writer: one has seen a writer go, the other came later. */
+/* Two readers of one pipe without a writer: one was open when the last writer closed it, the other was opened later. */
 static void set_up_hang_up(void)
 {
 	reader = open_fifo(path, O_RDONLY | O_NONBLOCK);
 	close(open_fifo(path, O_WRONLY));
 	alone = open_fifo(path, O_RDONLY | O_NONBLOCK);
-	live_check(told(reader) == POLLHUP && told(alone) == 0, "at first they are told %x and %x",
-		   told(reader), told(alone));
+	live_check(events_of(reader) == POLLHUP && events_of(alone) == 0,
+		   "at first their events are %x and %x", events_of(reader), events_of(alone));
 }
 
 static void verify_hang_up(void)
 {
-	live_check(told(reader) == POLLHUP, "who saw a writer go is told %x", told(reader));
-	live_check(told(alone) == 0, "who saw no writer is told %x", told(alone));
+	live_check(events_of(reader) == POLLHUP, "the reader that saw a writer close has events %x",
+		   events_of(reader));
+	live_check(events_of(alone) == 0, "the reader that saw no writer has events %x", events_of(alone));
 	writer = open_fifo(path, O_WRONLY | O_NONBLOCK);
 	put(writer, 1);
 	close(writer);
-	live_check(told(alone) == (POLLIN | POLLHUP), "who has seen one now is told %x", told(alone));
+	live_check(events_of(alone) == (POLLIN | POLLHUP),
+		   "the reader that has seen a writer now has events %x", events_of(alone));
 }
 
 static void set_up_kept(void)
@@ -132,7 +134,7 @@ static void set_up_kept(void)
 static void verify_kept(void)
 {
 	expect(reader, 4000, "what was written once");
-	live_check(read(reader, buffer, 1) < 0 && errno == EAGAIN, "there is more");
+	live_check(read(reader, buffer, 1) < 0 && errno == EAGAIN, "the content is there twice");
 }
 
 static const struct part {

@@ -131,13 +131,13 @@ static int read_number(int fd)
 	return atoi(line);
 }
 
-/* A move through one descriptor is seen through its copy, its heir in the child, and nowhere else. */
+/* A new position shows in the descriptor's copy and in the child, and in no other descriptor. */
 static void verify_sharing(void)
 {
 	live_check(read_number(fds[READ]) == 100 && read_number(fds[HIGH]) == 101,
-		   "a descriptor's copy reads elsewhere");
+		   "a descriptor's copy has another position");
 	live_check(read_number(fds[WRITE]) == 200 && read_number(fds[COPY]) == 201,
-		   "a copy of O_RDWR reads elsewhere");
+		   "the copy of an O_RDWR descriptor has another position");
 	kill(child, SIGUSR1);
 	double end = live_now() + 5;
 	while (*child_moved < 0) {
@@ -159,7 +159,8 @@ static void verify_regular(void)
 	live_check(pwrite(fds[WRITE], "changed", 7, 7 * 500) == 7, "pwrite: %m");
 	live_check(pread(fds[READ], line, 7, 7 * 500) == 7 && strcmp(line, "changed") == 0,
 		   "read after write: %s", line);
-	live_check(write(fds[READ], "x", 1) == -1 && errno == EBADF, "a read-only file was written");
+	live_check(write(fds[READ], "x", 1) == -1 && errno == EBADF,
+		   "a read-only descriptor accepts a write");
 }
 
 static void verify_special(void)

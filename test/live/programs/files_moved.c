@@ -1,6 +1,6 @@
 /*
- * files_moved.c - two descriptors of one open file, whose position somebody outside of the tree moves all the time.
- * However that looks while it is dumped, they are one open file afterwards.
+ * files_moved.c - two descriptors of one open file. A process outside of the tree changes the position all the time,
+ * also during the dump. Afterwards the two must still be one open file.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 
 static int fds[COPIES];
 
-/* Ends when there is a verdict. */
+/* Moves the position until there is a verdict. */
 static void move(void)
 {
 	char path[4096];

@@ -1,6 +1,6 @@
 /*
- * fpu.c - registers of the floating point and vector units hold known values while the program spins without a system
- * call, and hold them still when it is told to stop.
+ * fpu.c - the floating point and vector registers have known values while the program spins without a system call, and
+ * must still have them after SIGTERM.
  *
  * usage: fpu DIRECTORY x87|sse|avx|avx512
  */
@@ -11,7 +11,7 @@
 static volatile int *stop_flag;
 static unsigned char in[32][64] __attribute__((aligned(64))), out[32][64] __attribute__((aligned(64)));
 
-/* Each spins in place until the flag is set by the handler of SIGTERM, between loading and storing all registers. */
+/* Each loads all registers, spins until the handler of SIGTERM sets the flag, and stores all registers. */
 #define SPIN "1: pause\n\tcmpl $0, (%2)\n\tje 1b\n\t"
 
 static void spin_sse(void)
@@ -53,7 +53,7 @@ static void spin_avx512(void)
 		       "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 
-/* Eight numbers on the register stack, and control words that are not the usual ones. */
+/* Eight numbers on the register stack, and unusual control words. */
 static void spin_x87(void)
 {
 	unsigned short control = 0x0a7f, control_after = 0;

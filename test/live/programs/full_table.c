@@ -1,5 +1,5 @@
 /*
- * full_table.c - a process that has all the descriptors, but for a few, that it may have.
+ * full_table.c - a process that has all descriptors that its limit allows, except a few.
  *
  * usage: full_table DIRECTORY files|copies|pipes|mapped LIMIT SPARE
  *   files	eventfds, each with a number of its own in it
@@ -48,7 +48,7 @@ static void verify_copy(int fd)
 
 	live_check(write(fd, &value, sizeof(value)) == sizeof(value), "eventfd %d: %m", fd);
 	live_check(read(first, &value, sizeof(value)) == sizeof(value) && value == (fd == first ? 18 : 1),
-		   "%d leads to another file", fd);
+		   "descriptor %d is another file", fd);
 }
 
 static int new_pipe(int number)
@@ -56,7 +56,7 @@ static int new_pipe(int number)
 	int ends[2];
 	char byte = number;
 
-	/* The last one has no room for its other end. */
+	/* Fails for the last descriptor, which leaves no room for the other end: that becomes an eventfd. */
 	if (pipe2(ends, O_NONBLOCK) < 0)
 		return eventfd(0, 0);
 	live_check(ends[0] == number && write(ends[1], &byte, 1) == 1, "pipe: %m");
@@ -119,7 +119,7 @@ static void live_mapped(void)
 static void verify_mapped(void)
 {
 	for (int i = 0; i < 2 * limit; i++)
-		live_check(!memcmp(mapped[i], &i, sizeof(i)), "file %d is mapped somewhere else", i);
+		live_check(!memcmp(mapped[i], &i, sizeof(i)), "mapping %d shows another file", i);
 }
 
 int main(int argc, char **argv)

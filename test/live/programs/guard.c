@@ -1,5 +1,5 @@
 /*
- * guard.c - guard pages (MADV_GUARD_INSTALL, Linux 6.13): they stay forbidden, and their neighbours keep their
+ * guard.c - guard pages (MADV_GUARD_INSTALL, Linux 6.13): they stay inaccessible, and neighbouring pages keep their
  * content.
  */
 #define _GNU_SOURCE
@@ -61,7 +61,7 @@ int main(int argc, char **argv)
 	verify();
 	live_check(madvise(memory, PAGES * PAGE, MADV_GUARD_REMOVE) == 0, "MADV_GUARD_REMOVE: %m");
 	for (int page = 0; page < PAGES; page++)
-		live_check(can_read(memory + page * PAGE), "page %d: forbidden after the guards were removed",
-			   page);
+		live_check(can_read(memory + page * PAGE),
+			   "page %d: inaccessible after the guards were removed", page);
 	return live_finish();
 }

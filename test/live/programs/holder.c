@@ -1,4 +1,4 @@
-/* holder.c - holds a file open and maps another; sleeps. For tests in which these change while it is away. */
+/* holder.c - has one file open and another mapped, and sleeps. For tests that change these files while it is away. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>

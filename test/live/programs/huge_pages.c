@@ -1,10 +1,10 @@
 /*
- * huge_pages.c - memory in transparent huge pages: it has as many afterwards, and no flag that it did not have before
- * (madvise(MADV_COLLAPSE), Linux 6.1, leaves none).
+ * huge_pages.c - memory in transparent huge pages: it is in huge pages afterwards, too, and its flags are the same.
+ * (madvise(MADV_COLLAPSE), Linux 6.1, leaves no flag.)
  *
- * huge_pages.c [partly | shared | memfd | private]: every second 2 MiB only; shared anonymous memory; a memfd; a
- * private mapping of one, of which each second block has pages of its own, but not the first one (the others are the
- * file's: as it has them)
+ * huge_pages.c [partly | shared | memfd | private]: only every second 2 MiB; shared anonymous memory; a memfd; a
+ * private mapping of a memfd, in which every second block has pages of its own. The first block and the other ones show
+ * the memfd's pages.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -25,7 +25,7 @@ static char flags[256];
 static unsigned long wanted; /* KiB in huge pages, … */
 static bool is_private;	     /* … if they are not the file's */
 
-/* "sd" is no property of a mapping: written since somebody last asked (CONFIG_MEM_SOFT_DIRTY). */
+/* Leaves out "sd" (soft-dirty): it tells of writes, and is no property of a mapping. */
 static void copy_flags(char *to, size_t size, const char *line)
 {
 	snprintf(to, size, "%.*s", (int)strcspn(line, "\n"), line);
@@ -34,7 +34,7 @@ static void copy_flags(char *to, size_t size, const char *line)
 		memmove(soft_dirty, soft_dirty + 3, strlen(soft_dirty + 3) + 1);
 }
 
-/* KiB in huge pages from `memory` to its end; `vm_flags` gets the flags. */
+/* How many KiB from `memory` to its end are in huge pages. `vm_flags` gets the flags. */
 static unsigned long huge_pages(char *vm_flags, size_t size)
 {
 	FILE *smaps = fopen("/proc/self/smaps", "re");
@@ -65,7 +65,7 @@ static char *map(int flags, int fd)
 	return mmap(start, SIZE, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, fd, 0);
 }
 
-/* Blocks with pages of their own are in huge pages no more. */
+/* Blocks that get pages of their own are no longer in huge pages. */
 static void make_private(int fd)
 {
 	munmap(memory, SIZE);
@@ -115,7 +115,7 @@ int main(int argc, char **argv)
 	live_compare(memory, SIZE, 1, "huge memory");
 	wanted = huge_pages(flags, sizeof(flags));
 	if (wanted < SIZE / 1024 / (is_partly || is_private ? 2 : 1))
-		live_skip("this kernel makes no huge pages when asked");
+		live_skip("this kernel makes no huge pages on request");
 	live_ready();
 	/* Not in a loop: a dump would find /proc/self/smaps open. */
 	live_wait_stop();

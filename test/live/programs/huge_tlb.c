@@ -1,6 +1,6 @@
 /*
- * huge_tlb.c - anonymous memory in huge pages of hugetlbfs (MAP_HUGETLB): it holds what it held, is as huge, and takes
- * as many pages from the pool.
+ * huge_tlb.c - anonymous memory in huge pages of hugetlbfs (MAP_HUGETLB): content, page size and the number of pages
+ * taken from the pool stay the same.
  *
  * huge_tlb.c WHAT [KiB [ADDRESS]]: private | shared | unreserved | forked | protected
  */
@@ -17,7 +17,7 @@
 #define PAGE 4096UL
 #define MOST 4
 
-/* What smaps says of a mapping. */
+/* What smaps says about a mapping. */
 struct sight {
 	char access[5], flags[512];
 	unsigned long page, private, shared;
@@ -30,9 +30,9 @@ static struct {
 } areas[MOST];
 static int area_count;
 static size_t huge_page = 2UL << 20;
-static char *place; /* for the first; NULL: anywhere */
+static char *place; /* the address of the first mapping; NULL: any */
 
-/* All of it: what had to be moved may have come back in pieces. */
+/* Adds up all mappings of the area: moved memory may come back in several. */
 static void look(int area, struct sight *sight)
 {
 	unsigned long start = (unsigned long)areas[area].start, end = start + areas[area].size;
@@ -76,7 +76,7 @@ static char *map(size_t pages, int flags)
 	return start;
 }
 
-/* Pages that were touched stay, pages that were not are not made; mappings stand as they stood. */
+/* Pages that were touched exist, others do not, and the mappings have not changed. */
 static void check_sights(void)
 {
 	for (int i = 0; i < area_count; i++) {
@@ -103,7 +103,7 @@ static void prepare_private(void)
 	live_fill(first, huge_page, 1);
 	live_fill(first + 2 * huge_page + 5 * PAGE, PAGE, 2);
 	second = map(2, MAP_PRIVATE);
-	*(volatile char *)second = 0; /* nothing but zeros, yet it is there */
+	*(volatile char *)second = 0; /* it has only zeros, but it exists */
 }
 
 static void check_private(void)
@@ -111,7 +111,7 @@ static void check_private(void)
 	live_compare(first, huge_page, 1, "a private huge page");
 	live_compare(first + 2 * huge_page + 5 * PAGE, PAGE, 2, "a page of a huge page");
 	live_check(first[2 * huge_page] == 0 && first[2 * huge_page + 6 * PAGE] == 0, "the rest is not zero");
-	live_check(second[0] == 0, "zeros have changed");
+	live_check(second[0] == 0, "the page of zeros has changed");
 }
 
 static void prepare_shared(void)
@@ -160,7 +160,7 @@ static void check_unreserved(void)
 	live_compare(second + 500 * huge_page, PAGE, 5, "an unreserved shared page");
 }
 
-/* The child has changed one page, dropped another, and shares the third. */
+/* The child changes one page, drops another, and shares the third. */
 static void change_and_wait(void)
 {
 	live_fill(first, PAGE, 7);
@@ -201,7 +201,7 @@ static void check_protected(void)
 {
 	live_compare(second, huge_page, 9, "a huge page that can only be read");
 	mprotect(first, 2 * huge_page, PROT_READ);
-	live_compare(first, huge_page, 8, "a huge page that nobody may touch");
+	live_compare(first, huge_page, 8, "an inaccessible huge page");
 	mprotect(first, 2 * huge_page, PROT_NONE);
 }
 

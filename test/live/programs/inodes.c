@@ -1,10 +1,10 @@
 /*
- * inodes.c - inodes that have no path, but owner, mode and times, which fstat(2) shows: those of pipes and of memory.
- * And of a named pipe, which keeps its own.
+ * inodes.c - inodes without a path (pipes, memory) have owner, mode and times, which fstat(2) shows. They must stay the
+ * same, like those of a named pipe.
  *
  * usage: inodes DIRECTORY pipe|memfd|nameless|fifo|terminal|user|file_user|foreign
- * user: an ordinary user opens his pipes by /proc/self/fd; file_user: one who is a user to files only (setfsuid);
- * foreign: one of the pipes was made by root, and he cannot
+ * user: an ordinary user can open its pipes through /proc/self/fd; file_user: the same after setfsuid() only;
+ * foreign: root has made one of the pipes, and the user cannot open that
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -70,9 +70,9 @@ static void set_up_pipe(void)
 
 	change(fd, USER, GROUP, 04640);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	add(open(path, O_RDWR)); /* a third description, which cannot be made of what pipe() returns */
+	add(open(path, O_RDWR)); /* a third open file of the pipe, besides the two that pipe() returns */
 	change(add_pipe(), 0, GROUP, 0);
-	add_pipe(); /* as it was made: by us, now */
+	add_pipe(); /* unchanged: made by this process, now */
 }
 
 static void set_up_memfd(void)
@@ -112,7 +112,7 @@ static void set_up_fifo(void)
 	change(fd, USER, GROUP, 0640);
 }
 
-/* Its slave; opened by nobody but us, and not read or written. */
+/* The slave of a new terminal. No other process opens, reads or writes it. */
 static void set_up_terminal(void)
 {
 	int slave;
@@ -145,7 +145,7 @@ static void set_up_user(void)
 	add_pipe();
 }
 
-/* What is open to us, and what is not, stays so. */
+/* Files that the process can open through /proc, and those that it cannot, stay the same. */
 static void check_opened(void)
 {
 	for (int i = 0; i < count; i++) {

@@ -1,5 +1,5 @@
 /*
- * interrupted.c - a system call in which a thread sleeps while it is dumped: it returns what it would have returned,
+ * interrupted.c - a thread sleeps in a system call while it is dumped. The call returns what it would have returned:
  * never EINTR, not early, and late only by the time away.
  *
  * usage: interrupted DIRECTORY CALL (see the table at the end)
@@ -192,9 +192,9 @@ static void wake_futex(pthread_t thread)
 }
 
 /*
- * tell: what ends a call that has no timeout. again: when the call starts over with its whole time, late by what it
- * had slept: never; from the second dump on, because a call that is being restarted tells nobody its end; or always,
- * because it cannot be told how long it had slept.
+ * tell: ends a call that has no timeout. again: when the call starts over with its whole time, and so ends later by
+ * what it had slept already: never; from the second dump on, because the kernel does not show when a restarted call is
+ * to end; or always, because the kernel does not show how long it has slept.
  */
 enum again { NEVER, FROM_SECOND, ALWAYS };
 
@@ -245,7 +245,7 @@ static void on_signal(int signo)
 {
 }
 
-/* All signals are blocked in the thread that sleeps, so that SIGTERM is the main thread's. */
+/* The sleeping thread blocks all signals, so that the main thread gets SIGTERM. */
 static pthread_t start_sleeper(void)
 {
 	sigset_t all, old;

@@ -1,6 +1,5 @@
 /*
- * large.c - a process with as much memory as is asked for (MiB), written once, and checked at its end. For
- * bench/run.
+ * large.c - a process with a given amount of memory (MiB), which it writes once and checks at its end. For bench/run.
  */
 #include <stdlib.h>
 #include <sys/mman.h>

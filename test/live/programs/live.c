@@ -15,17 +15,14 @@
 
 #include "live.h"
 
-#define PATIENCE 20.0 /* seconds for what is to come soon, on a machine that does something else, too */
+#define PATIENCE 20.0 /* seconds to wait for something that comes soon on an idle machine */
 
 const char *live_directory;
 static volatile sig_atomic_t stopping;
 
 static atomic_int waiting; /* the thread in live_wait_stop() */
 
-/*
- * SIGTERM of the process may choose another thread while the waiting one is on its way into sigsuspend(): it is
- * passed on.
- */
+/* The kernel may choose another thread for SIGTERM while the waiting one is on its way into sigsuspend(). */
 static void on_term(int signo)
 {
 	int errno_then = errno;
@@ -81,7 +78,7 @@ void live_path(char *buffer, size_t size, const char *name)
 	snprintf(buffer, size, "%s/%s", live_directory, name);
 }
 
-/* Writes the file once: the first writer wins, and nobody sees half of it, or us with a descriptor of it. */
+/* Writes the file once: the first writer wins. No reader sees half of it, and no dump sees it open. */
 static void write_once(const char *name, const char *text)
 {
 	char path[4096], unfinished[4200];
@@ -289,6 +286,6 @@ void live_compare(const void *memory, size_t size, uint64_t seed, const char *wh
 	const uint64_t *words = memory;
 
 	for (size_t i = 0; i < size / 8; i++)
-		live_check(words[i] == mixed(seed + i), "%s: at offset %zu of %zu stands %lx", what, i * 8,
-			   size, (unsigned long)words[i]);
+		live_check(words[i] == mixed(seed + i), "%s: offset %zu of %zu has %lx", what, i * 8, size,
+			   (unsigned long)words[i]);
 }

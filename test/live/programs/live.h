@@ -1,10 +1,10 @@
 /*
- * live.h - what every program of the live tests shares: telling the harness that it is ready, being told to stop,
- * and the verdict.
+ * live.h - what the programs of the live tests share: they tell the harness that they are ready, run until it stops
+ * them, and write a verdict.
  *
  * A program is run as `program DIRECTORY`. It prepares its state, calls live_ready(), checks its state over and over
  * until live_stopping(), checks a last time and returns live_finish(). The first live_fail() of any of its processes is
- * the verdict. Nothing here stays open or mapped.
+ * the verdict. These functions leave nothing open or mapped.
  */
 #ifndef TEST_LIVE_H
 #define TEST_LIVE_H
@@ -15,21 +15,22 @@
 
 extern const char *live_directory;
 
-void live_begin(int argc, char **argv); /* SIGTERM from now on: stop */
+void live_begin(int argc, char **argv); /* from now on SIGTERM means stop */
 void live_ready(void);
-void live_note(const char *name, const char *text); /* a file for the harness, before live_ready() */
+void live_note(const char *name,
+	       const char *text); /* writes a file for the harness; call it before live_ready() */
 bool live_stopping(void);
-void live_wait_stop(void); /* sleeps until told to stop */
+void live_wait_stop(void); /* sleeps until SIGTERM */
 volatile int *live_stop_flag(void);
-int live_finish(void); /* the verdict: PASS, unless something failed */
+int live_finish(void); /* writes the verdict: PASS, unless something failed */
 
 _Noreturn void live_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void live_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void live_stop_child(int signo); /* for children: exit 0 on SIGTERM */
 
 /*
- * Most programs hold one of several things, and their argument names it: a row of a table, whose first member is the
- * name. live_find() returns the row or NULL; live_choose() makes the test fail if there is none.
+ * Most programs test one of several things, which their argument names: a row of a table, whose first member is the
+ * name. live_find() returns the row or NULL. live_choose() makes the test fail if there is none.
  */
 const void *live_row(const void *table, size_t row_size, size_t rows, const char *name, bool must_be);
 #define live_row_of(table, name, must_be)                                                                 \
@@ -41,8 +42,8 @@ const void *live_row(const void *table, size_t row_size, size_t rows, const char
 void live_path(char *buffer, size_t size, const char *name); /* DIRECTORY/name */
 double live_now(void);					     /* CLOCK_MONOTONIC, seconds */
 double live_downtime(void);	  /* seconds away so far, as the harness measured */
-int live_times_away(void);	  /* in so many dumps */
-void live_sleep(double seconds);  /* whatever signals come */
+int live_times_away(void);	  /* how many dumps that were */
+void live_sleep(double seconds);  /* also if signals arrive */
 void live_wait_asleep(pid_t tid); /* until this thread or process sleeps in a call */
 
 pid_t live_fork(void (*child)(void)); /* the child runs `child`, then exits with 0 */
@@ -51,7 +52,7 @@ void live_join(pid_t pid);	      /* SIGTERM, wait, and fail unless it exited wit
 void live_fill(void *memory, size_t size, uint64_t seed);
 void live_compare(const void *memory, size_t size, uint64_t seed, const char *what);
 
-/* If it is the first line of a mapping in smaps: from where to where. Others may begin with hexadecimal digits, too. */
+/* Is it the first line of a mapping in smaps? Gives its range. Other lines may begin with hexadecimal digits, too. */
 bool live_smaps_head(const char *line, unsigned long *start, unsigned long *end);
 
 #define live_check(condition, ...)              \

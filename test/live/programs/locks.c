@@ -1,5 +1,5 @@
 /*
- * locks.c - file locks that the process holds (restored with --file-locks): another process must still be refused.
+ * locks.c - file locks that the process holds (restored with --file-locks): they must still exclude other processes.
  *
  * usage: locks DIRECTORY posix|flock|ofd
  */
@@ -44,7 +44,7 @@ static bool refused(int file, short type, off_t start)
 	return lock(file, F_OFD_SETLK, type, start, 10) < 0 && (errno == EAGAIN || errno == EACCES);
 }
 
-/* Asked through an open file of its own, which is a stranger to all three kinds of locks. */
+/* Tests the locks through another open file, with which all three kinds of locks conflict. */
 static void verify(const char *kind)
 {
 	int other = open(path, O_RDWR);
@@ -56,14 +56,14 @@ static void verify(const char *kind)
 	} else {
 		live_check(refused(other, F_WRLCK, 50), "the write lock at 0 is not held");
 		live_check(refused(other, F_WRLCK, 250), "the read lock at 200 is not held");
-		live_check(!refused(other, F_RDLCK, 250), "the read lock at 200 is not one for reading");
+		live_check(!refused(other, F_RDLCK, 250), "the lock at 200 excludes readers");
 		live_check(!refused(other, F_WRLCK, 500), "a lock is held at 500");
 		live_check(refused(other, F_RDLCK, 5000), "the lock to the end of the file is not held");
 	}
 	close(other);
 }
 
-/* Closing any descriptor of the file would drop POSIX locks: they are asked for by a child. */
+/* A child does it, because closing any descriptor of the file would drop POSIX locks of this process. */
 static void verify_from_outside(const char *kind)
 {
 	int status;

@@ -1,8 +1,8 @@
 /*
- * locks_family.c - locks between relatives: an open file shared with a child, a POSIX lock of the child's own on it, a
- * dup'ed descriptor, and somebody who waits for a lock while all are away.
+ * locks_family.c - locks of related processes: an open file that is shared with a child, the child's own POSIX lock on
+ * it, a duplicate of the descriptor, and a process that waits for a lock during the dump.
  *
- * usage: locks_family DIRECTORY plain|mapped     (mapped: as databases do, it has mapped the file, too)
+ * usage: locks_family DIRECTORY plain|mapped     (mapped: the file is mapped, too, as databases do)
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -43,7 +43,7 @@ static void hear(void)
 	live_check(got == 1, "read: %m");
 }
 
-/* Through the very descriptor that it has from its parent. */
+/* Through the descriptor that the child has inherited. */
 static void lock_in_child(void)
 {
 	signal(SIGTERM, live_stop_child);
@@ -57,7 +57,7 @@ static void wait_in_child(void)
 {
 	signal(SIGTERM, live_stop_child);
 	tell();
-	live_check(lock(shared, F_SETLKW, F_WRLCK, 0, 10) == 0, "the lock that it waits for: %m");
+	live_check(lock(shared, F_SETLKW, F_WRLCK, 0, 10) == 0, "waiting for the lock: %m");
 	tell();
 	for (;;)
 		pause();
@@ -77,10 +77,10 @@ static void ask_as_stranger(void)
 
 	live_check(owner(5, F_RDLCK) == getppid(), "the parent's lock is held by %d", owner(5, F_RDLCK));
 	live_check(owner(60, F_WRLCK) == getppid() && owner(60, F_RDLCK) == 0,
-		   "the parent's lock is not one for reading");
+		   "the parent's lock excludes readers");
 	live_check(owner(120, F_RDLCK) == locker, "the child's lock is held by %d, not %d",
 		   owner(120, F_RDLCK), locker);
-	live_check(owner(160, F_WRLCK) == 0, "a lock too many");
+	live_check(owner(160, F_WRLCK) == 0, "there is a lock at 160");
 	live_check(flock(other, LOCK_SH | LOCK_NB) == 0 && flock(other, LOCK_EX | LOCK_NB) < 0,
 		   "the shared flock is lost");
 }
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
 	verify();
 	live_check(lock(shared, F_SETLK, F_UNLCK, 0, 10) == 0, "unlock: %m");
 	hear();
-	live_check(owner(5, F_RDLCK) == waiter, "who waited does not hold it");
+	live_check(owner(5, F_RDLCK) == waiter, "the waiting process did not get the lock");
 	live_join(waiter);
 	live_join(locker);
 	return live_finish();

@@ -1,5 +1,5 @@
 /*
- * many_areas.c - as many mappings of one page as are asked for, of two protections by turns, in a process and in its
+ * many_areas.c - a given number of mappings of one page, alternating between two protections, in a process and its
  * child.
  */
 #define _GNU_SOURCE
@@ -18,7 +18,7 @@ static void verify(void)
 	for (size_t i = 0; i < count; i++) {
 		uint64_t *words = (uint64_t *)(memory + i * PAGE);
 
-		live_check(words[0] == i + 1 && words[511] == ~i, "page %zu is not what it was", i);
+		live_check(words[0] == i + 1 && words[511] == ~i, "page %zu has changed", i);
 	}
 }
 

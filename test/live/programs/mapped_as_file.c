@@ -1,11 +1,11 @@
 /*
- * mapped_as_file.c - shared anonymous memory that is also open as a file: whatever is written through one shows in the
- * other.
+ * mapped_as_file.c - shared anonymous memory that is mapped and also open as a file: what is written to one shows in
+ * the other.
  *
  * usage: mapped_as_file DIRECTORY both|protected|rest|child|named|huge
- * both: a mapping, and a file opened through /proc/PID/map_files; protected: a mapping and a file to read from only,
- * and a file to write to; rest: what munmap() has left of a mapping; child: a child has the mapping, its parent the
- * file; named: the mapping has a name; huge: of huge pages
+ * both: a mapping, and a file opened through /proc/PID/map_files; protected: the mapping and that file are read-only,
+ * another file is writable; rest: munmap() has left a part of the mapping; child: a child has the mapping, its parent
+ * the file; named: the mapping has a name; huge: it has huge pages
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -72,7 +72,7 @@ static void prepare(void)
 	}
 }
 
-/* hugetlbfs knows no write(). */
+/* Files of hugetlbfs have no write(). */
 static void write_file(size_t page, unsigned number)
 {
 	if (is("huge")) {
@@ -87,7 +87,10 @@ static void write_file(size_t page, unsigned number)
 	}
 }
 
-/* Through whichever can: a number into the first word of a page, and it shows in the other. */
+/*
+ * Writes to a page through the file, then back through the mapping if that is writable. Each must show the other's
+ * write.
+ */
 static void check_both_ways(size_t page, unsigned number)
 {
 	atomic_uint *mapped = (atomic_uint *)(memory + page * PAGE);
@@ -119,7 +122,7 @@ static void look(void)
 		   "mapping and file differ");
 }
 
-/* The child counts in the memory, the parent sees it in its file, and resets it there. */
+/* The child counts in the mapping. The parent sees that in its file, and resets the counter there. */
 static void count(void)
 {
 	while (!live_stopping()) {

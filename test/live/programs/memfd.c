@@ -1,5 +1,5 @@
 /*
- * memfd.c - memory as a file. What descriptors and mappings of it show is compared with what it was.
+ * memfd.c - memory as a file (memfd_create). What its descriptors and mappings show must stay the same.
  *
  * memfd.c WHAT: files | path | mapped | shared | sealed | future | noexec | executed | nameless | owner | huge |
  * huge_sparse
@@ -32,7 +32,7 @@
 #define PAGE 4096UL
 #define MOST 16
 
-/* What is to be seen of a descriptor. */
+/* What a process can see of a descriptor. */
 struct sight {
 	char link[300];
 	struct stat stat;
@@ -78,15 +78,15 @@ static void remember(void)
 		look(fds[i], &before[i]);
 }
 
-/* Inodes are numbered by file system: memory in huge pages has another one. */
+/* Inode numbers are unique only within a file system, and memory in huge pages has a file system of its own. */
 static bool is_same_file(const struct stat *one, const struct stat *other)
 {
 	return one->st_dev == other->st_dev && one->st_ino == other->st_ino;
 }
 
 /*
- * A restore gives other numbers. If it comes between two looks, these are of two moments; it does not come between
- * the next two, too.
+ * A restore changes inode numbers. If it happens between the two calls of fstat(), the comparison is wrong. So a
+ * surprising result is checked again.
  */
 static bool are_same_now(int fd, int other, bool expected)
 {
@@ -123,7 +123,8 @@ static void check_sights(void)
 			bool were_same = is_same_file(&before[j].stat, &old->stat);
 
 			live_check(are_same_now(fds[j], fds[i], were_same) == were_same,
-				   "%d and %d are no longer what they were to each other", i, j);
+				   "descriptors %d and %d are %s file", i, j,
+				   were_same ? "no longer the same" : "now the same");
 		}
 	}
 }
@@ -157,7 +158,7 @@ static void prepare_files(void)
 	name[sizeof(name) - 1] = '\0';
 	fd = add(memfd_create(name, 0));
 	live_check(ftruncate(fd, 1L << 33) == 0 && pwrite(fd, "far", 3, (1L << 33) - 3) == 3, "sparse: %m");
-	add(memfd_create("a name", 0)); /* of the same name, another one */
+	add(memfd_create("a name", 0)); /* another file of the same name */
 }
 
 static void prepare_path(void)
@@ -171,7 +172,7 @@ static void prepare_path(void)
 
 static void check_path(void)
 {
-	live_check(pread(fds[1], bytes, 1, 0) < 0 && errno == EBADF, "it can be read");
+	live_check(pread(fds[1], bytes, 1, 0) < 0 && errno == EBADF, "an O_PATH descriptor can be read");
 }
 
 static void check_files(void)
@@ -185,7 +186,7 @@ static void check_files(void)
 	fstat(fds[5], &sparse);
 	live_check(sparse.st_blocks <= 16, "%ld blocks: it is no longer sparse", (long)sparse.st_blocks);
 	lseek(fds[3], 78, SEEK_SET);
-	live_check(lseek(fds[0], 0, SEEK_CUR) == 78, "a dup'ed descriptor is no longer one");
+	live_check(lseek(fds[0], 0, SEEK_CUR) == 78, "a duplicate descriptor has another position");
 	lseek(fds[3], 77, SEEK_SET);
 }
 
@@ -201,7 +202,7 @@ static void prepare_mapped(void)
 	shared = map(fd, 8 * PAGE, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED);
 	readable = map(reopen(fd, O_RDONLY), 2 * PAGE, 3 * PAGE, PROT_READ, MAP_SHARED);
 	own = map(fd, 11 * PAGE, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
-	live_fill(shared, 8 * PAGE, 5); /* behind the end, too: it is in the last page */
+	live_fill(shared, 8 * PAGE, 5); /* also behind the end of the file, which is in the last page */
 	live_fill(own + 4 * PAGE, PAGE, 6);
 	memset(own + 5 * PAGE, 0, PAGE);
 	alone = map(gone, 4 * PAGE, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -283,10 +284,11 @@ static void check_sealed(void)
 	live_check(ftruncate(fds[0], 1) < 0 && errno == EPERM, "a seal is broken");
 	live_check(pwrite(fds[1], "x", 1, 0) < 0 && errno == EPERM, "a seal is broken");
 	live_check(!memcmp(readable, bytes, 2 * PAGE) && own[3] == 'x', "the content has changed");
-	live_check(mprotect(readable, PAGE, PROT_READ | PROT_WRITE) < 0, "it can be made writable");
+	live_check(mprotect(readable, PAGE, PROT_READ | PROT_WRITE) < 0,
+		   "the sealed mapping can be made writable");
 }
 
-/* Who had mapped it goes on writing. */
+/* F_SEAL_FUTURE_WRITE: an older writable mapping can still be written. */
 static void prepare_future(void)
 {
 	int fd = add(memfd_create("future", MFD_ALLOW_SEALING));
@@ -320,10 +322,10 @@ static void prepare_noexec(void)
 
 static void check_noexec(void)
 {
-	live_check(fchmod(fds[0], 0777) < 0 && errno == EPERM, "it may be run now");
+	live_check(fchmod(fds[0], 0777) < 0 && errno == EPERM, "it can be made executable");
 }
 
-/* ---- others ---- */
+/* ---- shared anonymous memory as a file, owner of signals ---- */
 
 static void prepare_nameless(void)
 {
@@ -359,7 +361,7 @@ static void prepare_owner(void)
 static void check_owner(void)
 {
 	live_check(fcntl(fds[0], F_GETOWN) == getpid() && fcntl(fds[0], F_GETSIG) == SIGUSR1,
-		   "nobody is told of it any more");
+		   "the owner of its signals is lost");
 }
 
 /* ---- huge pages ---- */
@@ -403,7 +405,7 @@ static void check_huge(void)
 		   "the rest of a private huge page has changed");
 }
 
-/* Much larger than the pool. One page was touched, one only allocated: they are there. */
+/* The file is much larger than the pool. One page was touched, another only allocated: both must exist. */
 static void prepare_huge_sparse(void)
 {
 	int fd = make_huge("sparse", 1000);
@@ -423,7 +425,7 @@ static void check_huge_sparse(void)
 		   (long)stat.st_blocks);
 }
 
-/* ---- a program that runs from memory ---- */
+/* ---- a program that is executed from a memfd ---- */
 
 static void execute(int argc, char **argv)
 {
@@ -445,7 +447,7 @@ static void prepare_executing(void)
 	live_check(readlink("/proc/self/exe", link, sizeof(link) - 1) > 0 &&
 			   !strcmp(link, "/memfd:program (deleted)"),
 		   "it runs from %s", link);
-	for (int fd = 3; fd < 8; fd++) /* fexecve() has left it open */
+	for (int fd = 3; fd < 8; fd++) /* left open by fexecve() */
 		if (fcntl(fd, F_GETFD) >= 0)
 			add(fd);
 }

@@ -1,4 +1,4 @@
-/* memory.c - one process with every shape of private memory; contents, protections and growth are checked. */
+/* memory.c - one process with every kind of private memory. It checks content, protection and growth. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -148,7 +148,7 @@ static void verify(void)
 	live_check(sbrk(0) == heap_end, "the heap's end moved");
 }
 
-/* The kernel is asked, so that a missing protection is an error code here and not a crash. */
+/* A system call tests the access, so that a wrong protection gives an error code and not a crash. */
 static bool is_readable(void *address)
 {
 	char byte;
@@ -196,7 +196,7 @@ static void grow_heap(void)
 	live_check(sbrk(MIB) != (void *)-1, "sbrk: %m");
 }
 
-/* What was mapped from a file still is: a write to the shared mapping reaches the file, to the private one not. */
+/* File mappings are still of the file: a write to the shared one reaches the file, one to the private one does not. */
 static void write_through(const char *name, char *memory, bool shared)
 {
 	char path[4096];

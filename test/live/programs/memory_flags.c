@@ -1,5 +1,5 @@
 /*
- * memory_flags.c - what madvise() and mlock() left on memory areas, as /proc/self/smaps tells it.
+ * memory_flags.c - flags that madvise() and mlock() set on mappings, as /proc/self/smaps shows them.
  *
  * usage: memory_flags DIRECTORY advice|access|lock: which group of flags.
  */
@@ -43,7 +43,7 @@ static struct area lock[] = {
 	{ 0 },
 };
 
-/* The VmFlags line of the area that starts at `memory`. "sd" (soft-dirty) comes and goes: it is blanked. */
+/* The VmFlags line of the area that starts at `memory`. "sd" (soft-dirty) comes and goes, so it is blanked. */
 static void read_flags(void *memory, char *result, size_t size)
 {
 	FILE *smaps = fopen("/proc/self/smaps", "re");
@@ -66,7 +66,7 @@ static void read_flags(void *memory, char *result, size_t size)
 		memmove(dirty, dirty + 3, strlen(dirty + 3) + 1);
 }
 
-/* Areas stand apart, so that the kernel does not merge two of them. */
+/* Areas have gaps between them, so that the kernel does not merge them. */
 static void set_up(struct area *area)
 {
 	char *memory = mmap(NULL, SIZE + 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -91,7 +91,7 @@ static void verify(struct area *area)
 		   area->before, now);
 }
 
-/* smaps is not read in the loop: a reading that a dump interrupts is a mixture of two moments. */
+/* smaps is not read in a loop, because a read that a dump interrupts would mix two states. */
 int main(int argc, char **argv)
 {
 	live_begin(argc, argv);

@@ -1,6 +1,6 @@
 /*
- * memory_shared.c - memory shared between a parent and two children: anonymous and of a file. Each request that the
- * parent writes must be answered by the children through the same memory, before and after.
+ * memory_shared.c - memory that a parent and two children share: anonymous and of a file. The parent writes requests to
+ * it, and the children must answer through the same memory, before the dump and after the restore.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -25,7 +25,7 @@ static int number;
 
 static void answer(void)
 {
-	if (number == 1) /* the second child has only a part of it */
+	if (number == 1) /* the second child maps only a part of it */
 		munmap((char *)anonymous + SIZE / 2, SIZE / 2);
 	while (!live_stopping()) {
 		anonymous->answer[number] = anonymous->request;

@@ -1,4 +1,4 @@
-/* orphan_group.c - a process group of which nobody is left but a zombie: its leader was collected before. */
+/* orphan_group.c - a process group whose only member is a zombie: its leader has been reaped. */
 #define _GNU_SOURCE
 #include <sys/wait.h>
 #include <unistd.h>
@@ -44,7 +44,7 @@ int main(int argc, char **argv)
 		   "waitid: %m");
 	live_ready();
 	live_wait_stop();
-	check_group(zombie, "in the end");
+	check_group(zombie, "at the end");
 	live_check(waitpid(zombie, &status, 0) == zombie && WIFEXITED(status) && WEXITSTATUS(status) == 7,
 		   "status %#x", status);
 	return live_finish();

@@ -1,8 +1,8 @@
 /*
- * pair.c - a terminal of which the tree has both ends: a parent that has the master, a session on the other end.
+ * pair.c - a terminal with both ends in the tree: the parent has the master, and a session is on the slave.
  *
  * usage: pair DIRECTORY plain|waiting|flood|stopped|tty|foreground|packets|typed|moved
- * moved: there is a second terminal, and the first has another name in the end
+ * moved: there is a second terminal, and the first one has another name after the restore
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,7 +33,7 @@ static bool is(const char *wanted)
 	return strcmp(kind, wanted) == 0;
 }
 
-/* More than a terminal itself holds. */
+/* Writes more than a terminal itself can buffer. */
 static void flood(void)
 {
 	char text[FLOOD];
@@ -43,7 +43,7 @@ static void flood(void)
 	live_check(write(1, text, FLOOD) == FLOOD, "write: %m");
 }
 
-/* Answers lines, through /dev/tty if it has that. */
+/* Answers lines, through /dev/tty if it has that open. */
 static void answer(void)
 {
 	int in = is("tty") ? open("/dev/tty", O_RDWR) : 0, number = 0;
@@ -79,7 +79,7 @@ static void expect_flood(void)
 		live_check(text[i] == 'a' + i / 16 % 26, "byte %d of the flood is %c", i, text[i]);
 }
 
-/* The leader waits in the background, as a shell does; a group of its own has the terminal. */
+/* The leader waits in the background, as a shell does. Its child's process group is in the foreground. */
 static void lead(void)
 {
 	if (!is("foreground"))
@@ -170,7 +170,7 @@ static void set_up(void)
 	if (is("packets"))
 		live_check(ioctl(master, TIOCPKT, &one) == 0, "TIOCPKT: %m");
 	if (is("typed"))
-		type("two in\\ one word"); /* and no end of line yet */
+		type("two in\\ one word"); /* without the end of the line */
 }
 
 static void verify_settings(void)
@@ -182,12 +182,12 @@ static void verify_settings(void)
 	int packets = 0;
 
 	live_check(ptsname_r(master, path, sizeof(path)) == 0 && !strcmp(path, name) == !is("moved"),
-		   "it is %s, and was %s", path, name);
+		   "the terminal is %s, but was %s", path, name);
 	strcpy(name, path);
 	if (is("moved"))
 		live_check(ptsname_r(second, path, sizeof(path)) == 0 && !strcmp(path, second_name) &&
 				   !strcmp(ttyname(second_slave), second_name),
-			   "the second is %s, and was %s", path, second_name);
+			   "the second terminal is %s, but was %s", path, second_name);
 	live_check(ioctl(master, TIOCGWINSZ, &size) == 0 && size.ws_row == 7 && size.ws_ypixel == 77,
 		   "another size");
 	live_check(tcgetattr(master, &now) == 0 && now.c_lflag == then.c_lflag &&
@@ -196,8 +196,9 @@ static void verify_settings(void)
 		   "other settings");
 	live_check(stat(name, &found) == 0 && found.st_uid == 65534 && found.st_gid == 5 &&
 			   (found.st_mode & 0777) == 0640,
-		   "%s has other rights", name);
-	live_check(ioctl(master, TIOCGPKT, &packets) == 0 && packets == is("packets"), "another packet mode");
+		   "owner or mode of %s has changed", name);
+	live_check(ioctl(master, TIOCGPKT, &packets) == 0 && packets == is("packets"),
+		   "the packet mode has changed");
 	live_check(tcgetsid(master) == session && (tcgetpgrp(master) == session) == !is("foreground"),
 		   "session %d, foreground %d of %d", tcgetsid(master), tcgetpgrp(master), session);
 }
@@ -210,7 +211,8 @@ static void verify(void)
 		char byte;
 
 		type("two\n");
-		live_check(read(master, &byte, 1) == 1 && byte == TIOCPKT_DATA, "no packet mode");
+		live_check(read(master, &byte, 1) == 1 && byte == TIOCPKT_DATA,
+			   "the master does not send packets");
 		live_sleep(0.1);
 		tcflush(master, TCIFLUSH);
 		ioctl(master, TIOCPKT, &zero);

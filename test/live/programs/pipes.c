@@ -1,5 +1,5 @@
 /*
- * pipes.c - pipes: full of data, with one end closed, of packets, of another size, between processes, and named ones.
+ * pipes.c - pipes: full ones, one end closed, packet mode, another size, between processes, and named pipes.
  *
  * usage: pipes DIRECTORY anonymous|packets|named
  */
@@ -100,11 +100,12 @@ static void drain_all(void)
 		live_compare(buffer, sizeof(buffer), 1, "the large pipe");
 	}
 	signal(SIGPIPE, SIG_IGN);
-	live_check(write(broken[1], "x", 1) == -1 && errno == EPIPE, "a pipe without a reader was written");
+	live_check(write(broken[1], "x", 1) == -1 && errno == EPIPE,
+		   "a pipe without a reader accepts a write");
 	live_check(write(full[1], content, 4096) == 4096 && write(idle[1], "x", 1) == 1, "write: %m");
 }
 
-/* The child sends every number back; nothing is lost and nothing comes twice. */
+/* The child sends every number back: no number may be lost or arrive twice. */
 static void echo(void)
 {
 	int number;

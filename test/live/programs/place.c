@@ -1,5 +1,5 @@
 /*
- * place.c - where the process stands: its directory, its umask, its root.
+ * place.c - the process's working directory, umask and root.
  *
  * usage: place DIRECTORY here|chroot
  */
@@ -35,7 +35,7 @@ static void verify(void)
 	char now[PATH_MAX];
 
 	live_check(getcwd(now, sizeof(now)), "getcwd: %m");
-	live_check(strcmp(now, before) == 0, "the directory was %s and is %s", before, now);
+	live_check(strcmp(now, before) == 0, "the working directory was %s and is %s", before, now);
 	mode_t mask = umask(037);
 	live_check(mask == 037, "the umask is %o", mask);
 }
@@ -49,7 +49,7 @@ static void verify_new_file(void)
 	live_check(fd >= 0 && fstat(fd, &in_place) == 0, "made-here: %m");
 	snprintf(path, sizeof(path), "%s/made-here", before);
 	live_check(stat(path, &by_path) == 0 && by_path.st_ino == in_place.st_ino,
-		   "%s is not the file made here", path);
+		   "%s is not the file that was created here", path);
 	live_check((in_place.st_mode & 0777) == 0740, "the new file has mode %o", in_place.st_mode & 0777);
 	close(fd);
 	unlink("made-here");

@@ -1,6 +1,6 @@
 /*
- * processes.c - very many processes: a tree of them, each with its own memory, all joined at the end. Every process
- * has as many children as are asked for: 1, and the tree is a chain.
+ * processes.c - very many processes in a tree, each with its own memory; their parents wait for them at the end. An
+ * argument tells how many children each process has: with 1 the tree is a chain.
  */
 #define _GNU_SOURCE
 #include <signal.h>

@@ -1,12 +1,12 @@
 /*
- * protection.c - what protects memory beyond read, write and execute: protection keys (pkeys(7)), and seals (mseal(2)).
+ * protection.c - protection of memory beyond read, write and execute: protection keys (pkeys(7)) and seals (mseal(2)).
  *
  * usage: protection DIRECTORY keys|freed|exec_only|relatives|seals
- *   keys	three keys with gaps, rights of two threads, memory of all sizes of rights
- *   freed	memory has a key that is nobody's any more
- *   exec_only	memory that can only be executed: the kernel uses a key of its own
- *   relatives	the parent's key of that kind is one that its child has for something else
- *   seals	sealed memory, half a mapping of it, of a file, of a child, locked, with a guard page
+ *   keys	three keys with gaps between their numbers, different rights in two threads
+ *   freed	memory has a key that has been freed
+ *   exec_only	memory that can only be executed: the kernel allocates a key for it
+ *   relatives	the key that the kernel uses in the parent is an ordinary key in the child
+ *   seals	sealed memory: half of a mapping, of a file, in a child, locked, with a guard page
  */
 #define _GNU_SOURCE
 #ifdef __x86_64__
@@ -38,10 +38,10 @@ static char *map(size_t size, int protection)
 	char *memory = mmap(NULL, size + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	live_check(memory != MAP_FAILED && mprotect(memory + PAGE, size, protection) == 0, "mmap: %m");
-	return memory + PAGE; /* with neighbours that are something else */
+	return memory + PAGE; /* the pages beside it have another protection */
 }
 
-/* ---- what smaps says ---- */
+/* ---- what smaps shows ---- */
 
 struct facts {
 	unsigned long start, end;
@@ -78,7 +78,7 @@ static void verify_key(const void *address, int key)
 
 /* ---- keys ---- */
 
-/* Where the CPU has no protection keys, or the kernel does not use them, these instructions are illegal. */
+/* If the CPU has no protection keys, or the kernel does not use them, rdpkru and wrpkru are illegal instructions. */
 static bool has_rights(void)
 {
 #ifdef __x86_64__
@@ -141,7 +141,7 @@ static void on_fault(int signo, siginfo_t *facts, void *context)
 	siglongjmp(before, 1);
 }
 
-/* What comes of reading it: 0, or the code of the fault. A handler has rights of its own, which the jump would keep. */
+/* The code of the fault that a read raises, or 0. The handler has other rights, so they are restored. */
 static int try_read(volatile const char *memory)
 {
 	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
@@ -232,7 +232,7 @@ static void have_freed(void)
 	live_check(new_key() == freed, "another key was free");
 }
 
-/* A function that is its own, and nobody may read. */
+/* A new function in memory that can be executed but not read. */
 static char *new_code(void)
 {
 	char *code = map(PAGE, PROT_READ | PROT_WRITE);
@@ -248,7 +248,7 @@ static void verify_code(const char *code, int key)
 {
 #ifdef __x86_64__
 	verify_key(code, key);
-	live_check(((int (*)(void))code)() == 42, "the code is another");
+	live_check(((int (*)(void))code)() == 42, "the code has changed");
 	live_check(try_read(code) == SEGV_PKUERR, "the code can be read");
 #endif
 }
@@ -262,13 +262,13 @@ static void have_exec_only(void)
 	key = look(code).key;
 	live_check(key && key != first, "the kernel uses key %d", key);
 	live_check(syscall(SYS_pkey_free, first) == 0,
-		   "pkey_free: %m"); /* its own is not the lowest any more */
+		   "pkey_free: %m"); /* so that the kernel's key is not the lowest free one */
 	live_ready();
 	live_wait_stop();
 	verify_key(memory, first);
 	verify_code(code, key);
 	live_check(new_key() == first, "another key was free");
-	live_check(new_key() == key + 1, "the kernel's key was given away");
+	live_check(new_key() == key + 1, "pkey_alloc() returned the kernel's key");
 }
 
 static int rounds[2][2];

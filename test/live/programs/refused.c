@@ -1,10 +1,10 @@
 /*
- * refused.c - holds things that a plain dump must refuse, by name, all at once.
+ * refused.c - has things that a plain dump must refuse. The error must name all of them.
  *
  * usage: refused DIRECTORY THING...
  * THING: one of those in the table at the end, or
- *	  children-pid | children-time		namespaces that the process's children are going to be born in
- *	  thread-NAMESPACE | thread-files | thread-fs	what a thread has apart from its process
+ *	  children-pid | children-time		namespaces that future children of the process will be in
+ *	  thread-NAMESPACE | thread-files | thread-fs	what one thread has, but not its process
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -46,7 +46,7 @@ static void deleted(void)
 		   "%s: %m", path);
 }
 
-/* An established connection with itself, both ends here. */
+/* An established connection of which this process has both ends. */
 static void tcp(void)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -83,7 +83,7 @@ static void uffd(void)
 		live_skip("this kernel has no userfaultfd");
 }
 
-/* What /proc tells about the process: there is no such file before the process is there again. */
+/* A file of /proc about the process itself, which exists only when the process exists again. */
 static void itself(void)
 {
 	live_check(open("/proc/self/status", O_RDONLY) >= 0, "/proc/self/status: %m");
@@ -97,7 +97,7 @@ static void locked(void)
 	live_check(flock(open(path, O_RDWR | O_CREAT, 0600), LOCK_EX) == 0, "flock: %m");
 }
 
-/* A path that leads to nothing, or to something else, which has to do nothing with it. */
+/* The name of a message queue looks like a path: of nothing, or of an unrelated file. */
 static const char *queue_name;
 
 static void message_queue(const char *name)
@@ -176,7 +176,7 @@ static void symbolic(void)
 	live_check(symlink("nowhere", path) == 0 && open(path, O_PATH | O_NOFOLLOW) >= 0, "%s: %m", path);
 }
 
-/* The file is still there, under another name than it was opened by. */
+/* The file still exists, but not under the name by which it was opened. */
 static void other_link(void)
 {
 	char path[4096], other[4096];
@@ -244,7 +244,7 @@ static void netlink(void)
 	live_check(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) >= 0, "socket: %m");
 }
 
-/* ---- what one call of unshare(2) makes ---- */
+/* ---- what unshare(2) separates ---- */
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x80
@@ -273,7 +273,7 @@ static void *leave_in_thread(void *argument)
 	return NULL;
 }
 
-/* Two threads, so that one line has to tell of both. */
+/* Two threads do it, so that one line of the error has to name both. */
 static void apart(int what)
 {
 	static int left[2];

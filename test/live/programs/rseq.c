@@ -1,6 +1,5 @@
 /*
- * rseq.c - restartable sequences: the area that libc registered is still kept up to date by the kernel, in every
- * thread.
+ * rseq.c - restartable sequences: in every thread the kernel still updates the area that libc has registered.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -32,11 +31,11 @@ static unsigned current_cpu(void)
 {
 	unsigned cpu = 0;
 
-	syscall(SYS_getcpu, &cpu, NULL, NULL); /* libc's own would ask the area */
+	syscall(SYS_getcpu, &cpu, NULL, NULL); /* libc's function would read the area */
 	return cpu;
 }
 
-/* A dump may come at any point, and the peer forgets the CPUs of a thread: what counts is where it runs now. */
+/* A dump may happen at any point, and the peer forgets the CPUs of a thread, so the current CPU is compared. */
 static void verify(const cpu_set_t *allowed)
 {
 	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {

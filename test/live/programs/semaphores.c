@@ -1,11 +1,11 @@
 /*
- * semaphores.c - System V semaphores (semop(2)), which live on outside of the process, and what the kernel would undo
- * at its end.
+ * semaphores.c - System V semaphores (semop(2)) exist outside of the process. The kernel undoes some of its operations
+ * (SEM_UNDO) when it ends.
  *
  * usage: semaphores DIRECTORY held|given|thread|own_list|high|many|child|returned|idle|foreign
  *
- * In the first seven there is something to be undone. returned: not any more; idle: nothing, but for threads there is
- * a list; foreign: of a semaphore that a process outside of the tree holds.
+ * In the first seven there is something to undo. returned: no longer; idle: nothing, but the threads share an empty
+ * undo list; foreign: a process outside of the tree has something to undo.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -120,11 +120,11 @@ static void begin_idle(void)
 	live_check(semctl(set, 2, SETVAL, 32767) == 0, "semctl: %m");
 }
 
-/* Its parent has ended: it is nobody's child in the tree. */
+/* Its parent ends, so it does not belong to the tree. */
 static void begin_foreign(void)
 {
 	run(wait_for_ever);
-	for (int i = 0; i < 3; i++) /* values above which there is little room */
+	for (int i = 0; i < 3; i++) /* values close to the maximum */
 		semctl(set, 2 + i, SETVAL, (int[]){ 32767, 16384, 16383 }[i]);
 	child = fork();
 	if (!child) {
@@ -154,8 +154,8 @@ static const struct {
 };
 
 /*
- * Who has changed a semaphore last: a dump that asks has changed none. Of a set that nobody ever changed it has not
- * even asked: at the end of whoever has, the kernel takes that for a change.
+ * Checks which process has changed each semaphore last: a dump must not change any. It must not even try a set that was
+ * never changed, because the kernel would set that set's time of last change (sem_otime) when the task ends.
  */
 static void check_history(void)
 {

@@ -1,6 +1,6 @@
 /*
  * shares.c - processes that share memory, open files, directories or signal actions without being threads of one
- * process. Who shares is seen by what the others see; and what is not shared is not.
+ * process. Each change must be visible in the processes that share the object, and in no other one.
  *
  * usage: shares DIRECTORY KINDS SHAPE
  *
@@ -9,9 +9,9 @@
  *	child     the root and a child
  *	chain     the root, its child, and the child of that
  *	three     the root and two children
- *	siblings  two children, of which the first has made the second with CLONE_PARENT
+ *	siblings  two children: the first has created the second with CLONE_PARENT
  *	orphan    as chain, but the one in the middle has ended
- *	cousins   two children of one that has ended, adopted by the root
+ *	cousins   two children of a process that has ended, adopted by the root
  *	threads   as child; the child has a second thread
  *	parents   as child; the child has a child that shares nothing
  */
@@ -47,13 +47,13 @@ static const struct {
 	{ "actions", CLONE_SIGHAND },
 };
 
-/* One that takes orders. Boxes are in memory that all of them share in any case. */
+/* A process that takes orders. All boxes are in memory that is always shared. */
 struct box {
 	uint32_t order; /* futex; 0: none */
 	uint32_t is_answered;
 	int answer;
 	pid_t pid;
-	bool shares; /* with the others that do */
+	bool shares; /* with the other processes that have this flag */
 };
 
 static struct box *boxes;
@@ -62,7 +62,7 @@ static int flags;
 static volatile int word;
 static char stacks[MOST + 1][STACK];
 
-/* ---- orders: what to set, and to tell whether it is set ---- */
+/* ---- orders: to set or clear something, and to tell whether it is set ---- */
 
 static void set(enum kind kind, bool on)
 {
@@ -109,7 +109,7 @@ static bool is_set(enum kind kind)
 	}
 }
 
-/* An order is 1 + 3 * kind + what to do. */
+/* An order is 1 + 3 * kind + action. */
 enum { CLEAR, SET, TELL };
 
 static int obey_once(uint32_t order)
@@ -190,7 +190,7 @@ static int make_child(void *box)
 
 static int make_child_and_end(void *box)
 {
-	((struct box *)box)->shares = false; /* nobody asks it */
+	((struct box *)box)->shares = false; /* it gets no orders */
 	make(obey, true, 0, 2);
 	syscall(SYS_exit, 0);
 	return 0;
@@ -253,7 +253,7 @@ static void make_all(const struct shape *shape)
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	make(shape->life, first_shares, 0, 1);
 	if (!shape->root_shares && !shape->first_ends)
-		boxes[1].shares = true; /* with the one that it makes */
+		boxes[1].shares = true; /* with the sibling that it creates */
 	if (!strcmp(shape->name, "three"))
 		make(obey, true, 0, 2);
 	for (int i = 2; i < box_count; i++)

@@ -1,6 +1,6 @@
 /*
- * sharing.c - a child that shares memory, open files or directories with its parent, as between vfork() and exec():
- * its pid is in the note `child`.
+ * sharing.c - a child shares memory, open files or directories with its parent, as between vfork() and exec(). The note
+ * `child` has its pid.
  *
  * usage: sharing DIRECTORY memory|files|directories
  */

@@ -1,6 +1,6 @@
 /*
- * signals.c - handlers, masks and signals that wait: after the restore each arrives exactly once, with its value, in
- * its order; those sent to one thread stay that thread's.
+ * signals.c - handlers, masks and pending signals: after the restore each signal arrives exactly once, with its value
+ * and in order. Signals for one thread still arrive in that thread.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -62,7 +62,7 @@ static void set_up_actions(void)
 	sigaction(SIGCHLD, &action, NULL);
 }
 
-/* After the first thread was made: libc then has handlers of its own. */
+/* Called after the first thread was created, because libc then installs handlers of its own. */
 static void remember_actions(void)
 {
 	for (int signo = 1; signo <= 64; signo++)
@@ -126,7 +126,7 @@ static void verify_queue(int signo, int first)
 			   "signal %d: code %d from process %d of user %d", signo, facts.si_code,
 			   facts.si_pid, facts.si_uid);
 	}
-	live_check(next(signo).si_signo == 0, "signal %d arrived once too often", signo);
+	live_check(next(signo).si_signo == 0, "signal %d arrived too often", signo);
 }
 
 static void *own_signals(void *stop)
@@ -160,10 +160,10 @@ static void verify_plain(int signo, int code)
 
 	live_check(facts.si_signo == signo && facts.si_code == code && facts.si_pid == getpid(),
 		   "signal %d: got %d, code %d from %d", signo, facts.si_signo, facts.si_code, facts.si_pid);
-	live_check(next(signo).si_signo == 0, "signal %d came twice", signo);
+	live_check(next(signo).si_signo == 0, "signal %d arrived twice", signo);
 }
 
-/* What the kernel says of a signal that tgkill() sent: asked, not assumed. */
+/* The si_code of a signal that tgkill() sent; it is not the same on every kernel, so the program tries it. */
 static int code_of_tgkill(void)
 {
 	syscall(SYS_tgkill, getpid(), gettid(), SIGUSR2);

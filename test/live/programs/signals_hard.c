@@ -1,7 +1,6 @@
 /*
- * signals_hard.c - signals that are hard to give back: many more are waiting than the limit allows today, of the
- * process and of a thread; threads that are dumped in a handler on their alternate stack, one of which gives that up
- * while it is there.
+ * signals_hard.c - signals that are hard to restore: many more are pending than the limit now allows, for the process
+ * and for a thread. Threads are dumped in a handler on their alternate stack; one has disabled that stack meanwhile.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -45,11 +44,11 @@ static void verify_stack(bool is_inside)
 	bool is_gone = is_inside && self->flags & SS_AUTODISARM;
 
 	sigaltstack(NULL, &now);
-	live_check(is_on(self, &now) == is_inside, "it runs on the wrong stack");
+	live_check(is_on(self, &now) == is_inside, "the thread runs on the wrong stack");
 	if (is_gone)
 		live_check(now.ss_flags == (int)SS_DISABLE ||
 				   now.ss_flags == (int)(SS_DISABLE | SS_AUTODISARM),
-			   "the stack that was given up: flags %x", now.ss_flags);
+			   "the disabled stack: flags %x", now.ss_flags);
 	else
 		live_check(now.ss_sp == self->stack && now.ss_size == 64 << 10 &&
 				   (unsigned)now.ss_flags == (self->flags | (is_inside ? SS_ONSTACK : 0)),
@@ -104,10 +103,10 @@ static void take_many(int signo)
 	for (int i = 0; i < COUNT; i++) {
 		live_check(sigtimedwait(&set, &facts, &now) == signo, "signal %d of %d is lost: %m", i,
 			   COUNT);
-		live_check(facts.si_value.sival_int == i, "signal %d came in place of %d",
+		live_check(facts.si_value.sival_int == i, "signal %d arrived, not %d",
 			   facts.si_value.sival_int, i);
 	}
-	live_check(sigtimedwait(&set, &facts, &now) < 0, "a signal too many");
+	live_check(sigtimedwait(&set, &facts, &now) < 0, "too many signals are pending");
 }
 
 static void *with_signals(void *nothing)

@@ -1,4 +1,4 @@
-/* sleeper.c - a process that sleeps until it is told to stop: nothing of its own but a signal handler. */
+/* sleeper.c - a process that sleeps until SIGTERM. All its state is a signal handler. */
 #include "live.h"
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* stack.c - stacks that grow after the restore: the main one, a thread's, and an area of MAP_GROWSDOWN. */
+/* stack.c - stacks that grow after the restore: the main stack, a thread's, and an area of MAP_GROWSDOWN. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdio.h>
@@ -28,7 +28,7 @@ static void *grow_in_thread(void *nothing)
 	return NULL;
 }
 
-/* The kernel keeps a gap below a growing area: it stands at an address that no other mapping is near. */
+/* The kernel keeps a gap below a growing area, so its address is far from all other mappings. */
 static void set_up_growing(void)
 {
 	growing = mmap((void *)0x20000000, 8 * PAGE, PROT_READ | PROT_WRITE,
@@ -43,7 +43,7 @@ static void verify(int pages)
 {
 	live_compare(growing, 8 * PAGE, 1, "the area that grows");
 	for (int page = 1; page < pages; page++)
-		live_compare(growing - page * PAGE, PAGE, page + 1, "what the area grew by");
+		live_compare(growing - page * PAGE, PAGE, page + 1, "the part that the area grew by");
 }
 
 int main(int argc, char **argv)

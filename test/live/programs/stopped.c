@@ -1,14 +1,14 @@
 /*
- * stopped.c - a child that was stopped is still stopped after the restore, by the signal that had stopped it, and goes
- * on when it is told to. Its parent hears nothing of it.
+ * stopped.c - a stopped child is still stopped after the restore, by the same signal, and goes on after SIGCONT. Its
+ * parent is not notified of the restore.
  *
  * usage: stopped DIRECTORY [SIGNAL [HOW]]
  *
- * HOW: blocked    it blocks SIGNAL, and only waits for it (sigsuspend), and for another
- *      threads    of its threads only one does not block SIGNAL
- *      waiting    another signal, of which it wants to hear, came meanwhile
- *      reported   its parent has been told (WUNTRACED)
- *      orphaned   its group is orphaned now: nothing but SIGSTOP can stop it then
+ * HOW: blocked    it blocks SIGNAL, and waits in sigsuspend() for it and for another signal
+ *      threads    only one of its threads does not block SIGNAL
+ *      waiting    another signal, for which it has a handler, arrived meanwhile
+ *      reported   its parent has waited for the stop (WUNTRACED)
+ *      orphaned   its group is orphaned now, so only SIGSTOP could stop it
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -43,7 +43,7 @@ static void block(int action)
 	sigemptyset(&set);
 	sigaddset(&set, stop_signal);
 	if (is("blocked"))
-		sigaddset(&set, SIGUSR1); /* it must not come when nobody waits for it */
+		sigaddset(&set, SIGUSR1); /* it must arrive only in sigsuspend() */
 	pthread_sigmask(action, &set, NULL);
 }
 
@@ -89,7 +89,7 @@ static void await(atomic_bool *flag)
 		live_sleep(0.001);
 }
 
-/* The signal that the child is reported to be stopped by; 0: it is not reported. */
+/* The signal that has stopped the child, as waitid() reports it; 0 if it reports nothing. */
 static int reported(pid_t child, int options)
 {
 	siginfo_t info = { 0 };
@@ -126,8 +126,8 @@ static void check(pid_t child, unsigned long counted)
 	live_check(shared->counter == counted, "the stopped child counted from %lu to %lu", counted,
 		   shared->counter);
 	live_check(found == expected, "the child is stopped by signal %d, and not %d", found, expected);
-	live_check(told == 1, "its parent was told %d times", told);
-	live_check(!shared->heard, "it has heard of a signal while it was stopped");
+	live_check(told == 1, "the parent was notified %d times", told);
+	live_check(!shared->heard, "the child handled a signal while it was stopped");
 }
 
 static void let_child_go(pid_t child, unsigned long counted)
@@ -141,7 +141,7 @@ static void let_child_go(pid_t child, unsigned long counted)
 		live_check(live_now() < end, "the child did not go on after SIGCONT");
 		live_sleep(0.001);
 	}
-	live_check(shared->heard == (is("waiting") || is("blocked")), "it heard of %lu signals",
+	live_check(shared->heard == (is("waiting") || is("blocked")), "the child handled %lu signals",
 		   shared->heard);
 	live_join(child);
 }
@@ -180,7 +180,7 @@ int main(int argc, char **argv)
 	if (argc > 3)
 		how = argv[3];
 	shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (is("orphaned")) { /* whoever leads a group cannot begin a session */
+	if (is("orphaned")) { /* the leader of a group cannot begin a session */
 		pid_t parent = live_fork(watch_child);
 
 		live_wait_stop();

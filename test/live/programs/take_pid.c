@@ -1,7 +1,7 @@
 /*
- * take_pid.c - makes a process with a given pid (clone3 with set_tid), so that a restore finds it taken.
+ * take_pid.c - creates a process with a given pid (clone3() with set_tid), so that a restore finds the pid taken.
  *
- * usage: take_pid DIRECTORY PID live|zombie: a zombie is collected after 1.5 s.
+ * usage: take_pid DIRECTORY PID live|zombie: a zombie is reaped after 1.5 s.
  */
 #define _GNU_SOURCE
 #include <linux/sched.h>

@@ -1,5 +1,5 @@
 /*
- * terminal.c - a job of a shell: it answers every line that is typed, and in the end looks at its terminal.
+ * terminal.c - a job of a shell: it answers every line that is typed, and checks its terminal at the end.
  *
  * usage: terminal DIRECTORY standard|tty     (on a terminal; tty: it also has /dev/tty open)
  */
@@ -23,7 +23,7 @@ static void look(const char *when)
 	struct winsize size;
 
 	for (int fd = 0; fd < 3; fd++)
-		live_check(isatty(fd), "%s: %d is no terminal", when, fd);
+		live_check(isatty(fd), "%s: descriptor %d is no terminal", when, fd);
 	live_check(tcgetattr(0, &now) == 0 && memcmp(&now, &settings, sizeof(now)) == 0, "%s: other settings",
 		   when);
 	live_check(ioctl(0, TIOCGWINSZ, &size) == 0 && size.ws_row == 33 && size.ws_col == 111,
@@ -73,6 +73,6 @@ int main(int argc, char **argv)
 		number++;
 		dprintf(number % 2 || controlling < 0 ? 1 : controlling, "%d %s", number, line);
 	}
-	look("in the end");
+	look("at the end");
 	return live_finish();
 }

@@ -1,5 +1,5 @@
 /*
- * terminal_lost.c - a job of a shell that is restored where there is no terminal: it finds /dev/null in its place.
+ * terminal_lost.c - a job of a shell that is restored without a terminal: it has /dev/null in its place.
  *
  * usage: terminal_lost DIRECTORY standard|tty|epoll     (on a terminal; tty: it has /dev/tty open, too; epoll: it
  * watches its input)
@@ -48,9 +48,9 @@ static void look(void)
 	char byte;
 
 	for (int fd = 0; fd < 3; fd++)
-		live_check(is_null(fd) && !isatty(fd), "%d is not /dev/null", fd);
+		live_check(is_null(fd) && !isatty(fd), "descriptor %d is not /dev/null", fd);
 	live_check(is_null(second) && is_null(controlling < 0 ? 0 : controlling),
-		   "another terminal is not /dev/null");
+		   "the descriptor of the other terminal is not /dev/null");
 	live_check(read(0, &byte, 1) == 0, "something was read");
 	live_check(write(1, "x", 1) == 1 && write(second, "x", 1) == 1, "write: %m");
 	live_check((fcntl(second, F_GETFL) & (O_ACCMODE | O_NONBLOCK)) == (O_WRONLY | O_NONBLOCK) &&
@@ -59,10 +59,10 @@ static void look(void)
 	if (epoll >= 0) {
 		struct epoll_event told;
 
-		live_check(epoll_wait(epoll, &told, 1, 0) == 0, "epoll tells of something");
+		live_check(epoll_wait(epoll, &told, 1, 0) == 0, "epoll reports an event");
 		live_check(write(ends[1], "x", 1) == 1 && epoll_wait(epoll, &told, 1, 0) == 1 &&
 				   told.data.u32 == 2,
-			   "epoll does not tell of a pipe");
+			   "epoll does not report the pipe");
 	}
 }
 

@@ -1,10 +1,9 @@
 /*
- * threads.c - threads, each with what a thread can have of its own: thread-local memory, a name, a signal mask, an
- * alternative signal stack, a scheduling policy, a nice value, a robust mutex.
+ * threads.c - threads with state of their own: thread-local memory, a name, a signal mask, an alternate signal stack, a
+ * scheduling policy, a nice value, a robust mutex.
  *
- * usage: threads DIRECTORY COUNT [plain|each]: "plain" leaves all that away (for very many threads); "each" adds CPUs,
- * timer
- *	slack, priority of input and output, personality.
+ * usage: threads DIRECTORY COUNT [plain|each]: "plain" leaves all of that out (for very many threads); "each" adds
+ * CPUs, timer slack, priority of input and output, personality.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -76,12 +75,12 @@ static void set_up_policy(struct worker *worker)
 	if (worker->policy == SCHED_RR)
 		parameters.sched_priority = 3;
 	if (sched_setscheduler(0, worker->policy, &parameters) < 0)
-		worker->policy = SCHED_OTHER; /* not every container allows real time */
+		worker->policy = SCHED_OTHER; /* not every container allows real-time scheduling */
 	worker->nice = worker->number % 5;
 	setpriority(PRIO_PROCESS, 0, worker->nice);
 }
 
-/* No two neighbours the same; the format of others has no place for these. */
+/* Different for neighbouring threads. The format of other versions of criu has no fields for these. */
 static void set_up_place(const struct worker *worker)
 {
 	cpu_set_t cpus;
@@ -174,13 +173,14 @@ static void verify(const struct worker *worker)
 {
 	live_check(gettid() == worker->tid, "thread %d has id %d, not %d", worker->number, gettid(),
 		   worker->tid);
-	live_check(pthread_equal(pthread_self(), worker->self), "thread %d: not itself", worker->number);
+	live_check(pthread_equal(pthread_self(), worker->self), "thread %d: pthread_self() has changed",
+		   worker->number);
 	live_compare(local, sizeof(local), worker->number, "thread-local memory");
 	if (!plain)
 		verify_attributes(worker);
 }
 
-/* Ends with the robust mutex locked: the kernel must find it through the list and mark it. */
+/* Ends with its robust mutex locked, which the kernel must find through the list and mark. */
 static void *work(void *argument)
 {
 	struct worker *worker = argument;

@@ -1,6 +1,6 @@
 /*
- * timers.c - interval timers and POSIX timers: each keeps its interval, and goes off when what was left of it at the
- * dump has passed after the restore; a periodic one goes on.
+ * timers.c - interval timers and POSIX timers: each keeps its interval, and expires when the time that was left at the
+ * dump has passed after the restore. Periodic timers go on.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -89,9 +89,9 @@ static void verify_shot(atomic_int *count, const double *at, const char *name)
 
 	while (!*count && live_now() < latest)
 		live_sleep(0.005);
-	live_check(*count == 1, "%s went off %d times", name, *count);
-	live_check(*at >= started + DELAY - 0.02, "%s came early, after %.3f s", name, *at - started);
-	live_check(*at <= latest, "%s came late, after %.3f s of which %.3f away", name, *at - started,
+	live_check(*count == 1, "%s expired %d times", name, *count);
+	live_check(*at >= started + DELAY - 0.02, "%s expired early, after %.3f s", name, *at - started);
+	live_check(*at <= latest, "%s expired late, after %.3f s of which %.3f away", name, *at - started,
 		   live_downtime());
 }
 
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
 	verify_shot(&one_shots, &one_shot_at, "the one-shot timer");
 	int before = ticks;
 	live_sleep(0.1);
-	live_check(ticks - before >= 5, "the periodic timer went off %d times in 0.1 s", ticks - before);
+	live_check(ticks - before >= 5, "the periodic timer expired %d times in 0.1 s", ticks - before);
 	live_check(timer_delete(one_shot) == 0 && timer_delete(periodic) == 0, "timer_delete: %m");
 	return live_finish();
 }

@@ -1,7 +1,7 @@
 /*
- * timers_posix.c - timers of timer_create() that are hard to give back: ids with gaps, clocks of CPU time (a thread's
- * own, another's, the process's), timers that tell one thread, nobody, a thread that is gone; a periodic one whose
- * signal waits.
+ * timers_posix.c - timers of timer_create() that are hard to restore: ids with gaps; clocks of CPU time (of the thread
+ * itself, of another one, of the process); timers that signal one thread, no one, or a thread that has ended; a
+ * periodic one whose signal is pending.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,7 +21,7 @@
 #define GAP	300
 #define WORKERS 4
 
-/* The kernel's own id, which libc may hide. */
+/* Creates a timer and returns the kernel's id, which libc may hide. */
 static int create(int clock, int how, int signo, pid_t tid)
 {
 	struct sigevent event = { .sigev_notify = how,
@@ -65,7 +65,7 @@ static void spend(double seconds)
 
 static struct worker {
 	pthread_t thread;
-	int own, told; /* timers: of its CPU time; that sends it TOLD */
+	int own, told; /* ids of timers: one of its CPU time, one that sends it TOLD */
 	double own_left;
 	atomic_int came;
 	pid_t tid;
@@ -90,7 +90,7 @@ static void *work(void *argument)
 	prepared++;
 	while (!stop)
 		live_sleep(0.005);
-	/* Its own timer goes on when it works, and only then. */
+	/* Its own timer runs only while it works. */
 	double before = left(self->own, NULL);
 	live_check(before > 95 + (self - workers) && before <= 100 + (self - workers), "own timer: %f s left",
 		   before);
@@ -102,11 +102,11 @@ static void *work(void *argument)
 	double began = live_now();
 	while (self->came - came < 4 && live_now() < began + 10)
 		live_sleep(0.02);
-	live_check(self->came - came >= 4, "its timer came %d times in 10 s", self->came - came);
+	live_check(self->came - came >= 4, "its timer expired %d times in 10 s", self->came - came);
 	return NULL;
 }
 
-/* A timer that tells a thread that ends. */
+/* Creates a timer that signals this thread, which then ends. */
 static void *leave_a_timer(void *id)
 {
 	*(int *)id = create(CLOCK_MONOTONIC, SIGEV_THREAD_ID, TOLD, gettid());
@@ -114,7 +114,7 @@ static void *leave_a_timer(void *id)
 	return NULL;
 }
 
-/* Blocked, a periodic timer sends one signal and no second; when that is taken, it goes on. */
+/* While its signal is blocked, a periodic timer sends only one. When that is taken, it goes on. */
 static void verify_waiting(int id)
 {
 	double began = live_now(), next = left(id, NULL);
@@ -128,7 +128,7 @@ static void verify_waiting(int id)
 		   "the signal of the blocked timer is lost: %m");
 	live_check(facts.si_code == SI_TIMER && facts.si_timerid == id &&
 			   facts.si_value.sival_int == 1000 + WAITING,
-		   "its signal says code %d, timer %d, value %d", facts.si_code, facts.si_timerid,
+		   "its signal has code %d, timer %d, value %d", facts.si_code, facts.si_timerid,
 		   facts.si_value.sival_int);
 	live_check(sigtimedwait(&set, &facts, &now) < 0 || live_now() - began >= next,
 		   "the blocked timer sent two signals");
@@ -184,8 +184,8 @@ int main(int argc, char **argv)
 	verify_left(gone, 500, 0, "the timer of the thread that is gone");
 	verify_left(far, 300, 0.25, "the timer of CLOCK_TAI");
 	verify_left(spent, 200, 3, "the timer of the process's CPU time");
-	verify_left(real, 400, 0, "the timer that tells nobody");
-	live_check(left(idle, NULL) == 0 && left(once, NULL) == 0, "a timer that was not set goes");
+	verify_left(real, 400, 0, "the timer without a signal");
+	live_check(left(idle, NULL) == 0 && left(once, NULL) == 0, "a timer that was not set runs");
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SPENT);
 	live_check(sigtimedwait(&blocked, NULL, &(struct timespec){ 0 }) == SPENT,

@@ -1,12 +1,12 @@
 /*
- * timers_run_out.c - setitimer() timers that have run out and stand still, with an interval. ITIMER_REAL goes on when
- * its SIGALRM is taken, and does not before: it must tick again after the restore, exactly if it would have.
+ * timers_run_out.c - setitimer() timers with an interval that have expired and do not run. ITIMER_REAL goes on only
+ * when its SIGALRM is taken. After the restore it must go on if, and only if, it would have without a dump.
  *
  * usage: timers_run_out DIRECTORY waiting|sent|dead|disarmed
- *   waiting	SIGALRM is blocked, and the timer's own waits
- *   sent	… and somebody else's waits in its place
- *   dead	the waiting SIGALRM was thrown away (SIG_IGN): it never ticks again, until somebody sends one
- *   disarmed	timers of CPU time that keep an interval, and do not go
+ *   waiting	SIGALRM is blocked, and the timer's own is pending
+ *   sent	… and one that kill() has sent is pending in its place
+ *   dead	the pending SIGALRM was discarded (SIG_IGN): the timer goes on only when another SIGALRM is sent
+ *   disarmed	timers of CPU time that have an interval, but do not run
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -74,7 +74,7 @@ static bool is_waiting(void)
 static void verify_real(bool waits)
 {
 	verify(ITIMER_REAL, 0, EVERY);
-	live_check(is_waiting() == waits, "SIGALRM %s", waits ? "does not wait" : "waits");
+	live_check(is_waiting() == waits, "SIGALRM %s", waits ? "is not pending" : "is pending");
 	live_check(!ticks, "SIGALRM was taken %d times", ticks);
 }
 
@@ -106,7 +106,7 @@ static void dead(void)
 	verify_real(false);
 }
 
-/* timer_create(): whatever this kernel says of it now, it must say again. */
+/* What this kernel reports about the timer of timer_create(); it must report the same after the restore. */
 static struct itimerspec ask(void)
 {
 	struct itimerspec times;
@@ -129,8 +129,8 @@ static void disarmed(void)
 }
 
 /*
- * One signal waits; whoever is not run for a while after that may find more ticks than one, but never more than
- * there was time for.
+ * One signal is pending. If the process does not get a CPU for a while afterwards, it may see more than one tick, but
+ * never more than the time allows.
  */
 static void must_tick(int code)
 {

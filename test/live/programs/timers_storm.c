@@ -1,6 +1,6 @@
 /*
- * timers_storm.c - timers that go off while they are dumped: each exactly once, whether before, in the middle, or
- * after. Half of them tell a thread, half the process, and alarm() goes with them.
+ * timers_storm.c - timers that expire during a dump: each must expire exactly once, before, during or after it. Half of
+ * them signal a thread, half the process; alarm() is used at the same time.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -30,7 +30,7 @@ static void on_alarm(int signo)
 	alarms++;
 }
 
-/* As soon as one is through, the next is set: some are under way whenever the dump comes. */
+/* Sets the next alarm as soon as one has expired, so that one is running at every moment. */
 static void keep_alarm_going(void)
 {
 	struct itimerval soon = { .it_value = { 0, 3000 } };
@@ -68,12 +68,12 @@ int main(int argc, char **argv)
 	live_ready();
 	while (!live_stopping()) {
 		keep_alarm_going();
-		live_check(alarms <= set_alarms, "%d alarms were set, %d came", set_alarms, alarms);
+		live_check(alarms <= set_alarms, "%d alarms were set, %d arrived", set_alarms, alarms);
 		live_sleep(0.0005);
 	}
 	live_sleep(COUNT * EVERY + 0.15);
 	for (int i = 0; i < COUNT; i++)
-		live_check(shots[i] == 1, "timer %d went off %d times", i, shots[i]);
-	live_check(alarms == set_alarms, "%d alarms were set, %d came", set_alarms, alarms);
+		live_check(shots[i] == 1, "timer %d expired %d times", i, shots[i]);
+	live_check(alarms == set_alarms, "%d alarms were set, %d arrived", set_alarms, alarms);
 	return live_finish();
 }

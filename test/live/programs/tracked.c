@@ -1,6 +1,6 @@
 /*
- * tracked.c - memory between two snapshots of a chain: on SIGUSR1 the program does to it what its argument says, and
- * from then on knows what each page has to hold.
+ * tracked.c - changes memory between two snapshots of a chain: its argument names the change, which it makes on
+ * SIGUSR1. It knows what each page must contain, before and after.
  *
  * Two areas of 4 MiB, one behind the other, so that whole page tables can be moved; each page begins with its number
  * and its generation, or is zero.
@@ -53,7 +53,7 @@ static void verify(void)
 			number = 0;
 		live_check(page_at(page)[0] == number && page_at(page)[1] == generation &&
 				   page_at(page)[511] == (generation ? number ^ generation : 0),
-			   "page %d holds page %lu of generation %lu, not %lu of %lu", page,
+			   "page %d has page %lu of generation %lu, not %lu of %lu", page,
 			   (unsigned long)page_at(page)[0], (unsigned long)page_at(page)[1],
 			   (unsigned long)number, (unsigned long)generation);
 	}
@@ -94,7 +94,7 @@ static void move(char *from, char *to, size_t pages)
 		   "mremap: %m");
 }
 
-/* Whole page tables change places; each page is as it was, but for its address. */
+/* Whole page tables change places: pages keep their content, but have new addresses. */
 static void do_swap(void)
 {
 	move(FIRST, AWAY, PAGES);
@@ -116,7 +116,7 @@ static void do_shift(void)
 		numbers[page] = page - 690;
 }
 
-/* Half of the dropped pages are read again: the kernel's page of zeros stands there. */
+/* Half of the dropped pages are read again, so that the kernel's zero page is mapped there. */
 static void do_drop(void)
 {
 	live_check(madvise(FIRST + 100 * PAGE, 200 * PAGE, MADV_DONTNEED) == 0, "MADV_DONTNEED: %m");
@@ -125,14 +125,14 @@ static void do_drop(void)
 		live_check(!*(volatile uint64_t *)page_at(page), "a dropped page is not empty");
 }
 
-/* No page is left, nor, on some kernels, a page table. */
+/* Drops all pages; on some kernels the page tables disappear, too. */
 static void do_empty(void)
 {
 	live_check(madvise(FIRST, PAGES * PAGE, MADV_DONTNEED) == 0, "MADV_DONTNEED: %m");
 	expect_nothing(0, PAGES);
 }
 
-/* The mapping stays, its page tables go. */
+/* The mapping stays, but its page tables are moved away. */
 static void do_leave(void)
 {
 	int how = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
@@ -169,7 +169,7 @@ static void do_protect(void)
 	live_check(mprotect(SECOND, 64 * PAGE, PROT_READ | PROT_WRITE) == 0, "mprotect: %m");
 }
 
-/* KSM merges what was written just now: pages that are equal to each other. */
+/* Writes equal pages, which KSM then merges. */
 static void do_merge(void)
 {
 	live_check(madvise(SECOND, PAGES * PAGE, MADV_MERGEABLE) == 0, "MADV_MERGEABLE: %m");
@@ -204,7 +204,7 @@ static void do_grow(void)
 	map(SECOND + PAGES * PAGE, 64);
 	memset(SECOND + PAGES * PAGE, 0x5a, 64 * PAGE);
 	for (int i = 0; i < 64; i++)
-		live_check(SECOND[PAGES * PAGE + i * PAGE] == 0x5a, "what was added is not there");
+		live_check(SECOND[PAGES * PAGE + i * PAGE] == 0x5a, "the added memory has changed");
 	memset(alloca(64 * PAGE), 0x5a, 64 * PAGE);
 }
 
@@ -214,7 +214,7 @@ static void do_exec(void)
 	live_fail("exec: %m");
 }
 
-/* Both areas are one file's, and have pages of their own; each 16th page is the file's, the same in both. */
+/* Both areas map one file and have pages of their own, except each 16th, which shows the file's page in both. */
 static void map_file(void)
 {
 	char path[4096];
@@ -235,7 +235,7 @@ static void map_file(void)
 			numbers[page] = page % PAGES;
 }
 
-/* One area takes the place of the other, with its page tables: pages of the file are where they were. */
+/* One area replaces the other, with its page tables. The file's pages are at the same places as before. */
 static void do_file(void)
 {
 	move(FIRST, SECOND, PAGES);
@@ -266,7 +266,7 @@ static void on_signal(int signo)
 	asked = 1;
 }
 
-/* In its second life, after exec, the pages are of another generation, and some are not there. */
+/* After do_exec() the program starts again: its pages are of another generation, and some are missing. */
 int main(int argc, char **argv)
 {
 	bool was_here = getenv("TRACKED_AGAIN");

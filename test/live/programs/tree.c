@@ -1,6 +1,6 @@
 /*
- * tree.c - a tree of processes: three generations, sessions, groups, a group without its leader, zombies, a child that
- * a subreaper inherited. Each process knows what it was and compares.
+ * tree.c - a tree of processes: three generations, sessions, groups, a group without its leader, zombies, a child
+ * that a subreaper has adopted. Each process compares its ids with those that it had at first.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -106,7 +106,7 @@ static void leaderless_member(void)
 	live_as(ORPHAN_OF_GROUP);
 }
 
-/* The member joins the group before its leader ends; the leader is collected. */
+/* The member joins the group before its leader ends and is reaped. */
 static pid_t set_up_leaderless(void)
 {
 	leaderless = fork();
@@ -125,7 +125,8 @@ static pid_t set_up_leaderless(void)
 
 static void inherited(void)
 {
-	while (getppid() == between) /* until the parent is gone and the subreaper took over */
+	while (getppid() ==
+	       between) /* until the parent has ended and the subreaper has adopted this process */
 		live_sleep(0.001);
 	live_as(INHERITED);
 }

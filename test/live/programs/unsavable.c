@@ -1,5 +1,5 @@
 /*
- * unsavable.c - holds something of a kind that can be saved, in a state in which it cannot.
+ * unsavable.c - has something that criu can save in general, but not in this state.
  *
  * usage: unsavable DIRECTORY lease|epoll|hung_up|foreign_session|controlled|controlled_by_pty|segments|provided
  */
@@ -45,7 +45,7 @@ static void keep_watched(void)
 		pause();
 }
 
-/* The parent has the epoll, the child the file that it watches, and nobody both. */
+/* The parent has the epoll, the child has the watched file, and no process has both. */
 static void epoll(void)
 {
 	int epoll;
@@ -81,7 +81,7 @@ static void be_outside(pid_t parent, void (*prepare)(void), int told)
 		live_sleep(0.01);
 }
 
-/* Somebody outside of the tree has what we have open, until the test has its verdict. */
+/* Starts a process outside of the tree that has the same files open, until there is a verdict. */
 static void leave_outsider(void (*prepare)(void))
 {
 	int told[2];
@@ -97,7 +97,7 @@ static void leave_outsider(void (*prepare)(void))
 		_exit(0);
 	}
 	close(told[1]);
-	live_check(read(told[0], &byte, 1) == 1, "nobody is outside");
+	live_check(read(told[0], &byte, 1) == 1, "the process outside of the tree did not start");
 	close(told[0]);
 }
 
@@ -116,7 +116,7 @@ static void stay(void)
 {
 }
 
-/* A terminal of a session that is not in the tree: as of a terminal emulator without its shell. */
+/* A terminal of a session outside of the tree, as if a terminal emulator is dumped without its shell. */
 static void foreign_session(void)
 {
 	live_check(openpty(&master, &slave, NULL, NULL, NULL) == 0, "openpty: %m");
@@ -125,7 +125,7 @@ static void foreign_session(void)
 	live_check(tcgetsid(master) > 0, "no session: %m");
 }
 
-/* A terminal that controls our session, and that others have open, but not we. */
+/* A terminal controls our session, and only other processes have it open. */
 static void controlled(void)
 {
 	int terminal = open("/dev/tty62", O_RDWR | O_NOCTTY);
@@ -155,11 +155,11 @@ static void segments(void)
 	if (syscall(SYS_modify_ldt, 1, &segment, sizeof(segment)) < 0)
 		live_skip("no modify_ldt() here: %m");
 #else
-	live_skip("no segments here");
+	live_skip("modify_ldt() does not work here");
 #endif
 }
 
-/* Somebody outside of the tree provides the pages of its memory. */
+/* A process outside of the tree provides the missing pages of its memory (userfaultfd). */
 static void provided(void)
 {
 	int handler = syscall(SYS_userfaultfd, O_CLOEXEC);

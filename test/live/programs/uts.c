@@ -1,12 +1,13 @@
 /*
- * uts.c - processes in uts namespaces of their own: each has the names that it had, and nobody else has them.
+ * uts.c - processes in uts namespaces of their own: each keeps its host name and domain name, and no other one has
+ * them.
  *
  * usage: uts DIRECTORY tree|child|two|nested|shared
  *
  *	tree    the root and its child are in one that is not criu's
- *	child   only the child is
- *	two     two children are, each in its own
- *	nested  the child is in one, and the child of that in another
+ *	child   only the child is in another one
+ *	two     two children are in one each
+ *	nested  the child is in one, and its own child in another
  *	shared  two children are in the same one
  */
 #define _GNU_SOURCE

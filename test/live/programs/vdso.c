@@ -1,6 +1,6 @@
 /*
  * vdso.c - reads the clocks through the kernel's vdso, over and over: they must agree with the system calls and never
- * go back. With `none`, the vdso is unmapped first and the program lives by system calls alone.
+ * go back. With `none`, the program unmaps the vdso first and uses only system calls.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -20,7 +20,7 @@
 static int (*vdso_getcpu)(unsigned *cpu, unsigned *node, void *unused);
 static time_t (*vdso_time)(time_t *time);
 
-/* The program's own way to find a function there: it, too, must lead somewhere after the restore. */
+/* Finds a function of the vdso without libc. The pointer must still work after the restore. */
 static void *find(const char *wanted)
 {
 	const char *base = (const char *)getauxval(AT_SYSINFO_EHDR);
@@ -55,11 +55,11 @@ static void check_clock(clockid_t clock, double slack)
 	syscall(SYS_clock_gettime, clock, &before);
 	clock_gettime(clock, &quick);
 	syscall(SYS_clock_gettime, clock, &after);
-	/* Restored in between: the new process has used no time yet. */
+	/* A restore happened in between: the new process has used little CPU time yet. */
 	if (clock == CLOCK_PROCESS_CPUTIME_ID && seconds(&after) < seconds(&before))
 		return;
 	live_check(seconds(&quick) >= seconds(&before) - slack && seconds(&quick) <= seconds(&after) + slack,
-		   "clock %d says %.6f between %.6f and %.6f", clock, seconds(&quick), seconds(&before),
+		   "clock %d shows %.6f between %.6f and %.6f", clock, seconds(&quick), seconds(&before),
 		   seconds(&after));
 }
 
@@ -78,14 +78,14 @@ static void verify(void)
 		   "clock_getres: %m");
 	gettimeofday(&day, NULL);
 	syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
-	live_check(now.tv_sec - day.tv_sec <= 1, "gettimeofday says %ld, the system call %ld", day.tv_sec,
-		   now.tv_sec);
+	live_check(now.tv_sec - day.tv_sec <= 1, "gettimeofday() returns %ld, the system call %ld",
+		   day.tv_sec, now.tv_sec);
 	live_check(now.tv_sec - time(NULL) <= 1 && now.tv_sec >= time(NULL) - 1,
-		   "time() says something else");
+		   "time() returns another time");
 	if (vdso_time)
-		live_check(vdso_time(NULL) - now.tv_sec <= 1, "the vdso's time() says something else");
+		live_check(vdso_time(NULL) - now.tv_sec <= 1, "the vdso's time() returns another time");
 	if (vdso_getcpu)
-		live_check(vdso_getcpu(&cpu, NULL, NULL) == 0 && cpu < 4096, "getcpu says %u", cpu);
+		live_check(vdso_getcpu(&cpu, NULL, NULL) == 0 && cpu < 4096, "getcpu returns %u", cpu);
 }
 
 static void unmap_vdso(void)
@@ -103,7 +103,7 @@ static void unmap_vdso(void)
 		munmap((void *)start[count], end[count] - start[count]);
 }
 
-/* Nothing of libc that uses the vdso may be called any more. */
+/* From here on no function of libc that uses the vdso may be called. */
 static int live_without(void)
 {
 	unmap_vdso();

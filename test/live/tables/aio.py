@@ -1,4 +1,4 @@
-"""aio.py - AIO rings: what waits in them, what is in flight, what cannot be saved, and what images may not say of them."""
+"""aio.py - AIO rings: completions that wait in them, requests in flight, rings that cannot be saved, forged images of rings."""
 
 import os
 import re
@@ -19,7 +19,7 @@ import mutate  # noqa: E402
 
 
 def refused(pattern, *options):
-	"""The dump fails, and the error says why; the program runs on and finds its rings as they were."""
+	"""The dump fails, and the error says why. The program runs on and finds its rings as they were."""
 	def course(cell, dumper, _restorer):
 		cell.start()
 		for number in range(2):
@@ -35,7 +35,7 @@ def refused(pattern, *options):
 
 
 def awaited(cell, dumper, restorer):
-	"""What is in flight completes when criu waits for it already."""
+	"""Requests in flight complete while criu waits for them."""
 	cell.start()
 	images = cell.new_images()
 	def complete():
@@ -55,7 +55,7 @@ def awaited(cell, dumper, restorer):
 
 
 def in_chain(cell, dumper, restorer):
-	"""The kernel writes to a ring without the task's page tables: whatever a tracker says, each snapshot has all of it."""
+	"""The kernel writes to a ring without the task's page tables, so no tracker sees it: each snapshot must have the whole ring."""
 	cell.start()
 	run = dumper.run("pre-dump", cell.new_images("first"), ["-t", cell.root, "--track-mem"])
 	if run.failed:
@@ -75,13 +75,13 @@ def slow_disk(cell):
 	try:
 		os.mkdir(group)
 	except OSError as error:
-		raise Skip(f"no control group for disks can be made: {error.strerror}") from error
+		raise Skip(f"cannot create a cgroup that limits disks: {error.strerror}") from error
 	try:
 		with open(os.path.join(group, "blkio.throttle.read_bps_device"), "w") as file:
 			file.write(f"{os.major(device)}:{os.minor(device)} {128 << 10}")
 	except OSError as error:
 		os.rmdir(group)
-		raise Skip(f"reads cannot be slowed down here: {error.strerror}") from error
+		raise Skip(f"cannot slow down reads here: {error.strerror}") from error
 	return group
 
 
@@ -91,7 +91,7 @@ def join(group, pid):
 
 
 def in_flight(tracker):
-	"""A pre-dump cannot wait long: what a device writes later, and no tracker sees, is in the next snapshot."""
+	"""A pre-dump waits only briefly. What a device writes afterwards is seen by no tracker, but must be in the next snapshot."""
 	def course(cell, dumper, restorer):
 		group = slow_disk(cell)
 		try:
@@ -100,12 +100,12 @@ def in_flight(tracker):
 			join(group, cell.root)
 			tracking.act(cell)
 			cell.pre_dump(dumper, cell.new_images("images1"), [f"--track-mem={tracker}", "--prev-images-dir", "../images0"])
-			if keeper:  # what it noted is used up all the same
+			if keeper:  # this pre-dump does not track, but still uses up what the keeper noted
 				cell.wait_gone([keeper])
 			if os.path.exists(cell.path("completed")):
 				raise Failure("the request was not in flight")
 			if not system.wait_until(lambda: os.path.exists(cell.path("completed")), 20):
-				raise Failure("the request does not complete")
+				raise Failure("the request did not complete")
 		finally:
 			if cell.root and os.path.exists(f"/proc/{cell.root}"):
 				join(os.path.dirname(group), cell.root)
@@ -117,17 +117,17 @@ def in_flight(tracker):
 
 
 def not_tracked(cell, dumper, _restorer):
-	"""Nobody can tell what an io_uring has in flight."""
+	"""criu cannot see what an io_uring has in flight, so a pre-dump does not track the process, and says so."""
 	cell.start()
 	run = cell.pre_dump(dumper, cell.new_images(), ["--track-mem"])
 	if "still writing to its memory for requests" not in run.log:
-		raise Failure(f"it should have been told: {run.describe()}")
+		raise Failure(f"the log does not say that the process is not tracked: {run.describe()}")
 	cell.check_running()
 	cell.finish()
 
 
 def killed(cell, dumper, _restorer):
-	"""criu dies while it counts what is in flight, over and over: the ring is as it was, each time."""
+	"""criu is killed again and again while it counts the requests in flight. Each time the ring must be as it was."""
 	cell.start()
 	before = system.tree(cell.root)
 	for number, delay in enumerate(kills.moments(cell, 0.3, cell.settings.kills)):
@@ -156,7 +156,7 @@ def value_of(fields, number):
 
 
 def in_mm(change):
-	"""Changes the fields of mm-PID.img: change(aios, rings), each a list of lists of fields."""
+	"""Changes the fields of mm-PID.img by change(aios, rings). Each argument is a list of lists of fields."""
 	def forge(cell, images):
 		path = os.path.join(images, f"mm-{cell.root}.img")
 		with open(path, "rb") as file:
@@ -172,7 +172,7 @@ def in_mm(change):
 
 
 def in_ring(offset, *values):
-	"""Writes numbers into the headers of the rings that the pages hold, as many as there are values."""
+	"""Writes the values into the headers of the first rings in the pages image, one value into each."""
 	def forge(_cell, images):
 		for name in os.listdir(images):
 			if not name.startswith("pages-"):
@@ -193,7 +193,7 @@ def changed(number, change):
 	return apply
 
 
-FORGED = {  # how, and what the error says
+FORGED = {  # name -> how the images are forged, and what the error says
 	"entry-missing": (in_mm(lambda aios, rings: aios[:1]), r"mm-\d+\.img: the AIO ring at \S+ has no description"),
 	"ring-missing": (in_mm(lambda aios, rings: rings[:1]), r"mm-\d+\.img describes 4 AIO rings, but has 3|pagemap-\d+"),
 	"length": (in_mm(lambda aios, rings: changed(AIO_RING_LEN, lambda old: old + 4096)(aios)), r"mm-\d+\.img: the AIO ring at \S+ has no description"),
@@ -249,5 +249,5 @@ ROWS = [
 	    peer_fails={"restore": "it believes them"}),
 ]
 
-for row in ROWS:  # 65536 requests: `many` has 24600, and criu makes as many rings of its own, to see that it can
+for row in ROWS:  # 65536 requests: `many` has 24600, and criu creates as many of its own to check that it can
 	row.alone_with = "/proc/sys/fs/aio-max-nr"

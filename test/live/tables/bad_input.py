@@ -1,4 +1,4 @@
-"""bad_input.py - wrong pids, broken images, changed files: each a clear error, soon, with nothing changed or left behind."""
+"""bad_input.py - wrong pids, broken images, changed files: each gives a clear error soon, changes nothing, and leaves nothing."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from harness import system
 from harness.cell import Failure
 from harness.row import Row
 
-SOON = 2.0  # seconds for an error; about one, and a machine that does something else too
+SOON = 2.0  # seconds until an error: about one, and as much again for a busy machine
 PTRACE_SEIZE, PTRACE_DETACH = 0x4206, 17
 NOT_READ_BY_RESTORE = ("stats-dump", "stats-restore")
 
@@ -21,7 +21,7 @@ def expect_error(run, pattern):
 	if not run.failed:
 		raise Failure(f"it succeeded: {' '.join(run.command)}")
 	if run.code < 0 or run.code > 128:
-		raise Failure(f"it died of a signal: {run.describe()}")
+		raise Failure(f"criu died of a signal: {run.describe()}")
 	if not re.search(pattern, run.error):
 		raise Failure(f"the error does not match /{pattern}/: {run.describe()}")
 	if run.seconds > SOON * system.patience:
@@ -29,7 +29,7 @@ def expect_error(run, pattern):
 
 
 def listing(directory):
-	"""Names and contents, without what a run is allowed to write: its log."""
+	"""Names and contents of all files but the logs, which a run may write."""
 	result = {}
 	for name in os.listdir(directory):
 		if not name.endswith(".log") and name not in NOT_READ_BY_RESTORE:
@@ -41,7 +41,7 @@ def listing(directory):
 # Dump: wrong pids
 
 def refused_dump(cell, dumper, pid, pattern):
-	"""Dumping `pid` fails; the directory does not look complete."""
+	"""Dumping `pid` fails, and the directory does not look complete."""
 	images = cell.new_images()
 	expect_error(dumper.dump(pid, images), pattern)
 	if os.path.exists(os.path.join(images, "inventory.img")):
@@ -84,7 +84,7 @@ def run_in_shell(cell, dumper, script):
 	if os.path.exists(os.path.join(images, "inventory.img")):
 		raise Failure("the directory looks complete: it has inventory.img")
 	if not re.search(r"criu: |Error", text):
-		raise Failure(f"no error was told: {text[-1000:]}")
+		raise Failure(f"no error was printed: {text[-1000:]}")
 
 
 def itself(cell, dumper, _restorer):
@@ -102,7 +102,7 @@ def already_traced(cell, dumper, _restorer):
 	try:
 		refused_dump(cell, dumper, cell.root, str(cell.root))
 		if system.status(cell.root).get("TracerPid") != str(os.getpid()):
-			raise Failure("the tracer lost its task")
+			raise Failure("the tracer no longer traces its task")
 	finally:
 		os.kill(cell.root, signal.SIGSTOP)
 		os.waitpid(cell.root, 0x40000000)
@@ -112,11 +112,11 @@ def already_traced(cell, dumper, _restorer):
 
 
 def dump_into_nowhere(cell, dumper, _restorer):
-	"""The directory's parent is missing too: nothing is made, and the error names it."""
+	"""The directory's parent is missing, too: nothing is created, and the error names the directory."""
 	cell.start()
 	expect_error(dumper.dump(cell.root, cell.path("missing", "images")), "missing")
 	if os.path.exists(cell.path("missing")):
-		raise Failure("the directory was made")
+		raise Failure("the directory was created")
 	still_works(cell)
 
 
@@ -129,7 +129,7 @@ def dump_into_a_file(cell, dumper, _restorer):
 # Restore: broken images
 
 def dumped(cell, dumper):
-	"""A dump of the row's program; the program is gone."""
+	"""Dumps the row's program, which ends it."""
 	cell.start()
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -137,7 +137,7 @@ def dumped(cell, dumper):
 
 
 def refused_restore(cell, restorer, images, pattern):
-	"""Restoring fails and leaves neither a task nor a change in the directory."""
+	"""The restore fails. It leaves no task, and changes nothing in the directory."""
 	before = listing(images) if os.path.isdir(images) else None
 	run = restorer.restore(images, timeout=10)
 	cell.reap()
@@ -169,7 +169,7 @@ def images_incomplete(cell, dumper, restorer):
 
 
 def entry_ends(name, data):
-	"""Offsets at which an image could end and still be well formed: after its header, and after each entry."""
+	"""Offsets at which the image can be cut and still be well formed: after its header, and after each entry."""
 	at = 4 if name == "inventory.img" else 8
 	ends = {at}
 	while at + 4 <= len(data):
@@ -179,7 +179,7 @@ def entry_ends(name, data):
 
 
 def cuts(name, data):
-	"""Offsets to cut an image at: never where the rest is a whole image with fewer entries, which says nothing wrong."""
+	"""Offsets to cut an image at. Where the rest would be a well-formed image with fewer entries it is not cut."""
 	places = {0, 3, 7, 9, 13, len(data) // 2, len(data) - 5, len(data) - 1}
 	well_formed = set() if name.startswith("pages-") else entry_ends(name, data)
 	return sorted(at for at in places if 0 <= at < len(data) and at not in well_formed)
@@ -201,14 +201,14 @@ def images_truncated(cell, dumper, restorer):
 				problems.append(f"{name} cut at {at} of {len(data)}: {failure}")
 			shutil.rmtree(broken)
 	if problems:
-		raise Failure(f"{len(problems)} cuts were not told:\n" + "\n".join(problems))
+		raise Failure(f"{len(problems)} cuts gave no clear error:\n" + "\n".join(problems))
 
 
 SIDE_IMAGES = ("pipes-data.img", "fifo-data.img", "tty-info.img", "tty-data.img", "memfd.img", "filelocks.img")
 
 
 def side_images_torn(*names):
-	"""What lies beside files.img is read with it: if it is torn, not even the first script runs."""
+	"""Images that files.img refers to are read together with it: if one is torn, not even the first script runs."""
 	def run(cell, dumper, restorer):
 		marker, script = cell.path("marker"), cell.path("script")
 		with open(script, "w") as file:
@@ -244,7 +244,7 @@ def patch(path, offset, expected, value):
 		file.seek(offset)
 		found = file.read(len(expected))
 		if found != expected:
-			raise Failure(f"{path}: at {offset} stands {found!r}, not {expected!r}: the test must be adapted")
+			raise Failure(f"{path}: offset {offset} has {found!r}, not {expected!r}: the test must be adapted")
 		file.seek(offset)
 		file.write(value)
 
@@ -320,7 +320,7 @@ def grow(path):
 
 
 def program_changed(cell, dumper, restorer):
-	"""The executable itself, a copy of which lies in the test's directory, gets longer."""
+	"""The executable, which is a copy in the test's directory, gets longer."""
 	program = shutil.copy(cell.program(), cell.path("the-program"))
 	cell.start([program, cell.directory])
 	images = cell.new_images()
@@ -344,7 +344,7 @@ def change_build_id(path):
 
 
 def program_of_another_build(cell, dumper, restorer):
-	"""The build id of the executable changes, but not its size. A dump by size has no build id that would say so."""
+	"""The build id of the executable changes, but not its size. A dump that validates by size only cannot notice it."""
 	program = shutil.copy(cell.program(), cell.path("the-program"))
 	cell.start([program, cell.directory])
 	cell.wait_ready()

@@ -1,4 +1,4 @@
-"""cgroups.py - who is in a cgroup of its own is there again, from its birth on: processes, children, threads; version 1 and 2."""
+"""cgroups.py - processes, children and threads are restored into their own cgroups, from birth on; cgroup versions 1 and 2."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ from harness.row import Row
 
 TOP = "/sys/fs/cgroup"
 HOME = None
-SECOND = "unified"  # where version 2 is mounted beside version 1; else it is TOP itself
+SECOND = "unified"  # the directory of version 2 in TOP if version 1 is mounted, too; otherwise it is TOP itself
 
 
 def hierarchies(*names):
-	"""The roots of those that there are. Version 2 is "", the others are directories in TOP."""
+	"""The roots of these hierarchies, as far as they exist. "" means version 2; others are named by their directories in TOP."""
 	second = os.path.join(TOP, SECOND)
 	roots = [(second if os.path.exists(os.path.join(second, "cgroup.procs")) else TOP) if not name else
 		 os.path.join(TOP, name) for name in names]
@@ -37,12 +37,12 @@ def make_group(root, name=""):
 	try:
 		os.makedirs(path, exist_ok=True)
 	except OSError as error:
-		raise Skip(f"no cgroup can be made: {error}") from error
+		raise Skip(f"cannot create a cgroup: {error}") from error
 	return path.rstrip("/")
 
 
 def remove_groups(root):
-	"""All of ours in this hierarchy; the tasks in them are gone or about to be."""
+	"""Removes all of our cgroups in this hierarchy. The tasks in them have ended or are ending."""
 	def gone():
 		for folder, _, _ in os.walk(own_group(root), topdown=False):
 			with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ def remove_groups(root):
 
 @contextlib.contextmanager
 def groups(cell, roots, places):
-	"""Makes a cgroup for each (who, name) in each of the hierarchies, and tells the program. HOME is where the harness is."""
+	"""Creates a cgroup for each (who, name) in each hierarchy, and tells the program. HOME is the harness's own cgroup."""
 	try:
 		with open(cell.path("places"), "w") as file:
 			for root in roots:
@@ -68,13 +68,13 @@ def groups(cell, roots, places):
 
 
 def where(pid, tid=None):
-	"""hierarchy -> path, without those where it is in the root."""
+	"""{hierarchy: path} of a thread's cgroups, without hierarchies in which it is in the root."""
 	lines = system.read_text(f"/proc/{pid}/task/{tid or pid}/cgroup").splitlines()
 	return {hierarchy: path for _, hierarchy, path in (line.split(":", 2) for line in lines) if path != "/"}
 
 
 def home(root):
-	"""The directory of our own cgroup in this hierarchy."""
+	"""The directory of the harness's own cgroup in this hierarchy."""
 	name = os.path.basename(root)
 	name = {SECOND: "", os.path.basename(TOP): "", "systemd": "name=systemd"}.get(name, name)
 	return os.path.join(root, where(os.getpid()).get(name, "").lstrip("/"))
@@ -85,7 +85,7 @@ def all_places(cell):
 
 
 def in_groups(names, *places):
-	"""The mode's own course, with the program in these cgroups."""
+	"""Runs the function of the mode with the program in these cgroups."""
 	def course(cell, dumper, restorer):
 		with groups(cell, hierarchies(*names), places):
 			cell.mode.run(cell, dumper, restorer)
@@ -93,7 +93,7 @@ def in_groups(names, *places):
 
 
 def in_threaded(cell, dumper, restorer):
-	"""Version 2: below a cgroup that is a domain, in cgroups that are threaded."""
+	"""Version 2: the program is in threaded cgroups below a domain cgroup."""
 	[root] = hierarchies("")
 	for name in ("first", "second"):
 		write(os.path.join(make_group(root, name), "cgroup.type"), "threaded")
@@ -128,7 +128,7 @@ def expect_refusal(cell, restorer, images, pattern, options=()):
 
 
 def missing(cell, dumper, restorer):
-	"""A cgroup that does not exist is named, and nothing is made: neither it nor any process."""
+	"""A cgroup does not exist: the error names it, and neither the cgroup nor any process is created."""
 	roots = hierarchies("", "pids")
 	with groups(cell, roots, [("process", "a"), ("child", "a/b")]):
 		images, before = dumped(cell, dumper)
@@ -136,7 +136,7 @@ def missing(cell, dumper, restorer):
 			os.rmdir(os.path.join(own_group(root), "a/b"))
 			expect_refusal(cell, restorer, images, "does not exist")
 			if os.path.exists(os.path.join(own_group(root), "a/b")):
-				raise Failure("a cgroup was made")
+				raise Failure("a cgroup was created")
 			make_group(root, "a/b")
 		cell.restore(restorer, images)
 		expect(cell, before, "after the restore")
@@ -144,7 +144,7 @@ def missing(cell, dumper, restorer):
 
 
 def frozen(cell, dumper, restorer):
-	"""Whoever comes into a frozen cgroup stands still: neither a dump nor a restore waits for that."""
+	"""A task in a frozen cgroup does not run: neither a dump nor a restore may wait for it."""
 	for root in hierarchies("", "freezer"):
 		second = os.path.exists(os.path.join(root, "cgroup.controllers"))
 		file, freeze, thaw = ("cgroup.freeze", "1", "0") if second else ("freezer.state", "FROZEN", "THAWED")
@@ -155,7 +155,7 @@ def frozen(cell, dumper, restorer):
 			try:
 				run = dumper.dump(cell.root, images)
 				if not run.failed or "is frozen" not in run.error:
-					raise Failure(f"a dump of who is frozen: {run.describe()}")
+					raise Failure(f"the dump of a frozen process was not refused as expected: {run.describe()}")
 			finally:
 				write(os.path.join(own_group(root), file), thaw)
 			cell.dump(dumper, images)
@@ -171,7 +171,7 @@ def frozen(cell, dumper, restorer):
 
 
 def forged(cell, dumper, restorer):
-	"""Images that name no set, or a cgroup that lies outside: errors that say so, before any process exists."""
+	"""Images lack a set of cgroups, or name a cgroup outside of the hierarchy: an error says so before any process exists."""
 	roots = hierarchies("", "pids")
 	with groups(cell, roots, [("process", "a")]):
 		images, before = dumped(cell, dumper)
@@ -196,7 +196,7 @@ def forged(cell, dumper, restorer):
 
 
 def unusable(cell, dumper, restorer):
-	"""A cgroup that is there again, but that nobody can be moved to yet: named, and nothing is left."""
+	"""A cgroup exists again, but no process can be moved into it yet: the error names it, and nothing is left."""
 	[root] = hierarchies("cpuset")
 	with groups(cell, [], []):
 		for name in ("", "child"):
@@ -221,7 +221,7 @@ def unusable(cell, dumper, restorer):
 
 @contextlib.contextmanager
 def criu_in(roots, name):
-	"""The harness, and whatever it starts, in another cgroup of these hierarchies."""
+	"""Puts the harness, and whatever it starts, into another cgroup of these hierarchies."""
 	before = [home(root) for root in roots]
 	try:
 		for root in roots:
@@ -233,7 +233,7 @@ def criu_in(roots, name):
 
 
 def with_criu(cell, dumper, restorer):
-	"""Who was in the cgroups of the criu that dumped comes to those of the criu that restores; others to their own."""
+	"""A process that was in the cgroups of the dumping criu is restored into those of the restoring criu; others into their own."""
 	roots = hierarchies("", "pids", "memory")
 	with groups(cell, roots, [("child", "child")]):
 		images, before = dumped(cell, dumper)
@@ -245,7 +245,7 @@ def with_criu(cell, dumper, restorer):
 
 
 def from_elsewhere(cell, dumper, restorer):
-	"""Where criu is makes no difference to who is somewhere else."""
+	"""criu's own cgroups make no difference to processes that are in other cgroups."""
 	roots = hierarchies("", "pids", "memory")
 	with groups(cell, roots, [("process", "process")]):
 		with criu_in(roots, "dumps"):
@@ -258,7 +258,7 @@ def from_elsewhere(cell, dumper, restorer):
 
 
 def ignored(cell, dumper, restorer):
-	"""--manage-cgroups=ignore, of either: as if there were no cgroups, whether they still exist or not."""
+	"""--manage-cgroups=ignore for the dump or the restore: all tasks stay in criu's cgroups, even if their own no longer exist."""
 	roots = hierarchies("", "pids")
 	for number, (at_dump, at_restore) in enumerate((((), ("--manage-cgroups=ignore",)),
 							(("--manage-cgroups=ignore",), ()))):
@@ -281,7 +281,7 @@ def moved(cell, dumper, restorer):
 	root = hierarchies("pids", "")[0]
 	name = "pids" if root.endswith("/pids") else ""
 	top = f"/{leftovers.OWN_CGROUPS}{os.getpid()}"
-	cases = (  # options of the dump, of the restore; where process and child come to
+	cases = (  # options of the dump, of the restore; the cgroups of the process and the child afterwards
 		((), (), "/old", "/old/child"),
 		((), (f"--cgroup-root={name}:{top}/new/",), "/new", "/new/child"),
 		((f"--cgroup-root={name}:{top}",), (f"--cgroup-root={name}:{top}/new",), "/new/old", "/new/old/child"),
@@ -294,7 +294,7 @@ def moved(cell, dumper, restorer):
 			cell.start()
 			images = cell.new_images(f"images{number}")
 			cell.dump(dumper, images, at_dump)
-			if "nowhere" in str(at_restore):  # in other hierarchies the tree was, and stays, in the root
+			if "nowhere" in str(at_restore):  # fails only if there are other hierarchies; the tree is in their roots
 				if len(system.read_text("/proc/self/cgroup").splitlines()) > 1:
 					expect_refusal(cell, restorer, images, "nowhere (", at_restore)
 				at_restore = at_restore[1:]
@@ -308,7 +308,7 @@ def moved(cell, dumper, restorer):
 
 
 def charged(cell, dumper, restorer):
-	"""Memory that a restored process has counts in its own cgroup, and not in criu's."""
+	"""The memory of a restored process is charged to its own cgroup, not to criu's."""
 	[root] = hierarchies("memory")
 	with groups(cell, [root], [("process", "")]):
 		images, _ = dumped(cell, dumper)
@@ -320,7 +320,7 @@ def charged(cell, dumper, restorer):
 
 
 def cpuset_root():
-	"""Of version 1, or of version 2, where the controller is handed down to our own cgroups first."""
+	"""The hierarchy with cpusets: version 1, or version 2, where the controller has to be enabled for our own cgroups first."""
 	root = hierarchies("cpuset", "")[0]
 	if os.path.basename(root) == "cpuset":
 		return root, False
@@ -332,7 +332,7 @@ def cpuset_root():
 
 
 def set_cpus(root, name, cpus):
-	"""Of one of our cgroups; in version 1, those that it is in need some first."""
+	"""Sets the CPUs of one of our cgroups. In version 1 the cgroups above it need CPUs first."""
 	if os.path.basename(root) == "cpuset":
 		for group in (make_group(root), make_group(root, name)):
 			write(os.path.join(group, "cpuset.mems"), system.read_text(os.path.join(root, "cpuset.mems")))
@@ -351,8 +351,8 @@ def expect_cpus(cell, leader, child, thread):
 
 def on_cpus(options):
 	"""
-	Who may run on all CPUs of its cpuset still may, also when that gets more; who is kept to some is kept to those. In version 1 a
-	thread is in another cpuset than its process; in version 2 a child is.
+	A task that may run on all CPUs of its cpuset may do so after the restore, also on CPUs that the cpuset gets later. A task that
+	is restricted to some CPUs stays restricted. In version 1 a thread is in another cpuset than its process; in version 2 a child is.
 	"""
 	def course(cell, dumper, restorer):
 		every = os.sched_getaffinity(0)

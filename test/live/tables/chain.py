@@ -1,4 +1,4 @@
-"""chain.py - chains of snapshots: restored, deduplicated, flattened, broken. Here they are made of a full dump (harness/chains.py)."""
+"""chain.py - chains of snapshots: restored, deduplicated, flattened, broken. Most are made from one full dump (harness/chains.py)."""
 
 import json
 import os
@@ -16,7 +16,7 @@ LAYERS = 6
 
 
 def dumped(cell, dumper, layers=LAYERS, seed=1, split_one=chains.split_pagemap):
-	"""The program's dump as a chain: its directories, the newest first."""
+	"""Dumps the program and turns the dump into a chain. Returns its directories, the newest first."""
 	cell.start()
 	cell.pause()
 	images = cell.new_images()
@@ -31,7 +31,7 @@ def restored(cell, restorer, images, options=()):
 
 
 def run(cell, *arguments):
-	"""Our criu, which has to succeed: what it printed."""
+	"""Runs our criu, which has to succeed, and returns what it printed."""
 	done = subprocess.run([cell.ours.path, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
 			      stderr=subprocess.STDOUT, text=True)
 	if done.returncode:
@@ -53,7 +53,7 @@ def restore(layers):
 
 
 def dealt(cell, dumper, restorer):
-	"""What is more than a page comes from more than one layer; the vdso, too, and it is still this kernel's."""
+	"""Neighbouring pages are in different layers. So are those of the vdso, which must still be recognized as this kernel's."""
 	images = dumped(cell, dumper, split_one=chains.deal_pagemap)[0]
 	restored(cell, restorer, images)
 	if restorer is cell.ours and b"the vdso of process" in chains.read(images, "restore.log"):
@@ -61,8 +61,8 @@ def dealt(cell, dumper, restorer):
 
 
 def with_few_descriptors(cell, dumper, restorer):
-	"""More layers times tasks than criu may have descriptors: 1024, and no more to be had."""
-	resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))  # the worker is this one test's, the program has the same
+	"""Layers times tasks are more than the 1024 descriptors that criu may have, and it cannot get more."""
+	resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))  # this worker runs only this test; the program gets the same limit
 	restored(cell, restorer, dumped(cell, dumper, 100)[0])
 
 
@@ -74,16 +74,16 @@ def dedup(cell, dumper, restorer):
 	said = run(cell, "dedup", "-D", directories[0])
 	freed = int(re.search(r"(\d+) KiB", said).group(1)) << 10
 	if not freed or disk(directories) != before - freed:
-		raise Failure(f"{before} bytes before, {disk(directories)} after, and it said: {said}")
+		raise Failure(f"{before} bytes before, {disk(directories)} after, but criu printed: {said}")
 	again = run(cell, "dedup", "-D", directories[0])
 	if not again.startswith("freed 0 pages in 0 of"):
-		raise Failure(f"a second time it said: {again}")
+		raise Failure(f"the second time criu printed: {again}")
 	expect_error(cell.ours.restore(directories[1]), "has freed pages")
 	restored(cell, restorer, directories[0])
 
 
 def dedup_by_peer(cell, dumper, restorer):
-	"""It changes nothing but bytes of parents, and no more than ours does."""
+	"""After the peer's dedup, ours does not let the parents grow, and the newest snapshot can still be restored."""
 	directories = dumped(cell, dumper)
 	done = cell.peer.run("dedup", directories[0])
 	if done.failed:
@@ -96,7 +96,7 @@ def dedup_by_peer(cell, dumper, restorer):
 
 
 def auto_dedup(cell, dumper, restorer):
-	"""Used up, and said to be: nobody takes holes for memory."""
+	"""The restore frees the pages and marks the directory, so that a second restore does not take holes for memory."""
 	directories = dumped(cell, dumper)
 	restored(cell, restorer, directories[0], ["--auto-dedup"])
 	for name in chains.pagemaps(directories[0]):
@@ -112,7 +112,7 @@ def auto_dedup(cell, dumper, restorer):
 
 def check_flat(directory):
 	if os.path.lexists(os.path.join(directory, "parent")):
-		raise Failure("it still has a parent")
+		raise Failure("the snapshot still has a parent")
 	for name in chains.pagemaps(directory):
 		_, entries = chains.read_pagemap(directory, name)
 		if any(flags & chains.IN_PARENT for _, _, flags in entries):
@@ -133,7 +133,7 @@ def flatten_to_another(cell, dumper, restorer):
 	run(cell, "flatten", directories[0], "-o", out)
 	check_flat(out)
 	if os.stat(out).st_mode & 0o777 != 0o700:
-		raise Failure("others can look into it")
+		raise Failure("other users can read the directory")
 	for directory in directories:
 		shutil.rmtree(directory)
 	restored(cell, restorer, out)
@@ -146,10 +146,10 @@ def flatten_deduplicated(cell, dumper, restorer):
 	restored(cell, restorer, directories[0])
 
 
-# Of snapshots that were made one after the other
+# Chains of real snapshots, taken one after the other
 
 def snapshots(*after):
-	"""The processes run on between them; what `after` does with the newest, it is restored from."""
+	"""The processes run on between the snapshots. `after`: commands of criu on the newest directory before it is restored."""
 	def course(cell, dumper, restorer):
 		cell.start()
 		images = None
@@ -169,7 +169,7 @@ def snapshots(*after):
 # Shown
 
 def shown(cell, dumper, restorer):
-	"""Which snapshot has how much, by show and by counting."""
+	"""`criu show` tells how much each snapshot has; the numbers must be those of the images."""
 	directories = dumped(cell, dumper)
 	flat = cell.path("flat")
 	facts = json.loads(run(cell, "show", "--json", directories[0]))
@@ -180,12 +180,12 @@ def shown(cell, dumper, restorer):
 	if [layer["directory"] for layer in facts["chain"]] != names:
 		raise Failure(f"the chain is {facts['chain']}, not {names}")
 	if sum(layer["used"] for layer in facts["chain"]) != total * chains.PAGE:
-		raise Failure(f"{facts['chain']}: these should be {total} pages")
+		raise Failure(f"{facts['chain']}: the sum should be {total} pages")
 	if f"a chain of {LAYERS} snapshots" not in text or "problem" in facts:
 		raise Failure(text)
 	os.rename(directories[2], directories[2] + ".moved")
 	if "CANNOT BE RESTORED: the parent of " not in run(cell, "show", directories[0]):
-		raise Failure("it does not say that a parent is missing")
+		raise Failure("criu show does not say that a parent is missing")
 	os.rename(directories[2] + ".moved", directories[2])
 	restored(cell, restorer, directories[0])
 
@@ -261,7 +261,7 @@ BROKEN = {
 
 
 def broken(how, pattern):
-	"""An error before any task exists: nothing is there afterwards, and nothing has been changed."""
+	"""The restore fails before any task exists. Nothing is left behind, and nothing has changed."""
 	def course(cell, dumper, _restorer):
 		directories = dumped(cell, dumper)
 		how(directories)
@@ -271,7 +271,7 @@ def broken(how, pattern):
 
 
 def flatten_without_link(cell, dumper, _restorer):
-	"""A snapshot that was copied without its parent is not flat."""
+	"""A snapshot that was copied without its parent cannot be flattened."""
 	directories = dumped(cell, dumper)
 	os.unlink(os.path.join(directories[0], "parent"))
 	try:
@@ -279,11 +279,11 @@ def flatten_without_link(cell, dumper, _restorer):
 	except Failure as failure:
 		said = str(failure)
 	if "to a parent snapshot, and there is no `parent`" not in said:
-		raise Failure(f"it should have said what is missing: {said}")
+		raise Failure(f"the error does not say what is missing: {said}")
 
 
 def without_shared_pagemap(cell, dumper, _restorer):
-	"""Shared memory of which nothing is known is no memory of zeros."""
+	"""If the pagemap of shared memory is missing, the restore fails: it must not take the memory for zeros."""
 	directories = dumped(cell, dumper)
 	for name in os.listdir(directories[0]):
 		if name.startswith("pagemap-shmem-"):
@@ -292,7 +292,7 @@ def without_shared_pagemap(cell, dumper, _restorer):
 
 
 def upon_old_images(cell, dumper, restorer):
-	"""What an earlier dump has left in the directory is no part of this one."""
+	"""Images that an earlier dump has left in the directory do not become part of this one."""
 	cell.start()
 	cell.pause()
 	images = cell.new_images()

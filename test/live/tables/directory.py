@@ -1,4 +1,4 @@
-"""directory.py - who may write to a directory of images, and what stays in it when a dump fails."""
+"""directory.py - which criu may write to a directory of images, and what stays in it after a dump fails."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ MODES = ("ours",)
 
 
 def another(cell, program, *arguments):
-	"""A second program, with a directory of its own."""
+	"""Starts a second program, with a directory of its own."""
 	directory = cell.path(program)
 	os.mkdir(directory, 0o755)
 	other = Cell(cell.row, cell.mode, cell.settings, directory)
@@ -33,7 +33,7 @@ def restored(cell, restorer, images):
 
 
 def fails(cell, run, pattern, images, before):
-	"""The run says why; the images are what they were; the tree of `cell` runs on."""
+	"""The run fails with this message, the images have not changed, and the tree of `cell` runs on."""
 	expect_error(run, pattern)
 	if listing(images) != before:
 		raise Failure(f"the images have changed: {sorted(before)}, now {sorted(listing(images))}")
@@ -52,7 +52,7 @@ def older_and_refused(cell, dumper, restorer):
 
 
 def older_and_faults(cell, dumper, restorer):
-	"""Every step fails once; the dump that succeeds replaces the older one, whole."""
+	"""Every step fails once and leaves the older dump. A dump that succeeds replaces all of it."""
 	images = dumped(cell, dumper)
 	before = listing(images)
 	other = another(cell, "memory_shared")
@@ -62,12 +62,12 @@ def older_and_faults(cell, dumper, restorer):
 		fails(other, dump(faults.in_step("dump", step)), faults.words_of(step), images, before)
 	other.dump(dumper, images)
 	if f"core-{cell.root}.img" in listing(images) or any(name.startswith(".") for name in os.listdir(images)):
-		raise Failure(f"something of the older dump is left: {sorted(os.listdir(images))}")
+		raise Failure(f"files of the older dump are left: {sorted(os.listdir(images))}")
 	restored(other, restorer, images)
 
 
 def older_and_script(cell, dumper, restorer):
-	"""A script that sees the complete new dump says no."""
+	"""A post-dump script sees the complete new dump, and stops the command."""
 	images = dumped(cell, dumper)
 	before = listing(images)
 	other = another(cell, "memory_shared")
@@ -82,7 +82,7 @@ def older_and_script(cell, dumper, restorer):
 
 
 def older_and_snapshot(cell, dumper, restorer):
-	"""A chain is begun anew in the directories of an older one: its links and notes go with it."""
+	"""A new chain begins in the directories of an older one: the links and notes of the older chain are removed."""
 	cell.start()
 	for _ in range(2):
 		for name, options in (("images1", []), ("images2", ["--prev-images-dir", "../images1"])):
@@ -97,7 +97,7 @@ def older_and_snapshot(cell, dumper, restorer):
 
 
 def read_only(cell, dumper, _restorer):
-	"""It says what is wrong, and speaks of no image that is not there."""
+	"""The error says that the file system is read-only, and does not name an image that was never there."""
 	cell.start()
 	images = cell.new_images()
 	system.mount("none", images, "tmpfs", system.MS_RDONLY)
@@ -115,13 +115,13 @@ def read_only(cell, dumper, _restorer):
 # One at a time
 
 def meanwhile(cell, moment, action, images, other):
-	"""Options: at this moment another criu wants the directory; that it is refused does no harm."""
+	"""Options that make another criu try to use the directory at this moment. Its refusal does not fail the script."""
 	command = f"{action} -D {images}" + (f" -t {other.root} -o dump.log" if "dump" in action else "")
 	return at_moment(cell, moment, command, "|| :")
 
 
 def expect_log(cell, images, log, action):
-	"""The one who was refused has told so in its log, which was the log of the other one, too: that lost nothing."""
+	"""Both criu write to the same log: it must have the error of the one that was refused, and all lines of the other."""
 	said = system.read_text(os.path.join(images, log))
 	if action in ("dump", "pre-dump") and ("Error" not in said or "freeze the processes: done" not in said):
 		raise Failure(f"{log}: {said}")
@@ -130,11 +130,11 @@ def expect_log(cell, images, log, action):
 def expect_refused(cell, what):
 	said = system.read_text(cell.path("script.log"))
 	if f"is being {what} by process" not in said:
-		raise Failure(f"the other one was not refused: {said}")
+		raise Failure(f"the other criu was not refused: {said}")
 
 
 def while_dumping(action):
-	"""While a dump is at work, another criu wants the directory."""
+	"""While a dump is at work, another criu tries to use its directory."""
 	def course(cell, dumper, restorer):
 		cell.start()
 		other = another(cell, "memory_shared")
@@ -165,7 +165,7 @@ def while_restoring(action):
 
 
 def while_waiting(cell, dumper, restorer):
-	"""A criu that waits for what it has restored has given the directory back."""
+	"""A criu that waits for the processes that it has restored no longer locks the directory."""
 	images = dumped(cell, dumper)
 	waiting = subprocess.Popen([restorer.path, "restore", "-D", images, "--pidfile", cell.path("pid")],
 				   stdin=subprocess.DEVNULL)
@@ -177,10 +177,10 @@ def while_waiting(cell, dumper, restorer):
 	restored(cell, restorer, images)
 
 
-# What a dump leaves that was interrupted
+# What an interrupted dump leaves
 
 def interrupted(signo, name):
-	"""A signal at a random moment of a dump over an older one: either dump is there, whole, and nothing else."""
+	"""A signal arrives at a random moment of a dump over an older one: one of the two dumps is there, complete, and nothing else."""
 	def course(cell, dumper, restorer):
 		images = dumped(cell, dumper)
 		before = listing(images)
@@ -203,14 +203,14 @@ def interrupted(signo, name):
 			other.check_running()
 			shutil.rmtree(cell.path("copy"))
 		if not told or failed > told + 5:
-			raise Failure(f"{failed} dumps were interrupted, and {told} said so")
+			raise Failure(f"{failed} dumps were interrupted, but {told} of them reported it")
 		other.finish()
 		restored(cell, restorer, images)
 	return course
 
 
 def interrupted_restore(cell, dumper, restorer):
-	"""Nothing is left of a restore that was told to end; nobody is asked twice."""
+	"""A restore that gets SIGTERM leaves nothing, and one signal is enough."""
 	cell.start([os.path.join(PROGRAMS, "large"), cell.directory, "96"])
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -228,10 +228,10 @@ def interrupted_restore(cell, dumper, restorer):
 			raise Failure(f"exit code {code}: " + system.read_text(cell.path("killed.out")))
 		if system.thread_state(cell.root, cell.root) not in ("gone", "Z"):
 			if "interrupted by" in system.read_text(cell.path("killed.out")):
-				raise Failure("it was interrupted, and the process is there")
+				raise Failure("the restore was interrupted, but the process exists")
 			cell.kill_tree()
 		elif code == 0:
-			raise Failure("it succeeded, and there is no process")
+			raise Failure("the restore succeeded, but there is no process")
 	if not told:
 		raise Failure("no restore was interrupted")
 	restored(cell, restorer, images)

@@ -1,4 +1,4 @@
-"""dying.py - what the kernel does for a task that ends, and must not do for one that a dump takes away."""
+"""dying.py - what the kernel does when a task ends must not happen to a task that a dump ends."""
 
 import os
 import random
@@ -29,7 +29,7 @@ def memory(kind, suffix, path=(), without={}):
 
 
 def killed(cell, dumper, restorer):
-	"""criu is killed at a random moment of a dump that ends the tree: all of it lives on as it was, or all of it is gone, and restored whole."""
+	"""criu is killed at a random moment of a dump: the whole tree runs on as it was, or the whole tree is gone and can be restored."""
 	cell.start()
 	before = system.tree(cell.root)
 	whole = kills.time_of_dump(cell, dumper)
@@ -41,28 +41,28 @@ def killed(cell, dumper, restorer):
 		kills.start_and_signal(cell, command, chance.uniform(whole * 0.2, whole * 1.3), signal.SIGKILL)
 		is_complete = os.path.exists(os.path.join(images, "inventory.img"))
 		is_gone = system.wait_until(lambda: not left(cell), 0.3 if is_complete else 0)
-		if not is_gone and sorted(left(cell)) != sorted(before):  # it is going: all of it
+		if not is_gone and sorted(left(cell)) != sorted(before):  # it is ending; all of it must end
 			is_gone = system.wait_until(lambda: not left(cell), 5)
 		ends[is_gone] += 1
 		if is_gone:
 			cell.restore(restorer, images)
 		elif sorted(left(cell)) != sorted(before):
-			raise Failure(f"round {number + 1}: a part of the tree is left: {left(cell)} of {before}")
+			raise Failure(f"round {number + 1}: only a part of the tree is left: {left(cell)} of {before}")
 		cell.check_running()
 		shutil.rmtree(images)
 	if not all(ends):
-		raise Failure(f"the tree lived on {ends[0]} times, and was gone {ends[1]} times: nothing was tested")
+		raise Failure(f"the tree ran on {ends[0]} times and ended {ends[1]} times: the test needs both")
 	cell.finish()
 
 
 def undone(cell, dumper, _restorer):
-	"""What the kernel would undo at a process's end cannot be saved: the dump is refused by name, also if nothing is to end."""
+	"""A SEM_UNDO adjustment cannot be saved: the dump is refused and names the semaphore, even if the processes are to run on."""
 	cell.start()
 	for number, options in enumerate(([], ["-R"])):
 		images = cell.new_images(f"images{number}")
 		run = dumper.dump(cell.root, images, options)
 		if not run.failed or not re.search(r"semaphore \d+ of set \d+ .*SEM_UNDO", run.error):
-			raise Failure(f"not refused by name: {run.describe()}")
+			raise Failure(f"the error does not name the semaphore: {run.describe()}")
 		if os.path.exists(os.path.join(images, "inventory.img")):
 			raise Failure("the directory looks complete: it has inventory.img")
 		cell.check_running()

@@ -1,4 +1,4 @@
-"""hard.py - what is easily forgotten: rare states of processes and files, and of criu's own surroundings."""
+"""hard.py - rare states of processes, files, and of the environment in which criu is started."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ from harness.row import Row
 
 
 def wrapped(cell, criu, name, script):
-	"""A criu that is run by a script: `{criu}` in it is the program, to be executed."""
+	"""A criu that a script runs: `{criu}` in the script stands for the path of the program."""
 	path = cell.path(name)
 	with open(path, "w") as file:
 		file.write(script.replace("{criu}", f"'{criu.path}'"))
@@ -33,26 +33,26 @@ def there_and_back(cell, dumper, restorer):
 
 
 def signals_ignored(cell, dumper, restorer):
-	"""Whoever starts criu ignores SIGCHLD: zombies must become zombies all the same."""
+	"""criu is started with SIGCHLD ignored: zombies must be restored as zombies all the same."""
 	script = ("#!/usr/bin/env python3\nimport os, signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
 		  "criu = {criu}\nos.execv(criu, [criu] + sys.argv[1:])\n")
 	there_and_back(cell, wrapped(cell, dumper, "dumper", script), wrapped(cell, restorer, "restorer", script))
 
 
 def few_descriptors(cell, dumper, restorer):
-	"""The soft limit of whoever starts criu is not criu's."""
+	"""criu is started with a low soft limit of open files: it raises it."""
 	script = '#!/bin/sh\nulimit -Sn 16\nexec {criu} "$@"\n'
 	there_and_back(cell, wrapped(cell, dumper, "dumper", script), wrapped(cell, restorer, "restorer", script))
 
 
 def crowded(cell, dumper, restorer):
-	"""The process has nearly as many descriptors as criu may have."""
+	"""The process has nearly as many open files as criu may have."""
 	script = '#!/bin/sh\nulimit -n 4200\nexec {criu} "$@"\n'
 	there_and_back(cell, wrapped(cell, dumper, "dumper", script), wrapped(cell, restorer, "restorer", script))
 
 
 def has_other_children(cell, dumper, restorer):
-	"""A restore that fails waits for what it has made, not for children that it was born with."""
+	"""A failing restore waits for the processes that it has created, not for children that criu had before."""
 	cell.start()
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -63,13 +63,13 @@ def has_other_children(cell, dumper, restorer):
 	os.kill(int(system.read_text(pid)), signal.SIGKILL)
 	faults.check_failed(run, step)
 	if run.seconds > 5 * system.patience:
-		raise Failure(f"it should have failed soon: {run.describe()}")
+		raise Failure(f"the restore should have failed soon: {run.describe()}")
 	cell.restore(restorer, images)
 	cell.finish()
 
 
 def taken_late(cell, dumper, restorer, which):
-	"""A pid is taken when all pids have been looked at already: nothing is left of the restore, and the stranger lives."""
+	"""A pid is taken after criu has checked all pids: the restore fails and leaves nothing, and the other process runs on."""
 	cell.start()
 	groups = {int(system.stat_fields(f"/proc/{pid}/stat")[2]) for pid in system.tree(cell.root)}
 	pid = {"child": system.tree(cell.root)[-1], "thread": system.threads(cell.root)[-1],
@@ -89,13 +89,13 @@ def taken_late(cell, dumper, restorer, which):
 	for task in left:
 		os.kill(task, signal.SIGKILL)
 	if not run.failed or run.seconds > 5 * system.patience or str(pid) not in run.error:
-		raise Failure(f"it should have failed, and soon, by the name of {pid}: {run.describe()}")
+		raise Failure(f"the restore should have failed soon and named {pid}: {run.describe()}")
 	if left.get(pid) != "take_pid" or set(left.values()) != {"take_pid"}:
-		raise Failure(f"left are {left}; {pid} should be there, and nobody else")
+		raise Failure(f"processes {left} are left; it should be {pid} alone")
 
 
 def leaderless(cell, dumper, _restorer):
-	"""A process whose first thread has ended looks like a zombie, but is none: refused."""
+	"""A process whose first thread has ended looks like a zombie, but is none: the dump is refused."""
 	cell.start()
 	run = dumper.dump(cell.root, cell.new_images())
 	if not run.failed or "first thread has ended" not in run.error:
@@ -104,7 +104,7 @@ def leaderless(cell, dumper, _restorer):
 
 
 def shares_with_parent(cell, dumper, _restorer):
-	"""A root that shares something with its parent, which is not in the tree: refused by name, and both go on."""
+	"""The root shares something with its parent, which is not in the tree: the refusal names the parent, and both run on."""
 	cell.start()
 	child = int(system.read_text(cell.path("child")))
 	run = dumper.dump(child, cell.new_images(), ["-j"])
@@ -115,18 +115,18 @@ def shares_with_parent(cell, dumper, _restorer):
 
 
 def limited_files(cell, dumper, _restorer):
-	"""A limit of file sizes that is too low for the images is told, and the process goes on."""
+	"""The limit of file sizes is too low for the images: the error says so, and the process runs on."""
 	cell.start()
 	script = '#!/bin/bash\nulimit -S -f 4\nexec {criu} "$@"\n'
 	run = wrapped(cell, dumper, "dumper", script).dump(cell.root, cell.new_images(), ["-v1"])
 	if not run.failed or "File too large" not in run.error:
-		raise Failure(f"it should have failed, with words: {run.describe()}")
+		raise Failure(f"the dump should have failed with 'File too large': {run.describe()}")
 	cell.check_running()
 	cell.finish()
 
 
 def in_session_of_its_own(cell, body):
-	"""Runs body() in a process that leads a session: our own would be one of those who can wake a stopped job of it."""
+	"""Runs body() in a process that leads a new session. In the harness's session other processes could wake a stopped job."""
 	leader = os.fork()
 	if leader:
 		_, status = os.waitpid(leader, 0)
@@ -144,7 +144,7 @@ def in_session_of_its_own(cell, body):
 
 
 def start_job(cell):
-	"""As a shell does: a group of its own in our session."""
+	"""Starts the program as a shell starts a job: in a process group of its own, in this session."""
 	with open(os.devnull) as nothing, open(cell.path("output"), "a") as output:
 		process = subprocess.Popen([os.path.join(PROGRAMS, cell.row.program), cell.directory], stdin=nothing,
 					   stdout=output, stderr=output, cwd=cell.directory, process_group=0)
@@ -168,7 +168,7 @@ def go_on(cell):
 
 
 def stopped_job(cell, dumper, restorer):
-	"""A job of criu's session that is left stopped is not hung up when criu, its parent, ends."""
+	"""A job in criu's session is restored stopped. It must not get SIGHUP when criu, its parent, ends."""
 	def body():
 		start_job(cell)
 		images = cell.new_images()
@@ -181,7 +181,7 @@ def stopped_job(cell, dumper, restorer):
 
 
 def suspended_job(cell, dumper, restorer):
-	"""A job that was stopped from its terminal is so again, and whoever adopts it hears by what."""
+	"""A job that was stopped from its terminal is stopped again, and its new parent learns the stop signal from waitid()."""
 	def body():
 		start_job(cell)
 		os.kill(cell.root, signal.SIGTSTP)
@@ -194,12 +194,12 @@ def suspended_job(cell, dumper, restorer):
 	cell.root = int(system.read_text(cell.path("root")))
 	info = os.waitid(os.P_PID, cell.root, os.WSTOPPED | os.WNOWAIT | os.WNOHANG)
 	if not info or info.si_status != signal.SIGTSTP:
-		raise Failure(f"it is stopped by {info and info.si_status}, not by {int(signal.SIGTSTP)}")
+		raise Failure(f"the job is stopped by signal {info and info.si_status}, not by {int(signal.SIGTSTP)}")
 	go_on(cell)
 
 
 def stopped_on_top(cell, dumper, restorer):
-	"""-s, of a tree that has a stopped child: that stays stopped by what had stopped it, after the dump and after the restore."""
+	"""-s, with a stopped child in the tree: the same signal keeps it stopped, after the dump and after the restore."""
 	cell.start()
 	images = cell.new_images()
 	cell.dump(dumper, images, ["-s"])
@@ -212,7 +212,7 @@ def stopped_on_top(cell, dumper, restorer):
 
 
 def killed_for_others(cell, dumper, restorer):
-	"""criu is killed while it restores a process of another user: that forgets whose death would be its own."""
+	"""criu is killed while it restores a process of another user, for which the kernel resets PR_SET_PDEATHSIG."""
 	cell.start()
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -228,10 +228,10 @@ def killed_for_others(cell, dumper, restorer):
 		hits += process.wait() != 0
 		if process.returncode == 0:
 			cell.kill_tree()
-		def nobody():
+		def all_gone():
 			cell.reap()
 			return not system.descendants(os.getpid())
-		if process.returncode and not system.wait_until(nobody, 3) and not is_whole(cell):
+		if process.returncode and not system.wait_until(all_gone, 3) and not is_whole(cell):
 			raise Failure("left behind: " + "; ".join(map(system.describe_task, system.descendants(os.getpid()))))
 		cell.kill_tree()
 	if not hits:
@@ -241,7 +241,7 @@ def killed_for_others(cell, dumper, restorer):
 
 
 def is_whole(cell):
-	"""criu had done it all when it was killed."""
+	"""Had the restore already succeeded when criu was killed?"""
 	return system.thread_state(cell.root, cell.root) in "RS" and system.status(cell.root).get("Name") == cell.row.program
 
 

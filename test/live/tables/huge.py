@@ -1,4 +1,4 @@
-"""huge.py - memory in huge pages, and memory as a file (memfd_create). Pools of huge pages are the whole machine's."""
+"""huge.py - memory in huge pages, and memory as a file (memfd_create). All tests share the machine's pools of huge pages."""
 
 import contextlib
 import fcntl
@@ -25,7 +25,7 @@ def resize(name, value):
 
 @contextlib.contextmanager
 def pool(pages, kilobytes=2048):
-	"""So many huge pages more, for as long as the test runs; one test at a time has any."""
+	"""Adds huge pages to the pool for as long as the test runs. Only one test at a time does so."""
 	name = f"{POOLS}/hugepages-{kilobytes}kB/nr_hugepages"
 	if not os.path.exists(name):
 		raise Skip(f"this host has no huge pages of {kilobytes} KiB")
@@ -43,7 +43,7 @@ def pool(pages, kilobytes=2048):
 
 
 def pooled(pages, kilobytes=2048):
-	"""The mode's own course, with huge pages."""
+	"""Runs the function of the mode with huge pages in the pool."""
 	def run(cell, dumper, restorer):
 		with pool(pages, kilobytes):
 			cell.mode.run(cell, dumper, restorer)
@@ -51,13 +51,13 @@ def pooled(pages, kilobytes=2048):
 
 
 def fixed_addresses(cell, dumper, restorer):
-	"""Where criu itself has its memory, huge pages wait for their place elsewhere, and are moved."""
+	"""Huge pages at addresses of criu's own memory are filled elsewhere first, and are moved later."""
 	with pool(8):
 		memory.fixed_addresses(cell, dumper, restorer)
 
 
 def none_left(cell, dumper, restorer):
-	"""Without free huge pages it says how many it needs, and makes nothing; with them, it restores."""
+	"""Without free huge pages the restore says how many it needs and creates nothing; with them it succeeds."""
 	with pool(8):
 		cell.start()
 		images = cell.new_images()
@@ -66,11 +66,11 @@ def none_left(cell, dumper, restorer):
 			run = restorer.restore(images)
 			cell.reap()
 			if not run.failed:
-				raise Failure("it was restored without huge pages")
+				raise Failure("the restore succeeded without huge pages")
 			if not re.search(r"need \d+ huge pages of 2048 KiB, but only \d+ are free", run.error):
 				raise Failure(f"the error does not say what is missing: {run.describe()}")
 			if "create the processes" in run.error or os.path.exists(f"/proc/{cell.root}"):
-				raise Failure("processes were made")
+				raise Failure("processes were created")
 		cell.restore(restorer, images)
 		cell.pause()
 		cell.finish()
@@ -87,8 +87,8 @@ def pool_taken():
 		resize(name, before)
 
 
-ALL_OF_IT = "it wants huge pages for all of it, where a few are there"
-HEAP_OF_CRIU = "555555600000"  # without randomization; programs of tests are too small to be there
+ALL_OF_IT = "it needs huge pages for the whole mapping, although only a few are there"
+HEAP_OF_CRIU = "555555600000"  # without address randomization; the programs of tests are too small to reach it
 FAR_AWAY = "10000000000"
 MODES = ("ours", "ours-to-peer", "peer-to-ours", "leave-running", "leave-stopped", "five-times", "chain", "chain-content",
 	 "peer", "undisturbed")

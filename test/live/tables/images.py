@@ -1,4 +1,4 @@
-"""images.py - the directory of images itself: its modes, and that other tools read it."""
+"""images.py - the directory of images: its permissions, and whether other tools can read it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def dumped(cell, dumper):
 
 
 def private(cell, dumper, _restorer):
-	"""Images hold other people's memory: a directory made for them is 0700, every file 0600."""
+	"""Images hold the memory of other users: a directory that criu creates has mode 0700, every file 0600."""
 	images = dumped(cell, dumper)
 	modes = {path: stat.S_IMODE(os.stat(path).st_mode) for path in
 		 [images] + [os.path.join(images, name) for name in os.listdir(images)]}
@@ -44,12 +44,12 @@ def decoded_by_crit(cell, dumper, _restorer):
 			raise Failure(f"{' '.join(command)}: {run.stdout[-1000:]}")
 
 
-NOT_CRITS = ("hashes-", "tracking")  # images of ours
-MISREAD = "nr_pages"                 # by crit 4.1.1: 0 where the older field is missing
+NOT_CRITS = ("hashes-", "tracking")  # images that only this criu has
+MISREAD = "nr_pages"                 # crit 4.1.1 shows 0 if the older field is missing
 
 
 def contradiction(ours, crits, where):
-	"""Ours knows more fields. Of those that crit knows, the numbers, and the names of values, are the same."""
+	"""The first difference, or None. Ours knows more fields; those that crit knows must have the same numbers and names of values."""
 	if isinstance(crits, dict) and isinstance(ours, dict):
 		missing = set(crits) - set(ours) - {"extra"}
 		if missing:
@@ -66,7 +66,7 @@ def contradiction(ours, crits, where):
 
 
 def shown_as_by_crit(cell, dumper, _restorer):
-	"""criu show --json IMAGE: the fields and numbers that crit finds."""
+	"""criu show --json IMAGE shows the fields and numbers that crit shows."""
 	if not shutil.which("crit"):
 		raise Skip("crit is not installed")
 	os.mkdir(cell.path("images"))
@@ -93,7 +93,7 @@ def pages_id(images, name):
 
 
 def order_of_pages(cell, dumper, _restorer):
-	"""Tools that know one process and one image of pages look into pages-1.img: it is the first process's."""
+	"""Tools that know only one process and one pages image read pages-1.img, so it must be that of the first process."""
 	cell.start()
 	for action, images in ((cell.pre_dump, "pre"), (cell.dump, "images")):
 		action(dumper, cell.new_images(images))
@@ -110,7 +110,7 @@ MAP_SHARED, MEMFD = 1, 18
 
 
 def shared_mappings(images, pid):
-	"""Of each: what it is, how it is mapped, and the name of the memory that its file leads to."""
+	"""For each shared mapping: what it is, how it is mapped, and the name of the memory that its file leads to."""
 	entries = chains.records(chains.read(images, "files.img"))
 	files = {chains.field(entry, 2): chains.field(entry, 20, b"") for entry in entries if chains.field(entry, 1) == MEMFD}
 	names = {chains.field(inode, 7): chains.field(inode, 1) for inode in chains.records(chains.read(images, "memfd.img"))}
@@ -121,7 +121,7 @@ def shared_mappings(images, pid):
 
 
 def as_the_peer_has_it(cell, dumper, restorer):
-	"""Shared anonymous memory that is open as a file is written as criu 4.2.1 writes it."""
+	"""The images of shared anonymous memory that is open as a file are like those of criu 4.2.1."""
 	cell.start()
 	found = []
 	for criu, images in ((dumper, "images1"), (restorer, "images2")):

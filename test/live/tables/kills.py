@@ -1,6 +1,6 @@
 """kills.py - criu is killed at a random moment of a dump, over and over: the tree must not notice.
 
-After each kill: every thread counts on, no mapping, descriptor or blocked signal that was not there before, no tracer.
+After each kill every thread must count on, and there must be no new mapping, descriptor, blocked signal or tracer.
 """
 
 import os
@@ -18,7 +18,7 @@ SIGNAL_FACTS = ("SigBlk", "SigIgn", "SigCgt", "TracerPid", "Seccomp", "Threads")
 
 
 def look(pid):
-	"""All of a process that a dump may disturb."""
+	"""Everything of a process that a dump might disturb."""
 	maps = [" ".join(line.split()[:2] + line.split()[5:])
 		for line in system.read_text(f"/proc/{pid}/maps").splitlines()]
 	fds = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in sorted(os.listdir(f"/proc/{pid}/fd"))}
@@ -42,7 +42,7 @@ def counters(cell, pid):
 
 
 def check_untouched(cell, before):
-	"""Raises unless all is as it was within a second, and all threads count."""
+	"""Raises Failure unless, within a second, everything is as it was and all threads count."""
 	counts = {pid: counters(cell, pid) for pid in before}
 	def all_counting():
 		return all(now > then for pid in before for now, then in zip(counters(cell, pid), counts[pid]))
@@ -62,11 +62,11 @@ def check_no_helpers(cell, before):
 		cell.reap()
 		return set(system.descendants(os.getpid())) - set(before)
 	if not system.wait_until(lambda: not helpers(), 1):
-		raise Failure("criu's helpers live on: " + "; ".join(map(system.describe_task, helpers())))
+		raise Failure("helper processes of criu are left: " + "; ".join(map(system.describe_task, helpers())))
 
 
 def time_of_dump(cell, dumper):
-	"""The shortest of three: signals must come while it runs."""
+	"""The seconds of the shortest of three dumps, so that signals arrive while a dump runs."""
 	seconds = []
 	for number in range(3):
 		images = cell.new_images(f"whole{number}")
@@ -102,7 +102,7 @@ def where(number, delay, whole):
 
 
 def signal_dumps(cell, dumper, signo, rounds):
-	"""The tree must not notice; a dump that did not succeed leaves no directory that looks complete."""
+	"""The tree must not notice. A dump that did not succeed must not leave a directory that looks complete."""
 	cell.start()
 	cell.pause()
 	before = {pid: look(pid) for pid in system.tree(cell.root)}
@@ -127,7 +127,7 @@ def signal_dumps(cell, dumper, signo, rounds):
 
 
 def check_nothing_half_written(signo, images):
-	"""A dump that was told to end takes its images away; one that was killed cannot."""
+	"""A dump that gets SIGTERM removes its images; one that is killed cannot."""
 	left = [name for name in os.listdir(images) if name.endswith(".img") or name.startswith(".")]
 	if signo != signal.SIGKILL and left and "inventory.img" not in left:
 		raise Failure(f"the dump has left files: {left}")
@@ -135,7 +135,7 @@ def check_nothing_half_written(signo, images):
 
 def check_hits(hits, rounds):
 	if hits < rounds // 3:
-		raise Failure(f"only {hits} of {rounds} runs were still going on when the signal came")
+		raise Failure(f"only {hits} of {rounds} runs were still going on when the signal was sent")
 
 
 def kill_dumps(cell, dumper, _restorer):
@@ -147,7 +147,7 @@ def terminate_dumps(cell, dumper, _restorer):
 
 
 def kill_restores(cell, dumper, restorer):
-	"""The half-made tasks die with criu; if it was done already, the whole tree is there."""
+	"""The unfinished tasks die with criu. If the restore was done already, the whole tree is there."""
 	cell.start()
 	size = len(system.tree(cell.root))
 	images = cell.new_images()
@@ -171,7 +171,7 @@ def kill_restores(cell, dumper, restorer):
 
 
 def check_all_or_nothing(cell, size):
-	"""Either the tasks die, or the restore was done already: then all of them are there, and work."""
+	"""Either all tasks have ended, or the restore was done already: then all of them exist and work."""
 	def left():
 		cell.reap()
 		return system.descendants(os.getpid())

@@ -1,4 +1,4 @@
-"""kinds.py - kinds of open files beside plain ones: events, timers, epoll, named pipes, locks, terminals."""
+"""kinds.py - open files other than regular ones: events, timers, epoll, named pipes, locks, terminals."""
 
 import fcntl
 import os
@@ -14,17 +14,17 @@ from .terminals import as_the_mode_says, with_own_terminals
 NO_SEMAPHORE = {"dump": "it drops EFD_SEMAPHORE", "restore": "it drops EFD_SEMAPHORE"}
 TRUNCATED = {"restore": "it keeps 32 bits of the counter"}
 NOT_THE_MOMENT = {"dump": "it saves what was left, not the moment", "restore": "it takes what was left, not the moment"}
-UNCOUNTED = {"dump": "it loses what a periodic timer has not told yet"}
+UNCOUNTED = {"dump": "it loses expirations of a periodic timer that were not read yet"}
 RENUMBERED = {"dump": "it renumbers what was added under a closed descriptor", "restore": "it does not know the number"}
 NO_PACKETS = {"dump": "it refuses pipes of packets", "restore": "it refuses pipes of packets"}
-HUNG_UP = {"dump": "it does not look", "restore": "every reader is told that all writers have gone"}
+HUNG_UP = {"dump": "it does not look", "restore": "every reader sees that all writers have gone"}
 CHILD_LOCKS = {"dump": "it does not see a child's lock through a descriptor of its parent"}
 DROPPED_LOCKS = {"restore": "it drops POSIX locks when it has mapped the file"}
 NO_INODE = {"dump": "it does not save owner, mode and times", "restore": "it does not know owner, mode and times"}
-ROOTS = {"restore": "all pipes that it makes are root's"}
+ROOTS = {"restore": "all pipes that it creates belong to root"}
 NO_TIMES = {"dump": "it does not save times", "restore": "it does not know times"}
 LOCKS = {"dump_options": ("--file-locks",), "restore_options": ("--file-locks",)}
-AWAKE = {"restore": "targets that have fired once are awake again"}
+AWAKE = {"restore": "one-shot targets that have fired are armed again"}
 
 
 def dumped(cell, dumper, options=()):
@@ -36,7 +36,7 @@ def dumped(cell, dumper, options=()):
 
 
 def kept_outside(cell, dumper, restorer):
-	"""The harness has the named pipe open all the time: what was in it is there once."""
+	"""The harness keeps the named pipe open all the time: its content must not be there twice."""
 	os.mkfifo(cell.path("fifo"))
 	keeper = os.open(cell.path("fifo"), os.O_RDWR | os.O_NONBLOCK)
 	images = dumped(cell, dumper)
@@ -49,13 +49,13 @@ def refused_restore(cell, restorer, images, options, words):
 	run = restorer.restore(images, options)
 	cell.reap()
 	if not run.failed:
-		raise Failure("it was restored")
+		raise Failure("the restore succeeded")
 	if not re.search(words, run.error):
 		raise Failure(f"the error does not say {words}: {run.describe()}")
 
 
 def lock_taken(cell, dumper, restorer):
-	"""Somebody takes a lock while the process is away: an error that names the file; then it is free again."""
+	"""While the process is away, another process takes its lock: the error names the file. Later the lock is free again."""
 	images = dumped(cell, dumper)
 	with open(cell.path("locked"), "r+") as file:
 		fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 50)
@@ -75,15 +75,15 @@ def not_asked_for(cell, dumper, restorer):
 UNSAVABLE = {"lease": "lease", "epoll": "epoll.*watches", "hung_up": "terminal that was hung up",
 	     "foreign_session": "session is not part of the tree", "controlled": "terminal of its session .*4:62.* hung up",
 	     "segments": "modify_ldt", "provided": "missing pages another process"}
-LIVES_ON = ("foreign_session", "controlled", "provided")  # somebody outside of the tree, until there is a verdict
+LIVES_ON = ("foreign_session", "controlled", "provided")  # a process outside of the tree runs until there is a verdict
 
 
 def refused(cell, dumper, _restorer):
-	"""Told by name; the tree goes on."""
+	"""The dump is refused, the error names the reason, and the tree runs on."""
 	cell.start()
 	run = dumper.dump(cell.root, cell.new_images(), cell.row.dump_options)
 	if not run.failed or not re.search(UNSAVABLE[cell.row.arguments[0]], run.error):
-		raise Failure(f"not refused by name: {run.describe()}")
+		raise Failure(f"not refused with the expected reason: {run.describe()}")
 	cell.check_running()
 	cell.finish()
 	if cell.row.arguments[0] in LIVES_ON:
@@ -91,7 +91,7 @@ def refused(cell, dumper, _restorer):
 
 
 def terminal_lost(cell, dumper, restorer):
-	"""A pty that controls the session, but that nobody has open, is not saved; that is told."""
+	"""A pty that controls the session, but that no task has open, is not saved. A warning says so."""
 	images = dumped(cell, dumper)
 	if "will no longer control the restored session" not in system.read_text(os.path.join(images, "dump.log")):
 		raise Failure("there is no warning")
@@ -102,7 +102,7 @@ def terminal_lost(cell, dumper, restorer):
 
 
 def table_lost(cell, dumper, restorer):
-	"""The peer leaves out an empty table of descriptors; one that is lost was not empty, for somebody had a pipe open."""
+	"""The peer leaves out the image of an empty descriptor table. Here the missing table was not empty, which criu must notice."""
 	images = dumped(cell, dumper)
 	lost = min(name for name in os.listdir(images) if name.startswith("fdinfo-"))
 	os.rename(os.path.join(images, lost), cell.path(lost))

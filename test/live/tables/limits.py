@@ -1,6 +1,6 @@
-"""limits.py - processes that have as much as they may have: what a dump or a restore needs beyond that is not the process's to give.
+"""limits.py - processes that are at a limit, so that a dump or a restore cannot get what it needs beyond that.
 
-What a dump accepts must be restored; what it refuses is told with numbers, and goes on.
+If a dump accepts such a process, it must be restorable. If it refuses it, the error gives numbers, and the process runs on.
 """
 
 import functools
@@ -13,7 +13,7 @@ from harness.cell import NOBODY, Failure
 from harness.row import Row
 from tables.hard import wrapped
 
-LIMIT = 1024  # of the programs, and of criu
+LIMIT = 1024  # open files, for the programs and for criu
 
 
 def expect(cell, run, words):
@@ -26,7 +26,7 @@ def start_again(cell):
 
 
 def refused(cell, dumper, _restorer, words, user=None):
-	"""The dump needs what the process cannot give: it goes on."""
+	"""The dump needs something that it cannot get: it is refused, and the process runs on."""
 	cell.user = user
 	start_again(cell)
 	expect(cell, dumper.dump(cell.root, cell.new_images()), words)
@@ -37,7 +37,7 @@ def refused(cell, dumper, _restorer, words, user=None):
 # Descriptors
 
 def may_raise():
-	"""CAP_SYS_RESOURCE: then the limit is none."""
+	"""Has criu CAP_SYS_RESOURCE? Then it can raise every limit."""
 	return int(system.status(os.getpid())["CapEff"], 16) >> 24 & 1
 
 
@@ -54,11 +54,11 @@ def start_full(cell, kind, spare):
 	def is_full():
 		return kind == "mapped" or len(os.listdir(f"/proc/{cell.root}/fd")) == LIMIT - spare
 	if not system.wait_until(is_full, 10):
-		raise Failure("its table did not become full")
+		raise Failure("the program did not fill its descriptor table")
 
 
 def dump_full(cell, criu, kind, spare):
-	"""With `spare` free: the images, or None if the dump was refused."""
+	"""Dumps the program with `spare` free descriptors. Returns the images, or None if the dump was refused."""
 	start_full(cell, kind, spare)
 	images = cell.new_images(f"images{spare}")
 	cell.away_since = time.monotonic()
@@ -73,7 +73,7 @@ def dump_full(cell, criu, kind, spare):
 
 
 def full_table(cell, dumper, restorer, kind, most_spare):
-	"""criu may have as many descriptors as the process. From some number of free ones on, all is well; before, it is refused."""
+	"""criu may have as many descriptors as the process. With too few free ones a dump is refused; from some number on all succeed."""
 	dumper, restorer = limited(cell, dumper, "dumper", LIMIT), limited(cell, restorer, "restorer", LIMIT)
 	accepted = []
 	for spare in sorted({0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, most_spare}):
@@ -84,7 +84,7 @@ def full_table(cell, dumper, restorer, kind, most_spare):
 			cell.restore(restorer, images)
 			cell.finish()
 		if accepted and not images:
-			raise Failure(f"with {accepted[0]} spare descriptors it was dumped, with {spare} it was not")
+			raise Failure(f"dumped with {accepted[0]} spare descriptors, but refused with {spare}")
 		accepted += [spare] if images else []
 	if not accepted:
 		raise Failure(f"refused even with {most_spare} spare descriptors")
@@ -93,29 +93,29 @@ def full_table(cell, dumper, restorer, kind, most_spare):
 
 
 def images_from_elsewhere(cell, dumper, restorer):
-	"""Dumped where more is allowed: refused before any process exists."""
+	"""The dump was made with a higher limit: the restore is refused before any process exists."""
 	start_full(cell, "files", 0)
 	images = cell.new_images()
 	cell.away_since = time.monotonic()
 	run = limited(cell, dumper, "dumper", 2 * LIMIT).dump(cell.root, images)
 	if run.failed:
-		raise Failure(f"it should have been dumped: {run.describe()}")
+		raise Failure(f"the dump should have succeeded: {run.describe()}")
 	cell.wait_gone([cell.root])
 	if not may_raise():
 		run = limited(cell, restorer, "restorer", LIMIT).restore(images)
 		expect(cell, run, rf"a restore needs 10\d\d file descriptors.* but criu may have {LIMIT}")
 		if "create" in run.log or "is born" in run.log:
-			raise Failure("a process was made before the descriptors were counted")
+			raise Failure("a process was created before the descriptors were counted")
 	cell.restore(limited(cell, restorer, "other", 2 * LIMIT), images)
 	cell.finish()
 
 
 def left_running(cell, dumper, _restorer):
-	"""Whose processes live on, loses nothing: a warning."""
+	"""With -R nothing can be lost: instead of a refusal there is a warning."""
 	start_full(cell, "files", 0)
 	run = limited(cell, dumper, "dumper", LIMIT).dump(cell.root, cell.new_images(), ["-R"])
 	if run.failed or (not may_raise() and not re.search(r"Warn.*a restore needs 10\d\d file descriptors", run.log)):
-		raise Failure(f"no dump with a warning: {run.describe()}")
+		raise Failure(f"the dump failed, or did not warn: {run.describe()}")
 	cell.check_running()
 	cell.finish()
 
@@ -123,7 +123,7 @@ def left_running(cell, dumper, _restorer):
 # Mappings
 
 def mappings(cell, dumper, restorer):
-	"""As many as the kernel gives are refused with a number; with some fewer all is well."""
+	"""A process with as many mappings as the kernel allows is refused, with the number. With some fewer it can be dumped."""
 	most = int(system.read_text("/proc/sys/vm/max_map_count"))
 	cell.start([cell.program(), cell.directory, "mappings", "0"])
 	expect(cell, dumper.dump(cell.root, cell.new_images("refused")), rf"has ({most - 1}|{most}) mappings.*vm.max_map_count")
@@ -141,7 +141,7 @@ def mappings(cell, dumper, restorer):
 # Privileges
 
 def hard_limits(cell, dumper, restorer):
-	"""A hard limit that criu could not give back: a dump that would end the process is refused."""
+	"""A restoring criu could not set the hard limit again: a dump that would end the process is refused."""
 	start_again(cell)
 	script = '#!/bin/bash\nulimit -c 0\nexec setpriv --bounding-set -sys_resource --inh-caps -sys_resource {criu} "$@"\n'
 	weak = wrapped(cell, dumper, "weak", script)
@@ -149,7 +149,7 @@ def hard_limits(cell, dumper, restorer):
 	cell.check_running()
 	run = weak.dump(cell.root, cell.new_images("warned"), ["-R"])
 	if run.failed or "could not be restored here" not in run.log:
-		raise Failure(f"no dump with a warning: {run.describe()}")
+		raise Failure(f"the dump failed, or did not warn: {run.describe()}")
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	cell.restore(restorer, images)
@@ -157,7 +157,7 @@ def hard_limits(cell, dumper, restorer):
 
 
 OURS = {"modes": ("ours",)}
-LOWERED = {"restore": "it lowers the limit before it puts back what is waiting"}
+LOWERED = {"restore": "it lowers the limit before it queues the pending signals"}
 
 
 def table(kind, most_spare):

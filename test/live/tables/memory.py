@@ -1,4 +1,4 @@
-"""memory.py - memory in odd shapes: another kernel's vdso, heaps that grew apart, names, thousands of mappings, corners."""
+"""memory.py - unusual memory: another kernel's vdso, heaps that grew apart, names, thousands of mappings, corner cases."""
 
 import ctypes
 import errno
@@ -15,10 +15,10 @@ from harness.row import Row
 PAGE = 4096
 NEW_KERNEL = {"dump": "it does not save it", "restore": "it does not restore it"}
 
-#A vdso of another kernel : this kernel's own, disfigured in the images
+# A vdso of another kernel: this kernel's own vdso, changed in the images
 
 def read_vdso():
-	"""The bytes of this kernel's vdso, as every process has it."""
+	"""The bytes of this kernel's vdso, which is the same in every process."""
 	with open("/proc/self/maps") as maps:
 		start, end = next([int(part, 16) for part in line.split()[0].split("-")] for line in maps if "[vdso]" in line)
 	with open("/proc/self/mem", "rb") as memory:
@@ -27,7 +27,7 @@ def read_vdso():
 
 
 def functions(vdso):
-	"""Offsets of the functions in an ELF file of one segment, by name."""
+	"""{name: offset} of the functions in an ELF file of one segment."""
 	offset, entry_size, count = struct.unpack_from("<Q14xHH", vdso, 32)
 	found = {}
 	for i in range(count):
@@ -44,7 +44,7 @@ def functions(vdso):
 
 
 def disfigure(vdso):
-	"""Another build id, and functions that end the process: what is not redirected is noticed."""
+	"""Returns a vdso with another build id, whose functions end the process: a function that is not redirected is noticed."""
 	changed = bytearray(vdso)
 	note = vdso.index(b"GNU\0") + 4
 	changed[note] ^= 0xff
@@ -69,17 +69,17 @@ def replace_vdso(images):
 				file.write(new)
 			count += 1
 	if not count:
-		raise Failure("the images hold no vdso")
+		raise Failure("the images have no vdso")
 
 
 def other_kernel(cell, dumper, restorer):
-	"""From the other kernel, then dumped and restored again on this one, by now without any difference."""
+	"""Restores a process of the other kernel, then dumps and restores it twice on this one."""
 	cell.start()
 	for number in range(3):
 		cell.pause()
 		images = cell.new_images(f"images{number}")
 		cell.dump(dumper, images)
-		if number < 2:  # the second one: the vdso that was parked is of another kernel, too
+		if number < 2:  # in the second dump the parked vdso is made to be of another kernel, too
 			replace_vdso(images)
 		cell.restore(restorer, images)
 	cell.pause()
@@ -87,7 +87,7 @@ def other_kernel(cell, dumper, restorer):
 
 
 def fixed_addresses(cell, dumper, restorer):
-	"""Without randomization the program's addresses are criu's own, when that runs without it too."""
+	"""Without address randomization the program and criu have memory at the same addresses."""
 	command = ["setarch", "-R", cell.program(), cell.directory, *cell.row.arguments]
 	cell.start(command)
 	for number in range(2):
@@ -102,7 +102,7 @@ def fixed_addresses(cell, dumper, restorer):
 def without_randomization(function, *arguments):
 	libc = ctypes.CDLL(None)
 	old = libc.personality(0xffffffff)
-	libc.personality(old | 0x0040000)  # ADDR_NO_RANDOMIZE: inherited by what we start
+	libc.personality(old | 0x0040000)  # ADDR_NO_RANDOMIZE: child processes inherit it
 	try:
 		function(*arguments)
 	finally:
@@ -110,7 +110,7 @@ def without_randomization(function, *arguments):
 
 
 def static(cell, dumper, restorer):
-	"""An executable without libc's shared parts, at the address that it was linked to: 0x400000."""
+	"""A statically linked executable at its fixed address, 0x400000."""
 	sources = os.path.join(ROOT, "test", "live", "programs")
 	program = cell.path("static")
 	subprocess.run(["cc", "-O1", "-static", "-no-pie", "-pthread", "-I", sources, "-o", program,
@@ -124,28 +124,28 @@ def static(cell, dumper, restorer):
 	cell.finish()
 
 
-# Large processes, whose mappings are read before the freeze
+# Large processes: their mappings are read before the freeze
 
 MADV_DONTFORK = 10
 
 
 def advice(images, pid):
-	"""{start: bits}, as the images have it."""
+	"""{start: bits of advice} of all mappings in the images."""
 	mm, = chains.records(chains.read(images, f"mm-{pid}.img"))
 	return {chains.field(area, 1): chains.field(area, 9) for number, area, _ in chains.fields(mm) if number == 14}
 
 
 def position(images, path):
-	"""Of the open file `path`."""
+	"""The position of the open file `path` in the images."""
 	for entry in chains.records(chains.read(images, "files.img")):
 		file = chains.field(entry, 3, b"")
 		if chains.field(file, 6, b"").decode() == path:
 			return chains.field(file, 3)
-	raise Failure(f"the images do not hold {path}")
+	raise Failure(f"the images do not have {path}")
 
 
 def check_advice(cell, images):
-	"""Whatever the program says of its advice in the same images, they must have."""
+	"""The saved position of a file tells the program's round. The saved advice of its mappings must be that of this round."""
 	round_number, is_settled = divmod(position(images, cell.path("position")), 4)
 	pid, *starts = system.read_text(cell.path("areas")).split()
 	found = advice(images, pid)
@@ -169,7 +169,7 @@ def advice_changes(rounds):
 
 
 def read_ahead(cell, dumper, _restorer):
-	"""Of a process that changes nothing, the look before the freeze is what counts."""
+	"""If a process does not change its mappings, criu uses what it read before the freeze."""
 	cell.start()
 	images = cell.new_images()
 	log = cell.dump(dumper, images, ["-R"]).log
@@ -177,7 +177,7 @@ def read_ahead(cell, dumper, _restorer):
 	cell.finish()
 	refused = re.search(r"its mappings are not read ahead \(error (\d+)\)", log)
 	if refused and int(refused[1]) in (errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.ENOSYS):
-		raise Skip("system calls cannot be counted here: " + os.strerror(int(refused[1])))
+		raise Skip("cannot count system calls here: " + os.strerror(int(refused[1])))
 	if "its mappings have not changed since they were read ahead" not in log:
 		raise Failure("the mappings were not read ahead")
 
@@ -189,10 +189,10 @@ CORNERS = ("first", "last", "reserved", "beyond_end", "cut_off", "dev_zero", "gr
 
 ROWS = [
 	Row("memory-vdso", "vdso", unprivileged=True),
-	Row("memory-vdso-none", "vdso", arguments=("none",), peer_fails={"restore": "it maps one all the same"}),
+	Row("memory-vdso-none", "vdso", arguments=("none",), peer_fails={"restore": "it maps a vdso all the same"}),
 	Row("memory-vdso-other-kernel", "vdso", run=other_kernel, modes=BOTH_WAYS),
 	Row("memory-vdso-other-kernel-tree", "tree", run=other_kernel, modes=("ours",)),
-	Row("memory-cow-grown", "cow_grown", peer_fails={"restore": "nothing of a heap that changed its size is shared"}),
+	Row("memory-cow-grown", "cow_grown", peer_fails={"restore": "it shares no page of a heap whose size has changed"}),
 	Row("memory-names", "anonymous_names", peer_fails=LOST),
 	Row("memory-huge-pages", "huge_pages", peer_fails=LOST),
 	*[Row("memory-huge-pages-" + what, "huge_pages", arguments=(what,), peer_fails=LOST)

@@ -1,4 +1,4 @@
-"""messages.py - what is told when something is missing that is not the image: the true reason, in one place, once."""
+"""messages.py - errors caused by the environment: the message gives the true reason, once, and no wrong one."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from harness.row import Row
 
 
 def run_limited(command, limit):
-	"""Runs it with a limit of open files, and gives its exit code and what it printed."""
+	"""Runs the command with a limit of open files. Returns its exit code and what it printed."""
 	def lower():
 		resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 	run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, preexec_fn=lower)
@@ -21,7 +21,7 @@ def run_limited(command, limit):
 
 
 def few_descriptors(command, most):
-	"""Whatever a command wants to open when it may open no more, it says that this is so."""
+	"""Runs the command with ever more descriptors, until it succeeds. Each error must say that descriptors are missing."""
 	code = 1
 	for limit in range(6, most):
 		code, text = run_limited(command, limit)
@@ -31,13 +31,13 @@ def few_descriptors(command, most):
 		if not reason or not re.search("ulimit -H?n", text) or re.search("there is no|has ended|grows faster", text):
 			raise Failure(f"limit {limit}: exit code {code}, {text!r}")
 		if "rror" in "".join(line for line in text.splitlines() if not line.startswith("criu: ")):
-			raise Failure(f"limit {limit}: told more than once: {text!r}")
+			raise Failure(f"limit {limit}: more than one message: {text!r}")
 	if code:
-		raise Failure(f"not even with {most} descriptors: {text!r}")
+		raise Failure(f"the command fails even with {most} descriptors: {text!r}")
 
 
 def limit_of_open_files(cell, dumper, _restorer):
-	"""ulimit -n 6: there are no descriptors, and not "there is no process"."""
+	"""With few descriptors the error is about descriptors: not "there is no process"."""
 	cell.start()
 	images = cell.new_images()
 	cell.away_since = time.monotonic()
@@ -48,13 +48,13 @@ def limit_of_open_files(cell, dumper, _restorer):
 
 
 def limit_of_a_tree(cell, dumper, _restorer):
-	"""A child that cannot be looked at has not ended."""
+	"""Too few descriptors to look at all children: criu must not take a child for one that has ended."""
 	cell.start()
 	before = system.tree(cell.root)
 	few_descriptors([dumper.path, "dump", "-v1", "-R", "--timeout", "1", "-t", str(cell.root), "-D", cell.new_images()], 256)
 	cell.check_running()
 	if system.tree(cell.root) != before:
-		raise Failure("a process is gone")
+		raise Failure("a process of the tree has ended")
 	cell.finish()
 
 
@@ -70,7 +70,7 @@ def told(text, words):
 
 
 def full_disk(cell, dumper, options):
-	"""One line on the terminal. The log has the cause, and once more with the process to which it happened."""
+	"""One line on the terminal. The log has the cause, and at most one more line, with the process that it concerns."""
 	images = small_file_system(cell, "size=300k")
 	command = [dumper.path, "dump", "-R", "-t", str(cell.root), "-D", images, *options]
 	run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -93,7 +93,7 @@ def disk_is_full(cell, dumper, _restorer):
 
 
 def no_room_for_statistics(cell, dumper, restorer):
-	"""The snapshot is complete and the process gone: that its times cannot be written is no reason to say that there is none."""
+	"""The statistics cannot be written, but the snapshot is complete and the process has ended: only a warning."""
 	cell.start()
 	work = small_file_system(cell, "size=4k,nr_inodes=1")
 	images = cell.new_images()
@@ -108,7 +108,7 @@ def no_room_for_statistics(cell, dumper, restorer):
 
 
 def needless_tree(cell, dumper, restorer):
-	"""restore -t PID: what older versions asked for. Another process than that of the images is named."""
+	"""restore -t PID, which older versions required: a warning says that it is not needed, or that the images have another pid."""
 	cell.start()
 	for wrong in (0, 1):
 		images = cell.new_images(f"images{wrong}")
@@ -123,7 +123,7 @@ def needless_tree(cell, dumper, restorer):
 
 
 def script_after_resume(cell, dumper, restorer):
-	"""A script that fails when the processes run already changes nothing, but is not passed over."""
+	"""A script that fails when the processes already run: the restore succeeds, with a warning."""
 	cell.start()
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -143,8 +143,8 @@ def script_after_resume(cell, dumper, restorer):
 
 
 def taken_numbers(cell, dumper, restorer):
-	"""Who is in a session or group of the tree, but not in the tree, keeps its number taken: the restore fails, and says by whom."""
-	for number, begin in enumerate(("", "set -m; ")):  # in the leader's group, or in one of its own
+	"""A process outside of the tree is in its session or group, so the number is still in use: the restore fails and names it."""
+	for number, begin in enumerate(("", "set -m; ")):  # in the leader's process group, or in its own
 		cell.begin(["bash", "-c", f"{begin}(sleep 1000 &); exec sleep 1001"])
 		def orphans():
 			return [pid for pid in system.descendants(os.getpid()) if pid != cell.root and

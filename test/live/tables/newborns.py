@@ -1,7 +1,7 @@
-"""newborns.py - what others do to the processes while criu restores them.
+"""newborns.py - signals from outside reach processes while criu restores them.
 
-Somebody kills one: found soon, told by name, and nothing is left behind. Somebody stops them and lets them go on, as a shell or a
-manager does: the restore takes longer, and succeeds.
+If a process is killed, criu notices it soon, names it, and leaves nothing behind. If processes are stopped and continued, as a
+shell or a service manager may do, the restore takes longer and succeeds.
 """
 
 import glob
@@ -18,8 +18,8 @@ from harness.cell import Failure
 from harness.row import Row
 from tables.bad_input import refused_restore
 
-SOON = 30  # seconds for criu to end after a death: 0.2 s, and more where 200 newborns and others want the same CPUs
-WHOLE = 60  # seconds for criu to end when nobody was killed
+SOON = 30  # seconds for criu to end after a death: 0.2 s on an idle machine, more where 200 newborns compete for CPUs
+WHOLE = 60  # seconds for criu to end when no process was killed
 
 
 def threads_of(pids):
@@ -27,13 +27,13 @@ def threads_of(pids):
 
 
 def candidates(criu):
-	"""Whom criu has made so far, threads included; not criu, nor its watchdog, and not who has died already."""
+	"""The threads of all processes that criu has created so far and that are alive; without criu itself and its watchdog."""
 	newborns = [pid for pid in system.descendants(os.getpid()) if pid != criu and system.status(pid).get("Name") != "criu-watchdog"]
 	return [tid for tid in threads_of(newborns) if system.thread_state(tid, tid) not in ("Z", "X", "gone")]
 
 
 def kill_someone(criu, chance):
-	"""The pid of the process that was killed; None: there was nobody."""
+	"""Kills a random newborn and returns its pid, or None if there is none."""
 	victims = candidates(criu)
 	if not victims:
 		return None
@@ -47,12 +47,12 @@ def kill_someone(criu, chance):
 
 
 def one_round(cell, restorer, images, delay, chance):
-	"""Did criu notice a death? True; what it said instead of who was killed; False: it was done, or had not begun."""
+	"""True: criu named a killed process. A string: its other error. False: no process was killed, or the restore was already done."""
 	command = [restorer.path, "restore", "-d", "-D", images, "-o", "restore.log", "-v4", *cell.row.restore_options]
 	with open(os.devnull) as nothing, open(cell.path("killed.out"), "w") as output:
 		process = subprocess.Popen(command, stdin=nothing, stdout=output, stderr=output)
 		time.sleep(delay)
-		process.send_signal(signal.SIGSTOP)  # it goes on when we have looked around: who it leads, waits for it
+		process.send_signal(signal.SIGSTOP)  # newborns wait for criu, so they stay while we choose one
 		killed = kill_someone(process.pid, chance)
 		process.send_signal(signal.SIGCONT)
 		try:
@@ -60,7 +60,7 @@ def one_round(cell, restorer, images, delay, chance):
 		except subprocess.TimeoutExpired:
 			process.kill()
 			process.wait()
-			raise Failure(f"{killed} was killed, and criu waits for ever")
+			raise Failure(f"{killed} was killed, but criu did not end in time")
 	said = system.read_text(cell.path("killed.out"))
 	if not killed or not code:
 		return False
@@ -73,7 +73,7 @@ def is_nobody_left(cell):
 
 
 def end_all(cell):
-	"""What a restore has made that was done when somebody of it was killed."""
+	"""Ends the processes of a restore that succeeded."""
 	for pid in system.descendants(os.getpid()):
 		os.kill(pid, signal.SIGKILL)
 	system.wait_until(lambda: is_nobody_left(cell), 3)
@@ -105,19 +105,19 @@ def kill_newborns(cell, dumper, restorer):
 	if seen < rounds // 4:
 		raise Failure(f"only {seen} of {rounds} restores were still going on when a newborn was killed")
 	if len(other) > seen // 3:
-		raise Failure(f"{len(other)} of {seen} did not say who was killed, such as:\n{other[0]}")  # but what that led to
+		raise Failure(f"{len(other)} of {seen} errors name a consequence, not the killed process, such as:\n{other[0]}")
 	cell.restore(restorer, images)
 	cell.finish()
 
 
 def below(pid):
-	"""All tasks below a process; soon, unlike a look at all of /proc."""
+	"""All tasks below a process: faster than system.descendants(), which reads all of /proc."""
 	children = [int(child) for child in system.read_text(f"/proc/{pid}/task/{pid}/children").split()]
 	return children + [task for child in children for task in below(child)]
 
 
 def newborns_of_our_child():
-	"""Whom criu is restoring, and whom of these it traces."""
+	"""The processes that criu is restoring, and those of them that it traces."""
 	ours = [int(pid) for path in glob.glob("/proc/self/task/*/children") for pid in system.read_text(path).split()]
 	pids = [pid for child in ours if system.status(child).get("Name") == "criu" for pid in below(child)]
 	return pids, [pid for pid in pids if system.status(pid).get("TracerPid", "0") != "0"]
@@ -139,11 +139,11 @@ def pester(is_done, sent):
 			time.sleep(0.001)
 		send(pids, signal.SIGCONT)
 		sent.append(len(traced))
-		time.sleep(0.01 * system.patience)  # or a slow machine gets nowhere
+		time.sleep(0.01 * system.patience)  # otherwise a slow machine makes no progress
 
 
 def restore_pestered(cell, restorer, images):
-	"""How many newborns were met while criu traced them."""
+	"""Restores while newborns get signals. Returns the largest number of them that criu traced at such a moment."""
 	is_done, sent = threading.Event(), [0]
 	thread = threading.Thread(target=pester, args=(is_done, sent))
 	thread.start()
@@ -159,24 +159,24 @@ def signal_newborns(cell, dumper, restorer):
 	cell.start()
 	images = cell.new_images()
 	met = 0
-	for _ in range(30):  # most are met on an idle machine, few on a busy one
+	for _ in range(30):  # on an idle machine most restores are met while criu traces, on a busy one few
 		cell.dump(dumper, images)
 		met += restore_pestered(cell, restorer, images) > 0
 		if met == 3:
 			break
 	if not met:
-		raise Failure("of 30 restores none was met while it was going on")
+		raise Failure("in 30 restores no signal arrived while criu traced the newborns")
 	cell.finish()
 
 
 def signal_newborns_blocked(cell, dumper, restorer):
-	"""... by a criu that was started with SIGCHLD blocked, as by somebody who uses signalfd()."""
+	"""The same with a criu that is started with SIGCHLD blocked, as by a program that uses signalfd()."""
 	signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
 	signal_newborns(cell, dumper, restorer)
 
 
 def signal_stopped(cell, dumper, restorer):
-	"""A process that is to be stopped again, and is told to go on meanwhile: whichever it does, it is there."""
+	"""A process that is to be restored stopped gets SIGCONT meanwhile: it may be stopped or run, but it must exist."""
 	cell.start()
 	os.kill(cell.root, signal.SIGSTOP)
 	system.wait_until(lambda: system.thread_state(cell.root, cell.root) == "T", 5)
@@ -190,7 +190,7 @@ def signal_stopped(cell, dumper, restorer):
 
 
 def fail_to_prepare(cell, restorer, images, pattern):
-	"""Restores while files of /proc can be read, and not be written."""
+	"""Restores with /proc mounted read-only, and expects a failure."""
 	system.mount("/proc", "/proc", None, system.MS_BIND)
 	system.mount(None, "/proc", None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY)
 	try:
@@ -200,7 +200,7 @@ def fail_to_prepare(cell, restorer, images, pattern):
 
 
 def unprepared(cell, dumper, restorer):
-	"""The last of the newborns cannot write a file that is its own: it is named, and takes all others with it."""
+	"""The last newborn cannot write to its own file in /proc: the error names it, and all newborns end."""
 	cell.start()
 	cell.wait_ready()
 	pid = system.tree(cell.root)[-1]
@@ -212,7 +212,7 @@ def unprepared(cell, dumper, restorer):
 	fail_to_prepare(cell, restorer, images, rf"process {pid} \({name}\): cannot write 321 to /proc/self/oom_score_adj: Read-only")
 	cell.restore(restorer, images)
 	if system.read_text(f"/proc/{pid}/oom_score_adj").strip() != "321":
-		raise Failure("it has another oom_score_adj")
+		raise Failure("oom_score_adj differs after the restore")
 	cell.finish()
 
 

@@ -1,4 +1,4 @@
-"""options.py - what the user can ask for beside the plain journey: who the parent is, pid files, where logs go."""
+"""options.py - options of dump and restore: the parent of the restored root, pid files, logs, scripts."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def pidfile(cell, dumper, restorer):
 	cell.restore(restorer, images, ["--pidfile", cell.path("pid")])
 	text = system.read_text(cell.path("pid"))
 	if text.strip() != str(cell.root):
-		raise Failure(f"the pid file holds {text!r}, not {cell.root}")
+		raise Failure(f"the pid file has {text!r}, not {cell.root}")
 	cell.finish()
 
 
@@ -41,7 +41,7 @@ def sibling(cell, dumper, restorer):
 
 
 def start_criu(cell, restorer, images, options):
-	pidfile = cell.path("restored.pid")  # written when it is traced, right before it runs: what is not traced then, runs
+	pidfile = cell.path("restored.pid")  # criu writes it while it traces the process, right before that runs
 	command = [restorer.path, "restore", "-D", images, "-o", "restore.log", "--pidfile", pidfile, *options]
 	with open(os.devnull) as nothing, open(cell.path("output"), "a") as output:
 		process = subprocess.Popen(command, stdin=nothing, stdout=output, stderr=output)
@@ -64,17 +64,17 @@ def foreground(cell, dumper, restorer):
 	code = process.wait(10 * system.patience)
 	cell.judge()
 	if code != 0:
-		raise Failure(f"the process ended with 0, and criu with {code}")
+		raise Failure(f"the process ended with 0, but criu with {code}")
 
 
 def exec_cmd(cell, dumper, restorer):
-	"""The command takes the place of criu, and is the parent. What criu has printed before is not lost."""
+	"""The command replaces criu and is the parent. Output that criu has printed before is not lost."""
 	images = dumped(cell, dumper)
 	process = start_criu(cell, restorer, images, ["--display-stats", "--exec-cmd", "--", "sleep", "1000"])
 	def is_sleep():
 		return system.status(process.pid).get("Name") == "sleep"
 	if not system.wait_until(is_sleep, 5):
-		raise Failure("the command does not run in the place of criu")
+		raise Failure("the command does not run in criu's process")
 	check_parent(cell, process.pid, "the command")
 	if "\nPages restored: " not in system.read_text(cell.path("output")):
 		raise Failure("the statistics are not printed: " + system.read_text(cell.path("output")))
@@ -99,7 +99,7 @@ def work_directory(cell, dumper, restorer):
 		raise Failure(f"missing in the work directory: {missing}; not an image: {stray}")
 
 
-# What is wrong on a command line stands in the log that it names, wherever it names it.
+# An error on the command line is written to the log that the command line names, also if it names it behind the error.
 LOG_LINE = re.compile(r"^\(\d\d\.\d{6}\) ((Error|Warn ) \((criu|compel)/[a-z0-9_/]+\.c:\d+\): )?\S")
 REFUSED = [
 	(["dump", "-t", "1", "--unprivileged"], "--unprivileged is not supported yet"),
@@ -124,7 +124,7 @@ REFUSED = [
 def told_once(where, text, reason):
 	lines = [line for line in text.splitlines() if reason in line]
 	if len(lines) != 1 or len(text.splitlines()) != len(lines):
-		raise Failure(f"{where} does not tell once, and alone, '{reason}': {text!r}")
+		raise Failure(f"{where} does not have exactly one message, '{reason}': {text!r}")
 	return lines[0]
 
 
@@ -141,7 +141,7 @@ def refused(cell, arguments, reason, directory, level):
 			if text:
 				raise Failure(f"level 0 wrote {text!r}")
 		elif not re.match(LOG_LINE, told_once("the log", text, reason)) or " Error (" not in text:
-			raise Failure(f"not the form of a log: {text!r}")
+			raise Failure(f"this is not the form of a log: {text!r}")
 		os.unlink(os.path.join(directory, "the.log"))
 
 
@@ -149,19 +149,19 @@ def log_of_a_refusal(cell, _dumper, _restorer):
 	for arguments, reason in REFUSED:
 		for level in "0124":
 			refused(cell, arguments, reason, cell.directory, level)
-	# Where there is no directory, none is made for a log.
+	# criu does not create a directory just for a log.
 	run = subprocess.run([cell.ours.path, "dump", "--bogus", "-o", "the.log", "-D", cell.path("missing")],
 			     capture_output=True, text=True, stdin=subprocess.DEVNULL)
 	if run.returncode != 1 or len(run.stderr.splitlines()) != 2 or os.path.exists(cell.path("missing")):
 		raise Failure(f"without a directory: exit code {run.returncode}, {run.stderr!r}")
-	# A directory that is missing is told in a log that does not lie in it.
+	# If the directory is missing, a log at another place says so.
 	run = subprocess.run([cell.ours.path, "restore", "-o", cell.path("the.log"), "-D", cell.path("missing")],
 			     capture_output=True, text=True, stdin=subprocess.DEVNULL)
 	told_once("the log", system.read_text(cell.path("the.log")), "missing")
 
 
 def form_of_the_log(cell, dumper, restorer):
-	"""Each line of every log, at each level; at the lower ones there is nothing to say."""
+	"""Every line of a log has the right form, at each level. Levels 0 and 1 write nothing for a journey that succeeds."""
 	cell.start()
 	for level in "01234":
 		images = cell.new_images("level" + level)
@@ -173,8 +173,7 @@ def form_of_the_log(cell, dumper, restorer):
 	cell.finish()
 
 
-# What getopt_long() says for the peer, and what ours says instead. Whether an argument is a good one is another
-# question.
+# Kinds of errors: words of getopt_long(), which the peer uses, and of ours. The value of an argument is not examined.
 WRONG = {
 	"unknown": r"unrecognized option|invalid option|unknown option",
 	"ambiguous": r"is ambiguous|--[a-z-]+ may be --",
@@ -200,7 +199,7 @@ def names_in_help(path):
 
 
 def spellings(cell, dumper, restorer):
-	"""Every long option with an argument, without, and negated; every letter."""
+	"""Tries every long option with an argument, without one, and negated; and every letter. Both programs must agree."""
 	names = names_in_help(dumper.path) | names_in_help(restorer.path) | set(HIDDEN)
 	options = [form.format(name) for name in sorted(names - set(OURS)) for form in ("--{}", "--{}=1", "--no-{}")]
 	options = sorted(set(options) - {f"--no-{name}" for name in OURS_NEGATED} - set(WITH_ARGUMENT) - {"--help", "--version"})
@@ -216,7 +215,7 @@ def spellings(cell, dumper, restorer):
 
 
 def feature_of_a_pre_dump(cell, dumper, _restorer):
-	"""Engines ask for it, and then make a pre-dump: if the answer is yes, that must work, whatever the kernel has."""
+	"""Container engines ask for this feature and then run a pre-dump: if the answer is yes, the pre-dump must work on any kernel."""
 	answer = subprocess.run([dumper.path, "check", "--feature", "mem_dirty_track"], capture_output=True, text=True)
 	if answer.returncode or answer.stdout != "mem_dirty_track is supported\n":
 		raise Failure(f"exit code {answer.returncode}: {answer.stdout!r} {answer.stderr!r}")
@@ -230,7 +229,7 @@ def shape(printed):
 
 
 def check_statistics(ours, peers):
-	"""The peer's lines, numbers apart, come first; ours may follow."""
+	"""The output begins with the lines of the peer, apart from the numbers. Lines of our own may follow."""
 	if len(peers) < 5 or ours[:len(peers)] != peers:
 		raise Failure(f"{ours}\nfor the peer {peers}")
 

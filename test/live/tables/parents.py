@@ -1,4 +1,4 @@
-"""parents.py - the parent that a restored root has, and the signals that it wants when that one dies (PR_SET_PDEATHSIG)."""
+"""parents.py - the parent of a restored root, and the signals that its threads want when the parent dies (PR_SET_PDEATHSIG)."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from . import options
 
 
 def adopter(cell, restorer, images, more):
-	"""A subreaper, and whoever runs criu below it: it adopts what criu leaves, or (--restore-sibling) is the parent itself."""
+	"""Starts a subreaper that runs criu. It adopts the root when criu ends, or is its parent from the start (--restore-sibling)."""
 	pid = os.fork()
 	if pid:
 		if not system.wait_until(lambda: os.path.exists(cell.path("restored")), 20):
@@ -31,7 +31,7 @@ def adopter(cell, restorer, images, more):
 
 
 def runner(cell, restorer, images, more):
-	"""criu itself, or what takes its place."""
+	"""Starts criu, which stays the parent, or is replaced by a command."""
 	return options.start_criu(cell, restorer, images, more).pid
 
 
@@ -45,7 +45,7 @@ def parent_dies(start, *more):
 		cell.exits.pop(cell.root, None)
 		cell.pause()
 		cell.check_running()
-		options.check_parent(cell, parent, "who it should be")
+		options.check_parent(cell, parent, "the expected parent")
 		open(cell.path("orphaned"), "w").close()
 		os.kill(parent, signal.SIGKILL)
 		cell.wait_gone([parent])
@@ -65,7 +65,7 @@ COURSES = {
 	"-exec-cmd": parent_dies(runner, "--exec-cmd", "--", "sleep", "1000"),
 }
 KINDS = ("leader", "threads", "user", "kill")
-TOO_EARLY = {"restore": "the signal comes when it ends itself"}
+TOO_EARLY = {"restore": "the signal is sent when the peer itself ends"}
 ANOTHER_USER = {"user": {"dump": "another user's limits need CAP_SYS_RESOURCE"}}
 
 

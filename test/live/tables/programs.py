@@ -1,4 +1,4 @@
-"""programs.py - the small programs: each holds one kind of state and verifies it by itself (programs/*.c)."""
+"""programs.py - rows of the small programs (programs/*.c): each has one kind of state and verifies it itself."""
 
 import signal
 
@@ -14,20 +14,20 @@ NO_PLACE = {"dump": "its format has no place for it", "restore": "its format has
 ANOTHER_USER = {"dump": "another user's limits need CAP_SYS_RESOURCE"}
 
 def again(call):
-	"""What remained of a wait is known at the first interruption only; from the second on it begins anew."""
+	"""Modes that a wait does not survive: only at the first interruption does the kernel tell what is left of it."""
 	if call not in ("nanosleep", "clock_nanosleep", "poll", "futex"):
 		return {}
-	return dict.fromkeys(("chain", "chain-to-peer"), "it is interrupted three times, and the kernel tells but of the first")
+	return dict.fromkeys(("chain", "chain-to-peer"), "it is interrupted three times, and the kernel tells the remaining time only once")
 
 STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 def stopped(name, signo, *how):
-	fails = {"restore": "it tells the parent once more"}
+	fails = {"restore": "it notifies the parent once more"}
 	if signo in STOPS[2:]:
 		fails["dump"] = "it knows SIGSTOP and SIGTSTP only"
 	if how == ("reported",):
-		fails["dump"] = "it does not save that the parent has been told"
+		fails["dump"] = "it does not save that the parent has been notified"
 	return Row(name, "stopped", arguments=(str(int(signo)), *how), has_stopped_task=True, peer_fails=fails, without={
 		"leave-stopped": "SIGCONT for the tree would wake the stopped child too"})
 
@@ -59,17 +59,17 @@ ROWS = [
 	*[stopped("signals-stopped-child-" + how, signal.SIGTSTP, how) for how in
 	  ("blocked", "threads", "waiting", "reported", "orphaned")],
 	Row("signals-hard", "signals_hard", peer_fails={
-		"restore": "it lowers the limit before it puts back what is waiting"}),
+		"restore": "it lowers the limit before it queues the pending signals"}),
 	Row("timers", "timers", unprivileged=True),
-	# 4.2.1 lets the timer run once more, for its interval of 20 ms, and then it stands still, too.
+	# criu 4.2.1 lets the timer run once more, for its interval of 20 ms; then it has run out, too.
 	Row("timers-run-out-waiting", "timers_run_out", arguments=("waiting",), unprivileged=True, pause=0.1),
 	Row("timers-run-out-sent", "timers_run_out", arguments=("sent",), unprivileged=True, pause=0.1),
 	Row("timers-run-out-dead", "timers_run_out", arguments=("dead",), peer_fails={
-		"dump": "its image does not tell it from one that ran out while it was dumped", "restore": "it does not know the interval"}),
+		"dump": "in its image it looks like one that ran out during the dump", "restore": "it does not know the interval"}),
 	Row("timers-run-out-disarmed", "timers_run_out", arguments=("disarmed",), peer_fails={
 		"dump": "it loses the interval of a POSIX timer", "restore": "it arms them"}),
 	Row("timers-storm", "timers_storm", pause=0.1, unprivileged=True, peer_fails={
-		"dump": "it loses timers that go off while it dumps"}),
+		"dump": "it loses timers that expire during the dump"}),
 	Row("timers-posix", "timers_posix", pause=0.4, unprivileged=True, peer_fails={
 		"dump": "it does not save whose CPU time a timer counts",
 		"restore": "a blocked timer sends its signal twice"}),
@@ -77,7 +77,7 @@ ROWS = [
 	*[Row("interrupted-" + call.replace("_", "-"), "interrupted", arguments=(call,), without=again(call), peer_fails={
 		"dump": "it stores the call as interrupted: EINTR after the restore"}) for call in INTERRUPTED_BY_PEER],
 
-	# MEMORY: a tracker has to begin with what the task may do, or within its limits.
+	# MEMORY: a tracker has to start with the credentials and limits of the task.
 	Row("credentials-ids", "credentials", arguments=("ids",), to_lose=(MEMORY,), peer_fails=ANOTHER_USER),
 	*[Row("credentials-" + kind.replace("_", "-"), "credentials", arguments=(kind,)) for kind in
 	  ("groups", "securebits", "no_new_privs", "threads")],
@@ -91,7 +91,7 @@ ROWS = [
 	  ("limits", "oom", "name", "self", "death_signal", "subreaper", "thp", "membarrier", "scheduling", "realtime")],
 	Row("attributes-tight-limits", "attributes", arguments=("tight_limits",), to_lose=(MEMORY,), peer_fails={
 		"dump": "it needs descriptors and file sizes beyond the limits, and the process does not survive",
-		"restore": "what it writes as the process exceeds the limit of file sizes"}),
+		"restore": "files that it writes as the process exceed the limit of file sizes"}),
 	*[Row("attributes-" + kind.replace("_", "-"), "attributes", arguments=(kind,), to_lose=(MEMORY,), peer_fails={
 		"dump": "it stores the hexadecimal digits as a decimal number", "restore": "the personality is lost"}) for kind in
 	  ("personality", "read_implies_exec")],

@@ -1,7 +1,7 @@
-"""real.py - real programs, dumped at a random moment (of a seed that is printed), killed and restored.
+"""real.py - real programs, dumped at a random moment (from the seed that is printed) and restored.
 
-The result must be what the same job makes when it is left alone, byte for byte. The job runs in `work`; the undisturbed
-run, which also says how long the job takes, in `reference`.
+The files that the job writes must be those of an undisturbed run, byte for byte. The job runs in the directory `work`. The
+undisturbed run, which also measures how long the job takes, runs in `reference`.
 """
 
 import base64
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 class Job:
-	"""What to run in a directory that prepare() filled, and which files are its result."""
+	"""A command, the files that are its result, and prepare(), which fills the directory that it runs in."""
 
 	def __init__(self, command, results, prepare):
 		self.command, self.results, self.prepare = command, results, prepare
@@ -36,7 +36,7 @@ class Job:
 		return directory
 
 	def start(self, cell, name):
-		"""The shell line becomes the job's first process; temporary files stay in its directory."""
+		"""Starts the job: the shell becomes its first process by exec, and temporary files stay in its directory."""
 		line = f"cd {cell.path(name)} && export TMPDIR=$PWD/tmp && exec {self.command}"
 		cell.begin(["/bin/sh", "-c", line])
 		return time.monotonic()
@@ -56,7 +56,7 @@ def check_result(cell, job):
 
 
 def moments(cell, seconds):
-	"""Well before the end: the machine may be twice as fast now as it was for the undisturbed run."""
+	"""Random moments well before the end: the machine may now be twice as fast as during the undisturbed run."""
 	chance = random.Random(f"{cell.settings.seed} {cell.row.name} {cell.mode.name}")
 	count = 5 if cell.mode.name == "five-times" else 1
 	return sorted(chance.uniform(0.05, 0.4) * seconds for _ in range(count))
@@ -98,7 +98,7 @@ def course(job):
 
 
 def leave(cell, job, dumper, restorer, started, moment):
-	"""-R and -s: the job ends as if nothing had been. After -s its files are put back, and the images end it again."""
+	"""-R and -s: the job runs to its end undisturbed. After -s its files are put back, and the restored job runs to its end, too."""
 	run_until(cell, started, moment)
 	images = cell.new_images()
 	if cell.mode.name == "leave-running":
@@ -136,7 +136,7 @@ def compressible(size):
 
 
 def c_project(directory, _full):
-	"""40 sources of some hundred lines, a program of them, and a test that writes what it computes."""
+	"""40 sources of some hundred lines, and a Makefile that builds a program of them and runs it."""
 	names = [f"part{number}" for number in range(40)]
 	for number, name in enumerate(names):
 		functions = "".join(

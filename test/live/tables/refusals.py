@@ -1,4 +1,4 @@
-"""refusals.py - what a plain dump cannot save: refused by name, all at once, before anything is changed."""
+"""refusals.py - state that criu cannot save: a dump names all of it in one run, and refuses before it changes anything."""
 
 import os
 import re
@@ -47,7 +47,7 @@ NAMED = {
 	"thread-files": r"thread \d+ has its own table of open files.* 1 other",
 }
 
-# What the peer does not see.
+# Refused by ours; the peer does not notice them.
 APART = ("children-pid", "thread-pid", "thread-time", "thread-net", "thread-ipc", "thread-uts",
 	 "thread-cgroup", "thread-mnt", "thread-fs", "thread-files")
 
@@ -63,7 +63,7 @@ def refused(cell, dumper, _restorer):
 	cell.finish()
 	unnamed = [thing for thing in cell.row.arguments if not re.search(NAMED[thing], run.error)]
 	if unnamed:
-		raise Failure(f"not named in the error: {', '.join(unnamed)}\n{run.error}")
+		raise Failure(f"the error does not name: {', '.join(unnamed)}\n{run.error}")
 	if os.path.exists(os.path.join(images, "inventory.img")):
 		raise Failure("the directory looks complete: it has inventory.img")
 
@@ -82,10 +82,10 @@ ROWS = [
 	row("io-uring", "io_uring", peer_fails={"dump": "its error does not name it"}),
 	row("userfaultfd", "userfaultfd"),
 	row("lock", "locked"),
-	row("itself", "itself", peer_fails={"dump": "it saves the path, and the restored process reads of itself again"}),
-	*[row(thing, thing, peer_fails={"dump": "its errors say other things, or it saves it"}) for thing in WORDS],
+	row("itself", "itself", peer_fails={"dump": "it saves the path, so the restored process reads about itself"}),
+	*[row(thing, thing, peer_fails={"dump": "its errors have other words, or it saves it"}) for thing in WORDS],
 	row("all-at-once", "deleted", "tcp", "io_uring", "userfaultfd",
-	    peer_fails={"dump": "it tells the first refusal only"}),
+	    peer_fails={"dump": "it reports only the first refusal"}),
 	row("children-time", "children-time", peer_fails={"dump": "its error does not name it"}),
 	*[row(thing, thing, peer_fails={"dump": "it does not see it"}) for thing in APART],
 ]

@@ -1,9 +1,9 @@
-"""sharing.py - what several processes have in common: objects without being threads of one process, and namespaces."""
+"""sharing.py - objects that several processes share without being threads of one process, and namespaces."""
 
 from harness.row import Row
 
 SHAPES = ("child", "chain", "three", "siblings", "orphan", "cousins", "threads", "parents")
-FORMAT = "it refuses all but tables of open files"
+FORMAT = "it refuses everything except descriptor tables"
 
 SIBLINGS = {"dump": "it refuses siblings that share", "restore": "it gives each sibling a table of its own"}
 

@@ -1,4 +1,4 @@
-"""terminals.py - jobs of a shell (--shell-job), and terminals of which the tree has both ends."""
+"""terminals.py - jobs of a shell (--shell-job), and terminals whose two ends are both in the tree."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ from . import bad_input
 
 @contextlib.contextmanager
 def own_terminals():
-	"""Numbers of terminals (/dev/pts/N) that nobody else takes, in the mount namespace of this test."""
+	"""Mounts a new devpts, so that no other process takes numbers of terminals (/dev/pts/N) of this test."""
 	system.mount("devpts", "/dev/pts", "devpts", data="newinstance,ptmxmode=0666,mode=0620,gid=5")
 	system.mount("/dev/pts/ptmx", "/dev/ptmx", None, system.MS_BIND)
 	try:
@@ -41,7 +41,7 @@ def as_the_mode_says(cell, dumper, restorer):
 
 
 class Terminal:
-	"""A pty with a session on it, whose leader runs one command in the foreground, as a shell does, and then waits."""
+	"""A pty with a session. Its leader runs one command at a time in the foreground, as a shell does, and waits for it."""
 
 	def __init__(self, cell, rows, columns):
 		self.cell = cell
@@ -53,7 +53,7 @@ class Terminal:
 		return struct.unpack("HHHH", fcntl.ioctl(self.slave, termios.TIOCGWINSZ, bytes(8)))[:2]
 
 	def run(self, name, command, own_group):
-		"""`name` gets the pid of the command, `name`.code its exit code."""
+		"""Makes the leader run a command. The file `name` gets its pid, `name`.code its exit code."""
 		self.leader = os.fork()
 		if self.leader == 0:
 			try:
@@ -91,7 +91,7 @@ class Terminal:
 
 	def number(self, name, seconds=10):
 		if not system.wait_until(lambda: os.path.exists(self.cell.path(name)), seconds):
-			raise Failure(f"{name} did not come")
+			raise Failure(f"the leader did not write {name}")
 		return int(system.read_text(self.cell.path(name)))
 
 	def converse(self, line, answer):
@@ -101,7 +101,7 @@ class Terminal:
 			if select.select([self.master], [], [], 0.1)[0]:
 				heard += os.read(self.master, 1000)
 		if answer not in heard:
-			raise Failure(f"the terminal heard {heard!r}, not {answer!r}")
+			raise Failure(f"the terminal received {heard!r}, not {answer!r}")
 
 	def close(self):
 		if self.leader:
@@ -112,7 +112,7 @@ class Terminal:
 
 
 def wait_ready(cell):
-	"""The job is the child of a leader, so its end is not seen by the harness."""
+	"""The job is the child of the leader, so the harness does not see it end."""
 	if not system.wait_until(lambda: os.path.exists(cell.path("ready")) or os.path.exists(cell.path("verdict")), 20):
 		raise Failure("the program was not ready in time")
 	if os.path.exists(cell.path("verdict")):
@@ -153,7 +153,7 @@ def job(own_group):
 
 
 def job_refused(cell, dumper, restorer):
-	"""Without --shell-job neither is done, both say so, and the terminal of whoever tried is as it was."""
+	"""Without --shell-job both dump and restore are refused, and the terminal's settings do not change."""
 	first, second = Terminal(cell, 33, 111), Terminal(cell, 20, 40)
 	try:
 		first.run("job", [cell.program(), cell.directory, *cell.row.arguments], True)
@@ -168,7 +168,7 @@ def job_refused(cell, dumper, restorer):
 		if restore_on(second, restorer, images) == 0:
 			raise Failure("restored without --shell-job")
 		if "--shell-job" not in log_of(images) + second_heard(second) or second.size() != (20, 40):
-			raise Failure("wrong words or another terminal: " + log_of(images))
+			raise Failure("wrong message, or the terminal has changed: " + log_of(images))
 	finally:
 		second.close()
 		first.close()
@@ -181,7 +181,7 @@ def check_lost(images, said, code):
 	if code != 0:
 		raise Failure(f"not restored: {said}{log_of(images)}")
 	if system.read_text(os.path.join(images, "restore.log")).count(LOST) != 1:
-		raise Failure("it does not say once that there is no terminal: " + log_of(images))
+		raise Failure("the log does not say exactly once that there is no terminal: " + log_of(images))
 
 
 def restore_without_terminal(cell, restorer, images, closes_all=False):
@@ -197,7 +197,7 @@ def restore_without_terminal(cell, restorer, images, closes_all=False):
 
 
 def lost(closes_all):
-	"""Restored from where there is no terminal, as by cron: it has /dev/null, and is told once."""
+	"""A restore without a terminal, as by cron: the process gets /dev/null, and one warning says so."""
 	def run(cell, dumper, restorer):
 		first = Terminal(cell, 33, 111)
 		try:
@@ -214,7 +214,7 @@ def lost(closes_all):
 
 
 def start_leader(cell, terminal):
-	"""The program leads a session whose terminal this is."""
+	"""Starts the program as the leader of the session on this terminal."""
 	pid = os.fork()
 	if pid == 0:
 		terminal.become_leader()
@@ -224,7 +224,7 @@ def start_leader(cell, terminal):
 
 
 def lost_leader(cell, dumper, restorer):
-	"""It leads its session, whose terminal goes; it is restored without one."""
+	"""The program leads its session. Its terminal is closed, and it is restored without one."""
 	first = Terminal(cell, 33, 111)
 	try:
 		start_leader(cell, first)
@@ -237,7 +237,7 @@ def lost_leader(cell, dumper, restorer):
 
 @contextlib.contextmanager
 def taken(number):
-	"""Somebody else's terminal /dev/pts/`number`, with both ends."""
+	"""Opens both ends of terminal /dev/pts/`number` in the harness, outside of the tree."""
 	kept = []
 	while not kept or kept[-1][0] != number:
 		master, slave = os.openpty()
@@ -266,7 +266,7 @@ def number_taken(cell, dumper, restorer):
 
 
 def with_path(images, number):
-	"""Another descriptor of the first process, which was opened by the path with O_PATH: as other programs may dump it."""
+	"""Adds a descriptor to the images: the first process has the terminal's path open with O_PATH. Other programs may dump that."""
 	name = f"/dev/pts/{number}".encode()
 	files = chains.read(images, "files.img")
 	known = [record for record in chains.records(files) if chains.field(chains.field(record, 3, b""), 6) == name]
@@ -279,7 +279,7 @@ def with_path(images, number):
 
 
 def number_named(cell, dumper, restorer):
-	"""As before, but something names it by its path: then the number has to be free."""
+	"""As before, but an image refers to the terminal by its path: then its number has to be free."""
 	cell.start()
 	images = cell.new_images()
 	cell.dump(dumper, images)
@@ -289,11 +289,11 @@ def number_named(cell, dumper, restorer):
 		cell.reap()
 		wanted = f"process {os.getpid()} ({system.read_text('/proc/self/comm').strip()}) uses terminal /dev/pts/0, which file 999"
 		if not run.failed or wanted not in run.error:
-			raise Failure(f"it should have said: {wanted}: {run.describe()}")
+			raise Failure(f"the error does not say: {wanted}: {run.describe()}")
 
 
 def leader(cell, dumper, restorer):
-	"""The job leads the session itself; criu is given a new terminal, which controls nobody yet."""
+	"""The job leads the session itself. criu gets a new terminal, which controls no session yet."""
 	first, second = Terminal(cell, 33, 111), Terminal(cell, 20, 40)
 	try:
 		start_leader(cell, first)
@@ -322,7 +322,7 @@ NO_DEV_TTY = {"dump": "it refuses /dev/tty"}
 PAIRS = {
 	"plain": {}, "foreground": {}, "packets": {},
 	"waiting": {"restore": "what waits comes with other line ends"},
-	"flood": {"dump": "it saves what the terminal itself holds, 4 KiB"},
+	"flood": {"dump": "it saves only the 4 KiB that the terminal itself buffers"},
 	"stopped": {"restore": "what waits comes with other line ends"},
 	"typed": {"dump": "it does not save what was typed"},
 	"tty": {"dump": "it refuses /dev/tty", "restore": "it does not know who owned the terminal"},

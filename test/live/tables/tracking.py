@@ -1,4 +1,4 @@
-"""tracking.py - what happens between two snapshots of a chain, to the memory and to whoever tracks it: nothing may be wrong."""
+"""tracking.py - memory changes, or its tracker is lost or changed, between two snapshots: the restored memory must be right."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def keeper_of(images):
 
 
 def track(cell, dumper, name, tracker, *options):
-	"""A snapshot while the program runs on; skips where the kernel has no such tracker."""
+	"""Takes a snapshot with -R. Raises Skip if the kernel does not support the tracker."""
 	run = dumper.dump(cell.root, cell.new_images(name), [f"--track-mem={tracker}", "-R", *options])
 	if "memory cannot be tracked by" in run.error:
 		cell.kill_tree()
@@ -35,7 +35,7 @@ def track(cell, dumper, name, tracker, *options):
 
 
 def at_moment(cell, moment, command, otherwise=""):
-	"""Options: at this moment another criu does something; `otherwise` is what the script does if that fails."""
+	"""Options that make another criu run a command at this moment. `otherwise`: what the script does if it fails."""
 	path = cell.path("script")
 	with open(path, "w") as file:
 		file.write(f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = {moment} ] || exit 0\n'
@@ -45,22 +45,22 @@ def at_moment(cell, moment, command, otherwise=""):
 
 
 def act(cell):
-	"""The program does what it does between two snapshots."""
+	"""Lets the program do what it does between two snapshots."""
 	if os.path.exists(cell.path("done")):
 		os.unlink(cell.path("done"))
 	os.kill(cell.root, signal.SIGUSR1)
 	if not system.wait_until(lambda: os.path.exists(cell.path("done")), 20):
-		raise Failure("the program did not do its part")
+		raise Failure("the program did not act between the snapshots")
 
 
 def saved(images):
-	"""Pages that are in this layer, of tasks."""
+	"""The number of pages of tasks in this layer."""
 	return sum(count for name in chains.pagemaps(images) if not name.startswith("pagemap-shmem-")
 		   for _, count, flags in chains.read_pagemap(images, name)[1] if flags & chains.PRESENT)
 
 
 def between(tracker, loss=None, most=None):
-	"""Snapshot, loss, action, dump, restore: the program finds all as it left it. `most`: pages in the last layer."""
+	"""Snapshot, loss, action, dump, restore: the program finds its memory right. `most`: the most pages in the last layer."""
 	def course(cell, dumper, restorer):
 		cell.start()
 		first = track(cell, dumper, "images1", tracker)
@@ -78,7 +78,7 @@ def between(tracker, loss=None, most=None):
 
 
 def asleep(tracker, first=track):
-	"""Who does nothing has next to nothing saved again: the vdso, and the pages of his stack that a snapshot itself writes to."""
+	"""A process that does nothing has few pages saved again: the vdso, and stack pages that the snapshot itself writes to."""
 	def course(cell, dumper, restorer):
 		cell.start()
 		first(cell, dumper, "images0", tracker)
@@ -154,11 +154,11 @@ def untrack(cell, dumper, images, tracker):
 	if keeper:
 		cell.wait_gone([keeper])
 	if not dumper.run("untrack", images).failed:
-		raise Failure("what is not tracked was untracked again")
+		raise Failure("untrack succeeded although nothing was tracked")
 
 
 def hashes_of_another(cell, dumper, images, tracker):
-	"""Those of a later snapshot, under the names of this one's."""
+	"""Replaces the hashes of this snapshot by those of a later one."""
 	act(cell)
 	other = track(cell, dumper, "images2", tracker)
 	for name in os.listdir(other):
@@ -167,7 +167,7 @@ def hashes_of_another(cell, dumper, images, tracker):
 
 
 def pid_reused(tracker):
-	"""Another process under the same pid: one of another time. The snapshot that it is dumped upon is not of it."""
+	"""Another process has the same pid, but another start time. Its parent snapshot is of the old process."""
 	def course(cell, dumper, restorer):
 		cell.start()
 		before = cell.new_images("images0")
@@ -220,7 +220,7 @@ def with_untrack(cell, dumper, images):
 # With another criu
 
 def mixed(cell, dumper, restorer):
-	"""Each snapshot by the other criu than the one before: a pre-dump, a snapshot while it runs, the dump; then the restore."""
+	"""The two criu take turns: a pre-dump, a snapshot with -R, the dump, then the restore."""
 	cell.start()
 	cell.pause()
 	track_as(cell, cell.pre_dump, dumper, "images1")
@@ -235,7 +235,7 @@ def mixed(cell, dumper, restorer):
 
 
 def track_as(cell, take, criu, name, *options):
-	"""With soft-dirty bits, the one tracker that both know. Cell.dump() ends the program when a dump fails."""
+	"""Takes a snapshot with soft-dirty bits, the only tracker that both know. If it fails, Cell.dump() ends the program."""
 	track = "--track-mem" if criu.is_peer else "--track-mem=soft-dirty"
 	try:
 		take(criu, cell.path(name) if os.path.exists(cell.path(name)) else cell.new_images(name), [track, *options])
@@ -259,10 +259,10 @@ def pipes(pid):
 
 
 def spliced(again=False, most_descriptors=0):
-	"""A pre-dump through pipes (and another, upon it), and what happens then to the pages; `most_descriptors`: criu has no more."""
+	"""A pre-dump through pipes; `again`: another one with it as the parent. `most_descriptors`: criu's limit of open files."""
 	def course(cell, dumper, restorer):
 		if most_descriptors:
-			resource.setrlimit(resource.RLIMIT_NOFILE, (most_descriptors, most_descriptors))  # of this worker alone
+			resource.setrlimit(resource.RLIMIT_NOFILE, (most_descriptors, most_descriptors))  # affects only this worker
 		cell.start()
 		before = pipes(cell.root)
 		for number in range(2 if again else 1):
@@ -286,7 +286,7 @@ def spliced(again=False, most_descriptors=0):
 
 
 def overlapping(tracker):
-	"""While a dump is about to freeze the tree, another one takes a snapshot upon the same parent: what that noted is used up."""
+	"""When a dump is about to freeze the tree, another one takes a snapshot with the same parent, and uses up the parent's notes."""
 	def course(cell, dumper, restorer):
 		cell.start()
 		track(cell, dumper, "images1", tracker)
@@ -297,15 +297,15 @@ def overlapping(tracker):
 		cell.dump(dumper, images, [f"--track-mem={tracker}", *PREVIOUS, *script])
 		if not os.path.exists(cell.path("images2", "inventory.img")):
 			raise Failure("the other dump failed: " + system.read_text(cell.path("script.log")))
-		# The program knows nothing of it if all of its memory is as old.
+		# The program could not notice it if all of its memory were equally old.
 		if saved(images) < WRITTEN:
-			raise Failure(f"only {saved(images)} pages were saved, and {WRITTEN} written")
+			raise Failure(f"only {saved(images)} pages were saved, but {WRITTEN} were written")
 		restored(cell, restorer, images)
 	return course
 
 
 def begun_anew(tracker):
-	"""A chain is begun anew in the same directory: what was noted for the older snapshot ends, and the new one notes."""
+	"""A new chain begins in the same directory: the notes of the older snapshot end, and the new one has notes of its own."""
 	def course(cell, dumper, restorer):
 		cell.start()
 		track(cell, dumper, "images1", tracker)
@@ -313,23 +313,23 @@ def begun_anew(tracker):
 			cell.pause()
 			run = cell.dump(dumper, cell.path("images1"), ["-R", f"--track-mem={tracker}"])
 			if "will have to compare" in run.log:
-				raise Failure("the new snapshot notes nothing: " + run.describe())
+				raise Failure("the new snapshot does not track the memory: " + run.describe())
 		def keepers():
 			cell.reap()
 			return [pid for pid in system.descendants(os.getpid()) if system.status(pid).get("Name") == "criu-keeper"]
 		if not system.wait_until(lambda: len(keepers()) == (tracker == "written"), 2):
-			raise Failure(f"keepers {keepers()} are there")
+			raise Failure(f"there should be one keeper, but there are {keepers()}")
 		act(cell)
 		images = cell.new_images("images3")
 		cell.dump(dumper, images, [f"--track-mem={tracker}", *PREVIOUS])
 		if saved(images) > (FEW["write"] if tracker == "soft-dirty" else 2 * WRITTEN):  # soft-dirty: 51 on Linux 6.1
-			raise Failure(f"{saved(images)} pages were saved, and {WRITTEN} written")
+			raise Failure(f"{saved(images)} pages were saved, but {WRITTEN} were written")
 		restored(cell, restorer, images)
 	return course
 
 
 def exec_again(tracker):
-	"""After exec all of the memory is new; from the next snapshot on it is tracked again."""
+	"""After exec all memory is new. From the next snapshot on it is tracked again."""
 	def course(cell, dumper, restorer):
 		cell.start()
 		track(cell, dumper, "images0", tracker)
@@ -338,15 +338,15 @@ def exec_again(tracker):
 		images = cell.new_images("images3")
 		cell.dump(dumper, images, [f"--track-mem={tracker}", *PREVIOUS])
 		if saved(images) > FEW["write"]:
-			raise Failure(f"{saved(images)} pages were saved, and nothing was written")
+			raise Failure(f"{saved(images)} pages were saved, but nothing was written")
 		restored(cell, restorer, images)
 	return course
 
 
-# Two children of one parent, one of which takes all of its pages that it can spare
+# Two snapshots with the same parent; dedup frees the parent's pages that one of them does not need
 
 def siblings(cell, dumper):
-	"""Both are complete; the second one ends the program."""
+	"""Takes two complete snapshots with the same parent. The second one ends the program."""
 	cell.start()
 	for name, options in (("images1", ["-R"]), ("images2", ["-R", *PREVIOUS])):
 		cell.dump(dumper, cell.new_images(name), options)
@@ -363,11 +363,11 @@ def dedup(cell, images):
 	run = subprocess.run([cell.ours.path, "dedup", "-D", images], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
 			     stderr=subprocess.STDOUT, text=True)
 	if run.returncode or not re.match("freed [1-9]", run.stdout):
-		raise Failure(f"dedup has freed nothing: {run.stdout}")
+		raise Failure(f"dedup freed nothing: {run.stdout}")
 
 
 def dedup_while_restoring(cell, dumper, restorer):
-	"""A restore reads the pages of all parents: nobody frees them meanwhile, and anybody may afterwards."""
+	"""A restore reads the pages of all parents: dedup is refused meanwhile, and works afterwards."""
 	siblings(cell, dumper)
 	images = cell.new_images("images3")
 	cell.dump(dumper, images, PREVIOUS)
@@ -390,7 +390,7 @@ def dedup_while_dumping(cell, dumper, restorer):
 
 
 def dedup_for_pre_dump(cell, dumper, restorer):
-	"""Nobody restores a pre-dump: the dump that it builds on keeps its pages."""
+	"""A pre-dump is never restored, so the dump that is its parent keeps its pages."""
 	cell.start()
 	images = cell.new_images("images1")
 	cell.dump(dumper, images, ["-R"])
@@ -398,7 +398,7 @@ def dedup_for_pre_dump(cell, dumper, restorer):
 	cell.pre_dump(dumper, cell.new_images("images2"), [*PREVIOUS, "--auto-dedup"])
 	run = dumper.run("dedup", cell.path("images2"))
 	if not run.failed or "its pages are not freed for it" not in run.error:
-		raise Failure(f"it should have been refused: {run.describe()}")
+		raise Failure(f"the command should have been refused: {run.describe()}")
 	cell.kill_tree()
 	cell.away_since = 0
 	cell.forget_verdict()
@@ -413,10 +413,10 @@ def refused(how, *expected):
 		cell.start()
 		run = how(cell, dumper, restorer)
 		if not run.failed:
-			raise Failure("it did not fail")
+			raise Failure("the command did not fail")
 		for text in expected:
 			if text not in run.error:
-				raise Failure(f"it does not say '{text}':\n{run.describe()}")
+				raise Failure(f"the error does not say '{text}':\n{run.describe()}")
 		cell.check_running()
 		cell.finish()
 	return course
@@ -427,7 +427,7 @@ def upon_nothing(cell, dumper, restorer):
 
 
 def upon_incomplete(cell, dumper, restorer):
-	"""As a dump leaves it that failed late: all pages are there."""
+	"""The parent is what a dump leaves that fails late: all pages, but no inventory."""
 	first = cell.new_images("images1")
 	cell.dump(dumper, first, ["-R"])
 	os.unlink(os.path.join(first, "inventory.img"))
@@ -447,7 +447,7 @@ def pre_dump_restored(cell, dumper, restorer):
 
 
 def max_chain(cell, dumper, restorer):
-	"""Of ten snapshots, no chain is longer than three directories; each one restores."""
+	"""Ten snapshots are taken. No chain is longer than three directories, and each snapshot can be restored."""
 	cell.start()
 	for number in range(10):
 		options = ["--prev-images-dir", f"../images{number - 1}"] if number else []
@@ -467,7 +467,7 @@ def max_chain(cell, dumper, restorer):
 
 
 def auto_dedup(cell, dumper, restorer):
-	"""What the last snapshot replaces is freed in those before it."""
+	"""Pages that the last snapshot replaces are freed in the older ones."""
 	cell.start()
 	track(cell, dumper, "images1", "auto")
 	act(cell)
@@ -499,7 +499,7 @@ LOSSES = {
 	"failed-pre-dump": failed_pre_dump,
 	"untracked": untrack,
 }
-FEW = {"write": 300, "empty": 300}  # pages: what was written, and what a process touches by itself
+FEW = {"write": 300, "empty": 300}  # pages: those that were written, and those that a process touches anyway
 OURS = ("ours",)
 
 ROWS = [

@@ -4,9 +4,10 @@
  * compel enters here by setting registers. `bail` relies on nothing but the instruction pointer: whoever set the thread
  * free may have left anything in the other registers.
  *
- * A way home begins with two words: the address of code of the task's own that makes rt_sigreturn, and padding. Behind them, at an address
- * that is a multiple of 16, lies the signal frame. So whoever goes home has the first word in x30 and the stack pointer at the frame.
- * All jumps into code of the task are `ret`: any other may have to meet a landing pad (BTI).
+ * A way home begins with two words: the address of code of the task's own that makes rt_sigreturn, and padding.
+ * Behind them, at an address that is a multiple of 16, lies the signal frame. So whoever goes home has the first word
+ * in x30 and the stack pointer at the frame. All jumps into code of the task are `ret`: any other may have to meet a
+ * landing pad (BTI).
  */
 #include "parasite.h"
 
@@ -50,8 +51,9 @@ parasite_bail:
 2:	ret					/* somebody else may be here: the region stays mapped */
 
 /*
- * Entered by any thread, x19: its desk. No stack is used: the thread's own is below the way home, and a thread has no other here.
- * The thread leaves by its way home, which begins with the call that makes the desk free: only outside of the region is that true.
+ * Entered by any thread, x19: its desk. No stack is used: the thread's own is below the way home, and a thread has no
+ * other here. The thread leaves by its way home, which begins with the call that makes the desk free: only outside of
+ * the region is that true.
  */
 parasite_work:
 	ldr	x20, [x19, #PARASITE_DESK_CALLS]
@@ -86,9 +88,9 @@ parasite_work:
 	cmp	w9, #DESK_TAKEN
 	b.ne	5f
 	mov	x0, x22
-	mov	x1, #128			/* FUTEX_WAIT | FUTEX_PRIVATE_FLAG, until criu takes us back, or has died */
+	mov	x1, #128			/* FUTEX_WAIT | FUTEX_PRIVATE_FLAG, until criu takes us back or dies */
 	mov	x2, #DESK_TAKEN
-	mov	x3, xzr				/* no timeout: a wait with one would spoil the restart of the task's own call */
+	mov	x3, xzr				/* no timeout, which would spoil the restart of the task's call */
 	mov	x8, #CALL_FUTEX
 	svc	#0
 	b	4b

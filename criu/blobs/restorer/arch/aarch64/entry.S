@@ -1,6 +1,6 @@
 /*
- * entry.S - the entry points of the restorer on aarch64, and the creation of a thread. No C function can do that: the call
- * returns twice, once on another stack.
+ * entry.S - the entry points of the restorer on aarch64, and the creation of a thread. No C function can do that: the
+ * call returns twice, once on another stack.
  */
 	.globl restorer_start, restorer_syscall
 	.hidden restorer_header, restore_process, restore_thread
@@ -20,7 +20,7 @@ restorer_syscall:
 	.globl start_thread
 	.hidden start_thread
 start_thread:
-	mov	x8, #435			/* clone3: changes no register but x0, in the child the stack pointer too */
+	mov	x8, #435			/* clone3: changes only x0, and in the child the stack pointer */
 	svc	#0
 	cbz	x0, 1f
 	ret

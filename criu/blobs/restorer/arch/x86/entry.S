@@ -1,6 +1,6 @@
 /*
- * entry.S - the entry points of the restorer on x86-64, and the creation of a thread. No C function can do that: the call
- * returns twice, once on another stack.
+ * entry.S - the entry points of the restorer on x86-64, and the creation of a thread. No C function can do that: the
+ * call returns twice, once on another stack.
  */
 	.globl restorer_start, restorer_syscall
 	.hidden restorer_header, restore_process, restore_thread
