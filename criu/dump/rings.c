@@ -86,7 +86,8 @@ static int check_ring(struct task *task, const struct vma *vma)
 	if (result)
 		return result;
 	if (reading.result < 0)
-		return fail((int)-reading.result, "it is not a ring of this process: not supported yet");
+		return fail((int)-reading.result,
+			    "it was not created by this process, which is not supported yet");
 	result = victim_read(task->victim, vma->start, &header, sizeof(header));
 	if (!result && (vma->offset || aio_check_header(&header, vma_length(vma))))
 		return fail(EINVAL, "it is damaged, or only a part of it is mapped");

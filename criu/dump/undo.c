@@ -142,8 +142,8 @@ static int ask_for_each(struct task *task, size_t thread, const struct question 
 		if (result < 0)
 			return result;
 		if (result) {
-			refuse("process %d (%s): the kernel would change semaphore %u of set %d at its end (SEM_UNDO), which "
-			       "cannot be saved",
+			refuse("process %d (%s): when it ends, the kernel would change semaphore %u of set %d (SEM_UNDO), "
+			       "which cannot be saved",
 			       task->pid, task->name, number, batch->set);
 			fail_advice("first let the process release its semaphores");
 		}

@@ -56,7 +56,7 @@ static int find_target(const struct task *holder, const struct seen_file *seen,
 		return 0;
 	}
 	return refuse(
-		"process %d (%s): file %d (epoll) watches a file that was added as %d and that the process has closed since",
+		"process %d (%s): descriptor %d (epoll) watches a file that was added as descriptor %d, which the process has closed since",
 		seen->holder.pid, seen->holder.name, seen->fd, target->tfd);
 }
 
@@ -164,7 +164,7 @@ static int add(const struct file *file, const struct file *target, const Eventpo
 	autoclose int in_the_way = copy_aside(number, number);
 
 	if (epoll < 0 || watched < 0 || dup3(watched, number, O_CLOEXEC) < 0)
-		return fail(errno, "cannot give a file the temporary descriptor %d", number);
+		return fail(errno, "cannot move a file to the temporary descriptor %d", number);
 	result = add_under(epoll, number, entry);
 	if (result)
 		result = fail(errno, "cannot watch descriptor %d (%s)", number, target->kind->name);

@@ -112,7 +112,7 @@ static int open_memfd(struct snapshot *snapshot, struct file *file)
 
 	if (fd >= 0 && entry->pos && !(entry->flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0) {
 		close(fd);
-		return fail(errno, "cannot set the position in memfd %s to %llu", object->memfd->name,
+		return fail(errno, "cannot set the position of memfd %s to %llu", object->memfd->name,
 			    (unsigned long long)entry->pos);
 	}
 	return fd;

@@ -206,9 +206,10 @@ static int check_empty(int master, const TtyInfoEntry *info)
 
 	settle_queue(master);
 	if (ioctl(master, FIONREAD, &waiting) < 0 || waiting)
-		return fail(0,
-			    "terminal %u, of which only the master is open, holds %d bytes: read them first",
-			    info->pty->index, waiting);
+		return fail(
+			0,
+			"terminal %u, of which only the master is open, holds %d bytes: they must be read first",
+			info->pty->index, waiting);
 	return 0;
 }
 

@@ -207,7 +207,8 @@ static int change_ours(struct terminals *terminals, const TtyInfoEntry *outer, p
 	terminals->is_changed = true;
 	result = set_settings(terminals->ours, outer);
 	if (!result && foreground && tcsetpgrp(terminals->ours, foreground) < 0)
-		result = fail(errno, "cannot put group %d into the foreground of the terminal", foreground);
+		result = fail(errno, "cannot put process group %d into the foreground of the terminal",
+			      foreground);
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	return result;
 }
@@ -522,7 +523,7 @@ static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 		if (own < 0)
 			return own;
 		if (fcntl(own, F_SETFL, entry->flags) < 0 || dup3(own, files->items[i]->fd, O_CLOEXEC) < 0)
-			return fail(errno, "cannot place /dev/tty");
+			return fail(errno, "cannot move /dev/tty to its descriptor");
 	}
 	return 0;
 }
@@ -536,7 +537,8 @@ int terminal_take_control(struct snapshot *snapshot, const struct task *task)
 		return info ? fd : 0;
 	if (ioctl(fd, TIOCSCTTY, 0) < 0) {
 		if (is_inner(snapshot, info))
-			return fail(errno, "terminal %u cannot control the session", info->pty->index);
+			return fail(errno, "cannot make terminal %u the controlling terminal of its session",
+				    info->pty->index);
 		log_warning(
 			"session %d had a controlling terminal; this terminal already controls criu's session, so the session has none now",
 			task->pid);
@@ -557,7 +559,7 @@ int terminal_settle(struct snapshot *snapshot, struct task *task)
 		return fd;
 	/* The group may have ended unnoticed by the terminal; an outer terminal may control another session. */
 	if (ioctl(fd, TIOCSPGRP, &group) < 0 && errno != ESRCH && is_inner(snapshot, info))
-		return fail(errno, "cannot put group %d into the foreground of terminal %u", group,
+		return fail(errno, "cannot put process group %d into the foreground of terminal %u", group,
 			    info->pty->index);
 	return 0;
 }
