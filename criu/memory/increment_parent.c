@@ -28,7 +28,7 @@ static int check_no_loop(const struct increment *increment)
 		return 0;
 	found = page_chain_find(chain, increment->images, &layer);
 	if (found > 0)
-		found = fail(ELOOP, "%s builds on %s, which therefore cannot be overwritten as its child",
+		found = fail(ELOOP, "the previous snapshot %s builds on %s, which this dump would overwrite",
 			     image_store_name(increment->parent),
 			     image_store_name(page_chain_store(chain, layer)));
 	page_chain_close(chain);
@@ -94,7 +94,7 @@ static void take_userfaultfds(struct increment *increment)
 
 	if (!notes->has_keeper ||
 	    keeper_find(&increment->parent_keeper, notes->keeper, notes->keeper_started)) {
-		log_info("the keeper of %s has ended: its tracking data is lost",
+		log_info("the process criu-keeper of %s has ended: its tracking data is lost",
 			 image_store_name(increment->parent));
 		return;
 	}

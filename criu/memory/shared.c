@@ -232,18 +232,20 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 	uint64_t needed = vma->offset + vma_length(vma);
 
 	if (needed < vma->offset || needed > INT64_MAX)
-		return fail(EINVAL, "the image has an invalid mapping of shared memory");
+		return fail(EINVAL, "the mapping of shared memory at %#llx is impossible",
+			    (unsigned long long)vma->start);
 	if (!object) {
 		object = shared_memory_new(snapshot, vma->object);
 		object->page_size = page_size;
 		object->is_anonymous = true;
 	}
 	if (object->page_size != page_size || !object->is_anonymous)
-		return fail(EINVAL, "the images have two kinds of shared memory %llu",
+		return fail(EINVAL, "the images describe shared memory %llu in two ways",
 			    (unsigned long long)object->id);
 	if (vma->object_size > INT64_MAX || (page_size && vma->object_size % page_size) ||
 	    (vma->object_size && object->has_size && vma->object_size != object->size))
-		return fail(EINVAL, "the image has an invalid size of shared memory");
+		return fail(EINVAL, "the images have an invalid size of shared memory %llu",
+			    (unsigned long long)object->id);
 	if (vma->object_size)
 		object->size = vma->object_size;
 	else if (!object->has_size)
@@ -292,7 +294,7 @@ static int fill_object(const struct shared_memory *object, const struct page_sta
 	autofree char *name = format_text("shared memory %llu", (unsigned long long)object->id);
 
 	if (runs->count && page_run_end(&runs->items[runs->count - 1]) > round_up(object->size, PAGE_SIZE))
-		return fail(EINVAL, "the images have pages behind the end of %s", name);
+		return fail(EINVAL, "the images have pages beyond the end of %s", name);
 	*pages += page_runs_total(runs);
 	return object->page_size ? huge_fill_file(object->fd, object->size, object->page_size, stack, name) :
 				   fill_ordinary(object, stack);

@@ -154,16 +154,16 @@ static void has_freed_pages(void **state unused)
 	set_inventory(2, 3, 0, 1); /* for layer 0 */
 	assert_length(0, 3);
 	set_inventory(2, 3, 0, 99); /* for one that is not here */
-	assert_no_chain("/2 has freed pages");
+	assert_no_chain("/2 that a later snapshot replaces");
 	set_inventory(2, 3, 0, 0); /* for one without a name */
-	assert_no_chain("/2 has freed pages");
+	assert_no_chain("/2 that a later snapshot replaces");
 	set_inventory(1, 0, 0, -1);
 	set_inventory(0, 1, 0, -1);
 	close_stack((struct opened[]){ open_stack(0) });
 	set_inventory(0, 1, 2, 0); /* nothing builds on it here */
-	assert_no_chain("/0 has freed pages");
+	assert_no_chain("/0 that a later snapshot replaces");
 	set_inventory(0, 1, 2, 1);
-	assert_no_chain("/0 has freed pages");
+	assert_no_chain("/0 that a later snapshot replaces");
 }
 
 /* Whoever has opened a chain learns whether it still is the same. */
