@@ -45,7 +45,7 @@ static int read_inode(int proc, const struct namespace_kind *kind, uint64_t *ino
 
 	snprintf(path, sizeof(path), "ns/%s", kind->name);
 	if (fstatat(proc, path, &stat, 0) < 0)
-		return fail(errno, "cannot look at /proc/PID/%s", path);
+		return fail(errno, "cannot stat /proc/PID/%s", path);
 	*inode = stat.st_ino;
 	return 0;
 }
@@ -199,7 +199,7 @@ static int make_inside(void *argument)
 	const struct namespace_kind *kind = namespace_kinds[namespace->type];
 
 	if (unshare(kind->clone_flag) < 0)
-		return fail(errno, "cannot make a %s namespace", kind->name);
+		return fail(errno, "cannot create a %s namespace", kind->name);
 	namespace->fd = open_own(kind);
 	return namespace->fd < 0 ? namespace->fd : kind->fill(namespace);
 }
