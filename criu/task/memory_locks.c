@@ -60,7 +60,7 @@ static int memory_locks_check(const struct snapshot *snapshot unused, const stru
 	uint32_t flags = task->space->mm->locks_future;
 
 	if (flags && flags != MCL_FUTURE && flags != (MCL_FUTURE | MCL_ONFAULT))
-		return fail(EINVAL, "the image has invalid flags of mlockall(): %#x", flags);
+		return fail(EINVAL, "the mm image has invalid flags of mlockall(): %#x", flags);
 	return 0;
 }
 
