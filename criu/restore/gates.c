@@ -57,7 +57,7 @@ int gates_make(struct snapshot *snapshot)
 		return 0;
 	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
-		return fail(errno, "no memory to share with newborns");
+		return fail(errno, "no memory for criu to share with the restored processes");
 	for_each_task (task, snapshot)
 		memory = give_gates(task, memory);
 	return 0;

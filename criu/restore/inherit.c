@@ -105,7 +105,7 @@ static void cut_mapping(const struct vma *vma, const struct task *parent, size_t
 static int unmap(const struct vma *theirs, uint64_t start, uint64_t end)
 {
 	if (start < end && munmap(at(theirs->place + (start - theirs->start)), end - start) < 0)
-		return fail(errno, "cannot unmap what the parent had at %#llx", (unsigned long long)start);
+		return fail(errno, "cannot unmap the inherited memory at %#llx", (unsigned long long)start);
 	return 0;
 }
 

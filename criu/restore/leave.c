@@ -205,7 +205,7 @@ static int map_region(struct newborn *newborn, size_t size, struct restorer_boar
 	memcpy(region, restorer_blob_start, restorer_blob_end - restorer_blob_start);
 	/* Size 0: a second mapping of the same page. Others who share this memory still look at the first. */
 	if (mremap(board, 0, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, region + RESTORER_BOARD) == MAP_FAILED)
-		return fail(errno, "cannot map the board into the region of the restorer");
+		return fail(errno, "cannot map criu's shared memory into the region of the restorer");
 	return 0;
 }
 

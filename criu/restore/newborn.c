@@ -69,7 +69,7 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 	if (born < 0 && errno == EEXIST)
 		return fail_for_taken_id("the former leader of a process group,", pid);
 	if (born < 0)
-		return fail(errno, "cannot create process %d, which once led a group", pid);
+		return fail(errno, "cannot create the former leader of a process group, %d", pid);
 	if (born) {
 		life_note_birth(task->newborn->stand_in_life);
 		return 0;
@@ -108,7 +108,7 @@ static int join_group(struct restore *restore, const struct task *task)
 static int collect_stand_in(const struct task *task)
 {
 	if (task->newborn->stand_in && waitpid(task->newborn->stand_in, NULL, __WALL) < 0)
-		return fail(errno, "cannot collect process %d", task->newborn->stand_in);
+		return fail(errno, "cannot wait for the end of process %d", task->newborn->stand_in);
 	return 0;
 }
 

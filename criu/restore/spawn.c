@@ -82,7 +82,7 @@ static int report_failure(struct restore *restore)
 		return fail(0, "a process died while it was being restored");
 	task = snapshot_find_thread(&restore->snapshot, board->failed_tid);
 	if (!task)
-		return fail(-board->failed_result, "thread %d failed", board->failed_tid);
+		return fail(-board->failed_result, "thread %d cannot be restored", board->failed_tid);
 	if (board->failed_list == RESTORER_THREADS && board->failed_result == -EEXIST)
 		return fail_for_taken_id("thread", task->threads[board->failed_index]);
 	if (board->failed_list == RESTORER_THREADS)
@@ -390,7 +390,7 @@ int restore_spawn(void *context)
 
 	restore->board = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (restore->board == MAP_FAILED)
-		return fail(errno, "no memory to share with newborns");
+		return fail(errno, "no memory for criu to share with the restored processes");
 	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
 	result = lives_make(restore) ?: gates_make(&restore->snapshot) ?: be_copied_cheaply(restore);
 	if (result)
