@@ -115,7 +115,7 @@ int aio_make(uint64_t length, aio_context_t *ring)
 		    aio_slots(length));
 }
 
-/* Submits up to `wanted` requests that complete at once; returns how many there was space for. */
+/* Submits up to `wanted` requests that complete at once; returns how many fitted. */
 static uint32_t submit_requests(aio_context_t ring, int file, uint32_t wanted)
 {
 	struct iocb request = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)file };

@@ -15,8 +15,8 @@
 #include "memory/increment_parent.h"
 
 /*
- * A snapshot that builds on itself would be none. Checked before the chain is locked, because criu's own directory is
- * locked already, for writing. If the chain cannot be opened, the next function that opens it reports that.
+ * A snapshot cannot build on itself. Checked before the chain is locked, because criu's own directory is locked
+ * already, for writing. If the chain cannot be opened, the next function that opens it reports that.
  */
 static int check_no_loop(const struct increment *increment)
 {

@@ -109,7 +109,10 @@ int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *
 		 (unsigned long long)vma->end);
 	result = shared_memory_look(snapshot, task->proc, link, vma->device, vma->inode, &object);
 	vma->object = object->id;
-	/* mremap() can map the parts again that munmap() has unmapped; what mremap() has added is behind its end. */
+	/*
+	 * The object may be larger than its mapping: mremap() can map again what munmap() has unmapped. It may be
+	 * smaller: what mremap() adds to a mapping is behind the end of the object.
+	 */
 	if (object->size != vma->offset + vma_length(vma))
 		vma->object_size = object->size;
 	return result;

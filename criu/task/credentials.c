@@ -131,7 +131,7 @@ static bool is_same_set(const uint32_t *one, size_t one_count, const uint32_t *o
 	return load_capabilities(one, one_count) == load_capabilities(other, other_count);
 }
 
-/* Then what was found of the first thread is true of this one, and our own need not be read again. */
+/* Has the thread the capabilities of the first one? Then the check of the first one is valid for it, too. */
 static bool has_capabilities_of_first(const struct task *task, const CredsEntry *creds)
 {
 	const ThreadCoreEntry *core = task->cores[0]->thread_core;

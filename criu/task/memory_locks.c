@@ -27,7 +27,7 @@ static void *memory_locks_ask(const struct snapshot *snapshot unused, const stru
 	return asked;
 }
 
-/* Is new memory locked only when it is touched? smaps tells, which is long. */
+/* Is new memory locked only when it is touched? smaps tells, but reading it takes long. */
 static int look_closer(const struct task *task, uint64_t address, bool *on_fault)
 {
 	struct vmas vmas = { 0 };

@@ -151,7 +151,10 @@ bool posix_timers_look_for_owners(const struct task *task)
 	return false;
 }
 
-/* Only the CPU time of the thread that asks advances: between two questions, the timer that it owns has changed. */
+/*
+ * While a thread makes the calls, only its own CPU time advances. So a timer that changes between two questions counts
+ * the time of this thread.
+ */
 static void *posix_timers_ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
 			      struct call_list *calls)
 {

@@ -124,8 +124,8 @@ static int open_epoll(struct snapshot *snapshot unused, struct file *file unused
 }
 
 /*
- * A target that has fired and is disabled. Added with its events, it fires again here, instead of in the task, if there
- * is an event. If there is none, it still waits for those that cannot be masked (EPOLLERR, EPOLLHUP).
+ * Disables a target as if it had fired (EPOLLONESHOT): it is watched for any event, so that it fires here and not in
+ * the task. If it has no event now, it stays armed for the events that cannot be masked (EPOLLERR, EPOLLHUP).
  */
 static int put_to_sleep(int epoll, int number, struct epoll_event *event)
 {
@@ -185,7 +185,10 @@ static int add_targets(const struct file *file, const struct task *task)
 		for (size_t i = 0; !result && i < entry->n_tfd; i++) {
 			const struct file *target = task_find_descriptor(task, entry->tfd[i]->tfd)->file;
 
-			/* /dev/null cannot be watched: it replaces a terminal, of which no events come then. */
+			/*
+			 * /dev/null cannot be watched. Where it replaces a terminal, the target is left out, and sends
+			 * no events.
+			 */
 			if (!(entry->tfd[i]->events & ~HOW_TO_WATCH) == !pass &&
 			    !terminal_is_replaced(target))
 				result = add(file, target, entry->tfd[i]);

@@ -54,7 +54,7 @@ static int memfd_check(struct snapshot *snapshot, struct file *file)
 	return 0;
 }
 
-/* Finds the files that can be the one that memfd_create() returned; of those, the first of each memory. */
+/* For each memory, finds the first file that can be the one that memfd_create() returned. */
 static void find_originals(struct snapshot *snapshot)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_memfd);

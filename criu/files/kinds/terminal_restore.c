@@ -77,7 +77,8 @@ static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
 }
 
 /*
- * The terminal must allow to be opened again, for each file of it: one of another user, or an exclusive one, may not.
+ * Each file of the terminal opens it again. The terminal must allow that: one of another user may not, and neither may
+ * an exclusive one.
  */
 static int open_if_terminal(int fd)
 {
@@ -259,13 +260,19 @@ static int open_master(struct pair *pair)
 	return 0;
 }
 
-/* The pair to take, of those that the kernel returned, lowest numbers first; NULL: none yet. */
+/*
+ * Chooses from the pairs that the kernel has returned so far. It returns the lowest free number first. NULL: none fits
+ * yet.
+ */
 static struct pair *choose_pair(const struct snapshot *snapshot, struct pair *given, size_t count,
 				uint32_t wanted)
 {
 	if (given[count - 1].number == wanted)
 		return &given[count - 1];
-	/* Numbers beyond it: it is in use. Then takes any that no other terminal of the tree needs. */
+	/*
+	 * A higher number means that the wanted one is in use. Then any will do that no other terminal of the tree
+	 * needs.
+	 */
 	for (size_t i = 0; given[count - 1].number > wanted && i < count; i++)
 		if (!terminal_find_master(snapshot, given[i].number))
 			return &given[i];
@@ -297,7 +304,7 @@ static int find_number(const struct snapshot *snapshot, struct pair *pair)
 	return result;
 }
 
-/* A file that was opened by the path of the terminal with O_PATH, which makes it no file of the terminal. */
+/* Finds a file that was opened by the path of the terminal with O_PATH: it refers to the path, not to the terminal. */
 static const struct file *find_by_path(const struct snapshot *snapshot, uint32_t index)
 {
 	autofree char *name = format_text("/dev/pts/%u", index);
@@ -458,7 +465,10 @@ static int open_inner(struct snapshot *snapshot, const TtyInfoEntry *info, int f
 					  terminal_open_again(pair->slave, flags);
 }
 
-/* For a session without a controlling terminal, /dev/tty is the terminal that it has nevertheless, if any. */
+/*
+ * Opens /dev/tty. If criu's session has no controlling terminal, the terminal that criu was started from takes its
+ * place; without that, /dev/null.
+ */
 static int open_controlling(const struct snapshot *snapshot, int flags)
 {
 	int fd = open("/dev/tty", flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
