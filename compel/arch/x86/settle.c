@@ -119,8 +119,8 @@ static bool read_clock_of(int processor, uint64_t *when)
 
 /*
  * For the kernel, a call that was interrupted before is restart_syscall(), with the arguments of the original call. The
- * function in which it waits identifies futex and poll; any other call with a restart block is a sleep, and the number
- * of a clock is no address.
+ * function in which it waits identifies futex and poll; any other call with a restart block is a sleep: the first
+ * argument of clock_nanosleep() is the small number of a clock, that of nanosleep() is an address.
  */
 static long look_for_restarted(pid_t tid, const struct user_regs_struct *arguments)
 {
@@ -237,8 +237,8 @@ static void make_again_with_rest(struct traced_thread *thread, struct user_regs_
 /* ---- restartable sequences ---- */
 
 /*
- * The kernel would abort a critical section only on a return into it. A thread that is first seen elsewhere, in
- * compel's code, has to be moved to the abort handler here.
+ * The kernel aborts an rseq critical section only when a thread returns into it. A thread that it finds elsewhere
+ * first, in compel's code, has to be moved to the abort handler here.
  */
 static void abort_sequence(struct traced_thread *thread, struct user_regs_struct *registers)
 {
