@@ -1,8 +1,9 @@
 /*
  * namespaces.c - what all kinds of namespaces have in common: which there are, their ids and images, making and joining them.
  *
- * A namespace is made by a child of criu that shares its descriptors (run_in()): it leaves ours, fills the new one, and opens it. From then
- * on the descriptor keeps it. A newborn is born in those of its creator and joins its own by the inherited descriptor, first of all.
+ * A namespace is made by a child of criu that shares its descriptors (run_in()): it leaves criu's namespace, fills the
+ * new one, and opens it. From then on the descriptor keeps it. A newborn is born in those of its creator and joins its
+ * own by the inherited descriptor, first of all.
  */
 #include <errno.h>
 #include <fcntl.h>
