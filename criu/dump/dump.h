@@ -15,7 +15,7 @@
 
 /* criu's own set of cgroups (inventory.img: root_cg_set), see cgroups.c. */
 #define DUMP_OWN_CGROUPS 1
-/* The id of whatever criu itself has, in inventory.img. */
+/* In inventory.img, the id of each object that is criu's own. */
 #define DUMP_OWN_ID 1
 
 struct apart_look;  /* apart.c */
@@ -75,7 +75,7 @@ int dump_freeze(void *dump) must_check;
 void dump_thaw(void *dump);
 int dump_release(void *dump) must_check;
 int dump_release_early(void *dump) must_check;
-/* Of all tasks that are traced; how many there are. `victims` has room for all tasks. */
+/* Lists the victims of all traced tasks, and returns their number. `victims` has room for all tasks. */
 size_t dump_list_victims(const struct dump *dump, struct victim **victims);
 
 /* end.c: effects of the kernel on a dying process must not be visible */

@@ -198,7 +198,7 @@ static int look_for_undo_of_task(struct task *task, const struct sets *sets)
 	for (size_t i = 0; i < task->thread_count; i++) {
 		if (has_same_list(getpid(), task->threads[i]) ||
 		    (i && has_same_list(task->pid, task->threads[i])))
-			continue; /* no list, as criu; or the leader's */
+			continue; /* it has no list (as criu has none), or the same list as the leader */
 		for (size_t set = 0; result >= 0 && set < sets->count; set++)
 			result = ask_for_set(task, i, &sets->items[set], sets->batch);
 		if (result < 0)

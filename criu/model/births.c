@@ -1,8 +1,9 @@
 /*
  * births.c - chooses the creator of each task: its parent, or an older sibling.
  *
- * The creator must share with the task every object that the task has from others. For each such object the candidates are the parent
- * and the first of the siblings that use it. More need not be asked: users of one object that are siblings can give it to each other.
+ * The creator must share with the task every object that the task has from others. For each such object the candidates
+ * are the parent and the first of the siblings that use it. No others are needed: siblings that use one object can give
+ * it to each other.
  */
 #include <sched.h>
 #include <signal.h>

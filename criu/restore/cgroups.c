@@ -74,7 +74,7 @@ static void complete_set(const struct cgroups *cgroups, struct cgroup_set *set)
 			set->paths[i] = copy_text(cgroups->hierarchies[i].own);
 }
 
-/* Controllers that shared a hierarchy may be in different ones here, and vice versa. */
+/* Controllers that had one hierarchy may be in several here, and vice versa. */
 static int place_member(const struct cgroups *cgroups, struct cgroup_set *set, const CgMemberEntry *member)
 {
 	bool is_known = false;

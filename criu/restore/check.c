@@ -194,7 +194,7 @@ static int check_dead(const struct task *task)
 	return 0;
 }
 
-/* Can somebody make each task, and share with it what it shares? */
+/* Is there a creator for each task, which can share with it what the task shares? */
 static int check_births(struct snapshot *snapshot)
 {
 	const struct task *task;

@@ -21,8 +21,8 @@
 #include "base/memory.h"
 #include "restore/space.h"
 
-#define FEW_GENERATIONS	 16 /* everything is shared for this many generations … */
-#define GENERATIONS_PAGE 4  /* … or, if that is more, for this many times its pages */
+#define FEW_GENERATIONS	 16 /* a mapping is shared for at least this many generations … */
+#define GENERATIONS_PAGE 4  /* … and for this many generations for each of its pages */
 
 /* Parts of the parent's mappings, by address, ascending. */
 struct kept {

@@ -224,7 +224,7 @@ static int load_areas(struct snapshot *snapshot, struct task *task)
 	return result;
 }
 
-/* `leaders`: for each kind of object, the first task that has one of an id. */
+/* `leaders`: for each kind of object, the first task with each id. */
 static void share_objects(struct task *task, struct index leaders[OBJECT_KINDS])
 {
 	for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++) {

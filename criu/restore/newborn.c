@@ -31,7 +31,7 @@ static does_not_return void give_up(struct restore *restore)
 
 /* ---- family ---- */
 
-/* Makes those of our creations that have to be born before (or after) our own setsid(). */
+/* Creates those tasks of `created` that must be born before (or after) this task's own setsid(). */
 static int bear_children(struct restore *restore, struct task *task, bool before_session)
 {
 	struct task *child;
@@ -167,7 +167,7 @@ static void await_stage(struct restore *restore, const struct task *task, enum s
 
 void newborn_main(struct restore *restore, struct task *task)
 {
-	/* Who shares memory or descriptors with its creator has the creator's log. */
+	/* A task that shares memory or descriptors with its creator has the creator's log. */
 	if (restore->request->logs_per_process && task_leads(task, OBJECT_DESCRIPTORS) &&
 	    task_leads(task, OBJECT_MEMORY) && log_per_process())
 		give_up(restore);

@@ -196,7 +196,7 @@ static int reserve_ids(struct spares *spares, uint32_t *next, uint32_t id)
 	return result;
 }
 
-/* Memory has been mapped at the place of the ring, or in the refuge. The ring replaces it. */
+/* The memory at the ring's place, or in the refuge, is mapped already. The ring replaces it. */
 static int make_ring(const struct ring *ring)
 {
 	uint64_t length = vma_length(ring->vma);

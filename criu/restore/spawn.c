@@ -228,7 +228,7 @@ static int exit_signal_of(const struct task *task)
 	return task->state == TASK_DEAD ? 0 : births_exit_signal(task);
 }
 
-/* One that shares our memory, and so needs a stack of its own and does not return from here. */
+/* A child that shares its creator's memory, and so needs a stack of its own and never returns from it. */
 struct apart_life {
 	struct restore *restore;
 	struct task *task;
@@ -285,7 +285,7 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 		return explain_birth(restore, task, cgroup, errno);
 	if (!born) {
 		life_begin(task->newborn->life);
-		/* The descendants do not need it. In a table that is shared, its creator closes it. */
+		/* Descendants do not need it. If the descriptor table is shared, the creator closes it. */
 		if (cgroup >= 0 && !(flags & CLONE_FILES))
 			close(cgroup);
 		die_with_parent(restore, task);
