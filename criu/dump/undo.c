@@ -40,7 +40,7 @@ struct set {
 
 struct sets {
 	struct set *items;
-	size_t count, batch; /* number of semaphores, and how many are tried in one call */
+	size_t count, batch; /* number of sets; how many semaphores are tried in one call */
 };
 
 /* ---- which semaphores there are ---- */
@@ -72,7 +72,7 @@ struct question {
 	int set;
 	unsigned first, count;
 	bool is_high;  /* its value is too high to add */
-	bool is_given; /* is the value to undo negative? false: positive? */
+	bool is_given; /* asks whether the value to undo is negative; false: whether it is positive */
 };
 
 static size_t add_step(struct sembuf *operations, const struct question *question, unsigned number, int step)

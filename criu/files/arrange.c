@@ -35,7 +35,7 @@ static bool is_number_wanted(const struct task *task, int fd)
 
 static int no_room(void)
 {
-	return fail(errno, "no free descriptor: the process has nearly as many as its limit allows");
+	return fail(errno, "there is no free descriptor: the process has nearly as many as its limit allows");
 }
 
 /* Moves one of criu's own descriptors to a number that is not wanted; the old one stays open. */
@@ -94,7 +94,7 @@ static int move_aside(struct table *table, struct file *file)
 {
 	int aside = fcntl(file->fd, F_DUPFD_CLOEXEC, table->highest + 1);
 
-	if (aside < 0) /* it may have to move again, but all lower numbers are done */
+	if (aside < 0) /* no free number above the wanted ones: then it may have to move again */
 		aside = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
 	if (aside < 0)
 		return no_room();

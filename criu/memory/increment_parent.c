@@ -35,7 +35,7 @@ static int check_no_loop(const struct increment *increment)
 	return found;
 }
 
-/* A snapshot that cannot be restored cannot be a parent. */
+/* An incomplete snapshot cannot be a parent. */
 static int check_complete(const struct increment *increment)
 {
 	if (page_chain_is_complete(increment->chain))

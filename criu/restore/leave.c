@@ -204,11 +204,11 @@ static int map_region(struct newborn *newborn, size_t size, struct restorer_boar
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
 	if (region == MAP_FAILED)
-		return fail(errno, "no memory for the restorer");
+		return fail(errno, "no memory for criu's code (the restorer)");
 	memcpy(region, restorer_blob_start, restorer_blob_end - restorer_blob_start);
 	/* Size 0 makes a second mapping of the same page. Other tasks with this memory still use the first one. */
 	if (mremap(board, 0, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, region + RESTORER_BOARD) == MAP_FAILED)
-		return fail(errno, "cannot map criu's shared memory into the region of the restorer");
+		return fail(errno, "cannot map criu's shared memory beside criu's code (the restorer)");
 	return 0;
 }
 
@@ -228,7 +228,7 @@ static int build_region(struct restore *restore, struct task *task)
 	size = stacks + task->thread_count * RESTORER_STACK_SIZE;
 	if (size > REGION_ROOM)
 		return fail(ENOMEM,
-			    "the calls that restore the process do not fit into the region of the restorer");
+			    "the system calls that restore the process do not fit into the memory for them");
 	result = map_region(newborn, size, restore->board);
 	if (result)
 		return result;

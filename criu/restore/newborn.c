@@ -69,7 +69,7 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 	if (born < 0 && errno == EEXIST)
 		return fail_for_taken_id("the former leader of a process group,", pid);
 	if (born < 0)
-		return fail(errno, "cannot create the former leader of a process group, %d", pid);
+		return fail(errno, "cannot create process %d, the former leader of a process group", pid);
 	if (born) {
 		life_note_birth(task->newborn->stand_in_life);
 		return 0;

@@ -79,7 +79,7 @@ static int report_failure(struct restore *restore)
 	if (has_failed())
 		return min(-failure_errno(), -1);
 	if (!has_restorer_failed(board))
-		return fail(0, "a process died while it was being restored");
+		return fail(0, "a process ended while it was being restored");
 	task = snapshot_find_thread(&restore->snapshot, board->failed_tid);
 	if (!task)
 		return fail(-board->failed_result, "thread %d cannot be restored", board->failed_tid);

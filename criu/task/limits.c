@@ -53,7 +53,7 @@ static int limits_check(const struct snapshot *snapshot unused, const struct tas
 		ours.rlim_max = entry->max; /* try it: the kernel decides whether it is allowed */
 		if (setrlimit(i, &ours) < 0) {
 			fail_advice("run criu with CAP_SYS_RESOURCE, or under a higher limit");
-			return fail(errno, "the hard limit of \"%s\" (ulimit) cannot be raised to %llu",
+			return fail(errno, "the hard limit '%s' (ulimit) cannot be raised to %llu",
 				    proc_limit_name(i), (unsigned long long)entry->max);
 		}
 	}

@@ -143,7 +143,7 @@ struct legacy {
 	uint32_t x87[32], sse[64], padding[24];
 };
 
-static int save_extended(const struct thread_context *context, ThreadInfoX86 *info)
+static int save_extended(pid_t tid, const struct thread_context *context, ThreadInfoX86 *info)
 {
 	UserX86FpregsEntry *entry = message_new(UserX86FpregsEntry, user_x86_fpregs_entry);
 	const struct legacy *legacy = context->extended;
@@ -151,11 +151,12 @@ static int save_extended(const struct thread_context *context, ThreadInfoX86 *in
 
 	info->fpregs = entry;
 	if (context->extended_size < AREA_START)
-		return fail(EINVAL, "the kernel has no XSAVE area for this thread");
+		return fail(EINVAL, "the kernel has no XSAVE area for thread %d", tid);
 	memcpy(&held, (const char *)context->extended + HEADER_XSTATE_BV, sizeof(held));
 	if (held & ~KNOWN_COMPONENTS)
-		return refuse("CPU state that the image format cannot hold (XSAVE components %#llx)",
-			      (unsigned long long)(held & ~KNOWN_COMPONENTS));
+		return refuse(
+			"thread %d has CPU state that the image format cannot hold (XSAVE components %#llx)",
+			tid, (unsigned long long)(held & ~KNOWN_COMPONENTS));
 	entry->cwd = legacy->control;
 	entry->swd = legacy->status;
 	entry->twd = legacy->tag;
@@ -206,7 +207,7 @@ int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEnt
 	core->thread_info = info;
 	info->gpregs = save_general(&context->registers.user);
 	save_segments(tid, info);
-	return save_extended(context, info);
+	return save_extended(tid, context, info);
 }
 
 static int load_components(const UserX86XsaveEntry *xsave, char *area, size_t size)
