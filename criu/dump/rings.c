@@ -209,7 +209,8 @@ static int wait_for_rings(struct dump *dump, struct task *task)
 
 /*
  * No tracker notices what a device writes for a request in flight. So a page could be read, and protected, before the
- * device writes it. True: no request is in flight, and none can be until the task runs again.
+ * device writes it. True: no request is in flight, and none can be until the task runs again; or no such tracker is
+ * used.
  */
 bool dump_is_quiet(struct dump *dump, struct task *task)
 {

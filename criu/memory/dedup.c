@@ -302,7 +302,9 @@ static int read_layer(struct page_chain *chain, size_t layer, uint64_t *snapshot
 	int result = inventory_read_memory(page_chain_store(chain, layer), &inventory);
 
 	if (result)
-		return result == -ENOENT ? fail(0, "%s is not a complete snapshot", name) : result;
+		return result == -ENOENT ?
+			       fail(0, "%s is not a complete snapshot: it has no inventory.img", name) :
+			       result;
 	*snapshot = inventory->snapshot_id;
 	*is_pre_dump = inventory->has_pre_dump_mode;
 	image_free(inventory);
