@@ -112,7 +112,7 @@ bool dump_take_areas_ahead(struct dump *dump, struct task *task,
 void dump_forget_ahead(void *dump);
 /* areas.c: describes the mappings */
 int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards) must_check;
-int dump_read_all_areas(struct dump *dump) must_check; /* task->vmas of all tasks, not described yet */
+int dump_read_all_areas(struct dump *dump) must_check; /* task->space->vmas of all tasks, not described yet */
 int dump_describe_areas(struct dump *dump, struct task *task) must_check;
 int dump_describe_opened_areas(struct dump *dump) must_check; /* when all open files are known */
 void dump_area_entries(struct task *task);		      /* into task->space->mm */

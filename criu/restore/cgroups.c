@@ -130,7 +130,7 @@ static int find_set(struct cgroups *cgroups, uint32_t id, struct cgroup_set **fo
 	return result;
 }
 
-/* Finds the set of a thread, or of its process, where criu before 4.0 stores it. */
+/* Finds the set of a thread: its own, or that of its process, the only one that criu before 4.0 stores. */
 static int find_set_of(struct cgroups *cgroups, const CoreEntry *core, struct cgroup_set **set)
 {
 	if (core->thread_core->has_cg_set)
