@@ -122,7 +122,7 @@ static int find_set(struct cgroups *cgroups, uint32_t id, struct cgroup_set **fo
 	if (!cgroups->image)
 		return fail(ENOENT, "cgroup.img is missing");
 	if (!entry)
-		return fail(EINVAL, "cgroup.img: set %u of cgroups is missing", id);
+		return fail(EINVAL, "cgroup.img: cgroup set %u is missing", id);
 	set = *found = add_set(cgroups, id);
 	for (size_t i = 0; !result && i < entry->n_ctls; i++)
 		result = place_member(cgroups, set, entry->ctls[i]);
