@@ -2,8 +2,7 @@
  * arch.h - everything that compel and criu have to know of a CPU architecture and of the way it makes system calls.
  *
  * compel/arch/NAME has these functions. No other file names a register, a size or an instruction of one architecture:
- * for all others struct arch_registers is opaque. (How registers are written to an image is criu/arch/arch.h's
- * business.)
+ * for all others struct arch_registers is opaque. (criu/arch/arch.h writes registers to images.)
  */
 #ifndef COMPEL_ARCH_H
 #define COMPEL_ARCH_H
@@ -39,20 +38,20 @@ long arch_call_result(const struct arch_registers *registers);
 /* The ABI of the code that the thread runs, and what people call an ABI. */
 enum call_abi arch_call_abi(const struct arch_registers *registers);
 const char *arch_abi_name(enum call_abi abi);
-/* By its protection keys the thread may not touch ordinary memory, such as the region of the parasite. */
+/* Do the thread's protection keys deny access to ordinary memory, such as the region of the parasite? */
 bool arch_denies_data(const struct thread_context *context);
 
 /*
- * Registers for a thread that compel sends somewhere; what is not named here keeps its value. No system call is
- * restarted, and the flags are those that a function expects.
+ * These set the registers with which compel sends a thread to other code. A register that a function does not need
+ * keeps its value. No system call is restarted, and the flags are those that a function expects.
  */
 void arch_prepare_jump(struct arch_registers *registers, uint64_t ip, uint64_t sp);
-/* At a system call instruction at `ip`. */
+/* To a system call instruction at `ip`. */
 void arch_prepare_call(struct arch_registers *registers, uint64_t ip, uint64_t sp, long number,
 		       const uint64_t arguments[6]);
-/* Into the parasite, which finds at `desk` what to do. */
+/* To the parasite's code for any thread (parasite_work), which works at `desk`. */
 void arch_prepare_work(struct arch_registers *registers, uint64_t ip, uint64_t sp, uint64_t desk);
-/* Code of the task's own that does what lies at `entry`: a way home (internal.h). */
+/* To code of the task's own that follows the way home at `entry` (internal.h). */
 void arch_prepare_home(struct arch_registers *registers, const struct gadgets *gadgets, uint64_t entry);
 
 /* ---- gadgets.c: pieces of a task's own code ---- */
@@ -101,7 +100,9 @@ struct return_frame {
 };
 int frame_build(struct return_frame *frame, struct traced_thread *thread, const struct gadgets *gadgets)
 	must_check;
-/* The same to make a call, all signals blocked, and then to do what lies at `frame`; it is put in front of that. */
+/*
+ * Puts a second frame in front of `frame`: the thread makes a call, with all signals blocked, and goes on to the first.
+ */
 void frame_add_call(struct return_frame *frame, const struct traced_thread *thread,
 		    const struct gadgets *gadgets, const struct remote_call *call);
 

@@ -99,7 +99,7 @@ int trace_reenter_call(struct traced_thread *thread, uint64_t remaining) must_ch
 enum call_abi {
 	CALL_ABI_64, /* criu's own */
 	CALL_ABI_32,
-	CALL_ABI_32_ON_64, /* the pointers of the one, the registers of the other */
+	CALL_ABI_32_ON_64, /* 32-bit pointers, 64-bit registers */
 };
 
 struct victim {

@@ -330,12 +330,14 @@ static int work_at_desks(struct victim *victim, struct worker *workers, size_t c
 
 static int check_lists(const struct victim *victim, const struct thread_calls *lists, size_t count)
 {
-	int result = count <= PARASITE_LISTS ? 0 : fail(E2BIG, "there are too many lists for the desks");
+	int result = count <= PARASITE_LISTS ?
+			     0 :
+			     fail(E2BIG, "too many threads are to make system calls at the same time");
 
 	for (size_t i = 0; i < count && !result; i++) {
 		result = calls_check_abi(lists[i].abi, victim);
 		if (!result && lists[i].size + lists[i].count * CALL_SIZE > PARASITE_LIST_ROOM)
-			result = fail(E2BIG, "%zu calls do not fit a desk", lists[i].count);
+			result = fail(E2BIG, "a thread cannot make %zu system calls at once", lists[i].count);
 	}
 	return result;
 }

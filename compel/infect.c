@@ -204,7 +204,7 @@ static int fill_region(struct victim *victim, bool is_writable)
 		fail_advice(
 			"a higher limit of data for it (prlimit --data), or fewer mappings than vm.max_map_count");
 	if (!result && value < 0)
-		result = fail((int)-value, "cannot make memory for the parasite writable");
+		result = fail((int)-value, "cannot make the memory of criu's code (the parasite) writable");
 	return result;
 }
 
@@ -218,7 +218,8 @@ static int explain_no_space(long value)
 		fail_advice(
 			"a higher limit of locked memory for it (prlimit --memlock): all that it maps is locked (mlockall)");
 	return fail(value < 0 ? (int)-value : EEXIST,
-		    "cannot map %d KiB for the parasite, for as long as the dump takes", PARASITE_SIZE >> 10);
+		    "cannot map %d KiB for criu's code (the parasite), for as long as the dump takes",
+		    PARASITE_SIZE >> 10);
 }
 
 static int prepare_infection(struct victim *victim, struct maps *maps)
@@ -232,7 +233,7 @@ static int prepare_infection(struct victim *victim, struct maps *maps)
 		return result;
 	infection->region = maps_find_hole(maps, PARASITE_SIZE);
 	if (!infection->region)
-		return fail(ENOMEM, "no space for the parasite in its address space");
+		return fail(ENOMEM, "its address space has no room for criu's code (the parasite)");
 	infection->index = choose_thread(victim, maps);
 	return 0;
 }
@@ -259,7 +260,7 @@ static int begin_infection(struct victim *victim)
 	if (result < 0)
 		return result;
 	if (parasite_blob_end - parasite_blob_start > PARASITE_STATE)
-		return fail(E2BIG, "the parasite is larger than its place");
+		return fail(E2BIG, "the parasite is larger than the region made for it");
 	victim->infection = allocate(sizeof(*victim->infection));
 	victim->infection->socket = victim->infection->sockets[0] = victim->infection->sockets[1] = -1;
 	result = prepare_infection(victim, &maps);
@@ -393,7 +394,7 @@ static int go_home_from_unmap(struct victim *victim)
 	int result = victim->infection->stays ? 0 : call_await(borrowed_thread(victim), &value);
 
 	if (!result && value < 0)
-		result = fail((int)-value, "cannot unmap the parasite");
+		result = fail((int)-value, "cannot unmap criu's code (the parasite)");
 	if (result)
 		return result;
 	result = leave_stack(victim);

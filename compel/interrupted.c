@@ -68,8 +68,8 @@ bool interrupted_can_continue(long number)
 }
 
 /*
- * The kernel's function identifies futex and poll; any other call that can be continued is a sleep, and the number of a
- * clock is no address.
+ * The kernel's function identifies futex and poll. Any other call that can be continued is a sleep: the first argument
+ * of clock_nanosleep() is the small number of a clock, that of nanosleep() is an address.
  */
 long interrupted_original(const char *where, uint64_t first)
 {

@@ -50,7 +50,7 @@ int maps_read(struct maps *maps, pid_t pid)
 		if (*next)
 			*next++ = '\0';
 		if (!parse_map(line, grow(&maps->maps, &maps->count)))
-			return fail(EINVAL, "/proc/%d/maps: cannot understand \"%s\"", pid, line);
+			return fail(EINVAL, "/proc/%d/maps: cannot understand '%s'", pid, line);
 	}
 	return 0;
 }

@@ -178,7 +178,8 @@ int parasite_connect(struct victim *victim)
 
 static int does_not_stop(const struct victim *victim, int error)
 {
-	return fail(error, "the parasite in thread %d does not stop", borrowed_thread(victim)->tid);
+	return fail(error, "thread %d does not stop in criu's code (the parasite)",
+		    borrowed_thread(victim)->tid);
 }
 
 int parasite_interrupt(struct victim *victim)

@@ -173,7 +173,7 @@ int trace_seize(struct traced_thread *thread, pid_t tid, bool suspend_seccomp)
 	if (suspend_seccomp)
 		thread->options |= PTRACE_O_SUSPEND_SECCOMP;
 	if (ptrace(PTRACE_SEIZE, tid, 0, thread->options) < 0) {
-		/* Suspending needs CAP_SYS_ADMIN; most threads have no filter, and the infection checks. */
+		/* Without CAP_SYS_ADMIN no filter is suspended. Most threads have none; the infection checks. */
 		thread->options &= ~PTRACE_O_SUSPEND_SECCOMP;
 		if (!suspend_seccomp || (errno != EPERM && errno != EINVAL) ||
 		    ptrace(PTRACE_SEIZE, tid, 0, thread->options) < 0)

@@ -176,8 +176,8 @@ static void make_again_with_rest(struct traced_thread *thread, struct arch_regis
 /* ---- restartable sequences ---- */
 
 /*
- * The kernel would abort a critical section only on a return into it. A thread that is first seen elsewhere, in
- * compel's code, has to be moved to the abort handler here.
+ * The kernel aborts an rseq critical section only when a thread returns into it. A thread that it finds elsewhere
+ * first, in compel's code, has to be moved to the abort handler here.
  */
 static void abort_sequence(const struct traced_thread *thread, struct arch_registers *registers)
 {

@@ -83,7 +83,10 @@ static int stop_by(const struct traced_thread *thread, pid_t pid, int signal)
 	return is_told_to_go_on(pid) ? STOP_COUNTERMANDED : STOP_IGNORED;
 }
 
-/* The other threads are in a ptrace stop: they take part in this group stop only when they have met it. */
+/*
+ * The other threads are in a ptrace stop. Each takes part in the group stop only after it has been resumed and has
+ * stopped again.
+ */
 static int join_stop(const struct victim *victim)
 {
 	int status, result = 0;

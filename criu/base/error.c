@@ -15,7 +15,8 @@
 #include "base/memory.h"
 
 struct failure {
-	atomic_int owner; /* the thread that failed first; 0: none yet. Later failures are only logged */
+	atomic_int
+		owner; /* pid of the process that failed first; 0: none yet. Later failures are only logged */
 	int error;
 	char text[2048];  /* the places and the cause, "place: place: cause" */
 	const char *file; /* the source line that called fail(), or refuse() first */

@@ -106,8 +106,8 @@ struct attempt *attempt_current(void);
 void attempt_join(struct attempt *attempt);
 
 /*
- * What a child of ours has recorded counts as recorded by us from now on, so that we can add places to it. `child` as
- * it sees itself.
+ * From now on the failure that a child of criu has recorded belongs to this process, which can add places to it.
+ * `child` is the pid that the child itself sees.
  */
 void failure_take_over(int child);
 

@@ -1,6 +1,6 @@
 /*
- * index.c - see index.h. Open addressing: an entry is in the first slot that was free, from the one that its key hashes
- * to, and no slot between the two is empty.
+ * index.c - see index.h. Open addressing: an entry is in the slot that its key hashes to, or in one after it, with no
+ * empty slot in between.
  */
 #include "base/index.h"
 #include <stdlib.h>

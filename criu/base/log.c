@@ -62,7 +62,7 @@ int log_per_process(void)
 		ssize_t length = readlink(own, where, sizeof(where) - 1);
 
 		if (length < 0)
-			return fail(errno, "cannot find the log");
+			return fail(errno, "cannot find the path of the log");
 		where[length] = '\0';
 		name = format_text("%s.%d", where, getpid());
 	}

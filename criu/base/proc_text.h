@@ -1,6 +1,6 @@
 /*
- * proc_text.h - the two forms of text in /proc/PID that several rooms read: lines "Name: value" (status, fdinfo/N), and
- * mappings (maps, and the first line of each mapping in smaps). See kernel/proc.h for whole files.
+ * proc_text.h - the two forms of text in /proc/PID that several parts of criu read: lines "Name: value" (status,
+ * fdinfo/N), and mappings (maps, and the first line of each mapping in smaps). See kernel/proc.h for whole files.
  */
 #ifndef CRIU_BASE_PROC_TEXT_H
 #define CRIU_BASE_PROC_TEXT_H

@@ -22,7 +22,7 @@ int command_untrack(const struct options *options)
 	result = image_store_lock(store, IMAGES_ARE_WRITTEN) ?: increment_end(store, &had_keeper);
 	if (!result)
 		printf("tracking has ended: the next snapshot after %s will compare all memory%s\n",
-		       directory, had_keeper ? "; its keeper has ended" : "");
+		       directory, had_keeper ? "; its process criu-keeper has ended" : "");
 	else if (result == -ENOENT)
 		result = fail(
 			0,

@@ -31,7 +31,7 @@
 #include "kernel/mapping_watch.h"
 #include "kernel/proc.h"
 
-/* What is less is not worth a watch. */
+/* A process with less is not worth a watch. */
 #define LARGE	 (64ULL << 20) /* resident bytes: 1.4 ms */
 #define MANY	 (32UL << 10)  /* bytes of maps: 300 to 600 mappings, 2 ms */
 #define ATTEMPTS 3
@@ -75,7 +75,7 @@ static bool has_much_memory(int proc)
 	       pages >= LARGE / PAGE_SIZE;
 }
 
-/* Nothing but maps tells how many: is there a byte so far behind its beginning? */
+/* Only maps tells how many there are: does it have more than MANY bytes? */
 static bool has_many_mappings(int proc)
 {
 	autoclose int maps = openat(proc, "maps", O_RDONLY | O_CLOEXEC);

@@ -40,8 +40,8 @@ static const struct {
 	{ "pid", false, "is in another pid namespace than criu", NULL },
 	{ "user", false, "is in another user namespace than criu", NULL },
 	{ "time", false, "is in another time namespace than criu", NULL },
-	{ "mnt", false, "is in another mnt namespace than criu", NULL },
-	{ "net", true, "is in another net namespace than criu", "is in another net namespace" },
+	{ "mnt", false, "is in another mount namespace than criu", NULL },
+	{ "net", true, "is in another network namespace than criu", "is in another network namespace" },
 	{ "ipc", true, "is in another ipc namespace than criu", "is in another ipc namespace" },
 	{ "uts", true, NULL, "is in another uts namespace" }, /* of a process: criu/namespaces */
 	{ "cgroup", true, "is in another cgroup namespace than criu", "is in another cgroup namespace" },
@@ -58,7 +58,7 @@ static const struct {
 	const char *thread_is;
 } shared[] = {
 	{ KCMP_FILES, "has its own table of open files" },
-	{ KCMP_FS, "has its own root, working directory, umask or mnt namespace" },
+	{ KCMP_FS, "has its own root, working directory, umask or mount namespace" },
 };
 
 /* A thread that represents all threads of its process that differ in the same way. */
@@ -79,6 +79,7 @@ struct apart_look {
 	size_t count;
 	int error; /* of the first call that failed, and its name */
 	const char *failed;
+	const struct task *failed_task;
 	struct helper_thread *helper;
 };
 
@@ -107,8 +108,9 @@ static int read_link(int proc, const char *directory, const char *name, char tex
 	return 0;
 }
 
-static void note_failure(struct apart_look *look, int error, const char *what)
+static void note_failure(struct apart_look *look, const struct task *task, int error, const char *what)
 {
+	look->failed_task = task;
 	look->error = error;
 	look->failed = what;
 }
@@ -138,7 +140,7 @@ static void look_at_links(struct apart_look *look, struct process *process, size
 			continue;
 		result = read_link(task->proc, directory, links[i].link, text);
 		if (result)
-			note_failure(look, -result, "read a link in /proc/PID/ns");
+			note_failure(look, task, -result, "read a link in /proc/PID/ns");
 		else if ((thread || links[i].process_is) &&
 			 strcmp(text, thread ? process->links[i] : look->ours[i]) != 0)
 			note_apart(look, task, task->threads[thread],
@@ -152,7 +154,7 @@ static void look_at_shared(struct apart_look *look, const struct task *task, pid
 		long order = syscall(SYS_kcmp, task->pid, tid, shared[i].type, 0, 0);
 
 		if (order < 0)
-			note_failure(look, errno, "compare threads with kcmp()");
+			note_failure(look, task, errno, "compare threads with kcmp()");
 		else if (order)
 			note_apart(look, task, tid, shared[i].thread_is);
 	}
@@ -175,9 +177,9 @@ static void look_at_cgroups(struct apart_look *look, struct process *process, si
 	if (length < 0 && look->ignores_cgroups)
 		return;
 	if (length < 0)
-		note_failure(look, -length, "read /proc/PID/cgroup");
+		note_failure(look, process->task, -length, "read /proc/PID/cgroup");
 	else if (cgroup_sets_find(look->cgroups, text, &process->sets[thread], &may_differ))
-		note_failure(look, EINVAL, "understand /proc/PID/cgroup");
+		note_failure(look, process->task, EINVAL, "understand /proc/PID/cgroup");
 	else if (!thread)
 		process->threads_may_differ = may_differ;
 }
@@ -286,7 +288,8 @@ int dump_end_apart(struct apart_look *look, int result)
 		helper_thread_wait(look->helper);
 	helper_thread_end(look->helper);
 	if (!result && look->error)
-		result = fail(look->error, "cannot %s", look->failed);
+		result = fail_in(fail(look->error, "cannot %s", look->failed), "process %d (%s)",
+				 look->failed_task->pid, look->failed_task->name);
 	for (size_t i = 0; !result && i < look->count; i++)
 		refuse_apart(&look->found[i]);
 	if (!result)

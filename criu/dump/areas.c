@@ -223,7 +223,7 @@ static void add_guards(struct task *task, const struct page_runs *guards)
 		};
 }
 
-/* Of the frozen task: in the order of struct vmas. Changes nothing but its task->space->vmas. */
+/* Reads the mappings of a frozen task, in the order of struct vmas. Changes nothing but task->space->vmas. */
 static int read_areas_of_task(struct dump *dump, struct task *task)
 {
 	struct page_runs guards = { 0 };

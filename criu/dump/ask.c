@@ -19,7 +19,9 @@ static int check_space(const struct victim *victim, const struct call_list *list
 	size_t space;
 
 	victim_scratch(victim, &space);
-	return list->size > space ? fail(0, "the questions do not fit into the parasite") : 0;
+	return list->size > space ?
+		       fail(0, "examining the process takes more system calls than criu can make at once") :
+		       0;
 }
 
 /* The list of a thread, as compel takes it. */

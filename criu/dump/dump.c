@@ -134,7 +134,8 @@ static void free_files(struct snapshot *snapshot)
 static void confirm_tracking(struct dump *dump)
 {
 	if (attempted(increment_confirm(&dump->memory.increment)))
-		log_warning("the keeper process has ended: the next snapshot will have to compare all pages");
+		log_warning(
+			"the process criu-keeper has ended: the next snapshot will have to compare all pages");
 }
 
 /* A failure here does not make the snapshot fail: it may be all that is left of the processes. */

@@ -15,7 +15,7 @@
 
 /* criu's own set of cgroups (inventory.img: root_cg_set), see cgroups.c. */
 #define DUMP_OWN_CGROUPS 1
-/* The id of whatever criu itself has, in inventory.img. */
+/* In inventory.img, the id of each object that is criu's own. */
 #define DUMP_OWN_ID 1
 
 struct apart_look;  /* apart.c */
@@ -75,7 +75,7 @@ int dump_freeze(void *dump) must_check;
 void dump_thaw(void *dump);
 int dump_release(void *dump) must_check;
 int dump_release_early(void *dump) must_check;
-/* Of all tasks that are traced; how many there are. `victims` has room for all tasks. */
+/* Lists the victims of all traced tasks, and returns their number. `victims` has room for all tasks. */
 size_t dump_list_victims(const struct dump *dump, struct victim **victims);
 
 /* end.c: effects of the kernel on a dying process must not be visible */
@@ -112,7 +112,7 @@ bool dump_take_areas_ahead(struct dump *dump, struct task *task,
 void dump_forget_ahead(void *dump);
 /* areas.c: describes the mappings */
 int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards) must_check;
-int dump_read_all_areas(struct dump *dump) must_check; /* task->vmas of all tasks, not described yet */
+int dump_read_all_areas(struct dump *dump) must_check; /* task->space->vmas of all tasks, not described yet */
 int dump_describe_areas(struct dump *dump, struct task *task) must_check;
 int dump_describe_opened_areas(struct dump *dump) must_check; /* when all open files are known */
 void dump_area_entries(struct task *task);		      /* into task->space->mm */

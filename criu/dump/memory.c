@@ -219,7 +219,7 @@ int dump_memory(void *context)
 	}
 	result = result ?: dump_shared_memory(dump);
 	dump->memory.ended = monotonic_time();
-	log_info("saved %llu pages of tasks and %llu of shared memory; %llu were zero, %llu unchanged",
+	log_info("saved %llu pages of processes and %llu of shared memory; %llu were zero, %llu unchanged",
 		 (unsigned long long)dump->memory.pages.written,
 		 (unsigned long long)dump->memory.shared_pages.written,
 		 (unsigned long long)(dump->memory.pages.zeros + dump->memory.shared_pages.zeros),

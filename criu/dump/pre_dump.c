@@ -101,7 +101,8 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 	int result = 0;
 
 	if (content_is_open(&pre_dumped->delta.content)) {
-		log_info("process %d: its pages are compared with the parent's, and so read", task->pid);
+		log_info("process %d: its pages are not spliced but read, to compare them with the parent's",
+			 task->pid);
 		return 0;
 	}
 	for (size_t i = 0; !result && i < pre_dumped->count; i++) {

@@ -18,8 +18,7 @@
 
 #define MOST_BUFFERED (256UL << 20)
 #define MOST_COUNTED \
-	(64ULL       \
-	 << 30) /* bytes of mappings: if most of them is empty, counting takes longer than it is worth */
+	(64ULL << 30) /* bytes of mappings in which soft-dirty pages are counted: even empty ones take time */
 
 static bool is_counted(const struct vma *vma)
 {

@@ -86,7 +86,8 @@ static int check_ring(struct task *task, const struct vma *vma)
 	if (result)
 		return result;
 	if (reading.result < 0)
-		return fail((int)-reading.result, "it is not a ring of this process: not supported yet");
+		return fail((int)-reading.result,
+			    "it was not created by this process, which is not supported yet");
 	result = victim_read(task->victim, vma->start, &header, sizeof(header));
 	if (!result && (vma->offset || aio_check_header(&header, vma_length(vma))))
 		return fail(EINVAL, "it is damaged, or only a part of it is mapped");
@@ -208,7 +209,8 @@ static int wait_for_rings(struct dump *dump, struct task *task)
 
 /*
  * No tracker notices what a device writes for a request in flight. So a page could be read, and protected, before the
- * device writes it. True: no request is in flight, and none can be until the task runs again.
+ * device writes it. True: no request is in flight, and none can be until the task runs again; or no such tracker is
+ * used.
  */
 bool dump_is_quiet(struct dump *dump, struct task *task)
 {

@@ -89,8 +89,9 @@ int dump_find_shared(struct dump *dump)
 }
 
 /*
- * The root may share with its parent, which is not in the tree: between vfork() and exec() it does. (With anybody
- * else outside: nobody looks.) The parent may be none of ours to look at.
+ * The root may share objects with its parent, which is not in the tree: a child of vfork() does so until it runs a
+ * program. What it shares with other processes outside of the tree is not looked for. If kcmp() is not permitted for
+ * the parent, nothing is refused.
  */
 static int check_parent(const struct dump *dump)
 {

@@ -40,7 +40,7 @@ struct set {
 
 struct sets {
 	struct set *items;
-	size_t count, batch; /* number of semaphores, and how many are tried in one call */
+	size_t count, batch; /* number of sets; how many semaphores are tried in one call */
 };
 
 /* ---- which semaphores there are ---- */
@@ -72,7 +72,7 @@ struct question {
 	int set;
 	unsigned first, count;
 	bool is_high;  /* its value is too high to add */
-	bool is_given; /* is the value to undo negative? false: positive? */
+	bool is_given; /* asks whether the value to undo is negative; false: whether it is positive */
 };
 
 static size_t add_step(struct sembuf *operations, const struct question *question, unsigned number, int step)
@@ -142,8 +142,8 @@ static int ask_for_each(struct task *task, size_t thread, const struct question 
 		if (result < 0)
 			return result;
 		if (result) {
-			refuse("process %d (%s): the kernel would change semaphore %u of set %d at its end (SEM_UNDO), which "
-			       "cannot be saved",
+			refuse("process %d (%s): when it ends, the kernel would change semaphore %u of set %d (SEM_UNDO), "
+			       "which cannot be saved",
 			       task->pid, task->name, number, batch->set);
 			fail_advice("first let the process release its semaphores");
 		}
@@ -198,7 +198,7 @@ static int look_for_undo_of_task(struct task *task, const struct sets *sets)
 	for (size_t i = 0; i < task->thread_count; i++) {
 		if (has_same_list(getpid(), task->threads[i]) ||
 		    (i && has_same_list(task->pid, task->threads[i])))
-			continue; /* no list, as criu; or the leader's */
+			continue; /* it has no list (as criu has none), or the same list as the leader */
 		for (size_t set = 0; result >= 0 && set < sets->count; set++)
 			result = ask_for_set(task, i, &sets->items[set], sets->batch);
 		if (result < 0)

@@ -35,7 +35,7 @@ static bool is_number_wanted(const struct task *task, int fd)
 
 static int no_room(void)
 {
-	return fail(errno, "no free descriptor: the process has nearly as many as its limit allows");
+	return fail(errno, "there is no free descriptor: the process has nearly as many as its limit allows");
 }
 
 /* Moves one of criu's own descriptors to a number that is not wanted; the old one stays open. */
@@ -94,7 +94,7 @@ static int move_aside(struct table *table, struct file *file)
 {
 	int aside = fcntl(file->fd, F_DUPFD_CLOEXEC, table->highest + 1);
 
-	if (aside < 0) /* it may have to move again, but all lower numbers are done */
+	if (aside < 0) /* no free number above the wanted ones: then it may have to move again */
 		aside = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
 	if (aside < 0)
 		return no_room();
@@ -116,7 +116,7 @@ static int put_in_place(struct table *table, const struct descriptor *descriptor
 	result = number == file->fd ? fcntl(number, F_SETFD, descriptor->closes_on_exec ? FD_CLOEXEC : 0) :
 				      dup3(file->fd, number, flags);
 	if (result < 0)
-		return fail(errno, "cannot place file %d", number);
+		return fail(errno, "cannot move a file to descriptor %d", number);
 	/*
 	 * It stays here, and its other descriptors are copies of this one: no number is occupied longer than necessary.
 	 */
@@ -168,15 +168,16 @@ static int set_owner(const struct file *file, const FownEntry *owner)
 	int result = 0;
 
 	if (owner->signum && fcntl(file->fd, F_SETSIG, owner->signum) < 0)
-		return fail(errno, "cannot set the signal of file %u", file->id);
+		return fail(errno, "cannot set the signal of file %u (F_SETSIG)", file->id);
 	if (!owner->pid)
 		return 0;
 	/* The kernel remembers the user ids for which it will send the signal. Raw calls change only this thread. */
 	if (getresuid(&ids[0], &ids[1], &ids[2]) < 0 ||
 	    syscall(SYS_setresuid, owner->uid, owner->euid, -1) < 0)
-		return fail(errno, "cannot act as user %u", owner->uid);
+		return fail(errno, "cannot change criu's user id to %u", owner->uid);
 	if (fcntl(file->fd, F_SETOWN_EX, &holder) < 0)
-		result = fail(errno, "cannot make %d the owner of file %u", owner->pid, file->id);
+		result = fail(errno, "cannot set the owner of file %u to %d (F_SETOWN_EX)", file->id,
+			      owner->pid);
 	if (syscall(SYS_setresuid, ids[0], ids[1], ids[2]) < 0)
 		return fail(errno, "cannot restore criu's own user ids");
 	return result;

@@ -149,8 +149,8 @@ static int describe_seen_file(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 
-	log_debug("file %u: %s %s, file %d of process %d", file->id, file->kind->name, seen->link, seen->fd,
-		  seen->holder.pid);
+	log_debug("file %u: %s %s, descriptor %d of process %d", file->id, file->kind->name, seen->link,
+		  seen->fd, seen->holder.pid);
 	return file->kind->describe(snapshot, file);
 }
 
@@ -202,7 +202,8 @@ static int add_place(const struct file *file, int result)
 
 	if (!unless_refused(result))
 		return 0;
-	return fail_in(result, "process %d (%s): file %d", seen->holder.pid, seen->holder.name, seen->fd);
+	return fail_in(result, "process %d (%s): descriptor %d", seen->holder.pid, seen->holder.name,
+		       seen->fd);
 }
 
 /*

@@ -85,15 +85,15 @@ char *files_lack_descriptors(struct snapshot *snapshot, size_t ours)
 	if (needed > allowed)
 		return format_text(
 			"a restore needs %zu file descriptors: %zu for open files of the processes, and %zu for "
-			"itself; but criu may have %zu",
+			"itself; but criu may have only %zu",
 			needed, open, ours + PASSING, allowed);
 	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
 		needed = count_table(task);
 		allowed = descriptors_allow(needed);
 		if (needed > allowed)
 			return format_text(
-				"process %d (%s) has %zu open files, the highest number is %d: to restore it takes %zu "
-				"descriptors, but criu may have %zu",
+				"process %d (%s) has %zu open files, the highest descriptor is %d: to restore it, criu needs "
+				"%zu descriptors, but may have only %zu",
 				task->pid, task->name, task->table->count,
 				task->table->items[task->table->count - 1].fd, needed, allowed);
 	}

@@ -30,7 +30,8 @@ int files_borrow(const struct seen_file *seen)
 {
 	int fd = syscall(SYS_pidfd_getfd, seen->holder.pidfd, seen->fd, 0);
 
-	return fd < 0 ? fail(errno, "cannot get file %d of process %d", seen->fd, seen->holder.pid) : fd;
+	return fd < 0 ? fail(errno, "cannot get descriptor %d of process %d", seen->fd, seen->holder.pid) :
+			fd;
 }
 
 static int look_at_owner(int fd, struct seen_file *seen)
@@ -40,9 +41,9 @@ static int look_at_owner(int fd, struct seen_file *seen)
 	if (seen->signal < 0 && errno == EBADF)
 		return seen->signal = 0;
 	if (seen->signal < 0 || fcntl(fd, F_GETOWN_EX, &seen->owner) < 0)
-		return fail(errno, "cannot read the owner of file %d", seen->fd);
+		return fail(errno, "cannot read the owner of descriptor %d", seen->fd);
 	if (seen->owner.pid && fcntl(fd, F_GETOWNER_UIDS, seen->owner_users) < 0)
-		return fail(errno, "cannot read the user of the owner of file %d", seen->fd);
+		return fail(errno, "cannot read the user of the owner of descriptor %d", seen->fd);
 	return 0;
 }
 
@@ -54,7 +55,7 @@ static int read_seen_file(struct seen_file *seen)
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &seen->stat) < 0)
-		return fail(errno, "cannot stat file %d", seen->fd);
+		return fail(errno, "cannot stat descriptor %d", seen->fd);
 	return look_at_owner(fd, seen);
 }
 
@@ -71,7 +72,7 @@ int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int
 		return result;
 	length = read_link_at(holder->proc, seen->place, &seen->link);
 	if (length < 0)
-		return fail(-length, "cannot read the link of file %d", fd);
+		return fail(-length, "cannot read the link of descriptor %d", fd);
 	result = proc_read_fdinfo(holder->proc, fd, &seen->info);
 	if (!result)
 		fdinfo_split(seen->info.rest, &seen->lines, &seen->line_count);

@@ -77,7 +77,7 @@ int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char 
 
 	if (sscanf(text, "%*d: %15s %15s %15s %*d %*x:%*x:%*u %" SCNd64 " %31s", family, way, type,
 		   &lock.start, last) != 5)
-		return fail(EINVAL, "cannot understand the lock of file %d: %s", fd, text);
+		return fail(EINVAL, "cannot understand the lock of descriptor %d: %s", fd, text);
 	if (!strcmp(family, "->"))
 		return 0; /* a process waits for it */
 	for (size_t i = 0; i < array_size(families); i++)
@@ -85,7 +85,7 @@ int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char 
 			lock.flag = families[i].flag;
 	lock.type = strcmp(type, "WRITE") ? F_RDLCK : F_WRLCK;
 	if (!lock.flag || (strcmp(type, "WRITE") && strcmp(type, "READ"))) {
-		refuse("process %d (%s): file %d has a lock that cannot be saved (%s %s): give up the lease first",
+		refuse("process %d (%s): descriptor %d has a lock that cannot be saved (%s %s): give up the lease first",
 		       task->pid, task->name, fd, family, type);
 		return 0;
 	}
@@ -151,8 +151,8 @@ void locks_collect(struct snapshot *snapshot)
 
 		if (i && lock[-1].task == lock->task && lock[-1].file == lock->file)
 			continue; /* once for each file */
-		refuse("process %d (%s): file %d (%s) has a lock (%s)", lock->task->pid, lock->task->name,
-		       lock->fd, lock->file->seen->link, name_of_family(lock->flag));
+		refuse("process %d (%s): descriptor %d (%s) has a lock (%s)", lock->task->pid,
+		       lock->task->name, lock->fd, lock->file->seen->link, name_of_family(lock->flag));
 		fail_advice(ADVICE);
 	}
 }
@@ -223,8 +223,11 @@ int locks_load(struct snapshot *snapshot)
 	}
 	image_close_read(image);
 	if (!result && locks_of(snapshot)->count && !snapshot->policy.file_locks) {
+		const struct file_lock *first = &locks_of(snapshot)->items[0];
+
 		fail_advice(ADVICE);
-		return fail(0, "the processes hold locks on files");
+		return fail(0, "process %d (%s) held a lock on descriptor %d", first->task->pid,
+			    first->task->name, first->fd);
 	}
 	return result;
 }
@@ -253,9 +256,9 @@ int locks_take(const struct snapshot *snapshot, const struct task *task)
 		if (errno == EAGAIN || errno == EACCES)
 			return fail(
 				0,
-				"file %d (%s) was locked by the process, but is locked by another process now",
+				"descriptor %d (%s): the process held a lock that conflicts with a lock of another process",
 				lock->fd, path ? path->name : lock->file->kind->name);
-		return fail(errno, "cannot lock file %d (%s) again", lock->fd,
+		return fail(errno, "cannot restore the lock of descriptor %d (%s)", lock->fd,
 			    path ? path->name : lock->file->kind->name);
 	}
 	return 0;

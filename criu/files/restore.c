@@ -248,7 +248,10 @@ int files_open(struct snapshot *snapshot)
 		if (!file->kind || file->is_only_path || file->is_only_mapped)
 			continue; /* no task has it open: checked when it was loaded */
 		file->fd = file->kind->open(snapshot, file);
-		result = file->fd < 0 ? file->fd : set_flags(snapshot, file) ?: open_for_mapping(file);
+		result = file->fd < 0 ?
+				 fail_in(file->fd, "file %u of files.img (%s)", file->id, file->kind->name) :
+			 set_flags(snapshot, file) ?:
+						     open_for_mapping(file);
 	}
 	return result ?: call_file_kinds(join, snapshot);
 }

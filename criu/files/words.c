@@ -42,7 +42,7 @@ static const struct {
 	{ "btf", "BPF type information" },
 	{ "landlock-ruleset", "a Landlock ruleset" },
 	{ "seccomp notify", "a listener of seccomp notifications" },
-	{ "fscontext", "a file system in the making (fsopen())" },
+	{ "fscontext", "a file system that is being configured (fsopen())" },
 	{ "kvm-vcpu*", "a processor of a KVM machine" },
 	{ "kvm*", "a part of a KVM machine" },
 	{ "sync_file", "a fence of a graphics driver" },
@@ -125,7 +125,7 @@ static char *name_place(const struct seen_file *seen)
 	int fd;
 
 	if (sscanf(seen->place, "fd/%d", &fd) == 1)
-		return format_text("file %d", fd);
+		return format_text("descriptor %d", fd);
 	if (sscanf(seen->place, "map_files/%llx", &start) == 1)
 		return format_text("its memory at %#llx", start);
 	return copy_text(!strcmp(seen->place, "exe") ? "its executable" :

@@ -47,7 +47,7 @@ printf_like(2, 3) static int broken(const struct image *image, const char *forma
 	va_start(arguments, format);
 	vsnprintf(reason, sizeof(reason), format, arguments);
 	va_end(arguments);
-	return fail(EINVAL, "%s/%s: %s", image->store->name, image->name, reason);
+	return fail(EINVAL, "%s/%s %s", image->store->name, image->name, reason);
 }
 
 /* --- The buffer ----------------------------------------------------------------------------------------- */
@@ -209,7 +209,7 @@ int image_open(struct image_store *store, struct image **image, enum image_kind 
 	if (fd == -ENOENT)
 		return -ENOENT;
 	if (fd == -ELOOP)
-		return fail(0, "%s/%s is a symbolic link, which criu never follows to an image", store->name,
+		return fail(0, "%s/%s is a symbolic link: criu follows no link to an image", store->name,
 			    name);
 	if (fd == -ENXIO)
 		return fail(0, "%s/%s is not a regular file", store->name, name);
@@ -324,8 +324,8 @@ int image_write(struct image *image, const ProtobufCMessage *message)
 
 	assert(message->descriptor == next_descriptor(image));
 	if (size > INT32_MAX) /* protobuf's own limit */
-		return fail(EFBIG, "cannot write %s/%s: a record of %zu bytes", image->store->name,
-			    image->name, size);
+		return fail(EFBIG, "cannot write a record of %zu bytes to %s/%s", size, image->store->name,
+			    image->name);
 	result = append_to_buffer(image, sizeof(length) + size, &place);
 	if (result < 0)
 		return result;
@@ -380,7 +380,7 @@ static int accept_record(struct image *image, const ProtobufCMessageDescriptor *
 			 bool is_valid)
 {
 	if (!is_valid)
-		return broken(image, "the record at offset %lu is not a valid %s",
+		return broken(image, "is damaged: the record at offset %lu is not a valid %s",
 			      (unsigned long)(image_position(image) - sizeof(size)), descriptor->name);
 	image->start += size;
 	image->record_count++;

@@ -84,7 +84,8 @@ int replace_commit(int directory)
 int replace_undo(int directory) must_check; /* from any state: only the older dump is there again */
 int replace_finish(int directory)
 	must_check; /* from any state that a crash has left: one dump is there, and nothing else */
-bool replace_is_pending(int directory); /* is there work for replace_finish()? Needs no lock */
-bool replace_hides_dump(int directory); /* … that a reader depends on to find the dump? */
+bool replace_is_pending(int directory); /* is there any work for replace_finish()? Needs no lock */
+bool replace_hides_dump(
+	int directory); /* would a reader find no dump, or a part of one, before replace_finish()? */
 
 #endif

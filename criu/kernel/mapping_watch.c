@@ -111,8 +111,8 @@ static bool is_watched(const struct mapping_watch *watch, pid_t tid)
 }
 
 /*
- * A thread that starts before the filter is set has an event, too; it counts only when PERF_EVENT_IOC_ENABLE has
- * reached both.
+ * A thread that this thread creates before the filter is set inherits the event (`inherit`). Events count from
+ * PERF_EVENT_IOC_ENABLE on, which reaches the inherited ones, too.
  */
 static int watch_thread(struct mapping_watch *watch, int tracepoint, pid_t tid)
 {

@@ -135,12 +135,13 @@ static int hear_answer(struct exchange *exchange, struct nlmsghdr *answer)
 	case NLMSG_NOOP:
 		return 0;
 	case NLMSG_OVERRUN:
-		return fail(ENOBUFS, "cannot %s: answers are lost", exchange->what);
+		return fail(ENOBUFS, "cannot %s: the kernel has dropped answers", exchange->what);
 	case NLMSG_ERROR: {
 		const struct nlmsgerr *error = nlmsg_data(answer);
 
 		if (size < (int)sizeof(*error))
-			return fail(EBADMSG, "cannot %s: a short answer", exchange->what);
+			return fail(EBADMSG, "cannot %s: an answer of the kernel is too short",
+				    exchange->what);
 		return hear_error(exchange, answer, error->error, size_of_error(answer, error));
 	}
 	case NLMSG_DONE: {
@@ -164,7 +165,7 @@ static int hear_datagram(struct exchange *exchange)
 	errno = 0;
 	left = nl_recv(exchange->socket, &sender, &bytes, NULL);
 	if (left <= 0)
-		return fail(errno ?: EIO, "cannot %s: no answer by netlink", exchange->what);
+		return fail(errno ?: EIO, "cannot %s: the kernel does not answer", exchange->what);
 	for (struct nlmsghdr *answer = (void *)bytes; !result && nlmsg_ok(answer, left);
 	     answer = nlmsg_next(answer, &left))
 		if (answer->nlmsg_seq - exchange->first <= exchange->last - exchange->first)
@@ -219,7 +220,7 @@ static int run_exchange(struct exchange *exchange, struct nl_msg **messages, siz
 		nlmsg_free(messages[i]);
 	errno = 0;
 	if (!result && nl_sendto(exchange->socket, bytes, size) < 0)
-		result = fail(errno ?: EIO, "cannot %s: netlink takes no message", exchange->what);
+		result = fail(errno ?: EIO, "cannot %s: the kernel accepts no request", exchange->what);
 	return result ? result : await_end(exchange);
 }
 

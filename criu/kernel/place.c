@@ -104,7 +104,7 @@ static int limit_capabilities(uint64_t wanted)
 	struct __user_cap_data_struct sets[2] = {};
 
 	if (syscall(SYS_capget, &header, sets))
-		return fail(errno, "cannot read our capabilities");
+		return fail(errno, "cannot read criu's capabilities");
 	for (int i = 0; i < 2; i++)
 		sets[i].effective = sets[i].permitted & wanted >> 32 * i;
 	return syscall(SYS_capset, &header, sets) ? fail(errno, "cannot change the capabilities of a child") :
@@ -121,11 +121,11 @@ static int take_ids(const struct place *place)
 	const gid_t same_gid = -1;
 
 	if (place->groups && syscall(SYS_setgroups, place->group_count, place->groups))
-		return fail(errno, "cannot take %zu supplementary groups", place->group_count);
+		return fail(errno, "cannot change to %zu supplementary groups", place->group_count);
 	if (place->gid != same_gid && syscall(SYS_setresgid, same_gid, place->gid, same_gid))
-		return fail(errno, "cannot take group id %u", place->gid);
+		return fail(errno, "cannot change to group id %u", place->gid);
 	if (place->uid != same_uid && syscall(SYS_setresuid, same_uid, place->uid, same_uid))
-		return fail(errno, "cannot take user id %u", place->uid);
+		return fail(errno, "cannot change to user id %u", place->uid);
 	if (place->uid == same_uid && place->capabilities == UINT64_MAX)
 		return 0;
 	return limit_capabilities(place->capabilities);
@@ -183,14 +183,14 @@ static long make_child(struct run *run, char *stack)
 static int explain_clone(int error, const struct place *place)
 {
 	if (!place->pid)
-		return fail(error, "cannot make a child that shares our memory");
+		return fail(error, "cannot create a process that shares criu's memory");
 	if (error == EEXIST)
-		return fail(error, "pid %d is taken", place->pid);
+		return fail(error, "pid %d is in use", place->pid);
 	if (error == EPERM)
 		return fail(
 			error,
-			"cannot choose the pid of a child: needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN");
-	return fail(error, "cannot make a child with pid %d", place->pid);
+			"cannot choose the pid of a new process: needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN");
+	return fail(error, "cannot create process %d", place->pid);
 }
 
 /* 0 if the child finished, whatever the work returned. */
@@ -204,8 +204,8 @@ static int collect_child(const struct run *run, pid_t child)
 	if (run->is_finished)
 		return 0;
 	if (gone == child && WIFSIGNALED(status))
-		return fail(ECHILD, "the child that worked for us was killed by signal %d", WTERMSIG(status));
-	return fail(ECHILD, "the child that worked for us has ended too early");
+		return fail(ECHILD, "a child process of criu was killed by signal %d", WTERMSIG(status));
+	return fail(ECHILD, "a child process of criu ended too early");
 }
 
 static int run_child(struct run *run, char *stack)

@@ -171,6 +171,14 @@ static const struct {
 	{ "Max realtime timeout", RLIMIT_RTTIME },
 };
 
+const char *proc_limit_name(int resource)
+{
+	for (size_t i = 0; i < array_size(limit_names); i++)
+		if (limit_names[i].resource == resource)
+			return limit_names[i].name;
+	return "unknown";
+}
+
 static const char *parse_limit(const char *text, rlim_t *limit)
 {
 	char *end;

@@ -48,6 +48,8 @@ int proc_parse_status(const char *text, struct proc_status *status) must_check;
 int proc_read_status(int proc, struct proc_status *status) must_check;
 void proc_status_free(struct proc_status *status);
 
+/* As /proc/PID/limits names it: "Max open files". */
+const char *proc_limit_name(int resource);
 /* RLIM_NLIMITS pairs, from the text of /proc/PID/limits: prlimit() needs CAP_SYS_RESOURCE for another user's task. */
 int proc_parse_limits(const char *text, struct rlimit limits[RLIM_NLIMITS]) must_check;
 int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS]) must_check;

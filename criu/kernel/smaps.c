@@ -99,7 +99,7 @@ static void parse_page_size(const char *text, struct vma *vma)
 		vma->flags |= (uint32_t)__builtin_ctzll(size) << VMA_HUGE_SHIFT;
 }
 
-/* The values are in kB, but the key and the flags. */
+/* The values are in kB, except the protection key and the flags. */
 static void set_resident(const char *text, struct vma *vma)
 {
 	vma->resident = strtoull(text, NULL, 10) << 10;

@@ -90,7 +90,7 @@ static int set_up_ring(uint32_t requests, aio_context_t *ring)
 	error = errno;
 	if (error == EAGAIN)
 		fail_advice("a larger number in /proc/sys/fs/aio-max-nr");
-	return fail(error, "cannot make an AIO ring for %u requests", requests);
+	return fail(error, "cannot create an AIO ring for %u requests", requests);
 }
 
 int aio_make_smallest(aio_context_t *ring)
@@ -101,8 +101,9 @@ int aio_make_smallest(aio_context_t *ring)
 int aio_make(uint64_t length, aio_context_t *ring)
 {
 	uint32_t requests = aio_least_requests(length), slots;
-	int result = requests ? set_up_ring(requests, ring) :
-				fail(EINVAL, "no AIO ring has %llu bytes", (unsigned long long)length);
+	int result = requests ?
+			     set_up_ring(requests, ring) :
+			     fail(EINVAL, "an AIO ring cannot have %llu bytes", (unsigned long long)length);
 
 	if (result)
 		return result;
@@ -114,7 +115,7 @@ int aio_make(uint64_t length, aio_context_t *ring)
 		    aio_slots(length));
 }
 
-/* Submits up to `wanted` requests that complete at once; returns how many there was space for. */
+/* Submits up to `wanted` requests that complete at once; returns how many fitted. */
 static uint32_t submit_requests(aio_context_t ring, int file, uint32_t wanted)
 {
 	struct iocb request = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)file };
@@ -175,7 +176,7 @@ static void *run_pinned(void *argument)
 	CPU_ZERO(&here);
 	CPU_SET(sched_getcpu(), &here);
 	if (sched_setaffinity(0, sizeof(here), &here) < 0)
-		pinned->job->result = fail(errno, "cannot stay on a CPU");
+		pinned->job->result = fail(errno, "cannot bind a thread of criu to a CPU");
 	else
 		pinned->work(pinned->job);
 	return NULL;
@@ -193,11 +194,11 @@ static int run_job(void (*work)(struct job *job), struct job *job)
 	int result;
 
 	if (file < 0)
-		return fail(errno, "cannot make an empty file");
+		return fail(errno, "cannot create a temporary file for an AIO ring");
 	job->file = file;
 	result = thread_start(&thread, run_pinned, &pinned);
 	if (result)
-		return fail(result, "cannot make a thread");
+		return fail(result, "cannot start a thread for an AIO ring");
 	pthread_join(thread, NULL);
 	return job->result;
 }

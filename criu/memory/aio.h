@@ -14,7 +14,7 @@
 
 /* The first bytes of a ring; slots of struct io_event follow (fs/aio.c). */
 struct aio_header {
-	uint32_t id; /* the kernel's number of the ring in this process, by which it finds it */
+	uint32_t id; /* the kernel's number of the ring in this process, by which the kernel finds it */
 	uint32_t slots;
 	uint32_t head, tail; /* slots: the next completion to be read, and to be written */
 	uint32_t magic, compatible, incompatible, header_size;

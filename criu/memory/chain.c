@@ -115,8 +115,8 @@ static int check_layer(const struct page_chain *chain, const struct snapshot_lay
 	if (!gives_its_pages(chain, layer, identity))
 		return fail(
 			0,
-			"%s has freed pages (criu dedup) that a later snapshot replaces: its pages can be used only by that "
-			"snapshot, and by those that build on it",
+			"criu dedup has freed pages of %s that a later snapshot replaces: only that snapshot, and those that "
+			"build on it, can use the pages that are left",
 			image_store_name(layer->store));
 	return 0;
 }
@@ -129,7 +129,7 @@ static int look_at_layer(const struct image_store *store, struct snapshot_layer 
 	if (directory < 0)
 		return 0;
 	if (fstat(directory, &status) < 0)
-		return fail(errno, "cannot look at %s", image_store_name(store));
+		return fail(errno, "cannot stat %s", image_store_name(store));
 	layer->device = status.st_dev;
 	layer->inode = status.st_ino;
 	return 0;

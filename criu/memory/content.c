@@ -22,7 +22,7 @@
 
 struct piece {
 	uint64_t start, count;
-	uint64_t first; /* its number among the own pages */
+	uint64_t first; /* index among the task's own pages */
 };
 
 struct comparison {
@@ -38,13 +38,13 @@ struct comparison {
 
 /* ---- the parent's hashes ---- */
 
-/* A walk through the parent: the hashes of its current layer. */
+/* Reads hashes of the parent: those of the current layer, one window of pages at a time. */
 struct hash_reader {
 	struct content *content;
 	bool reads_pages; /* there are no hashes */
 	bool is_open;	  /* it has a current layer */
 	size_t layer;
-	struct page_hashes hashes; /* empty: none, or not of these pages */
+	struct page_hashes hashes; /* of the layer; empty if it has none, or none of these pages */
 	struct page_hash window[WINDOW_PAGES];
 	uint64_t page, count; /* of the window */
 };
@@ -64,7 +64,7 @@ static int open_hashes(struct hash_reader *reader, size_t layer, uint32_t pages_
 	return result == -ENOENT ? 0 : result;
 }
 
-/* The window begins at this page. */
+/* Reads the window that begins at this page. */
 static int read_window(struct hash_reader *reader, uint64_t page)
 {
 	uint64_t end = reader->hashes.count;
@@ -76,7 +76,7 @@ static int read_window(struct hash_reader *reader, uint64_t page)
 	return result;
 }
 
-/* There are many small adjacent runs: their hashes are read together. */
+/* Copies hashes from the window: runs are often small and adjacent, so one read serves many of them. */
 static int copy_hashes(struct hash_reader *reader, uint64_t page, uint64_t count, struct page_hash *to)
 {
 	int result = 0;
@@ -92,7 +92,7 @@ static int copy_hashes(struct hash_reader *reader, uint64_t page, uint64_t count
 	return result;
 }
 
-/* The first call shows which pages there are. */
+/* Called when the number of pages is known. */
 static void make_room_for_pages(struct content *content)
 {
 	uint64_t pages = page_runs_total(&content->pages);
@@ -196,10 +196,10 @@ static void cut_into_pieces(struct comparison *comparison, const struct page_run
 
 /* ---- the threads ---- */
 
-/* Pages of a piece that the parent has, all in the same way. */
+/* Consecutive pages of a piece that are all compared by hashes, or all by bytes. */
 struct part {
 	const char *pages;
-	uint64_t count, first; /* index among the own pages … */
+	uint64_t count, first; /* number of pages; index of the first among the task's own pages … */
 	uint64_t theirs;       /* … and among the parent's */
 };
 

@@ -153,7 +153,7 @@ static int check_pages_file(const struct image_store *store, const struct freed_
 	struct stat status;
 
 	if (fstat(fd, &status) < 0)
-		return fail(errno, "cannot look at %s/%s", image_store_name(store), name);
+		return fail(errno, "cannot stat %s/%s", image_store_name(store), name);
 	if (status.st_nlink != 1)
 		return fail(0, "%s/%s has several links: its pages cannot be freed", image_store_name(store),
 			    name);
@@ -258,7 +258,7 @@ static int punch(const struct dedup *dedup, const struct freed_pages *freed,
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &before) < 0)
-		return fail(errno, "cannot look at %s/%s", image_store_name(store), name);
+		return fail(errno, "cannot stat %s/%s", image_store_name(store), name);
 	for (size_t i = 0; i < freed->holes.count; i++) {
 		const struct span *hole = &freed->holes.items[i];
 
@@ -268,7 +268,7 @@ static int punch(const struct dedup *dedup, const struct freed_pages *freed,
 		statistics->pages += (hole->end - hole->start) / PAGE_SIZE;
 	}
 	if (fstat(fd, &after) < 0)
-		return fail(errno, "cannot look at %s/%s", image_store_name(store), name);
+		return fail(errno, "cannot stat %s/%s", image_store_name(store), name);
 	if (after.st_blocks < before.st_blocks)
 		statistics->bytes += (before.st_blocks - after.st_blocks) * 512;
 	return 0;
@@ -302,7 +302,9 @@ static int read_layer(struct page_chain *chain, size_t layer, uint64_t *snapshot
 	int result = inventory_read_memory(page_chain_store(chain, layer), &inventory);
 
 	if (result)
-		return result == -ENOENT ? fail(0, "%s is not a complete snapshot", name) : result;
+		return result == -ENOENT ?
+			       fail(0, "%s is not a complete snapshot: it has no inventory.img", name) :
+			       result;
 	*snapshot = inventory->snapshot_id;
 	*is_pre_dump = inventory->has_pre_dump_mode;
 	image_free(inventory);
@@ -319,10 +321,10 @@ static int check_use(struct page_chain *chain, uint64_t *snapshot)
 	for (size_t layer = 1; !result && is_pre_dump && layer < page_chain_length(chain); layer++) {
 		result = read_layer(chain, layer, &parent, &is_parent_one);
 		if (!result && !is_parent_one)
-			return fail(
-				0, "%s is a pre-dump, and %s can be restored: its pages are not freed for it",
-				image_store_name(page_chain_store(chain, 0)),
-				image_store_name(page_chain_store(chain, layer)));
+			return fail(0,
+				    "%s is a pre-dump: it cannot replace pages of %s, which can be restored",
+				    image_store_name(page_chain_store(chain, 0)),
+				    image_store_name(page_chain_store(chain, layer)));
 	}
 	return result;
 }

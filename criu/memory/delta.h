@@ -19,9 +19,10 @@ struct task_delta {
 	struct frames known, noted; /* for soft-dirty: the parent's, and those for the next */
 	uint64_t *witnesses;	    /* addresses, for soft-dirty: see soft_dirty.c */
 	size_t witness_count;
-	struct page_runs parent;   /* the parent's pages of it */
-	struct content content;	   /* if it is not trusted: to compare all of it … */
-	struct content file_pages; /* … if it is: to compare memory that is not tracked */
+	struct page_runs parent; /* the parent's pages of it */
+	struct content
+		content; /* the parent's content to compare with: of all memory, if is_trusted is false … */
+	struct content file_pages; /* … of memory that is not tracked, if is_trusted is true */
 	int userfaultfd;	   /* of its memory; -1 */
 };
 

@@ -218,7 +218,8 @@ static int begin_flattening(struct flatten *flatten, struct image_store *from, s
 			 image_store_lock(from, IMAGES_ARE_READ) ?:
 								   inventory_read_memory(from, &inventory);
 	if (result)
-		return result == -ENOENT ? fail(0, "%s is not a complete snapshot", image_store_name(from)) :
+		return result == -ENOENT ? fail(0, "%s is not a complete snapshot: it has no inventory.img",
+						image_store_name(from)) :
 					   result;
 	image_free(inventory);
 	result = page_chain_open_locked(&flatten->chain, from, IMAGES_ARE_READ) ?:

@@ -178,7 +178,7 @@ int huge_find_pages(int fd, uint64_t size, uint64_t page_size, struct page_runs 
 	char *place;
 
 	if (fstat(fd, &found) < 0)
-		return fail(errno, "cannot look at memory in huge pages");
+		return fail(errno, "cannot stat memory in huge pages");
 	if (!found.st_blocks || !size)
 		return 0;
 	if ((uint64_t)found.st_blocks * 512 >= size) {

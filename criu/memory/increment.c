@@ -25,13 +25,13 @@ static int choose_named(struct increment *increment, const char *name)
 	const struct tracker *tracker = tracker_find_name(name);
 
 	if (!tracker)
-		return fail(EINVAL, "there is no tracker of memory called %s", name);
+		return fail(EINVAL, "--track-mem: there is no tracker '%s'", name);
 	if (!tracker_works(tracker)) {
-		fail_advice("--track-mem, which takes the best that works");
+		fail_advice("--track-mem without a name, which takes the best that works");
 		return fail(0, "memory cannot be tracked by %s: %s", name, probe_find(tracker->probe)->no);
 	}
 	increment->tracker = tracker;
-	increment->reason = "asked for";
+	increment->reason = "requested";
 	return 0;
 }
 
@@ -40,7 +40,7 @@ static void choose_best(struct increment *increment)
 	increment->reason = "the best that works here";
 	increment->tracker = tracker_best();
 	if (increment->tracker == increment->parent_tracker)
-		increment->reason = "the best that works here, and the parent's";
+		increment->reason = "the best that works here, which the parent uses, too";
 }
 
 static int choose_tracker(struct increment *increment, const struct increment_request *request)
@@ -186,7 +186,7 @@ int increment_begin_notes(struct increment *increment, struct task_delta *delta)
 {
 	const struct tracker *tracker = increment->tracker;
 	size_t kept = increment->kept_count;
-	const char *why = "the notes of the previous snapshot cannot be removed";
+	const char *why = "tracking.img of the previous snapshot cannot be removed";
 	struct attempt attempt;
 	int result;
 

@@ -3,9 +3,9 @@
  * for the next one.
  *
  * The tracker that tells what has changed since the parent, and the one that notes writes from now on, need not be the
- * same: of a parent made by another criu only soft-dirty bits tell anything, while the child goes on with what is best
- * here. What no tracker vouches for is compared, or counts as changed. So notes that are lost make a snapshot larger,
- * never wrong.
+ * same: after a parent that another criu has made, only soft-dirty bits can tell the changes, but from then on the best
+ * tracker is used. What no tracker vouches for is compared, or counts as changed. So notes that are lost make a
+ * snapshot larger, never wrong.
  */
 #ifndef CRIU_MEMORY_INCREMENT_H
 #define CRIU_MEMORY_INCREMENT_H
@@ -39,7 +39,7 @@ struct increment {
 	struct page_chain *chain;	      /* the parent's */
 	TrackingEntry *parent_notes;	      /* NULL: none, or not valid */
 	bool are_notes_used_up;		      /* … by this dump */
-	struct keeper parent_keeper;	      /* until this dump begins to track */
+	struct keeper parent_keeper;	      /* ends when this dump begins to track */
 	int *parent_userfaultfds;	      /* taken from it, one for each task in its notes; -1 */
 	struct prepared *prepared;	      /* read in advance for comparison */
 	size_t prepared_count;
@@ -95,7 +95,7 @@ ssize_t increment_find_noted(const struct increment *increment, const struct tas
 /* Opens the parent's content, as content_open(); prepared content is handed out once. */
 int increment_open_content(struct increment *increment, struct content *content, enum image_kind kind,
 			   unsigned long id) must_check;
-/* The same for memory that is not tracked: closed, if nothing was prepared. */
+/* The same for memory that is not tracked. The content stays closed if nothing was prepared. */
 void increment_open_file_pages(struct increment *increment, struct content *content, pid_t pid);
 
 #endif

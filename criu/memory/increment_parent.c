@@ -15,8 +15,8 @@
 #include "memory/increment_parent.h"
 
 /*
- * A snapshot that builds on itself would be none. Checked before the chain is locked, because criu's own directory is
- * locked already, for writing. If the chain cannot be opened, the next function that opens it reports that.
+ * A snapshot cannot build on itself. Checked before the chain is locked, because criu's own directory is locked
+ * already, for writing. If the chain cannot be opened, the next function that opens it reports that.
  */
 static int check_no_loop(const struct increment *increment)
 {
@@ -28,14 +28,14 @@ static int check_no_loop(const struct increment *increment)
 		return 0;
 	found = page_chain_find(chain, increment->images, &layer);
 	if (found > 0)
-		found = fail(ELOOP, "%s builds on %s, which therefore cannot be overwritten as its child",
+		found = fail(ELOOP, "the previous snapshot %s builds on %s, which this dump would overwrite",
 			     image_store_name(increment->parent),
 			     image_store_name(page_chain_store(chain, layer)));
 	page_chain_close(chain);
 	return found;
 }
 
-/* A snapshot that cannot be restored cannot be a parent. */
+/* An incomplete snapshot cannot be a parent. */
 static int check_complete(const struct increment *increment)
 {
 	if (page_chain_is_complete(increment->chain))
@@ -95,7 +95,7 @@ static void take_userfaultfds(struct increment *increment)
 
 	if (!notes->has_keeper ||
 	    keeper_find(&increment->parent_keeper, notes->keeper, notes->keeper_started)) {
-		log_info("the keeper of %s has ended: its tracking data is lost",
+		log_info("the process criu-keeper of %s has ended: its tracking data is lost",
 			 image_store_name(increment->parent));
 		return;
 	}

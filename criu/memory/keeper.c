@@ -151,9 +151,9 @@ static int learn_start(struct keeper *keeper)
 	char byte;
 
 	if (proc < 0)
-		return fail(-proc, "cannot read the keeper process");
+		return fail(-proc, "cannot read the process criu-keeper");
 	if (read(keeper->confirm, &byte, 1) != 1 || proc_read_stat(proc, &stat))
-		return fail(ESRCH, "the keeper has ended at once");
+		return fail(ESRCH, "the process criu-keeper has ended at once");
 	keeper->started = stat.start_time;
 	return 0;
 }
@@ -174,10 +174,10 @@ int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, i
 	if (keeper->pid < 0) {
 		close_and_forget(&keeper->confirm);
 		keeper->pid = 0;
-		return fail(errno, "cannot start a keeper");
+		return fail(errno, "cannot start the process criu-keeper");
 	}
 	keeper->pidfd = syscall(SYS_pidfd_open, keeper->pid, 0);
-	result = keeper->pidfd < 0 ? fail(errno, "cannot open the keeper") : learn_start(keeper);
+	result = keeper->pidfd < 0 ? fail(errno, "cannot open the process criu-keeper") : learn_start(keeper);
 	if (result)
 		keeper_end(keeper);
 	return result;
@@ -186,7 +186,7 @@ int keeper_start(struct keeper *keeper, const struct kept *kept, size_t count, i
 int keeper_confirm(struct keeper *keeper)
 {
 	if (send(keeper->confirm, "", 1, MSG_NOSIGNAL) != 1)
-		return fail(errno, "the keeper is gone");
+		return fail(errno, "the process criu-keeper is gone");
 	return 0;
 }
 

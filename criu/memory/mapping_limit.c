@@ -63,7 +63,7 @@ char *mapping_limit_exceeded(const struct mapping_limit *limit, const struct tas
 	if (needed <= limit->most)
 		return NULL;
 	return format_text(
-		"process %d (%s) has %zu mappings: while it is restored there are %zu, and this kernel gives a process %zu "
-		"(vm.max_map_count)",
+		"process %d (%s) has %zu mappings: while it is restored there are %zu, and this kernel allows a process "
+		"only %zu (vm.max_map_count)",
 		task->pid, task->name, count_theirs(task), needed, limit->most);
 }

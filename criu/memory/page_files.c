@@ -29,7 +29,7 @@ static struct file_sink *file_sink(struct page_sink *sink)
 	return (struct file_sink *)sink;
 }
 
-/* When there is something to write, or all is known. */
+/* Called when there is something to write, or when all pages are known. */
 static int create_images(struct file_sink *sink)
 {
 	const struct page_files *files = &sink->files;

@@ -21,7 +21,9 @@ struct page_files {
 
 /* 0 or -errno, recorded. To be closed in any case. The store stays open until then. */
 int page_files_open(struct page_sink **sink, const struct page_files *files) must_check;
-/* A page writer into such a sink, with the hashes beside it. 0 or -errno, recorded. To be closed in any case. */
+/*
+ * Opens a page writer with such a sink, which also writes the hashes. 0 or -errno, recorded. To be closed in any case.
+ */
 int page_files_write(struct page_writer **writer, const struct page_files *files,
 		     struct page_statistics *statistics) must_check;
 

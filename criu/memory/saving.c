@@ -41,7 +41,7 @@ static uint32_t recognize_by_name(const struct vma *vma, const char **refusal)
 
 	for (size_t i = 0; i < array_size(special_names); i++) {
 		if (special_names[i].status & VMA_ANON_SHARED && !is_shared)
-			continue; /* a private copy of it, as of a file */
+			continue; /* a private mapping of shared memory is saved like one of a file */
 		if (strncmp(vma->path, special_names[i].prefix, strlen(special_names[i].prefix)))
 			continue;
 		*refusal = special_names[i].refusal;

@@ -29,7 +29,7 @@
 	((e) & ((1ULL << 55) - 1))  /* 0 without CAP_SYS_ADMIN; of a swapped page: its place in the swap */
 #define FRAME_IS_ZEROS (1ULL << 24) /* in /proc/kpageflags */
 
-#define TABLE_PAGES	512 /* of a page table: 2 MiB */
+#define TABLE_PAGES	512 /* pages of one page table: 2 MiB */
 #define FRAMES_IN_TABLE 8   /* frames that are noted for each mapping */
 
 /* Is it, for certain, a page that was written once, and no page of zeros? */
@@ -87,7 +87,7 @@ static void note_frames(const struct scanner *scanner, struct frames *noted, uin
 	}
 }
 
-/* Sorts adjacent pages that are not soft-dirty, and alike. */
+/* Adds adjacent pages that are not soft-dirty to *changed or *unchanged. Their entries have the same flags. */
 static void sort_clean(const struct scanner *scanner, const struct scan *scan, uint64_t start,
 		       const uint64_t *entries, size_t count, struct page_runs *changed,
 		       struct page_runs *unchanged)

@@ -109,7 +109,10 @@ int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *
 		 (unsigned long long)vma->end);
 	result = shared_memory_look(snapshot, task->proc, link, vma->device, vma->inode, &object);
 	vma->object = object->id;
-	/* mremap() can map the parts again that munmap() has unmapped; what mremap() has added is behind its end. */
+	/*
+	 * The object may be larger than its mapping: mremap() can map again what munmap() has unmapped. It may be
+	 * smaller: what mremap() adds to a mapping is behind the end of the object.
+	 */
 	if (object->size != vma->offset + vma_length(vma))
 		vma->object_size = object->size;
 	return result;
@@ -232,18 +235,20 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 	uint64_t needed = vma->offset + vma_length(vma);
 
 	if (needed < vma->offset || needed > INT64_MAX)
-		return fail(EINVAL, "the image has an invalid mapping of shared memory");
+		return fail(EINVAL, "the mapping of shared memory at %#llx is impossible",
+			    (unsigned long long)vma->start);
 	if (!object) {
 		object = shared_memory_new(snapshot, vma->object);
 		object->page_size = page_size;
 		object->is_anonymous = true;
 	}
 	if (object->page_size != page_size || !object->is_anonymous)
-		return fail(EINVAL, "the images have two kinds of shared memory %llu",
+		return fail(EINVAL, "the images describe shared memory %llu in two ways",
 			    (unsigned long long)object->id);
 	if (vma->object_size > INT64_MAX || (page_size && vma->object_size % page_size) ||
 	    (vma->object_size && object->has_size && vma->object_size != object->size))
-		return fail(EINVAL, "the image has an invalid size of shared memory");
+		return fail(EINVAL, "the images have an invalid size of shared memory %llu",
+			    (unsigned long long)object->id);
 	if (vma->object_size)
 		object->size = vma->object_size;
 	else if (!object->has_size)
@@ -292,7 +297,7 @@ static int fill_object(const struct shared_memory *object, const struct page_sta
 	autofree char *name = format_text("shared memory %llu", (unsigned long long)object->id);
 
 	if (runs->count && page_run_end(&runs->items[runs->count - 1]) > round_up(object->size, PAGE_SIZE))
-		return fail(EINVAL, "the images have pages behind the end of %s", name);
+		return fail(EINVAL, "the images have pages beyond the end of %s", name);
 	*pages += page_runs_total(runs);
 	return object->page_size ? huge_fill_file(object->fd, object->size, object->page_size, stack, name) :
 				   fill_ordinary(object, stack);

@@ -216,7 +216,9 @@ int spliced_take(struct spliced *spliced, struct task *task, struct task_memory 
 	if (!has_more(taking))
 		return 0;
 	if (!was_infected && attempted(victim_infect(task->victim))) {
-		log_warning("process %d: the parasite cannot be inserted, so its pages are read", task->pid);
+		log_warning(
+			"process %d: criu's code (the parasite) cannot be inserted, so its pages are not spliced but read",
+			task->pid);
 		return 0;
 	}
 	while (!result && has_more(taking))
@@ -246,7 +248,7 @@ static int read_pipes(struct spliced *spliced, char *buffer, size_t size)
 		ssize_t got;
 
 		if (spliced->pipe == spliced->pipe_count)
-			return fail(ENODATA, "pages were lost in pipes");
+			return fail(ENODATA, "pages were lost in the pipes of --pre-dump-mode=splice");
 		got = read(spliced->pipes[spliced->pipe], buffer, size);
 		if (got < 0)
 			return fail(errno, "cannot read pages from a pipe");

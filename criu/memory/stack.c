@@ -46,7 +46,7 @@ static int fail_absent(const struct walk *walk, size_t layer, uint64_t address)
 	if (layer == page_chain_length(walk->chain))
 		return fail(EINVAL,
 			    "%s/%s leaves the page at %#" PRIx64
-			    " to a parent snapshot, and there is no `parent` beside it",
+			    " to a parent snapshot, and there is no link 'parent' beside it",
 			    image_store_name(store_of(walk, layer - 1)), name, address);
 	return fail(EINVAL, "%s/%s leaves the page at %#" PRIx64 " to its parent, and %s has no such page",
 		    image_store_name(store_of(walk, layer - 1)), name, address,
@@ -183,7 +183,7 @@ static int want_pages(struct walk *walk)
 			     min(end, page_run_end(&walk->only->items[j])));
 	}
 	if (walk->page_count > arch_task_size() / PAGE_SIZE)
-		return fail(EINVAL, "%s/%s lists more pages than any memory has",
+		return fail(EINVAL, "%s/%s lists more pages than an address space has",
 			    image_store_name(store_of(walk, 0)), image_file_name(name, walk->kind, walk->id));
 	walk->left = walk->page_count;
 	walk->found = allocate_array(BITS_WORDS(walk->page_count), sizeof(*walk->found));

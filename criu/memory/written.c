@@ -138,7 +138,10 @@ static int written_begin(struct increment *increment, struct task_delta *delta, 
 			return delta->userfaultfd;
 		*why = "its pages cannot be write-protected";
 		result = protect_mappings(delta, &registered);
-		/* Another userfaultfd is in all of it, perhaps of another snapshot that has not ended. */
+		/*
+		 * All mappings belong to another userfaultfd, perhaps that of another snapshot whose tracking has not
+		 * ended.
+		 */
 		if (!result && !registered)
 			result = -EBUSY;
 	}

@@ -1,9 +1,9 @@
 /*
  * births.c - chooses the creator of each task: its parent, or an older sibling.
  *
- * The creator must share with the task every object that the task has from others. For each such object the
- * candidates are the parent and the first of the siblings that use it. More need not be asked: users of one object
- * that are siblings can give it to each other.
+ * The creator must share with the task every object that the task has from others. For each such object the candidates
+ * are the parent and the first of the siblings that use it. No others are needed: siblings that use one object can give
+ * it to each other.
  */
 #include <sched.h>
 #include <signal.h>
@@ -86,10 +86,10 @@ char *births_obstacle(const struct snapshot *snapshot, const struct task *task)
 
 		if (leader != task && !tasks_share(task, task->parent, kind))
 			return format_text(
-				"process %d (%s) shares its %s with process %d, which is neither its parent nor a sibling that can have made it",
+				"process %d (%s) shares its %s with process %d, which is neither its parent nor a sibling that could have created it",
 				task->pid, task->name, object_types[kind].name, leader->pid);
 	}
 	return format_text(
-		"process %d (%s) shares objects with several processes in a way that no clone() makes",
+		"process %d (%s) shares objects with several processes in a combination that no clone() can create",
 		task->pid, task->name);
 }

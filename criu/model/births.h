@@ -1,7 +1,7 @@
 /*
- * births.h - who gives birth to whom when a tree is made again.
+ * births.h - which task creates which when a tree is restored.
  *
- * A task can share an object (objects.h) only with the one that clones it. That is its parent, or, with CLONE_PARENT,
+ * A task can share an object (objects.h) only with the task that clones it. That is its parent, or, with CLONE_PARENT,
  * an older sibling.
  */
 #ifndef CRIU_MODEL_BIRTHS_H

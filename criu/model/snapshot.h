@@ -91,7 +91,7 @@ struct snapshot {
 	size_t task_count, thread_count;
 	struct namespace **namespaces; /* criu/namespaces */
 	size_t namespace_count;
-	int own_namespaces[NAMESPACE_TYPES]; /* restore: criu's, for who is born in another; -1: nobody is */
+	int own_namespaces[NAMESPACE_TYPES]; /* restore: criu's own, to join; -1: not needed */
 	struct file **files;		     /* sorted by id, which begin at 1 */
 	size_t file_count;
 	struct shared_memory *shared; /* memory/shared.h */

@@ -1,8 +1,8 @@
 /*
  * kind.h - a kind of namespace: how one is saved and made again.
  *
- * Each namespace in which a process of the tree is, and criu is not, is one struct namespace (model/objects.h),
- * however many are in it. A new kind is one source here, one line in kinds.c and in enum namespace_type, and rows of
+ * Each namespace in which a process of the tree is, and criu is not, is one struct namespace (model/objects.h), however
+ * many processes are in it. A new kind is one source here, one line in kinds.c and in enum namespace_type, and rows of
  * a live test. The core (namespaces.c) tells namespaces apart, gives them ids, writes and reads their images, makes
  * them, and has each process join its own.
  */
@@ -42,7 +42,7 @@ extern const struct namespace_kind namespace_kind_uts;
 
 /* ---- dump ---- */
 
-/* Whose namespaces are not criu's own, and what they are. */
+/* Finds the namespaces of the tree that are not criu's own, and describes them. */
 int namespaces_collect(struct snapshot *snapshot) must_check;
 /* NULL: criu's own ids. */
 void namespaces_add_ids(const struct task *task, TaskKobjIdsEntry *ids);
@@ -51,14 +51,14 @@ int namespaces_save(struct snapshot *snapshot) must_check;
 /* ---- restore ---- */
 
 /*
- * Reads and checks those of all tasks, which have their ids. `ours`: of the criu that has dumped them; NULL: nobody
- * knows.
+ * Reads and checks the namespaces of all tasks, whose ids have been read. `ours`: the ids of the criu that made the
+ * dump; NULL: not known.
  */
 int namespaces_load(struct snapshot *snapshot, TaskKobjIdsEntry *ours) must_check;
-/* Each once; they are kept by descriptors of criu, which the newborns inherit. */
+/* Creates each namespace once. A descriptor of criu keeps it, which newborns inherit. */
 int namespaces_make(struct snapshot *snapshot) must_check;
 void namespaces_close(struct snapshot *snapshot);
-/* In a newborn, which is in those of its creator: into its own. */
+/* In a newborn: leaves the namespaces of its creator, and joins its own. */
 int namespaces_join(const struct snapshot *snapshot, const struct task *task) must_check;
 
 #endif

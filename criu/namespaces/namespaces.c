@@ -2,9 +2,9 @@
  * namespaces.c - what all kinds of namespaces have in common: which there are, their ids and images, making and
  * joining them.
  *
- * A namespace is made by a child of criu that shares its descriptors (run_in()): it leaves ours, fills the new one,
- * and opens it. From then on the descriptor keeps it. A newborn is born in those of its creator and joins its own by
- * the inherited descriptor, first of all.
+ * A namespace is made by a child of criu that shares its descriptors (run_in()): it leaves criu's namespace, fills the
+ * new one, and opens it. From then on the descriptor keeps it. A newborn is born in those of its creator and joins its
+ * own by the inherited descriptor, first of all.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +47,7 @@ static int read_inode(int proc, const struct namespace_kind *kind, uint64_t *ino
 
 	snprintf(path, sizeof(path), "ns/%s", kind->name);
 	if (fstatat(proc, path, &stat, 0) < 0)
-		return fail(errno, "cannot look at /proc/PID/%s", path);
+		return fail(errno, "cannot stat /proc/PID/%s", path);
 	*inode = stat.st_ino;
 	return 0;
 }
@@ -201,7 +201,7 @@ static int make_inside(void *argument)
 	const struct namespace_kind *kind = namespace_kinds[namespace->type];
 
 	if (unshare(kind->clone_flag) < 0)
-		return fail(errno, "cannot make a %s namespace", kind->name);
+		return fail(errno, "cannot create a %s namespace", kind->name);
 	namespace->fd = open_own(kind);
 	return namespace->fd < 0 ? namespace->fd : kind->fill(namespace);
 }

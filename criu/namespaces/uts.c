@@ -22,7 +22,7 @@ static int describe(struct namespace *namespace)
 
 	namespace->entry = &entry->base;
 	if (uname(&names) < 0)
-		return fail(errno, "cannot ask for the name of the host");
+		return fail(errno, "cannot read the host name");
 	entry->nodename = copy_text(names.nodename);
 	entry->domainname = copy_text(names.domainname);
 	return 0;
@@ -43,9 +43,9 @@ static int fill(const struct namespace *namespace)
 	const UtsnsEntry *entry = (const UtsnsEntry *)namespace->entry;
 
 	if (sethostname(entry->nodename, strlen(entry->nodename)) < 0)
-		return fail(errno, "cannot name the host %s", entry->nodename);
+		return fail(errno, "cannot set the host name to %s", entry->nodename);
 	if (setdomainname(entry->domainname, strlen(entry->domainname)) < 0)
-		return fail(errno, "cannot name the domain %s", entry->domainname);
+		return fail(errno, "cannot set the domain name to %s", entry->domainname);
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 /*
  * baton.c - see baton.h. The baton is a futex in the memory that they share. The leader is born with it.
  *
- * Raw system calls only: libc's would write errno, which is somebody else's as long as the baton is.
+ * Raw system calls only: those of libc write errno, which belongs to the newborn that has the baton.
  */
 #include "futex.h"
 #include "restore/baton.h"

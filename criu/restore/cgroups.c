@@ -74,7 +74,7 @@ static void complete_set(const struct cgroups *cgroups, struct cgroup_set *set)
 			set->paths[i] = copy_text(cgroups->hierarchies[i].own);
 }
 
-/* Controllers that shared a hierarchy may be in different ones here, and vice versa. */
+/* Controllers that had one hierarchy may be in several here, and vice versa. */
 static int place_member(const struct cgroups *cgroups, struct cgroup_set *set, const CgMemberEntry *member)
 {
 	bool is_known = false;
@@ -96,7 +96,7 @@ static int place_member(const struct cgroups *cgroups, struct cgroup_set *set, c
 		if (set->paths[i] && strcmp(set->paths[i], path) != 0)
 			return fail(
 				EINVAL,
-				"cgroup.img: cgroups %s and %s are of different hierarchies, but of the same one here ('%s')",
+				"cgroup.img: cgroups %s and %s were in two hierarchies, which are one hierarchy here ('%s')",
 				set->paths[i], path, hierarchy->name);
 		if (!set->paths[i])
 			set->paths[i] = steal_pointer(&path);
@@ -122,7 +122,7 @@ static int find_set(struct cgroups *cgroups, uint32_t id, struct cgroup_set **fo
 	if (!cgroups->image)
 		return fail(ENOENT, "cgroup.img is missing");
 	if (!entry)
-		return fail(EINVAL, "cgroup.img: set %u is missing", id);
+		return fail(EINVAL, "cgroup.img: cgroup set %u is missing", id);
 	set = *found = add_set(cgroups, id);
 	for (size_t i = 0; !result && i < entry->n_ctls; i++)
 		result = place_member(cgroups, set, entry->ctls[i]);
@@ -130,7 +130,7 @@ static int find_set(struct cgroups *cgroups, uint32_t id, struct cgroup_set **fo
 	return result;
 }
 
-/* Finds the set of a thread, or of its process, where criu before 4.0 stores it. */
+/* Finds the set of a thread: its own, or that of its process, the only one that criu before 4.0 stores. */
 static int find_set_of(struct cgroups *cgroups, const CoreEntry *core, struct cgroup_set **set)
 {
 	if (core->thread_core->has_cg_set)

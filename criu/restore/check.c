@@ -141,7 +141,7 @@ static int find_refuge(struct restore *restore)
 		at = max(at, round_up(spans.items[i].end, REGION_ROOM));
 	spans_free(&spans);
 	if (at + needed > arch_task_size())
-		return fail(ENOMEM, "no free addresses for the restorer");
+		return fail(ENOMEM, "no free addresses for criu's code (the restorer)");
 	restore->refuge_start = at;
 	restore->refuge_end = at + needed;
 	return 0;
@@ -191,7 +191,7 @@ static int check_dead(const struct task *task)
 	return 0;
 }
 
-/* Can somebody make each task, and share with it what it shares? */
+/* Is there a creator for each task, which can share with it what the task shares? */
 static int check_births(struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -235,7 +235,7 @@ static int check_lost_tables(const struct snapshot *snapshot)
 		if (file->holder || file->is_only_path || file->kind == &file_kind_memfd ||
 		    index_find(&used, file->id))
 			continue;
-		result = fail(ENOENT, "an image fdinfo-N.img is missing: no process has file %u of files.img",
+		result = fail(ENOENT, "no process has file %u of files.img: an image fdinfo-N.img is missing",
 			      file->id);
 	}
 	index_free(&used);

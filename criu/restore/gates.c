@@ -1,6 +1,6 @@
 /*
- * gates.c - see gates.h. A gate is a struct in shared memory: users of an address space have it in common anyway,
- * users of a descriptor table do not.
+ * gates.c - see gates.h. Gates are in shared memory, because the users of a descriptor table need not share their
+ * memory.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -23,7 +23,10 @@ static size_t size_of_gate(const struct object *object)
 	return object->user_count > 1 ? round_up(size, sizeof(uint64_t)) : 0;
 }
 
-/* The leader gets it first; for the others it lies where the leader's is. */
+/*
+ * Gives a task the gates of the objects that it shares. The leader of an object comes before its other users: it gets a
+ * new gate at `cursor`, and they get the leader's. Returns the place for the next gate.
+ */
 static char *give_gates(struct task *task, char *cursor)
 {
 	struct newborn *newborn = task->newborn;
@@ -57,7 +60,7 @@ int gates_make(struct snapshot *snapshot)
 		return 0;
 	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
-		return fail(errno, "no memory to share with newborns");
+		return fail(errno, "no memory for criu to share with the restored processes");
 	for_each_task (task, snapshot)
 		memory = give_gates(task, memory);
 	return 0;

@@ -163,7 +163,7 @@ static int complete(struct restore *restore, struct task *task)
 	return result ? fail_in(result, "process %d (%s)", task->pid, task->name) : 0;
 }
 
-/* A parent of a stopped child is told of it before the parent itself is finished: see stop.c. */
+/* The parent of a stopped child is told of it before the parent itself is finished: see stop.c. */
 static bool has_waiting_child(const struct task *task)
 {
 	const struct task *child;

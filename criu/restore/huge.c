@@ -2,8 +2,8 @@
  * huge.c - huge pages (hugetlb) in a restore: checks that there are enough, and provides them for private memory.
  *
  * A mapping reserves its pages when it is created (unless MAP_NORESERVE), so mmap() fails if not enough are free. A
- * mapping inherited over fork() reserves nothing: a write that finds no free page is a SIGBUS. So MADV_POPULATE_WRITE
- * (Linux 5.14) requests the pages before anything is written.
+ * mapping that is inherited over fork() reserves nothing: a write that finds no free page is a SIGBUS. So
+ * MADV_POPULATE_WRITE (Linux 5.14) requests the pages before anything is written.
  */
 #include <errno.h>
 #include <inttypes.h>

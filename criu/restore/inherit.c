@@ -21,8 +21,8 @@
 #include "base/memory.h"
 #include "restore/space.h"
 
-#define FEW_GENERATIONS	 16 /* everything is shared for this many generations … */
-#define GENERATIONS_PAGE 4  /* … or, if that is more, for this many times its pages */
+#define FEW_GENERATIONS	 16 /* a mapping is shared for at least this many generations … */
+#define GENERATIONS_PAGE 4  /* … and for this many generations for each of its pages */
 
 /* Parts of the parent's mappings, by address, ascending. */
 struct kept {
@@ -105,7 +105,7 @@ static void cut_mapping(const struct vma *vma, const struct task *parent, size_t
 static int unmap(const struct vma *theirs, uint64_t start, uint64_t end)
 {
 	if (start < end && munmap(at(theirs->place + (start - theirs->start)), end - start) < 0)
-		return fail(errno, "cannot unmap what the parent had at %#llx", (unsigned long long)start);
+		return fail(errno, "cannot unmap the inherited memory at %#llx", (unsigned long long)start);
 	return 0;
 }
 

@@ -31,8 +31,8 @@
 /* ---- descriptors and directories, which several tasks may share ---- */
 
 /*
- * Watching (epoll) lends numbers of the table for a moment: nobody else may open anything meanwhile. Terminals are
- * opened by their paths: nobody has changed the root yet.
+ * An epoll temporarily gives its targets numbers of the table (files/kinds/epoll.c), so meanwhile no other user of the
+ * table may open anything. This comes before prepare(), which may change the root: terminals are opened by their paths.
  */
 static int settle_files(struct restore *restore, struct task *task)
 {
@@ -50,7 +50,7 @@ static int settle_files(struct restore *restore, struct task *task)
 	return result;
 }
 
-/* The leader of the directories enters them when nobody looks up paths any more. */
+/* The leader of the directories enters them last, when no other user looks up paths any more. */
 static int prepare(struct restore *restore, struct task *task)
 {
 	int result;
@@ -61,7 +61,7 @@ static int prepare(struct restore *restore, struct task *task)
 	return result;
 }
 
-/* The executable may be somebody's open file, too: it gets a number of its own. */
+/* The executable may also be an open file of a task, so it gets a descriptor of its own. */
 static int keep_executable(struct restore *restore, struct task *task)
 {
 	const struct file *file = snapshot_find_file(&restore->snapshot, task->space->mm->exe_file_id);
@@ -75,7 +75,10 @@ static int keep_executable(struct restore *restore, struct task *task)
 	return task->exe_fd < 0 ? fail(errno, "no free descriptor") : 0;
 }
 
-/* In memory that is shared, the numbers are also those of whom has a table of his own and arranges that later. */
+/*
+ * If the memory is shared, another user may have a descriptor table of its own and arrange that later: it needs the old
+ * numbers in struct file.
+ */
 static int arrange(struct restore *restore, struct task *task, int **kept, size_t count)
 {
 	struct snapshot *snapshot = &restore->snapshot;
@@ -95,7 +98,7 @@ static int arrange(struct restore *restore, struct task *task, int **kept, size_
 	return result;
 }
 
-/* Arranges the table; what is kept may move. */
+/* Arranges the table. The log and the executables, which stay open, may get other numbers. */
 static int arrange_table(struct restore *restore, struct task *task)
 {
 	size_t users = task->table->object.user_count;
@@ -201,11 +204,11 @@ static int map_region(struct newborn *newborn, size_t size, struct restorer_boar
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
 	if (region == MAP_FAILED)
-		return fail(errno, "no memory for the restorer");
+		return fail(errno, "no memory for criu's code (the restorer)");
 	memcpy(region, restorer_blob_start, restorer_blob_end - restorer_blob_start);
-	/* Size 0: a second mapping of the same page. Others who share this memory still look at the first. */
+	/* Size 0 makes a second mapping of the same page. Other tasks with this memory still use the first one. */
 	if (mremap(board, 0, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, region + RESTORER_BOARD) == MAP_FAILED)
-		return fail(errno, "cannot map the board into the region of the restorer");
+		return fail(errno, "cannot map criu's shared memory beside criu's code (the restorer)");
 	return 0;
 }
 
@@ -225,7 +228,7 @@ static int build_region(struct restore *restore, struct task *task)
 	size = stacks + task->thread_count * RESTORER_STACK_SIZE;
 	if (size > REGION_ROOM)
 		return fail(ENOMEM,
-			    "the calls that restore the process do not fit into the region of the restorer");
+			    "the system calls that restore the process do not fit into the memory for them");
 	result = map_region(newborn, size, restore->board);
 	if (result)
 		return result;
@@ -280,9 +283,10 @@ void newborn_leave(struct restore *restore, struct task *task)
 
 	if (result || arrange_files(restore, task) || build_region(restore, task))
 		return;
-	/* Those who share the memory meet in the leader's region, which has to be there. */
+	/* Tasks that share the memory meet in the leader's region, so that must exist first. */
 	gate_open(task, OBJECT_MEMORY, ROUND_LEAVE);
 	gate_await_leader(task, OBJECT_MEMORY, ROUND_LEAVE);
-	log_move(log); /* what the others have, in whose tables it has not moved yet */
+	log_move(
+		log); /* the number that it has in the tables of the other users, where it has not moved yet */
 	enter_restorer(task, task->newborn->region);
 }

@@ -40,7 +40,7 @@ int lives_make(struct restore *restore)
 		count += 1 + (task->newborn->stand_in > 0);
 	lives = mmap(NULL, count * sizeof(*lives), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (lives == MAP_FAILED)
-		return fail(errno, "no memory to share with newborns");
+		return fail(errno, "no memory for criu to share with the restored processes");
 	for_each_task (task, &restore->snapshot) {
 		task->newborn->life = lives++;
 		if (task->newborn->stand_in)
@@ -127,7 +127,7 @@ int lives_check(const struct restore *restore)
 		if (has_died(newborn->life, task->pid) || has_died_traced(task))
 			return fail_for_death(task->pid, task->name);
 		if (newborn->stand_in && has_died(newborn->stand_in_life, newborn->stand_in))
-			return fail_for_death(newborn->stand_in, "which once led a group");
+			return fail_for_death(newborn->stand_in, "once the leader of a process group");
 	}
 	return 0;
 }

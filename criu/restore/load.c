@@ -27,7 +27,7 @@ static int add_task(struct snapshot *snapshot, const PstreeEntry *entry)
 	struct task *parent = entry->ppid ? snapshot_find_task(snapshot, entry->ppid) : NULL, *task;
 
 	if (!entry->pid || entry->pid > INT32_MAX || !entry->n_threads)
-		return fail(EINVAL, "pstree.img: invalid process: %u", entry->pid);
+		return fail(EINVAL, "pstree.img has an invalid pid: %u", entry->pid);
 	if (snapshot_find_task(snapshot, entry->pid))
 		return fail(EINVAL, "pstree.img: process %u occurs twice", entry->pid);
 	if (entry->ppid && !parent)
@@ -67,11 +67,10 @@ static int load_tree(struct snapshot *snapshot)
 /* Reads a required record. */
 static int load_single(struct image_store *images, enum image_kind kind, unsigned long id, void *message)
 {
+	char name[IMAGE_NAME_SIZE];
 	int result = image_read_single(images, kind, id, message);
 
-	return result == -ENOENT ?
-		       fail(ENOENT, "an image of process %lu is missing (%s)", id, image_types[kind].name) :
-		       result;
+	return result == -ENOENT ? fail(ENOENT, "%s is missing", image_file_name(name, kind, id)) : result;
 }
 
 static int load_core(struct snapshot *snapshot, struct task *task, size_t index)
@@ -225,7 +224,7 @@ static int load_areas(struct snapshot *snapshot, struct task *task)
 	return result;
 }
 
-/* `leaders`: for each kind of object, the first task that has one of an id. */
+/* `leaders`: for each kind of object, the first task with each id. */
 static void share_objects(struct task *task, struct index leaders[OBJECT_KINDS])
 {
 	for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++) {

@@ -31,7 +31,7 @@ static does_not_return void give_up(struct restore *restore)
 
 /* ---- family ---- */
 
-/* Makes those of our creations that have to be born before (or after) our own setsid(). */
+/* Creates those tasks of `created` that must be born before (or after) this task's own setsid(). */
 static int bear_children(struct restore *restore, struct task *task, bool before_session)
 {
 	struct task *child;
@@ -69,7 +69,7 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 	if (born < 0 && errno == EEXIST)
 		return fail_for_taken_id("the former leader of a process group,", pid);
 	if (born < 0)
-		return fail(errno, "cannot create process %d, which once led a group", pid);
+		return fail(errno, "cannot create process %d, the former leader of a process group", pid);
 	if (born) {
 		life_note_birth(task->newborn->stand_in_life);
 		return 0;
@@ -108,7 +108,7 @@ static int join_group(struct restore *restore, const struct task *task)
 static int collect_stand_in(const struct task *task)
 {
 	if (task->newborn->stand_in && waitpid(task->newborn->stand_in, NULL, __WALL) < 0)
-		return fail(errno, "cannot collect process %d", task->newborn->stand_in);
+		return fail(errno, "cannot wait for the end of process %d", task->newborn->stand_in);
 	return 0;
 }
 
@@ -167,7 +167,7 @@ static void await_stage(struct restore *restore, const struct task *task, enum s
 
 void newborn_main(struct restore *restore, struct task *task)
 {
-	/* Who shares memory or descriptors with its creator has the creator's log. */
+	/* A task that shares memory or descriptors with its creator has the creator's log. */
 	if (restore->request->logs_per_process && task_leads(task, OBJECT_DESCRIPTORS) &&
 	    task_leads(task, OBJECT_MEMORY) && log_per_process())
 		give_up(restore);

@@ -160,7 +160,7 @@ static int plan_session(struct task *task)
 		if (newborn->initial_session && newborn->initial_session != wanted)
 			return fail(
 				EINVAL,
-				"process %d is in session %d, which process %d, which has to create it, can never have been in",
+				"process %d is in session %d, but process %d, which must create it, cannot have been in that session",
 				child->pid, wanted, task->pid);
 		newborn->initial_session = wanted;
 	}

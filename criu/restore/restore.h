@@ -42,7 +42,7 @@ struct newborn {
 	unsigned generations_below; /* 0: it has no children */
 	pid_t initial_session;	    /* the session it has to be created in; 0: any */
 	pid_t stand_in;		    /* group for whose dead leader it creates a stand-in; 0: none */
-	uint64_t refuge_used;	    /* from refuge_start on: space of mappings that wait there */
+	uint64_t refuge_used;	    /* bytes of the refuge that mappings of this task use so far */
 	struct vdso vdso;	    /* where the kernel has mapped it in the newborn */
 	uint64_t vdso_park;	    /* its place while criu is unmapped */
 	uint64_t vdso_place;	    /* its final place; 0: the task has none */
@@ -52,11 +52,11 @@ struct newborn {
 	int mapped_fd;
 	struct life *life, *stand_in_life; /* lives.h: shared by all */
 	struct gate *gates[OBJECT_KINDS]; /* gates.h: shared by all; NULL: it shares no object of this kind */
-	size_t user_number[OBJECT_KINDS]; /* which of the users it is */
-	size_t users_known[OBJECT_KINDS]; /* of a leader, while they are numbered */
-	uint32_t baton;			  /* baton.h; of a leader of memory that is shared */
+	size_t user_number[OBJECT_KINDS]; /* its index among the users of the object */
+	size_t users_known[OBJECT_KINDS]; /* in the leader, while users are numbered: how many there are so far */
+	uint32_t baton;			  /* see baton.h; used in the leader of shared memory */
 	struct cgroup_set *cgroups,
-		**thread_cgroups; /* cgroups.c; the latter only where one is apart, NULL: it is not */
+		**thread_cgroups; /* cgroups.c; of a thread: NULL if it is in those of its process */
 	struct call_list space;
 	struct call_list *self; /* for each thread */
 	uint64_t region;
@@ -79,7 +79,7 @@ struct restore {
 	uint64_t pages_restored;	   /* of shared memory, restored by criu itself */
 	uint64_t *newborn_pages;	   /* behind the board: of private memory, restored by the newborns */
 	uint64_t refuge_start, refuge_end; /* addresses where no task will have a mapping */
-	uint64_t regions_size; /* at their start: REGION_ROOM for each of those who share an address space */
+	uint64_t regions_size; /* at the start of the refuge: REGION_ROOM for each user of an address space */
 	bool has_spawned, all_are_born, is_running;
 	uint64_t began, forked;
 	pid_t criu;   /* criu; in the middle process and the root: the middle process */
@@ -103,13 +103,17 @@ static inline uint64_t refuge_step(const struct vma *vma)
  */
 int restore_run(const struct request *request) must_check;
 
-/* Where its restorer lies: those who share an address space have their regions one behind the other. */
+/*
+ * The address of the task's region for the restorer. Tasks that share an address space have their regions side by side.
+ */
 static inline uint64_t region_of(const struct restore *restore, const struct task *task)
 {
 	return restore->refuge_start + task->newborn->user_number[OBJECT_MEMORY] * REGION_ROOM;
 }
 
-/* Whose memory it begins with: that of its creator, by the name of its first user. NULL: criu's. */
+/*
+ * The task whose memory a newborn has at first: the leader of its creator's address space. NULL: it has criu's memory.
+ */
 static inline const struct task *memory_origin(const struct task *task)
 {
 	return task->creator && task->creator->state != TASK_DEAD ? task->creator->space->object.leader :
@@ -119,7 +123,7 @@ static inline const struct task *memory_origin(const struct task *task)
 /* load.c: reads everything; check.c: can everything be restored here? */
 int restore_load(void *restore) must_check;
 int restore_check(void *restore) must_check;
-/* pids.c: checks that the pids are free, and plans sessions and groups. And explains why an id is not available. */
+/* pids.c: checks that the pids are free, and plans sessions and groups; explains why an id is not available */
 int restore_check_pids(struct restore *restore) must_check;
 int fail_for_taken_id(const char *what, pid_t id) must_check;
 /* huge.c: does this host have the huge pages (hugetlb) that they need? */
@@ -129,7 +133,8 @@ int restore_load_cgroups(struct restore *restore, const InventoryEntry *inventor
 int restore_check_cgroups(struct restore *restore) must_check;
 void restore_close_cgroups(struct restore *restore);
 /*
- * The cgroup that the task is created in (version 2): a directory, or -1: the parent's. And explains why that failed.
+ * The cgroup that the task is created in (version 2): a directory, or -1: the parent's. The second function explains
+ * why that failed.
  */
 int cgroups_open_birthplace(const struct restore *restore, const struct task *task, int *directory)
 	must_check;
@@ -146,17 +151,16 @@ int restore_settle(void *restore) must_check;
 int restore_rebuild(void *restore) must_check;
 pid_t spawn_task(struct restore *restore, struct task *task) must_check;
 void die_with_parent(const struct restore *restore, const struct task *task);
-/* What clone3() is asked for. */
+/* The arguments of clone3(). */
 struct clone_plan {
-	const pid_t *pids; /* one for each pid namespace that it is in, beginning with the innermost … */
-	size_t levels;	   /* … as far as they are to be chosen */
+	const pid_t *pids; /* its pids, one for each pid namespace, the innermost first … */
+	size_t levels;	   /* … and how many of these criu chooses */
 	uint64_t flags;
-	int exit_signal; /* 0 with CLONE_PARENT: that of its creator */
+	int exit_signal; /* must be 0 with CLONE_PARENT: it is that of the creator */
 	int cgroup;	 /* a directory of version 2, or -1 */
 	int *pidfd;	 /* for CLONE_PIDFD */
 	/*
-	 * With CLONE_VM: the child does not return. It calls this on the stack, which begins at a lower address than
-	 * it ends at.
+	 * With CLONE_VM: the child calls this on the given stack (`stack` is its lowest address), and does not return.
 	 */
 	void (*live)(void *);
 	void *argument, *stack;
@@ -169,10 +173,10 @@ int watchdog_prepare(struct watchdog *watchdog) must_check;
 int watchdog_begin(struct watchdog *watchdog, int root) must_check; /* a pidfd */
 void watchdog_await(struct watchdog *watchdog); /* in the root: ends it if criu has died */
 void watchdog_end(struct watchdog *watchdog);
-/* parent.c: if the end of criu must not be taken for that of the root's parent */
+/* parent.c: the root gets another parent than criu, if the end of criu would have effects on it */
 bool parent_is_needed(const struct restore *restore);
 pid_t parent_spawn(struct restore *restore) must_check; /* the root */
-void parent_leave(struct restore *restore);		/* the root is adopted, but not by criu */
+void parent_leave(struct restore *restore);		/* leaves the root to be adopted, but not by criu */
 void parent_end(struct restore *restore);
 /* stop.c: tasks that were stopped, and what their parents are told */
 int stop_again(struct task *task) must_check;

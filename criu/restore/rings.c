@@ -60,7 +60,9 @@ static int check_ring_entry(const struct task *task, const struct vma *vma)
 	uint64_t length = vma_length(vma);
 
 	if (vma->status & ~(VMA_REGULAR | VMA_AIO_RING))
-		return fail(EINVAL, "mm-%d.img: the AIO ring at %#" PRIx64 " has another status, too (%#x)",
+		return fail(EINVAL,
+			    "mm-%d.img: the mapping at %#" PRIx64
+			    " is an AIO ring and something else, too (status %#x)",
 			    task->pid, vma->start, vma->status);
 	if (!entry || entry->ring_len != length || vma->offset || !aio_most_requests(length))
 		return fail(EINVAL, "mm-%d.img: the AIO ring at %#" PRIx64 " has no description", task->pid,
@@ -194,7 +196,7 @@ static int reserve_ids(struct spares *spares, uint32_t *next, uint32_t id)
 	return result;
 }
 
-/* Memory has been mapped at the place of the ring, or in the refuge. The ring replaces it. */
+/* The memory at the ring's place, or in the refuge, is mapped already. The ring replaces it. */
 static int make_ring(const struct ring *ring)
 {
 	uint64_t length = vma_length(ring->vma);

@@ -108,7 +108,7 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 		mapped = mmap(at(vma->place), vma_length(vma), protection, flags, fd, vma->offset);
 	}
 	if (mapped == MAP_FAILED || mapped != at(vma->place))
-		return fail(errno, "cannot map %llu bytes for %#llx", (unsigned long long)vma_length(vma),
+		return fail(errno, "cannot map %llu bytes at %#llx", (unsigned long long)vma_length(vma),
 			    (unsigned long long)vma->start);
 	return 0;
 }

@@ -79,10 +79,10 @@ static int report_failure(struct restore *restore)
 	if (has_failed())
 		return min(-failure_errno(), -1);
 	if (!has_restorer_failed(board))
-		return fail(0, "a process died while it was being restored");
+		return fail(0, "a process ended while it was being restored");
 	task = snapshot_find_thread(&restore->snapshot, board->failed_tid);
 	if (!task)
-		return fail(-board->failed_result, "thread %d failed", board->failed_tid);
+		return fail(-board->failed_result, "thread %d cannot be restored", board->failed_tid);
 	if (board->failed_list == RESTORER_THREADS && board->failed_result == -EEXIST)
 		return fail_for_taken_id("thread", task->threads[board->failed_index]);
 	if (board->failed_list == RESTORER_THREADS)
@@ -228,7 +228,7 @@ static int exit_signal_of(const struct task *task)
 	return task->state == TASK_DEAD ? 0 : births_exit_signal(task);
 }
 
-/* One that shares our memory, and so needs a stack of its own and does not return from here. */
+/* A child that shares its creator's memory, and so needs a stack of its own and never returns from it. */
 struct apart_life {
 	struct restore *restore;
 	struct task *task;
@@ -285,7 +285,7 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 		return explain_birth(restore, task, cgroup, errno);
 	if (!born) {
 		life_begin(task->newborn->life);
-		/* The descendants do not need it. In a table that is shared, its creator closes it. */
+		/* Descendants do not need it. If the descriptor table is shared, the creator closes it. */
 		if (cgroup >= 0 && !(flags & CLONE_FILES))
 			close(cgroup);
 		die_with_parent(restore, task);
@@ -390,7 +390,7 @@ int restore_spawn(void *context)
 
 	restore->board = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (restore->board == MAP_FAILED)
-		return fail(errno, "no memory to share with newborns");
+		return fail(errno, "no memory for criu to share with the restored processes");
 	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
 	result = lives_make(restore) ?: gates_make(&restore->snapshot) ?: be_copied_cheaply(restore);
 	if (result)

@@ -55,7 +55,7 @@ static bool waits_for_child_signal(const SignalQueueEntry *queue)
 	return false;
 }
 
-/* If one is pending, another one is not queued, and it would be unknown which one is taken. */
+/* Is a SIGCHLD pending? Then another one would not be queued, and it would be unknown which one is taken. */
 static bool has_child_signal(const struct task *task)
 {
 	bool found = waits_for_child_signal(task->cores[0]->tc->signals_s);

@@ -93,7 +93,7 @@ static int credentials_hear(const struct snapshot *snapshot unused, struct task 
 	long bits = calls_result(calls, asked->securebits);
 
 	if (bits < 0)
-		return fail(-bits, "cannot ask for the securebits");
+		return fail(-bits, "cannot read the securebits");
 	task->cores[thread]->thread_core->creds->secbits = bits;
 	return 0;
 }
@@ -131,7 +131,7 @@ static bool is_same_set(const uint32_t *one, size_t one_count, const uint32_t *o
 	return load_capabilities(one, one_count) == load_capabilities(other, other_count);
 }
 
-/* Then what was found of the first thread is true of this one, and our own need not be read again. */
+/* Has the thread the capabilities of the first one? Then the check of the first one is valid for it, too. */
 static bool has_capabilities_of_first(const struct task *task, const CredsEntry *creds)
 {
 	const ThreadCoreEntry *core = task->cores[0]->thread_core;
@@ -147,7 +147,7 @@ static int credentials_check(const struct snapshot *snapshot unused, const struc
 	int result = 0;
 
 	if (!core || !core->creds)
-		return fail(EINVAL, "the image has no credentials of thread %d", task->threads[thread]);
+		return fail(EINVAL, "core-%d.img has no credentials", task->threads[thread]);
 	if (!thread || !has_capabilities_of_first(task, core->creds))
 		result = check_capabilities(task, thread, core->creds);
 	if (result)

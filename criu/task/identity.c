@@ -82,7 +82,8 @@ static int identity_hear(const struct snapshot *snapshot unused, struct task *ta
 	int number;
 
 	if (result < 0)
-		return fail(-result, "cannot ask thread %d for its addresses", task->threads[thread]);
+		return fail(-result, "cannot read the addresses that the kernel has for thread %d",
+			    task->threads[thread]);
 	arch_set_clear_tid(task->cores[thread],
 			   *(const uint64_t *)calls_answer(calls, asked->tid_address, 1));
 	number = *(const int *)calls_answer(calls, asked->parent_death, 1);

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include "base/error.h"
 #include "image/message.h"
+#include "kernel/proc.h"
 #include "task/part.h"
 
 static int limits_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
@@ -45,14 +46,15 @@ static int limits_check(const struct snapshot *snapshot unused, const struct tas
 		struct rlimit ours;
 
 		if (entry->cur > entry->max)
-			return fail(EINVAL, "the image holds a resource limit above its own maximum: %zu", i);
+			return fail(EINVAL, "the core image has a soft limit above its hard limit: %s",
+				    proc_limit_name(i));
 		if (getrlimit(i, &ours) < 0 || entry->max <= ours.rlim_max)
 			continue;
 		ours.rlim_max = entry->max; /* try it: the kernel decides whether it is allowed */
 		if (setrlimit(i, &ours) < 0) {
 			fail_advice("run criu with CAP_SYS_RESOURCE, or under a higher limit");
-			return fail(errno, "hard limit %zu (ulimit) cannot be raised to %llu", i,
-				    (unsigned long long)entry->max);
+			return fail(errno, "the hard limit '%s' (ulimit) cannot be raised to %llu",
+				    proc_limit_name(i), (unsigned long long)entry->max);
 		}
 	}
 	return 0;

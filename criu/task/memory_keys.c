@@ -49,7 +49,8 @@ static int memory_keys_check(const struct snapshot *snapshot unused, const struc
 			     size_t thread unused)
 {
 	if (task->space->mm->keys & 1 || task->space->mm->keys >> MOST_KEYS)
-		return fail(EINVAL, "the image holds impossible protection keys: %#x", task->space->mm->keys);
+		return fail(EINVAL, "the mm image has impossible protection keys: %#x",
+			    task->space->mm->keys);
 	return 0;
 }
 

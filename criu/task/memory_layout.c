@@ -94,7 +94,7 @@ static int memory_layout_check(const struct snapshot *snapshot unused, const str
 			       size_t thread unused)
 {
 	if (task->space->mm->n_mm_saved_auxv > 64)
-		return fail(EINVAL, "the image holds %zu words of auxv, more than any kernel has",
+		return fail(EINVAL, "the mm image has %zu words of auxv, more than any kernel has",
 			    task->space->mm->n_mm_saved_auxv);
 	return 0;
 }

@@ -27,7 +27,7 @@ static void *memory_locks_ask(const struct snapshot *snapshot unused, const stru
 	return asked;
 }
 
-/* Is new memory locked only when it is touched? smaps tells, which is long. */
+/* Is new memory locked only when it is touched? smaps tells, but reading it takes long. */
 static int look_closer(const struct task *task, uint64_t address, bool *on_fault)
 {
 	struct vmas vmas = { 0 };
@@ -60,7 +60,7 @@ static int memory_locks_check(const struct snapshot *snapshot unused, const stru
 	uint32_t flags = task->space->mm->locks_future;
 
 	if (flags && flags != MCL_FUTURE && flags != (MCL_FUTURE | MCL_ONFAULT))
-		return fail(EINVAL, "the image has invalid flags of mlockall(): %#x", flags);
+		return fail(EINVAL, "the mm image has invalid flags of mlockall(): %#x", flags);
 	return 0;
 }
 

@@ -133,8 +133,8 @@ int scheduling_set_affinity(const struct task *task, size_t thread) must_check;
 bool identity_waits(const struct task *task);
 
 /*
- * posix_timers.c, dump: are there timers whose owners are found by whose CPU time advances? Then threads are asked one
- * at a time.
+ * posix_timers.c, dump: are there timers whose owner can be found only by watching whose CPU time advances? Then
+ * threads are asked one at a time.
  */
 bool posix_timers_look_for_owners(const struct task *task);
 /* posix_timers.c: does a timer send this signal again when it is set? Then no other part puts the signal back. */

@@ -13,21 +13,21 @@ const struct task_part *const task_parts[] = {
 	&part_memory_layout, /* first: names of areas and the executable, with all privileges */
 	&part_memory_keys,   /* dump only: restore/protection.c sets them before there are threads */
 	&part_memory_locks,  /* all memory exists; needs CAP_IPC_LOCK or a limit */
-	&part_process, /* personality, subreaper, …: no privileges. Prepares: files of /proc, by their paths */
-	&part_directories, /* prepares only, with CAP_SYS_CHROOT; from here on, paths may resolve below another root */
+	&part_process, /* personality, subreaper, …: no privileges. prepare() writes files of /proc, by their paths */
+	&part_directories, /* only prepare(), with CAP_SYS_CHROOT; from here on, paths may resolve below another root */
 	&part_identity,	       /* name, thread ids, rseq: memory exists */
 	&part_scheduling,      /* needs CAP_SYS_NICE */
 	&part_machine,	       /* also needs privileges */
-	&part_signals,	       /* actions before anything can be pending. Prepares: blocks all signals */
+	&part_signals,	       /* actions before anything can be pending. prepare() blocks all signals */
 	&part_posix_timers,    /* creates them, with all privileges */
 	&part_limits,	       /* after memory, which they would limit; only raising needs a privilege */
 	&part_credentials,     /* drops privileges: nothing above would work after this */
 	&part_pending_signals, /* a thread may send itself any signal; actions and masks are set */
 	/*
-	 * Dump: a timer that expires while the tree is stopped is in a signal queue, or is known to the timer. Both
-	 * hear after the queues.
+	 * Dump: a timer that expires while the tree is stopped is in a signal queue, or is known to the timer. So
+	 * hear() of both runs after that of the queues.
 	 */
-	&part_timers, /* last: they run from here on. Prepares: one expires, with its signal blocked */
+	&part_timers, /* last: timers run from here on. prepare() expires the dead ones (timers.c) */
 	&part_posix_timers_set,
 };
 

@@ -118,9 +118,9 @@ static int check_queue(const SignalQueueEntry *queue)
 		if (info->len == SIGINFO_SIZE)
 			memcpy(&signal, info->data, sizeof(signal));
 		if (signal < 1 || signal > 64)
-			return fail(EINVAL, "the image has an invalid pending signal");
+			return fail(EINVAL, "the core image has an invalid pending signal");
 		if (signal == SIGKILL || signal == SIGSTOP)
-			return fail(EINVAL, "the image has a pending signal that cannot be blocked: %d",
+			return fail(EINVAL, "the core image has a pending signal that cannot be blocked: %d",
 				    signal);
 	}
 	return 0;

@@ -151,7 +151,10 @@ bool posix_timers_look_for_owners(const struct task *task)
 	return false;
 }
 
-/* Only the CPU time of the thread that asks advances: between two questions, the timer that it owns has changed. */
+/*
+ * While a thread makes the calls, only its own CPU time advances. So a timer that changes between two questions counts
+ * the time of this thread.
+ */
 static void *posix_timers_ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
 			      struct call_list *calls)
 {
@@ -186,7 +189,7 @@ static int hear_left(TaskTimersEntry *timers, const struct call_list *calls, con
 		const struct itimerspec *value = calls_answer(calls, asked[i].left, 1);
 
 		if (left < 0 || overrun < 0)
-			return fail(-min(left, overrun), "cannot ask for timer %u", timer->it_id);
+			return fail(-min(left, overrun), "cannot read timer %u", timer->it_id);
 		timer->overrun = overrun;
 		timer->isec = value->it_interval.tv_sec;
 		timer->insec = value->it_interval.tv_nsec;
@@ -235,9 +238,9 @@ static int check_timer(const PosixTimerEntry *timer)
 
 	if (timer->it_id > INT32_MAX || timer->insec >= SECOND || timer->vnsec >= SECOND ||
 	    timer->isec > INT64_MAX / SECOND || timer->vsec > INT64_MAX / SECOND)
-		return fail(EINVAL, "the image has an invalid timer: %u", timer->it_id);
+		return fail(EINVAL, "the core image has an invalid timer: %u", timer->it_id);
 	if (how != SIGEV_NONE && (timer->si_signo < 1 || timer->si_signo > 64))
-		return fail(EINVAL, "timer %u of the image sends signal %u, which does not exist",
+		return fail(EINVAL, "timer %u of the core image sends signal %u, which does not exist",
 			    timer->it_id, timer->si_signo);
 	if (timer->it_id > MOST_COUNTED_ID && !can_ask_for_ids())
 		return fail(
@@ -258,7 +261,7 @@ static int posix_timers_check(const struct snapshot *snapshot unused, const stru
 	for (size_t i = 0; !result && i < timers->n_posix; i++) {
 		result = check_timer(timers->posix[i]);
 		if (i && timers->posix[i]->it_id == timers->posix[i - 1]->it_id)
-			result = fail(EINVAL, "the image has timer %u twice", timers->posix[i]->it_id);
+			result = fail(EINVAL, "the core image has timer %u twice", timers->posix[i]->it_id);
 	}
 	return result;
 }

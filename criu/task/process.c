@@ -189,7 +189,7 @@ static int process_hear(const struct snapshot *snapshot unused, struct task *tas
 		message_set(task->cores[0]->tc, membarrier_registration_mask, barriers);
 	result = calls_result(calls, asked->subreaper);
 	if (result < 0)
-		return fail(-result, "cannot ask whether it is a child subreaper");
+		return fail(-result, "cannot read whether it is a child subreaper");
 	message_set(task->cores[0]->tc, child_subreaper,
 		    *(const int *)calls_answer(calls, asked->subreaper, 1));
 	return 0;
@@ -209,7 +209,7 @@ static int check_oom(const TaskCoreEntry *core)
 	bool may_lower;
 
 	if (core->oom_score_adj < -1000 || core->oom_score_adj > 1000)
-		return fail(EINVAL, "the image has an invalid oom_score_adj: %d", core->oom_score_adj);
+		return fail(EINVAL, "the core image has an invalid oom_score_adj: %d", core->oom_score_adj);
 	if (!core->has_oom_score_adj || self < 0 || proc_read_number(self, "oom_score_adj", 10, &ours) < 0 ||
 	    core->oom_score_adj >= ours)
 		return 0;
@@ -238,7 +238,8 @@ static int process_check(const struct snapshot *snapshot unused, const struct ta
 			    task->pid, core->stop_signo);
 	commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 	if (core->membarrier_registration_mask & ~(commands < 0 ? 0u : (uint32_t)commands))
-		return fail(EINVAL, "this kernel does not know all of its memory barriers (membarrier %#x)",
+		return fail(EINVAL,
+			    "this kernel does not support all of its memory barriers (membarrier %#x)",
 			    core->membarrier_registration_mask);
 	return check_oom(core);
 }

@@ -62,7 +62,7 @@ static void cpus_of_image(const ThreadCoreEntry *core, struct cpus *cpus)
 static int check_cpus(const struct task *task, size_t thread)
 {
 	if (task->cores[thread]->thread_core->cpu_affinity.len > sizeof(struct cpus))
-		return fail(EINVAL, "the image has more CPUs than any machine");
+		return fail(EINVAL, "the core image has more CPUs than any machine");
 	return 0;
 }
 
@@ -111,7 +111,7 @@ int scheduling_set_affinity(const struct task *task, size_t thread)
 	cpus_of_image(core, &cpus);
 	result = cpus_set_affinity(task->threads[thread], &cpus);
 	return result && result != -EINVAL ?
-		       fail(-result, "cannot keep thread %d to its CPUs", task->threads[thread]) :
+		       fail(-result, "cannot bind thread %d to its CPUs", task->threads[thread]) :
 		       0;
 }
 
@@ -127,7 +127,7 @@ static int scheduling_look(struct snapshot *snapshot unused, struct task *task, 
 	long io_priority;
 
 	if (policy < 0 || sched_getparam(tid, &parameters) < 0)
-		return fail(errno, "cannot read how thread %d is scheduled", tid);
+		return fail(errno, "cannot read the scheduling policy of thread %d", tid);
 	if ((policy & ~SCHED_RESET_ON_FORK) > SCHED_IDLE)
 		return refuse("process %d (%s): thread %d has scheduling policy %d, which is not supported",
 			      task->pid, task->name, tid, policy & ~SCHED_RESET_ON_FORK);

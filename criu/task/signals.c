@@ -68,7 +68,7 @@ static int hear_actions(TaskCoreEntry *core, const struct call_list *calls, cons
 			continue;
 		entry = core->sigactions[core->n_sigactions++] = message_new(SaEntry, sa_entry);
 		if (result < 0)
-			return fail(-result, "cannot ask for the action of signal %d", signal);
+			return fail(-result, "cannot read the action of signal %d", signal);
 		entry->sigaction = action->handler;
 		entry->flags = action->flags;
 		entry->restorer = action->restorer;
@@ -88,7 +88,7 @@ static int signals_hear(const struct snapshot *snapshot unused, struct task *tas
 
 	task->cores[thread]->thread_core->sas = entry;
 	if (result < 0)
-		return fail(-result, "cannot ask for the alternate stack");
+		return fail(-result, "cannot read the alternate signal stack");
 	entry->ss_sp = (uintptr_t)stack->ss_sp;
 	entry->ss_size = stack->ss_size;
 	entry->ss_flags = stack->ss_flags;
@@ -98,7 +98,7 @@ static int signals_hear(const struct snapshot *snapshot unused, struct task *tas
 static int signals_check(const struct snapshot *snapshot unused, const struct task *task, size_t thread)
 {
 	if (!thread && task->cores[0]->tc->n_sigactions != ACTIONS)
-		return fail(EINVAL, "the image holds %zu signal actions instead of %d",
+		return fail(EINVAL, "the core image has %zu signal actions instead of %d",
 			    task->cores[0]->tc->n_sigactions, ACTIONS);
 	return 0;
 }

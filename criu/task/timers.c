@@ -22,9 +22,9 @@ static const struct {
 	int which;
 	const char *question;
 } timers[] = {
-	{ ITIMER_REAL, "ask for the timer of real time" },
-	{ ITIMER_VIRTUAL, "ask for the timer of user time" },
-	{ ITIMER_PROF, "ask for the timer of CPU time" },
+	{ ITIMER_REAL, "read the timer of real time" },
+	{ ITIMER_VIRTUAL, "read the timer of user time" },
+	{ ITIMER_PROF, "read the timer of CPU time" },
 };
 
 struct asked {
@@ -122,7 +122,7 @@ static int timers_check(const struct snapshot *snapshot unused, const struct tas
 	for (size_t i = 0; entries && i < array_size(values); i++)
 		if (values[i]->iusec >= SECOND || values[i]->vusec >= SECOND || values[i]->isec > INT64_MAX ||
 		    values[i]->vsec > INT64_MAX || values[i]->dead_interval > INT64_MAX)
-			return fail(EINVAL, "the image has an invalid interval timer");
+			return fail(EINVAL, "the core image has an invalid interval timer");
 	return 0;
 }
 

@@ -385,7 +385,7 @@ static void named_pid(void **state unused)
 static void taken_pid(void **state unused)
 {
 	struct place place = PLACE_HERE;
-	autofree char *expected = format_text("pid %d is taken: File exists", getppid());
+	autofree char *expected = format_text("pid %d is in use: File exists", getppid());
 
 	place.pid = getppid();
 	assert_int_equal(run_in(&place, make_socket, NULL), -EEXIST);

@@ -172,12 +172,12 @@ static void answers_refused(void **state unused)
 		const struct task_part *part;
 		const char *says;
 	} rows[] = {
-		{ &part_credentials, "cannot ask for the securebits" },
-		{ &part_identity, "cannot ask thread 4711 for its addresses" },
-		{ &part_signals, "cannot ask for the alternate stack" },
-		{ &part_process, "cannot ask whether it is a child subreaper" },
-		{ &part_posix_timers, "cannot ask for timer 3" },
-		{ &part_timers, "cannot ask for the timer of real time" },
+		{ &part_credentials, "cannot read the securebits" },
+		{ &part_identity, "cannot read the addresses that the kernel has for thread 4711" },
+		{ &part_signals, "cannot read the alternate signal stack" },
+		{ &part_process, "cannot read whether it is a child subreaper" },
+		{ &part_posix_timers, "cannot read timer 3" },
+		{ &part_timers, "cannot read the timer of real time" },
 	};
 
 	for (size_t i = 0; i < array_size(rows); i++) {

@@ -154,16 +154,16 @@ static void has_freed_pages(void **state unused)
 	set_inventory(2, 3, 0, 1); /* for layer 0 */
 	assert_length(0, 3);
 	set_inventory(2, 3, 0, 99); /* for a snapshot that is not in the chain */
-	assert_no_chain("/2 has freed pages");
+	assert_no_chain("/2 that a later snapshot replaces");
 	set_inventory(2, 3, 0, 0); /* for a snapshot without an id */
-	assert_no_chain("/2 has freed pages");
+	assert_no_chain("/2 that a later snapshot replaces");
 	set_inventory(1, 0, 0, -1);
 	set_inventory(0, 1, 0, -1);
 	close_stack((struct opened[]){ open_stack(0) });
 	set_inventory(0, 1, 2, 0); /* no snapshot here builds on it */
-	assert_no_chain("/0 has freed pages");
+	assert_no_chain("/0 that a later snapshot replaces");
 	set_inventory(0, 1, 2, 1);
-	assert_no_chain("/0 has freed pages");
+	assert_no_chain("/0 that a later snapshot replaces");
 }
 
 /* An open chain can be checked for changes. */

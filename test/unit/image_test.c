@@ -81,7 +81,7 @@ static void a_single_record(void **state unused)
 	assert_int_equal(image_create(store, &image, IMAGE_PSTREE, 0), 0);
 	assert_int_equal(image_close(image), 0);
 	assert_int_equal(image_read_single(store, IMAGE_PSTREE, 0, &read), -EINVAL);
-	assert_failure_says("pstree.img: is torn: it holds no record");
+	assert_failure_says("pstree.img is torn: it holds no record");
 
 	assert_int_equal(image_create(store, &image, IMAGE_PSTREE, 0), 0);
 	assert_int_equal(image_write(image, &written->base), 0);

@@ -465,7 +465,7 @@ static void limits(void **state unused)
 	assert_int_equal(calls.count, 0);
 	calls_free(&calls);
 	task->cores[0]->tc->rlimits->rlimits[3]->cur = 7;
-	assert_check(&part_limits, task, "above its own maximum");
+	assert_check(&part_limits, task, "above its hard limit");
 	free_task(task);
 }
 

@@ -130,10 +130,10 @@ static void files_that_are_no_images(void **state unused)
 	write_pipes("content");
 	put_file("pipes-data.img", bytes, get_file("pipes-data.img", bytes, sizeof(bytes)) - 1);
 	free(shown("pipes-data.img", false, -EINVAL));
-	assert_failure_says("pipes-data.img: is torn");
+	assert_failure_says("pipes-data.img is torn");
 	put_file("core-5.img", bytes, 12);
 	free(shown("core-5.img", true, -EINVAL));
-	assert_failure_says("core-5.img: is not an image of type CORE");
+	assert_failure_says("core-5.img is not an image of type CORE");
 }
 
 /* An argument is a path or, if there is no such file, a name in the directory of images. */

@@ -172,8 +172,8 @@ static void the_text_of_a_tree(void **state unused)
 	static const char expected[] =
 		"memory: a complete dump, made 2023-11-14 22:13:20 +0000 by criu " CRIU_VERSION "\n"
 		"3 processes, 4 threads, 2 files, 1.0 MiB of memory and 512 KiB in its parent\n"
-		"CANNOT BE RESTORED: memory/pagemap-10.img leaves the page at 0x100000 to a parent snapshot, and there is no "
-		"`parent` beside it\n"
+		"CANNOT BE RESTORED: memory/pagemap-10.img leaves the page at 0x100000 to a parent snapshot, and there is no link "
+		"'parent' beside it\n"
 		"\n"
 		"     PID  PROCESS   STATE       UID  THREADS    MEMORY    MAPPED\n"
 		"      10  init      running    1010        1   1.5 MiB   4.0 MiB\n"
@@ -271,7 +271,7 @@ static void a_torn_image(void **state unused)
 	write_tree(store, "shell", "/x");
 	put_file("files.img", bytes, get_file("files.img", bytes, sizeof(bytes)) - 1);
 	assert_int_equal(show_tree_read(store, &tree), -EINVAL);
-	assert_failure_says("files.img: is torn");
+	assert_failure_says("files.img is torn");
 	show_tree_free(&tree);
 	image_store_close(store);
 }

@@ -103,7 +103,7 @@ static void too_many_pages(void **state unused)
 {
 	layer(1, false, { 1, 1, HERE });
 	layer(0, true, { 1, 1ULL << 36, PARENT });
-	assert_refused("/0/pagemap-4711.img lists more pages than any memory has");
+	assert_refused("/0/pagemap-4711.img lists more pages than an address space has");
 	layer(0, true, { 1, 1ULL << 34, PARENT });
 	assert_refused("leaves the page at 0x2000 to its parent");
 }

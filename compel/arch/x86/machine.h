@@ -8,7 +8,7 @@
 
 /* An XSAVE area begins with the x87 and SSE registers; then comes the header that says what follows. */
 #define XSAVE_SUPPORTED \
-	464 /* the components that fit; the words for software in the kernel's and in signal frames */
+	464 /* bytes for software: XCR0 in what ptrace returns, _fpx_sw_bytes in a signal frame */
 #define XSAVE_IN_USE 512 /* XSTATE_BV: the components that are not in their initial state */
 #define XSAVE_LEGACY 576
 

@@ -39,8 +39,8 @@ const int arch_mapping_calls[] = {
 const size_t arch_mapping_call_count = array_size(arch_mapping_calls);
 
 /*
- * x32 calls have a bit of their own. By `int $0x80`, brk is 45, which is recvfrom; remap_file_pages is 257, which is
- * openat.
+ * The numbers of x32 calls have bit 30 set. By `int $0x80`, 45 is brk and 257 is remap_file_pages; they are told from
+ * recvfrom and openat, which have these numbers otherwise, by what they return.
  */
 const char arch_mapping_condition[] =
 	"id >= 0x40000000 || (id == 45 && ret >= 65536) || (id == 257 && ret == 0)";

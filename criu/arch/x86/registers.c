@@ -143,7 +143,7 @@ struct legacy {
 	uint32_t x87[32], sse[64], padding[24];
 };
 
-static int save_extended(const struct thread_context *context, ThreadInfoX86 *info)
+static int save_extended(pid_t tid, const struct thread_context *context, ThreadInfoX86 *info)
 {
 	UserX86FpregsEntry *entry = message_new(UserX86FpregsEntry, user_x86_fpregs_entry);
 	const struct legacy *legacy = context->extended;
@@ -151,11 +151,12 @@ static int save_extended(const struct thread_context *context, ThreadInfoX86 *in
 
 	info->fpregs = entry;
 	if (context->extended_size < AREA_START)
-		return fail(EINVAL, "the kernel gives no XSAVE area for this thread");
+		return fail(EINVAL, "the kernel has no XSAVE area for thread %d", tid);
 	memcpy(&held, (const char *)context->extended + HEADER_XSTATE_BV, sizeof(held));
 	if (held & ~KNOWN_COMPONENTS)
-		return refuse("CPU state that the image format cannot hold (XSAVE components %#llx)",
-			      (unsigned long long)(held & ~KNOWN_COMPONENTS));
+		return refuse(
+			"thread %d has CPU state that the image format cannot hold (XSAVE components %#llx)",
+			tid, (unsigned long long)(held & ~KNOWN_COMPONENTS));
 	entry->cwd = legacy->control;
 	entry->swd = legacy->status;
 	entry->twd = legacy->tag;
@@ -206,7 +207,7 @@ int arch_save_registers(pid_t tid, const struct thread_context *context, CoreEnt
 	core->thread_info = info;
 	info->gpregs = save_general(&context->registers.user);
 	save_segments(tid, info);
-	return save_extended(context, info);
+	return save_extended(tid, context, info);
 }
 
 static int load_components(const UserX86XsaveEntry *xsave, char *area, size_t size)
@@ -225,10 +226,10 @@ static int load_components(const UserX86XsaveEntry *xsave, char *area, size_t si
 		if (!(xsave->xstate_bv >> part->bit & 1))
 			continue;
 		if (count * part->member_size != part->size)
-			return fail(EINVAL, "the image holds %zu bytes of %s registers instead of %zu",
+			return fail(EINVAL, "the core image holds %zu bytes of %s registers instead of %zu",
 				    count * part->member_size, part->name, part->size);
 		if (!offset || offset + part->size > size)
-			return fail(EINVAL, "this CPU keeps %s registers in another size", part->name);
+			return fail(EINVAL, "this CPU has %s registers of another size", part->name);
 		memcpy(area + offset, *(void *const *)((const char *)xsave + part->array_offset), part->size);
 	}
 	memcpy(area + HEADER_XSTATE_BV, &xsave->xstate_bv, sizeof(xsave->xstate_bv));
@@ -240,7 +241,7 @@ static int load_extended(const UserX86FpregsEntry *entry, struct thread_context 
 	struct legacy *legacy;
 
 	if (entry->n_st_space != 32 || entry->n_xmm_space != 64)
-		return fail(EINVAL, "the image holds a wrong number of x87 or SSE registers");
+		return fail(EINVAL, "the core image holds a wrong number of x87 or SSE registers");
 	arch_prepare();
 	context->extended_size = machine.size;
 	legacy = context->extended = allocate(context->extended_size);
@@ -266,9 +267,9 @@ int arch_load_registers(const CoreEntry *core, struct thread_context *context)
 
 	memset(context, 0, sizeof(*context));
 	if (!info)
-		return fail(EINVAL, "the image has no x86 registers of this thread");
+		return fail(EINVAL, "the core image has no x86 registers");
 	if (info->gpregs->has_mode && info->gpregs->mode != USER_X86_REGS_MODE__NATIVE)
-		return fail(EINVAL, "32-bit tasks are not supported yet");
+		return fail(EINVAL, "32-bit processes are not supported yet");
 	load_general(info->gpregs, &context->registers.user);
 	return load_extended(info->fpregs, context);
 }

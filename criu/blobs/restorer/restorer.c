@@ -100,7 +100,10 @@ static void await(uint32_t *futex, uint32_t wanted)
 		sys_futex(futex, FUTEX_WAIT, now, NULL, NULL, 0);
 }
 
-/* Nobody unmaps criu from under somebody else, and nobody goes on before the space is what it has to be. */
+/*
+ * The leader unmaps criu only when all others have left its code. The others go on only when the space has its final
+ * layout.
+ */
 static void lay_out_space(char *region, struct restorer_arguments *arguments)
 {
 	struct restorer_arguments *leader =

@@ -6,7 +6,7 @@
  *	0            code of the blob
  *	BOARD        struct restorer_board, one page, shared by criu and all newborns
  *	ARGUMENTS    struct restorer_arguments, struct restorer_thread[], lists of calls, the bytes they point to
- *	…            a stack a thread
+ *	…            one stack for each thread
  *
  * Positions are offsets from the start of the region.
  */
@@ -46,11 +46,11 @@ struct restorer_arguments {
 	uint64_t space_calls, space_call_count;
 	uint64_t threads, thread_count; /* struct restorer_thread[]; [0] is the leader */
 	/*
-	 * Those who share the address space: the region of the first of them, who lays it out; how many others there
-	 * are
+	 * If tasks share the address space: the region of their leader, which lays the space out; the number of the
+	 * others
 	 */
 	uint64_t leader, others;
-	/* In the first one's region: how many others have left criu's code; has the space its final layout? Futexes. */
+	/* Futexes, in the leader's region: how many others have left criu's code; 1: the space has its final layout */
 	uint32_t left, is_final;
 };
 

@@ -56,7 +56,7 @@ static int find_target(const struct task *holder, const struct seen_file *seen,
 		return 0;
 	}
 	return refuse(
-		"process %d (%s): file %d (epoll) watches a file that was added as %d and that the process has closed since",
+		"process %d (%s): descriptor %d (epoll) watches a file that was added as descriptor %d, which the process has closed since",
 		seen->holder.pid, seen->holder.name, seen->fd, target->tfd);
 }
 
@@ -124,8 +124,8 @@ static int open_epoll(struct snapshot *snapshot unused, struct file *file unused
 }
 
 /*
- * A target that has fired and is disabled. Added with its events, it fires again here, instead of in the task, if there
- * is an event. If there is none, it still waits for those that cannot be masked (EPOLLERR, EPOLLHUP).
+ * Disables a target as if it had fired (EPOLLONESHOT): it is watched for any event, so that it fires here and not in
+ * the task. If it has no event now, it stays armed for the events that cannot be masked (EPOLLERR, EPOLLHUP).
  */
 static int put_to_sleep(int epoll, int number, struct epoll_event *event)
 {
@@ -164,7 +164,7 @@ static int add(const struct file *file, const struct file *target, const Eventpo
 	autoclose int in_the_way = copy_aside(number, number);
 
 	if (epoll < 0 || watched < 0 || dup3(watched, number, O_CLOEXEC) < 0)
-		return fail(errno, "cannot give a file the temporary descriptor %d", number);
+		return fail(errno, "cannot move a file to the temporary descriptor %d", number);
 	result = add_under(epoll, number, entry);
 	if (result)
 		result = fail(errno, "cannot watch descriptor %d (%s)", number, target->kind->name);
@@ -185,7 +185,10 @@ static int add_targets(const struct file *file, const struct task *task)
 		for (size_t i = 0; !result && i < entry->n_tfd; i++) {
 			const struct file *target = task_find_descriptor(task, entry->tfd[i]->tfd)->file;
 
-			/* /dev/null cannot be watched: it replaces a terminal, of which no events come then. */
+			/*
+			 * /dev/null cannot be watched. Where it replaces a terminal, the target is left out, and sends
+			 * no events.
+			 */
 			if (!(entry->tfd[i]->events & ~HOW_TO_WATCH) == !pass &&
 			    !terminal_is_replaced(target))
 				result = add(file, target, entry->tfd[i]);

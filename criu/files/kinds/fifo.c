@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include "base/error.h"
@@ -110,8 +111,8 @@ static int fifo_fill(struct held_pipe *pipe, const char *name)
 	times[0] = before.st_atim;
 	times[1] = before.st_mtim;
 	if (!result && futimens(pipe->ends[0], times) < 0)
-		log_info("%s: the times cannot be set (error %d), so it looks as if it was written now", name,
-			 errno);
+		log_info("%s: its times cannot be restored (%s): they are those of the restore", name,
+			 strerror(errno));
 	return result;
 }
 

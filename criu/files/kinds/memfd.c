@@ -54,7 +54,7 @@ static int memfd_check(struct snapshot *snapshot, struct file *file)
 	return 0;
 }
 
-/* Finds the files that can be the one that memfd_create() returned; of those, the first of each memory. */
+/* For each memory, finds the first file that can be the one that memfd_create() returned. */
 static void find_originals(struct snapshot *snapshot)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_memfd);
@@ -112,7 +112,7 @@ static int open_memfd(struct snapshot *snapshot, struct file *file)
 
 	if (fd >= 0 && entry->pos && !(entry->flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0) {
 		close(fd);
-		return fail(errno, "cannot set the position in memfd %s to %llu", object->memfd->name,
+		return fail(errno, "cannot set the position of memfd %s to %llu", object->memfd->name,
 			    (unsigned long long)entry->pos);
 	}
 	return fd;

@@ -44,8 +44,8 @@ static int pipe_save_contents(struct snapshot *snapshot)
 
 		if (pipes.items[i].ends != 3)
 			log_warning(
-				"nobody in the tree holds the other end of %s, file %d of process %d (%s): it will have none "
-				"after restore",
+				"no process of the tree holds the other end of %s, descriptor %d of process %d (%s): it will "
+				"have none after the restore",
 				seen->link, seen->fd, seen->holder.pid, seen->holder.name);
 	}
 	result = pipes_in_use_save(&pipes, snapshot->images, IMAGE_PIPES_DATA);

@@ -80,7 +80,7 @@ static const char *why_not_found(const struct seen_file *seen, int error)
 	int pid;
 
 	if (sscanf(seen->link, "/proc/%d", &pid) == 1)
-		return "it is about a process that has ended";
+		return "it is a file of /proc about a process that has ended";
 	if (is_in_hidden_mount(seen))
 		return "it is in a detached mount, which is not supported yet";
 	if (length > suffix && !strcmp(seen->link + length - suffix, " (deleted)"))
@@ -97,7 +97,8 @@ static int check_regular_path(const struct snapshot *snapshot, const struct seen
 
 	if (tells_of_the_tree(snapshot, seen->link))
 		return refuse_file(
-			seen, "files of /proc about a process that is dumped, too, are not supported yet");
+			seen,
+			"it is a file of /proc about a process of the tree, which is not supported yet");
 	if (!seen->stat.st_nlink)
 		return refuse_file(seen, "deleted files are not supported yet");
 	if (stat(seen->link, &found) < 0)
@@ -188,7 +189,7 @@ static int open_file(struct snapshot *snapshot unused, struct file *file)
 	/* The position is set even for O_APPEND, which only determines where writes go. */
 	if (entry->pos && !(flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0 && errno != ESPIPE) {
 		close(fd);
-		return fail(errno, "cannot set the position in %s to %llu", entry->name,
+		return fail(errno, "cannot set the position of %s to %llu", entry->name,
 			    (unsigned long long)entry->pos);
 	}
 	return fd;

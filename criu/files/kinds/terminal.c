@@ -83,7 +83,7 @@ static bool tree_has_master(const struct snapshot *snapshot, uint32_t index)
 
 static int refuse_terminal(const struct seen_file *seen, const char *why)
 {
-	return refuse("process %d (%s): file %d (%s) %s", seen->holder.pid, seen->holder.name, seen->fd,
+	return refuse("process %d (%s): descriptor %d (%s) %s", seen->holder.pid, seen->holder.name, seen->fd,
 		      seen->link, why);
 }
 

@@ -100,8 +100,8 @@ static int put_output(int master, int slave, const struct kernel_termios *settin
 
 /*
  * Writes through the master. Characters that end a line still do so; otherwise the data is not interpreted. Flow
- * control stays as it is: a reader of a master in packet mode would be told of a change, and its characters cannot be
- * in the data.
+ * control stays as it is: a reader of a master in packet mode would be told of a change. The data cannot contain the
+ * characters of flow control.
  */
 static int put_input(int master, int slave, const struct kernel_termios *settings, const char *data,
 		     size_t size)
@@ -206,9 +206,10 @@ static int check_empty(int master, const TtyInfoEntry *info)
 
 	settle_queue(master);
 	if (ioctl(master, FIONREAD, &waiting) < 0 || waiting)
-		return fail(0,
-			    "terminal %u, of which only the master is open, holds %d bytes: read them first",
-			    info->pty->index, waiting);
+		return fail(
+			0,
+			"terminal %u, of which only the master is open, holds %d bytes: they must be read first",
+			info->pty->index, waiting);
 	return 0;
 }
 

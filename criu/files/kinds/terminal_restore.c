@@ -77,7 +77,8 @@ static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
 }
 
 /*
- * The terminal must allow to be opened again, for each file of it: one of another user, or an exclusive one, may not.
+ * Each file of the terminal opens it again. The terminal must allow that: one of another user may not, and neither may
+ * an exclusive one.
  */
 static int open_if_terminal(int fd)
 {
@@ -207,7 +208,8 @@ static int change_ours(struct terminals *terminals, const TtyInfoEntry *outer, p
 	terminals->is_changed = true;
 	result = set_settings(terminals->ours, outer);
 	if (!result && foreground && tcsetpgrp(terminals->ours, foreground) < 0)
-		result = fail(errno, "cannot put group %d into the foreground of the terminal", foreground);
+		result = fail(errno, "cannot put process group %d into the foreground of the terminal",
+			      foreground);
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	return result;
 }
@@ -258,13 +260,19 @@ static int open_master(struct pair *pair)
 	return 0;
 }
 
-/* The pair to take, of those that the kernel returned, lowest numbers first; NULL: none yet. */
+/*
+ * Chooses from the pairs that the kernel has returned so far. It returns the lowest free number first. NULL: none fits
+ * yet.
+ */
 static struct pair *choose_pair(const struct snapshot *snapshot, struct pair *given, size_t count,
 				uint32_t wanted)
 {
 	if (given[count - 1].number == wanted)
 		return &given[count - 1];
-	/* Numbers beyond it: it is in use. Then takes any that no other terminal of the tree needs. */
+	/*
+	 * A higher number means that the wanted one is in use. Then any will do that no other terminal of the tree
+	 * needs.
+	 */
 	for (size_t i = 0; given[count - 1].number > wanted && i < count; i++)
 		if (!terminal_find_master(snapshot, given[i].number))
 			return &given[i];
@@ -296,7 +304,7 @@ static int find_number(const struct snapshot *snapshot, struct pair *pair)
 	return result;
 }
 
-/* A file that was opened by the path of the terminal with O_PATH, which makes it no file of the terminal. */
+/* Finds a file that was opened by the path of the terminal with O_PATH: it refers to the path, not to the terminal. */
 static const struct file *find_by_path(const struct snapshot *snapshot, uint32_t index)
 {
 	autofree char *name = format_text("/dev/pts/%u", index);
@@ -457,7 +465,10 @@ static int open_inner(struct snapshot *snapshot, const TtyInfoEntry *info, int f
 					  terminal_open_again(pair->slave, flags);
 }
 
-/* For a session without a controlling terminal, /dev/tty is the terminal that it has nevertheless, if any. */
+/*
+ * Opens /dev/tty. If criu's session has no controlling terminal, the terminal that criu was started from takes its
+ * place; without that, /dev/null.
+ */
 static int open_controlling(const struct snapshot *snapshot, int flags)
 {
 	int fd = open("/dev/tty", flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
@@ -522,7 +533,7 @@ static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 		if (own < 0)
 			return own;
 		if (fcntl(own, F_SETFL, entry->flags) < 0 || dup3(own, files->items[i]->fd, O_CLOEXEC) < 0)
-			return fail(errno, "cannot place /dev/tty");
+			return fail(errno, "cannot move /dev/tty to its descriptor");
 	}
 	return 0;
 }
@@ -536,7 +547,8 @@ int terminal_take_control(struct snapshot *snapshot, const struct task *task)
 		return info ? fd : 0;
 	if (ioctl(fd, TIOCSCTTY, 0) < 0) {
 		if (is_inner(snapshot, info))
-			return fail(errno, "terminal %u cannot control the session", info->pty->index);
+			return fail(errno, "cannot make terminal %u the controlling terminal of its session",
+				    info->pty->index);
 		log_warning(
 			"session %d had a controlling terminal; this terminal already controls criu's session, so the session has none now",
 			task->pid);
@@ -557,7 +569,7 @@ int terminal_settle(struct snapshot *snapshot, struct task *task)
 		return fd;
 	/* The group may have ended unnoticed by the terminal; an outer terminal may control another session. */
 	if (ioctl(fd, TIOCSPGRP, &group) < 0 && errno != ESRCH && is_inner(snapshot, info))
-		return fail(errno, "cannot put group %d into the foreground of terminal %u", group,
+		return fail(errno, "cannot put process group %d into the foreground of terminal %u", group,
 			    info->pty->index);
 	return 0;
 }

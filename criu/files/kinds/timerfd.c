@@ -69,7 +69,7 @@ static int timerfd_describe(struct snapshot *snapshot, struct file *file)
 	if (fd < 0)
 		return fd;
 	if (timerfd_gettime(fd, &left) < 0)
-		return fail(errno, "cannot read the timer of file %d", file->seen->fd);
+		return fail(errno, "cannot read the timer of descriptor %d", file->seen->fd);
 	result = fdinfo_read_again(snapshot, file);
 	if (result || !is_of_real_time(entry) || !(entry->vsec || entry->vnsec))
 		return result;

@@ -251,7 +251,7 @@ BROKEN = {
 	"loop": (make_loop, "which builds on it"),
 	"incomplete-parent": (remove_inventory, "is not a complete snapshot"),
 	"other-tree": (change_identity, "is not the snapshot that it was made after"),
-	"no-link": (remove_link, "to a parent snapshot, and there is no `parent`"),
+	"no-link": (remove_link, "to a parent snapshot, and there is no link 'parent'"),
 	"missing-pagemap": (remove_pagemap, "has no such page"),
 	"missing-pages": (remove_entries, "has no such page"),
 	"short": (shorten_pages, "is too short"),
@@ -278,7 +278,7 @@ def flatten_without_link(cell, dumper, _restorer):
 		said = run(cell, "flatten", directories[0])
 	except Failure as failure:
 		said = str(failure)
-	if "to a parent snapshot, and there is no `parent`" not in said:
+	if "to a parent snapshot, and there is no link 'parent'" not in said:
 		raise Failure(f"the error does not say what is missing: {said}")
 
 

@@ -64,7 +64,7 @@ def dump_full(cell, criu, kind, spare):
 	cell.away_since = time.monotonic()
 	run = criu.dump(cell.root, images)
 	if run.failed:
-		expect(cell, run, rf"descriptors.* but criu may have {LIMIT}")
+		expect(cell, run, rf"descriptors.* may have only {LIMIT}")
 		cell.check_running()
 		cell.finish()
 		return None
@@ -103,7 +103,7 @@ def images_from_elsewhere(cell, dumper, restorer):
 	cell.wait_gone([cell.root])
 	if not may_raise():
 		run = limited(cell, restorer, "restorer", LIMIT).restore(images)
-		expect(cell, run, rf"a restore needs 10\d\d file descriptors.* but criu may have {LIMIT}")
+		expect(cell, run, rf"a restore needs 10\d\d file descriptors.* may have only {LIMIT}")
 		if "create" in run.log or "is born" in run.log:
 			raise Failure("a process was created before the descriptors were counted")
 	cell.restore(limited(cell, restorer, "other", 2 * LIMIT), images)

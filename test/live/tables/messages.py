@@ -177,7 +177,7 @@ def no_address_space_left(cell, dumper, _restorer):
 		before = resource.prlimit(pid, resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
 		run = dumper.dump(cell.root, cell.new_images(f"images{number}"))
 		resource.prlimit(pid, resource.RLIMIT_AS, before)
-		named_once(run, "cannot map 256 KiB for the parasite", pid)
+		named_once(run, "cannot map 256 KiB for criu's code", pid)
 	cell.check_running()
 	cell.finish()
 
@@ -186,7 +186,7 @@ def no_hole(cell, dumper, _restorer):
 	"""All of its address space is mapped."""
 	cell.start()
 	run = dumper.dump(cell.root, cell.new_images())
-	named_once(run, "no space for the parasite in its address space", cell.root)
+	named_once(run, "its address space has no room for criu's code", cell.root)
 	cell.check_running()
 	cell.finish()
 

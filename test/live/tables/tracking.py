@@ -397,7 +397,7 @@ def dedup_for_pre_dump(cell, dumper, restorer):
 	act(cell)
 	cell.pre_dump(dumper, cell.new_images("images2"), [*PREVIOUS, "--auto-dedup"])
 	run = dumper.run("dedup", cell.path("images2"))
-	if not run.failed or "its pages are not freed for it" not in run.error:
+	if not run.failed or "it cannot replace pages of" not in run.error:
 		raise Failure(f"the command should have been refused: {run.describe()}")
 	cell.kill_tree()
 	cell.away_since = 0
@@ -532,7 +532,7 @@ ROWS = [
 	Row("tracking-dedup-while-dumping", "tracked", run=dedup_while_dumping, modes=OURS),
 	Row("tracking-upon-nothing", "tracked", run=refused(upon_nothing, "cannot open the previous snapshot"), modes=OURS),
 	Row("tracking-upon-incomplete", "tracked", run=refused(upon_incomplete, "is not a complete snapshot"), modes=OURS),
-	Row("tracking-upon-itself", "tracked", run=refused(upon_itself, "cannot be overwritten"), modes=OURS),
+	Row("tracking-upon-itself", "tracked", run=refused(upon_itself, "which this dump would overwrite"), modes=OURS),
 	Row("tracking-pre-dump-restored", "tracked", run=refused(pre_dump_restored, "is a pre-dump"), modes=OURS),
 	Row("tracking-max-chain", "tracked", run=max_chain, modes=OURS),
 	Row("tracking-auto-dedup", "tracked", run=auto_dedup, modes=OURS),

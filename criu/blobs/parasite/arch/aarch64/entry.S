@@ -1,12 +1,12 @@
 /*
  * entry.S - the entry points of the parasite on aarch64: the code that runs without a stack of its own.
  *
- * compel enters here by setting registers. `bail` relies on nothing but the instruction pointer: whoever set the thread
- * free may have left anything in the other registers.
+ * compel enters here by setting registers. `bail` relies on nothing but the instruction pointer: the other registers
+ * can hold anything when the thread is set free.
  *
- * A way home begins with two words: the address of code of the task's own that makes rt_sigreturn, and padding.
- * Behind them, at an address that is a multiple of 16, lies the signal frame. So whoever goes home has the first word
- * in x30 and the stack pointer at the frame. All jumps into code of the task are `ret`: any other may have to meet a
+ * A way home begins with two words: the address of code of the task's own that makes rt_sigreturn, and padding. Behind
+ * them, at an address that is a multiple of 16, lies the signal frame. So a thread that goes home has the first word in
+ * x30 and the stack pointer at the frame. All jumps into code of the task are `ret`: any other may have to meet a
  * landing pad (BTI).
  */
 #include "parasite.h"
@@ -46,14 +46,14 @@ parasite_bail:
 	mov	x1, #PARASITE_SIZE
 	mov	x8, #CALL_MUNMAP		/* the instruction behind the call is the task's, and returns to x30 */
 	ret	x2
-1:	mov	x8, #CALL_RT_SIGRETURN		/* no way to unmap ourselves from outside: leave the region, go home */
+1:	mov	x8, #CALL_RT_SIGRETURN		/* no code outside can unmap the region: leave it and go home */
 	svc	#0
-2:	ret					/* somebody else may be here: the region stays mapped */
+2:	ret					/* another thread may be here: the region stays mapped */
 
 /*
- * Entered by any thread, x19: its desk. No stack is used: the thread's own is below the way home, and a thread has no
- * other here. The thread leaves by its way home, which begins with the call that makes the desk free: only outside of
- * the region is that true.
+ * Any thread enters here; x19 points to its desk. The code uses no stack: the thread's own stack is below the way home,
+ * and the region has none for it. The thread leaves by its way home, which begins with the call that marks the desk as
+ * free: the desk must not be free while the thread is still in the region.
  */
 parasite_work:
 	ldr	x20, [x19, #PARASITE_DESK_CALLS]
@@ -88,9 +88,9 @@ parasite_work:
 	cmp	w9, #DESK_TAKEN
 	b.ne	5f
 	mov	x0, x22
-	mov	x1, #128			/* FUTEX_WAIT | FUTEX_PRIVATE_FLAG, until criu takes us back or dies */
+	mov	x1, #128			/* FUTEX_WAIT_PRIVATE, until criu takes the thread back or has died */
 	mov	x2, #DESK_TAKEN
-	mov	x3, xzr				/* no timeout, which would spoil the restart of the task's call */
+	mov	x3, xzr				/* no timeout: it would lose the restart of the task's own call */
 	mov	x8, #CALL_FUTEX
 	svc	#0
 	b	4b

@@ -75,9 +75,9 @@ parasite_work:
 3:	cmpl	$DESK_TAKEN, (%r14)
 	jne	4f
 	mov	%r14, %rdi
-	mov	$128, %esi			/* FUTEX_WAIT | FUTEX_PRIVATE_FLAG, until criu takes us or has died */
+	mov	$128, %esi			/* FUTEX_WAIT_PRIVATE, until criu takes the thread back or has died */
 	mov	$DESK_TAKEN, %edx
-	xor	%r10d, %r10d			/* no timeout: it would spoil the restart of the task's call */
+	xor	%r10d, %r10d			/* no timeout: it would lose the restart of the task's own call */
 	mov	$202, %eax
 	syscall
 	jmp	3b
