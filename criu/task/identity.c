@@ -49,7 +49,7 @@ static int identity_look(struct snapshot *snapshot unused, struct task *task, si
 			 const struct thread_facts *facts)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
-	pid_t tid = task->threads[thread];
+	pid_t tid = task->threads[thread].here;
 	uint64_t head = 0;
 	size_t length = 0;
 
@@ -82,7 +82,7 @@ static int identity_hear(const struct snapshot *snapshot unused, struct task *ta
 	int number;
 
 	if (result < 0)
-		return fail(-result, "cannot ask thread %d for its addresses", task->threads[thread]);
+		return fail(-result, "cannot ask thread %d for its addresses", task->threads[thread].here);
 	arch_set_clear_tid(task->cores[thread],
 			   *(const uint64_t *)calls_answer(calls, asked->tid_address, 1));
 	number = *(const int *)calls_answer(calls, asked->parent_death, 1);
@@ -142,7 +142,7 @@ static bool has_robust_list(const struct task *task, size_t thread)
 	uint64_t head = 0;
 	size_t length;
 
-	return syscall(SYS_get_robust_list, task->threads[thread], &head, &length) == 0 &&
+	return syscall(SYS_get_robust_list, task->threads[thread].here, &head, &length) == 0 &&
 	       head == task->cores[thread]->thread_core->futex_rla;
 }
 

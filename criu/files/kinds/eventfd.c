@@ -38,10 +38,10 @@ static int eventfd_describe(struct snapshot *snapshot unused, struct file *file)
 		log_warning(
 			"process %d (%s): file %d is assumed to be an eventfd without EFD_SEMAPHORE, which this kernel does not "
 			"report (Linux 6.5 does)",
-			seen->holder.pid, seen->holder.name, seen->fd);
+			seen->holder.here, seen->holder.name, seen->fd);
 	if (file->entry->efd->counter == UINT64_MAX) /* only the kernel can set this value, not write(2) */
 		return refuse("process %d (%s): file %d is an eventfd that has overflowed: read it first",
-			      seen->holder.pid, seen->holder.name, seen->fd);
+			      seen->holder.here, seen->holder.name, seen->fd);
 	return 0;
 }
 

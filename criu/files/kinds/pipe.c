@@ -46,7 +46,7 @@ static int pipe_save_contents(struct snapshot *snapshot)
 			log_warning(
 				"nobody in the tree holds the other end of %s, file %d of process %d (%s): it will have none "
 				"after restore",
-				seen->link, seen->fd, seen->holder.pid, seen->holder.name);
+				seen->link, seen->fd, seen->holder.here, seen->holder.name);
 	}
 	result = pipes_in_use_save(&pipes, snapshot->images, IMAGE_PIPES_DATA);
 	pipes_in_use_free(&pipes);
