@@ -72,10 +72,11 @@ static int name_task(struct snapshot *snapshot, struct task *task, ino_t own)
 {
 	ino_t namespace = 0;
 	int result = read_namespace(task->proc, &namespace);
+	bool is_here = namespace == own && !snapshot->levels_outside;
 
-	if (!result && namespace == own)
+	if (is_here)
 		name_as_here(task);
-	for (size_t i = 0; !result && namespace != own && i < task->thread_count; i++)
+	for (size_t i = 0; !result && !is_here && i < task->thread_count; i++)
 		result = read_names(snapshot, task, i);
 	if (!result)
 		snapshot_name_task(snapshot, task, task->threads[0].tid);
