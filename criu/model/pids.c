@@ -12,6 +12,8 @@
 
 static pid_t id_at(const struct thread *thread, size_t level)
 {
+	if (level > thread->nested_count)
+		return 0;
 	return level ? thread->nested[level - 1] : thread->tid;
 }
 

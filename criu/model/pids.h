@@ -43,7 +43,7 @@ struct thread {
 
 /* The id that the thread itself sees. */
 pid_t thread_own_id(const struct thread *thread);
-/* The id that a task sees, which must be in the same namespace or in one above. */
+/* The id that a task sees. 0: the thread is not in its namespace, but in one above. */
 pid_t thread_id_seen_by(const struct thread *thread, const struct task *observer);
 /*
  * Takes over what NSpid tells. `outside` of its numbers, the first ones, are of namespaces above that of the root. -1:
@@ -52,6 +52,12 @@ pid_t thread_id_seen_by(const struct thread *thread, const struct task *observer
 int thread_set_names(struct thread *thread, const struct pid_levels *told, size_t outside) must_check;
 /* The ids to ask clone3() for: the innermost first. Returns how many. */
 size_t thread_wanted_ids(const struct thread *thread, pid_t ids[PID_LEVELS_MOST]);
+
+/* For messages of code that both journeys use. */
+static inline pid_t thread_shown_id(const struct thread *thread)
+{
+	return thread->here ?: thread->tid;
+}
 
 /* The threads of a process; [0] is set to the process itself. */
 void task_make_threads(struct task *task, size_t count);

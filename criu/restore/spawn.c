@@ -162,7 +162,7 @@ static int board_wait_for(struct restore *restore, size_t count)
  */
 void die_with_parent(const struct restore *restore, const struct task *task)
 {
-	pid_t parent = task->parent ? task->parent->pid : restore->criu;
+	pid_t parent = task->parent ? thread_id_seen_by(&task->parent->threads[0], task) : restore->criu;
 
 	if (!task->parent && restore->request->is_sibling)
 		return; /* the watchdog does that */

@@ -80,7 +80,8 @@ void scheduling_warn_of_cpus(const struct task *task, size_t thread, const struc
 	if (lacks_some)
 		log_warning(
 			"thread %d of process %d was restricted to CPUs that do not all exist here: it %s",
-			task->threads[thread].tid, task->pid, has_some ? "gets fewer" : "may run on all");
+			thread_shown_id(&task->threads[thread]), task_shown_id(task),
+			has_some ? "gets fewer" : "may run on all");
 }
 
 /* None of them may exist here or be in the cpuset: then it runs on the whole cpuset. */
@@ -110,9 +111,9 @@ int scheduling_set_affinity(const struct task *task, size_t thread)
 		return 0;
 	cpus_of_image(core, &cpus);
 	result = cpus_set_affinity(task->threads[thread].here, &cpus);
-	return result && result != -EINVAL ?
-		       fail(-result, "cannot keep thread %d to its CPUs", task->threads[thread].tid) :
-		       0;
+	return result && result != -EINVAL ? fail(-result, "cannot keep thread %d to its CPUs",
+						  thread_shown_id(&task->threads[thread])) :
+					     0;
 }
 
 /* ---- dump ---- */
@@ -170,7 +171,8 @@ static int scheduling_check(const struct snapshot *snapshot unused, const struct
 
 	if (core->has_sched_policy && (core->sched_policy & ~SCHED_RESET_ON_FORK) > SCHED_IDLE)
 		return fail(EINVAL, "thread %d had scheduling policy %u, which is not supported",
-			    task->threads[thread].tid, core->sched_policy & ~SCHED_RESET_ON_FORK);
+			    thread_shown_id(&task->threads[thread]),
+			    core->sched_policy & ~SCHED_RESET_ON_FORK);
 	return check_cpus(task, thread);
 }
 

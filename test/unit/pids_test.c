@@ -67,6 +67,7 @@ static void names_are_split(void **state unused)
 	/* The parent waits for it by the id that it has there. */
 	assert_int_equal(thread_id_seen_by(&inner->threads[0], root), 9);
 	assert_int_equal(thread_id_seen_by(&inner->threads[0], inner), 3);
+	assert_int_equal(thread_id_seen_by(&root->threads[0], inner), 0); /* as getppid() says */
 }
 
 static void found_by_both(void **state unused)
