@@ -2,7 +2,7 @@
  * names.c - after the freeze: gives each process and thread its names, the ids that images tell (model/pids.h). Until
  * then, the ids by which criu reaches them are all that is known.
  *
- * Most trees are in criu's own pid namespace, where both are equal. A link of each process shows that, for a third of
+ * Most trees are in criu's own pid namespace, where both are equal. A link of each process shows that, for half of
  * what the text with NSpid costs.
  */
 #include <errno.h>
