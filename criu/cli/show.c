@@ -258,6 +258,16 @@ static void print_namespace(void *context, const char *name, uint32_t id unused,
 			namespaces->count++ ? ", " : "  namespaces of its own: ", name);
 }
 
+static void print_nested_ids(FILE *out, const struct show_process *process)
+{
+	const uint32_t *ids;
+	size_t count = show_nested_ids(process, 0, &ids);
+
+	for (size_t i = 0; i < count; i++)
+		fprintf(out, "%s%u%s", i ? ", in that " : "  pid in a nested pid namespace: ", ids[i],
+			i + 1 < count ? "" : "\n");
+}
+
 static void print_facts(FILE *out, const struct show_tree *tree, const struct show_process *process)
 {
 	const TaskCoreEntry *task = process->task;
@@ -269,6 +279,7 @@ static void print_facts(FILE *out, const struct show_tree *tree, const struct sh
 		fprintf(out, "  was killed by signal %u\n", status & 0x7f);
 	else if (task && task->task_state == 2)
 		fprintf(out, "  has ended with status %u\n", status >> 8 & 0xff);
+	print_nested_ids(out, process);
 	if (process->mm)
 		print_path(out, "executable", show_file_path(tree, process->mm->exe_file_id));
 	if (process->fs)

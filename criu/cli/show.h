@@ -92,6 +92,8 @@ void show_tree_free(struct show_tree *tree);
 const FileEntry *show_find_file(const struct show_tree *tree, uint32_t id);
 /* The path of a regular file; NULL: not known. */
 const char *show_file_path(const struct show_tree *tree, uint32_t id);
+/* The ids of a thread in nested pid namespaces, the outermost first. Returns how many; 0 also if they are invalid. */
+size_t show_nested_ids(const struct show_process *process, size_t thread, const uint32_t **ids);
 const char *show_process_name(const struct show_process *process);
 const char *show_state(const struct show_process *process); /* "running", "stopped", "zombie", "unknown" */
 /* Calls `each` for every namespace; `own`: it differs from that of the criu that made the dump. */

@@ -51,6 +51,19 @@ static void put_head(struct json *json, const struct show_tree *tree)
 	json_close(json, '}');
 }
 
+static void put_nested_ids(struct json *json, const struct show_process *process, size_t thread)
+{
+	const uint32_t *ids;
+	size_t count = show_nested_ids(process, thread, &ids);
+
+	if (!count)
+		return;
+	json_open(json, "nested_ids", '[');
+	for (size_t i = 0; i < count; i++)
+		json_number(json, NULL, ids[i]);
+	json_close(json, ']');
+}
+
 static void put_threads(struct json *json, const struct show_process *process)
 {
 	json_open(json, "threads", '[');
@@ -60,6 +73,7 @@ static void put_threads(struct json *json, const struct show_process *process)
 		json_open(json, NULL, '{');
 		json_number(json, "tid", i ? process->entry->threads[i] : process->entry->pid);
 		json_string(json, "name", core && core->thread_core ? core->thread_core->comm : NULL);
+		put_nested_ids(json, process, i);
 		json_close(json, '}');
 	}
 	json_close(json, ']');

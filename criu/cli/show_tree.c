@@ -369,6 +369,17 @@ const char *show_file_path(const struct show_tree *tree, uint32_t id)
 	return file && file->reg ? file->reg->name : NULL;
 }
 
+size_t show_nested_ids(const struct show_process *process, size_t thread, const uint32_t **ids)
+{
+	const PstreeEntry *entry = process->entry;
+	size_t each = entry->n_threads ? entry->n_nested_ids / entry->n_threads : 0;
+
+	if (thread >= entry->n_threads || entry->n_nested_ids % entry->n_threads)
+		return 0;
+	*ids = entry->nested_ids + thread * each;
+	return each;
+}
+
 const char *show_process_name(const struct show_process *process)
 {
 	return process->task ? process->task->comm : "?";

@@ -37,7 +37,7 @@
 #define ATTEMPTS 3
 
 struct process_ahead {
-	pid_t pid;
+	pid_t here;
 	int maps; /* /proc/PID/maps, opened first of all */
 	struct mapping_watch *watch;
 	uint64_t calls; /* calls that had ended before the following was read */
@@ -131,14 +131,14 @@ static int watch_process(struct ahead *ahead, struct process_ahead *process, int
 		return -errno;
 	result = mapping_watch_open(&process->watch, ahead->tracepoint, proc) ?:
 			 proc_read_children(proc, &children, &count);
-	if (!result && shares_memory(process->pid, children, count))
+	if (!result && shares_memory(process->here, children, count))
 		return -EBUSY;
 	return result ?: read_areas(process, proc);
 }
 
 static void read_process_ahead(struct ahead *ahead, pid_t pid, int proc)
 {
-	struct process_ahead process = { .pid = pid, .maps = -1 };
+	struct process_ahead process = { .here = pid, .maps = -1 };
 	int result = attempted(watch_process(ahead, &process, proc));
 
 	if (result) {
@@ -195,14 +195,14 @@ bool dump_take_areas_ahead(struct dump *dump, struct task *task, struct page_run
 	for (size_t i = 0; dump->ahead && i < dump->ahead->count; i++) {
 		struct process_ahead *process = &dump->ahead->processes[i];
 
-		if (process->pid != task->pid)
+		if (process->here != task->here)
 			continue;
 		if (!is_still_so(process)) {
 			log_debug("process %d: its mappings have changed since they were read ahead",
-				  task->pid);
+				  task->here);
 			return false;
 		}
-		log_debug("process %d: its mappings have not changed since they were read ahead", task->pid);
+		log_debug("process %d: its mappings have not changed since they were read ahead", task->here);
 		task->space->vmas = process->vmas;
 		*guards = process->guards;
 		process->vmas = (struct vmas){ 0 };

@@ -131,7 +131,7 @@ static void look_at_links(struct apart_look *look, struct process *process, size
 	char directory[32] = "", other[64];
 
 	if (thread)
-		snprintf(directory, sizeof(directory), "task/%d/", task->threads[thread]);
+		snprintf(directory, sizeof(directory), "task/%d/", task->threads[thread].here);
 	for (size_t i = 0; i < array_size(links); i++) {
 		char *text = thread ? other : process->links[i];
 		int result;
@@ -143,7 +143,7 @@ static void look_at_links(struct apart_look *look, struct process *process, size
 			note_failure(look, task, -result, "read a link in /proc/PID/ns");
 		else if ((thread || links[i].process_is) &&
 			 strcmp(text, thread ? process->links[i] : look->ours[i]) != 0)
-			note_apart(look, task, task->threads[thread],
+			note_apart(look, task, task->threads[thread].here,
 				   thread ? links[i].thread_is : links[i].process_is);
 	}
 }
@@ -151,7 +151,7 @@ static void look_at_links(struct apart_look *look, struct process *process, size
 static void look_at_shared(struct apart_look *look, const struct task *task, pid_t tid)
 {
 	for (size_t i = 0; i < array_size(shared); i++) {
-		long order = syscall(SYS_kcmp, task->pid, tid, shared[i].type, 0, 0);
+		long order = syscall(SYS_kcmp, task->here, tid, shared[i].type, 0, 0);
 
 		if (order < 0)
 			note_failure(look, task, errno, "compare threads with kcmp()");
@@ -172,7 +172,7 @@ static void look_at_cgroups(struct apart_look *look, struct process *process, si
 		return;
 	}
 	if (thread)
-		snprintf(path, sizeof(path), "task/%d/cgroup", process->task->threads[thread]);
+		snprintf(path, sizeof(path), "task/%d/cgroup", process->task->threads[thread].here);
 	length = read_text_at(process->task->proc, path, &text);
 	if (length < 0 && look->ignores_cgroups)
 		return;
@@ -195,7 +195,7 @@ static void look_at_all(void *context)
 		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
 			look_at_links(look, &process, i);
 			if (i)
-				look_at_shared(look, task, task->threads[i]);
+				look_at_shared(look, task, task->threads[i].here);
 			if (look->cgroups)
 				look_at_cgroups(look, &process, i);
 		}
@@ -272,14 +272,14 @@ static void refuse_apart(const struct apart *apart)
 {
 	const struct task *task = apart->task;
 
-	if (apart->tid == task->pid)
-		refuse("process %d (%s) %s, which is not supported yet", task->pid, task->name, apart->is);
+	if (apart->tid == task->here)
+		refuse("process %d (%s) %s, which is not supported yet", task->here, task->name, apart->is);
 	else if (!apart->others)
-		refuse("process %d (%s): thread %d %s, which is not supported yet", task->pid, task->name,
+		refuse("process %d (%s): thread %d %s, which is not supported yet", task->here, task->name,
 		       apart->tid, apart->is);
 	else
 		refuse("process %d (%s): thread %d %s, which is not supported yet; the same is true for %zu other threads",
-		       task->pid, task->name, apart->tid, apart->is, apart->others);
+		       task->here, task->name, apart->tid, apart->is, apart->others);
 }
 
 int dump_end_apart(struct apart_look *look, int result)

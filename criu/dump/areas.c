@@ -28,7 +28,7 @@ static int refuse_area(const struct dump *dump, const struct task *task, const s
 {
 	if (dump->is_pre_dump)
 		return 0;
-	return refuse("process %d (%s): memory at %#llx (%s): %s: not supported yet", task->pid, task->name,
+	return refuse("process %d (%s): memory at %#llx (%s): %s: not supported yet", task->here, task->name,
 		      (unsigned long long)vma->start, vma->path, what);
 }
 
@@ -271,7 +271,7 @@ int dump_read_all_areas(struct dump *dump)
 		task = readings.items[i].task;
 		result = readings.items[i].result;
 		if (result)
-			fail_in(result, "process %d (%s)", task->pid, task->name);
+			fail_in(result, "process %d (%s)", task->here, task->name);
 	}
 	free(readings.items);
 	return result;

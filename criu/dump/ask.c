@@ -134,7 +134,7 @@ static int ask_group(struct group *group)
 			questions_free(&group->questions[i]);
 	}
 	if (result)
-		fail_in(result, "process %d (%s)", group->tasks[failed]->pid, group->tasks[failed]->name);
+		fail_in(result, "process %d (%s)", group->tasks[failed]->here, group->tasks[failed]->name);
 	group->count = 0;
 	return result;
 }

@@ -26,7 +26,7 @@ struct cgroup_sets; /* cgroups.c */
  * zero: there are none, and pages are written while others are read.
  */
 struct page_reserve {
-	pid_t pid; /* … of this process */
+	pid_t here; /* … of this process */
 	struct stream_reserve buffers;
 	struct helper_thread *reader; /* reads half of the pages; NULL: none */
 };
@@ -72,6 +72,7 @@ int pre_dump_run(const struct request *request) must_check;
 /* freeze.c */
 int dump_look_ahead(void *dump) must_check;
 int dump_freeze(void *dump) must_check;
+int dump_name_tasks(struct snapshot *snapshot) must_check; /* names.c */
 void dump_thaw(void *dump);
 int dump_release(void *dump) must_check;
 int dump_release_early(void *dump) must_check;

@@ -22,7 +22,7 @@ static bool read_frozen_memory(const struct task *task, uint64_t address, void *
 {
 	struct iovec here = { buffer, size }, there = { (void *)(uintptr_t)address, size };
 
-	return process_vm_readv(task->pid, &here, 1, &there, 1, 0) == (ssize_t)size;
+	return process_vm_readv(task->here, &here, 1, &there, 1, 0) == (ssize_t)size;
 }
 
 /* Calls act() for every thread in whose memory the kernel would write; stops at a failure. */
@@ -56,10 +56,11 @@ static int forget_addresses(struct task *task, size_t thread)
 	int result = victim_call_for_now(task->victim, thread, calls, array_size(calls), back,
 					 array_size(back));
 
-	log_debug("thread %d: the kernel must not write into its memory when it dies", task->threads[thread]);
+	log_debug("thread %d: the kernel must not write into its memory when it dies",
+		  task->threads[thread].here);
 	if (!result && calls[0].result < 0)
 		result = fail((int)-calls[0].result, "thread %d: cannot set the robust futex list",
-			      task->threads[thread]);
+			      task->threads[thread].here);
 	return result;
 }
 

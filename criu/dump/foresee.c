@@ -79,7 +79,7 @@ static int check_tasks(struct dump *dump)
 		int result = task->state == TASK_DEAD ? 0 : check_parts(dump, task);
 
 		if (result)
-			return fail_in(result, "process %d (%s) could not be restored here", task->pid,
+			return fail_in(result, "process %d (%s) could not be restored here", task->here,
 				       task->name);
 	}
 	return 0;

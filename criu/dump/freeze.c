@@ -139,18 +139,16 @@ static int read_identity(struct task *task)
 
 	if (result)
 		return result;
-	task->group = stat.group;
+	task->group = stat.group; /* names.c corrects them in other pid namespaces */
 	task->session = stat.session;
 	task->start_time = stat.start_time;
 	memcpy(task->name, stat.comm, sizeof(task->name) - 1);
 	if (stat.state == 'Z' || stat.state == 'X') {
-		result = check_zombie(task->proc, task->pid, task->name);
+		result = check_zombie(task->proc, task->here, task->name);
 		if (result)
 			return result;
 		task->state = TASK_DEAD;
-		task->thread_count = 1;
-		task->threads = allocate(sizeof(*task->threads));
-		task->threads[0] = task->pid;
+		task_make_threads(task, 1);
 	}
 	return 0;
 }
@@ -159,10 +157,9 @@ static void take_threads(struct task *task)
 {
 	const struct victim *victim = task->victim;
 
-	task->thread_count = victim->thread_count;
-	task->threads = allocate_array(victim->thread_count, sizeof(*task->threads));
+	task_make_threads(task, victim->thread_count);
 	for (size_t i = 0; i < victim->thread_count; i++)
-		task->threads[i] = victim->threads[i].tid;
+		task->threads[i].here = victim->threads[i].tid;
 	if (victim->threads[0].was_stopped) {
 		task->state = TASK_STOPPED;
 		task->stop_signal = victim->threads[0].stop_signal;
@@ -174,16 +171,16 @@ static int freeze_task(struct task *task, uint64_t deadline)
 	struct attempt attempt;
 	int result;
 
-	task->proc = proc_open(task->pid);
+	task->proc = proc_open(task->here);
 	if (task->proc < 0)
 		return task->proc == -ENOENT ? -ESRCH :
-					       fail(-task->proc, "cannot read process %d", task->pid);
-	task->pidfd = syscall(SYS_pidfd_open, task->pid, 0);
+					       fail(-task->proc, "cannot read process %d", task->here);
+	task->pidfd = syscall(SYS_pidfd_open, task->here, 0);
 	if (task->pidfd < 0)
-		return errno == ESRCH ? -ESRCH : fail(errno, "cannot open process %d", task->pid);
+		return errno == ESRCH ? -ESRCH : fail(errno, "cannot open process %d", task->here);
 	task->victim = allocate(sizeof(*task->victim));
 	attempt_begin(&attempt);
-	result = victim_freeze(task->victim, task->pid, deadline);
+	result = victim_freeze(task->victim, task->here, deadline);
 	if (result == -ESRCH)
 		attempt_forget(&attempt);
 	else
@@ -234,9 +231,9 @@ static int find_children(struct dump *dump, struct task *parent)
 	if (result)
 		return result;
 	for (size_t i = 0; i < count; i++) {
-		if (snapshot_find_task(&dump->snapshot, children[i]))
+		if (snapshot_find_task_here(&dump->snapshot, children[i]))
 			continue;
-		snapshot_add_task(&dump->snapshot, parent, children[i]);
+		snapshot_add_task_here(&dump->snapshot, parent, children[i]);
 		found++;
 	}
 	return found;
@@ -276,7 +273,7 @@ int dump_freeze(void *context)
 	int result;
 
 	dump->freeze_began = monotonic_time();
-	snapshot_add_task(&dump->snapshot, NULL, dump->request->root);
+	snapshot_add_task_here(&dump->snapshot, NULL, dump->request->root);
 	do
 		result = freeze_pass(dump, deadline);
 	while (result > 0);
@@ -285,6 +282,7 @@ int dump_freeze(void *context)
 		return fail(0, "process %d has ended", dump->request->root);
 	for_each_task (task, &dump->snapshot)
 		dump->snapshot.thread_count += task->thread_count;
+	result = result ?: dump_name_tasks(&dump->snapshot);
 	if (!result)
 		log_info("froze %zu processes with %zu threads in %llu us", dump->snapshot.task_count,
 			 dump->snapshot.thread_count,

@@ -67,7 +67,7 @@ static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 	snprintf(path, sizeof(path), "task/%d", thread->tid);
 	facts.proc = openat(task->proc, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (facts.proc < 0)
-		return fail(errno, "cannot open /proc/%d/%s", task->pid, path);
+		return fail(errno, "cannot open /proc/%d/%s", task->here, path);
 	result = trace_settle_context((struct traced_thread *)thread, &settled) ?:
 			 proc_read_status(facts.proc, &facts.status)		?:
 			 proc_read_stat(facts.proc, &facts.stat);
@@ -131,9 +131,9 @@ static int check_session(const struct dump *dump)
 			fail_advice("--shell-job (-j), to restore it in the session where criu restore runs");
 			return refuse(
 				"process %d (%s): its session %d was not created by a process of the tree",
-				root->pid, root->name, root->session);
+				root->here, root->name, root->session);
 		}
-		refuse("process %d (%s): its session %d belongs to no process of the tree", task->pid,
+		refuse("process %d (%s): its session %d belongs to no process of the tree", task->here,
 		       task->name, task->session);
 	}
 	return 0;
@@ -147,7 +147,7 @@ static int look_at_tasks(struct dump *dump)
 		int result = look_at_task(dump, task);
 
 		if (result)
-			return fail_in(result, "process %d (%s)", task->pid, task->name);
+			return fail_in(result, "process %d (%s)", task->here, task->name);
 	}
 	return 0;
 }

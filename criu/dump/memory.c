@@ -122,7 +122,7 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 		.id = task->pid,
 		.pages_id = dump->memory.next_pages_id++,
 		.hashing = increment_hashing(&dump->memory.increment, false, &hashing),
-		.reserve = task->pid == reserve->pid ? &reserve->buffers : NULL,
+		.reserve = task->here == reserve->here ? &reserve->buffers : NULL,
 	};
 
 	return page_files_write(writer, &files, &dump->memory.pages);
@@ -137,7 +137,7 @@ static bool may_be_held(struct dump *dump, const struct task *task, uint64_t pag
 	const struct page_reserve *reserve = &dump->memory.reserve;
 	struct held_writers *held = &dump->memory.held;
 
-	if (task->pid == reserve->pid && reserve->buffers.memory)
+	if (task->here == reserve->here && reserve->buffers.memory)
 		return true;
 	if (pages > SMALL || held->pages + pages > MOST_HELD)
 		return false;
@@ -167,7 +167,7 @@ static int save_task_memory(struct dump *dump, struct task *task)
 	if (!result)
 		result = dump_open_writer(dump, task, &writer);
 	/* Comparing uses its own threads. */
-	if (task->pid == reserve->pid && !content_is_open(&delta.content))
+	if (task->here == reserve->here && !content_is_open(&delta.content))
 		delta.memory.helper = reserve->reader;
 	result = result ?: save_areas(dump, writer, &delta, &task->space->vmas);
 	/* All of its pages have been read: writes from here on are tracked for the next snapshot. */
@@ -215,7 +215,7 @@ int dump_memory(void *context)
 			continue;
 		result = save_task_memory(dump, task);
 		if (result)
-			fail_in(result, "process %d (%s)", task->pid, task->name);
+			fail_in(result, "process %d (%s)", task->here, task->name);
 	}
 	result = result ?: dump_shared_memory(dump);
 	dump->memory.ended = monotonic_time();

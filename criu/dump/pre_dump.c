@@ -51,7 +51,7 @@ int pre_dump_look(void *context)
 		if (!result && task->state != TASK_DEAD)
 			result = dump_describe_areas(dump, task);
 		if (result)
-			return fail_in(result, "process %d (%s)", task->pid, task->name);
+			return fail_in(result, "process %d (%s)", task->here, task->name);
 	}
 	dump_forget_ahead(dump);
 	return result;
@@ -102,7 +102,7 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 
 	if (content_is_open(&pre_dumped->delta.content)) {
 		log_info("process %d: its pages are not spliced but read, to compare them with the parent's",
-			 task->pid);
+			 task->here);
 		return 0;
 	}
 	for (size_t i = 0; !result && i < pre_dumped->count; i++) {
@@ -161,7 +161,7 @@ int pre_dump_scan(void *context)
 		if (task->state != TASK_DEAD)
 			result = scan_task(dump, &pre_dump->tasks[pre_dump->count++], task);
 		if (result)
-			return fail_in(result, "process %d (%s)", task->pid, task->name);
+			return fail_in(result, "process %d (%s)", task->here, task->name);
 	}
 	return 0;
 }
@@ -198,7 +198,7 @@ int pre_dump_save(void *context)
 
 		result = save_pre_dumped(dump, &pre_dump->tasks[i]);
 		if (result)
-			fail_in(result, "process %d (%s)", task->pid, task->name);
+			fail_in(result, "process %d (%s)", task->here, task->name);
 	}
 	result = result ?: dump_shared_memory(dump);
 	dump->memory.ended = monotonic_time();

@@ -81,14 +81,14 @@ int dump_reserve_pages(void *context)
 
 		if (pages > most) {
 			most = pages;
-			reserve->pid = pids[i];
+			reserve->here = pids[i];
 		}
 	}
 	size = min((most + most / 4) * PAGE_SIZE, MOST_BUFFERED);
 	size = min(size, (size_t)sysconf(_SC_AVPHYS_PAGES) / 8 * PAGE_SIZE);
 	if (attempted(stream_reserve_make(&reserve->buffers, size)))
 		log_debug("no memory to buffer the %zu KiB that process %d has written", size >> 10,
-			  reserve->pid);
+			  reserve->here);
 	if (reserve->buffers.memory)
 		reserve->reader = helper_thread_start();
 	return 0;

@@ -49,7 +49,7 @@ int dump_describe_ring(const struct dump *dump, const struct task *task, struct 
 			return refuse(
 				"process %d (%s): memory at %#" PRIx64
 				" is part of an AIO ring of process %d that is mapped more than once: not supported yet",
-				task->pid, task->name, vma->start, other->pid);
+				task->here, task->name, vma->start, other->here);
 	vma->status |= VMA_AIO_RING;
 	vma->file_flags = O_RDWR; /* as criu 4.2 writes it */
 	return 0;
@@ -128,7 +128,7 @@ static int settle_ring(struct dump *dump, struct task *task, const struct vma *v
 			fail_advice("a longer --timeout");
 			return fail(0, "%ld requests are still in flight", count);
 		}
-		log_debug("process %d: %ld requests are in flight in the AIO ring at %#" PRIx64, task->pid,
+		log_debug("process %d: %ld requests are in flight in the AIO ring at %#" PRIx64, task->here,
 			  count, vma->start);
 		result = interrupt_check();
 		usleep(pause);
@@ -161,7 +161,7 @@ int dump_settle_rings(void *context)
 		int result = settle_task(dump, task, deadline);
 
 		if (result)
-			return fail_in(result, "process %d (%s)", task->pid, task->name);
+			return fail_in(result, "process %d (%s)", task->here, task->name);
 	}
 	return 0;
 }
@@ -190,7 +190,7 @@ static bool task_has_filter(const struct task *task)
 	bool has_one = false;
 
 	for (size_t i = 0; !has_one && i < task->thread_count; i++) {
-		autoclose int proc = proc_open(task->threads[i]);
+		autoclose int proc = proc_open(task->threads[i].here);
 		struct proc_status status = { 0 };
 
 		has_one = proc < 0 || proc_read_status(proc, &status) || status.seccomp;

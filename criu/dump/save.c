@@ -20,6 +20,26 @@
 #define PRE_DUMP_BY_SPLICING 1
 #define PRE_DUMP_BY_READING  2
 
+static int write_process(struct image *image, const struct task *task)
+{
+	autofree uint32_t *threads = allocate_array(task->thread_count, sizeof(*threads));
+	PstreeEntry entry = PSTREE_ENTRY__INIT;
+	int result;
+
+	for (size_t i = 0; i < task->thread_count; i++)
+		threads[i] = task->threads[i].tid;
+	entry.pid = task->pid;
+	entry.ppid = task->parent ? task->parent->pid : 0;
+	entry.pgid = task->group;
+	entry.sid = task->session;
+	entry.n_threads = task->thread_count;
+	entry.threads = threads;
+	entry.n_nested_ids = task_nested_ids(task, &entry.nested_ids);
+	result = image_write(image, &entry.base);
+	free(entry.nested_ids);
+	return result;
+}
+
 static int save_tree(struct snapshot *snapshot)
 {
 	struct image *image;
@@ -29,15 +49,7 @@ static int save_tree(struct snapshot *snapshot)
 	if (result)
 		return result;
 	for_each_task (task, snapshot) {
-		PstreeEntry entry = PSTREE_ENTRY__INIT;
-
-		entry.pid = task->pid;
-		entry.ppid = task->parent ? task->parent->pid : 0;
-		entry.pgid = task->group;
-		entry.sid = task->session;
-		entry.n_threads = task->thread_count;
-		entry.threads = (uint32_t *)task->threads;
-		result = image_write(image, &entry.base);
+		result = write_process(image, task);
 		if (result)
 			break;
 	}
@@ -50,7 +62,7 @@ static int save_task(struct snapshot *snapshot, struct task *task)
 	int result = 0;
 
 	for (size_t i = 0; !result && i < task->thread_count; i++)
-		result = image_write_single(images, IMAGE_CORE, task->threads[i], &task->cores[i]->base);
+		result = image_write_single(images, IMAGE_CORE, task->threads[i].tid, &task->cores[i]->base);
 	if (result || task->state == TASK_DEAD)
 		return result;
 	result = image_write_single(images, IMAGE_IDS, task->pid, &task->ids->base);
@@ -84,7 +96,7 @@ int dump_save_tasks(void *context)
 		if (!result)
 			result = save_task(&dump->snapshot, task);
 		if (result)
-			return fail_in(result, "process %d (%s)", task->pid, task->name);
+			return fail_in(result, "process %d (%s)", task->here, task->name);
 	}
 	return result;
 }

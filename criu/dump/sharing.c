@@ -31,7 +31,7 @@ static int compare_users(const void *left, const void *right, void *context)
 {
 	const struct user *a = left, *b = right;
 	struct comparison *comparison = context;
-	long by_kernel = syscall(SYS_kcmp, a->task->pid, b->task->pid,
+	long by_kernel = syscall(SYS_kcmp, a->task->here, b->task->here,
 				 object_types[comparison->kind].kcmp_type, 0, 0);
 
 	if (by_kernel < 0)
@@ -100,9 +100,9 @@ static int check_parent(const struct dump *dump)
 	int result = proc_read_stat(root->proc, &stat);
 
 	for (size_t i = 0; !result && i < OBJECT_KINDS; i++)
-		if (syscall(SYS_kcmp, root->pid, stat.parent, object_types[i].kcmp_type, 0, 0) == 0)
+		if (syscall(SYS_kcmp, root->here, stat.parent, object_types[i].kcmp_type, 0, 0) == 0)
 			refuse("process %d (%s) shares its %s with process %d, its parent, which is not part of the tree",
-			       root->pid, root->name, object_types[i].name, stat.parent);
+			       root->here, root->name, object_types[i].name, stat.parent);
 	return result;
 }
 

@@ -144,7 +144,7 @@ static int ask_for_each(struct task *task, size_t thread, const struct question 
 		if (result) {
 			refuse("process %d (%s): when it ends, the kernel would change semaphore %u of set %d (SEM_UNDO), "
 			       "which cannot be saved",
-			       task->pid, task->name, number, batch->set);
+			       task->here, task->name, number, batch->set);
 			fail_advice("first let the process release its semaphores");
 		}
 	}
@@ -196,8 +196,8 @@ static int look_for_undo_of_task(struct task *task, const struct sets *sets)
 	int result = 0;
 
 	for (size_t i = 0; i < task->thread_count; i++) {
-		if (has_same_list(getpid(), task->threads[i]) ||
-		    (i && has_same_list(task->pid, task->threads[i])))
+		if (has_same_list(getpid(), task->threads[i].here) ||
+		    (i && has_same_list(task->here, task->threads[i].here)))
 			continue; /* it has no list (as criu has none), or the same list as the leader */
 		for (size_t set = 0; result >= 0 && set < sets->count; set++)
 			result = ask_for_set(task, i, &sets->items[set], sets->batch);
@@ -219,7 +219,7 @@ int dump_look_for_undo(void *context)
 		if (!result && sets.count && task->victim) {
 			result = look_for_undo_of_task(task, &sets);
 			if (result)
-				result = fail_in(result, "process %d (%s)", task->pid, task->name);
+				result = fail_in(result, "process %d (%s)", task->here, task->name);
 		}
 	free(sets.items);
 	if (!result && refusals())

@@ -98,7 +98,7 @@ static int add_descriptors(struct snapshot *snapshot, struct sights *sights)
 				 note_locks(snapshot, sight->task, sight->seen) ?:
 				 add_descriptor(snapshot, sight);
 		if (result)
-			fail_in(result, "process %d (%s)", sight->task->pid, sight->task->name);
+			fail_in(result, "process %d (%s)", sight->task->here, sight->task->name);
 	}
 	return result;
 }
@@ -118,7 +118,7 @@ static int compare_holders(const void *left, const void *right)
 	const struct seen_file *a = (*(struct file *const *)left)->seen,
 			       *b = (*(struct file *const *)right)->seen;
 
-	return a->holder.pid != b->holder.pid ? a->holder.pid - b->holder.pid : a->fd - b->fd;
+	return a->holder.here != b->holder.here ? a->holder.here - b->holder.here : a->fd - b->fd;
 }
 
 /* Files get ids in the order in which tasks hold them, so that images of equal trees are alike. */
@@ -141,7 +141,7 @@ static int recognize(struct snapshot *snapshot, struct file *file)
 			file_set_kind(snapshot, file, file_kinds[i]);
 	if (!file->kind)
 		return refuse_file(seen, "it is of a kind that is not supported yet");
-	file_make_message(file);
+	file_make_message(snapshot, file);
 	return fdinfo_offer(snapshot, file);
 }
 
@@ -150,7 +150,7 @@ static int describe_seen_file(struct snapshot *snapshot, struct file *file)
 	const struct seen_file *seen = file->seen;
 
 	log_debug("file %u: %s %s, descriptor %d of process %d", file->id, file->kind->name, seen->link,
-		  seen->fd, seen->holder.pid);
+		  seen->fd, seen->holder.here);
 	return file->kind->describe(snapshot, file);
 }
 
@@ -164,7 +164,7 @@ static int list_all(struct snapshot *snapshot, struct sights *sights)
 			continue;
 		result = list_descriptors(task, sights);
 		if (result)
-			fail_in(result, "process %d (%s)", task->pid, task->name);
+			fail_in(result, "process %d (%s)", task->here, task->name);
 	}
 	return result;
 }
@@ -202,7 +202,7 @@ static int add_place(const struct file *file, int result)
 
 	if (!unless_refused(result))
 		return 0;
-	return fail_in(result, "process %d (%s): descriptor %d", seen->holder.pid, seen->holder.name,
+	return fail_in(result, "process %d (%s): descriptor %d", seen->holder.here, seen->holder.name,
 		       seen->fd);
 }
 
@@ -289,10 +289,10 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 
 	snprintf(seen.place, sizeof(seen.place), "%s", link);
 	if (length < 0)
-		return fail(-length, "cannot read the link /proc/%d/%s", task->pid, link);
+		return fail(-length, "cannot read the link /proc/%d/%s", task->here, link);
 	if (fstatat(task->proc, link, &seen.stat, 0) < 0) {
 		free(seen.link);
-		return fail(errno, "cannot stat /proc/%d/%s", task->pid, link);
+		return fail(errno, "cannot stat /proc/%d/%s", task->here, link);
 	}
 	file = files_find_path(snapshot, &seen, &key);
 	if (file) {
@@ -324,7 +324,7 @@ int files_add_path_of(struct snapshot *snapshot, const struct file *file, uint32
 	}
 	path->is_described = true;
 	file_set_kind(snapshot, path, &file_kind_regular);
-	file_make_message(path);
+	file_make_message(snapshot, path);
 	*id = path->id;
 	return path->kind->describe(snapshot, path);
 }

@@ -94,7 +94,7 @@ char *files_lack_descriptors(struct snapshot *snapshot, size_t ours)
 			return format_text(
 				"process %d (%s) has %zu open files, the highest descriptor is %d: to restore it, criu needs "
 				"%zu descriptors, but may have only %zu",
-				task->pid, task->name, task->table->count,
+				task_shown_id(task), task->name, task->table->count,
 				task->table->items[task->table->count - 1].fd, needed, allowed);
 	}
 	return NULL;

@@ -30,7 +30,7 @@ int files_borrow(const struct seen_file *seen)
 {
 	int fd = syscall(SYS_pidfd_getfd, seen->holder.pidfd, seen->fd, 0);
 
-	return fd < 0 ? fail(errno, "cannot get descriptor %d of process %d", seen->fd, seen->holder.pid) :
+	return fd < 0 ? fail(errno, "cannot get descriptor %d of process %d", seen->fd, seen->holder.here) :
 			fd;
 }
 
@@ -103,7 +103,7 @@ static void free_identities(struct identities *identities)
 	if (identities->root)
 		tdestroy(identities->root, free);
 	index_free(&identities->by_path);
-	if (identities->own.pid) {
+	if (identities->own.here) {
 		close(identities->own.proc);
 		close(identities->own.pidfd);
 	}
@@ -139,11 +139,12 @@ static int order(uint64_t a, uint64_t b)
 static int compare_by_kernel(struct identity *wanted, const struct seen_file *other)
 {
 	const struct seen_file *seen = wanted->seen;
-	long result = syscall(SYS_kcmp, seen->holder.pid, other->holder.pid, KCMP_FILE, seen->fd, other->fd);
+	long result = syscall(SYS_kcmp, seen->holder.here, other->holder.here, KCMP_FILE, seen->fd,
+			      other->fd);
 
 	if (result < 0)
-		wanted->error = fail(errno, "cannot compare files of processes %d and %d", seen->holder.pid,
-				     other->holder.pid);
+		wanted->error = fail(errno, "cannot compare files of processes %d and %d", seen->holder.here,
+				     other->holder.here);
 	return result == 1 ? -1 : result == 0 ? 0 : 1;
 }
 
@@ -188,7 +189,7 @@ int files_identify_seen(struct snapshot *snapshot, struct seen_file *seen, struc
 struct file_holder file_holder_task(const struct task *task)
 {
 	return (struct file_holder){
-		.pid = task->pid,
+		.here = task->here,
 		.session = task->session,
 		.name = task->name,
 		.proc = task->proc,
@@ -207,14 +208,14 @@ static int become_holder(struct file_holder *own)
 			close(proc);
 		return fail(error, "cannot read criu's own open files");
 	}
-	*own = (struct file_holder){ .pid = getpid(), .name = "criu", .proc = proc, .pidfd = pidfd };
+	*own = (struct file_holder){ .here = getpid(), .name = "criu", .proc = proc, .pidfd = pidfd };
 	return 0;
 }
 
 static int look_at_own(struct snapshot *snapshot, int fd, struct seen_file *seen)
 {
 	struct file_holder *own = &identities_of(snapshot)->own;
-	int result = own->pid ? 0 : become_holder(own);
+	int result = own->here ? 0 : become_holder(own);
 
 	return result ?: seen_file_look(seen, own, fd);
 }

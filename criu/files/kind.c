@@ -115,7 +115,7 @@ static ProtobufCMessage *new_message(const struct file_kind *kind)
 	return message;
 }
 
-static FownEntry *owner_entry(const struct seen_file *seen)
+static FownEntry *owner_entry(const struct snapshot *snapshot, const struct seen_file *seen)
 {
 	FownEntry *entry = message_new(FownEntry, fown_entry);
 
@@ -126,11 +126,11 @@ static FownEntry *owner_entry(const struct seen_file *seen)
 	entry->euid = seen->owner_users[1];
 	/* The kernel's enum pid_type, not fcntl's: 0 thread, 1 process, 2 group. fcntl's numbers are the same. */
 	entry->pid_type = seen->owner.type;
-	entry->pid = seen->owner.pid;
+	entry->pid = snapshot_name_of(snapshot, seen->owner.pid);
 	return entry;
 }
 
-void file_make_message(struct file *file)
+void file_make_message(const struct snapshot *snapshot, struct file *file)
 {
 	ProtobufCMessage *message = new_message(file->kind);
 	uint32_t *id = find_field(message, "id"), *flags = find_field(message, "flags");
@@ -143,7 +143,7 @@ void file_make_message(struct file *file)
 	if (flags)
 		*flags = file->seen->info.flags & ~O_CLOEXEC; /* O_CLOEXEC belongs to the descriptor */
 	if (owner)
-		*owner = owner_entry(file->seen);
+		*owner = owner_entry(snapshot, file->seen);
 }
 
 /* Looks in the file's message, then in that of its path; NULL: neither has it. */

@@ -160,7 +160,7 @@ void file_set_kind(const struct snapshot *snapshot, struct file *file, const str
 /* The kind's message in file->entry; NULL: none. */
 ProtobufCMessage *file_message(const struct file *file);
 /* Dump: creates file->entry and the kind's message, with id, flags and owner. */
-void file_make_message(struct file *file);
+void file_make_message(const struct snapshot *snapshot, struct file *file);
 /* From the message, or from the message of the path. */
 uint32_t file_flags(const struct snapshot *snapshot, const struct file *file);
 const FownEntry *file_owner(const struct snapshot *snapshot, const struct file *file);

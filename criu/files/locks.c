@@ -86,7 +86,7 @@ int locks_note(struct snapshot *snapshot, struct task *task, int fd, const char 
 	lock.type = strcmp(type, "WRITE") ? F_RDLCK : F_WRLCK;
 	if (!lock.flag || (strcmp(type, "WRITE") && strcmp(type, "READ"))) {
 		refuse("process %d (%s): descriptor %d has a lock that cannot be saved (%s %s): give up the lease first",
-		       task->pid, task->name, fd, family, type);
+		       task->here, task->name, fd, family, type);
 		return 0;
 	}
 	lock.length = strcmp(last, "EOF") ? strtoll(last, NULL, 10) - lock.start + 1 : 0;
@@ -151,7 +151,7 @@ void locks_collect(struct snapshot *snapshot)
 
 		if (i && lock[-1].task == lock->task && lock[-1].file == lock->file)
 			continue; /* once for each file */
-		refuse("process %d (%s): descriptor %d (%s) has a lock (%s)", lock->task->pid,
+		refuse("process %d (%s): descriptor %d (%s) has a lock (%s)", lock->task->here,
 		       lock->task->name, lock->fd, lock->file->seen->link, name_of_family(lock->flag));
 		fail_advice(ADVICE);
 	}

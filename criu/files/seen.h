@@ -17,7 +17,8 @@ struct fdinfo_line {
 
 /* The process that has a descriptor of a file: a task of the tree, or criu itself, which has received it. */
 struct file_holder {
-	pid_t pid, session; /* session 0: criu, which is in no session of the tree */
+	pid_t here;    /* the id by which criu reaches it (model/pids.h) */
+	pid_t session; /* its name; 0: criu, which is in no session of the tree */
 	const char *name;
 	int proc; /* /proc/PID */
 	int pidfd;
@@ -32,7 +33,7 @@ struct seen_file {
 	struct proc_fdinfo info;
 	struct fdinfo_line *lines; /* of info.rest; NULL: it has no fdinfo */
 	size_t line_count;
-	/* F_SETOWN, F_SETSIG: the process that the kernel notifies about the file, and the users for whom it does */
+	/* F_SETOWN, F_SETSIG: whom the kernel notifies about the file (its id here), and for which users */
 	struct f_owner_ex owner;
 	uint32_t owner_users[2];
 	int signal;

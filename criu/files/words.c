@@ -141,8 +141,8 @@ int refuse_file(const struct seen_file *seen, const char *why)
 	if (result)
 		return result;
 	if (words)
-		return refuse("process %d (%s): %s (%s) is %s, which is not supported yet", seen->holder.pid,
+		return refuse("process %d (%s): %s (%s) is %s, which is not supported yet", seen->holder.here,
 			      seen->holder.name, place, seen->link, words);
-	return refuse("process %d (%s): %s (%s): %s", seen->holder.pid, seen->holder.name, place, seen->link,
+	return refuse("process %d (%s): %s (%s): %s", seen->holder.here, seen->holder.name, place, seen->link,
 		      why);
 }

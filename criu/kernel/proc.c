@@ -148,6 +148,24 @@ void proc_status_free(struct proc_status *status)
 	status->group_count = 0;
 }
 
+/* "NSpid:\t4722\t9\t1" */
+int proc_parse_levels(const char *text, const char *name, struct pid_levels *levels)
+{
+	const char *at = proc_text_value(text, name);
+	char *end;
+
+	for (levels->count = 0; at && isdigit((unsigned char)*at); at = end + strspn(end, " \t")) {
+		unsigned long id = strtoul(at, &end, 10);
+
+		if (levels->count == array_size(levels->ids) || id > INT32_MAX)
+			break;
+		levels->ids[levels->count++] = id;
+	}
+	return levels->count && (!*at || *at == '\n') ?
+		       0 :
+		       fail(EINVAL, "cannot understand the %s line of /proc/PID/status", name);
+}
+
 /* In the order of the file; the numbers are those of <sys/resource.h>. */
 static const struct {
 	const char *name;

@@ -50,6 +50,13 @@ void proc_status_free(struct proc_status *status);
 
 /* As /proc/PID/limits names it: "Max open files". */
 const char *proc_limit_name(int resource);
+/* The ids in each pid namespace from that of /proc, which is criu's, to the innermost (NSpid, NSpgid, NSsid). */
+struct pid_levels {
+	pid_t ids[33]; /* the host, and 32 nested ones: MAX_PID_NS_LEVEL of Linux */
+	size_t count;
+};
+int proc_parse_levels(const char *text, const char *name, struct pid_levels *levels) must_check;
+
 /* RLIM_NLIMITS pairs, from the text of /proc/PID/limits: prlimit() needs CAP_SYS_RESOURCE for another user's task. */
 int proc_parse_limits(const char *text, struct rlimit limits[RLIM_NLIMITS]) must_check;
 int proc_read_limits(int proc, struct rlimit limits[RLIM_NLIMITS]) must_check;

@@ -35,7 +35,7 @@ int task_delta_open(struct task_delta *delta, struct increment *increment, struc
 
 	*delta = (struct task_delta){ .task = task, .userfaultfd = -1, .memory.mem = -1 };
 	result = scanner_open(&delta->scanner, task->proc) ?:
-			 task_memory_open(&delta->memory, task->pid, task->pidfd, task->proc);
+			 task_memory_open(&delta->memory, task->here, task->pidfd, task->proc);
 	return result || !increment->parent_tracker ? result : look_back(delta, increment);
 }
 

@@ -207,7 +207,7 @@ int increment_begin_notes(struct increment *increment, struct task_delta *delta)
 		return 0;
 	}
 	log_warning("process %d: %s (%s): its next snapshot will have to compare all of its pages",
-		    delta->task->pid, why, strerror(-result));
+		    delta->task->here, why, strerror(-result));
 	return 0;
 }
 

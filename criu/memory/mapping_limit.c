@@ -65,5 +65,5 @@ char *mapping_limit_exceeded(const struct mapping_limit *limit, const struct tas
 	return format_text(
 		"process %d (%s) has %zu mappings: while it is restored there are %zu, and this kernel allows a process "
 		"only %zu (vm.max_map_count)",
-		task->pid, task->name, count_theirs(task), needed, limit->most);
+		task_shown_id(task), task->name, count_theirs(task), needed, limit->most);
 }

@@ -55,14 +55,14 @@ int page_writer_close(struct page_writer *writer, int result) must_check;
 
 /* A source: the memory of a task. `from` is a struct task_memory *. */
 struct task_memory {
-	pid_t pid;
+	pid_t here;		      /* model/pids.h */
 	struct helper_thread *helper; /* reads the second half of a large part; not owned; NULL: none */
 	int pidfd;
 	int mem; /* /proc/PID/mem, for memory that process_vm_readv() cannot or should not read; -1 */
 	bool has_relatives; /* the next pages are shared with other processes since a fork */
 	bool is_running;    /* pages may vanish, and the task with them */
 };
-int task_memory_open(struct task_memory *memory, pid_t pid, int pidfd, int proc)
+int task_memory_open(struct task_memory *memory, pid_t here, int pidfd, int proc)
 	must_check; /* 0 or -errno, recorded */
 void task_memory_close(struct task_memory *memory);
 page_source pages_of_task;

@@ -14,11 +14,11 @@
 
 #define WORTH_HALVING 128 /* pages; waking a thread takes as long as reading some 30 */
 
-int task_memory_open(struct task_memory *memory, pid_t pid, int pidfd, int proc)
+int task_memory_open(struct task_memory *memory, pid_t here, int pidfd, int proc)
 {
-	*memory = (struct task_memory){ .pid = pid, .pidfd = pidfd };
+	*memory = (struct task_memory){ .here = here, .pidfd = pidfd };
 	memory->mem = openat(proc, "mem", O_RDONLY | O_CLOEXEC);
-	return memory->mem < 0 ? fail(errno, "cannot open /proc/%d/mem", pid) : 0;
+	return memory->mem < 0 ? fail(errno, "cannot open /proc/%d/mem", here) : 0;
 }
 
 void task_memory_close(struct task_memory *memory)
@@ -50,7 +50,7 @@ static int read_by_file(const struct task_memory *memory, struct page_run *runs,
 		int result = read_all_at(memory->mem, buffer, size, runs[i].start);
 
 		if (result && !memory->is_running)
-			return fail(-result, "cannot read the memory of process %d at %#llx", memory->pid,
+			return fail(-result, "cannot read the memory of process %d at %#llx", memory->here,
 				    (unsigned long long)runs[i].start);
 		if (result)
 			runs[i].count = read_what_is_left(memory, &runs[i], buffer);
@@ -72,7 +72,7 @@ static bool has_ended(const struct task_memory *memory)
 
 /* Consecutive runs, read in one call. */
 struct part {
-	pid_t pid;
+	pid_t here;
 	const struct page_run *runs;
 	size_t count;
 	char *buffer;
@@ -91,7 +91,8 @@ static void read_part(void *argument)
 		there[i] = (struct iovec){ (void *)(uintptr_t)run->start, run->count * PAGE_SIZE };
 		here.iov_len += there[i].iov_len;
 	}
-	part->is_read = process_vm_readv(part->pid, &here, 1, there, part->count, 0) == (ssize_t)here.iov_len;
+	part->is_read = process_vm_readv(part->here, &here, 1, there, part->count, 0) ==
+			(ssize_t)here.iov_len;
 }
 
 static uint64_t count_pages(const struct page_run *runs, size_t count)
@@ -127,7 +128,7 @@ static bool read_halves(const struct task_memory *memory, struct part *whole)
 int pages_of_task(void *from, struct page_run *runs, size_t count, char *buffer)
 {
 	struct task_memory *memory = from;
-	struct part all = { .pid = memory->pid, .runs = runs, .count = count, .buffer = buffer };
+	struct part all = { .here = memory->here, .runs = runs, .count = count, .buffer = buffer };
 
 	if (!memory->has_relatives && read_halves(memory, &all) && !has_ended(memory))
 		return 0;

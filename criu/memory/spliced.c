@@ -218,14 +218,14 @@ int spliced_take(struct spliced *spliced, struct task *task, struct task_memory 
 	if (!was_infected && attempted(victim_infect(task->victim))) {
 		log_warning(
 			"process %d: criu's code (the parasite) cannot be inserted, so its pages are not spliced but read",
-			task->pid);
+			task->here);
 		return 0;
 	}
 	while (!result && has_more(taking))
 		result = take_some(spliced, taking);
 	if (!was_infected && task->victim->infection)
 		result = victim_cure(task->victim) ?: result;
-	log_info("process %d: %llu of %llu pages are in %zu pipes", task->pid,
+	log_info("process %d: %llu of %llu pages are in %zu pipes", task->here,
 		 (unsigned long long)page_runs_total(&spliced->taken),
 		 (unsigned long long)page_runs_total(runs), spliced->pipe_count);
 	return result;

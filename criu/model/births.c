@@ -87,9 +87,10 @@ char *births_obstacle(const struct snapshot *snapshot, const struct task *task)
 		if (leader != task && !tasks_share(task, task->parent, kind))
 			return format_text(
 				"process %d (%s) shares its %s with process %d, which is neither its parent nor a sibling that could have created it",
-				task->pid, task->name, object_types[kind].name, leader->pid);
+				task_shown_id(task), task->name, object_types[kind].name,
+				task_shown_id(leader));
 	}
 	return format_text(
 		"process %d (%s) shares objects with several processes in a combination that no clone() can create",
-		task->pid, task->name);
+		task_shown_id(task), task->name);
 }

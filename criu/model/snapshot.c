@@ -52,7 +52,7 @@ static void task_free(struct task *task)
 	for (size_t i = 0; task->cores && i < task->thread_count; i++)
 		image_free(task->cores[i]);
 	free(task->cores);
-	free(task->threads);
+	task_free_threads(task);
 	image_free(task->ids);
 	task_drop_objects(task);
 	if (task->proc >= 0)
@@ -62,11 +62,10 @@ static void task_free(struct task *task)
 	free(task);
 }
 
-struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid)
+static struct task *add_task(struct snapshot *snapshot, struct task *parent)
 {
 	struct task *task = allocate(sizeof(*task));
 
-	task->pid = pid;
 	task->parent = parent;
 	task->state = TASK_ALIVE;
 	task->proc = task->pidfd = -1;
@@ -79,7 +78,29 @@ struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, p
 	else
 		snapshot->root = task;
 	snapshot->task_count++;
+	return task;
+}
+
+void snapshot_name_task(struct snapshot *snapshot, struct task *task, pid_t pid)
+{
+	task->pid = pid;
 	index_set(&snapshot->tasks_by_pid, pid, task);
+}
+
+struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid)
+{
+	struct task *task = add_task(snapshot, parent);
+
+	snapshot_name_task(snapshot, task, pid);
+	return task;
+}
+
+struct task *snapshot_add_task_here(struct snapshot *snapshot, struct task *parent, pid_t here)
+{
+	struct task *task = add_task(snapshot, parent);
+
+	task->here = here;
+	index_set(&snapshot->tasks_here, here, task);
 	return task;
 }
 
@@ -88,7 +109,7 @@ void snapshot_forget_task(struct snapshot *snapshot, struct task *task)
 	list_remove(&task->link);
 	list_remove(&task->sibling);
 	snapshot->task_count--;
-	index_remove(&snapshot->tasks_by_pid, task->pid);
+	index_remove(&snapshot->tasks_here, task->here);
 	task_free(task);
 }
 
@@ -97,12 +118,9 @@ struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid)
 	return index_find(&snapshot->tasks_by_pid, pid);
 }
 
-bool task_has_thread(const struct task *task, pid_t tid)
+struct task *snapshot_find_task_here(const struct snapshot *snapshot, pid_t here)
 {
-	for (size_t i = 0; i < task->thread_count; i++)
-		if (task->threads[i] == tid)
-			return true;
-	return false;
+	return index_find(&snapshot->tasks_here, here);
 }
 
 struct task *snapshot_find_thread(const struct snapshot *snapshot, pid_t tid)
@@ -112,9 +130,32 @@ struct task *snapshot_find_thread(const struct snapshot *snapshot, pid_t tid)
 	if (task)
 		return task;
 	for_each_task (task, snapshot)
-		if (task_has_thread(task, tid))
+		for (size_t i = 0; i < task->thread_count; i++)
+			if (task->threads[i].tid == tid)
+				return task;
+	return NULL;
+}
+
+struct task *snapshot_find_thread_here(const struct snapshot *snapshot, pid_t here)
+{
+	struct task *task = snapshot_find_task_here(snapshot, here);
+
+	if (task)
+		return task;
+	for_each_task (task, snapshot)
+		if (task_find_thread_here(task, here))
 			return task;
 	return NULL;
+}
+
+pid_t snapshot_name_of(const struct snapshot *snapshot, pid_t here)
+{
+	const struct task *task;
+
+	if (!snapshot->levels_outside)
+		return here; /* the root is in criu's own pid namespace */
+	task = snapshot_find_thread_here(snapshot, here);
+	return task ? task_find_thread_here(task, here)->tid : 0;
 }
 
 static int compare_number(const void *key, const void *member)
@@ -203,6 +244,7 @@ void snapshot_free(struct snapshot *snapshot)
 		free(snapshot->files[i]);
 	}
 	index_free(&snapshot->tasks_by_pid);
+	index_free(&snapshot->tasks_here);
 	free(snapshot->files);
 	free_states(snapshot);
 }

@@ -16,6 +16,7 @@
 #include "fdinfo.pb-c.h"
 #include "list.h"
 #include "model/objects.h"
+#include "model/pids.h"
 #include "model/request.h"
 
 struct image_store;
@@ -31,8 +32,10 @@ struct task {
 	struct list children; /* of `sibling` */
 	struct list sibling;
 	struct task *parent; /* NULL: the root */
-	pid_t pid, group, session;
-	pid_t *threads; /* [0] is the leader */
+	/* pids.h tells which id serves what */
+	pid_t here;		   /* by which criu reaches it; restore: 0 until pids are planned */
+	pid_t pid, group, session; /* what images tell; dump: pid is 0 until names.c has set it */
+	struct thread *threads;	   /* [0] is the leader */
 	size_t thread_count;
 	enum task_state state;
 	int stop_signal;
@@ -86,8 +89,9 @@ struct snapshot {
 	struct image_store *images;
 	struct policy policy;
 	struct task *root;
-	struct list tasks; /* parents before children */
-	struct index tasks_by_pid;
+	struct list tasks;		       /* parents before children */
+	struct index tasks_by_pid, tasks_here; /* the latter only on dump */
+	size_t levels_outside; /* dump: how many pid namespaces are above that of the root, from criu's own on */
 	size_t task_count, thread_count;
 	struct namespace **namespaces; /* criu/namespaces */
 	size_t namespace_count;
@@ -113,14 +117,28 @@ struct state_type {
 /* Returns the state, which belongs to the snapshot. It is created zeroed at the first call. */
 void *snapshot_state(const struct snapshot *snapshot, const struct state_type *type);
 
-/* A new task at the end of the list and among the children of `parent` (NULL: the root). */
+/*
+ * A new task at the end of the list and among the children of `parent` (NULL: the root), by its name, or by the id that
+ * it has here. The latter gets its name later.
+ */
 struct task *snapshot_add_task(struct snapshot *snapshot, struct task *parent, pid_t pid);
+struct task *snapshot_add_task_here(struct snapshot *snapshot, struct task *parent, pid_t here);
+void snapshot_name_task(struct snapshot *snapshot, struct task *task, pid_t pid);
 /* The task has no children, and nothing of it has been read yet. */
 void snapshot_forget_task(struct snapshot *snapshot, struct task *task);
 struct task *snapshot_find_task(const struct snapshot *snapshot, pid_t pid);
+struct task *snapshot_find_task_here(const struct snapshot *snapshot, pid_t here);
+/* For messages of code that both journeys use: pids.h. */
+static inline pid_t task_shown_id(const struct task *task)
+{
+	return task->here ?: task->pid;
+}
+
 /* The task of a thread; looks at all threads, if `tid` is no leader. */
 struct task *snapshot_find_thread(const struct snapshot *snapshot, pid_t tid);
-bool task_has_thread(const struct task *task, pid_t tid);
+struct task *snapshot_find_thread_here(const struct snapshot *snapshot, pid_t here);
+/* Dump: the name of a thread, process, group or session that the kernel tells to criu. 0: the tree has none for it. */
+pid_t snapshot_name_of(const struct snapshot *snapshot, pid_t here);
 void task_sort_descriptors(struct task *task); /* by number: task_find_descriptor() relies on it */
 struct descriptor *task_find_descriptor(const struct task *task, int fd); /* NULL: there is none */
 /* A new file with the next id and an empty entry. */

@@ -107,7 +107,7 @@ int namespaces_collect(struct snapshot *snapshot)
 				continue;
 			result = note_user(snapshot, task, type, own, &known);
 			if (result)
-				fail_in(result, "process %d (%s): its %s namespace", task->pid, task->name,
+				fail_in(result, "process %d (%s): its %s namespace", task->here, task->name,
 					namespace_kinds[type]->name);
 		}
 		index_free(&known);

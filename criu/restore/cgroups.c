@@ -454,11 +454,12 @@ static int move_thread(const struct cgroups *cgroups, const struct task *task, s
 		const struct hierarchy *hierarchy = &cgroups->hierarchies[i];
 		const char *file = *hierarchy->name ? "tasks" : "cgroup.threads";
 		int result = strcmp(from->paths[i], to->paths[i]) ?
-				     move(hierarchy, to->paths[i], file, task->threads[thread]) :
+				     move(hierarchy, to->paths[i], file, task->threads[thread].here) :
 				     0;
 
 		if (result)
-			return explain(-result, "put thread", task->threads[thread], hierarchy, to->paths[i]);
+			return explain(-result, "put thread", task->threads[thread].tid, hierarchy,
+				       to->paths[i]);
 	}
 	return to ? scheduling_set_affinity(task, thread) : 0;
 }

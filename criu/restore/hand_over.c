@@ -30,11 +30,11 @@ static int trace_task(struct task *task)
 	struct victim *victim = task->victim = allocate(sizeof(*victim));
 	int result;
 
-	victim->pid = task->pid;
+	victim->pid = task->here;
 	victim->thread_count = task->thread_count;
 	victim->threads = allocate_array(task->thread_count, sizeof(*victim->threads));
-	result = trace_with_exitkill(&victim->threads[0], task->pid);
-	return result == -ESRCH ? fail_for_death(task->pid, task->name) : result;
+	result = trace_with_exitkill(&victim->threads[0], task->here);
+	return result == -ESRCH ? fail_for_death(task) : result;
 }
 
 int restore_trace(void *context)
@@ -55,8 +55,8 @@ static int interrupt_threads(struct task *task)
 	int result = trace_interrupt(&threads[0]);
 
 	for (size_t i = 1; !result && i < task->thread_count; i++)
-		result = trace_seize(&threads[i], task->threads[i], false);
-	return result == -ESRCH ? fail_for_death(task->pid, task->name) : result;
+		result = trace_seize(&threads[i], task->threads[i].here, false);
+	return result == -ESRCH ? fail_for_death(task) : result;
 }
 
 static int await_threads(struct task *task, uint64_t deadline)
@@ -66,7 +66,7 @@ static int await_threads(struct task *task, uint64_t deadline)
 
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = trace_wait(&threads[i], deadline) ?: trace_exit_kill(&threads[i], true);
-	return result == -ESRCH ? fail_for_death(task->pid, task->name) : result;
+	return result == -ESRCH ? fail_for_death(task) : result;
 }
 
 static int make_last_call(uint64_t region, struct traced_thread *thread, const struct call_list *calls,
@@ -259,7 +259,7 @@ int restore_release(void *context)
 		if (!task->victim)
 			continue;
 		if (task->state != TASK_STOPPED && restore->request->policy.leave_stopped)
-			kill(task->pid, SIGSTOP);
+			kill(task->here, SIGSTOP);
 		let_go(task);
 	}
 	prctl(PR_SET_CHILD_SUBREAPER, 0);

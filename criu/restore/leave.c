@@ -212,12 +212,26 @@ static int map_region(struct newborn *newborn, size_t size, struct restorer_boar
 	return 0;
 }
 
+/* All threads of a process are in equally many pid namespaces. */
+static void place_ids(const struct task *task, pid_t *ids)
+{
+	pid_t wanted[PID_LEVELS_MOST];
+
+	for (size_t i = 0; i < task->thread_count; i++) {
+		size_t levels = thread_wanted_ids(&task->threads[i], wanted);
+
+		memcpy(ids + i * levels, wanted, levels * sizeof(*wanted));
+	}
+}
+
 /* Lays out the region as restorer.h draws it. */
 static int build_region(struct restore *restore, struct task *task)
 {
 	struct newborn *newborn = task->newborn;
 	uint64_t threads = RESTORER_ARGUMENTS + round_up(sizeof(struct restorer_arguments), 16UL);
-	uint64_t cursor = threads + task->thread_count * sizeof(struct restorer_thread), stacks, size;
+	uint64_t ids = threads + task->thread_count * sizeof(struct restorer_thread), stacks, size;
+	size_t levels = task->threads[0].nested_count + 1;
+	uint64_t cursor = ids + task->thread_count * levels * sizeof(pid_t);
 	struct restorer_arguments *arguments;
 	struct restorer_thread *thread;
 	int result;
@@ -237,12 +251,14 @@ static int build_region(struct restore *restore, struct task *task)
 	arguments->others = task->space->object.user_count - 1;
 	arguments->threads = threads;
 	arguments->thread_count = task->thread_count;
+	arguments->ids = ids;
+	arguments->id_levels = levels;
 	arguments->space_call_count = newborn->space.count;
 	arguments->space_calls = place_list(newborn, &newborn->space, &cursor);
 	thread = (struct restorer_thread *)(uintptr_t)(newborn->region + threads);
+	place_ids(task, (pid_t *)(uintptr_t)(newborn->region + ids));
 	for (size_t i = 0; i < task->thread_count; i++)
 		thread[i] = (struct restorer_thread){
-			.tid = task->threads[i],
 			.call_count = newborn->self[i].count,
 			.calls = place_list(newborn, &newborn->self[i], &cursor),
 			.stack = stacks + (i + 1) * RESTORER_STACK_SIZE,

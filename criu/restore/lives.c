@@ -69,9 +69,9 @@ void life_end(struct life *life)
 	__atomic_store_n(&life->holder, 0, __ATOMIC_RELEASE);
 }
 
-int fail_for_death(pid_t pid, const char *name)
+static int explain_death(pid_t here, pid_t pid, const char *name)
 {
-	autoclose int proc = proc_open(pid);
+	autoclose int proc = proc_open(here);
 	struct proc_stat stat = { 0 };
 	int signal;
 
@@ -84,20 +84,25 @@ int fail_for_death(pid_t pid, const char *name)
 		    signal, signal == SIGKILL ? "; out of memory?" : "");
 }
 
-static bool is_gone(pid_t pid)
+int fail_for_death(const struct task *task)
 {
-	autoclose int proc = proc_open(pid);
+	return explain_death(task->here, task->pid, task->name);
+}
+
+static bool is_gone(pid_t here)
+{
+	autoclose int proc = proc_open(here);
 	struct proc_stat stat;
 
 	return proc < 0 || proc_read_stat(proc, &stat) || stat.state == 'Z' || stat.state == 'X';
 }
 
-static bool has_died(const struct life *life, pid_t pid)
+static bool has_died(const struct life *life, pid_t here)
 {
 	if (__atomic_load_n(&life->holder, __ATOMIC_ACQUIRE) & FUTEX_OWNER_DIED)
 		return true;
 	return __atomic_load_n(&life->is_born, __ATOMIC_ACQUIRE) &&
-	       !__atomic_load_n(&life->is_registered, __ATOMIC_ACQUIRE) && is_gone(pid);
+	       !__atomic_load_n(&life->is_registered, __ATOMIC_ACQUIRE) && is_gone(here);
 }
 
 /*
@@ -110,7 +115,7 @@ static bool has_died_traced(const struct task *task)
 
 	if (!task->victim)
 		return false;
-	if (waitid(P_PID, task->pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
+	if (waitid(P_PID, task->here, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
 		return true;
 	return info.si_pid &&
 	       (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED);
@@ -124,10 +129,11 @@ int lives_check(const struct restore *restore)
 	for_each_task (task, &restore->snapshot) {
 		const struct newborn *newborn = task->newborn;
 
-		if (has_died(newborn->life, task->pid) || has_died_traced(task))
-			return fail_for_death(task->pid, task->name);
+		if (has_died(newborn->life, task->here) || has_died_traced(task))
+			return fail_for_death(task);
 		if (newborn->stand_in && has_died(newborn->stand_in_life, newborn->stand_in))
-			return fail_for_death(newborn->stand_in, "once the leader of a process group");
+			return explain_death(newborn->stand_in, newborn->stand_in,
+					     "once the leader of a process group");
 	}
 	return 0;
 }

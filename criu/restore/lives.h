@@ -9,6 +9,7 @@
 
 struct life;
 struct restore;
+struct task;
 
 /* Before the first is created: makes a life for each task and each stand-in. */
 int lives_make(struct restore *restore) must_check;
@@ -21,6 +22,6 @@ void life_end(struct life *life);
 /* Records a failure if a newborn has ended that should not. Cheap, and linear in tasks. */
 int lives_check(const struct restore *restore) must_check;
 /* Records the death of a process, with its cause, as the failure. */
-int fail_for_death(pid_t pid, const char *name) must_check;
+int fail_for_death(const struct task *task) must_check;
 
 #endif

@@ -25,6 +25,7 @@
 static int add_task(struct snapshot *snapshot, const PstreeEntry *entry)
 {
 	struct task *parent = entry->ppid ? snapshot_find_task(snapshot, entry->ppid) : NULL, *task;
+	const char *invalid;
 
 	if (!entry->pid || entry->pid > INT32_MAX || !entry->n_threads)
 		return fail(EINVAL, "pstree.img has an invalid pid: %u", entry->pid);
@@ -38,10 +39,12 @@ static int add_task(struct snapshot *snapshot, const PstreeEntry *entry)
 	task = snapshot_add_task(snapshot, parent, entry->pid);
 	task->group = entry->pgid;
 	task->session = entry->sid;
-	task->thread_count = entry->n_threads;
-	task->threads = copy_bytes(entry->threads, entry->n_threads * sizeof(*entry->threads));
+	task_make_threads(task, entry->n_threads);
+	for (size_t i = 0; i < entry->n_threads; i++)
+		task->threads[i].tid = entry->threads[i];
 	task->newborn = allocate(sizeof(*task->newborn));
-	return 0;
+	invalid = task_take_nested_ids(task, entry->nested_ids, entry->n_nested_ids);
+	return invalid ? fail(EINVAL, "pstree.img: process %u: %s", entry->pid, invalid) : 0;
 }
 
 static int load_tree(struct snapshot *snapshot)
@@ -76,7 +79,7 @@ static int load_single(struct image_store *images, enum image_kind kind, unsigne
 static int load_core(struct snapshot *snapshot, struct task *task, size_t index)
 {
 	/* The leader's tid comes first; a dead task has a core under its pid, whatever its list of threads has. */
-	int result = load_single(snapshot->images, IMAGE_CORE, index ? task->threads[index] : task->pid,
+	int result = load_single(snapshot->images, IMAGE_CORE, index ? task->threads[index].tid : task->pid,
 				 &task->cores[index]);
 	const CoreEntry *core = task->cores[index];
 
@@ -84,13 +87,13 @@ static int load_core(struct snapshot *snapshot, struct task *task, size_t index)
 		return result;
 	if (core->mtype != arch_image_type)
 		return fail(EINVAL, "core-%d.img is from another architecture (%d; this machine is %d)",
-			    task->threads[index], core->mtype, arch_image_type);
+			    task->threads[index].tid, core->mtype, arch_image_type);
 	if (!index && !core->tc)
 		return fail(EINVAL, "core-%d.img has no description of the process", task->pid);
 	if (!index)
 		task->state = core->tc->task_state;
 	if (task->state != TASK_DEAD && (!core->thread_core || !core->thread_info))
-		return fail(EINVAL, "core-%d.img has no registers", task->threads[index]);
+		return fail(EINVAL, "core-%d.img has no registers", task->threads[index].tid);
 	return 0;
 }
 
@@ -104,13 +107,13 @@ static int load_cores(struct snapshot *snapshot, struct task *task)
 		return result;
 	strncpy(task->name, task->cores[0]->tc->comm, sizeof(task->name) - 1);
 	if (task->state == TASK_DEAD) {
-		task->threads[0] = task->pid;
-		task->thread_count = 1;
+		task->threads[0].tid = task->pid;
+		task_forget_threads(task);
 		return 0;
 	}
 	if (task->state != TASK_ALIVE && task->state != TASK_STOPPED)
 		return fail(EINVAL, "core-%d.img has an unknown state: %d", task->pid, task->state);
-	if (task->threads[0] != task->pid)
+	if (task->threads[0].tid != task->pid)
 		return fail(EINVAL, "pstree.img: the first thread of process %d is not its leader",
 			    task->pid);
 	for (size_t i = 1; !result && i < task->thread_count; i++)
@@ -256,6 +259,31 @@ static int load_task(struct snapshot *snapshot, struct task *task, struct index 
 	return result;
 }
 
+/* In a pid namespace below that of the root, no two threads have the same id. Zombies do not tell where they were. */
+static int check_nested_ids(const struct snapshot *snapshot)
+{
+	struct index known = { 0 };
+	const struct task *task;
+	int result = 0;
+
+	for_each_task (task, snapshot)
+		for (size_t i = 0; !result && task->ids && i < task->thread_count; i++) {
+			pid_t id = thread_own_id(&task->threads[i]);
+			uint64_t key = (uint64_t)task->ids->pid_ns_id << 32 | (uint32_t)id;
+
+			if (!task->threads[i].nested_count)
+				continue;
+			if (index_find(&known, key))
+				result = fail(
+					EINVAL,
+					"pstree.img: process %d: the id %d occurs twice in pid namespace %u",
+					task->pid, id, task->ids->pid_ns_id);
+			index_set(&known, key, (void *)task);
+		}
+	index_free(&known);
+	return result;
+}
+
 static int load_tasks(struct snapshot *snapshot)
 {
 	struct index leaders[OBJECT_KINDS] = { 0 };
@@ -306,7 +334,9 @@ static int load_all(struct restore *restore, const InventoryEntry *inventory)
 		return result;
 	mention_needless_tree(restore);
 	snapshot->is_of_another = !page_chain_snapshot(restore->chain, 0);
-	result = load_tasks(snapshot) ?: namespaces_load(snapshot, inventory->root_ids);
+	result = load_tasks(snapshot)		    ?:
+			 check_nested_ids(snapshot) ?:
+						      namespaces_load(snapshot, inventory->root_ids);
 	if (result)
 		return result;
 	result = files_load(snapshot) ?: restore_load_cgroups(restore, inventory);

@@ -76,7 +76,7 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 	}
 	life_begin(task->newborn->stand_in_life);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != task->pid)
+	if (getppid() != thread_own_id(&task->threads[0]))
 		_exit(1);
 	if (setpgid(0, 0) < 0) {
 		fail(errno, "cannot recreate process group %d", pid);

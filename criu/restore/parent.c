@@ -74,7 +74,7 @@ pid_t parent_spawn(struct restore *restore)
 		heard = read(hears, &byte, 1);
 	while (heard < 0 && errno == EINTR);
 	if (heard == 1)
-		return restore->snapshot.root->pid;
+		return restore->snapshot.root->here;
 	return has_failed() ?
 		       -failure_errno() :
 		       fail(0, "the process that was to create process %d died", restore->snapshot.root->pid);

@@ -125,6 +125,29 @@ static int check_group(pid_t group)
 	return 0;
 }
 
+/*
+ * All are born in criu's own pid namespace, so criu reaches each by the id that it asks clone3() for, which gives that
+ * one or fails.
+ */
+static int plan_reach(const struct snapshot *snapshot)
+{
+	struct task *task;
+
+	for_each_task (task, snapshot) {
+		if (task->threads[0].nested_count)
+			return fail(
+				0,
+				"process %d (%s) was in a pid namespace below that of the root of the tree, "
+				"which is not supported yet",
+				task->pid, task->name);
+		for (size_t i = 0; i < task->thread_count; i++)
+			task->threads[i].here = task->threads[i].tid;
+		task->here = task->pid;
+	}
+	return 0;
+}
+
+/* Ids of nested namespaces are free, because nobody is in these yet. Here others have taken some. */
 static int check_pids(const struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -132,10 +155,10 @@ static int check_pids(const struct snapshot *snapshot)
 
 	for_each_task (task, snapshot)
 		for (size_t i = 0; !result && i < task->thread_count; i++)
-			result = check_pid(task->threads[i]);
+			result = check_pid(task->threads[i].tid);
 	for_each_task (task, snapshot)
 		for (size_t i = 0; !result && i < task->thread_count; i++)
-			result = check_group(task->threads[i]);
+			result = check_group(task->threads[i].tid);
 	return result;
 }
 
@@ -228,5 +251,7 @@ static int plan_groups(struct restore *restore)
 
 int restore_check_pids(struct restore *restore)
 {
-	return plan_sessions(restore) ?: check_pids(&restore->snapshot) ?: plan_groups(restore);
+	int result = plan_reach(&restore->snapshot) ?: plan_sessions(restore);
+
+	return result ?: check_pids(&restore->snapshot) ?: plan_groups(restore);
 }

@@ -77,7 +77,7 @@ static int check_chain(void *context)
 static int tell(const struct restore *restore, enum moment moment)
 {
 	return moments_send(&restore->request->moments, moment,
-			    restore->has_spawned ? restore->snapshot.root->pid : 0);
+			    restore->has_spawned ? restore->snapshot.root->here : 0);
 }
 
 static int tell_pre_restore(void *restore)
@@ -109,7 +109,7 @@ static int write_pidfile(void *context)
 		    O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return fail(errno, "cannot open the pid file %s", name);
-	snprintf(text, sizeof(text), "%d", restore->snapshot.root->pid);
+	snprintf(text, sizeof(text), "%d", restore->snapshot.root->here);
 	result = write_all(fd, text, strlen(text));
 	return result ? fail(-result, "cannot write the pid file %s", name) : 0;
 }
@@ -204,9 +204,9 @@ static int wait_for_root(const struct restore *restore)
 {
 	int status;
 
-	while (waitpid(restore->snapshot.root->pid, &status, __WALL) < 0)
+	while (waitpid(restore->snapshot.root->here, &status, __WALL) < 0)
 		if (errno != EINTR)
-			return fail(errno, "cannot wait for process %d", restore->snapshot.root->pid);
+			return fail(errno, "cannot wait for process %d", restore->snapshot.root->here);
 	return 0;
 }
 

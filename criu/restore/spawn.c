@@ -84,10 +84,10 @@ static int report_failure(struct restore *restore)
 	if (!task)
 		return fail(-board->failed_result, "thread %d cannot be restored", board->failed_tid);
 	if (board->failed_list == RESTORER_THREADS && board->failed_result == -EEXIST)
-		return fail_for_taken_id("thread", task->threads[board->failed_index]);
+		return fail_for_taken_id("thread", task->threads[board->failed_index].tid);
 	if (board->failed_list == RESTORER_THREADS)
 		return fail(-board->failed_result, "process %d (%s): cannot create thread %d", task->pid,
-			    task->name, task->threads[board->failed_index]);
+			    task->name, task->threads[board->failed_index].tid);
 	return fail(-board->failed_result, "process %d (%s): cannot %s (call %d of thread %d)", task->pid,
 		    task->name,
 		    board->failed_list == RESTORER_LIST_SPACE ? "lay out its memory" : "restore its state",
@@ -162,7 +162,7 @@ static int board_wait_for(struct restore *restore, size_t count)
  */
 void die_with_parent(const struct restore *restore, const struct task *task)
 {
-	pid_t parent = task->parent ? task->parent->pid : restore->criu;
+	pid_t parent = task->parent ? thread_id_seen_by(&task->parent->threads[0], task) : restore->criu;
 
 	if (!task->parent && restore->request->is_sibling)
 		return; /* the watchdog does that */
@@ -264,6 +264,7 @@ static int plan_apart_life(struct restore *restore, struct task *task, struct cl
 pid_t spawn_task(struct restore *restore, struct task *task)
 {
 	struct clone_plan plan;
+	pid_t ids[PID_LEVELS_MOST];
 	uint64_t flags = task->creator ? births_flags(task) : 0;
 	autoclose int cgroup = -1;
 	int result = cgroups_open_birthplace(restore, task, &cgroup);
@@ -272,8 +273,8 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 	if (result)
 		return result;
 	plan = (struct clone_plan){
-		.pids = &task->pid,
-		.levels = 1,
+		.pids = ids,
+		.levels = thread_wanted_ids(&task->threads[0], ids),
 		.flags = flags,
 		.exit_signal = flags & CLONE_PARENT ? 0 : exit_signal_of(task),
 		.cgroup = cgroup,
@@ -299,6 +300,7 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 static pid_t spawn_sibling(struct restore *restore, struct task *task)
 {
 	autoclose int pidfd = -1, cgroup = -1;
+	pid_t ids[PID_LEVELS_MOST];
 	int result = cgroups_open_birthplace(restore, task, &cgroup);
 	long born;
 
@@ -307,8 +309,8 @@ static pid_t spawn_sibling(struct restore *restore, struct task *task)
 	if (watchdog_prepare(&restore->watchdog))
 		return -EMFILE;
 	born = clone_with_pids(&(struct clone_plan){
-		.pids = &task->pid,
-		.levels = 1,
+		.pids = ids,
+		.levels = thread_wanted_ids(&task->threads[0], ids),
 		.flags = CLONE_PARENT | CLONE_PIDFD,
 		.cgroup = cgroup,
 		.pidfd = &pidfd,
@@ -424,7 +426,7 @@ static int check_death(const struct task *task, uint32_t status)
 
 	if (status == wanted)
 		return 0;
-	return fail_for_death(task->pid, task->name);
+	return fail_for_death(task);
 }
 
 /* Dead tasks are restored when they are zombies. */
@@ -438,7 +440,7 @@ static int wait_for_the_dead(struct restore *restore)
 
 		if (task->state != TASK_DEAD)
 			continue;
-		proc = proc_open(task->pid);
+		proc = proc_open(task->here);
 		if (proc < 0 && proc != -ENOENT)
 			return fail(-proc, "cannot read zombie %d", task->pid);
 		while (stat.state != 'Z') {
@@ -500,7 +502,7 @@ static void kill_tree(const struct restore *restore)
 
 	if (restore->all_are_born) {
 		for_each_task (task, &restore->snapshot)
-			kill(task->pid, SIGKILL);
+			kill(task->here, SIGKILL);
 		return;
 	}
 	/*
@@ -510,8 +512,8 @@ static void kill_tree(const struct restore *restore)
 	if (restore->middle)
 		return;
 	if (restore->request->is_sibling ||
-	    waitpid(restore->snapshot.root->pid, &status, WNOHANG | __WALL) == 0)
-		kill(restore->snapshot.root->pid, SIGKILL);
+	    waitpid(restore->snapshot.root->here, &status, WNOHANG | __WALL) == 0)
+		kill(restore->snapshot.root->here, SIGKILL);
 }
 
 static void collect(pid_t pid)
@@ -542,7 +544,7 @@ void restore_kill(void *context)
 	 */
 	for_each_task (task, &restore->snapshot) {
 		for (size_t i = task->thread_count; i-- > 0;) /* traced threads must be waited for, too */
-			collect(task->threads[i]);
+			collect(task->threads[i].here);
 		if (task->newborn->stand_in)
 			collect(task->newborn->stand_in);
 	}

@@ -91,6 +91,6 @@ void stop_hush(const struct task *task, struct call_list *calls)
 	}
 	list_for_each (child, &task->children, sibling)
 		if (child->state == TASK_STOPPED && child->cores[0]->tc->stop_reported)
-			add_call(calls, "wait for a stopped child", SYS_waitid, P_PID, child->pid, 0,
-				 WSTOPPED | WNOHANG | __WALL);
+			add_call(calls, "wait for a stopped child", SYS_waitid, P_PID,
+				 thread_id_seen_by(&child->threads[0], task), 0, WSTOPPED | WNOHANG | __WALL);
 }

@@ -147,7 +147,7 @@ static int check_threads(const struct task *task, const struct symbol *symbol, s
 			return fail(
 				0,
 				"thread %d was dumped while it entered %s, which is elsewhere in this kernel's vdso",
-				task->threads[i], symbol->name);
+				task->threads[i].tid, symbol->name);
 	}
 	return 0;
 }

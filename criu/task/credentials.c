@@ -73,7 +73,7 @@ static int credentials_look(struct snapshot *snapshot unused, struct task *task,
 		message_set(creds, no_new_privs, 1);
 	if (status->seccomp)
 		return refuse("process %d (%s): thread %d has a seccomp filter, which is not supported yet",
-			      task->pid, task->name, task->threads[thread]);
+			      task->here, task->name, task->threads[thread].here);
 	return 0;
 }
 
@@ -110,19 +110,19 @@ static int check_capabilities(const struct task *task, size_t thread, const Cred
 	lacking = load_capabilities(creds->cap_prm, creds->n_cap_prm) & ~ours.permitted;
 	if (lacking)
 		return fail(EPERM, "thread %d had capabilities that criu does not have (mask %#llx)",
-			    task->threads[thread], (unsigned long long)lacking);
+			    thread_shown_id(&task->threads[thread]), (unsigned long long)lacking);
 	lacking = load_capabilities(creds->cap_inh, creds->n_cap_inh) & ~(ours.inheritable | ours.bounding);
 	if (lacking)
 		return fail(EPERM,
 			    "thread %d had inheritable capabilities that criu may not have (mask %#llx)",
-			    task->threads[thread], (unsigned long long)lacking);
+			    thread_shown_id(&task->threads[thread]), (unsigned long long)lacking);
 	if (ours.no_new_privileges && !creds->no_new_privs && !thread)
-		log_warning("process %d will have no_new_privs, because criu has it", task->pid);
+		log_warning("process %d will have no_new_privs, because criu has it", task_shown_id(task));
 	lacking = load_capabilities(creds->cap_bnd, creds->n_cap_bnd) & ~ours.bounding;
 	if (lacking && !thread)
 		log_warning(
 			"thread %d will never be able to gain capabilities that criu cannot (bounding set, mask %#llx)",
-			task->threads[thread], (unsigned long long)lacking);
+			thread_shown_id(&task->threads[thread]), (unsigned long long)lacking);
 	return 0;
 }
 
@@ -147,14 +147,14 @@ static int credentials_check(const struct snapshot *snapshot unused, const struc
 	int result = 0;
 
 	if (!core || !core->creds)
-		return fail(EINVAL, "core-%d.img has no credentials", task->threads[thread]);
+		return fail(EINVAL, "core-%d.img has no credentials", task->threads[thread].tid);
 	if (!thread || !has_capabilities_of_first(task, core->creds))
 		result = check_capabilities(task, thread, core->creds);
 	if (result)
 		return result;
 	if (core->seccomp_mode > 0 && core->has_seccomp_mode)
 		return fail(EINVAL, "thread %d had a seccomp filter, which is not supported yet",
-			    task->threads[thread]);
+			    thread_shown_id(&task->threads[thread]));
 	return 0;
 }
 

@@ -49,7 +49,7 @@ static int identity_look(struct snapshot *snapshot unused, struct task *task, si
 			 const struct thread_facts *facts)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
-	pid_t tid = task->threads[thread];
+	pid_t tid = task->threads[thread].here;
 	uint64_t head = 0;
 	size_t length = 0;
 
@@ -83,7 +83,7 @@ static int identity_hear(const struct snapshot *snapshot unused, struct task *ta
 
 	if (result < 0)
 		return fail(-result, "cannot read the addresses that the kernel has for thread %d",
-			    task->threads[thread]);
+			    task->threads[thread].here);
 	arch_set_clear_tid(task->cores[thread],
 			   *(const uint64_t *)calls_answer(calls, asked->tid_address, 1));
 	number = *(const int *)calls_answer(calls, asked->parent_death, 1);
@@ -143,7 +143,7 @@ static bool has_robust_list(const struct task *task, size_t thread)
 	uint64_t head = 0;
 	size_t length;
 
-	return syscall(SYS_get_robust_list, task->threads[thread], &head, &length) == 0 &&
+	return syscall(SYS_get_robust_list, task->threads[thread].here, &head, &length) == 0 &&
 	       head == task->cores[thread]->thread_core->futex_rla;
 }
 

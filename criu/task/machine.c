@@ -97,7 +97,7 @@ static int machine_check(const struct snapshot *snapshot unused, const struct ta
 			return fail(
 				0,
 				"thread %d had speculation control %d, which this machine does not support",
-				task->threads[thread], control);
+				thread_shown_id(&task->threads[thread]), control);
 	}
 	return 0;
 }

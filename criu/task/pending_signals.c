@@ -45,7 +45,7 @@ static int read_queue(pid_t tid, bool shared, SignalQueueEntry *queue)
 static int read_queues(const struct task *task, size_t thread)
 {
 	CoreEntry *core = task->cores[thread];
-	pid_t tid = task->threads[thread];
+	pid_t tid = task->threads[thread].here;
 	int result;
 
 	core->thread_core->signals_p = message_new(SignalQueueEntry, signal_queue_entry);
@@ -59,7 +59,7 @@ static int read_queues(const struct task *task, size_t thread)
 /* The thread of the parasite runs, but queues can only be read of a stopped thread. */
 static int read_queues_of_running(const struct task *task, size_t thread)
 {
-	pid_t tid = task->threads[thread];
+	pid_t tid = task->threads[thread].here;
 	int status, result;
 
 	if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 || waitpid(tid, &status, __WALL) < 0)
@@ -137,7 +137,7 @@ static int pending_signals_check(const struct snapshot *snapshot unused, const s
 static void put_signals_back(const struct task *task, size_t thread, const SignalQueueEntry *queue,
 			     bool is_shared, struct call_list *calls)
 {
-	pid_t pid = task->threads[0], tid = task->threads[thread];
+	pid_t pid = thread_own_id(&task->threads[0]), tid = thread_own_id(&task->threads[thread]);
 
 	for (size_t i = 0; queue && i < queue->n_signals; i++) {
 		const SiginfoEntry *entry = queue->signals[i];

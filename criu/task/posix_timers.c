@@ -76,19 +76,23 @@ static int parse_timer(const char **text, PosixTimerEntry *timer)
 
 static int look_at_timer(const struct task *task, PosixTimerEntry *timer)
 {
+	/* /proc shows ids as criu sees them; the task made the timer, and its clock, with its own. */
+	const struct thread *notified = task_find_thread_here(task, timer->notify_thread_id);
 	int clock = clock_of(timer);
 
 	if (clock < 0 && (clock & 7) == CLOCK_IS_FILE)
 		return refuse(
 			"process %d (%s): timer %u counts by a clock that is a device, which is not supported",
-			task->pid, task->name, timer->it_id);
-	if (clock < 0 && ~(clock >> 3) && ~(clock >> 3) != task->pid && !task_has_thread(task, ~(clock >> 3)))
+			task->here, task->name, timer->it_id);
+	if (clock < 0 && ~(clock >> 3) && !task_has_thread(task, ~(clock >> 3)))
 		return refuse(
 			"process %d (%s): timer %u counts the CPU time of %d, which is not one of its threads (any more)",
-			task->pid, task->name, timer->it_id, ~(clock >> 3));
-	if (tells_the_dead(task, timer)) {
+			task->here, task->name, timer->it_id, ~(clock >> 3));
+	if (timer->it_sigev_notify & SIGEV_THREAD_ID && notified) {
+		timer->notify_thread_id = thread_own_id(notified);
+	} else if (timer->it_sigev_notify & SIGEV_THREAD_ID) {
 		log_info("process %d: timer %u notifies thread %d, which is gone: it will notify nothing",
-			 task->pid, timer->it_id, timer->notify_thread_id);
+			 task->here, timer->it_id, timer->notify_thread_id);
 		timer->has_notify_thread_id = false;
 		timer->it_sigev_notify =
 			SIGEV_NONE; /* criu 4.2 saves the original value, and cannot restore it */
@@ -117,7 +121,7 @@ static int posix_timers_look(struct snapshot *snapshot unused, struct task *task
 	timers = task->cores[0]->tc->timers = message_new(TaskTimersEntry, task_timers_entry);
 	length = read_text_at(task->proc, "timers", &text);
 	if (length < 0)
-		return fail(-length, "cannot read /proc/%d/timers", task->pid);
+		return fail(-length, "cannot read /proc/%d/timers", task->here);
 	for (at = text; !result && *at;) {
 		PosixTimerEntry *timer = message_new(PosixTimerEntry, posix_timer_entry);
 
@@ -212,7 +216,8 @@ static void hear_owners(const struct task *task, size_t thread, const struct cal
 		if (calls_result(calls, owner[0]) == 0 && calls_result(calls, owner[1]) == 0 &&
 		    memcmp(calls_answer(calls, owner[0], 1), calls_answer(calls, owner[1], 1),
 			   sizeof(struct itimerspec)))
-			timer->clock_id = (uint32_t)(~task->threads[thread] * 8 | (clock_of(timer) & 7));
+			timer->clock_id = (uint32_t)(~thread_own_id(&task->threads[thread]) * 8 |
+						     (clock_of(timer) & 7));
 	}
 }
 

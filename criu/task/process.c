@@ -34,14 +34,14 @@ static int refuse_dispatch(const struct task *task, size_t thread)
 {
 	uint64_t dispatch[4] = { 0 }; /* mode, selector, offset, length */
 
-	if (ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, task->threads[thread], sizeof(dispatch),
+	if (ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, task->threads[thread].here, sizeof(dispatch),
 		   dispatch) < 0 ||
 	    !dispatch[0])
 		return 0; /* off, or the kernel has no such request */
 	return refuse(
 		"process %d (%s): thread %d dispatches its system calls (PR_SET_SYSCALL_USER_DISPATCH), which is not "
 		"supported",
-		task->pid, task->name, task->threads[thread]);
+		task->here, task->name, task->threads[thread].here);
 }
 
 static int process_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
@@ -118,7 +118,8 @@ static void ask_for_children(const struct task *task, struct call_list *calls, s
 			asked->children[asked->child_count++] = (struct asked_child){
 				child,
 				add_call(calls, "ask whether it has waited for a stopped child", SYS_waitid,
-					 P_PID, child->pid, calls_bytes(calls, NULL, sizeof(siginfo_t)),
+					 P_PID, thread_id_seen_by(&child->threads[0], task),
+					 calls_bytes(calls, NULL, sizeof(siginfo_t)),
 					 WSTOPPED | WNOWAIT | WNOHANG | __WALL)
 			};
 }
@@ -167,7 +168,7 @@ static uint32_t registered_barriers(const struct task *task, const struct call_l
 		return told;
 	log_info(
 		"process %d: this kernel does not report a registration for the global memory barrier (Linux 6.3 does)",
-		task->pid);
+		task->here);
 	for (size_t i = 0; i < array_size(barriers_to_try); i++)
 		if (calls_result(calls, asked->tries[i]) == 0)
 			barriers |= barriers_to_try[i] << 1;

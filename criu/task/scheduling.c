@@ -80,7 +80,8 @@ void scheduling_warn_of_cpus(const struct task *task, size_t thread, const struc
 	if (lacks_some)
 		log_warning(
 			"thread %d of process %d was restricted to CPUs that do not all exist here: it %s",
-			task->threads[thread], task->pid, has_some ? "gets fewer" : "may run on all");
+			thread_shown_id(&task->threads[thread]), task_shown_id(task),
+			has_some ? "gets fewer" : "may run on all");
 }
 
 /* None of them may exist here or be in the cpuset: then it runs on the whole cpuset. */
@@ -109,10 +110,10 @@ int scheduling_set_affinity(const struct task *task, size_t thread)
 	if (!core->has_cpu_affinity || !core->cpu_affinity.len)
 		return 0;
 	cpus_of_image(core, &cpus);
-	result = cpus_set_affinity(task->threads[thread], &cpus);
-	return result && result != -EINVAL ?
-		       fail(-result, "cannot bind thread %d to its CPUs", task->threads[thread]) :
-		       0;
+	result = cpus_set_affinity(task->threads[thread].here, &cpus);
+	return result && result != -EINVAL ? fail(-result, "cannot bind thread %d to its CPUs",
+						  thread_shown_id(&task->threads[thread])) :
+					     0;
 }
 
 /* ---- dump ---- */
@@ -121,7 +122,7 @@ static int scheduling_look(struct snapshot *snapshot unused, struct task *task, 
 			   const struct thread_facts *facts unused)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
-	pid_t tid = task->threads[thread];
+	pid_t tid = task->threads[thread].here;
 	int policy = sched_getscheduler(tid);
 	struct sched_param parameters;
 	long io_priority;
@@ -130,7 +131,7 @@ static int scheduling_look(struct snapshot *snapshot unused, struct task *task, 
 		return fail(errno, "cannot read the scheduling policy of thread %d", tid);
 	if ((policy & ~SCHED_RESET_ON_FORK) > SCHED_IDLE)
 		return refuse("process %d (%s): thread %d has scheduling policy %d, which is not supported",
-			      task->pid, task->name, tid, policy & ~SCHED_RESET_ON_FORK);
+			      task->here, task->name, tid, policy & ~SCHED_RESET_ON_FORK);
 	message_set(core, sched_policy, policy);
 	if (is_realtime(policy & ~SCHED_RESET_ON_FORK))
 		message_set(core, sched_prio, parameters.sched_priority);
@@ -170,7 +171,8 @@ static int scheduling_check(const struct snapshot *snapshot unused, const struct
 
 	if (core->has_sched_policy && (core->sched_policy & ~SCHED_RESET_ON_FORK) > SCHED_IDLE)
 		return fail(EINVAL, "thread %d had scheduling policy %u, which is not supported",
-			    task->threads[thread], core->sched_policy & ~SCHED_RESET_ON_FORK);
+			    thread_shown_id(&task->threads[thread]),
+			    core->sched_policy & ~SCHED_RESET_ON_FORK);
 	return check_cpus(task, thread);
 }
 

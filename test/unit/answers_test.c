@@ -87,6 +87,7 @@ static void answer(struct call_list *calls, struct remote_call *made)
 static void add_child(struct task *task, struct task *child, pid_t pid, enum task_state state)
 {
 	child->pid = pid;
+	task_make_threads(child, 1);
 	child->state = state;
 	child->cores = allocate(sizeof(*child->cores));
 	child->cores[0] = message_new(CoreEntry, core_entry);
@@ -160,6 +161,7 @@ static void answers_are_found(void **state unused)
 	for (size_t i = 0; i < array_size(children); i++) {
 		image_free(children[i].cores[0]);
 		free(children[i].cores);
+		task_free_threads(&children[i]);
 	}
 	calls_free(&calls);
 	free_task(task);

@@ -18,7 +18,7 @@ static struct task *add(struct task *parent, pid_t pid)
 {
 	struct task *task = snapshot_add_task(&snapshot, parent, pid);
 
-	task->thread_count = 1;
+	task_make_threads(task, 1);
 	task->cores = allocate(sizeof(*task->cores));
 	task->cores[0] = message_new(CoreEntry, core_entry);
 	task->cores[0]->tc = message_new(TaskCoreEntry, task_core_entry);

@@ -183,7 +183,7 @@ static void add_child(void)
 {
 	child = make_child();
 	assert_true(child > 0);
-	task = snapshot_add_task(&snapshot, NULL, child);
+	task = snapshot_add_task_here(&snapshot, NULL, child);
 	task->ids = message_new(TaskKobjIdsEntry, task_kobj_ids_entry);
 	task->ids->files_id = 2;
 	task->proc = proc_open(child);
@@ -298,7 +298,7 @@ static void begin_restore(void)
 	free_snapshot();
 	snapshot_init(&snapshot);
 	snapshot.images = images;
-	task = snapshot_add_task(&snapshot, NULL, getpid());
+	task = snapshot_add_task_here(&snapshot, NULL, getpid());
 	task->ids = message_new(TaskKobjIdsEntry, task_kobj_ids_entry);
 	task->ids->files_id = 2;
 	*calls = '\0';

@@ -143,7 +143,7 @@ static does_not_return void live(int socket, int shared, int many)
 
 static void add_task(pid_t pid, uint32_t table)
 {
-	struct task *task = snapshot_add_task(&snapshot, NULL, pid);
+	struct task *task = snapshot_add_task_here(&snapshot, NULL, pid);
 
 	task->ids = message_new(TaskKobjIdsEntry, task_kobj_ids_entry);
 	task->ids->files_id = table;
@@ -216,7 +216,7 @@ static void in_flight(void **state unused)
 	/* The file that is in no table: it is found last, and described like all others. */
 	assert_null(received[1]->holder);
 	assert_int_equal(received[1]->id, snapshot.file_count);
-	assert_int_equal(received[1]->seen->holder.pid, getpid());
+	assert_int_equal(received[1]->seen->holder.here, getpid());
 	assert_int_equal(received[1]->entry->reg->flags & O_ACCMODE, O_RDONLY);
 	assert_int_equal(described, snapshot.file_count);
 	assert_int_equal(count_own(),

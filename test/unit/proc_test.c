@@ -158,6 +158,48 @@ static void status_with_little(void **state unused)
 	proc_status_free(&status);
 }
 
+/* ---- ids in pid namespaces ---- */
+
+static void levels_of_ids(void **state unused)
+{
+	struct pid_levels levels;
+	const char text[] =
+		"Name:\tNSpid: 5\nNStgid:\t8\nNSpid:\t4722\t9\t1\nNSpgid:\t4711\t0\t0\nNSsid:\t12";
+
+	assert_int_equal(proc_parse_levels(text, "NSpid", &levels), 0);
+	assert_int_equal(levels.count, 3);
+	assert_true(levels.ids[0] == 4722 && levels.ids[1] == 9 && levels.ids[2] == 1);
+	assert_int_equal(proc_parse_levels(text, "NSpgid", &levels), 0);
+	assert_true(levels.count == 3 && levels.ids[0] == 4711 && levels.ids[2] == 0);
+	assert_int_equal(proc_parse_levels(text, "NSsid", &levels), 0);
+	assert_true(levels.count == 1 && levels.ids[0] == 12);
+}
+
+static void levels_hostile(void **state unused)
+{
+	static const char *const texts[] = { "",
+					     "Name:\ta\n",
+					     "NSpid:\n",
+					     "NSpid:",
+					     "NSpid:\t-1\n",
+					     "NSpid:\t1\tx\n",
+					     "NSpid:\t1\t-2\n",
+					     "NSpid:\t2147483648\n" };
+	char many[4 * 34 + 8] = "NSpid:";
+	struct pid_levels levels;
+
+	for (size_t i = 0; i < array_size(texts); i++) {
+		failure_clear();
+		assert_int_equal(proc_parse_levels(texts[i], "NSpid", &levels), -EINVAL);
+	}
+	for (int i = 0; i < 33; i++)
+		strcat(many, "\t7");
+	assert_int_equal(proc_parse_levels(many, "NSpid", &levels), 0);
+	assert_int_equal(levels.count, 33);
+	strcat(many, "\t7");
+	assert_int_equal(proc_parse_levels(many, "NSpid", &levels), -EINVAL);
+}
+
 /* ---- lines ---- */
 
 static void lines_with_names(void **state unused)
@@ -443,6 +485,8 @@ int main(void)
 		cmocka_unit_test_setup(stat_hostile, start_clean),
 		cmocka_unit_test_setup(stat_huge, start_clean),
 		cmocka_unit_test_setup(status_real, start_clean),
+		cmocka_unit_test_setup(levels_of_ids, start_clean),
+		cmocka_unit_test_setup(levels_hostile, start_clean),
 		cmocka_unit_test_setup(lines_with_names, start_clean),
 		cmocka_unit_test_setup(lines_of_maps, start_clean),
 		cmocka_unit_test_setup(status_with_little, start_clean),

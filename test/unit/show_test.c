@@ -321,13 +321,43 @@ static void every_kind_of_file(void **state unused)
 	image_store_close(store);
 }
 
+/* 20 in a nested pid namespace, and what a forged image says of 21. */
+static void nested_ids(void **state unused)
+{
+	struct image_store *store = memory_store();
+	uint32_t threads[] = { 20, 22 }, nested[] = { 7, 1, 8, 2 };
+	autofree char *text = NULL, *json = NULL;
+	PstreeEntry entry = PSTREE_ENTRY__INIT;
+	struct image *pstree;
+
+	assert_int_equal(image_store_begin(store, NULL), 0);
+	assert_int_equal(image_create(store, &pstree, IMAGE_PSTREE, 0), 0);
+	for (entry.pid = 20; entry.pid < 22; entry.pid++) {
+		entry.ppid = entry.pid == 20 ? 0 : 20;
+		entry.threads = threads;
+		entry.n_threads = 2;
+		entry.nested_ids = nested;
+		entry.n_nested_ids = entry.pid == 20 ? 4 : 3;
+		assert_int_equal(image_write(pstree, &entry.base), 0);
+	}
+	assert_int_equal(image_close(pstree), 0);
+	finish(store);
+	text = shown(store, show_text);
+	json = shown(store, show_json);
+	assert_contains(text, "\n20 ");
+	assert_contains(text, "\n  pid in a nested pid namespace: 7, in that 1\n");
+	assert_contains(json, "\"nested_ids\": [");
+	assert_null(strstr(strstr(text, "\n21 "), "nested"));
+	image_store_close(store);
+}
+
 int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
 	const struct CMUnitTest tests[] = {
 		test(the_text_of_a_tree), test(the_json_of_a_tree), test(an_incomplete_dump),
 		test(an_empty_directory), test(a_torn_image),	    test(the_command_without_images),
-		test(malicious_names),	  test(every_kind_of_file),
+		test(malicious_names),	  test(every_kind_of_file), test(nested_ids),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,11 +35,11 @@ static inline struct task *new_task(void)
 
 	task_add_objects(task);
 	task->pid = PID;
-	task->thread_count = 2;
-	task->threads = allocate_array(2, sizeof(*task->threads));
+	task->here = PID;
+	task_make_threads(task, 2);
 	task->cores = allocate_array(2, sizeof(*task->cores));
 	for (int i = 0; i < 2; i++) {
-		task->threads[i] = PID + i;
+		task->threads[i].here = task->threads[i].tid = PID + i;
 		task->cores[i] = message_new(CoreEntry, core_entry);
 		task->cores[i]->thread_core = message_new(ThreadCoreEntry, thread_core_entry);
 		task->cores[i]->thread_info = message_new(ThreadInfoX86, thread_info_x86);
@@ -55,7 +55,7 @@ static inline void free_task(struct task *task)
 	for (int i = 0; i < 2; i++)
 		image_free(task->cores[i]);
 	free(task->cores);
-	free(task->threads);
+	task_free_threads(task);
 	task_drop_objects(task);
 	free(task);
 }

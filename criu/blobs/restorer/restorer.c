@@ -70,16 +70,16 @@ void restore_thread(char *region, struct restorer_thread *thread)
 		sys_futex(&board->never, FUTEX_WAIT, 0, NULL, NULL, 0);
 }
 
-static void make_thread(char *region, struct restorer_thread *thread, int index)
+static void make_thread(char *region, const struct restorer_arguments *of, int index)
 {
-	pid_t tid = thread->tid;
+	struct restorer_thread *thread = (struct restorer_thread *)(region + of->threads) + index;
 	/* clone3() takes the lowest byte of the stack and its size. */
 	struct clone_args arguments = {
 		.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
 		.stack = (uint64_t)(region + thread->stack - RESTORER_STACK_SIZE),
 		.stack_size = RESTORER_STACK_SIZE,
-		.set_tid = (uint64_t)&tid,
-		.set_tid_size = 1,
+		.set_tid = (uint64_t)(region + of->ids + index * of->id_levels * sizeof(int32_t)),
+		.set_tid_size = of->id_levels,
 	};
 	const struct timespec moment = { .tv_nsec = 1000000 };
 	long result = start_thread(&arguments, sizeof(arguments), region, thread);
@@ -128,6 +128,6 @@ void restore_process(char *region)
 
 	lay_out_space(region, arguments);
 	for (uint64_t i = 1; i < arguments->thread_count; i++)
-		make_thread(region, &threads[i], i);
+		make_thread(region, arguments, i);
 	restore_thread(region, &threads[0]);
 }

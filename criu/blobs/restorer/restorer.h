@@ -36,8 +36,7 @@ struct restorer_board {
 };
 
 struct restorer_thread {
-	int32_t tid;
-	uint32_t call_count;
+	uint64_t call_count;
 	uint64_t calls; /* struct remote_call[] */
 	uint64_t stack; /* its end */
 };
@@ -45,6 +44,8 @@ struct restorer_thread {
 struct restorer_arguments {
 	uint64_t space_calls, space_call_count;
 	uint64_t threads, thread_count; /* struct restorer_thread[]; [0] is the leader */
+	/* int32_t[]: for each thread, its ids in `id_levels` pid namespaces, the innermost first */
+	uint64_t ids, id_levels;
 	/*
 	 * If tasks share the address space: the region of their leader, which lays the space out; the number of the
 	 * others

@@ -36,7 +36,7 @@ static bool epoll_recognizes(const struct snapshot *snapshot unused, const struc
 static bool leads_to(const struct seen_file *epoll, const struct task *task, int fd,
 		     const struct kcmp_epoll_slot *target)
 {
-	return syscall(SYS_kcmp, task->pid, epoll->holder.pid, KCMP_EPOLL_TFD, fd, target) == 0;
+	return syscall(SYS_kcmp, task->here, epoll->holder.here, KCMP_EPOLL_TFD, fd, target) == 0;
 }
 
 /* Finds a descriptor of the target in the holder: preferably the number that it was added under. */
@@ -57,7 +57,7 @@ static int find_target(const struct task *holder, const struct seen_file *seen,
 	}
 	return refuse(
 		"process %d (%s): descriptor %d (epoll) watches a file that was added as descriptor %d, which the process has closed since",
-		seen->holder.pid, seen->holder.name, seen->fd, target->tfd);
+		seen->holder.here, seen->holder.name, seen->fd, target->tfd);
 }
 
 /* "tfd:        3 events: c0000019 data:  123456789abcdef  pos:0 ino:110946 sdev:f" */

@@ -38,11 +38,11 @@ static int eventfd_describe(struct snapshot *snapshot unused, struct file *file)
 		log_warning(
 			"process %d (%s): descriptor %d is assumed to be an eventfd without EFD_SEMAPHORE: this kernel does not "
 			"report that flag (Linux 6.5 does)",
-			seen->holder.pid, seen->holder.name, seen->fd);
+			seen->holder.here, seen->holder.name, seen->fd);
 	if (file->entry->efd->counter == UINT64_MAX) /* only the kernel can set this value, not write(2) */
 		return refuse(
 			"process %d (%s): descriptor %d is an eventfd that has overflowed: it must be read first",
-			seen->holder.pid, seen->holder.name, seen->fd);
+			seen->holder.here, seen->holder.name, seen->fd);
 	return 0;
 }
 

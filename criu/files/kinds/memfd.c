@@ -34,7 +34,7 @@ static int memfd_file_describe(struct snapshot *snapshot, struct file *file)
 		return result;
 	result = memfd_describe(snapshot, object, seen->link);
 	if (result > 0)
-		return refuse("process %d (%s): %s: deleted files are not supported yet", seen->holder.pid,
+		return refuse("process %d (%s): %s: deleted files are not supported yet", seen->holder.here,
 			      seen->holder.name, seen->link);
 	entry->inode_id = result ? 0 : object->memfd->inode_id;
 	return result;

@@ -46,7 +46,7 @@ static int pipe_save_contents(struct snapshot *snapshot)
 			log_warning(
 				"no process of the tree holds the other end of %s, descriptor %d of process %d (%s): it will "
 				"have none after the restore",
-				seen->link, seen->fd, seen->holder.pid, seen->holder.name);
+				seen->link, seen->fd, seen->holder.here, seen->holder.name);
 	}
 	result = pipes_in_use_save(&pipes, snapshot->images, IMAGE_PIPES_DATA);
 	pipes_in_use_free(&pipes);

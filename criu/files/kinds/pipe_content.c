@@ -24,11 +24,11 @@ static int open_reader(const struct seen_file *seen)
 	char path[64];
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", seen->holder.pid, seen->fd);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", seen->holder.here, seen->fd);
 	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	return fd < 0 ?
-		       fail(errno, "cannot open %s of process %d for reading", seen->link, seen->holder.pid) :
-		       fd;
+	return fd < 0 ? fail(errno, "cannot open %s of process %d for reading", seen->link,
+			     seen->holder.here) :
+			fd;
 }
 
 /* Reads the copy of the content, piece by piece. */

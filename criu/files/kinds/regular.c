@@ -56,7 +56,7 @@ static bool tells_of_the_tree(const struct snapshot *snapshot, const char *path)
 {
 	int pid;
 
-	return sscanf(path, "/proc/%d", &pid) == 1 && snapshot_find_thread(snapshot, pid);
+	return sscanf(path, "/proc/%d", &pid) == 1 && snapshot_find_thread_here(snapshot, pid);
 }
 
 /* Is it in a mount that is in no mount tree: open_tree(), fsmount(), or a lazy umount()? */

@@ -83,8 +83,8 @@ static bool tree_has_master(const struct snapshot *snapshot, uint32_t index)
 
 static int refuse_terminal(const struct seen_file *seen, const char *why)
 {
-	return refuse("process %d (%s): descriptor %d (%s) %s", seen->holder.pid, seen->holder.name, seen->fd,
-		      seen->link, why);
+	return refuse("process %d (%s): descriptor %d (%s) %s", seen->holder.here, seen->holder.name,
+		      seen->fd, seen->link, why);
 }
 
 /* ---- one terminal ---- */
@@ -154,15 +154,15 @@ static int find_session(const struct snapshot *snapshot, const struct seen_file 
 		struct proc_stat stat;
 		int result;
 
-		if (info->type == TTY_TYPE__CTTY ? task->pid != seen->holder.pid : task->state == TASK_DEAD)
+		if (info->type == TTY_TYPE__CTTY ? task->here != seen->holder.here : task->state == TASK_DEAD)
 			continue;
 		result = proc_read_stat(task->proc, &stat);
 		if (result)
 			return result;
 		if (info->type != TTY_TYPE__CTTY && stat.terminal != device)
 			continue;
-		info->sid = stat.session;
-		info->pgrp = stat.foreground > 0 ? stat.foreground : 0;
+		info->sid = snapshot_name_of(snapshot, stat.session);
+		info->pgrp = stat.foreground > 0 ? snapshot_name_of(snapshot, stat.foreground) : 0;
 		return 0;
 	}
 	return 0;
@@ -253,7 +253,7 @@ static int check_inner(const struct snapshot *snapshot, const struct seen_file *
 	if (fd < 0)
 		return fd;
 	if (terminal_is_master(info) && ioctl(fd, TIOCGSID, &session) == 0 && session &&
-	    !snapshot_find_task(snapshot, session))
+	    !snapshot_find_task_here(snapshot, session))
 		return refuse_terminal(seen,
 				       "is the master of a terminal whose session is not part of the tree");
 	return 0;
@@ -305,8 +305,9 @@ static bool is_known(const struct snapshot *snapshot, const struct proc_stat *st
 	for (size_t i = 0; i < terminals->count; i++) {
 		const TtyInfoEntry *info = terminals->items[i];
 
-		if (info->type == TTY_TYPE__CTTY ? info->sid == (uint32_t)stat->session :
-						   makedev(PTS_MAJOR, info->pty->index) == stat->terminal)
+		if (info->type == TTY_TYPE__CTTY ?
+			    info->sid == (uint32_t)snapshot_name_of(snapshot, stat->session) :
+			    makedev(PTS_MAJOR, info->pty->index) == stat->terminal)
 			return true;
 	}
 	return false;
@@ -319,12 +320,12 @@ static void lose_terminal(const struct task *task, dev_t terminal)
 		log_warning(
 			"process %d (%s): no process of the tree has the terminal of its session open (/dev/pts/%u): "
 			"it will no longer control the restored session",
-			task->pid, task->name, minor(terminal));
+			task->here, task->name, minor(terminal));
 		return;
 	}
 	refuse("process %d (%s): the terminal of its session (device %u:%u), which no process of the tree has open, would "
 	       "be hung up for all others",
-	       task->pid, task->name, major(terminal), minor(terminal));
+	       task->here, task->name, major(terminal), minor(terminal));
 	fail_advice("first let the process give up its terminal (TIOCNOTTY)");
 }
 

@@ -256,6 +256,23 @@ def other_architecture(cell, dumper, restorer):
 	refused_restore(cell, restorer, images, f"core-{cell.root}|rchitecture|march|machine")
 
 
+def nested_ids(pattern, *ids):
+	"""pstree_entry.nested_ids (1000) behind the other fields of the only process: bytes, the id of each thread in turn."""
+	def run(cell, dumper, restorer):
+		images = dumped(cell, dumper)
+		path = os.path.join(images, "pstree.img")
+		with open(path, "rb") as file:
+			data = file.read()
+		size, = struct.unpack_from("I", data, 8)
+		if 12 + size != len(data):
+			raise Failure("pstree.img has several processes: the test must be adapted")
+		more = b"".join(b"\xc0\x3e" + bytes([id]) for id in ids)
+		with open(path, "wb") as file:
+			file.write(data[:8] + struct.pack("I", size + len(more)) + data[12:] + more)
+		refused_restore(cell, restorer, images, pattern)
+	return run
+
+
 def newer_version(cell, dumper, restorer):
 	"""inventory_entry.img_version is its first field."""
 	images = dumped(cell, dumper)
@@ -361,7 +378,7 @@ def program_of_another_build(cell, dumper, restorer):
 
 
 def row(name, run, program="counter", **more):
-	modes = ("ours",) if "-torn-" in name else ("ours", "peer")
+	modes = ("ours",) if "-torn-" in name or "-nested-" in name else ("ours", "peer")
 	return Row(f"bad-{name}", program, run=run, modes=modes, **more)
 
 
@@ -388,6 +405,12 @@ ROWS = [
 	    dump_options=("--file-locks",), restore_options=("--file-locks",)),
 	row("restore-other-architecture", other_architecture),
 	row("restore-newer-version", newer_version),
+	row("restore-nested-pid", nested_ids(r"process \d+ \(counter\) was in a pid namespace below that of the root", 7)),
+	row("restore-nested-pids-torn", nested_ids(r"pstree\.img: process \d+: its threads have not equally many ids", 7, 8, 9),
+	    "threads", arguments=("1",)),
+	row("restore-nested-pids-twice", nested_ids(r"pstree\.img: process \d+: the id 7 occurs twice in pid namespace", 7, 7),
+	    "threads", arguments=("1",)),
+	row("restore-nested-pid-zero", nested_ids(r"pstree\.img: process \d+: it has an impossible id", 0)),
 	row("restore-pid-taken", pid_taken),
 	row("restore-pid-of-a-zombie", pid_taken_by_zombie,
 	    peer_fails={"restore": "it does not wait"}),

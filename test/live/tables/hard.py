@@ -3,6 +3,7 @@
 import functools
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -111,6 +112,28 @@ def shares_with_parent(cell, dumper, _restorer):
 	if not run.failed or f"with process {cell.root}" not in run.error:
 		raise Failure(f"it was not refused: {run.describe()}")
 	cell.check_running()
+	cell.finish()
+
+
+def waits_in_vfork(cell, dumper, restorer):
+	"""Who waits in vfork() cannot be stopped: refused by name, and all go on. When the child has ended, it is saved."""
+	cell.start()
+	child = int(system.read_text(cell.path("child")))
+	run = dumper.dump(cell.root, cell.new_images())
+	if not run.failed or not re.search(rf"thread {cell.root} \(vforks\) does not stop: it waits in vfork\(\) for a child "
+					   "that neither runs another program nor ends", run.error):
+		raise Failure(f"it was not refused: {run.describe()}")
+	if run.seconds > 4 * system.patience:
+		raise Failure(f"it took {run.seconds:.1f} s to find out")
+	cell.check_running()
+	if os.path.exists(cell.path("returned")):
+		raise Failure("vfork() has returned before the child ended")
+	os.kill(child, signal.SIGUSR1)
+	if not system.wait_until(lambda: os.path.exists(cell.path("returned")), 10):
+		raise Failure(f"vfork() does not return: {system.describe_task(cell.root)}")
+	images = cell.new_images("later")
+	cell.dump(dumper, images)
+	cell.restore(restorer, images)
 	cell.finish()
 
 
@@ -261,6 +284,7 @@ ROWS = [
 	Row("hard-leaderless", "leaderless", run=leaderless, **OURS),
 	*[Row("hard-shares-" + what, "sharing", arguments=(what,), run=shares_with_parent, **OURS)
 	  for what in ("memory", "files", "directories")],
+	Row("hard-waits-in-vfork", "vforks", run=waits_in_vfork, **OURS),
 	Row("hard-limited-files", "counter", run=limited_files, **OURS),
 	Row("hard-other-children", "tree", run=has_other_children, **OURS),
 	Row("hard-stopped-job", "counter", run=stopped_job, **OURS),
