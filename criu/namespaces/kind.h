@@ -8,6 +8,7 @@
 #ifndef CRIU_NAMESPACES_KIND_H
 #define CRIU_NAMESPACES_KIND_H
 
+#include "base/letter.h"
 #include "compiler.h"
 #include "image/image.h"
 #include "model/snapshot.h"
@@ -29,8 +30,8 @@ struct namespace_kind {
 	/* Restore, in criu, before anything is made. Is namespace->entry possible? Changes nothing. */
 	int (*check)(const struct namespace *namespace) must_check;
 	/*
-	 * Restore. Runs inside the new namespace, as describe() does, before any task exists: makes it what the entry says. What it makes
-	 * goes with the namespace if the restore fails.
+	 * Restore. Runs inside the new namespace, as describe() does, when only the root exists, which waits: makes it
+	 * what the entry says. What it makes goes with the namespace if the restore fails.
 	 */
 	int (*fill)(const struct namespace *namespace) must_check;
 };
@@ -50,8 +51,12 @@ int namespaces_save(struct snapshot *snapshot) must_check;
 
 /* Reads and checks those of all tasks, which have their ids. `ours`: of the criu that has dumped them; NULL: nobody knows. */
 int namespaces_load(struct snapshot *snapshot, TaskKobjIdsEntry *ours) must_check;
-/* Each once; they are kept by descriptors of criu, which the newborns inherit. */
+/* For clone3(): in which new ones the root is born. */
+uint64_t namespaces_of_birth(const struct snapshot *snapshot);
+/* When the root exists. Makes each of the others, and fills each; they are kept by descriptors of criu … */
 int namespaces_make(struct snapshot *snapshot) must_check;
+/* … which it passes on to the root, and which all others inherit. */
+void namespaces_pass(struct snapshot *snapshot, struct letter *letter);
 void namespaces_close(struct snapshot *snapshot);
 /* In a newborn, which is in those of its creator: into its own. */
 int namespaces_join(const struct snapshot *snapshot, const struct task *task) must_check;
