@@ -14,8 +14,9 @@
 #include "files/kind.h"
 #include "memory/shared.h"
 
-#define PASSING 8 /* open temporarily: images, files of /proc, the executable, files that move, a watchdog */
-#define KEPT	3 /* in a newborn, beside its table: the executable, the log, and a file that moves */
+#define PASSING \
+	10 /* open temporarily: images, files of /proc, the executable, files that move, what the root waits for */
+#define KEPT 3 /* in a newborn, beside its table: the executable, the log, and a file that moves */
 
 static void note_use(const struct snapshot *snapshot, uint32_t id)
 {
@@ -45,7 +46,7 @@ void files_note_use(struct snapshot *snapshot)
 	}
 }
 
-/* The number that criu has open when the first process is created. */
+/* The number that criu has open when all files are. */
 static size_t count_open(const struct snapshot *snapshot)
 {
 	size_t namespaces = snapshot->namespace_count ? snapshot->namespace_count + NAMESPACE_TYPES : 0;
@@ -73,20 +74,24 @@ static size_t count_table(const struct task *task)
 		       0;
 }
 
+size_t files_descriptor_need(const struct snapshot *snapshot, size_t ours)
+{
+	return count_open(snapshot) + ours + PASSING;
+}
+
 char *files_lack_descriptors(struct snapshot *snapshot, size_t ours)
 {
-	size_t open, needed, allowed;
+	size_t needed, allowed;
 	const struct task *task;
 
 	files_note_use(snapshot);
-	open = count_open(snapshot);
-	needed = open + ours + PASSING;
+	needed = files_descriptor_need(snapshot, ours);
 	allowed = descriptors_allow(needed);
 	if (needed > allowed)
 		return format_text(
 			"a restore needs %zu file descriptors: %zu for open files of the processes, and %zu for "
 			"itself; but criu may have only %zu",
-			needed, open, ours + PASSING, allowed);
+			needed, needed - ours - PASSING, ours + PASSING, allowed);
 	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
 		needed = count_table(task);
 		allowed = descriptors_allow(needed);

@@ -12,6 +12,7 @@
 #ifndef CRIU_FILES_KIND_H
 #define CRIU_FILES_KIND_H
 
+#include "base/letter.h"
 #include "compiler.h"
 #include "files/seen.h"
 
@@ -75,7 +76,7 @@ struct file_kind {
 	 */
 	void (*let_go)(struct snapshot *snapshot, enum dump_end end);
 
-	/* ---- restore: before any process exists ---- */
+	/* ---- restore: before any process exists but the root, which waits ---- */
 
 	/*
 	 * The id of the regular file that holds the path of `file`, and that is neither checked nor opened itself.
@@ -94,7 +95,8 @@ struct file_kind {
 	int (*check)(struct snapshot *snapshot, struct file *file);
 	/*
 	 * Creates the open file description and returns a close-on-exec descriptor of it, which the core owns. The core
-	 * then sets the flags. Files are opened in the order of their ids, in criu itself; every newborn inherits them.
+	 * then sets the flags. Files are opened in the order of their ids, in criu itself. The root shares its
+	 * descriptors, and every other newborn inherits them.
 	 */
 	int (*open)(struct snapshot *snapshot, struct file *file);
 	/*
@@ -102,8 +104,13 @@ struct file_kind {
 	 * have prevented opening.
 	 */
 	int (*join)(struct snapshot *snapshot);
+	/*
+	 * Once in criu, after join(), and then once in the root, which was born before open(): what they have learned,
+	 * beside the descriptors of files, and settle() needs. Same function for both: base/letter.h.
+	 */
+	void (*pass)(struct snapshot *snapshot, struct letter *letter);
 
-	/* ---- restore: processes exist ---- */
+	/* ---- restore: all processes are born ---- */
 
 	/*
 	 * In each newborn, while all files are still open and none has its final number: work that the process itself
@@ -173,17 +180,20 @@ struct file *file_path(const struct snapshot *snapshot, const struct file *file)
 /* Notes which files are only mapped, and which only hold the path of another. */
 void files_note_use(struct snapshot *snapshot);
 /*
- * Can criu have all the descriptors that this restore needs? NULL, or a sentence with the reason. `ours`: the number
- * that criu has open for itself.
+ * The number of descriptors that criu needs for this restore. Can it have them? NULL, or a sentence with the reason.
+ * `ours`: the number that criu has open for itself.
  */
+size_t files_descriptor_need(const struct snapshot *snapshot, size_t ours);
 char *files_lack_descriptors(struct snapshot *snapshot, size_t ours);
 
 /* ---- restore.c: restore, all kinds ---- */
 
 /* Reads files.img, the descriptor tables of all tasks and the images beside them; then checks every file. */
 int files_load(struct snapshot *snapshot) must_check;
-/* Opens every file that a task has open, in this process: newborns inherit them. */
+/* Opens every file that a task has open, in this process. */
 int files_open(struct snapshot *snapshot) must_check;
+/* In criu and in the root: their descriptors, and what kinds pass on. */
+void files_pass(struct snapshot *snapshot, struct letter *letter);
 /* In a newborn: opens a file that is only mapped; the caller closes the descriptor. */
 int files_open_to_map(struct snapshot *snapshot, struct file *file, bool is_shared) must_check;
 /* In the last step, when nothing can fail: release() of all kinds. */

@@ -1,7 +1,7 @@
 /*
- * restore.c - restore: reads files.img and the descriptor tables, and opens every file once, in criu itself, before the
- * first task exists. Newborns inherit all files by fork(), and each arranges its own table from them. So sharing needs
- * no further work, and no descriptor travels through a socket.
+ * restore.c - restore: reads files.img and the descriptor tables, and opens every file once, in criu itself. The root,
+ * which exists already and waits, shares criu's descriptors meanwhile; all other newborns inherit them by fork(). Each
+ * arranges its own table from them. So sharing needs no further work, and no descriptor travels through a socket.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -254,6 +254,17 @@ int files_open(struct snapshot *snapshot)
 						     open_for_mapping(file);
 	}
 	return result ?: call_file_kinds(join, snapshot);
+}
+
+void files_pass(struct snapshot *snapshot, struct letter *letter)
+{
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		letter_number(letter, &snapshot->files[i]->fd);
+		letter_number(letter, &snapshot->files[i]->mapping_fd);
+	}
+	for (size_t i = 0; i < file_kind_count; i++)
+		if (file_kinds[i]->pass)
+			file_kinds[i]->pass(snapshot, letter);
 }
 
 void files_release(struct snapshot *snapshot)

@@ -347,6 +347,12 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 	return result;
 }
 
+void shared_memory_pass(struct snapshot *snapshot, struct letter *letter)
+{
+	for (size_t i = 0; i < snapshot->shared_count; i++)
+		letter_number(letter, &snapshot->shared[i].fd);
+}
+
 int shared_memory_seal(struct snapshot *snapshot)
 {
 	int result = 0;

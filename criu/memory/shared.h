@@ -5,6 +5,7 @@
 #ifndef CRIU_MEMORY_SHARED_H
 #define CRIU_MEMORY_SHARED_H
 
+#include "base/letter.h"
 #include "compiler.h"
 #include "memfd.pb-c.h"
 #include "memory/pages.h"
@@ -43,8 +44,10 @@ int shared_memory_save(struct snapshot *snapshot, struct increment *increment, u
 		       struct page_statistics *statistics) must_check;
 /* Restore. Notes the object of a mapping from an image, and the size it needs. */
 int shared_memory_note(struct snapshot *snapshot, const struct vma *vma) must_check;
-/* Restore. Creates and fills all objects; newborns inherit their descriptors. */
+/* Restore. Creates and fills all objects, and keeps them by descriptors … */
 int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint64_t *pages) must_check;
+/* … which criu passes on to the root. */
+void shared_memory_pass(struct snapshot *snapshot, struct letter *letter);
 /* Restore, when all tasks have mapped and opened what they need: sets modes and seals of memfds. */
 int shared_memory_seal(struct snapshot *snapshot) must_check;
 void shared_memory_close(struct snapshot *snapshot);

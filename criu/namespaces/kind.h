@@ -9,6 +9,7 @@
 #ifndef CRIU_NAMESPACES_KIND_H
 #define CRIU_NAMESPACES_KIND_H
 
+#include "base/letter.h"
 #include "compiler.h"
 #include "image/image.h"
 #include "model/snapshot.h"
@@ -31,8 +32,8 @@ struct namespace_kind {
 	/* Restore, in criu, before anything is made. Is namespace->entry possible? Changes nothing. */
 	int (*check)(const struct namespace *namespace) must_check;
 	/*
-	 * Restore. Runs inside the new namespace, as describe() does, before any task exists: makes it what the entry
-	 * says. What it makes goes with the namespace if the restore fails.
+	 * Restore. Runs inside the new namespace, as describe() does, when only the root exists, which waits: makes it
+	 * what the entry says. What it makes goes with the namespace if the restore fails.
 	 */
 	int (*fill)(const struct namespace *namespace) must_check;
 };
@@ -55,8 +56,12 @@ int namespaces_save(struct snapshot *snapshot) must_check;
  * dump; NULL: not known.
  */
 int namespaces_load(struct snapshot *snapshot, TaskKobjIdsEntry *ours) must_check;
-/* Creates each namespace once. A descriptor of criu keeps it, which newborns inherit. */
+/* For clone3(): in which new namespaces the root is created. */
+uint64_t namespaces_of_birth(const struct snapshot *snapshot);
+/* When the root exists: creates each of the others, and fills all. Descriptors of criu keep them … */
 int namespaces_make(struct snapshot *snapshot) must_check;
+/* … which criu passes on to the root, and which all other newborns inherit. */
+void namespaces_pass(struct snapshot *snapshot, struct letter *letter);
 void namespaces_close(struct snapshot *snapshot);
 /* In a newborn: leaves the namespaces of its creator, and joins its own. */
 int namespaces_join(const struct snapshot *snapshot, const struct task *task) must_check;

@@ -2,9 +2,9 @@
  * namespaces.c - what all kinds of namespaces have in common: which there are, their ids and images, making and
  * joining them.
  *
- * A namespace is made by a child of criu that shares its descriptors (run_in()): it leaves criu's namespace, fills the
- * new one, and opens it. From then on the descriptor keeps it. A newborn is born in those of its creator and joins its
- * own by the inherited descriptor, first of all.
+ * The root is created in new namespaces of its own; all others are made by a child of criu that shares its descriptors
+ * (run_in()). From then on a descriptor of criu keeps each, and it is filled from inside. A newborn is created in the
+ * namespaces of its creator and joins its own by the inherited descriptor, first of all.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -195,6 +195,16 @@ static int open_own(const struct namespace_kind *kind)
 	return fd < 0 ? fail(errno, "cannot open %s", path) : fd;
 }
 
+uint64_t namespaces_of_birth(const struct snapshot *snapshot)
+{
+	uint64_t flags = 0;
+
+	for (enum namespace_type type = 0; type < NAMESPACE_TYPES; type++)
+		if (snapshot->root->namespaces[type])
+			flags |= namespace_kinds[type]->clone_flag;
+	return flags;
+}
+
 static int make_inside(void *argument)
 {
 	struct namespace *namespace = argument;
@@ -206,24 +216,60 @@ static int make_inside(void *argument)
 	return namespace->fd < 0 ? namespace->fd : kind->fill(namespace);
 }
 
-int namespaces_make(struct snapshot *snapshot)
+static int fill_inside(void *namespace)
+{
+	return namespace_kinds[((struct namespace *)namespace)->type]->fill(namespace);
+}
+
+/* The one that the root was born in. */
+static int fill_own(const struct snapshot *snapshot, struct namespace *namespace)
+{
+	const struct namespace_kind *kind = namespace_kinds[namespace->type];
+	autofree char *path = format_text("/proc/%d/ns/%s", snapshot->root->here, kind->name);
+	struct place place = PLACE_HERE;
+
+	namespace->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (namespace->fd < 0)
+		return fail(errno, "cannot open %s", path);
+	*(int *)((char *)&place + kind->place) = namespace->fd;
+	return run_in(&place, fill_inside, namespace);
+}
+
+static int make(struct snapshot *snapshot, struct namespace *namespace)
 {
 	const struct place here = PLACE_HERE;
+	int *ours = &snapshot->own_namespaces[namespace->type];
+
+	if (*ours < 0)
+		*ours = open_own(namespace_kinds[namespace->type]);
+	if (*ours < 0)
+		return *ours;
+	return namespace == snapshot->root->namespaces[namespace->type] ?
+		       fill_own(snapshot, namespace) :
+		       run_in(&here, make_inside, namespace);
+}
+
+int namespaces_make(struct snapshot *snapshot)
+{
 	int result = 0;
 
 	for (size_t i = 0; !result && i < snapshot->namespace_count; i++) {
-		enum namespace_type type = snapshot->namespaces[i]->type;
+		struct namespace *namespace = snapshot->namespaces[i];
 
-		if (snapshot->own_namespaces[type] < 0)
-			snapshot->own_namespaces[type] = open_own(namespace_kinds[type]);
-		result = snapshot->own_namespaces[type] < 0 ?
-				 snapshot->own_namespaces[type] :
-				 run_in(&here, make_inside, snapshot->namespaces[i]);
+		result = make(snapshot, namespace);
 		if (result)
-			fail_in(result, "%s namespace %u", namespace_kinds[type]->name,
-				snapshot->namespaces[i]->id);
+			fail_in(result, "%s namespace %u", namespace_kinds[namespace->type]->name,
+				namespace->id);
 	}
 	return result;
+}
+
+void namespaces_pass(struct snapshot *snapshot, struct letter *letter)
+{
+	for (size_t i = 0; i < snapshot->namespace_count; i++)
+		letter_number(letter, &snapshot->namespaces[i]->fd);
+	for (enum namespace_type type = 0; type < NAMESPACE_TYPES; type++)
+		letter_number(letter, &snapshot->own_namespaces[type]);
 }
 
 static void close_fd(int *fd)
@@ -246,7 +292,7 @@ int namespaces_join(const struct snapshot *snapshot, const struct task *task)
 	for (enum namespace_type type = 0; type < NAMESPACE_TYPES; type++) {
 		const struct namespace_kind *kind = namespace_kinds[type];
 		const struct namespace *own = task->namespaces[type];
-		const struct namespace *born_in = task->creator ? task->creator->namespaces[type] : NULL;
+		const struct namespace *born_in = task->creator ? task->creator->namespaces[type] : own;
 
 		if (own != born_in &&
 		    setns(own ? own->fd : snapshot->own_namespaces[type], kind->clone_flag) < 0)

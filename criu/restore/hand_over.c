@@ -254,7 +254,7 @@ int restore_release(void *context)
 	files_release(&restore->snapshot);
 	restore_close_files(restore); /* the tasks must not find criu's ends of their pipes */
 	restore->is_running = true;
-	watchdog_end(&restore->watchdog);
+	watchdog_end(restore);
 	for_each_task (task, &restore->snapshot) {
 		if (!task->victim)
 			continue;

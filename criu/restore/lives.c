@@ -32,7 +32,7 @@ struct life {
 
 int lives_make(struct restore *restore)
 {
-	size_t count = 0;
+	size_t count = 1;
 	struct task *task;
 	struct life *lives;
 
@@ -41,6 +41,7 @@ int lives_make(struct restore *restore)
 	lives = mmap(NULL, count * sizeof(*lives), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (lives == MAP_FAILED)
 		return fail(errno, "no memory for criu to share with the restored processes");
+	restore->middle_life = lives++;
 	for_each_task (task, &restore->snapshot) {
 		task->newborn->life = lives++;
 		if (task->newborn->stand_in)
@@ -121,9 +122,21 @@ static bool has_died_traced(const struct task *task)
 	       (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED);
 }
 
+/* Later, the root dies with it. */
+static bool has_middle_died_early(const struct restore *restore)
+{
+	const struct life *root = restore->snapshot.root->newborn->life;
+
+	return restore->middle > 0 && !__atomic_load_n(&root->is_born, __ATOMIC_ACQUIRE) &&
+	       has_died(restore->middle_life, restore->middle);
+}
+
 int lives_check(const struct restore *restore)
 {
 	const struct task *task;
+
+	if (has_middle_died_early(restore))
+		return fail(0, "the process that was to create process %d died", restore->snapshot.root->pid);
 
 	/* A process that dies takes its descendants with it, and parents come first. */
 	for_each_task (task, &restore->snapshot) {

@@ -22,7 +22,7 @@
 #include "restore/lives.h"
 #include "restore/restore.h"
 
-static does_not_return void give_up(struct restore *restore)
+void newborn_give_up(struct restore *restore)
 {
 	__atomic_store_n(&restore->board->failed, 1, __ATOMIC_SEQ_CST);
 	futex_wake(&restore->board->arrived);
@@ -80,7 +80,7 @@ static int bear_stand_in(struct restore *restore, struct task *task)
 		_exit(1);
 	if (setpgid(0, 0) < 0) {
 		fail(errno, "cannot recreate process group %d", pid);
-		give_up(restore);
+		newborn_give_up(restore);
 	}
 	board_arrive(restore->board);
 	board_wait_for_stage(restore->board, STAGE_BURY);
@@ -119,11 +119,11 @@ static does_not_return void die_again(struct restore *restore, const struct task
 
 	prctl(PR_SET_NAME, task->name);
 	if (join_group(restore, task))
-		give_up(restore);
+		newborn_give_up(restore);
 	board_arrive(restore->board);
 	board_wait_for_stage(restore->board, STAGE_BURY);
 	if (collect_stand_in(task))
-		give_up(restore);
+		newborn_give_up(restore);
 	life_end(task->newborn->life);
 	if (WIFSIGNALED(status)) {
 		sigset_t all;
@@ -167,10 +167,12 @@ static void await_stage(struct restore *restore, const struct task *task, enum s
 
 void newborn_main(struct restore *restore, struct task *task)
 {
+	if (!task->creator && root_await(restore))
+		goto failed;
 	/* A task that shares memory or descriptors with its creator has the creator's log. */
 	if (restore->request->logs_per_process && task_leads(task, OBJECT_DESCRIPTORS) &&
 	    task_leads(task, OBJECT_MEMORY) && log_per_process())
-		give_up(restore);
+		newborn_give_up(restore);
 	log_debug("process %d (%s) is born", task->pid, task->name);
 	if (namespaces_join(&restore->snapshot, task))
 		goto failed;
@@ -182,7 +184,7 @@ void newborn_main(struct restore *restore, struct task *task)
 	if (task->state == TASK_DEAD) {
 		if (bear_children(restore, task, true) || become_leader(restore, task) ||
 		    bear_children(restore, task, false) || bear_stand_in(restore, task))
-			give_up(restore);
+			newborn_give_up(restore);
 		board_arrive(restore->board);
 		await_stage(restore, task, STAGE_SETTLE);
 		die_again(restore, task);
@@ -202,5 +204,5 @@ void newborn_main(struct restore *restore, struct task *task)
 	newborn_leave(restore, task);
 failed:
 	fail_in(-1, "process %d (%s)", task->pid, task->name);
-	give_up(restore);
+	newborn_give_up(restore);
 }

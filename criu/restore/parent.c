@@ -13,13 +13,13 @@
  * this, the adopter is told of the root's end, as of any other.
  */
 #include <errno.h>
-#include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/error.h"
-#include "base/memory.h"
+#include "restore/lives.h"
 #include "restore/restore.h"
 
 bool parent_is_needed(const struct restore *restore)
@@ -35,49 +35,36 @@ bool parent_is_needed(const struct restore *restore)
 	return false;
 }
 
-/* Ends when the root has ended, which criu notices. */
-static does_not_return void be_parent(struct restore *restore, int born)
+/* Ends when the root has ended, which criu notices. It shares criu's descriptors: the root is going to. */
+static does_not_return void be_parent(struct restore *restore)
 {
 	pid_t criu = restore->criu, root;
 
+	life_begin(restore->middle_life);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != criu)
 		_exit(1);
 	restore->criu = getpid(); /* the root dies with this process */
 	root = spawn_task(restore, restore->snapshot.root);
-	if (root < 0 || write(born, "", 1) != 1)
-		_exit(1);
-	close(born);
+	if (root < 0)
+		newborn_give_up(restore);
+	board_arrive(restore->board);
 	while (waitpid(root, NULL, __WALL) < 0 && errno == EINTR)
 		;
 	_exit(0);
 }
 
-pid_t parent_spawn(struct restore *restore)
+int parent_spawn(struct restore *restore)
 {
-	autoclose int hears = -1;
-	int born[2];
-	ssize_t heard;
-	char byte;
-
-	if (pipe2(born, O_CLOEXEC) < 0)
-		return fail(errno, "cannot create a pipe");
-	hears = born[0];
-	restore->middle = fork();
-	if (restore->middle == 0)
-		be_parent(restore, born[1]);
-	close(born[1]);
+	restore->middle = clone_with_pids(
+		&(struct clone_plan){ .flags = CLONE_FILES, .exit_signal = SIGCHLD, .cgroup = -1 });
 	if (restore->middle < 0)
 		return fail(errno, "cannot create a process");
+	if (!restore->middle)
+		be_parent(restore);
+	life_note_birth(restore->middle_life);
 	restore->has_spawned = true;
-	do
-		heard = read(hears, &byte, 1);
-	while (heard < 0 && errno == EINTR);
-	if (heard == 1)
-		return restore->snapshot.root->here;
-	return has_failed() ?
-		       -failure_errno() :
-		       fail(0, "the process that was to create process %d died", restore->snapshot.root->pid);
+	return board_wait_for(restore, 1);
 }
 
 void parent_end(struct restore *restore)

@@ -29,12 +29,15 @@
 #include "restore/restore.h"
 #include "stats.pb-c.h"
 
-int restore_open_files(void *context)
+static int open_files(struct restore *restore)
 {
-	struct restore *restore = context;
-
 	return shared_memory_make(&restore->snapshot, restore->chain, &restore->pages_restored) ?:
 		       files_open(&restore->snapshot);
+}
+
+static int restore_open_files(void *restore)
+{
+	return root_work_for(restore, open_files);
 }
 
 void restore_close_files(void *context)
@@ -45,11 +48,14 @@ void restore_close_files(void *context)
 	shared_memory_close(&restore->snapshot);
 }
 
-static int make_namespaces(void *context)
+static int make_namespaces(struct restore *restore)
 {
-	struct restore *restore = context;
-
 	return namespaces_make(&restore->snapshot);
+}
+
+static int restore_make_namespaces(void *restore)
+{
+	return root_work_for(restore, make_namespaces);
 }
 
 static void close_namespaces(void *context)
@@ -73,7 +79,7 @@ static int check_chain(void *context)
 	return page_chain_check(restore->chain);
 }
 
-/* Before "create the processes" there is no root. */
+/* Before "create the root" there is none. */
 static int tell(const struct restore *restore, enum moment moment)
 {
 	return moments_send(&restore->request->moments, moment,
@@ -133,9 +139,11 @@ static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
 	{ "check the images", restore_check, NULL, false }, /* everything, before any task exists */
 	{ "run the scripts (pre-restore)", tell_pre_restore, NULL, false },
-	{ "make the namespaces", make_namespaces, close_namespaces, false },  /* kept by descriptors of criu */
-	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by criu: newborns inherit them */
-	{ "create the processes", restore_spawn, restore_kill, false },
+	/* In its namespaces, with criu's descriptors: some namespaces and files can only be made if a process is there. */
+	{ "create the root", restore_create_root, restore_kill, false },
+	{ "make the namespaces", restore_make_namespaces, close_namespaces, false }, /* kept by descriptors of criu */
+	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by criu, with its privileges */
+	{ "create the processes", restore_spawn, restore_kill, false }, /* by the root, which has the files now, too */
 	{ "seal the memory", seal_memory, NULL, false }, /* all tasks have mapped it: now writing can be forbidden */
 	{ "settle the processes", restore_settle, NULL, false }, /* all pids exist: groups, owners, the dead */
 	{ "trace the processes", restore_trace, NULL, false }, /* before they change user: see hand_over.c */
@@ -291,7 +299,9 @@ static int finish(struct restore *restore)
 
 int restore_run(const struct request *request)
 {
-	struct restore restore = { .request = request, .began = monotonic_time() };
+	struct restore restore = {
+		.request = request, .began = monotonic_time(), .wait = { -1, -1, -1 }, .root = -1
+	};
 	int result;
 
 	snapshot_init(&restore.snapshot);
@@ -304,5 +314,7 @@ int restore_run(const struct request *request)
 		result = finish(&restore);
 	restore_close_cgroups(&restore);
 	page_chain_close(restore.chain);
+	if (restore.root >= 0)
+		close(restore.root);
 	return result;
 }

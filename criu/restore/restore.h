@@ -63,10 +63,11 @@ struct newborn {
 	bool waits; /* its last calls are made at the very end: hand_over.c */
 };
 
-struct watchdog {
-	pid_t pid;    /* 0: none */
-	int ready[2]; /* a pipe to the root */
-	int life;     /* criu's end of the pipe to the watchdog */
+/* While the root waits (root.c): descriptors that it shares with criu; -1: none. */
+struct wait {
+	int letter;
+	int awake; /* an eventfd: the letter is written */
+	int criu;  /* a pidfd */
 };
 
 struct restore {
@@ -84,7 +85,10 @@ struct restore {
 	uint64_t began, forked;
 	pid_t criu;   /* criu; in the middle process and the root: the middle process */
 	pid_t middle; /* parent.c; 0: none */
-	struct watchdog watchdog;
+	struct life *middle_life;
+	struct wait wait;
+	int root;	/* a pidfd, if it is criu's sibling; -1 */
+	pid_t watchdog; /* watchdog.c; 0: none */
 };
 
 /*
@@ -142,8 +146,15 @@ int cgroups_explain_birth(const struct restore *restore, const struct task *task
 int cgroups_join(const struct restore *restore, const struct task *task) must_check; /* in the newborn */
 int restore_move_threads(void *restore) must_check;
 /* files and shared memory, in criu itself */
-int restore_open_files(void *restore) must_check;
 void restore_close_files(void *restore);
+/* root.c: the root is born first, and waits while criu makes namespaces and opens files */
+int restore_create_root(void *restore) must_check;
+uint64_t root_birth_flags(const struct restore *restore);
+/* Meanwhile: does a part of that work. If the root has died, its death is the failure. */
+int root_work_for(struct restore *restore, int (*work)(struct restore *)) must_check;
+int root_wake(struct restore *restore) must_check;
+void root_forget_wait(struct restore *restore);	    /* it is over */
+int root_await(struct restore *restore) must_check; /* in the root */
 /* spawn.c: creates the tree and drives it through the stages */
 int restore_spawn(void *restore) must_check;
 void restore_kill(void *restore);
@@ -169,20 +180,20 @@ struct clone_plan {
 /* A raw clone3(): 0 in the child. -1 and errno. */
 long clone_with_pids(const struct clone_plan *plan) must_check;
 /* watchdog.c: kills the root if criu dies, where the kernel would not */
-int watchdog_prepare(struct watchdog *watchdog) must_check;
-int watchdog_begin(struct watchdog *watchdog, int root) must_check; /* a pidfd */
-void watchdog_await(struct watchdog *watchdog); /* in the root: ends it if criu has died */
-void watchdog_end(struct watchdog *watchdog);
+int watchdog_begin(struct restore *restore) must_check; /* if the root is criu's sibling */
+void watchdog_end(struct restore *restore);
 /* parent.c: the root gets another parent than criu, if the end of criu would have effects on it */
 bool parent_is_needed(const struct restore *restore);
-pid_t parent_spawn(struct restore *restore) must_check; /* the root */
-void parent_leave(struct restore *restore);		/* leaves the root to be adopted, but not by criu */
+int parent_spawn(struct restore *restore) must_check; /* the root */
+void parent_leave(struct restore *restore);	      /* leaves the root to be adopted, but not by criu */
 void parent_end(struct restore *restore);
 /* stop.c: tasks that were stopped, and what their parents are told */
 int stop_again(struct task *task) must_check;
 void stop_hush(const struct task *task, struct call_list *calls); /* of the parent */
 /* newborn.c: runs in the newborn */
 void newborn_main(struct restore *restore, struct task *task) does_not_return;
+/* Tells criu that a failure has been recorded, and ends. */
+void newborn_give_up(struct restore *restore) does_not_return;
 void newborn_leave(struct restore *restore, struct task *task); /* leave.c; returns only if it has failed */
 /* space.c: a task's memory, in the newborn */
 int space_build(struct restore *restore, struct task *task) must_check;
@@ -193,6 +204,8 @@ int restore_trace(void *restore) must_check;
 int restore_hand_over(void *restore) must_check;
 int restore_release(void *restore) must_check;
 
+/* In criu: until so many have arrived. */
+int board_wait_for(struct restore *restore, size_t count) must_check;
 void board_arrive(struct restorer_board *board);
 void board_wait_for_stage(struct restorer_board *board, enum stage stage);
 

@@ -1,10 +1,11 @@
 /*
- * spawn.c - creates the tree with the old pids, the root first, each task by its creator (model/births.h); drives it
- * through the stages; and if anything goes wrong, leaves no task behind.
+ * spawn.c - creates the tree with the old pids, each task by its creator (model/births.h), the root before all else
+ * (root.c); drives it through the stages; and if anything goes wrong, leaves no task behind.
  */
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,15 +24,13 @@
 #include "compel.h"
 #include "futex.h"
 #include "kernel/proc.h"
-#include "memory/huge.h"
 #include "model/births.h"
+#include "namespaces/kind.h"
 #include "restore/baton.h"
-#include "restore/gates.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 
-#define LOOK_EVERY  100000000 /* nanoseconds between checks for deaths, and for the progress line */
-#define MANY_TASKS  100
+#define LOOK_EVERY  100000000	/* nanoseconds between checks for deaths, and for the progress line */
 #define APART_STACK (1UL << 20) /* only pages that are touched cost anything */
 
 void board_arrive(struct restorer_board *board)
@@ -124,7 +123,7 @@ static void pass_signals(void)
 }
 
 /* Many may arrive meanwhile: checks of all of them are made periodically. */
-static int board_wait_for(struct restore *restore, size_t count)
+int board_wait_for(struct restore *restore, size_t count)
 {
 	struct restorer_board *board = restore->board;
 	uint64_t look_at = monotonic_time() + LOOK_EVERY;
@@ -180,7 +179,9 @@ static int explain_birth(const struct restore *restore, const struct task *task,
 	if (error == EEXIST)
 		return fail_for_taken_id("process", pid);
 	if (error == EPERM)
-		fail_advice("run criu as root, or with CAP_CHECKPOINT_RESTORE");
+		fail_advice(!task->creator && namespaces_of_birth(&restore->snapshot) ?
+				    "run criu as root: the process has namespaces of its own" :
+				    "run criu as root, or with CAP_CHECKPOINT_RESTORE");
 	return fail(error, "cannot create process %d", pid);
 }
 
@@ -265,7 +266,7 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 {
 	struct clone_plan plan;
 	pid_t ids[PID_LEVELS_MOST];
-	uint64_t flags = task->creator ? births_flags(task) : 0;
+	uint64_t flags = task->creator ? births_flags(task) : root_birth_flags(restore);
 	autoclose int cgroup = -1;
 	int result = cgroups_open_birthplace(restore, task, &cgroup);
 	long born;
@@ -278,6 +279,7 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 		.flags = flags,
 		.exit_signal = flags & CLONE_PARENT ? 0 : exit_signal_of(task),
 		.cgroup = cgroup,
+		.pidfd = &restore->root, /* of a sibling: CLONE_PIDFD */
 	};
 	if (flags & CLONE_VM && plan_apart_life(restore, task, &plan))
 		return -ENOMEM;
@@ -296,39 +298,6 @@ pid_t spawn_task(struct restore *restore, struct task *task)
 	return born;
 }
 
-/* A root that is criu's sibling: a child of criu's parent, as if that had forked it. */
-static pid_t spawn_sibling(struct restore *restore, struct task *task)
-{
-	autoclose int pidfd = -1, cgroup = -1;
-	pid_t ids[PID_LEVELS_MOST];
-	int result = cgroups_open_birthplace(restore, task, &cgroup);
-	long born;
-
-	if (result)
-		return result;
-	if (watchdog_prepare(&restore->watchdog))
-		return -EMFILE;
-	born = clone_with_pids(&(struct clone_plan){
-		.pids = ids,
-		.levels = thread_wanted_ids(&task->threads[0], ids),
-		.flags = CLONE_PARENT | CLONE_PIDFD,
-		.cgroup = cgroup,
-		.pidfd = &pidfd,
-	});
-	if (born < 0)
-		return explain_birth(restore, task, cgroup, errno);
-	if (!born) {
-		life_begin(task->newborn->life);
-		if (cgroup >= 0)
-			close(cgroup);
-		watchdog_await(&restore->watchdog);
-		newborn_main(restore, task);
-	}
-	life_note_birth(task->newborn->life);
-	restore->has_spawned = true;
-	return watchdog_begin(&restore->watchdog, pidfd) ?: born;
-}
-
 static size_t living_tasks(const struct snapshot *snapshot)
 {
 	const struct task *task;
@@ -339,80 +308,22 @@ static size_t living_tasks(const struct snapshot *snapshot)
 	return count;
 }
 
-/*
- * Every newborn is a copy of criu, with its data about all tasks, and unmaps that when it leaves criu's code. In 4 KiB
- * pages, that took half of the time of a restore of 1,000 processes, and grew with the square of their number. In huge
- * pages it takes almost nothing. The kernel splits a huge page where a newborn writes.
- */
-static int be_copied_cheaply(const struct restore *restore)
-{
-	autoclose int self = -1;
-	struct vmas own = { 0 };
-	int result;
-
-	if (restore->snapshot.task_count < MANY_TASKS)
-		return 0;
-	self = proc_open(getpid());
-	result = self < 0 ? fail(-self, "cannot open /proc/self") : proc_read_maps(self, &own);
-	for (size_t i = 0; !result && i < own.count; i++) {
-		const struct vma *vma = &own.items[i];
-
-		if (vma->inode || vma->flags & MAP_SHARED || !(vma->protection & PROT_WRITE))
-			continue;
-		for (uint64_t block = round_up(vma->start, HUGE_BLOCK); block + HUGE_BLOCK <= vma->end;
-		     block += HUGE_BLOCK)
-			huge_collapse((void *)(uintptr_t)block);
-	}
-	vmas_free(&own);
-	return result;
-}
-
-/* Parents come before their children. */
-static void count_generations(const struct snapshot *snapshot)
-{
-	struct task *task;
-
-	for_each_task (task, snapshot)
-		if (task->creator)
-			task->newborn->generation = task->creator->newborn->generation + 1;
-	list_for_each_reverse (task, &snapshot->tasks, link)
-		if (task->creator)
-			task->creator->newborn->generations_below =
-				max(task->creator->newborn->generations_below,
-				    task->newborn->generations_below + 1);
-}
-
 int restore_spawn(void *context)
 {
 	struct restore *restore = context;
+	const struct task *task;
 	size_t stand_ins = 0;
-	struct task *task;
 	int result;
-	pid_t pid;
 
-	restore->board = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (restore->board == MAP_FAILED)
-		return fail(errno, "no memory for criu to share with the restored processes");
-	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
-	result = lives_make(restore) ?: gates_make(&restore->snapshot) ?: be_copied_cheaply(restore);
-	if (result)
-		return result;
 	for_each_task (task, &restore->snapshot)
 		stand_ins += task->newborn->stand_in > 0;
-	count_generations(&restore->snapshot);
-	restore->criu = getpid();
-	/* The process that started criu may have ignored it, which would discard the zombies of the tree. */
-	signal(SIGCHLD, SIG_DFL);
-	/* criu adopts the orphans of a restore that fails, so none is left. */
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	pid = restore->request->is_sibling ? spawn_sibling(restore, restore->snapshot.root) :
-	      parent_is_needed(restore)	   ? parent_spawn(restore) :
-					     spawn_task(restore, restore->snapshot.root);
-	if (pid < 0)
-		return pid;
-	restore->has_spawned = true;
+	board_open_stage(restore->board, STAGE_BIRTH);
+	result = watchdog_begin(restore) ?: root_wake(restore);
+	if (result)
+		return result;
 	restore->forked = monotonic_time();
 	result = board_wait_for(restore, restore->snapshot.task_count + stand_ins);
+	root_forget_wait(restore);
 	restore->all_are_born = !result;
 	return result;
 }
@@ -511,8 +422,9 @@ static void kill_tree(const struct restore *restore)
 	 */
 	if (restore->middle)
 		return;
-	if (restore->request->is_sibling ||
-	    waitpid(restore->snapshot.root->here, &status, WNOHANG | __WALL) == 0)
+	if (restore->request->is_sibling)
+		syscall(SYS_pidfd_send_signal, restore->root, SIGKILL, NULL, 0);
+	else if (waitpid(restore->snapshot.root->here, &status, WNOHANG | __WALL) == 0)
 		kill(restore->snapshot.root->here, SIGKILL);
 }
 
@@ -527,15 +439,29 @@ static void collect(pid_t pid)
 		log_debug("process %d is gone", gone);
 }
 
+/* Its parent collects it; but it must not outlive criu. When its threads are collected, only its death is missing. */
+static void await_sibling(struct restore *restore)
+{
+	struct pollfd end = { .fd = restore->root, .events = POLLIN };
+
+	if (restore->root < 0)
+		return;
+	while (poll(&end, 1, -1) < 0 && errno == EINTR)
+		;
+	close(steal_fd(&restore->root));
+}
+
 void restore_kill(void *context)
 {
 	struct restore *restore = context;
 	struct task *task;
 
-	watchdog_end(&restore->watchdog);
+	watchdog_end(restore);
+	root_forget_wait(restore);
 	if (!restore->has_spawned || restore->is_running)
 		return;
 	restore->board->failed = 1;
+	restore->has_spawned = false;
 	kill_tree(restore);
 	parent_end(restore);
 	/*
@@ -548,5 +474,6 @@ void restore_kill(void *context)
 		if (task->newborn->stand_in)
 			collect(task->newborn->stand_in);
 	}
+	await_sibling(restore);
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
 }

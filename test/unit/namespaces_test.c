@@ -2,6 +2,7 @@
  * namespaces_test.c - namespaces in images: which task is in which, and which host names are valid.
  */
 #include "unit.h"
+#include <sched.h>
 #include <string.h>
 #include "base/error.h"
 #include "base/memory.h"
@@ -60,6 +61,53 @@ static int load(void)
 	return result;
 }
 
+/* The root is born in its own; whoever shares them with it has nothing to join, and all others are made. */
+static void born_in_its_own(void **state unused)
+{
+	struct task *root = add(NULL, 10, 9), *same = add(root, 11, 9);
+
+	add(root, 12, OWN);
+	add(root, 13, 10);
+	write_names(9, 3);
+	write_names(10, 3);
+	assert_int_equal(load(), 0);
+	assert_int_equal(namespaces_of_birth(&snapshot), CLONE_NEWUTS);
+	/* Nothing is joined: no descriptor is open. */
+	same->creator = root;
+	assert_int_equal(namespaces_join(&snapshot, root), 0);
+	assert_int_equal(namespaces_join(&snapshot, same), 0);
+}
+
+static void born_in_criu_s(void **state unused)
+{
+	struct task *root = add(NULL, 10, OWN);
+
+	add(root, 11, 9);
+	write_names(9, 3);
+	assert_int_equal(load(), 0);
+	assert_int_equal(namespaces_of_birth(&snapshot), 0);
+	assert_int_equal(namespaces_join(&snapshot, root), 0);
+}
+
+/* Once in criu, and then in the root. */
+static void passed_on(void **state unused)
+{
+	struct letter written = { 0 }, read;
+
+	add(add(NULL, 10, OWN), 11, 9);
+	write_names(9, 3);
+	assert_int_equal(load(), 0);
+	snapshot.namespaces[0]->fd = 1007;
+	snapshot.own_namespaces[NAMESPACE_UTS] = 1008;
+	namespaces_pass(&snapshot, &written);
+	snapshot.namespaces[0]->fd = snapshot.own_namespaces[NAMESPACE_UTS] = -1;
+	read = (struct letter){ .bytes = written.bytes, .size = written.size, .is_read = true };
+	namespaces_pass(&snapshot, &read);
+	assert_int_equal(snapshot.namespaces[0]->fd, 1007);
+	assert_int_equal(snapshot.own_namespaces[NAMESPACE_UTS], 1008);
+	letter_free(&written);
+}
+
 static void namespaces_of_tasks(void **state unused)
 {
 	struct task *root = add(NULL, 10, OWN), *one = add(root, 11, 9), *other = add(one, 12, 9),
@@ -98,6 +146,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(namespaces_of_tasks, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(born_in_its_own, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(born_in_criu_s, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(passed_on, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(image_is_missing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(name_is_too_long, set_up, tear_down),
 	};

@@ -420,6 +420,7 @@ const struct file_kind file_kind_terminal = {
 	.load = terminals_load,
 	.check = terminal_check,
 	.open = terminal_open,
+	.pass = terminals_pass,
 	.settle = terminal_settle,
 	.close = terminals_close,
 	.keeps = terminal_keeps,

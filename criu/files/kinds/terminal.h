@@ -95,6 +95,7 @@ TtyInfoEntry *terminal_find_master(const struct snapshot *snapshot, uint32_t ind
 int terminals_load(struct snapshot *snapshot) must_check;
 int terminal_check(struct snapshot *snapshot, struct file *file) must_check;
 int terminal_open(struct snapshot *snapshot, struct file *file) must_check;
+void terminals_pass(struct snapshot *snapshot, struct letter *letter);
 int terminal_settle(struct snapshot *snapshot, struct task *task) must_check;
 void terminals_close(struct snapshot *snapshot);
 /* In criu and in a newborn: does /dev/null replace it, because criu has no terminal? */

@@ -574,6 +574,13 @@ int terminal_settle(struct snapshot *snapshot, struct task *task)
 	return 0;
 }
 
+void terminals_pass(struct snapshot *snapshot, struct letter *letter)
+{
+	struct terminals *terminals = terminals_of(snapshot);
+
+	letter_array(letter, &terminals->pairs, &terminals->pair_count);
+}
+
 void terminals_close(struct snapshot *snapshot)
 {
 	struct terminals *terminals = terminals_of(snapshot);

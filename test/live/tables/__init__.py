@@ -24,6 +24,7 @@ ORDER = [
 	"messages",
 	"bad_input",
 	"kills",
+	"roots",
 	"newborns",
 	"real",
 ]

@@ -73,7 +73,7 @@ def taken_late(cell, dumper, restorer, which):
 	"""A pid is taken after criu has checked all pids: the restore fails and leaves nothing, and the other process runs on."""
 	cell.start()
 	groups = {int(system.stat_fields(f"/proc/{pid}/stat")[2]) for pid in system.tree(cell.root)}
-	pid = {"child": system.tree(cell.root)[-1], "thread": system.threads(cell.root)[-1],
+	pid = {"root": cell.root, "child": system.tree(cell.root)[-1], "thread": system.threads(cell.root)[-1],
 	       "leader": max(groups - set(system.tree(cell.root)), default=0)}[which]
 	images, taker = cell.new_images(), cell.path("taker")
 	os.mkdir(taker)
@@ -84,7 +84,7 @@ def taken_late(cell, dumper, restorer, which):
 			   f"{PROGRAMS}/take_pid {taker} {pid} live >/dev/null 2>&1 &\n"
 			   f"while [ ! -e {taker}/taken ]; do sleep 0.01; done\n")
 	os.chmod(script, 0o755)
-	run = restorer.restore(images, ["--action-script", script], timeout=10)
+	run = restorer.restore(images, ["--action-script", script, *cell.row.restore_options], timeout=10)
 	cell.reap()
 	left = {task: system.status(task).get("Name") for task in system.descendants(os.getpid())}
 	for task in left:
@@ -279,8 +279,11 @@ ROWS = [
 	Row("hard-child-signals-ignored", "tree", run=signals_ignored, **OURS),
 	Row("hard-few-descriptors", "tree", run=few_descriptors, **OURS),
 	Row("hard-crowded", "crowded", run=crowded, **OURS),
-	*[Row(f"hard-taken-{which}", program, arguments=arguments, run=functools.partial(taken_late, which=which), **OURS)
-	  for which, program, arguments in (("child", "tree", ()), ("thread", "threads", ("4",)), ("leader", "tree", ()))],
+	*[Row(f"hard-taken-{which}{suffix}", program, arguments=arguments, run=functools.partial(taken_late, which=which), **OURS, **more)
+	  for which, suffix, program, arguments, more in (
+		("root", "", "tree", (), {}), ("root", "-death-signal", "death_signals", ("leader",), {}),
+		("root", "-sibling", "tree", (), {"restore_options": ("--restore-sibling",)}),
+		("child", "", "tree", (), {}), ("thread", "", "threads", ("4",), {}), ("leader", "", "tree", (), {}))],
 	Row("hard-leaderless", "leaderless", run=leaderless, **OURS),
 	*[Row("hard-shares-" + what, "sharing", arguments=(what,), run=shares_with_parent, **OURS)
 	  for what in ("memory", "files", "directories")],
