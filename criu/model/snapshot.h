@@ -94,12 +94,9 @@ struct snapshot {
 	int own_namespaces[NAMESPACE_TYPES]; /* restore: criu's, for who is born in another; -1: nobody is */
 	struct file **files;		     /* sorted by id, which begin at 1 */
 	size_t file_count;
-	struct shared_memory *shared; /* memory/shared.h */
-	size_t shared_count;
-	struct index shared_by_id, shared_by_inode, memfds; /* to numbers, which begin at 1 */
-	struct index *states;				    /* snapshot_state() */
-	bool is_of_another; /* restore: made by another criu, which leaves out empty images */
-	bool lacks_tables;  /* restore: a task has no descriptor table in the images */
+	struct index *states; /* snapshot_state() */
+	bool is_of_another;   /* restore: made by another criu, which leaves out empty images */
+	bool lacks_tables;    /* restore: a task has no descriptor table in the images */
 };
 
 void snapshot_init(struct snapshot *snapshot);
