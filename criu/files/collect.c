@@ -140,8 +140,10 @@ static int recognize(struct snapshot *snapshot, struct file *file)
 	for (size_t i = 0; i < file_kind_count && !kind; i++)
 		if (file_kinds[i]->recognizes(snapshot, seen))
 			kind = file_kinds[i];
-	if (!kind)
+	if (!kind) {
+		file_advise_external(snapshot, seen);
 		return refuse_file(seen, "it is of a kind that is not supported yet");
+	}
 	file_set_kind(snapshot, file, kind);
 	file_make_message(file);
 	return fdinfo_offer(snapshot, file);

@@ -49,6 +49,21 @@ const struct file_kind *files_find_external(struct snapshot *snapshot, struct fi
 	return file->external ? &file_kind_regular : NULL;
 }
 
+void file_advise_external(const struct snapshot *snapshot, const struct seen_file *seen)
+{
+	autofree char *name = NULL;
+	struct external_key key;
+
+	if (seen->fd < 0)
+		return;
+	if (file_kind_terminal.recognizes(snapshot, seen))
+		key = external_key_of_terminal(seen);
+	else if (!external_key_of_file(seen, &key))
+		return;
+	name = external_key_text(&key);
+	fail_advice("--external %s, and --inherit-fd fd[N]:%s for the restore", name, name);
+}
+
 /* ---- restore ---- */
 
 void files_find_inherited(struct snapshot *snapshot)

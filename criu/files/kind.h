@@ -197,6 +197,8 @@ int file_open(struct snapshot *snapshot, struct file *file) must_check;
 /* Dump. The keys of --external; false: such a file cannot be named. */
 struct external_key external_key_of_terminal(const struct seen_file *seen);
 bool external_key_of_file(const struct seen_file *seen, struct external_key *key);
+/* Dump. For a file that is refused: advises the options that name it, if there are any. */
+void file_advise_external(const struct snapshot *snapshot, const struct seen_file *seen);
 /* Restore, for kinds. Fails with the option that is missing. */
 int file_lacks_external(const struct external_key *key) must_check;
 /* Fails: the descriptor is not `wanted`, "a pipe". */

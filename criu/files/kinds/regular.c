@@ -90,15 +90,9 @@ static const char *why_not_found(const struct seen_file *seen, int error)
 				 "its path now leads to another file";
 }
 
-static int refuse_path(const struct seen_file *seen, const char *why)
+static int refuse_path(const struct snapshot *snapshot, const struct seen_file *seen, const char *why)
 {
-	struct external_key key;
-
-	if (external_key_of_file(seen, &key)) {
-		autofree char *name = external_key_text(&key);
-
-		fail_advice("--external %s, and --inherit-fd fd[N]:%s for the restore", name, name);
-	}
+	file_advise_external(snapshot, seen);
 	return refuse_file(seen, why);
 }
 
@@ -111,11 +105,11 @@ static int check_regular_path(const struct snapshot *snapshot, const struct seen
 		return refuse_file(
 			seen, "files of /proc about a process that is dumped, too, are not supported yet");
 	if (!seen->stat.st_nlink)
-		return refuse_path(seen, "deleted files are not supported yet");
+		return refuse_path(snapshot, seen, "deleted files are not supported yet");
 	if (stat(seen->link, &found) < 0)
-		return refuse_path(seen, why_not_found(seen, errno));
+		return refuse_path(snapshot, seen, why_not_found(seen, errno));
 	if (found.st_ino != seen->stat.st_ino || found.st_dev != seen->stat.st_dev)
-		return refuse_path(seen, why_not_found(seen, 0));
+		return refuse_path(snapshot, seen, why_not_found(seen, 0));
 	return 0;
 }
 

@@ -268,8 +268,10 @@ static int check_outer(const struct snapshot *snapshot, const struct seen_file *
 			name);
 		return refuse_terminal(seen, "is a terminal whose master is outside of the tree");
 	}
-	if (is_another_outer(snapshot, info))
+	if (is_another_outer(snapshot, info)) {
+		file_advise_external(snapshot, seen);
 		return refuse_terminal(seen, "is the second terminal whose master is outside of the tree");
+	}
 	return 0;
 }
 
@@ -314,8 +316,10 @@ static int terminal_describe(struct snapshot *snapshot, struct file *file)
 	if (!seen->stat.st_nlink)
 		return refuse_terminal(seen, "is a terminal that was hung up");
 	if (!file->external && !terminal_is_slave(seen) && seen->stat.st_rdev != PTMX_DEVICE &&
-	    seen->stat.st_rdev != TTY_DEVICE)
+	    seen->stat.st_rdev != TTY_DEVICE) {
+		file_advise_external(snapshot, seen);
 		return refuse_terminal(seen, "is a console or a serial line, which are not supported yet");
+	}
 	info = known_info(snapshot, file);
 	if (!info)
 		result = describe_terminal(snapshot, file, &info);

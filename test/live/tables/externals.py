@@ -198,10 +198,26 @@ def terminal(cell, dumper, restorer):
 		cell.dump(dumper, images, ["--external", tty_key(slave)])
 		if not restorer.is_peer:
 			refused_restore(cell, restorer, images, {}, "is from outside", f"--inherit-fd fd[N]:{tty_key(slave)}")
+			undone(cell, restorer, images, new_slave, tty_key(slave))
 		restore(cell, restorer, images, (new_slave, tty_key(slave)))
 		os.write(new_master, b"two\n")
 		hear(new_master, b"2 two\r\n")
 		cell.finish()
+
+
+def undone(cell, restorer, images, slave, key):
+	"""A restore that fails in its last but one step leaves the terminal as it was."""
+	script = cell.path("script")
+	with open(script, "w") as file:
+		file.write('#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != pre-resume ]\n')
+	os.chmod(script, 0o755)
+	def state():
+		return termios.tcgetattr(slave), fcntl.ioctl(slave, termios.TIOCGWINSZ, bytes(8))
+	before, how = state(), inherit((slave, key))
+	how["options"] += ["--action-script", script]
+	refused_restore(cell, restorer, images, how, "pre-resume")
+	if state() != before:
+		raise Failure(f"the terminal has changed: {before}, now {state()}")
 
 
 # ---- what is refused, and what is warned of ----
