@@ -36,7 +36,7 @@ const struct file_kind *files_find_external(struct snapshot *snapshot, struct fi
 	const struct seen_file *seen = file->seen;
 	struct external_key key;
 
-	if (!snapshot->externals || seen->fd < 0)
+	if (!externals_any(snapshot->externals) || seen->fd < 0)
 		return NULL;
 	if (file_kind_terminal.recognizes(snapshot, seen)) {
 		key = external_key_of_terminal(seen);
@@ -71,7 +71,7 @@ void files_find_inherited(struct snapshot *snapshot)
 	struct externals *externals = snapshot->externals;
 	struct external_key key;
 
-	if (!externals)
+	if (!externals_any(externals))
 		return;
 	for (size_t i = 0; i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];

@@ -250,7 +250,7 @@ struct external *externals_find(struct externals *externals, enum external_optio
 	struct external *found;
 	uint64_t hashed;
 
-	if (!externals || !externals->count)
+	if (!externals_any(externals))
 		return NULL;
 	found = look_up(externals, option, key, &hashed);
 	if (found)

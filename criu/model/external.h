@@ -57,6 +57,11 @@ struct externals {
  * itself. -errno, recorded; the message contains the option.
  */
 int externals_add(struct externals *externals, enum external_option option, const char *text) must_check;
+/* Is there any entry? Otherwise there is no need to ask. */
+static inline bool externals_any(const struct externals *externals)
+{
+	return externals && externals->count;
+}
 /* Finds the entry, and marks it as used. NULL: there is none; then the key may be named in a warning. */
 struct external *externals_find(struct externals *externals, enum external_option option,
 				const struct external_key *key);

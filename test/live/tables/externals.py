@@ -134,6 +134,46 @@ def either_end(cell, dumper, restorer):
 		cell.finish()
 
 
+def standard_files(cell, dumper, restorer):
+	"""As engines do it: the pipes are criu's own standard input and output."""
+	with pipe() as old_in, pipe() as old_out, pipe() as new_in, pipe() as new_out:
+		start(cell, old_in[0], old_out[1])
+		os.write(old_in[1], b"one\n")
+		hear(old_out[0], b"1 one\n")
+		images = cell.new_images()
+		cell.dump(dumper, images)
+		options = inherit((0, link(old_in[0])), (1, link(old_out[1])))["options"]
+		run = subprocess.run([restorer.path, "restore", "-D", images, "-d", "-v4", "-o", "restore.log", *options],
+				     stdin=new_in[0], stdout=new_out[1], stderr=subprocess.PIPE, text=True)
+		if run.returncode:
+			raise Failure(f"exit code {run.returncode}: {run.stderr}")
+		cell.exits.pop(cell.root, None)
+		cell.note_downtime()
+		os.write(new_in[1], b"two\n")
+		hear(new_out[0], b"2 two\n")
+		cell.finish()
+
+
+def foreground(cell, dumper, restorer):
+	"""criu waits for the processes, and keeps no end of the pipe meanwhile."""
+	with pipe() as old_in, pipe() as old_out, pipe() as new_in, pipe() as new_out:
+		start(cell, old_in[0], old_out[1])
+		images = cell.new_images()
+		cell.dump(dumper, images)
+		how = inherit((new_in[0], link(old_in[0])), (new_out[1], link(old_out[1])))
+		criu = subprocess.Popen([restorer.path, "restore", "-D", images, "-v4", "-o", "restore.log", *how["options"]],
+					stdin=subprocess.DEVNULL, pass_fds=how["pass_fds"])
+		os.write(new_in[1], b"one\n")
+		hear(new_out[0], b"1 one\n")
+		ends = {link(new_in[0]), link(new_out[0])}
+		kept = [fd for fd in os.listdir(f"/proc/{criu.pid}/fd") if os.readlink(f"/proc/{criu.pid}/fd/{fd}") in ends]
+		os.kill(cell.root, signal.SIGTERM)
+		code = criu.wait(10 * system.patience)
+		cell.judge()
+		if kept or code:
+			raise Failure(f"exit code {code}; criu has kept {kept}")
+
+
 # ---- files ----
 
 def by_path(form):
@@ -196,6 +236,9 @@ def terminal(cell, dumper, restorer):
 		if not dumper.is_peer:
 			refused_dump(cell, dumper, "whose master is outside", f"--shell-job (-j), ", f"or --external {tty_key(slave)}")
 		cell.dump(dumper, images, ["--external", tty_key(slave)])
+		shown = subprocess.run([cell.ours.path, "show", images], capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
+		if tty_key(slave) not in shown:
+			raise Failure("criu show does not tell the name of the terminal: " + shown)
 		if not restorer.is_peer:
 			refused_restore(cell, restorer, images, {}, "is from outside", f"--inherit-fd fd[N]:{tty_key(slave)}")
 			undone(cell, restorer, images, new_slave, tty_key(slave))
@@ -306,6 +349,8 @@ ROWS = [
 	row("pipe", pipes(True), "flags"),
 	row("pipe-kept", pipes(False), "flags"),
 	row("pipe-either-end", either_end, "flags", ("ours",)),
+	row("pipe-standard-files", standard_files, "flags"),
+	row("pipe-foreground", foreground, "flags", ("ours",)),
 	row("path", by_path(lambda path: path.lstrip("/")), "any"),
 	row("path-absolute", by_path(lambda path: path), "any", ("ours", "peer-to-ours")),
 	row("file", by_number, "flags"),
