@@ -39,9 +39,9 @@ struct file_kind {
 	/* Once, before the first file is recognized: asks the kernel about all files at once (sock_diag). */
 	int (*collect)(struct snapshot *snapshot);
 	/*
-	 * Is this file of this kind? A file that the user names (--external) has a kind already: files/external.c.
-	 * Others: kinds are asked in the order of the table; the first that answers yes gets the
-	 * file. `seen` has the results of /proc, fstat() and fcntl(). Changes nothing.
+	 * Is this file of this kind? Kinds are asked in the order of the table; the first that answers yes gets the
+	 * file. They are not asked about a file that the user names (--external): files_find_external() knows its kind.
+	 * `seen` has the results of /proc, fstat() and fcntl(). Changes nothing.
 	 */
 	bool (*recognizes)(const struct snapshot *snapshot, const struct seen_file *seen);
 	/*

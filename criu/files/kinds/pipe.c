@@ -82,9 +82,15 @@ static int pipe_check_external(struct snapshot *snapshot unused, struct file *fi
 	return S_ISFIFO(found->st_mode) ? 0 : file_is_wrong_external(file, "a pipe");
 }
 
-/* Either end leads to the pipe, as /proc/PID/fd/N does. What is in it belongs to who has made it. */
-static int open_external_pipe(struct snapshot *snapshot unused, struct file *file)
+/* Either end leads to the pipe, as /proc/PID/fd/N does. */
+static int open_external_pipe(struct snapshot *snapshot, struct file *file)
 {
+	struct held_pipe *pipe = held_pipe_find(pipes_of(snapshot), file->entry->pipe->pipe_id);
+	struct stat found;
+
+	if (fstat(file->external->fd, &found) < 0)
+		return fail(errno, "--inherit-fd %s: cannot stat the descriptor", file->external->text);
+	pipe->is_replaced = (uint32_t)found.st_ino != pipe->id;
 	return file_open_external_again(file, (file->entry->pipe->flags & O_ACCMODE) | O_NONBLOCK);
 }
 
@@ -171,9 +177,16 @@ static int set_inodes(struct snapshot *snapshot)
 	int result = 0;
 
 	note_holders(snapshot);
-	for (size_t i = 0; !result && i < pipes->count; i++)
-		if (pipes->items[i].holder)
-			result = set_inode(&pipes->items[i]);
+	for (size_t i = 0; !result && i < pipes->count; i++) {
+		const struct held_pipe *pipe = &pipes->items[i];
+
+		if (pipe->is_replaced && pipe->size)
+			log_warning(
+				"the %zu bytes that were in pipe:[%u] are not put into the pipe that --inherit-fd gives",
+				pipe->size, pipe->id);
+		if (pipe->holder)
+			result = set_inode(pipe);
+	}
 	return result;
 }
 

@@ -123,14 +123,18 @@ def pipes(are_new):
 
 
 def either_end(cell, dumper, restorer):
-	"""Any end of the pipe will do; and 4.2.1's spelling in its help is understood by ours."""
+	"""Any end of the pipe will do, in the spelling of 4.2.1's help, too. What was in the old pipe is not put into it."""
 	with pipe() as old_in, pipe() as old_out, pipe() as new_in, pipe() as new_out:
 		start(cell, old_in[0], old_out[1])
+		os.write(old_in[1], b"one\n")
+		if not system.wait_until(lambda: select.select([old_out[0]], [], [], 0)[0], 5):
+			raise Failure("no answer")
 		images = cell.new_images()
 		cell.dump(dumper, images)
-		restore(cell, restorer, images, (new_in[1], link(old_in[0]).replace(":", "")), (new_out[0], link(old_out[1])))
-		os.write(new_in[1], b"one\n")
-		hear(new_out[0], b"1 one\n")
+		run = restore(cell, restorer, images, (new_in[1], link(old_in[0]).replace(":", "")), (new_out[0], link(old_out[1])))
+		told(run.log, f"the 6 bytes that were in {link(old_out[1])} are not put into the pipe")
+		os.write(new_in[1], b"two\n")
+		hear(new_out[0], b"2 two\n")
 		cell.finish()
 
 
