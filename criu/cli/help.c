@@ -3,6 +3,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include "base/distance.h"
 #include "base/memory.h"
 #include "cli/table.h"
 
@@ -106,30 +107,6 @@ void version_print(void)
 	printf("The images and options are those of this version of CRIU; the program is a different one.\n");
 }
 
-/* The number of letters to insert, remove or change. Words longer than the table are never close. */
-static unsigned distance(const char *a, const char *b)
-{
-	unsigned row[64], columns = strlen(b);
-
-	if (columns >= array_size(row))
-		return columns;
-	for (unsigned j = 0; j <= columns; j++)
-		row[j] = j;
-	for (unsigned i = 1; a[i - 1]; i++) {
-		unsigned diagonal = row[0];
-
-		row[0] = i;
-		for (unsigned j = 1; j <= columns; j++) {
-			unsigned change = diagonal + (a[i - 1] != b[j - 1]);
-			unsigned insert_or_remove = min(row[j], row[j - 1]) + 1;
-
-			diagonal = row[j];
-			row[j] = min(change, insert_or_remove);
-		}
-	}
-	return row[columns];
-}
-
 const char *suggestion(const char *text, const void *names, size_t count, size_t stride)
 {
 	unsigned best = strlen(text) / 3 + 1;
@@ -138,8 +115,8 @@ const char *suggestion(const char *text, const void *names, size_t count, size_t
 	for (size_t i = 0; i < count; i++) {
 		const char *name = *(const char *const *)((const char *)names + i * stride);
 
-		if (name && distance(text, name) < best) {
-			best = distance(text, name);
+		if (name && text_distance(text, name) < best) {
+			best = text_distance(text, name);
 			meant = name;
 		}
 	}

@@ -67,6 +67,7 @@ void request_fill(struct request *request, const struct options *options)
 		.display_stats = options->display_stats,
 		.ignores_cgroups = options->ignores_cgroups,
 		.cgroup_roots = options->cgroup_roots,
+		.externals = options->externals,
 		.previous = options->prev_images_dir,
 		.tracker = options->track_mem,
 		.splices = options->pre_dump_mode && !strcmp(options->pre_dump_mode, "splice"),

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/table.h"
+#include "model/external.h"
 
 /* --- The command line as a list of settings -------------------------------------------------------------------- */
 
@@ -357,6 +358,15 @@ static void apply_texts(const struct setting *setting, struct texts *texts)
 	*grow(&texts->items, &texts->count) = setting->argument;
 }
 
+/* Another command ignores it: the descriptor may be open only for the restore. */
+static int apply_inherited(const struct options *options, const struct setting *setting,
+			   struct externals *externals)
+{
+	if (strcmp(options->command, "restore"))
+		return 0;
+	return externals_add(externals, EXTERNAL_INHERITED, setting->argument);
+}
+
 static int apply(struct options *options, const struct setting *setting)
 {
 	const struct option_row *row = setting->row;
@@ -398,6 +408,10 @@ static int apply(struct options *options, const struct setting *setting)
 		return apply_cgroups(setting, field);
 	case VALIDATION:
 		return apply_validation(setting, field);
+	case EXTERNAL:
+		return externals_add(*(struct externals **)field, EXTERNAL_SAVED, setting->argument);
+	case INHERITED:
+		return apply_inherited(options, setting, *(struct externals **)field);
 	case ALL_CHECKS:
 		options->check_extra = options->check_experimental = true;
 		return 0;
@@ -517,6 +531,7 @@ int options_parse(struct options *options, int argc, char **argv)
 
 	*options = (struct options){ .status_fd = -1, .timeout = 10, .verbosity = LOG_WARNING };
 	options->given = allocate(sizeof(*options->given));
+	options->externals = allocate(sizeof(*options->externals));
 	log_level = 0; /* main() reports the error; the log is not open yet */
 	result = read_command_line(&command_line, options, argc, argv);
 	settle_letters(&command_line, options);
@@ -544,6 +559,9 @@ void options_free(struct options *options)
 	if (options->given)
 		settings_free(options->given);
 	free(options->given);
+	if (options->externals)
+		externals_free(options->externals);
+	free(options->externals);
 	free(options->arguments);
 	free(options->action_scripts.items);
 	free(options->cgroup_roots.items);

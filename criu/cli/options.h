@@ -46,8 +46,9 @@ struct options {
 	const char *pre_dump_mode;
 	unsigned timeout; /* seconds */
 	struct texts action_scripts;
-	bool ignores_cgroups;	   /* --manage-cgroups=ignore */
-	struct texts cgroup_roots; /* "/PATH", "CONTROLLER:/PATH" */
+	bool ignores_cgroups;	     /* --manage-cgroups=ignore */
+	struct texts cgroup_roots;   /* "/PATH", "CONTROLLER:/PATH" */
+	struct externals *externals; /* --external, --inherit-fd; owned */
 
 	/* check */
 	const char *feature;

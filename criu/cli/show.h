@@ -77,9 +77,10 @@ struct show_tree {
 	struct show_process *processes;
 	size_t process_count, thread_count;
 
-	struct show_records files;  /* FileEntry */
-	struct show_records remaps; /* RemapFilePathEntry */
-	struct show_records memfds; /* MemfdInodeEntry */
+	struct show_records files;     /* FileEntry */
+	struct show_records remaps;    /* RemapFilePathEntry */
+	struct show_records memfds;    /* MemfdInodeEntry */
+	struct show_records terminals; /* TtyInfoEntry */
 	struct show_shared_memory *shared;
 	size_t shared_count;
 	struct show_memory memory; /* of all */

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include "base/memory.h"
 #include "cli/show.h"
+#include "model/external.h"
+#include "tty.pb-c.h"
 
 typedef void describe_function(FILE *out, const struct show_tree *tree, const FileEntry *file);
 
@@ -55,11 +57,28 @@ static void describe_fifo(FILE *out, const struct show_tree *tree, const FileEnt
 	fprintf(out, "%s (fifo %u)", or_else(path, "?"), file->fifo->pipe_id);
 }
 
+/* The key of an external terminal, to be freed; NULL: it is none. */
+static char *key_of_terminal(const struct show_tree *tree, uint32_t id)
+{
+	for (size_t i = 0; i < tree->terminals.count; i++) {
+		const TtyInfoEntry *info = (const TtyInfoEntry *)tree->terminals.items[i];
+
+		if (info->id == id && info->type == TTY_TYPE__EXT_TTY)
+			return external_key_text(
+				&(struct external_key){ EXTERNAL_TTY, { info->rdev, info->dev }, NULL });
+	}
+	return NULL;
+}
+
 static void describe_tty(FILE *out, const struct show_tree *tree, const FileEntry *file)
 {
 	const char *path = file->tty->has_regf_id ? show_file_path(tree, file->tty->regf_id) : NULL;
+	autofree char *key = key_of_terminal(tree, file->tty->tty_info_id);
 
-	fprintf(out, "%s (terminal %u)", or_else(path, "?"), file->tty->tty_info_id);
+	if (key)
+		fprintf(out, "%s", key);
+	else
+		fprintf(out, "%s (terminal %u)", or_else(path, "?"), file->tty->tty_info_id);
 }
 
 static void describe_memfd(FILE *out, const struct show_tree *tree, const FileEntry *file)

@@ -315,6 +315,8 @@ int show_tree_read(struct image_store *store, struct show_tree *tree)
 		result = read_records(store, IMAGE_REMAP_FPATH, 0, &tree->remaps);
 	if (result == 0)
 		result = read_records(store, IMAGE_MEMFD_INODE, 0, &tree->memfds);
+	if (result == 0)
+		result = read_records(store, IMAGE_TTY_INFO, 0, &tree->terminals);
 	for (size_t i = 0; i < tree->memfds.count && result == 0; i++) {
 		const MemfdInodeEntry *memfd = (const MemfdInodeEntry *)tree->memfds.items[i];
 
@@ -346,6 +348,7 @@ void show_tree_free(struct show_tree *tree)
 	free_records(&tree->files);
 	free_records(&tree->remaps);
 	free_records(&tree->memfds);
+	free_records(&tree->terminals);
 	image_free(tree->inventory);
 }
 

@@ -25,6 +25,8 @@ enum option_kind {
 	LEVEL,	    /* int; see apply_level() */
 	VALIDATION, /* bool: 'filesize' or 'buildid' */
 	CGROUPS, /* bool: 'ignore', or another mode of --manage-cgroups; the argument only as --name=ARGUMENT */
+	EXTERNAL,   /* struct externals *: parsed into the table of model/external.h … */
+	INHERITED,  /* … and this one, too: --inherit-fd, only for a restore */
 	NO_EFFECT,  /* a flag without effect */
 	ALL_CHECKS, /* both fields of --extra and --experimental */
 	CONFIG,	    /* applied before all others, as is the next */

@@ -147,13 +147,14 @@ static int describe_opened(struct dump *dump, struct task *task, struct vma *vma
 int dump_describe_opened_areas(struct dump *dump)
 {
 	struct snapshot *snapshot = &dump->snapshot;
+	const struct shared_memories *all = shared_memories_of(snapshot);
 	struct index opened = { 0 };
 	struct task *task;
 	int result = 0;
 
-	for (size_t i = 0; i < snapshot->shared_count; i++)
-		if (snapshot->shared[i].is_anonymous && snapshot->shared[i].memfd)
-			index_set(&opened, snapshot->shared[i].id, &snapshot->shared[i]);
+	for (size_t i = 0; i < all->count; i++)
+		if (all->items[i].is_anonymous && all->items[i].memfd)
+			index_set(&opened, all->items[i].id, &all->items[i]);
 	for_each_leader (task, snapshot, OBJECT_MEMORY)
 		for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
 			struct vma *vma = &task->space->vmas.items[i];

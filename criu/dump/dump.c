@@ -16,6 +16,7 @@
 #include "memory/dedup.h"
 #include "memory/flatten.h"
 #include "memory/shared.h"
+#include "model/external.h"
 
 /* Before anything is written, because the previous images may turn out to be no snapshot. */
 static int open_previous_snapshot(void *context)
@@ -184,6 +185,7 @@ static int run_dump_steps(const struct request *request, bool is_pre_dump)
 	snapshot_init(&dump.snapshot);
 	dump.snapshot.images = request->images;
 	dump.snapshot.policy = request->policy;
+	dump.snapshot.externals = request->externals;
 	dump.own_descriptors = descriptors_count();
 	if (is_pre_dump)
 		result = steps_run("pre-dump", pre_dump_steps, array_size(pre_dump_steps), &dump);
@@ -194,6 +196,7 @@ static int run_dump_steps(const struct request *request, bool is_pre_dump)
 		confirm_tracking(&dump);
 		save_dump_statistics(&dump);
 	}
+	externals_warn(request->externals, EXTERNAL_SAVED);
 	dump_drop_reserve(&dump);
 	pre_dump_forget(&dump);
 	dump_close_cgroups(&dump);

@@ -192,7 +192,7 @@ int files_set_owners(const struct snapshot *snapshot, struct task *task)
 		const struct file *file = task->table->items[i].file;
 		const FownEntry *owner = file_owner(snapshot, file);
 
-		if (owner && (owner->pid || owner->signum))
+		if (!file->is_shared_outside && owner && (owner->pid || owner->signum))
 			result = set_owner(file, owner);
 	}
 	return result;

@@ -135,12 +135,16 @@ static void number_files(struct snapshot *snapshot, size_t first)
 static int recognize(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
+	const struct file_kind *kind = files_find_external(snapshot, file);
 
-	for (size_t i = 0; i < file_kind_count && !file->kind; i++)
+	for (size_t i = 0; i < file_kind_count && !kind; i++)
 		if (file_kinds[i]->recognizes(snapshot, seen))
-			file_set_kind(snapshot, file, file_kinds[i]);
-	if (!file->kind)
+			kind = file_kinds[i];
+	if (!kind) {
+		file_advise_external(snapshot, seen);
 		return refuse_file(seen, "it is of a kind that is not supported yet");
+	}
+	file_set_kind(snapshot, file, kind);
 	file_make_message(snapshot, file);
 	return fdinfo_offer(snapshot, file);
 }
@@ -258,7 +262,10 @@ int files_collect(struct snapshot *snapshot)
 		return result;
 	snapshot_note_holders(snapshot);
 	locks_collect(snapshot);
-	return describe_files(snapshot) ?: hold_all_kinds(snapshot) ?: call_file_kinds(judge, snapshot);
+	result = describe_files(snapshot) ?: hold_all_kinds(snapshot) ?: call_file_kinds(judge, snapshot);
+	if (!result && snapshot->externals)
+		snapshot->externals->is_complete = true;
+	return result;
 }
 
 void files_let_go(struct snapshot *snapshot, enum dump_end end)

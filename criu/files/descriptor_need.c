@@ -50,7 +50,7 @@ void files_note_use(struct snapshot *snapshot)
 static size_t count_open(const struct snapshot *snapshot)
 {
 	size_t namespaces = snapshot->namespace_count ? snapshot->namespace_count + NAMESPACE_TYPES : 0;
-	size_t count = snapshot->shared_count + namespaces;
+	size_t count = shared_memories_of(snapshot)->count + namespaces;
 
 	for (size_t i = 0; i < file_kind_count; i++)
 		if (file_kinds[i]->keeps)

@@ -15,6 +15,7 @@
 #include "base/letter.h"
 #include "compiler.h"
 #include "files/seen.h"
+#include "model/external.h"
 
 /* The state of the processes at the end of a dump. */
 enum dump_end {
@@ -40,7 +41,8 @@ struct file_kind {
 	int (*collect)(struct snapshot *snapshot);
 	/*
 	 * Is this file of this kind? Kinds are asked in the order of the table; the first that answers yes gets the
-	 * file. `seen` has the results of /proc, fstat() and fcntl(). Changes nothing.
+	 * file. They are not asked about a file that the user names (--external): files_find_external() knows its kind.
+	 * `seen` has the results of /proc, fstat() and fcntl(). Changes nothing.
 	 */
 	bool (*recognizes)(const struct snapshot *snapshot, const struct seen_file *seen);
 	/*
@@ -88,6 +90,17 @@ struct file_kind {
 	 * of criu.
 	 */
 	int (*load)(struct snapshot *snapshot);
+	/*
+	 * The key by which --inherit-fd can name the file. false: it has none. The core asks the table with it, once,
+	 * before check(), and keeps the answer in file->external. Then the next two callbacks take the places of
+	 * check() and open(). NULL: such a file cannot be inherited.
+	 */
+	bool (*external_key)(const struct snapshot *snapshot, const struct file *file,
+			     struct external_key *key);
+	/* Is the descriptor that was given for the file a possible one? `found` is what fstat() says of it. */
+	int (*check_external)(struct snapshot *snapshot, struct file *file, const struct stat *found);
+	/* By file_open_external_again() or file_share_external(). */
+	int (*open_external)(struct snapshot *snapshot, struct file *file);
 	/*
 	 * Checks the message, and that the file can be restored here. Everything that open() relies on is checked here;
 	 * nothing is changed. The core has checked that the kind's message exists.
@@ -174,6 +187,36 @@ const FownEntry *file_owner(const struct snapshot *snapshot, const struct file *
 
 /* The regular file that holds the path of `file`, by file_kind.path; NULL: none. Only files_load() finds them. */
 struct file *file_path(const struct snapshot *snapshot, const struct file *file);
+
+/* ---- external.c: files from outside of the tree, which the user names ---- */
+
+/*
+ * Dump. The only places that ask the table of model/external.h about files. NULL: the user does not name it; otherwise
+ * the kind that saves it, and file->external is set.
+ */
+const struct file_kind *files_find_external(struct snapshot *snapshot, struct file *file);
+/* Restore. Sets file->external of all files that --inherit-fd names, and warns of options that name none. */
+void files_find_inherited(struct snapshot *snapshot);
+/* Restore. check() and open() of the kind, or what takes their place for a file that is inherited. */
+int file_check(struct snapshot *snapshot, struct file *file) must_check;
+int file_open(struct snapshot *snapshot, struct file *file) must_check;
+
+/* Dump. The keys of --external; false: such a file cannot be named. */
+struct external_key external_key_of_terminal(const struct seen_file *seen);
+bool external_key_of_file(const struct seen_file *seen, struct external_key *key);
+/* Dump. For a file that is refused: advises the options that name it, if there are any. */
+void file_advise_external(const struct snapshot *snapshot, const struct seen_file *seen);
+/* Restore, for kinds. Fails with the option that is missing. */
+int file_lacks_external(const struct external_key *key) must_check;
+/* Fails: the descriptor is not `wanted`, "a pipe". */
+int file_is_wrong_external(const struct file *file, const char *wanted) must_check;
+/* A new open file description, to which the core gives the flags and the owner of the image. */
+int file_open_external_again(const struct file *file, int flags) must_check;
+/*
+ * A copy of the descriptor: the processes share the open file description with whoever has started criu. So its flags,
+ * owner and position stay as they are.
+ */
+int file_share_external(const struct file *file) must_check;
 
 /* ---- descriptor_need.c: dump, and restore before any process exists ---- */
 

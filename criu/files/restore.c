@@ -175,7 +175,7 @@ static int check_files(struct snapshot *snapshot)
 
 	for (size_t i = 0; !result && i < snapshot->file_count; i++)
 		if (snapshot->files[i]->kind && !snapshot->files[i]->is_only_path)
-			result = snapshot->files[i]->kind->check(snapshot, snapshot->files[i]);
+			result = file_check(snapshot, snapshot->files[i]);
 	return result;
 }
 
@@ -193,14 +193,18 @@ int files_load(struct snapshot *snapshot)
 	if (result)
 		return result;
 	files_note_use(snapshot);
+	files_find_inherited(snapshot);
 	return check_files(snapshot);
 }
 
 static int open_writable(const struct file *file)
 {
 	const RegFileEntry *entry = file->entry->reg;
-	int fd = open(entry->name, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	int fd;
 
+	if (file->external)
+		return file_open_external_again(file, O_RDWR);
+	fd = open(entry->name, O_RDWR | O_CLOEXEC | O_NOCTTY);
 	return fd < 0 ? fail(errno, "cannot open %s to map it", entry->name) : fd;
 }
 
@@ -230,7 +234,7 @@ static int set_flags(const struct snapshot *snapshot, const struct file *file)
 {
 	uint32_t flags = file_flags(snapshot, file);
 
-	if (flags & O_PATH) /* such a descriptor has no other flags */
+	if (flags & O_PATH || file->is_shared_outside) /* such a descriptor has no other flags */
 		return 0;
 	if (fcntl(file->fd, F_SETFL, flags) < 0)
 		return fail(errno, "cannot set the flags of file %u (%s): %#o", file->id, file->kind->name,
@@ -247,11 +251,8 @@ int files_open(struct snapshot *snapshot)
 
 		if (!file->kind || file->is_only_path || file->is_only_mapped)
 			continue; /* no task has it open: checked when it was loaded */
-		file->fd = file->kind->open(snapshot, file);
-		result = file->fd < 0 ?
-				 fail_in(file->fd, "file %u of files.img (%s)", file->id, file->kind->name) :
-			 set_flags(snapshot, file) ?:
-						     open_for_mapping(file);
+		file->fd = file_open(snapshot, file);
+		result = file->fd < 0 ? file->fd : set_flags(snapshot, file) ?: open_for_mapping(file);
 	}
 	return result ?: call_file_kinds(join, snapshot);
 }
@@ -282,6 +283,7 @@ void files_close(struct snapshot *snapshot)
 		if (file_kinds[i]->close)
 			file_kinds[i]->close(snapshot);
 	*begun = 0;
+	externals_close_descriptors(snapshot->externals);
 	for (size_t i = 0; i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];
 

@@ -71,6 +71,7 @@ static bool is_in_own_mount(const struct shared_memory *object)
 
 int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, const char *link)
 {
+	struct shared_memories *all = shared_memories_of(snapshot);
 	autofree char *name = without_suffix(link);
 	bool is_named = !strncmp(name, PREFIX, strlen(PREFIX));
 	MemfdInodeEntry *entry;
@@ -88,8 +89,8 @@ int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, cons
 		return fail(0, "%s has unknown seals (%#x)", link, seals);
 	object->is_anonymous = !is_named;
 	entry = object->memfd = message_new(MemfdInodeEntry, memfd_inode_entry);
-	entry->inode_id = object - snapshot->shared + 1;
-	index_set(&snapshot->memfds, entry->inode_id, (void *)(uintptr_t)entry->inode_id);
+	entry->inode_id = object - all->items + 1;
+	index_set(&all->memfds, entry->inode_id, (void *)(uintptr_t)entry->inode_id);
 	entry->name = copy_text(is_named ? name + strlen(PREFIX) : name);
 	entry->uid = found.st_uid;
 	entry->gid = found.st_gid;
@@ -108,10 +109,11 @@ int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, cons
 int memfd_save(struct snapshot *snapshot)
 {
 	struct image *image = NULL;
+	const struct shared_memories *all = shared_memories_of(snapshot);
 	int result = 0;
 
-	for (size_t i = 0; !result && i < snapshot->shared_count; i++) {
-		const MemfdInodeEntry *entry = snapshot->shared[i].memfd;
+	for (size_t i = 0; !result && i < all->count; i++) {
+		const MemfdInodeEntry *entry = all->items[i].memfd;
 
 		if (entry && !image)
 			result = image_create(snapshot->images, &image, IMAGE_MEMFD_INODE, 0);
@@ -125,9 +127,10 @@ int memfd_save(struct snapshot *snapshot)
 
 struct shared_memory *memfd_find(const struct snapshot *snapshot, uint64_t number)
 {
-	uintptr_t found = (uintptr_t)index_find(&snapshot->memfds, number);
+	const struct shared_memories *all = shared_memories_of(snapshot);
+	uintptr_t found = (uintptr_t)index_find(&all->memfds, number);
 
-	return found ? &snapshot->shared[found - 1] : NULL;
+	return found ? &all->items[found - 1] : NULL;
 }
 
 /* NULL: all of it is possible. */
@@ -165,6 +168,7 @@ static int check_memfd_entry(const MemfdInodeEntry *entry, uint64_t page_size)
 
 static int add_memfd_entry(struct snapshot *snapshot, MemfdInodeEntry *entry)
 {
+	struct shared_memories *all = shared_memories_of(snapshot);
 	uint64_t page_size = entry->hugetlb_flag ? huge_page_size(entry->hugetlb_flag) : 0;
 	int result = check_memfd_entry(entry, page_size);
 	struct shared_memory *object;
@@ -176,7 +180,7 @@ static int add_memfd_entry(struct snapshot *snapshot, MemfdInodeEntry *entry)
 		return result;
 	}
 	object = shared_memory_new(snapshot, entry->shmid);
-	index_set(&snapshot->memfds, entry->inode_id, (void *)snapshot->shared_count);
+	index_set(&all->memfds, entry->inode_id, (void *)all->count);
 	object->size = entry->size;
 	object->has_size = true;
 	object->page_size = page_size;

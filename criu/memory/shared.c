@@ -31,20 +31,50 @@
 
 #define BUFFER_PAGES 256
 
+static void close_all(void *state)
+{
+	struct shared_memories *all = state;
+
+	for (size_t i = 0; i < all->count; i++) {
+		image_free(all->items[i].memfd);
+		if (all->items[i].fd >= 0)
+			close(all->items[i].fd);
+	}
+	index_free(&all->by_id);
+	index_free(&all->by_inode);
+	index_free(&all->memfds);
+	free(all->items);
+	*all = (struct shared_memories){ 0 };
+}
+
+static const struct state_type memories_type = { sizeof(struct shared_memories), close_all };
+
+struct shared_memories *shared_memories_of(const struct snapshot *snapshot)
+{
+	return snapshot_state(snapshot, &memories_type);
+}
+
+void shared_memory_close(struct snapshot *snapshot)
+{
+	close_all(shared_memories_of(snapshot));
+}
+
 struct shared_memory *shared_memory_find(const struct snapshot *snapshot, uint64_t id)
 {
-	uintptr_t number = (uintptr_t)index_find(&snapshot->shared_by_id, id);
+	struct shared_memories *all = shared_memories_of(snapshot);
+	uintptr_t number = (uintptr_t)index_find(&all->by_id, id);
 
-	return number ? &snapshot->shared[number - 1] : NULL;
+	return number ? &all->items[number - 1] : NULL;
 }
 
 struct shared_memory *shared_memory_new(struct snapshot *snapshot, uint64_t id)
 {
-	struct shared_memory *object = grow(&snapshot->shared, &snapshot->shared_count);
+	struct shared_memories *all = shared_memories_of(snapshot);
+	struct shared_memory *object = grow(&all->items, &all->count);
 
 	object->id = id;
 	object->fd = -1;
-	index_set(&snapshot->shared_by_id, id, (void *)snapshot->shared_count);
+	index_set(&all->by_id, id, (void *)all->count);
 	return object;
 }
 
@@ -76,17 +106,18 @@ static int look_at_object(struct shared_memory *object)
 int shared_memory_look(struct snapshot *snapshot, int proc, const char *link, dev_t device, ino_t inode,
 		       struct shared_memory **found)
 {
+	struct shared_memories *all = shared_memories_of(snapshot);
 	uint64_t key = index_mix(device, inode);
 	struct shared_memory *object;
 	uintptr_t number;
 
-	for (; (number = (uintptr_t)index_find(&snapshot->shared_by_inode, key)); key++) {
-		*found = &snapshot->shared[number - 1];
+	for (; (number = (uintptr_t)index_find(&all->by_inode, key)); key++) {
+		*found = &all->items[number - 1];
 		if ((*found)->inode == inode && (*found)->device == device)
 			return 0;
 	}
 	*found = object = shared_memory_new(snapshot, free_object_id(snapshot, inode));
-	index_set(&snapshot->shared_by_inode, key, (void *)snapshot->shared_count);
+	index_set(&all->by_inode, key, (void *)all->count);
 	object->device = device;
 	object->inode = inode;
 	object->is_anonymous = true;
@@ -219,10 +250,11 @@ static int save_one(struct snapshot *snapshot, struct increment *increment, stru
 int shared_memory_save(struct snapshot *snapshot, struct increment *increment, uint32_t *next_pages_id,
 		       struct page_statistics *statistics)
 {
+	const struct shared_memories *all = shared_memories_of(snapshot);
 	int result = 0;
 
-	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
-		result = save_one(snapshot, increment, &snapshot->shared[i], (*next_pages_id)++, statistics);
+	for (size_t i = 0; !result && i < all->count; i++)
+		result = save_one(snapshot, increment, &all->items[i], (*next_pages_id)++, statistics);
 	return result;
 }
 
@@ -325,10 +357,11 @@ static int make_object(struct shared_memory *object)
 
 int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint64_t *pages)
 {
+	const struct shared_memories *all = shared_memories_of(snapshot);
 	int result = 0;
 
-	for (size_t i = 0; !result && i < snapshot->shared_count; i++) {
-		struct shared_memory *object = &snapshot->shared[i];
+	for (size_t i = 0; !result && i < all->count; i++) {
+		struct shared_memory *object = &all->items[i];
 		struct page_stack stack;
 
 		result = page_stack_open(&stack, chain, IMAGE_SHMEM_PAGEMAP, object->id);
@@ -349,31 +382,19 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 
 void shared_memory_pass(struct snapshot *snapshot, struct letter *letter)
 {
-	for (size_t i = 0; i < snapshot->shared_count; i++)
-		letter_number(letter, &snapshot->shared[i].fd);
+	const struct shared_memories *all = shared_memories_of(snapshot);
+
+	for (size_t i = 0; i < all->count; i++)
+		letter_number(letter, &all->items[i].fd);
 }
 
 int shared_memory_seal(struct snapshot *snapshot)
 {
+	const struct shared_memories *all = shared_memories_of(snapshot);
 	int result = 0;
 
-	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
-		if (snapshot->shared[i].memfd)
-			result = memfd_seal(&snapshot->shared[i]);
+	for (size_t i = 0; !result && i < all->count; i++)
+		if (all->items[i].memfd)
+			result = memfd_seal(&all->items[i]);
 	return result;
-}
-
-void shared_memory_close(struct snapshot *snapshot)
-{
-	for (size_t i = 0; i < snapshot->shared_count; i++) {
-		image_free(snapshot->shared[i].memfd);
-		if (snapshot->shared[i].fd >= 0)
-			close(snapshot->shared[i].fd);
-	}
-	index_free(&snapshot->shared_by_id);
-	index_free(&snapshot->shared_by_inode);
-	index_free(&snapshot->memfds);
-	free(snapshot->shared);
-	snapshot->shared = NULL;
-	snapshot->shared_count = 0;
 }

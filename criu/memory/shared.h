@@ -31,6 +31,16 @@ struct shared_memory {
 	uint32_t original; /* of a memfd: id of the first file that can be the one memfd_create() returned; 0: none */
 };
 
+/* All shared memory of a snapshot. The indexes lead to numbers of `items`, which begin at 1. */
+struct shared_memories {
+	struct shared_memory *items;
+	size_t count;
+	struct index by_id, by_inode;
+	struct index memfds; /* by memfd_inode_entry.inode_id */
+};
+/* Created empty at the first call. */
+struct shared_memories *shared_memories_of(const struct snapshot *snapshot);
+
 /*
  * Dump. Finds or adds the object behind `link` in `proc`, a directory /proc/PID; *found stays valid until the next
  * call.
@@ -50,6 +60,7 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 void shared_memory_pass(struct snapshot *snapshot, struct letter *letter);
 /* Restore, when all tasks have mapped and opened what they need: sets modes and seals of memfds. */
 int shared_memory_seal(struct snapshot *snapshot) must_check;
+/* Closes and forgets all of it; snapshot_free() does so, too. */
 void shared_memory_close(struct snapshot *snapshot);
 struct shared_memory *shared_memory_find(const struct snapshot *snapshot, uint64_t id);
 /* Adds an empty object: pointers to others are no longer valid. */

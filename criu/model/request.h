@@ -14,6 +14,7 @@
 #include "base/moments.h"
 #include "base/texts.h"
 
+struct externals;
 struct image_store;
 
 /* What the user allows, asks for, and wants checked. Kinds of files and parts of tasks find a copy in the snapshot. */
@@ -36,7 +37,8 @@ struct request {
 	bool auto_dedup; /* dump: free what the parents no longer need; restore: free what was read */
 	bool display_stats;
 	bool ignores_cgroups;
-	struct texts cgroup_roots; /* "/PATH", "CONTROLLER:/PATH" */
+	struct texts cgroup_roots;   /* "/PATH", "CONTROLLER:/PATH" */
+	struct externals *externals; /* external.h: the journey notes which entries it uses; NULL: none */
 
 	/* Dump and pre-dump */
 	const char *

@@ -72,22 +72,25 @@ struct file {
 	uint32_t id;
 	const struct file_kind *kind;
 	FileEntry *entry;
-	struct task *holder;	/* the first task that has a descriptor of it; NULL: none */
-	int holder_fd;		/* its lowest descriptor of it */
-	bool is_only_path;	/* it holds the path of a file of another kind: files/descriptor_need.c */
-	bool is_only_mapped;	/* a regular file: opened to be mapped, and then closed */
-	struct seen_file *seen; /* dump only: files/seen.h */
-	bool is_described;	/* dump: it has been described, or refused */
+	struct task *holder;	   /* the first task that has a descriptor of it; NULL: none */
+	int holder_fd;		   /* its lowest descriptor of it */
+	bool is_only_path;	   /* it holds the path of a file of another kind: files/descriptor_need.c */
+	bool is_only_mapped;	   /* a regular file: opened to be mapped, and then closed */
+	struct external *external; /* the option that names it: external.h; NULL: none */
+	struct seen_file *seen;	   /* dump only: files/seen.h */
+	bool is_described;	   /* dump: it has been described, or refused */
 	/* restore: open in every newborn until that has taken what it needs; -1: not open */
 	int fd;
 	size_t waiting; /* descriptors of a newborn that still have to be made of it */
 	int mapping_fd; /* for shared mappings that may become writable, if `fd` is not open for writing */
 	bool needs_writable_mapping;
+	bool is_shared_outside; /* `fd` is an open file description of criu's starter: it stays as it is */
 };
 
 struct snapshot {
 	struct image_store *images;
 	struct policy policy;
+	struct externals *externals; /* those of the request; NULL: none */
 	struct task *root;
 	struct list tasks;		       /* parents before children */
 	struct index tasks_by_pid, tasks_here; /* the latter only on dump */
@@ -98,12 +101,9 @@ struct snapshot {
 	int own_namespaces[NAMESPACE_TYPES]; /* restore: criu's own, to join; -1: not needed */
 	struct file **files;		     /* sorted by id, which begin at 1 */
 	size_t file_count;
-	struct shared_memory *shared; /* memory/shared.h */
-	size_t shared_count;
-	struct index shared_by_id, shared_by_inode, memfds; /* to numbers, which begin at 1 */
-	struct index *states;				    /* snapshot_state() */
-	bool is_of_another; /* restore: made by another criu, which leaves out empty images */
-	bool lacks_tables;  /* restore: a task has no descriptor table in the images */
+	struct index *states; /* snapshot_state() */
+	bool is_of_another;   /* restore: made by another criu, which leaves out empty images */
+	bool lacks_tables;    /* restore: a task has no descriptor table in the images */
 };
 
 void snapshot_init(struct snapshot *snapshot);

@@ -162,13 +162,14 @@ static int check_need(const struct need *need)
 
 int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain *chain)
 {
+	const struct shared_memories *all = shared_memories_of(snapshot);
 	struct needs needs = { 0 };
 	const struct task *task;
 	int result = 0;
 
-	for (size_t i = 0; !result && i < snapshot->shared_count; i++)
-		if (snapshot->shared[i].page_size)
-			result = count_shared(&needs, snapshot, chain, &snapshot->shared[i]);
+	for (size_t i = 0; !result && i < all->count; i++)
+		if (all->items[i].page_size)
+			result = count_shared(&needs, snapshot, chain, &all->items[i]);
 	for_each_leader (task, snapshot, OBJECT_MEMORY)
 		count_private(&needs, task);
 	for (size_t i = 0; !result && i < needs.count; i++)

@@ -307,6 +307,7 @@ int restore_run(const struct request *request)
 	snapshot_init(&restore.snapshot);
 	restore.snapshot.images = request->images;
 	restore.snapshot.policy = request->policy;
+	restore.snapshot.externals = request->externals;
 	result = steps_run("restore", restore_steps, array_size(restore_steps), &restore);
 	restore_close_files(&restore);
 	close_namespaces(&restore);

@@ -78,7 +78,7 @@ static void loaded(void **state unused)
 	entries[4].hugetlb_flag = MFD_HUGETLB | 21 << 26;
 	write_entries(entries, array_size(entries));
 	assert_int_equal(memfd_load(&snapshot), 0);
-	assert_int_equal(snapshot.shared_count, 5);
+	assert_int_equal(shared_memories_of(&snapshot)->count, 5);
 	assert_false(memfd_find(&snapshot, 1)->is_anonymous);
 	assert_true(memfd_find(&snapshot, 2)->is_anonymous);
 	assert_false(memfd_find(&snapshot, 3)->is_anonymous);

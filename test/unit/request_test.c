@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/table.h"
+#include "model/external.h"
 #include "model/request.h"
 
 /* These have their effect elsewhere: in main.c, in options.c, and where directories are opened. */
@@ -32,6 +33,7 @@ static void describe(const struct options *options, char *text, size_t size)
 	number(display_stats);
 	number(ignores_cgroups);
 	number(cgroup_roots.count);
+	fprintf(out, "externals=%d ", request.externals ? (int)request.externals->count : 0);
 	word("previous", request.previous);
 	word("tracker", request.tracker);
 	number(splices);
@@ -52,6 +54,7 @@ static void describe(const struct options *options, char *text, size_t size)
 static void give(struct options *options, const struct option_row *row)
 {
 	static const char *texts[] = { "/x" };
+	static struct externals externals = { .count = 1 };
 	void *field = (char *)options + row->offset;
 
 	switch (row->kind) {
@@ -67,6 +70,10 @@ static void give(struct options *options, const struct option_row *row)
 		break;
 	case TEXTS:
 		*(struct texts *)field = (struct texts){ texts, 1 };
+		break;
+	case EXTERNAL:
+	case INHERITED:
+		*(struct externals **)field = &externals;
 		break;
 	case PROCESS:
 	case NUMBER:

@@ -45,8 +45,8 @@ static int pipe_save_contents(struct snapshot *snapshot)
 		if (pipes.items[i].ends != 3)
 			log_warning(
 				"no process of the tree holds the other end of %s, descriptor %d of process %d (%s): it will "
-				"have none after the restore",
-				seen->link, seen->fd, seen->holder.here, seen->holder.name);
+				"have none after the restore, unless it is given another pipe (--inherit-fd fd[N]:%s)",
+				seen->link, seen->fd, seen->holder.here, seen->holder.name, seen->link);
 	}
 	result = pipes_in_use_save(&pipes, snapshot->images, IMAGE_PIPES_DATA);
 	pipes_in_use_free(&pipes);
@@ -68,6 +68,30 @@ static int pipe_load_contents(struct snapshot *snapshot)
 static int pipe_check(struct snapshot *snapshot unused, struct file *file unused)
 {
 	return 0; /* any pipe can be created; its content was checked when it was read */
+}
+
+static bool pipe_external_key(const struct snapshot *snapshot unused, const struct file *file,
+			      struct external_key *key)
+{
+	*key = (struct external_key){ EXTERNAL_PIPE, { file->entry->pipe->pipe_id }, NULL };
+	return true;
+}
+
+static int pipe_check_external(struct snapshot *snapshot unused, struct file *file, const struct stat *found)
+{
+	return S_ISFIFO(found->st_mode) ? 0 : file_is_wrong_external(file, "a pipe");
+}
+
+/* Either end leads to the pipe, as /proc/PID/fd/N does. */
+static int open_external_pipe(struct snapshot *snapshot, struct file *file)
+{
+	struct held_pipe *pipe = held_pipe_find(pipes_of(snapshot), file->entry->pipe->pipe_id);
+	struct stat found;
+
+	if (fstat(file->external->fd, &found) < 0)
+		return fail(errno, "--inherit-fd %s: cannot stat the descriptor", file->external->text);
+	pipe->is_replaced = (uint32_t)found.st_ino != pipe->id;
+	return file_open_external_again(file, (file->entry->pipe->flags & O_ACCMODE) | O_NONBLOCK);
 }
 
 static int make_pipe(struct held_pipe *pipe)
@@ -114,7 +138,7 @@ static void note_holders(struct snapshot *snapshot)
 			const struct file *file = task->table->items[i].file;
 			struct held_pipe *pipe;
 
-			if (file->kind != &file_kind_pipe)
+			if (file->kind != &file_kind_pipe || file->external)
 				continue;
 			pipe = held_pipe_find(pipes_of(snapshot), file->entry->pipe->pipe_id);
 			if (!pipe->holder)
@@ -153,9 +177,16 @@ static int set_inodes(struct snapshot *snapshot)
 	int result = 0;
 
 	note_holders(snapshot);
-	for (size_t i = 0; !result && i < pipes->count; i++)
-		if (pipes->items[i].holder)
-			result = set_inode(&pipes->items[i]);
+	for (size_t i = 0; !result && i < pipes->count; i++) {
+		const struct held_pipe *pipe = &pipes->items[i];
+
+		if (pipe->is_replaced && pipe->size)
+			log_warning(
+				"the %zu bytes that were in pipe:[%u] are not put into the pipe that --inherit-fd gives",
+				pipe->size, pipe->id);
+		if (pipe->holder)
+			result = set_inode(pipe);
+	}
 	return result;
 }
 
@@ -177,6 +208,8 @@ static size_t pipe_keeps(const struct snapshot *snapshot)
 		const PipeEntry *entry = files->items[i]->entry->pipe;
 		uintptr_t known = (uintptr_t)index_find(&given, entry->pipe_id), now = known | 1;
 
+		if (files->items[i]->external)
+			continue;
 		now |= (entry->flags & O_ACCMODE) == O_RDONLY ? 2 :
 		       (entry->flags & O_ACCMODE) == O_WRONLY ? 4 :
 								0;
@@ -197,6 +230,9 @@ const struct file_kind file_kind_pipe = {
 	.describe = pipe_describe,
 	.save = pipe_save_contents,
 	.load = pipe_load_contents,
+	.external_key = pipe_external_key,
+	.check_external = pipe_check_external,
+	.open_external = open_external_pipe,
 	.check = pipe_check,
 	.open = open_pipe,
 	.join = set_inodes,

@@ -21,6 +21,7 @@ struct held_pipe {
 	PipeDataEntry *record;	   /* the other data of the image; NULL: none */
 	const struct task *holder; /* the first task that has it */
 	int ends[2];		   /* to read, to write; -1: not open */
+	bool is_replaced;	   /* --inherit-fd gives another pipe, which keeps what is in it */
 	bool is_given[2]; /* the end is a file of the tree now; otherwise it is criu's own until files_close() */
 };
 

@@ -90,6 +90,12 @@ static const char *why_not_found(const struct seen_file *seen, int error)
 				 "its path now leads to another file";
 }
 
+static int refuse_path(const struct snapshot *snapshot, const struct seen_file *seen, const char *why)
+{
+	file_advise_external(snapshot, seen);
+	return refuse_file(seen, why);
+}
+
 /* Checks that restore will find the same file by its path. */
 static int check_regular_path(const struct snapshot *snapshot, const struct seen_file *seen)
 {
@@ -100,11 +106,11 @@ static int check_regular_path(const struct snapshot *snapshot, const struct seen
 			seen,
 			"it is a file of /proc about a process of the tree, which is not supported yet");
 	if (!seen->stat.st_nlink)
-		return refuse_file(seen, "deleted files are not supported yet");
+		return refuse_path(snapshot, seen, "deleted files are not supported yet");
 	if (stat(seen->link, &found) < 0)
-		return refuse_file(seen, why_not_found(seen, errno));
+		return refuse_path(snapshot, seen, why_not_found(seen, errno));
 	if (found.st_ino != seen->stat.st_ino || found.st_dev != seen->stat.st_dev)
-		return refuse_file(seen, why_not_found(seen, 0));
+		return refuse_path(snapshot, seen, why_not_found(seen, 0));
 	return 0;
 }
 
@@ -122,9 +128,11 @@ static int regular_describe(struct snapshot *snapshot, struct file *file)
 {
 	const struct seen_file *seen = file->seen;
 	RegFileEntry *entry = file->entry->reg;
-	int result = check_regular_path(snapshot, seen);
+	int result = file->external ? 0 : check_regular_path(snapshot, seen);
 
-	entry->name = copy_text(seen->link);
+	entry->name = file->external ? external_key_text(&file->external->key) : copy_text(seen->link);
+	if (file->external)
+		message_set(entry, ext, true);
 	entry->pos = seen->info.position;
 	message_set(entry, mode, seen->stat.st_mode);
 	if (!result && S_ISREG(seen->stat.st_mode)) {
@@ -147,12 +155,52 @@ static int check_build_id(const RegFileEntry *entry, int fd)
 	return 0;
 }
 
+/* An external file has the key of --external instead of a path. */
+static bool regular_external_key(const struct snapshot *snapshot unused, const struct file *file,
+				 struct external_key *key)
+{
+	const RegFileEntry *entry = file->entry->reg;
+
+	return external_key_parse(entry->name, key) && (key->type == EXTERNAL_PATH) == !entry->ext;
+}
+
+/* Whether a descriptor with these flags allows what the file allows. */
+static bool has_access(int flags, int wanted)
+{
+	if (flags < 0 || wanted & O_PATH)
+		return flags >= 0;
+	return !(flags & O_PATH) &&
+	       ((flags & O_ACCMODE) == O_RDWR || (flags & O_ACCMODE) == (wanted & O_ACCMODE));
+}
+
+static int regular_check_external(struct snapshot *snapshot unused, struct file *file,
+				  const struct stat *found)
+{
+	static const char *const words[] = { [O_RDONLY] = "open for reading",
+					     [O_WRONLY] = "open for writing",
+					     [O_RDWR] = "open for reading and writing",
+					     [O_ACCMODE] = "open for ioctl()" };
+	const RegFileEntry *entry = file->entry->reg;
+	mode_t was = entry->has_mode ? entry->mode : S_IFREG;
+
+	if ((found->st_mode & S_IFMT) != (was & S_IFMT))
+		return file_is_wrong_external(file, S_ISREG(was) ? "a regular file" :
+						    S_ISDIR(was) ? "a directory" :
+								   "such a device");
+	if (!has_access(fcntl(file->external->fd, F_GETFL), entry->flags))
+		return file_is_wrong_external(file, words[entry->flags & O_ACCMODE]);
+	return 0;
+}
+
 static int regular_check(struct snapshot *snapshot, struct file *file)
 {
 	const RegFileEntry *entry = file->entry->reg;
 	const struct policy *policy = &snapshot->policy;
+	struct external_key key;
 	struct stat found;
 
+	if (entry->ext && regular_external_key(snapshot, file, &key))
+		return file_lacks_external(&key);
 	if (entry->name[0] != '/')
 		return fail(EINVAL, "files.img: file %u has no absolute path: %s", file->id, entry->name);
 	if (stat(entry->name, &found) < 0)
@@ -178,21 +226,47 @@ static int regular_check(struct snapshot *snapshot, struct file *file)
 	return 0;
 }
 
-static int open_file(struct snapshot *snapshot unused, struct file *file)
+static int flags_to_open(const RegFileEntry *entry)
 {
-	const RegFileEntry *entry = file->entry->reg;
-	int flags = entry->flags & ~(O_CREAT | O_EXCL | O_TRUNC);
-	int fd = open(entry->name, flags | O_CLOEXEC | O_NOCTTY);
+	return entry->flags & ~(O_CREAT | O_EXCL | O_TRUNC);
+}
 
-	if (fd < 0)
-		return fail(errno, "cannot open %s with its original flags (%#o)", entry->name, entry->flags);
+/* Takes over the descriptor. */
+static int set_position(const RegFileEntry *entry, int fd)
+{
 	/* The position is set even for O_APPEND, which only determines where writes go. */
-	if (entry->pos && !(flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0 && errno != ESPIPE) {
+	if (entry->pos && !(entry->flags & O_PATH) && lseek(fd, entry->pos, SEEK_SET) < 0 &&
+	    errno != ESPIPE) {
 		close(fd);
 		return fail(errno, "cannot set the position of %s to %llu", entry->name,
 			    (unsigned long long)entry->pos);
 	}
 	return fd;
+}
+
+static int open_file(struct snapshot *snapshot unused, struct file *file)
+{
+	const RegFileEntry *entry = file->entry->reg;
+	int fd = open(entry->name, flags_to_open(entry) | O_CLOEXEC | O_NOCTTY);
+
+	if (fd < 0)
+		return fail(errno, "cannot open %s with its original flags (%#o)", entry->name, entry->flags);
+	return set_position(entry, fd);
+}
+
+/*
+ * A file that was saved as external is the same one, or its copy: the process continues at its position. A descriptor
+ * in place of a path is any other file, such as a new log.
+ */
+static int open_external_file(struct snapshot *snapshot unused, struct file *file)
+{
+	const RegFileEntry *entry = file->entry->reg;
+	int fd;
+
+	if (file->external->key.type == EXTERNAL_PATH)
+		return file_share_external(file);
+	fd = file_open_external_again(file, flags_to_open(entry));
+	return fd < 0 ? fd : set_position(entry, fd);
 }
 
 const struct file_kind file_kind_regular = {
@@ -201,6 +275,9 @@ const struct file_kind file_kind_regular = {
 	.message = offsetof(FileEntry, reg),
 	.recognizes = regular_recognizes,
 	.describe = regular_describe,
+	.external_key = regular_external_key,
+	.check_external = regular_check_external,
+	.open_external = open_external_file,
 	.check = regular_check,
 	.open = open_file,
 };

@@ -15,9 +15,9 @@
 #include "image/message.h"
 #include "model/inode.h"
 
-#define ADVICE "--shell-job (-j), to restore it on the terminal where criu restore runs"
-/* Ids as in criu 4.2: pty N is 2N, its master 2N + 1, /dev/tty is 2012. */
+/* Ids as in criu 4.2: pty N is 2N, its master 2N + 1, /dev/tty is 2012, an external terminal 2026. */
 #define CONTROLLING_ID 2012
+#define EXTERNAL_ID    2026
 
 struct terminals *terminals_of(const struct snapshot *snapshot)
 {
@@ -71,7 +71,7 @@ uint32_t terminal_index(const struct seen_file *seen)
 /* For a master: all masters are known before the first terminal is described. */
 static int terminal_fdinfo(struct snapshot *snapshot, struct file *file, const char *key, const char *value)
 {
-	if (!strcmp(key, "tty-index") && file->seen->stat.st_rdev == PTMX_DEVICE)
+	if (!strcmp(key, "tty-index") && file->seen->stat.st_rdev == PTMX_DEVICE && !file->external)
 		index_set(&terminals_of(snapshot)->masters, strtoul(value, NULL, 10), file);
 	return 0;
 }
@@ -144,10 +144,16 @@ static int read_settings(int fd, TtyInfoEntry *info)
 	return 0;
 }
 
+/* The number by which a session refers to it. For a pair, that of its slave. */
+static dev_t device_of(const TtyInfoEntry *info)
+{
+	return info->pty ? makedev(PTS_MAJOR, info->pty->index) : info->rdev;
+}
+
 /* Finds the session that the terminal controls, and its foreground group, from a task of that session. */
 static int find_session(const struct snapshot *snapshot, const struct seen_file *seen, TtyInfoEntry *info)
 {
-	dev_t device = makedev(PTS_MAJOR, info->pty ? info->pty->index : 0);
+	dev_t device = device_of(info);
 	const struct task *task;
 
 	for_each_task (task, snapshot) {
@@ -175,16 +181,23 @@ static uint32_t free_id(const struct snapshot *snapshot, uint32_t wanted)
 	return wanted;
 }
 
-static TtyInfoEntry *new_info(struct snapshot *snapshot, const struct seen_file *seen)
+static TtyType type_of(const struct file *file)
+{
+	if (file->external)
+		return TTY_TYPE__EXT_TTY;
+	return file->seen->stat.st_rdev == TTY_DEVICE ? TTY_TYPE__CTTY : TTY_TYPE__PTY;
+}
+
+static TtyInfoEntry *new_info(struct snapshot *snapshot, const struct file *file)
 {
 	struct terminals *terminals = terminals_of(snapshot);
 	TtyInfoEntry *info = message_new(TtyInfoEntry, tty_info_entry);
-	uint32_t wanted = CONTROLLING_ID;
+	const struct seen_file *seen = file->seen;
+	uint32_t wanted = file->external ? EXTERNAL_ID : CONTROLLING_ID;
 
-	info->type = TTY_TYPE__CTTY;
+	info->type = type_of(file);
 	info->rdev = seen->stat.st_rdev;
-	if (seen->stat.st_rdev != TTY_DEVICE) {
-		info->type = TTY_TYPE__PTY;
+	if (info->type == TTY_TYPE__PTY) {
 		info->pty = message_new(TtyPtyEntry, tty_pty_entry);
 		info->pty->index = terminal_index(seen);
 		wanted = 2 * info->pty->index + terminal_is_master(info);
@@ -198,18 +211,29 @@ static TtyInfoEntry *new_info(struct snapshot *snapshot, const struct seen_file 
 	return info;
 }
 
+/* Of those with the same type and device number. */
+static bool is_terminal_of(const TtyInfoEntry *info, const struct seen_file *seen)
+{
+	switch (info->type) {
+	case TTY_TYPE__EXT_TTY:
+		return info->dev == seen->stat.st_dev;
+	case TTY_TYPE__CTTY:
+		return info->sid == (uint32_t)seen->holder.session;
+	default:
+		return info->pty->index == terminal_index(seen);
+	}
+}
+
 /* The record of a file's terminal, if it is known already, or NULL. */
-static TtyInfoEntry *known_info(const struct snapshot *snapshot, const struct seen_file *seen)
+static TtyInfoEntry *known_info(const struct snapshot *snapshot, const struct file *file)
 {
 	const struct terminals *terminals = terminals_of(snapshot);
 
 	for (size_t i = 0; i < terminals->count; i++) {
 		TtyInfoEntry *info = terminals->items[i];
 
-		if (info->rdev != seen->stat.st_rdev)
-			continue;
-		if (info->type == TTY_TYPE__CTTY ? info->sid == (uint32_t)seen->holder.session :
-						   info->pty->index == terminal_index(seen))
+		if (info->rdev == file->seen->stat.st_rdev && info->type == type_of(file) &&
+		    is_terminal_of(info, file->seen))
 			return info;
 	}
 	return NULL;
@@ -236,11 +260,18 @@ static int check_outer(const struct snapshot *snapshot, const struct seen_file *
 		       const TtyInfoEntry *info)
 {
 	if (!snapshot->policy.shell_job) {
-		fail_advice(ADVICE);
+		struct external_key key = external_key_of_terminal(seen);
+		autofree char *name = external_key_text(&key);
+
+		fail_advice(
+			"--shell-job (-j), to restore it on the terminal where criu restore runs; or --external %s",
+			name);
 		return refuse_terminal(seen, "is a terminal whose master is outside of the tree");
 	}
-	if (is_another_outer(snapshot, info))
+	if (is_another_outer(snapshot, info)) {
+		file_advise_external(snapshot, seen);
 		return refuse_terminal(seen, "is the second terminal whose master is outside of the tree");
+	}
 	return 0;
 }
 
@@ -265,14 +296,14 @@ static bool is_inner_terminal(const struct snapshot *snapshot, const TtyInfoEntr
 					      tree_has_master(snapshot, info->pty->index);
 }
 
-static int describe_terminal(struct snapshot *snapshot, const struct seen_file *seen, TtyInfoEntry **info)
+static int describe_terminal(struct snapshot *snapshot, const struct file *file, TtyInfoEntry **info)
 {
-	autoclose int fd = files_borrow(seen);
+	autoclose int fd = files_borrow(file->seen);
 
 	if (fd < 0)
 		return fd;
-	*info = new_info(snapshot, seen);
-	return find_session(snapshot, seen, *info) ?: read_settings(fd, *info);
+	*info = new_info(snapshot, file);
+	return find_session(snapshot, file->seen, *info) ?: read_settings(fd, *info);
 }
 
 static int terminal_describe(struct snapshot *snapshot, struct file *file)
@@ -284,14 +315,19 @@ static int terminal_describe(struct snapshot *snapshot, struct file *file)
 
 	if (!seen->stat.st_nlink)
 		return refuse_terminal(seen, "is a terminal that was hung up");
-	if (!terminal_is_slave(seen) && seen->stat.st_rdev != PTMX_DEVICE && seen->stat.st_rdev != TTY_DEVICE)
+	if (!file->external && !terminal_is_slave(seen) && seen->stat.st_rdev != PTMX_DEVICE &&
+	    seen->stat.st_rdev != TTY_DEVICE) {
+		file_advise_external(snapshot, seen);
 		return refuse_terminal(seen, "is a console or a serial line, which are not supported yet");
-	info = known_info(snapshot, seen);
+	}
+	info = known_info(snapshot, file);
 	if (!info)
-		result = describe_terminal(snapshot, seen, &info);
+		result = describe_terminal(snapshot, file, &info);
 	if (result)
 		return result;
 	entry->tty_info_id = info->id;
+	if (file->external)
+		return 0;
 	entry->has_regf_id = true;
 	return files_add_path_of(snapshot, file, &entry->regf_id);
 }
@@ -307,7 +343,7 @@ static bool is_known(const struct snapshot *snapshot, const struct proc_stat *st
 
 		if (info->type == TTY_TYPE__CTTY ?
 			    info->sid == (uint32_t)snapshot_name_of(snapshot, stat->session) :
-			    makedev(PTS_MAJOR, info->pty->index) == stat->terminal)
+			    device_of(info) == stat->terminal)
 			return true;
 	}
 	return false;
@@ -360,8 +396,12 @@ static int terminal_judge(struct snapshot *snapshot)
 	for (size_t i = 0; i < terminals->count; i++) {
 		const TtyInfoEntry *info = terminals->items[i];
 		const struct seen_file *seen = terminals->seen[i];
-		int result = is_inner_terminal(snapshot, info) ? check_inner(snapshot, seen, info) :
-								 check_outer(snapshot, seen, info);
+		int result;
+
+		if (info->type == TTY_TYPE__EXT_TTY)
+			continue;
+		result = is_inner_terminal(snapshot, info) ? check_inner(snapshot, seen, info) :
+							     check_outer(snapshot, seen, info);
 
 		if (unless_refused(result))
 			return result;
@@ -418,6 +458,9 @@ const struct file_kind file_kind_terminal = {
 	.let_go = terminal_let_go,
 	.path = terminal_path,
 	.load = terminals_load,
+	.external_key = terminal_external_key,
+	.check_external = terminal_check_external,
+	.open_external = terminal_open_external,
 	.check = terminal_check,
 	.open = terminal_open,
 	.pass = terminals_pass,

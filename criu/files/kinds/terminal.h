@@ -4,11 +4,13 @@
  *
  * A terminal is *outer* if no task of the tree holds its master. On restore its files become the terminal that criu was
  * started from, or /dev/null if there is none. Otherwise it is *inner*, and is created again with the same number
- * (/dev/pts/N), or with another one if the number is in use.
+ * (/dev/pts/N), or with another one if the number is in use. One that the user names (--external) is *external*: a
+ * restore gets a descriptor of it (--inherit-fd).
  */
 #ifndef CRIU_FILES_TERMINAL_H
 #define CRIU_FILES_TERMINAL_H
 
+#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include "compiler.h"
 #include "files/kind.h"
@@ -31,6 +33,13 @@ struct pair {
 	uint32_t index;	 /* in the images */
 	uint32_t number; /* now */
 	int master, slave;
+};
+
+/* An external terminal, as it was before the restore. */
+struct dressed_terminal {
+	int fd;
+	struct kernel_termios settings;
+	struct winsize size;
 };
 
 /* The state of file_kind_terminal. */
@@ -59,10 +68,11 @@ struct terminals {
 	struct kernel_termios old_settings;
 	struct winsize *old_size;
 	pid_t old_foreground;
-};
 
-/* The settings from the record; false: there are none. */
-bool terminal_settings(const TtyInfoEntry *info, struct kernel_termios *settings);
+	/* restore: the external terminals that were changed */
+	struct dressed_terminal *dressed;
+	size_t dressed_count;
+};
 
 static inline bool terminal_is_master(const TtyInfoEntry *info)
 {
@@ -88,6 +98,22 @@ int terminal_put_data(const struct snapshot *snapshot, const struct pair *pair, 
 
 /* terminal_holder.c: "process 7 (sshd)", a process that has pty `number` open; NULL: none visible. To be freed */
 char *terminal_holder(uint32_t number);
+
+/* terminal_settings.c: from the record; false: it has none */
+bool terminal_settings(const TtyInfoEntry *info, struct kernel_termios *settings);
+/* Also sets the size. */
+int terminal_set_settings(int fd, const TtyInfoEntry *info) must_check;
+
+/* terminal_external.c */
+bool terminal_external_key(const struct snapshot *snapshot, const struct file *file,
+			   struct external_key *key);
+int terminal_check_external(struct snapshot *snapshot, struct file *file, const struct stat *found)
+	must_check;
+int terminal_open_external(struct snapshot *snapshot, struct file *file) must_check;
+/* criu's descriptor of an external terminal; -1: no file of it is open */
+int terminal_external_fd(const struct snapshot *snapshot, const TtyInfoEntry *info);
+int terminals_dress_external(struct snapshot *snapshot) must_check;
+void terminals_undress_external(struct snapshot *snapshot);
 
 /* terminal_restore.c */
 /* The record of the master of pty `index`, if the tree holds it. */

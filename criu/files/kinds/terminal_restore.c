@@ -108,10 +108,13 @@ static void find_ours(struct terminals *terminals)
 int terminal_check(struct snapshot *snapshot, struct file *file)
 {
 	const TtyInfoEntry *info = terminal_find(snapshot, file->entry->tty->tty_info_id);
+	struct external_key key;
 
 	if (!info)
 		return fail(EINVAL, "files.img: file %u is a terminal that is missing in tty-info.img",
 			    file->id);
+	if (terminal_external_key(snapshot, file, &key))
+		return file_lacks_external(&key);
 	if (!is_of_known_type(info))
 		return fail(EINVAL,
 			    "files.img: file %u is a terminal of a kind that is not supported yet (%d)",
@@ -132,39 +135,6 @@ bool terminal_is_replaced(const struct file *file)
 	struct stat now;
 
 	return file->kind == &file_kind_terminal && fstat(file->fd, &now) == 0 && now.st_rdev == NULL_DEVICE;
-}
-
-/* ---- settings ---- */
-
-bool terminal_settings(const TtyInfoEntry *info, struct kernel_termios *settings)
-{
-	const TermiosEntry *entry = info->termios;
-
-	if (!entry || entry->n_c_cc * sizeof(*entry->c_cc) < CONTROL_CHARACTERS)
-		return false;
-	*settings = (struct kernel_termios){
-		.input = entry->c_iflag,
-		.output = entry->c_oflag,
-		.control = entry->c_cflag,
-		.local = entry->c_lflag,
-		.line = entry->c_line,
-	};
-	memcpy(settings->characters, entry->c_cc, CONTROL_CHARACTERS);
-	return true;
-}
-
-static int set_settings(int fd, const TtyInfoEntry *info)
-{
-	const WinsizeEntry *size = info->winsize;
-	struct winsize wanted = { 0 };
-	struct kernel_termios settings;
-
-	if (terminal_settings(info, &settings) && ioctl(fd, TCSETS, &settings) < 0)
-		return fail(errno, "cannot restore the settings of a terminal");
-	if (!size)
-		return 0;
-	wanted = (struct winsize){ size->ws_row, size->ws_col, size->ws_xpixel, size->ws_ypixel };
-	return ioctl(fd, TIOCSWINSZ, &wanted) < 0 ? fail(errno, "cannot set the size of a terminal") : 0;
 }
 
 /* ---- the outer terminal ---- */
@@ -201,20 +171,17 @@ static void block_stop(sigset_t *old)
 
 static int change_ours(struct terminals *terminals, const TtyInfoEntry *outer, pid_t foreground)
 {
-	sigset_t old;
 	int result;
 
-	block_stop(&old);
 	terminals->is_changed = true;
-	result = set_settings(terminals->ours, outer);
+	result = terminal_set_settings(terminals->ours, outer);
 	if (!result && foreground && tcsetpgrp(terminals->ours, foreground) < 0)
 		result = fail(errno, "cannot put process group %d into the foreground of the terminal",
 			      foreground);
-	sigprocmask(SIG_SETMASK, &old, NULL);
 	return result;
 }
 
-int terminals_hand_over(struct snapshot *snapshot)
+static int hand_over_ours(struct snapshot *snapshot)
 {
 	struct terminals *terminals = terminals_of(snapshot);
 	const TtyInfoEntry *outer = NULL;
@@ -234,19 +201,35 @@ int terminals_hand_over(struct snapshot *snapshot)
 	return change_ours(terminals, outer, is_foreground ? foreground_group(snapshot, outer) : 0);
 }
 
-void terminals_take_back(struct snapshot *snapshot)
+static void take_back_ours(struct terminals *terminals)
 {
-	struct terminals *terminals = terminals_of(snapshot);
-	sigset_t old;
-
-	if (!terminals->is_changed)
-		return;
-	block_stop(&old);
 	if (terminals->old_foreground > 0)
 		tcsetpgrp(terminals->ours, terminals->old_foreground);
 	ioctl(terminals->ours, TIOCSWINSZ, terminals->old_size);
 	ioctl(terminals->ours, TCSETS, &terminals->old_settings);
 	terminals->is_changed = false;
+}
+
+int terminals_hand_over(struct snapshot *snapshot)
+{
+	sigset_t old;
+	int result;
+
+	block_stop(&old);
+	result = hand_over_ours(snapshot) ?: terminals_dress_external(snapshot);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return result;
+}
+
+void terminals_take_back(struct snapshot *snapshot)
+{
+	struct terminals *terminals = terminals_of(snapshot);
+	sigset_t old;
+
+	block_stop(&old);
+	terminals_undress_external(snapshot);
+	if (terminals->is_changed)
+		take_back_ours(terminals);
 	sigprocmask(SIG_SETMASK, &old, NULL);
 }
 
@@ -383,9 +366,9 @@ static int make_pair(const struct snapshot *snapshot, const TtyInfoEntry *info, 
 	pair->slave = open(name, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (pair->slave < 0)
 		return fail(errno, "cannot open %s", name);
-	result = terminal_put_data(snapshot, pair, info) ?:
-			 set_settings(pair->slave, info) ?:
-							   dress_slave(snapshot, info, pair);
+	result = terminal_put_data(snapshot, pair, info)	  ?:
+			 terminal_set_settings(pair->slave, info) ?:
+								    dress_slave(snapshot, info, pair);
 	/* Last, because a reader of a master in packet mode is told of every change to the terminal. */
 	if (!result && packets && ioctl(pair->master, TIOCPKT, &packets) < 0)
 		result = fail(errno, "cannot set the packet mode of terminal %u", pair->index);
@@ -423,8 +406,10 @@ static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, 
 	for (size_t i = 0; i < terminals->count; i++) {
 		const TtyInfoEntry *info = terminals->items[i];
 
-		if (info->type == TTY_TYPE__PTY && info->sid == id &&
-		    (is_inner(snapshot, info) || terminals->ours >= 0))
+		if (info->sid != id)
+			continue;
+		if ((info->type == TTY_TYPE__EXT_TTY && terminal_external_fd(snapshot, info) >= 0) ||
+		    (info->type == TTY_TYPE__PTY && (is_inner(snapshot, info) || terminals->ours >= 0)))
 			return info;
 	}
 	return NULL;
@@ -507,12 +492,16 @@ static const TtyInfoEntry *terminal_of_leader(const struct snapshot *snapshot, c
 
 static int open_slave(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
-	const struct pair *pair = known_pair(snapshot, info->pty->index);
-	autofree char *name = format_text("/dev/pts/%u", pair ? pair->number : info->pty->index);
+	autofree char *name = NULL;
+	const struct pair *pair;
 	int fd;
 
+	if (info->type == TTY_TYPE__EXT_TTY)
+		return fcntl(terminal_external_fd(snapshot, info), F_DUPFD_CLOEXEC, 0);
 	if (!is_inner(snapshot, info))
 		return fcntl(terminals_of(snapshot)->ours, F_DUPFD_CLOEXEC, 0);
+	pair = known_pair(snapshot, info->pty->index);
+	name = format_text("/dev/pts/%u", pair ? pair->number : info->pty->index);
 	fd = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	return fd < 0 ? fail(errno, "cannot open %s", name) : fd;
 }
@@ -598,5 +587,8 @@ void terminals_close(struct snapshot *snapshot)
 	free(terminals->data);
 	free(terminals->pairs);
 	free(terminals->old_size);
+	free(terminals->dressed);
+	terminals->dressed = NULL;
+	terminals->dressed_count = 0;
 	terminals_free(terminals);
 }

@@ -7,6 +7,7 @@ ORDER = [
 	"kinds",
 	"sharing",
 	"terminals",
+	"externals",
 	"hard",
 	"limits",
 	"dying",
