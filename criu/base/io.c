@@ -110,11 +110,16 @@ ssize_t read_text_from(int fd, char **text)
 	return read_whole_text(fd, text, false);
 }
 
+ssize_t read_record_from(int fd, char **text)
+{
+	return read_whole_text(fd, text, true);
+}
+
 ssize_t read_record_at(int directory, const char *path, char **text)
 {
 	autoclose int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
 
-	return fd < 0 ? -errno : read_whole_text(fd, text, true);
+	return fd < 0 ? -errno : read_record_from(fd, text);
 }
 
 ssize_t read_text_at(int directory, const char *path, char **text)

@@ -24,6 +24,7 @@ ssize_t read_text_at(int directory, const char *path, char **text) must_check;
 ssize_t read_text_from(int fd, char **text) must_check; /* from its current offset */
 /* The same for a file of /proc that is one record (status, stat, fdinfo/N, …). It saves one read. */
 ssize_t read_record_at(int directory, const char *path, char **text) must_check;
+ssize_t read_record_from(int fd, char **text) must_check; /* from its current offset: 0 */
 int write_text_at(int directory, const char *path, const char *text) must_check;
 /* The target of a symbolic link, allocated in *target; its length is returned. */
 ssize_t read_link_at(int directory, const char *path, char **target) must_check;

@@ -28,6 +28,7 @@
 #include "base/memory.h"
 #include "base/thread.h"
 #include "dump/dump.h"
+#include "files/seen.h"
 #include "kernel/mapping_watch.h"
 #include "kernel/proc.h"
 
@@ -169,6 +170,8 @@ int dump_read_ahead(void *context)
 
 	dump->ahead = allocate(sizeof(*dump->ahead));
 	dump_list_tree(dump->request->root, &pids, &count);
+	for (size_t i = 0; i < count && !dump->is_pre_dump; i++)
+		files_look_ahead(&dump->snapshot, pids[i]);
 	for (size_t i = 0; i < count; i++) {
 		autoclose int proc = proc_open(pids[i]);
 

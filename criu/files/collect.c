@@ -39,15 +39,31 @@ struct sight {
 	struct task *task;
 	int fd;
 	struct seen_file *seen;
-	int result; /* of looking at it */
+	struct descriptor_ahead *ahead; /* NULL: nothing is prepared */
+	bool is_assumed;		/* it was not listed */
+	bool is_gone;			/* there is no such descriptor */
+	int result;			/* of looking at it */
 };
 
 struct sights {
 	struct sight *items;
 	size_t count;
+	size_t looked_at; /* the first ones */
 };
 
-static int list_descriptors(struct task *task, struct sights *sights)
+static void add_sight(struct sights *sights, struct task *task, int fd, struct descriptor_ahead *ahead)
+{
+	*grow(&sights->items, &sights->count) = (struct sight){
+		.task = task,
+		.fd = fd,
+		.seen = allocate(sizeof(struct seen_file)),
+		.ahead = ahead,
+	};
+}
+
+/* `known`: those that there are need no other sight. */
+static int list_descriptors(struct task *task, const struct table_ahead *ahead, bool known,
+			    struct sights *sights)
 {
 	int list = openat(task->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *directory = list < 0 ? NULL : fdopendir(list);
@@ -55,14 +71,28 @@ static int list_descriptors(struct task *task, struct sights *sights)
 
 	if (!directory)
 		return fail(errno, "cannot list /proc/PID/fd");
-	while ((entry = readdir(directory)))
-		if (isdigit((unsigned char)entry->d_name[0]))
-			*grow(&sights->items, &sights->count) = (struct sight){
-				.task = task,
-				.fd = strtol(entry->d_name, NULL, 10),
-				.seen = allocate(sizeof(struct seen_file)),
-			};
+	while ((entry = readdir(directory))) {
+		int fd = strtol(entry->d_name, NULL, 10);
+		struct descriptor_ahead *found = table_ahead_find(ahead, fd);
+
+		if (isdigit((unsigned char)entry->d_name[0]) && !(known && found && !found->is_gone))
+			add_sight(sights, task, fd, found);
+	}
 	closedir(directory);
+	return 0;
+}
+
+/* If a process has as many descriptors as before, they are assumed to have the same numbers. */
+static int find_descriptors(const struct snapshot *snapshot, struct task *task, struct sights *sights)
+{
+	const struct table_ahead *ahead = files_ahead(snapshot, task->here);
+
+	if (!ahead || count_descriptors(task->proc) != ahead->count)
+		return list_descriptors(task, ahead, false, sights);
+	for (size_t i = 0; i < ahead->count; i++) {
+		add_sight(sights, task, ahead->items[i].fd, &ahead->items[i]);
+		sights->items[sights->count - 1].is_assumed = true;
+	}
 	return 0;
 }
 
@@ -70,10 +100,39 @@ static int list_descriptors(struct task *task, struct sights *sights)
 static void look_at_sight(void *context, size_t i)
 {
 	const struct sights *sights = context;
-	struct sight *sight = &sights->items[i];
+	struct sight *sight = &sights->items[sights->looked_at + i];
 	const struct file_holder holder = file_holder_task(sight->task);
 
-	sight->result = seen_file_look(sight->seen, &holder, sight->fd);
+	sight->result = seen_file_look(sight->seen, &holder, sight->fd, sight->ahead, sight->is_assumed);
+	if (sight->result == -EBADF && sight->is_assumed) {
+		sight->result = 0;
+		sight->is_gone = sight->ahead->is_gone = true;
+	}
+}
+
+static void look_at_sights(struct sights *sights)
+{
+	share_work(sights->count - sights->looked_at, WORTH_A_THREAD, look_at_sight, sights);
+	sights->looked_at = sights->count;
+}
+
+/* A process that lacks one of the assumed numbers has another one instead. */
+static int look_at_others(const struct snapshot *snapshot, struct sights *sights)
+{
+	const struct task *last = NULL;
+	int result = 0;
+
+	for (size_t i = 0; !result && i < sights->looked_at; i++) {
+		struct task *task = sights->items[i].task;
+
+		if (!sights->items[i].is_gone || task == last)
+			continue;
+		last = task;
+		result = list_descriptors(task, files_ahead(snapshot, task->here), true, sights);
+	}
+	if (!result)
+		look_at_sights(sights);
+	return result;
 }
 
 /* Uses up what is seen. */
@@ -94,6 +153,8 @@ static int add_descriptors(struct snapshot *snapshot, struct sights *sights)
 	for (size_t i = 0; !result && i < sights->count; i++) {
 		struct sight *sight = &sights->items[i];
 
+		if (sight->is_gone)
+			continue;
 		result = sight->result						?:
 				 note_locks(snapshot, sight->task, sight->seen) ?:
 				 add_descriptor(snapshot, sight);
@@ -166,7 +227,7 @@ static int list_all(struct snapshot *snapshot, struct sights *sights)
 	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
 		if (result || task->state == TASK_DEAD)
 			continue;
-		result = list_descriptors(task, sights);
+		result = find_descriptors(snapshot, task, sights);
 		if (result)
 			fail_in(result, "process %d (%s)", task->here, task->name);
 	}
@@ -180,10 +241,9 @@ static int collect_descriptors(struct snapshot *snapshot)
 	struct task *task;
 	int result = list_all(snapshot, &sights);
 
-	if (!result) {
-		share_work(sights.count, WORTH_A_THREAD, look_at_sight, &sights);
-		result = add_descriptors(snapshot, &sights);
-	}
+	if (!result)
+		look_at_sights(&sights);
+	result = result ?: look_at_others(snapshot, &sights) ?: add_descriptors(snapshot, &sights);
 	free_sights(&sights);
 	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS)
 		task_sort_descriptors(task);

@@ -26,12 +26,16 @@ void seen_file_free(struct seen_file *seen)
 	free(seen->lines);
 }
 
+static int cannot_borrow(const struct seen_file *seen)
+{
+	return fail(errno, "cannot get descriptor %d of process %d", seen->fd, seen->holder.here);
+}
+
 int files_borrow(const struct seen_file *seen)
 {
 	int fd = syscall(SYS_pidfd_getfd, seen->holder.pidfd, seen->fd, 0);
 
-	return fd < 0 ? fail(errno, "cannot get descriptor %d of process %d", seen->fd, seen->holder.here) :
-			fd;
+	return fd < 0 ? cannot_borrow(seen) : fd;
 }
 
 static int look_at_owner(int fd, struct seen_file *seen)
@@ -48,32 +52,71 @@ static int look_at_owner(int fd, struct seen_file *seen)
 }
 
 /* A stat of the file itself costs half as much as a stat of its path in /proc. */
-static int read_seen_file(struct seen_file *seen)
+static int read_seen_file(struct seen_file *seen, bool may_be_gone)
 {
-	autoclose int fd = files_borrow(seen);
+	autoclose int fd = syscall(SYS_pidfd_getfd, seen->holder.pidfd, seen->fd, 0);
 
+	if (fd < 0 && errno == EBADF && may_be_gone)
+		return -EBADF;
 	if (fd < 0)
-		return fd;
+		return cannot_borrow(seen);
 	if (fstat(fd, &seen->stat) < 0)
 		return fail(errno, "cannot stat descriptor %d", seen->fd);
 	return look_at_owner(fd, seen);
 }
 
-int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int fd)
+/* An open fdinfo shows nothing if its process has ended, and another has the pid now. */
+static int read_fdinfo(struct seen_file *seen, const struct descriptor_ahead *ahead)
+{
+	if (ahead && ahead->fdinfo >= 0 && read_record_from(ahead->fdinfo, &seen->info.rest) > 0)
+		return proc_parse_fdinfo(&seen->info);
+	return proc_read_fdinfo(seen->holder.proc, seen->fd, &seen->info);
+}
+
+static bool leads_to(const char *path, const struct stat *file)
+{
+	struct stat found;
+
+	return stat(path, &found) == 0 && found.st_ino == file->st_ino && found.st_dev == file->st_dev;
+}
+
+/* Can it have only one name in a mount? */
+static bool has_one_path(const struct stat *file)
+{
+	return S_ISDIR(file->st_mode) || (S_ISREG(file->st_mode) && file->st_nlink == 1);
+}
+
+/*
+ * If a path leads to the file, the file has only one name, and the mount is the same, then it is the path. So it makes
+ * no difference when it was read; reading it again would cost twice as much as stat(), which is needed in any case.
+ */
+static int find_link(struct seen_file *seen, struct descriptor_ahead *ahead)
 {
 	ssize_t length;
+
+	seen->is_at_path = ahead && ahead->link && ahead->mount == seen->info.mount &&
+			   has_one_path(&seen->stat) && leads_to(ahead->link, &seen->stat);
+	if (seen->is_at_path) {
+		seen->link = steal_pointer(&ahead->link);
+		return 0;
+	}
+	length = read_link_at(seen->holder.proc, seen->place, &seen->link);
+	if (length < 0)
+		return fail(-length, "cannot read the link of descriptor %d", seen->fd);
+	if (S_ISREG(seen->stat.st_mode) || S_ISDIR(seen->stat.st_mode))
+		seen->is_at_path = seen->link[0] == '/' && leads_to(seen->link, &seen->stat);
+	return 0;
+}
+
+int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int fd,
+		   struct descriptor_ahead *ahead, bool may_be_gone)
+{
 	int result;
 
 	snprintf(seen->place, sizeof(seen->place), "fd/%d", fd);
 	seen->holder = *holder;
 	seen->fd = fd;
-	result = read_seen_file(seen);
-	if (result)
-		return result;
-	length = read_link_at(holder->proc, seen->place, &seen->link);
-	if (length < 0)
-		return fail(-length, "cannot read the link of descriptor %d", fd);
-	result = proc_read_fdinfo(holder->proc, fd, &seen->info);
+	result = read_seen_file(seen, may_be_gone) ?: read_fdinfo(seen, ahead) ?: find_link(seen, ahead);
 	if (!result)
 		fdinfo_split(seen->info.rest, &seen->lines, &seen->line_count);
 	return result;
@@ -217,7 +260,7 @@ static int look_at_own(struct snapshot *snapshot, int fd, struct seen_file *seen
 	struct file_holder *own = &identities_of(snapshot)->own;
 	int result = own->here ? 0 : become_holder(own);
 
-	return result ?: seen_file_look(seen, own, fd);
+	return result ?: seen_file_look(seen, own, fd, NULL, false);
 }
 
 int files_identify(struct snapshot *snapshot, int fd, struct file **file)

@@ -29,7 +29,8 @@ struct seen_file {
 	int fd;			   /* its descriptor; -1: mapped, executed, or its directory */
 	char place[64];		   /* beneath /proc/PID: "fd/3", "map_files/…", "exe" */
 	struct stat stat;
-	char *link; /* target of /proc/PID/fd/FD: a path, or "pipe:[123]" */
+	char *link;	 /* target of /proc/PID/fd/FD: a path, or "pipe:[123]" */
+	bool is_at_path; /* `link` is known to lead to this file */
 	struct proc_fdinfo info;
 	struct fdinfo_line *lines; /* of info.rest; NULL: it has no fdinfo */
 	size_t line_count;
@@ -39,10 +40,39 @@ struct seen_file {
 	int signal;
 };
 
+/* ---- ahead.c: before the freeze ---- */
+
+/* What is prepared, or perhaps known, of a descriptor before its process is frozen. */
+struct descriptor_ahead {
+	int fd;
+	int fdinfo; /* /proc/PID/fdinfo/FD, open: it shows what is true when it is read; -1: not open */
+	int mount;
+	char *link;   /* its path then; NULL: none */
+	bool is_gone; /* found out when the process was frozen */
+};
+
+struct table_ahead {
+	pid_t pid;
+	struct descriptor_ahead *items; /* sorted by number */
+	size_t count;
+};
+
+/* Prepares to look at the descriptors of a running process, if it has many. It may close and open others meanwhile. */
+void files_look_ahead(struct snapshot *snapshot, pid_t pid);
+/* NULL: nothing is prepared. */
+struct table_ahead *files_ahead(const struct snapshot *snapshot, pid_t pid);
+struct descriptor_ahead *table_ahead_find(const struct table_ahead *table, int fd);
+/* How many descriptors a process has; 0: not known (before Linux 6.2). */
+size_t count_descriptors(int proc);
+
 /* ---- identity.c ---- */
 
-/* Reads everything about descriptor `fd` of the holder into `seen`. seen_file_free() frees it, also after a failure. */
-int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int fd) must_check;
+/*
+ * Reads everything about descriptor `fd` of the holder into `seen`. seen_file_free() frees it, also after a failure.
+ * `ahead`: what is prepared for it, or NULL. `may_be_gone`: if there is no such descriptor, returns -EBADF, not recorded.
+ */
+int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int fd,
+		   struct descriptor_ahead *ahead, bool may_be_gone) must_check;
 void seen_file_free(struct seen_file *seen);
 
 /* Returns criu's own descriptor for the open file description. -errno, recorded. The caller closes it. */

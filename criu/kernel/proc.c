@@ -295,9 +295,22 @@ int proc_read_children(int proc, pid_t **ids, size_t *count)
 	return result;
 }
 
+int proc_parse_fdinfo(struct proc_fdinfo *info)
+{
+	const char *position = proc_text_value(info->rest, "pos"),
+		   *flags = proc_text_value(info->rest, "flags"),
+		   *mount = proc_text_value(info->rest, "mnt_id");
+
+	if (!position || !flags)
+		return fail(EINVAL, "cannot understand /proc/PID/fdinfo: %.60s", info->rest);
+	info->position = strtoll(position, NULL, 10);
+	info->flags = strtoul(flags, NULL, 8);
+	info->mount = mount ? strtol(mount, NULL, 10) : -1;
+	return 0;
+}
+
 int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info)
 {
-	const char *position, *flags, *mount;
 	char path[32];
 	ssize_t length;
 
@@ -306,15 +319,7 @@ int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info)
 	length = read_record_at(proc, path, &info->rest);
 	if (length < 0)
 		return fail(-length, "cannot read /proc/PID/%s", path);
-	position = proc_text_value(info->rest, "pos");
-	flags = proc_text_value(info->rest, "flags");
-	mount = proc_text_value(info->rest, "mnt_id");
-	if (!position || !flags)
-		return fail(EINVAL, "cannot understand /proc/PID/%s", path);
-	info->position = strtoll(position, NULL, 10);
-	info->flags = strtoul(flags, NULL, 8);
-	info->mount = mount ? strtol(mount, NULL, 10) : -1;
-	return 0;
+	return proc_parse_fdinfo(info);
 }
 
 int proc_read_number(int proc, const char *name, int base, long long *number)

@@ -86,6 +86,8 @@ struct proc_fdinfo {
 	char *rest; /* all lines, for kinds of files that have more; owned */
 };
 int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info) must_check;
+/* Finds the fields in `info->rest`. */
+int proc_parse_fdinfo(struct proc_fdinfo *info) must_check;
 
 /* Reads a single number from a file such as loginuid or oom_score_adj. `base` as for strtoll(). */
 int proc_read_number(int proc, const char *name, int base, long long *number) must_check;

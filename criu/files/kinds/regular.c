@@ -107,6 +107,8 @@ static int check_regular_path(const struct snapshot *snapshot, const struct seen
 			"it is a file of /proc about a process of the tree, which is not supported yet");
 	if (!seen->stat.st_nlink)
 		return refuse_path(snapshot, seen, "deleted files are not supported yet");
+	if (seen->is_at_path)
+		return 0;
 	if (stat(seen->link, &found) < 0)
 		return refuse_path(snapshot, seen, why_not_found(seen, errno));
 	if (found.st_ino != seen->stat.st_ino || found.st_dev != seen->stat.st_dev)

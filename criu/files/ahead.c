@@ -1,0 +1,164 @@
+/*
+ * ahead.c - dump: prepares to look at the open files of a process with many, while it still runs. See seen.h.
+ *
+ * Nothing of it is trusted. An open fdinfo shows what is true when it is read. A path counts only if it is checked to lead to
+ * the file then. And the numbers are listed again if there are more or fewer, or one of them is gone. For a file, in
+ * microseconds on Linux 6.18:
+ *
+ *	fdinfo: to open, read and close it	10	to read it when it is open	1.7
+ *	to read its link, then stat() the path	6.5	to stat() a path that is known	2
+ *	to list it, the first time		2.8	to count it			0
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/helper_thread.h"
+#include "base/index.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/proc_text.h"
+#include "files/kind.h"
+
+#define MANY	       64
+#define MOST	       8192 /* open ones, of 4 KiB of the kernel's memory each */
+#define WORTH_A_THREAD 256
+
+struct tables_ahead {
+	struct index by_pid;
+};
+
+static void free_table(struct table_ahead *table)
+{
+	for (size_t i = 0; i < table->count; i++) {
+		if (table->items[i].fdinfo >= 0)
+			close(table->items[i].fdinfo);
+		free(table->items[i].link);
+	}
+	free(table->items);
+	free(table);
+}
+
+static void clear_tables(void *state)
+{
+	struct tables_ahead *tables = state;
+
+	for (size_t i = 0; i < tables->by_pid.capacity; i++)
+		if (tables->by_pid.slots[i].value)
+			free_table(tables->by_pid.slots[i].value);
+	index_free(&tables->by_pid);
+}
+
+static const struct state_type tables_type = { sizeof(struct tables_ahead), clear_tables };
+
+size_t count_descriptors(int proc)
+{
+	struct stat list;
+
+	return fstatat(proc, "fd", &list, 0) < 0 ? 0 : list.st_size;
+}
+
+/* /proc lists numbers in ascending order. */
+static void list_numbers(struct table_ahead *table, DIR *directory)
+{
+	struct dirent *entry;
+
+	while ((entry = readdir(directory)))
+		if (isdigit((unsigned char)entry->d_name[0]))
+			*grow(&table->items, &table->count) = (struct descriptor_ahead){
+				.fd = strtol(entry->d_name, NULL, 10),
+				.fdinfo = -1,
+				.mount = -1,
+			};
+}
+
+struct preparation {
+	struct table_ahead *table;
+	int links, infos; /* /proc/PID/fd and fdinfo */
+	int limit;	  /* of our own numbers */
+};
+
+/* Reading it now has the kernel allocate its buffer now. The offset stays 0. */
+static void read_mount(struct descriptor_ahead *ahead)
+{
+	char text[4096];
+	ssize_t length = pread(ahead->fdinfo, text, sizeof(text) - 1, 0);
+	uint64_t mount;
+
+	text[max(length, (ssize_t)0)] = '\0';
+	if (proc_text_number(text, "mnt_id", 10, &mount))
+		ahead->mount = mount;
+}
+
+static void prepare_descriptor(void *context, size_t i)
+{
+	const struct preparation *preparation = context;
+	struct descriptor_ahead *ahead = &preparation->table->items[i];
+	char path[32];
+
+	snprintf(path, sizeof(path), "%d", ahead->fd);
+	ahead->fdinfo = openat(preparation->infos, path, O_RDONLY | O_CLOEXEC);
+	if (ahead->fdinfo < 0)
+		return;
+	read_mount(ahead);
+	if (ahead->fdinfo >= preparation->limit)
+		close(steal_fd(&ahead->fdinfo));
+	if (read_link_at(preparation->links, path, &ahead->link) > 0 && ahead->link[0] != '/')
+		free(steal_pointer(&ahead->link));
+}
+
+static struct table_ahead *prepare_table(pid_t pid, DIR *links, int infos)
+{
+	struct table_ahead *table = allocate(sizeof(*table));
+	struct preparation preparation = { table, dirfd(links), infos, 0 };
+	struct rlimit limit = { 0 };
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	preparation.limit = min(limit.rlim_cur / 2, (rlim_t)MOST);
+	table->pid = pid;
+	list_numbers(table, links);
+	share_work(table->count, WORTH_A_THREAD, prepare_descriptor, &preparation);
+	log_debug("process %d: prepared to look at %zu descriptors", pid, table->count);
+	return table;
+}
+
+void files_look_ahead(struct snapshot *snapshot, pid_t pid)
+{
+	struct tables_ahead *tables = snapshot_state(snapshot, &tables_type);
+	autoclose int proc = proc_open(pid), infos = -1;
+	DIR *links;
+	int fd;
+
+	if (proc < 0 || count_descriptors(proc) < MANY)
+		return;
+	infos = openat(proc, "fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	fd = openat(proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	links = fd < 0 ? NULL : fdopendir(fd);
+	if (!links)
+		return;
+	index_set(&tables->by_pid, pid, prepare_table(pid, links, infos));
+	closedir(links);
+}
+
+struct table_ahead *files_ahead(const struct snapshot *snapshot, pid_t pid)
+{
+	const struct tables_ahead *tables = snapshot_state(snapshot, &tables_type);
+
+	return index_find(&tables->by_pid, pid);
+}
+
+static int compare_number(const void *key, const void *member)
+{
+	return *(const int *)key - ((const struct descriptor_ahead *)member)->fd;
+}
+
+struct descriptor_ahead *table_ahead_find(const struct table_ahead *table, int fd)
+{
+	if (!table || !table->count)
+		return NULL;
+	return bsearch(&fd, table->items, table->count, sizeof(*table->items), compare_number);
+}
