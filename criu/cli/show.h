@@ -8,6 +8,7 @@
 #define CRIU_CLI_SHOW_H
 
 #include <stdio.h>
+#include "base/index.h"
 #include "compiler.h"
 #include "core.pb-c.h"
 #include "fdinfo.pb-c.h"
@@ -76,13 +77,17 @@ struct show_tree {
 	struct show_records entries; /* PstreeEntry */
 	struct show_process *processes;
 	size_t process_count, thread_count;
+	struct index by_pid;			      /* the last process with a pid */
+	struct index by_files_id, by_vm_id, by_fs_id; /* the first process with an id */
 
 	struct show_records files;     /* FileEntry */
+	struct index files_by_id;      /* the first one with an id */
 	struct show_records remaps;    /* RemapFilePathEntry */
 	struct show_records memfds;    /* MemfdInodeEntry */
 	struct show_records terminals; /* TtyInfoEntry */
 	struct show_shared_memory *shared;
 	size_t shared_count;
+	struct index shared_by_id; /* to the tree itself: only whether it is there counts */
 	struct show_memory memory; /* of all */
 };
 

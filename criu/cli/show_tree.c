@@ -130,9 +130,9 @@ static int add_shared(struct image_store *store, struct show_tree *tree, uint64_
 	struct show_shared_memory *shared;
 	int result;
 
-	for (size_t i = 0; i < tree->shared_count; i++)
-		if (tree->shared[i].id == id)
-			return 0;
+	if (index_find(&tree->shared_by_id, id))
+		return 0;
+	index_set(&tree->shared_by_id, id, tree);
 	shared = grow(&tree->shared, &tree->shared_count);
 	shared->id = id;
 	shared->memory.mapped = size;
@@ -208,18 +208,25 @@ static int read_process_ids(struct image_store *store, struct show_process *proc
 	return result;
 }
 
+/* The first process with this id of an object, which it shares with all others; NULL: it is this one. */
+static const struct show_process *find_first(struct index *first, uint32_t id, struct show_process *process)
+{
+	const struct show_process *found = index_find(first, id);
+
+	if (!found)
+		index_set(first, id, process);
+	return found;
+}
+
 static void find_shares(struct show_tree *tree, struct show_process *process)
 {
-	for (struct show_process *other = process; process->ids && other-- > tree->processes;) {
-		if (!other->ids)
-			continue;
-		if (other->ids->files_id == process->ids->files_id)
-			process->shares_descriptors = other;
-		if (other->ids->vm_id == process->ids->vm_id)
-			process->shares_memory = other;
-		if (other->ids->fs_id == process->ids->fs_id)
-			process->shares_directories = other;
-	}
+	const TaskKobjIdsEntry *ids = process->ids;
+
+	if (!ids)
+		return;
+	process->shares_descriptors = find_first(&tree->by_files_id, ids->files_id, process);
+	process->shares_memory = find_first(&tree->by_vm_id, ids->vm_id, process);
+	process->shares_directories = find_first(&tree->by_fs_id, ids->fs_id, process);
 }
 
 static int read_process(struct image_store *store, struct show_tree *tree, struct show_process *process)
@@ -248,18 +255,18 @@ static int read_process(struct image_store *store, struct show_tree *tree, struc
 /* A process whose parent is not before it becomes a root, so there can be no cycle. */
 static void link_process(struct show_tree *tree, struct show_process *process)
 {
-	for (struct show_process *other = process; other-- > tree->processes;) {
-		if (other->entry->pid != process->entry->ppid)
-			continue;
-		process->parent = other;
-		process->depth = other->depth + 1;
-		if (other->last_child)
-			other->last_child->next_sibling = process;
-		else
-			other->first_child = process;
-		other->last_child = process;
+	struct show_process *parent = index_find(&tree->by_pid, process->entry->ppid);
+
+	index_set(&tree->by_pid, process->entry->pid, process);
+	if (!parent)
 		return;
-	}
+	process->parent = parent;
+	process->depth = parent->depth + 1;
+	if (parent->last_child)
+		parent->last_child->next_sibling = process;
+	else
+		parent->first_child = process;
+	parent->last_child = process;
 }
 
 static int read_processes(struct image_store *store, struct show_tree *tree)
@@ -279,6 +286,19 @@ static int read_processes(struct image_store *store, struct show_tree *tree)
 }
 
 /* --- The whole ------------------------------------------------------------------------------------------ */
+
+static int read_files(struct image_store *store, struct show_tree *tree)
+{
+	int result = read_records(store, IMAGE_FILES, 0, &tree->files);
+
+	for (size_t i = 0; i < tree->files.count; i++) {
+		FileEntry *file = (FileEntry *)tree->files.items[i];
+
+		if (!index_find(&tree->files_by_id, file->id))
+			index_set(&tree->files_by_id, file->id, file);
+	}
+	return result;
+}
 
 static int read_shown_inventory(struct image_store *store, struct show_tree *tree)
 {
@@ -310,7 +330,7 @@ int show_tree_read(struct image_store *store, struct show_tree *tree)
 	if (result == 0)
 		open_chain(store, tree);
 	if (result == 0)
-		result = read_records(store, IMAGE_FILES, 0, &tree->files);
+		result = read_files(store, tree);
 	if (result == 0)
 		result = read_records(store, IMAGE_REMAP_FPATH, 0, &tree->remaps);
 	if (result == 0)
@@ -338,6 +358,12 @@ void show_tree_free(struct show_tree *tree)
 		image_free(process->fs);
 		image_free(process->mm);
 	}
+	index_free(&tree->by_pid);
+	index_free(&tree->by_files_id);
+	index_free(&tree->by_vm_id);
+	index_free(&tree->by_fs_id);
+	index_free(&tree->files_by_id);
+	index_free(&tree->shared_by_id);
 	free(tree->processes);
 	free(tree->shared);
 	free(tree->parent);
@@ -356,13 +382,7 @@ void show_tree_free(struct show_tree *tree)
 
 const FileEntry *show_find_file(const struct show_tree *tree, uint32_t id)
 {
-	for (size_t i = 0; i < tree->files.count; i++) {
-		const FileEntry *file = (const FileEntry *)tree->files.items[i];
-
-		if (file->id == id)
-			return file;
-	}
-	return NULL;
+	return index_find(&tree->files_by_id, id);
 }
 
 const char *show_file_path(const struct show_tree *tree, uint32_t id)
