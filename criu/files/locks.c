@@ -37,6 +37,7 @@ struct file_lock {
 	struct file *file;
 	uint32_t flag, type;
 	int64_t start, length; /* 0: to the end */
+	size_t number;	       /* restore: in the image */
 };
 
 struct locks {
@@ -207,6 +208,40 @@ static int add_entry(struct snapshot *snapshot, const FileLockEntry *entry)
 	return 0;
 }
 
+/* By process, and for each in the order of the image. */
+static int compare_locks(const void *left, const void *right)
+{
+	const struct file_lock *a = left, *b = right;
+
+	if (a->task != b->task)
+		return a->task->pid < b->task->pid ? -1 : 1;
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+
+static void sort_locks(struct locks *locks)
+{
+	for (size_t i = 0; i < locks->count; i++)
+		locks->items[i].number = i;
+	if (locks->count)
+		qsort(locks->items, locks->count, sizeof(*locks->items), compare_locks);
+}
+
+/* The index of the first lock of a process, or of those with a higher pid. */
+static size_t first_lock(const struct locks *locks, const struct task *task)
+{
+	size_t low = 0, high = locks->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (locks->items[middle].task->pid < task->pid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 int locks_load(struct snapshot *snapshot)
 {
 	FileLockEntry *entry;
@@ -222,6 +257,8 @@ int locks_load(struct snapshot *snapshot)
 			break;
 	}
 	image_close_read(image);
+	if (!result)
+		sort_locks(locks_of(snapshot));
 	if (!result && locks_of(snapshot)->count && !snapshot->policy.file_locks) {
 		const struct file_lock *first = &locks_of(snapshot)->items[0];
 
@@ -247,11 +284,11 @@ int locks_take(const struct snapshot *snapshot, const struct task *task)
 {
 	const struct locks *locks = locks_of(snapshot);
 
-	for (size_t i = 0; i < locks->count; i++) {
+	for (size_t i = first_lock(locks, task); i < locks->count && locks->items[i].task == task; i++) {
 		const struct file_lock *lock = &locks->items[i];
 		const RegFileEntry *path = lock->file->entry->reg;
 
-		if (lock->task != task || take_lock(lock) == 0)
+		if (take_lock(lock) == 0)
 			continue;
 		if (errno == EAGAIN || errno == EACCES)
 			return fail(
