@@ -50,6 +50,7 @@ struct ahead {
 	int tracepoint; /* 0: not looked up yet; -errno */
 	struct process_ahead *processes;
 	size_t count;
+	struct index by_pid; /* of those */
 };
 
 static void free_areas(struct process_ahead *process)
@@ -178,6 +179,8 @@ int dump_read_ahead(void *context)
 		if (proc >= 0 && is_large(proc))
 			read_process_ahead(dump->ahead, pids[i], proc);
 	}
+	for (size_t i = 0; i < dump->ahead->count; i++)
+		index_set(&dump->ahead->by_pid, dump->ahead->processes[i].here, &dump->ahead->processes[i]);
 	return 0;
 }
 
@@ -195,24 +198,20 @@ static bool is_still_so(struct process_ahead *process)
 
 bool dump_take_areas_ahead(struct dump *dump, struct task *task, struct page_runs *guards)
 {
-	for (size_t i = 0; dump->ahead && i < dump->ahead->count; i++) {
-		struct process_ahead *process = &dump->ahead->processes[i];
+	struct process_ahead *process = dump->ahead ? index_find(&dump->ahead->by_pid, task->here) : NULL;
 
-		if (process->here != task->here)
-			continue;
-		if (!is_still_so(process)) {
-			log_debug("process %d: its mappings have changed since they were read ahead",
-				  task->here);
-			return false;
-		}
-		log_debug("process %d: its mappings have not changed since they were read ahead", task->here);
-		task->space->vmas = process->vmas;
-		*guards = process->guards;
-		process->vmas = (struct vmas){ 0 };
-		process->guards = (struct page_runs){ 0 };
-		return true;
+	if (!process)
+		return false;
+	if (!is_still_so(process)) {
+		log_debug("process %d: its mappings have changed since they were read ahead", task->here);
+		return false;
 	}
-	return false;
+	log_debug("process %d: its mappings have not changed since they were read ahead", task->here);
+	task->space->vmas = process->vmas;
+	*guards = process->guards;
+	process->vmas = (struct vmas){ 0 };
+	process->guards = (struct page_runs){ 0 };
+	return true;
 }
 
 static void *forget_process(void *context)
@@ -222,6 +221,7 @@ static void *forget_process(void *context)
 	for (size_t i = 0; i < ahead->count; i++)
 		free_process(&ahead->processes[i]);
 	free(ahead->processes);
+	index_free(&ahead->by_pid);
 	free(ahead);
 	return NULL;
 }
