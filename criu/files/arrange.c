@@ -17,15 +17,16 @@ int files_settle(struct snapshot *snapshot, struct task *task)
 }
 
 /*
- * Every file is open under one number, and wanted under others. The wanted numbers are filled in ascending order. A
- * file that is in the way and still needed moves, and one that is no longer needed is closed. So there are never many
- * more descriptors than in the end: a task may have nearly as many as its limit allows.
+ * Every file is open under one number, and wanted under others. What this process does not need is closed at once. Then the
+ * wanted numbers are filled in ascending order; a file that is in the way moves. So there are never many more
+ * descriptors than in the end: a task may have nearly as many as its limit allows.
+ *
+ * The files of other processes are not touched: there may be many, and to write to them would copy their memory.
  */
 struct table {
 	const struct task *task;
-	struct file **files; /* indexed by the number that they are open under now */
-	size_t count;
-	int highest; /* the highest wanted number */
+	struct index files; /* by the number that they are open under now */
+	int highest;	    /* the highest wanted number */
 };
 
 static bool is_number_wanted(const struct task *task, int fd)
@@ -55,13 +56,6 @@ static int move_away(const struct table *table, int *fd)
 	return 0;
 }
 
-static void note_place(struct table *table, struct file *file)
-{
-	while (table->count <= (size_t)file->fd)
-		*grow(&table->files, &table->count) = NULL;
-	table->files[file->fd] = file;
-}
-
 /* Is the file already open under one of its wanted numbers, so that it stays? */
 static bool is_at_home(const struct table *table, const struct file *file)
 {
@@ -70,24 +64,10 @@ static bool is_at_home(const struct table *table, const struct file *file)
 	return descriptor && descriptor->file == file;
 }
 
-static void find_places(struct table *table, const struct snapshot *snapshot)
+static void note_place(struct table *table, struct file *file, int fd)
 {
-	for (size_t i = 0; i < snapshot->file_count; i++)
-		snapshot->files[i]->waiting = 0;
-	for (size_t i = 0; i < table->task->table->count; i++) {
-		table->task->table->items[i].file->waiting++;
-		table->highest = max(table->highest, table->task->table->items[i].fd);
-	}
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		struct file *file = snapshot->files[i];
-
-		if (file->mapping_fd >= 0)
-			close(steal_fd(&file->mapping_fd));
-		if (file->waiting)
-			note_place(table, file);
-		else if (file->fd >= 0)
-			close(steal_fd(&file->fd));
-	}
+	file->fd = fd;
+	index_set(&table->files, fd, file);
 }
 
 static int move_aside(struct table *table, struct file *file)
@@ -98,19 +78,16 @@ static int move_aside(struct table *table, struct file *file)
 		aside = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
 	if (aside < 0)
 		return no_room();
-	table->files[file->fd] = NULL;
-	file->fd = aside;
-	note_place(table, file);
+	index_remove(&table->files, file->fd);
+	note_place(table, file, aside);
 	return 0;
 }
 
 static int put_in_place(struct table *table, const struct descriptor *descriptor)
 {
-	struct file *file = descriptor->file, *there = NULL;
 	int number = descriptor->fd, flags = descriptor->closes_on_exec ? O_CLOEXEC : 0, result;
+	struct file *file = descriptor->file, *there = index_find(&table->files, number);
 
-	if ((size_t)number < table->count)
-		there = table->files[number];
 	if (there && there != file && move_aside(table, there))
 		return -EMFILE;
 	result = number == file->fd ? fcntl(number, F_SETFD, descriptor->closes_on_exec ? FD_CLOEXEC : 0) :
@@ -121,44 +98,71 @@ static int put_in_place(struct table *table, const struct descriptor *descriptor
 	 * It stays here, and its other descriptors are copies of this one: no number is occupied longer than necessary.
 	 */
 	if (!is_at_home(table, file)) {
-		table->files[file->fd] = NULL;
+		index_remove(&table->files, file->fd);
 		close(file->fd);
-		file->fd = number;
-		note_place(table, file);
+		note_place(table, file, number);
 	}
 	return 0;
 }
 
-static int close_rest(const struct task *task, int *const *kept, size_t kept_count, int highest)
+static int compare_numbers(const void *left, const void *right)
 {
-	for (size_t i = 0; i < kept_count; i++)
-		highest = max(highest, *kept[i]);
-	for (int fd = 0; fd <= highest; fd++) {
-		bool stays = is_number_wanted(task, fd);
+	return *(const int *)left - *(const int *)right;
+}
 
-		for (size_t i = 0; i < kept_count; i++)
-			stays |= *kept[i] == fd;
-		if (!stays)
-			close(fd);
+/* Sorts the numbers. -1: none. */
+static int close_all_but(int *numbers, size_t count)
+{
+	unsigned next = 0;
+	int result = 0;
+
+	qsort(numbers, count, sizeof(*numbers), compare_numbers);
+	for (size_t i = 0; !result && i < count; i++) {
+		if (numbers[i] > (int)next)
+			result = syscall(SYS_close_range, next, numbers[i] - 1, 0);
+		next = numbers[i] + 1;
 	}
-	if (syscall(SYS_close_range, highest + 1, ~0U, 0) < 0)
+	if (result < 0 || syscall(SYS_close_range, next, ~0U, 0) < 0)
 		return fail(errno, "cannot close the descriptors of criu itself");
 	return 0;
 }
 
-int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept, size_t kept_count)
+/* Of everything that criu has open, only what this process needs stays. */
+static int close_others(const struct table *table, int *const *kept, size_t kept_count, bool is_in_place)
+{
+	const struct descriptor_table *descriptors = table->task->table;
+	autofree int *numbers = allocate_array(descriptors->count + kept_count, sizeof(*numbers));
+
+	for (size_t i = 0; i < descriptors->count; i++)
+		numbers[i] = is_in_place ? descriptors->items[i].fd : descriptors->items[i].file->fd;
+	for (size_t i = 0; i < kept_count; i++)
+		numbers[descriptors->count + i] = *kept[i];
+	return close_all_but(numbers, descriptors->count + kept_count);
+}
+
+static void find_places(struct table *table)
+{
+	for (size_t i = 0; i < table->task->table->count; i++) {
+		const struct descriptor *descriptor = &table->task->table->items[i];
+
+		table->highest = max(table->highest, descriptor->fd);
+		note_place(table, descriptor->file, descriptor->file->fd);
+	}
+}
+
+int files_arrange(struct task *task, int **kept, size_t kept_count)
 {
 	struct table table = { .task = task, .highest = STDERR_FILENO };
-	int result = 0;
+	int result = close_others(&table, kept, kept_count, false);
 
-	find_places(&table, snapshot);
+	find_places(&table);
 	for (size_t i = 0; !result && i < kept_count; i++)
 		if (*kept[i] >= 0 && is_number_wanted(task, *kept[i]))
 			result = move_away(&table, kept[i]);
 	for (size_t i = 0; !result && i < task->table->count; i++)
 		result = put_in_place(&table, &task->table->items[i]);
-	free(table.files);
-	return result ?: close_rest(task, kept, kept_count, table.highest);
+	index_free(&table.files);
+	return result ?: close_others(&table, kept, kept_count, true);
 }
 
 static int set_owner(const struct file *file, const FownEntry *owner)

@@ -252,8 +252,7 @@ int files_settle(struct snapshot *snapshot, struct task *task) must_check;
  * Arranges the descriptor table exactly as in the images; `kept` are criu's descriptors that stay open, possibly under
  * other numbers.
  */
-int files_arrange(const struct snapshot *snapshot, struct task *task, int **kept, size_t kept_count)
-	must_check;
+int files_arrange(struct task *task, int **kept, size_t kept_count) must_check;
 /* When all tasks exist: sets owners and signals of files. */
 int files_set_owners(const struct snapshot *snapshot, struct task *task) must_check;
 

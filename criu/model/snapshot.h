@@ -81,7 +81,6 @@ struct file {
 	bool is_described;	   /* dump: it has been described, or refused */
 	/* restore: open in every newborn until that has taken what it needs; -1: not open */
 	int fd;
-	size_t waiting; /* descriptors of a newborn that still have to be made of it */
 	int mapping_fd; /* for shared mappings that may become writable, if `fd` is not open for writing */
 	bool needs_writable_mapping;
 	bool is_shared_outside; /* `fd` is an open file description of criu's starter: it stays as it is */

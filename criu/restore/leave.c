@@ -79,22 +79,17 @@ static int keep_executable(struct restore *restore, struct task *task)
  * If the memory is shared, another user may have a descriptor table of its own and arrange that later: it needs the old
  * numbers in struct file.
  */
-static int arrange(struct restore *restore, struct task *task, int **kept, size_t count)
+static int arrange(struct task *task, int **kept, size_t count)
 {
-	struct snapshot *snapshot = &restore->snapshot;
-	bool keeps_numbers = task->space->object.user_count > 1;
-	autofree int *numbers = allocate_array(2 * snapshot->file_count + 1, sizeof(*numbers));
+	const struct descriptor_table *table = task->table;
+	autofree int *numbers = allocate_array(table->count + 1, sizeof(*numbers));
 	int result;
 
-	for (size_t i = 0; keeps_numbers && i < snapshot->file_count; i++) {
-		numbers[2 * i] = snapshot->files[i]->fd;
-		numbers[2 * i + 1] = snapshot->files[i]->mapping_fd;
-	}
-	result = files_arrange(snapshot, task, kept, count);
-	for (size_t i = 0; keeps_numbers && i < snapshot->file_count; i++) {
-		snapshot->files[i]->fd = numbers[2 * i];
-		snapshot->files[i]->mapping_fd = numbers[2 * i + 1];
-	}
+	for (size_t i = 0; i < table->count; i++)
+		numbers[i] = table->items[i].file->fd;
+	result = files_arrange(task, kept, count);
+	for (size_t i = 0; i < table->count; i++)
+		table->items[i].file->fd = numbers[i];
 	return result;
 }
 
@@ -109,7 +104,7 @@ static int arrange_table(struct restore *restore, struct task *task)
 	for (size_t i = 0; i < users; i++)
 		kept[i] = &executables[i]; /* the leader is the first */
 	kept[users] = &log;
-	result = arrange(restore, task, kept, users + 1);
+	result = arrange(task, kept, users + 1);
 	task->exe_fd = *executables;
 	log_move(log);
 	if (gate_log(task))
