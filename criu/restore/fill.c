@@ -130,7 +130,8 @@ static int protect_all(const struct task *task)
 int space_fill(const struct task *task, uint64_t *pages)
 {
 	const struct page_stack *stack = &task->newborn->memory;
-	autofree char *buffer = allocate(COMPARED_PAGES * PAGE_SIZE);
+	autofree char *buffer = reallocate_array(NULL, COMPARED_PAGES,
+						 PAGE_SIZE); /* untouched until it is needed */
 	bool has_huge_pages = false;
 	int result = open_all(task);
 

@@ -297,7 +297,7 @@ static int share_windows(const struct task *task, uint64_t window, void (*work)(
 			.filling = &filling,
 			.place = -1,
 			.is_seen = allocate_array(layers, 1),
-			.scratch = allocate(MOST_BETWEEN * PAGE_SIZE),
+			.scratch = reallocate_array(NULL, MOST_BETWEEN, PAGE_SIZE),
 		};
 	threads_run(count - 1, become_worker, &filling);
 	for (size_t i = 0; i < count; i++) {

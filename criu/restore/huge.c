@@ -214,7 +214,7 @@ static int fill_inherited_huge(const struct page_stack *stack, const struct vma 
 
 int space_fill_huge(const struct page_stack *stack, const struct vma *vma)
 {
-	autofree char *buffer = allocate(COMPARED_PAGES * PAGE_SIZE);
+	autofree char *buffer = reallocate_array(NULL, COMPARED_PAGES, PAGE_SIZE);
 	uint64_t size = vma_page_size(vma);
 	int result = 0;
 
