@@ -29,6 +29,7 @@ struct image {
 	char name[IMAGE_NAME_SIZE];
 	int fd;
 	bool is_written;
+	size_t created;	       /* writing: its number among the images of the store */
 	int error;	       /* -errno: a write failed and was recorded; no more is written */
 	unsigned record_count; /* read or written so far */
 
@@ -169,7 +170,8 @@ static struct image *new_image(struct image_store *store, enum image_kind kind, 
 
 static void free_image(struct image *image)
 {
-	close(image->fd);
+	if (image->fd >= 0)
+		close(image->fd);
 	free(image->buffer);
 	free(image);
 }
@@ -250,8 +252,9 @@ int image_create_as(struct image_store *store, struct image **image, enum image_
 	*image = NULL;
 	if (fd < 0)
 		return fail(-fd, "cannot create %s/%s", store->name, name);
-	*grow(&store->created, &store->created_count) = copy_text(name);
+	*grow(&store->created, &store->created_count) = (struct created_image){ copy_text(name), false };
 	*image = new_image(store, kind, name, fd);
+	(*image)->created = store->created_count - 1;
 	(*image)->is_written = true;
 	result = write_header(*image);
 	if (result < 0)
@@ -273,8 +276,11 @@ int image_close(struct image *image)
 
 	if (!image)
 		return 0;
-	if (image->is_written)
+	if (image->is_written) {
 		result = image_flush(image);
+		store_close_created(image->store, image->created, image->fd, image_size(image));
+		image->fd = -1;
+	}
 	free_image(image);
 	return result;
 }

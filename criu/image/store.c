@@ -108,7 +108,7 @@ int image_store_open_memory(struct image_store **store)
 static void forget_created(struct image_store *store)
 {
 	for (size_t i = 0; i < store->created_count; i++)
-		free(store->created[i]);
+		free(store->created[i].name);
 	free(steal_pointer(&store->created));
 	store->created_count = 0;
 }
@@ -117,6 +117,7 @@ void image_store_close(struct image_store *store)
 {
 	if (!store)
 		return;
+	store_end_begin(store);
 	image_store_unlock(store);
 	forget_created(store);
 	store->ops->close(store);
@@ -192,7 +193,8 @@ static int link_parent(struct image_store *store, const char *target)
 		return 0;
 	if (symlinkat(target, store_place(store), PARENT_NAME) < 0)
 		return fail(errno, "cannot create the link %s/" PARENT_NAME, store->name);
-	*grow(&store->created, &store->created_count) = copy_text(PARENT_NAME);
+	*grow(&store->created, &store->created_count) = (struct created_image){ copy_text(PARENT_NAME),
+										true };
 	return 0;
 }
 
@@ -266,7 +268,7 @@ static int remove_created(struct image_store *store)
 	if (!result)
 		result = store->ops->sync_names(store);
 	for (size_t i = 0; i < store->created_count; i++) {
-		int removed = store->ops->remove(store, store->created[i]);
+		int removed = store->ops->remove(store, store->created[i].name);
 
 		result = removed && removed != -ENOENT ? removed : result;
 	}
@@ -278,6 +280,7 @@ void image_store_withdraw(struct image_store *store)
 	bool replaces = store->directory >= 0 && replace_is_pending(store->directory);
 	int result;
 
+	store_end_begin(store);
 	if (!store->is_begun)
 		return;
 	if (store->staging >= 0)

@@ -21,9 +21,9 @@ struct image_store_ops {
 		must_check;
 	int (*remove)(struct image_store *store, const char *name) must_check;
 	int (*rename)(struct image_store *store, const char *from, const char *to) must_check;
-	void (*begin_sync)(
-		struct image_store *store,
-		const char *name); /* starts writing; called for several files before the first sync */
+	/* Starts writing; called for several files before the first sync. The second takes a descriptor, of any thread. */
+	void (*begin_sync)(struct image_store *store, const char *name);
+	void (*begin_sync_open)(int fd);
 	/* Several threads may call it at the same time. */
 	int (*sync_file)(struct image_store *store, const char *name) must_check;
 	int (*sync_names)(struct image_store *store) must_check; /* names made, removed and renamed */
@@ -42,8 +42,12 @@ struct image_store {
 	/* Since image_store_begin() */
 	bool is_begun;
 	int staging; /* the subdirectory of a new dump that replaces an older one; -1: none */
-	char **created;
+	struct created_image {
+		char *name;
+		bool has_begun; /* its writeback has, or will soon */
+	} * created;
 	size_t created_count;
+	struct sync_begin *begin; /* store_sync.c; NULL: no thread */
 
 	/* In memory */
 	struct memory_file *files;
@@ -68,6 +72,10 @@ int image_create_as(struct image_store *store, struct image **image, enum image_
 
 /* store_sync.c: syncs everything that has been created. */
 int store_sync_created(struct image_store *store) must_check;
+/* Closes the descriptor of a created image that is complete. If it is one of many small ones, its writeback begins. */
+void store_close_created(struct image_store *store, size_t created, int fd, uint64_t size);
+/* No more are closed. */
+void store_end_begin(struct image_store *store);
 
 /* Would a reader take a file of this name for part of a dump? Statistics are not part of it. */
 bool is_of_a_dump(const char *name);

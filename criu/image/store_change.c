@@ -122,7 +122,7 @@ int image_store_copy(struct image_store *to, struct image_store *from, const cha
 	target = to->ops->open_write(to, name);
 	if (target < 0)
 		return fail(-target, "cannot create %s/%s", to->name, name);
-	*grow(&to->created, &to->created_count) = copy_text(name);
+	*grow(&to->created, &to->created_count) = (struct created_image){ copy_text(name), false };
 	result = copier_size(target, status.st_size) ?:
 			 copier_copy(copier, source, 0, target, 0, status.st_size);
 	return result ? fail(-result, "cannot copy %s/%s to %s", from->name, name, to->name) : 0;

@@ -97,6 +97,11 @@ static void directory_begin_sync(struct image_store *store, const char *name)
 		sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
+static void directory_begin_sync_open(int fd)
+{
+	sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 /* The kernel reports a failed write to the first fsync(), even by a new descriptor (Linux 4.16). */
 static int directory_sync_file(struct image_store *store, const char *name)
 {
@@ -128,6 +133,7 @@ const struct image_store_ops directory_store_ops = {
 	.remove = directory_remove_file,
 	.rename = directory_rename_file,
 	.begin_sync = directory_begin_sync,
+	.begin_sync_open = directory_begin_sync_open,
 	.sync_file = directory_sync_file,
 	.sync_names = directory_sync_names,
 	.close = close_directory,

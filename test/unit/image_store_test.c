@@ -2,6 +2,7 @@
  * image_store_test.c - the directory of images: what it refuses, its permissions, and when it is complete.
  */
 #include "images.h"
+#include "image/store.h"
 
 static void modes(void **state unused)
 {
@@ -187,6 +188,56 @@ static void is_cleared(void **state unused)
 	image_store_close(store);
 }
 
+static size_t begun, begun_open, synced;
+
+static void count_begin(struct image_store *store unused, const char *name unused)
+{
+	begun++;
+}
+
+static void count_begin_open(int fd)
+{
+	struct stat status;
+
+	assert_int_equal(fstat(fd, &status), 0);
+	assert_true(status.st_size > 0); /* it is complete */
+	__atomic_fetch_add(&begun_open, 1, __ATOMIC_SEQ_CST);
+}
+
+static int count_sync(struct image_store *store unused, const char *name unused)
+{
+	__atomic_fetch_add(&synced, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+/* Each image is synced once, and its writeback begins once before; that of many small ones while others are created. */
+static void many_are_synced(void **state unused)
+{
+	enum { MANY = 500, LARGE = 1 << 20 };
+	struct image_store *store = open_directory(true);
+	struct image_store_ops ops = *store->ops;
+	autofree char *bytes = allocate(LARGE);
+	InventoryEntry *inventory = inventory_new();
+	struct image *image;
+
+	ops.begin_sync = count_begin;
+	ops.begin_sync_open = count_begin_open;
+	ops.sync_file = count_sync;
+	store->ops = &ops;
+	assert_int_equal(image_store_begin(store, NULL), 0);
+	for (unsigned long i = 1; i <= MANY; i++) {
+		assert_int_equal(image_create(store, &image, IMAGE_PAGES, i), 0);
+		assert_int_equal(image_write_bytes(image, bytes, i == MANY ? LARGE : 100), 0);
+		assert_int_equal(image_close(image), 0);
+	}
+	assert_int_equal(image_store_commit(store, &inventory->base), 0);
+	assert_int_equal(synced, MANY + 1); /* and inventory.img */
+	assert_int_equal(begun + begun_open, synced);
+	assert_true(begun_open > 0 && begun > 0);
+	image_free(inventory);
+	image_store_close(store);
+}
+
 int main(void)
 {
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
@@ -199,6 +250,7 @@ int main(void)
 		test(a_store_by_descriptor),
 		test(formats_of_other_versions),
 		test(is_cleared),
+		test(many_are_synced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
