@@ -42,13 +42,21 @@ struct sight {
 	struct descriptor_ahead *ahead; /* NULL: nothing is prepared */
 	bool is_assumed;		/* it was not listed */
 	bool is_gone;			/* there is no such descriptor */
-	int result;			/* of looking at it */
+	size_t same;	   /* 1 + the index of the parent's, of the same open file; 0: not known */
+	struct file *file; /* when it is known */
+	int result;	   /* of looking at it */
 };
 
 struct sights {
 	struct sight *items;
 	size_t count;
 	size_t looked_at; /* the first ones */
+	struct index tables;
+};
+
+/* Those of one task; they are sorted by number. */
+struct table_sights {
+	size_t first, count;
 };
 
 static void add_sight(struct sights *sights, struct task *task, int fd, struct descriptor_ahead *ahead)
@@ -56,9 +64,25 @@ static void add_sight(struct sights *sights, struct task *task, int fd, struct d
 	*grow(&sights->items, &sights->count) = (struct sight){
 		.task = task,
 		.fd = fd,
-		.seen = allocate(sizeof(struct seen_file)),
 		.ahead = ahead,
 	};
+}
+
+static int compare_sight(const void *key, const void *member)
+{
+	return *(const int *)key - ((const struct sight *)member)->fd;
+}
+
+/* A child inherits open files, and most keep their numbers. NULL: the parent has none of this number. */
+static struct sight *find_of_parent(const struct sights *sights, const struct sight *sight)
+{
+	const struct task *parent = sight->task->parent;
+	const struct table_sights *table =
+		parent ? index_find(&sights->tables, parent->table->object.leader->here) : NULL;
+
+	if (!table || !table->count)
+		return NULL;
+	return bsearch(&sight->fd, sights->items + table->first, table->count, sizeof(*sight), compare_sight);
 }
 
 /* `known`: those that there are need no other sight. */
@@ -102,7 +126,14 @@ static void look_at_sight(void *context, size_t i)
 	const struct sights *sights = context;
 	struct sight *sight = &sights->items[sights->looked_at + i];
 	const struct file_holder holder = file_holder_task(sight->task);
+	struct sight *parents = find_of_parent(sights, sight);
 
+	sight->seen = allocate(sizeof(*sight->seen));
+	if (parents && is_same_descriptor(sight->task, parents->task, sight->fd)) {
+		sight->same = parents - sights->items + 1;
+		sight->result = seen_file_look_at_descriptor(sight->seen, &holder, sight->fd, sight->ahead);
+		return;
+	}
 	sight->result = seen_file_look(sight->seen, &holder, sight->fd, sight->ahead, sight->is_assumed);
 	if (sight->result == -EBADF && sight->is_assumed) {
 		sight->result = 0;
@@ -135,15 +166,20 @@ static int look_at_others(const struct snapshot *snapshot, struct sights *sights
 	return result;
 }
 
-/* Uses up what is seen. */
-static int add_descriptor(struct snapshot *snapshot, struct sight *sight)
+/* Uses up what is seen of a file that is not known. */
+static int add_descriptor(struct snapshot *snapshot, const struct sights *sights, struct sight *sight)
 {
 	struct descriptor *descriptor = grow(&sight->task->table->items, &sight->task->table->count);
-	struct seen_file *seen = steal_pointer(&sight->seen);
+	int result = 0;
 
 	descriptor->fd = sight->fd;
-	descriptor->closes_on_exec = seen->info.flags & O_CLOEXEC;
-	return files_identify_seen(snapshot, seen, &descriptor->file);
+	descriptor->closes_on_exec = sight->seen->info.flags & O_CLOEXEC;
+	if (sight->same)
+		sight->file = sights->items[sight->same - 1].file; /* parents come before their children */
+	else
+		result = files_identify_seen(snapshot, steal_pointer(&sight->seen), &sight->file);
+	descriptor->file = sight->file;
+	return result;
 }
 
 static int add_descriptors(struct snapshot *snapshot, struct sights *sights)
@@ -157,7 +193,7 @@ static int add_descriptors(struct snapshot *snapshot, struct sights *sights)
 			continue;
 		result = sight->result						?:
 				 note_locks(snapshot, sight->task, sight->seen) ?:
-				 add_descriptor(snapshot, sight);
+				 add_descriptor(snapshot, sights, sight);
 		if (result)
 			fail_in(result, "process %d (%s)", sight->task->here, sight->task->name);
 	}
@@ -172,6 +208,7 @@ static void free_sights(struct sights *sights)
 			free(sights->items[i].seen);
 		}
 	free(sights->items);
+	index_free(&sights->tables);
 }
 
 static int compare_holders(const void *left, const void *right)
@@ -219,7 +256,7 @@ static int describe_seen_file(struct snapshot *snapshot, struct file *file)
 	return file->kind->describe(snapshot, file);
 }
 
-static int list_all(struct snapshot *snapshot, struct sights *sights)
+static int list_all(struct snapshot *snapshot, struct sights *sights, struct table_sights *table)
 {
 	struct task *task;
 	int result = 0;
@@ -227,9 +264,12 @@ static int list_all(struct snapshot *snapshot, struct sights *sights)
 	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
 		if (result || task->state == TASK_DEAD)
 			continue;
+		table->first = sights->count;
 		result = find_descriptors(snapshot, task, sights);
 		if (result)
 			fail_in(result, "process %d (%s)", task->here, task->name);
+		table->count = sights->count - table->first;
+		index_set(&sights->tables, task->here, table++);
 	}
 	return result;
 }
@@ -239,7 +279,8 @@ static int collect_descriptors(struct snapshot *snapshot)
 	size_t first = snapshot->file_count;
 	struct sights sights = { 0 };
 	struct task *task;
-	int result = list_all(snapshot, &sights);
+	autofree struct table_sights *tables = allocate_array(snapshot->task_count, sizeof(*tables));
+	int result = list_all(snapshot, &sights, tables);
 
 	if (!result)
 		look_at_sights(&sights);

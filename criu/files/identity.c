@@ -122,6 +122,24 @@ int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int
 	return result;
 }
 
+int seen_file_look_at_descriptor(struct seen_file *seen, const struct file_holder *holder, int fd,
+				 struct descriptor_ahead *ahead)
+{
+	int result;
+
+	seen->holder = *holder;
+	seen->fd = fd;
+	result = read_fdinfo(seen, ahead);
+	if (!result)
+		fdinfo_split(seen->info.rest, &seen->lines, &seen->line_count);
+	return result;
+}
+
+bool is_same_descriptor(const struct task *a, const struct task *b, int fd)
+{
+	return syscall(SYS_kcmp, a->here, b->here, KCMP_FILE, fd, fd) == 0;
+}
+
 /* ---- the tree ---- */
 
 /* A node of the tree. */

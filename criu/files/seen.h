@@ -73,6 +73,11 @@ size_t count_descriptors(int proc);
  */
 int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int fd,
 		   struct descriptor_ahead *ahead, bool may_be_gone) must_check;
+/* The same for a descriptor of a file that is known: reads only its fdinfo, which has what is the descriptor's own. */
+int seen_file_look_at_descriptor(struct seen_file *seen, const struct file_holder *holder, int fd,
+				 struct descriptor_ahead *ahead) must_check;
+/* Do two tasks have the same open file under this number? False if one has none. */
+bool is_same_descriptor(const struct task *a, const struct task *b, int fd);
 void seen_file_free(struct seen_file *seen);
 
 /* Returns criu's own descriptor for the open file description. -errno, recorded. The caller closes it. */

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -262,6 +263,77 @@ static void many_that_look_alike(void **state unused)
 	end_tree();
 }
 
+/* A child of the child: one more process with the descriptors of its parent, but for those that it has changed. */
+static void inherit(pid_t *pid, int ready)
+{
+	*pid = fork();
+	if (*pid)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	fcntl(SAME, F_SETFD, FD_CLOEXEC);
+	dup2(open("/dev/null", O_RDWR), ANOTHER);
+	dup2(FIRST, LAST + 1);
+	close(SHARED);
+	close(ready);
+	for (;;)
+		pause();
+}
+
+static void inherited(void **state unused)
+{
+	pid_t *grandchild = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct task *task;
+	int ends[2];
+	char byte;
+
+	failure_clear();
+	log_level = 0;
+	snapshot_init(&snapshot);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	child = fork();
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(open("/dev/null", O_RDWR), FIRST);
+		dup2(FIRST, SAME);
+		dup2(open("/dev/null", O_RDWR), ANOTHER);
+		dup2(open("/dev/null", O_RDWR), SHARED);
+		inherit(grandchild, ends[1]);
+		close(ends[1]);
+		for (;;)
+			pause();
+	}
+	close(ends[1]);
+	assert_int_equal(read(ends[0], &byte, 1), 0); /* both have closed it */
+	close(ends[0]);
+	add_task(child, 2);
+	add_task(*grandchild, 3);
+	task = snapshot_find_task(&snapshot, *grandchild);
+	task->parent = snapshot_find_task(&snapshot, child);
+	assert_int_equal(files_collect(&snapshot), 0);
+#define file_of(pid, fd) (task_find_descriptor(snapshot_find_task(&snapshot, pid), fd)->file)
+	assert_ptr_equal(file_of(child, FIRST), file_of(child, SAME));
+	assert_ptr_equal(file_of(*grandchild, FIRST), file_of(child, FIRST));
+	assert_ptr_equal(file_of(*grandchild, SAME), file_of(child, FIRST));
+	assert_ptr_equal(file_of(*grandchild, LAST + 1), file_of(child, FIRST));
+	assert_ptr_not_equal(file_of(*grandchild, ANOTHER), file_of(child, ANOTHER));
+	assert_ptr_not_equal(file_of(*grandchild, ANOTHER), file_of(child, FIRST));
+	assert_null(task_find_descriptor(task, SHARED));
+	assert_true(task_find_descriptor(task, SAME)->closes_on_exec);
+	assert_false(task_find_descriptor(task->parent, SAME)->closes_on_exec);
+	assert_int_equal(file_of(child, FIRST)->seen->holder.pid, child);
+	files_let_go(&snapshot, DUMP_RUNS_ON);
+	kill(child, SIGKILL);
+	kill(*grandchild, SIGKILL);
+	waitpid(child, NULL, 0);
+	task->parent = NULL;
+	for (size_t i = 0; i < snapshot.file_count; i++) {
+		seen_file_free(snapshot.files[i]->seen);
+		free(snapshot.files[i]->seen);
+	}
+	snapshot_free(&snapshot);
+	munmap(grandchild, 4096);
+}
+
 static void by_path(void **state unused)
 {
 	uint32_t ids[4];
@@ -288,6 +360,7 @@ int main(void)
 		cmocka_unit_test(received_again),
 		cmocka_unit_test(many_that_look_alike),
 		cmocka_unit_test(by_path),
+		cmocka_unit_test(inherited),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
