@@ -18,6 +18,8 @@
 #include "model/request.h"
 #include "restore/restore.h"
 
+#define USUAL_DESCRIPTORS 1024 /* a dump of 300 processes has as many */
+
 static int open_previous_directory(struct request *request)
 {
 	if (!request->previous)
@@ -91,6 +93,7 @@ static int run_journey(const struct options *options, enum image_use use,
 
 	request_fill(&request, options);
 	descriptors_unlimit(&request.descriptors);
+	descriptors_reserve(USUAL_DESCRIPTORS);
 	result = open_directories(&request, options, use);
 	if (!result) {
 		scripts.images = image_store_directory(request.images);

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/helper_thread.h"
 #include "base/index.h"
 #include "base/io.h"
@@ -121,6 +122,7 @@ static struct table_ahead *prepare_table(pid_t pid, DIR *links, int infos)
 	preparation.limit = min(limit.rlim_cur / 2, (rlim_t)MOST);
 	table->pid = pid;
 	list_numbers(table, links);
+	descriptors_reserve(descriptors_count() + min(table->count, (size_t)preparation.limit));
 	share_work(table->count, WORTH_A_THREAD, prepare_descriptor, &preparation);
 	log_debug("process %d: prepared to look at %zu descriptors", pid, table->count);
 	return table;
