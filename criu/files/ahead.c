@@ -1,8 +1,8 @@
 /*
  * ahead.c - dump: prepares to look at the open files of a process with many, while it still runs. See seen.h.
  *
- * Nothing of it is trusted. An open fdinfo shows what is true when it is read. A path counts only if it is checked to lead to
- * the file then. And the numbers are listed again if there are more or fewer, or one of them is gone. For a file, in
+ * Nothing of it is trusted. An open fdinfo shows what is true when it is read. A path counts only if it leads to the
+ * file then. And the numbers are listed again if there are more or fewer, or one of them is gone. For a file, in
  * microseconds on Linux 6.18:
  *
  *	fdinfo: to open, read and close it	10	to read it when it is open	1.7

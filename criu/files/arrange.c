@@ -17,8 +17,8 @@ int files_settle(struct snapshot *snapshot, struct task *task)
 }
 
 /*
- * Every file is open under one number, and wanted under others. What this process does not need is closed at once. Then the
- * wanted numbers are filled in ascending order; a file that is in the way moves. So there are never many more
+ * Every file is open under one number, and wanted under others. What this process does not need is closed at once. Then
+ * the wanted numbers are filled in ascending order; a file that is in the way moves. So there are never many more
  * descriptors than in the end: a task may have nearly as many as its limit allows.
  *
  * The files of other processes are not touched: there may be many, and to write to them would copy their memory.

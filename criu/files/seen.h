@@ -69,7 +69,8 @@ size_t count_descriptors(int proc);
 
 /*
  * Reads everything about descriptor `fd` of the holder into `seen`. seen_file_free() frees it, also after a failure.
- * `ahead`: what is prepared for it, or NULL. `may_be_gone`: if there is no such descriptor, returns -EBADF, not recorded.
+ * `ahead`: what is prepared for it, or NULL. `may_be_gone`: without such a descriptor it returns
+ * -EBADF, not recorded.
  */
 int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int fd,
 		   struct descriptor_ahead *ahead, bool may_be_gone) must_check;

@@ -21,7 +21,7 @@ struct image_store_ops {
 		must_check;
 	int (*remove)(struct image_store *store, const char *name) must_check;
 	int (*rename)(struct image_store *store, const char *from, const char *to) must_check;
-	/* Starts writing; called for several files before the first sync. The second takes a descriptor, of any thread. */
+	/* Starts writing; called for several files before the first sync. The second may be called by any thread. */
 	void (*begin_sync)(struct image_store *store, const char *name);
 	void (*begin_sync_open)(int fd);
 	/* Several threads may call it at the same time. */

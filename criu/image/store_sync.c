@@ -9,8 +9,8 @@
  *	threads       1      4     16     32     64   | syncfs()
  *	ms         1340    117     71     79     91   |  55, but it waits for other writers on the disk, too: store.c
  *
- * To begin takes the kernel 20 us for each file, as long as to create it. So if there are many, another thread begins while
- * this one still creates others: of small ones, by the descriptors that they were written with.
+ * To begin takes the kernel 20 us for each file, as long as to create it. So if there are many, another thread begins
+ * while this one still creates others: of small ones, by the descriptors that they were written with.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -1,6 +1,6 @@
 /*
- * arrange_test.c - a process has inherited all files that criu has opened, and turns them into its own table: each file at
- * its numbers, those of criu that are kept elsewhere if need be, and nothing else. Each test runs in a child.
+ * arrange_test.c - a process has inherited all files that criu has opened, and turns them into its own table: each file
+ * at its numbers, those of criu that are kept elsewhere if need be, and nothing else. Each test runs in a child.
  */
 #include "unit.h"
 #include <dirent.h>
