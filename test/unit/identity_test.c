@@ -266,9 +266,12 @@ static void many_that_look_alike(void **state unused)
 /* A child of the child: one more process with the descriptors of its parent, but for those that it has changed. */
 static void inherit(pid_t *pid, int ready)
 {
-	*pid = fork();
-	if (*pid)
+	pid_t born = fork();
+
+	if (born) {
+		*pid = born;
 		return;
+	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	fcntl(SAME, F_SETFD, FD_CLOEXEC);
 	dup2(open("/dev/null", O_RDWR), ANOTHER);
