@@ -107,7 +107,7 @@ static void look_at(void (*change)(void))
 	assert_int_equal(files_ahead(&snapshot, child)->count, MANY);
 	kill(child, SIGCONT);
 	await_stop();
-	task = snapshot_add_task(&snapshot, NULL, child);
+	task = snapshot_add_task_here(&snapshot, NULL, child);
 	task->proc = proc_open(child);
 	task->pidfd = syscall(SYS_pidfd_open, child, 0);
 	assert_int_equal(files_collect(&snapshot), 0);

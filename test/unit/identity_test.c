@@ -310,10 +310,10 @@ static void inherited(void **state unused)
 	close(ends[0]);
 	add_task(child, 2);
 	add_task(*grandchild, 3);
-	task = snapshot_find_task(&snapshot, *grandchild);
-	task->parent = snapshot_find_task(&snapshot, child);
+	task = snapshot_find_task_here(&snapshot, *grandchild);
+	task->parent = snapshot_find_task_here(&snapshot, child);
 	assert_int_equal(files_collect(&snapshot), 0);
-#define file_of(pid, fd) (task_find_descriptor(snapshot_find_task(&snapshot, pid), fd)->file)
+#define file_of(pid, fd) (task_find_descriptor(snapshot_find_task_here(&snapshot, pid), fd)->file)
 	assert_ptr_equal(file_of(child, FIRST), file_of(child, SAME));
 	assert_ptr_equal(file_of(*grandchild, FIRST), file_of(child, FIRST));
 	assert_ptr_equal(file_of(*grandchild, SAME), file_of(child, FIRST));
@@ -323,7 +323,7 @@ static void inherited(void **state unused)
 	assert_null(task_find_descriptor(task, SHARED));
 	assert_true(task_find_descriptor(task, SAME)->closes_on_exec);
 	assert_false(task_find_descriptor(task->parent, SAME)->closes_on_exec);
-	assert_int_equal(file_of(child, FIRST)->seen->holder.pid, child);
+	assert_int_equal(file_of(child, FIRST)->seen->holder.here, child);
 	files_let_go(&snapshot, DUMP_RUNS_ON);
 	kill(child, SIGKILL);
 	kill(*grandchild, SIGKILL);
