@@ -289,7 +289,7 @@ int dump_end_apart(struct apart_look *look, int result)
 	helper_thread_end(look->helper);
 	if (!result && look->error)
 		result = fail_in(fail(look->error, "cannot %s", look->failed), "process %d (%s)",
-				 look->failed_task->pid, look->failed_task->name);
+				 look->failed_task->here, look->failed_task->name);
 	for (size_t i = 0; !result && i < look->count; i++)
 		refuse_apart(&look->found[i]);
 	if (!result)
