@@ -139,7 +139,7 @@ static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
 	{ "check the images", restore_check, NULL, false }, /* everything, before any task exists */
 	{ "run the scripts (pre-restore)", tell_pre_restore, NULL, false },
-	/* In its namespaces, with criu's descriptors: some namespaces and files can only be made with a process there. */
+	/* In its namespaces, with criu's descriptors: some namespaces and files need a process that is there. */
 	{ "create the root", restore_create_root, restore_kill, false },
 	{ "make the namespaces", restore_make_namespaces, close_namespaces, false }, /* kept by descriptors of criu */
 	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by criu, with its privileges */
