@@ -61,6 +61,7 @@ struct dump {
 	bool is_pre_dump;	     /* only memory, and the tree continues */
 	struct cgroup_sets *cgroups; /* cgroups.c; NULL: the kernel has none */
 	struct ahead *ahead;	     /* NULL: nothing was read ahead */
+	struct apart_look *apart;    /* NULL: it has not begun, or has ended */
 	uint64_t freeze_began, freeze_ended, thawed; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs, is stopped, or is gone: there is nothing left to thaw */
 };
@@ -90,11 +91,13 @@ TaskKobjIdsEntry *dump_make_ids(const struct task *task); /* NULL: criu's own */
 int dump_find_shared(struct dump *dump) must_check;
 int dump_check_sharing(struct dump *dump) must_check;
 /*
- * apart.c: state that a process or thread does not share. `result` is the result of the look so far; refusals are
- * reported if it is 0.
+ * apart.c: state that a process or thread does not share, looked for in parallel with what follows.
  */
-int dump_begin_apart(struct apart_look **look, const struct dump *dump) must_check;
-int dump_end_apart(struct apart_look *look, int result) must_check;
+int dump_begin_apart(struct dump *dump) must_check;
+/* Waits until all processes have been looked at. True: the dump will be refused, before anything is touched. */
+bool dump_processes_are_apart(const struct dump *dump);
+/* `result`: of what was done meanwhile; refusals are reported if it is 0. Does nothing if it has ended already. */
+int dump_end_apart(struct dump *dump, int result) must_check;
 /* cgroups.c */
 int dump_open_cgroups(void *dump) must_check;
 void dump_close_cgroups(struct dump *dump);

@@ -3,11 +3,8 @@
  * Refusals happen here: everything that cannot be saved is reported at once, and the tree continues.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/memory.h"
@@ -58,19 +55,14 @@ static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 	CoreEntry *core = task->cores[index] = message_new(CoreEntry, core_entry);
 	struct thread_context settled = thread->context;
 	struct thread_facts facts = { .context = &settled };
-	char path[32];
 	int result;
 
 	core->thread_core = message_new(ThreadCoreEntry, thread_core_entry);
 	if (!index)
 		core->tc = message_new(TaskCoreEntry, task_core_entry);
-	snprintf(path, sizeof(path), "task/%d", thread->tid);
-	facts.proc = openat(task->proc, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (facts.proc < 0)
-		return fail(errno, "cannot open /proc/%d/%s", task->here, path);
-	result = trace_settle_context((struct traced_thread *)thread, &settled) ?:
-			 proc_read_status(facts.proc, &facts.status)		?:
-			 proc_read_stat(facts.proc, &facts.stat);
+	result = trace_settle_context((struct traced_thread *)thread, &settled)		 ?:
+			 proc_read_thread_status(task->proc, thread->tid, &facts.status) ?:
+			 proc_read_thread_stat(task->proc, thread->tid, &facts.stat);
 	if (thread->remaining)
 		message_set(core->thread_core, timeout_left, thread->remaining);
 	result = result ?: unless_refused(arch_save_registers(thread->tid, &settled, core));
@@ -78,7 +70,6 @@ static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 		if (task_parts[i]->look && part_concerns(task_parts[i], task, index))
 			result = unless_refused(task_parts[i]->look(&dump->snapshot, task, index, &facts));
 	proc_status_free(&facts.status);
-	close(facts.proc);
 	return result;
 }
 
@@ -155,8 +146,7 @@ static int look_at_tasks(struct dump *dump)
 int dump_look(void *context)
 {
 	struct dump *dump = context;
-	struct apart_look *apart;
-	int result = dump_begin_apart(&apart, dump);
+	int result = dump_begin_apart(dump);
 
 	check_session(dump);
 	result = result					     ?:
@@ -169,7 +159,8 @@ int dump_look(void *context)
 			 dump_check_sharing(dump)	?:
 			 files_collect(&dump->snapshot) ?:
 							  dump_describe_opened_areas(dump);
-	result = dump_end_apart(apart, result);
+	if (result || refusals() || dump_processes_are_apart(dump))
+		result = dump_end_apart(dump, result); /* else when the threads have been asked */
 	if (!result && !refusals())
 		dump_foresee_limits(dump);
 	if (!result && refusals())
@@ -181,5 +172,6 @@ void dump_end_look(void *context)
 {
 	struct dump *dump = context;
 
+	ignore(dump_end_apart(dump, -ECANCELED));
 	files_let_go(&dump->snapshot, DUMP_FAILED);
 }

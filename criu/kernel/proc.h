@@ -33,6 +33,7 @@ struct proc_stat {
 };
 int proc_parse_stat(const char *text, struct proc_stat *stat) must_check;
 int proc_read_stat(int proc, struct proc_stat *stat) must_check;
+int proc_read_thread_stat(int proc, pid_t tid, struct proc_stat *stat) must_check;
 
 struct proc_status {
 	uint32_t uid[4], gid[4]; /* real, effective, saved, file system */
@@ -46,6 +47,7 @@ struct proc_status {
 };
 int proc_parse_status(const char *text, struct proc_status *status) must_check;
 int proc_read_status(int proc, struct proc_status *status) must_check;
+int proc_read_thread_status(int proc, pid_t tid, struct proc_status *status) must_check;
 void proc_status_free(struct proc_status *status);
 
 /* As /proc/PID/limits names it: "Max open files". */

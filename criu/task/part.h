@@ -15,7 +15,6 @@
 
 /* What dump knows about a thread before the parts look at it. */
 struct thread_facts {
-	int proc; /* /proc/PID/task/TID */
 	struct proc_status status;
 	struct proc_stat stat;
 	const struct thread_context *context; /* settled: see trace_settle_context() */
