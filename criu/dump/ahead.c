@@ -172,7 +172,7 @@ void dump_list_tree(pid_t root, pid_t **pids, size_t *count)
 		autoclose int proc = proc_open((*pids)[i]);
 
 		if (proc >= 0)
-			attempted(proc_read_children(proc, pids, count));
+			attempted(proc_read_most_children(proc, pids, count));
 	}
 }
 

@@ -9,7 +9,8 @@
  *
  * Reading a link in /proc costs some 3 to 5 µs, kcmp() 1 µs, a list of cgroups 10 µs. With many threads a helper
  * thread does this in parallel with the rest of the step. It looks at the processes first: what they have apart is
- * refused before anything is touched. Its work on their threads may last until these have been asked.
+ * refused before anything is touched. Its work on their threads may last until these have been asked. It also reads the
+ * flags of each thread, which is as slow.
  */
 #include <errno.h>
 #include <linux/kcmp.h>
@@ -79,6 +80,7 @@ struct apart_look {
 	struct cgroup_sets *cgroups; /* NULL: the kernel has none */
 	bool ignores_cgroups;	     /* then they are used only for cpusets */
 	uint32_t *sets;		     /* cgroup set of each thread, in the order of tasks; 0: none was found */
+	unsigned *flags;	     /* PF_* of each thread, in the same order */
 	char ours[array_size(links)][64];
 	struct apart *found;
 	size_t count;
@@ -93,6 +95,7 @@ struct process {
 	const struct task *task;
 	char links[array_size(links)][64];
 	uint32_t *sets;
+	unsigned *flags;
 	bool threads_may_differ; /* their cgroups may differ */
 };
 
@@ -189,9 +192,20 @@ static void look_at_cgroups(struct apart_look *look, struct process *process, si
 		process->threads_may_differ = may_differ;
 }
 
+static void read_flags(struct apart_look *look, struct process *process, size_t thread)
+{
+	struct proc_stat stat;
+
+	if (proc_read_thread_stat(process->task->proc, process->task->threads[thread], &stat))
+		note_failure(look, EINVAL, "read /proc/PID/stat");
+	else
+		process->flags[thread] = stat.flags;
+}
+
 static void look_at_process(struct apart_look *look, struct process *process)
 {
 	look_at_links(look, process, 0);
+	read_flags(look, process, 0);
 	if (look->cgroups)
 		look_at_cgroups(look, process, 0);
 }
@@ -202,7 +216,8 @@ static void look_at_threads(struct apart_look *look, struct process *process)
 
 	for (size_t i = 1; i < task->thread_count; i++) {
 		look_at_links(look, process, i);
-		look_at_shared(look, task, task->threads[i].here);
+		look_at_shared(look, task, task->threads[i]);
+		read_flags(look, process, i);
 		if (look->cgroups)
 			look_at_cgroups(look, process, i);
 	}
@@ -256,10 +271,12 @@ static struct apart_look *new_look(const struct dump *dump, size_t *threads)
 	look->cgroups = dump->cgroups;
 	look->ignores_cgroups = dump->request->ignores_cgroups;
 	look->sets = allocate_array(*threads, sizeof(*look->sets));
+	look->flags = allocate_array(*threads, sizeof(*look->flags));
 	look->processes = allocate_array(dump->snapshot.task_count, sizeof(*look->processes));
 	for_each_task (task, &dump->snapshot) {
-		look->processes[process].task = task;
-		look->processes[process++].sets = look->sets + first;
+		look->processes[process++] = (struct process){ .task = task,
+							       .sets = look->sets + first,
+							       .flags = look->flags + first };
 		first += task->thread_count;
 	}
 	sem_init(&look->processes_done, 0, 0);
@@ -290,24 +307,31 @@ bool dump_processes_are_apart(const struct dump *dump)
 	return dump->apart->processes_are_apart;
 }
 
-static void note_places(const struct apart_look *look)
+static void note_thread(const struct apart_look *look, ThreadCoreEntry *core, uint32_t set,
+			const struct cpus *ours)
 {
-	const uint32_t *sets = look->sets;
-	const struct task *task;
+	const struct cpus *cpus = set ? cgroup_sets_cpus(look->cgroups, set) : NULL;
+
+	scheduling_drop_full_affinity(core, cpus ?: ours);
+	message_set(core, cg_set, look->ignores_cgroups || !set ? DUMP_OWN_CGROUPS : set);
+}
+
+static void note_found(const struct apart_look *look)
+{
 	struct cpus ours;
 
 	cpus_fill(&ours);
 	cpus_restrict(&ours);
-	for_each_task (task, look->snapshot) {
-		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
-			ThreadCoreEntry *core = task->cores[i]->thread_core;
-			const struct cpus *cpus = sets[i] ? cgroup_sets_cpus(look->cgroups, sets[i]) : NULL;
+	for (size_t i = 0; i < look->snapshot->task_count; i++) {
+		const struct process *process = &look->processes[i];
+		const struct task *task = process->task;
 
-			scheduling_drop_full_affinity(core, cpus ?: &ours);
-			message_set(core, cg_set,
-				    look->ignores_cgroups || !sets[i] ? DUMP_OWN_CGROUPS : sets[i]);
+		for (size_t j = 0; task->state != TASK_DEAD && j < task->thread_count; j++) {
+			ThreadCoreEntry *core = task->cores[j]->thread_core;
+
+			note_thread(look, core, process->sets[j], &ours);
+			machine_hear_flags(core, process->flags[j]);
 		}
-		sets += task->thread_count;
 	}
 }
 
@@ -340,11 +364,12 @@ int dump_end_apart(struct dump *dump, int result)
 	for (size_t i = 0; !result && i < look->count; i++)
 		refuse_apart(&look->found[i]);
 	if (!result)
-		note_places(look);
+		note_found(look);
 	sem_destroy(&look->processes_done);
 	free(look->found);
 	free(look->processes);
 	free(look->sets);
+	free(look->flags);
 	free(look);
 	return result;
 }

@@ -19,6 +19,7 @@
 #define DUMP_OWN_ID 1
 
 struct apart_look;  /* apart.c */
+struct areas_look;  /* areas.c */
 struct cgroup_sets; /* cgroups.c */
 
 /*
@@ -62,6 +63,7 @@ struct dump {
 	struct cgroup_sets *cgroups; /* cgroups.c; NULL: the kernel has none */
 	struct ahead *ahead;	     /* NULL: nothing was read ahead */
 	struct apart_look *apart;    /* NULL: it has not begun, or has ended */
+	struct areas_look *areas;    /* the same */
 	uint64_t freeze_began, freeze_ended, thawed; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs, is stopped, or is gone: there is nothing left to thaw */
 };
@@ -77,7 +79,9 @@ int dump_name_tasks(struct snapshot *snapshot) must_check; /* names.c */
 void dump_thaw(void *dump);
 int dump_release(void *dump) must_check;
 int dump_release_early(void *dump) must_check;
-/* Lists the victims of all traced tasks, and returns their number. `victims` has room for all tasks. */
+/* Does it do so as soon as its memory has been read? */
+bool dump_tree_runs_on(const struct dump *dump);
+/* Of all tasks that are traced; how many there are. `victims` has room for all tasks. */
 size_t dump_list_victims(const struct dump *dump, struct victim **victims);
 
 /* end.c: effects of the kernel on a dying process must not be visible */
@@ -109,14 +113,17 @@ const struct cpus *cgroup_sets_cpus(const struct cgroup_sets *sets, uint32_t id)
 int dump_save_cgroups(struct dump *dump) must_check;
 /* ahead.c: reads the mappings of large processes before the freeze, and checks afterwards that they have not changed */
 int dump_read_ahead(void *dump) must_check;
-void dump_list_tree(pid_t root, pid_t **pids,
-		    size_t *count); /* the processes of the running tree at this moment */
+/* The processes of the running tree at this moment; some may be missing. */
+void dump_list_tree(pid_t root, pid_t **pids, size_t *count);
 bool dump_take_areas_ahead(struct dump *dump, struct task *task,
 			   struct page_runs *guards); /* into task->space->vmas */
 void dump_forget_ahead(void *dump);
 /* areas.c: describes the mappings */
 int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards) must_check;
-int dump_read_all_areas(struct dump *dump) must_check; /* task->space->vmas of all tasks, not described yet */
+int dump_read_all_areas(struct dump *dump) must_check; /* task->vmas of all tasks, not described yet */
+/* The same, in parallel with what is between the two. */
+void dump_begin_areas(struct dump *dump);
+int dump_end_areas(struct dump *dump) must_check; /* the result; nothing, if it has been called already */
 int dump_describe_areas(struct dump *dump, struct task *task) must_check;
 int dump_describe_opened_areas(struct dump *dump) must_check; /* when all open files are known */
 void dump_area_entries(struct task *task);		      /* into task->space->mm */

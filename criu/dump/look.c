@@ -60,9 +60,8 @@ static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 	core->thread_core = message_new(ThreadCoreEntry, thread_core_entry);
 	if (!index)
 		core->tc = message_new(TaskCoreEntry, task_core_entry);
-	result = trace_settle_context((struct traced_thread *)thread, &settled)		 ?:
-			 proc_read_thread_status(task->proc, thread->tid, &facts.status) ?:
-			 proc_read_thread_stat(task->proc, thread->tid, &facts.stat);
+	result = trace_settle_context((struct traced_thread *)thread, &settled) ?:
+			 proc_read_thread_status(task->proc, thread->tid, &facts.status);
 	if (thread->remaining)
 		message_set(core->thread_core, timeout_left, thread->remaining);
 	result = result ?: unless_refused(arch_save_registers(thread->tid, &settled, core));
@@ -103,7 +102,7 @@ static int look_at_task(struct dump *dump, struct task *task)
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = look_at_thread(dump, task, i);
 	if (!result && task_leads(task, OBJECT_MEMORY))
-		result = dump_describe_areas(dump, task);
+		result = dump_end_areas(dump) ?: dump_describe_areas(dump, task);
 	return result;
 }
 
@@ -143,18 +142,25 @@ static int look_at_tasks(struct dump *dump)
 	return 0;
 }
 
+/* The threads are looked at while their mappings are read. */
+static int look_inside(struct dump *dump)
+{
+	int result, read;
+
+	dump_begin_areas(dump);
+	result = namespaces_collect(&dump->snapshot) ?: look_at_tasks(dump);
+	read = dump_end_areas(dump);
+	dump_forget_ahead(dump);
+	return result ?: read;
+}
+
 int dump_look(void *context)
 {
 	struct dump *dump = context;
 	int result = dump_begin_apart(dump);
 
 	check_session(dump);
-	result = result					     ?:
-			 dump_find_shared(dump)		     ?:
-			 dump_read_all_areas(dump)	     ?:
-			 namespaces_collect(&dump->snapshot) ?:
-							       look_at_tasks(dump);
-	dump_forget_ahead(dump);
+	result = result ?: dump_find_shared(dump) ?: look_inside(dump);
 	result = result					?:
 			 dump_check_sharing(dump)	?:
 			 files_collect(&dump->snapshot) ?:

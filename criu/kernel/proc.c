@@ -15,6 +15,8 @@
 #include "base/proc_text.h"
 #include "kernel/proc.h"
 
+#define MOST_PARENTS 64 /* threads whose children proc_read_most_children() lists */
+
 int proc_open(pid_t pid)
 {
 	char path[32];
@@ -316,11 +318,13 @@ int proc_read_pids(pid_t **ids, size_t *count)
 	return read_number_names(AT_FDCWD, "/proc", ids, count);
 }
 
-int proc_read_children(int proc, pid_t **ids, size_t *count)
+static int read_children(int proc, size_t most_threads, pid_t **ids, size_t *count)
 {
 	autofree pid_t *threads = NULL;
 	size_t thread_count = 0;
 	int result = proc_read_threads(proc, &threads, &thread_count);
+
+	thread_count = min(thread_count, most_threads);
 
 	/* Each thread lists the children that it forked itself (CONFIG_PROC_CHILDREN). */
 	for (size_t i = 0; !result && i < thread_count; i++) {
@@ -346,6 +350,16 @@ int proc_read_children(int proc, pid_t **ids, size_t *count)
 		}
 	}
 	return result;
+}
+
+int proc_read_children(int proc, pid_t **ids, size_t *count)
+{
+	return read_children(proc, SIZE_MAX, ids, count);
+}
+
+int proc_read_most_children(int proc, pid_t **ids, size_t *count)
+{
+	return read_children(proc, MOST_PARENTS, ids, count);
 }
 
 int proc_read_fdinfo(int proc, int fd, struct proc_fdinfo *info)
