@@ -8,7 +8,7 @@
  * of the pages.
  *
  * Without a parent snapshot the root of the tree gets such buffers, if its memory is small and it will run on: 20 MiB
- * kept it frozen for 16 ms until they were in the page cache, and 60 ms when the disk was busy. They are read by one thread:
+ * kept it frozen for 16 ms until they were in the page cache, and 60 ms when the disk was busy. One thread reads them:
  * for half of 7 ms, on busy CPUs, the helper would be waited for for 50.
  */
 #include <errno.h>

@@ -106,7 +106,7 @@ int proc_read_thread_stat(int proc, pid_t tid, struct proc_stat *stat)
 }
 
 /*
- * Finds values in the order of the lines, so that the text is read once. A line that is elsewhere, or nowhere, is looked
+ * Finds values in the order of the lines, so the text is read once. A line that is elsewhere, or nowhere, is looked
  * for in all of the text.
  */
 struct status_text {
