@@ -196,8 +196,8 @@ static void read_flags(struct apart_look *look, struct process *process, size_t 
 {
 	struct proc_stat stat;
 
-	if (proc_read_thread_stat(process->task->proc, process->task->threads[thread], &stat))
-		note_failure(look, EINVAL, "read /proc/PID/stat");
+	if (proc_read_thread_stat(process->task->proc, process->task->threads[thread].here, &stat))
+		note_failure(look, process->task, EINVAL, "read /proc/PID/stat");
 	else
 		process->flags[thread] = stat.flags;
 }
@@ -216,7 +216,7 @@ static void look_at_threads(struct apart_look *look, struct process *process)
 
 	for (size_t i = 1; i < task->thread_count; i++) {
 		look_at_links(look, process, i);
-		look_at_shared(look, task, task->threads[i]);
+		look_at_shared(look, task, task->threads[i].here);
 		read_flags(look, process, i);
 		if (look->cgroups)
 			look_at_cgroups(look, process, i);

@@ -93,7 +93,7 @@ static uint64_t count_most_written(struct dump *dump, const struct tracker *trac
 
 		if (pages > most) {
 			most = pages;
-			dump->memory.reserve.pid = pids[i];
+			dump->memory.reserve.here = pids[i];
 		}
 	}
 	return most;
@@ -107,7 +107,7 @@ static uint64_t count_pages(struct dump *dump)
 		return count_most_written(dump, tracker);
 	if (tracker || !dump_tree_runs_on(dump))
 		return 0;
-	dump->memory.reserve.pid = dump->request->root;
+	dump->memory.reserve.here = dump->request->root;
 	return count_own(dump->request->root);
 }
 
@@ -124,7 +124,7 @@ int dump_reserve_pages(void *context)
 
 	size = min(size, (size_t)sysconf(_SC_AVPHYS_PAGES) / 8 * PAGE_SIZE);
 	if (attempted(stream_reserve_make(&reserve->buffers, size)))
-		log_debug("no memory to buffer %zu KiB of process %d", size >> 10, reserve->pid);
+		log_debug("no memory to buffer %zu KiB of process %d", size >> 10, reserve->here);
 	if (reserve->buffers.memory && dump->memory.increment.parent_tracker)
 		reserve->reader = helper_thread_start();
 	return 0;

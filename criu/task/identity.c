@@ -85,10 +85,11 @@ static int identity_hear(const struct snapshot *snapshot unused, struct task *ta
 	int number;
 
 	if (result < 0)
-		return fail(-result, "cannot ask thread %d for its addresses", task->threads[thread]);
+		return fail(-result, "cannot read the addresses that the kernel has for thread %d",
+			    task->threads[thread].here);
 	result = calls_result(calls, asked->name);
 	if (result < 0)
-		return fail(-result, "cannot ask thread %d for its name", task->threads[thread]);
+		return fail(-result, "cannot ask thread %d for its name", task->threads[thread].here);
 	task->cores[thread]->thread_core->comm =
 		format_text("%.*s", NAME_SIZE, (const char *)calls_answer(calls, asked->name, 1));
 	arch_set_clear_tid(task->cores[thread],
