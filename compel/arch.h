@@ -38,6 +38,8 @@ long arch_call_result(const struct arch_registers *registers);
 /* The ABI of the code that the thread runs, and what people call an ABI. */
 enum call_abi arch_call_abi(const struct arch_registers *registers);
 const char *arch_abi_name(enum call_abi abi);
+/* Asks the CPU what the following need to know of it. That may be slow, so it comes before a process is stopped. */
+void arch_look_ahead(void);
 /* Do the thread's protection keys deny access to ordinary memory, such as the region of the parasite? */
 bool arch_denies_data(const struct thread_context *context);
 

@@ -193,7 +193,7 @@ struct thread_calls {
 	char *bytes;
 	size_t size;
 };
-#define PARASITE_LISTS	   88
+#define PARASITE_LISTS	   248
 #define PARASITE_LIST_ROOM 1984
 /* A list for a thread of one of many processes, which work at the same time. The bytes are at victim_scratch(). */
 struct process_calls {

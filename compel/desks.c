@@ -44,8 +44,10 @@ struct worker {
 	struct thread_calls *list;
 	struct way_home home;
 	uint64_t desk, word;
-	size_t calls_at;	  /* offset in the desk */
-	bool is_written, is_away; /* its way home is on its stack; it does not have its own registers */
+	size_t calls_at; /* offset in the desk */
+	bool is_written; /* its way home is on its stack */
+	bool is_away;	 /* it does not have its own registers */
+	bool is_back;	 /* it was away, is parked, and would go home by itself */
 };
 
 static uint64_t desk_at(const struct victim *victim, size_t number)
@@ -174,35 +176,99 @@ static bool engage(struct victim *victim, struct thread_calls *list, size_t numb
 	if (list->thread == victim->infection->index || arch_denies_data(&worker->thread->context) ||
 	    has_filter(worker->thread))
 		return false;
-	if (attempted(home_prepare(&worker->home, victim, worker->thread, &victim->infection->gadgets, &leave,
-				   1)))
-		return false; /* its stack has not enough space */
+	if (attempted(home_build(&worker->home, worker->thread, &victim->infection->gadgets, &leave, 1)))
+		return false;
 	if (is_apart(victim->infection, worker))
 		return true;
 	home_free(&worker->home);
 	return false;
 }
 
+/*
+ * Saves the stacks of all workers. One whose stack does not have enough space leaves the list, and is asked by ptrace.
+ * *count becomes the number of the others.
+ */
+static int save_stacks(struct victim *victim, struct worker *workers, size_t *count)
+{
+	struct memory_piece pieces[PARASITE_DESKS];
+	size_t saved, kept = 0;
+	int result = 0;
+
+	for (size_t i = 0; i < *count; i++) {
+		const struct way_home *home = &workers[i].home;
+
+		pieces[i] = (struct memory_piece){ home->start, home->saved, home->end - home->start };
+	}
+	saved = pieces_read(victim, pieces, *count);
+	for (size_t i = 0; i < *count; i++) {
+		struct worker *worker = &workers[i];
+
+		if (i < saved || !attempted(home_save(&worker->home, victim, worker->thread))) {
+			workers[kept++] = *worker;
+			continue;
+		}
+		home_free(&worker->home);
+		if (!result)
+			result = call_alone(victim, worker->list, worker->desk + BYTES_AT);
+	}
+	*count = kept;
+	return result;
+}
+
 /* ---- at desks ---- */
 
-static int write_desk(const struct victim *victim, struct worker *worker)
+/* The pieces of memory that one step reads or writes for all workers of a batch. */
+struct pieces {
+	struct memory_piece at[2 * PARASITE_DESKS + 2];
+	size_t count;
+};
+
+static void add_piece(struct pieces *pieces, uint64_t address, void *bytes, size_t size)
+{
+	pieces->at[pieces->count++] = (struct memory_piece){ address, bytes, size };
+}
+
+static size_t desk_size(const struct worker *worker)
+{
+	return worker->calls_at + worker->list->count * CALL_SIZE;
+}
+
+static void fill_desk(const struct worker *worker, char *image)
 {
 	const struct thread_calls *list = worker->list;
 	const struct parasite_desk desk = { .word = worker->word,
 					    .calls = worker->desk + worker->calls_at,
 					    .home = worker->home.entry,
 					    .count = (uint32_t)list->count };
-	char image[PARASITE_DESK_SIZE] = { 0 };
-	uint64_t sp;
-	int result;
 
 	memcpy(image, &desk, sizeof(desk));
 	if (list->size)
 		memcpy(image + BYTES_AT, list->bytes, list->size);
 	memcpy(image + worker->calls_at, list->calls, list->count * CALL_SIZE);
-	result = victim_write(victim, worker->desk, image, worker->calls_at + list->count * CALL_SIZE);
-	worker->is_written = !result;
-	return result ?: home_write(&worker->home, victim, NULL, 0, &sp);
+}
+
+/* Writes what the parasite has to know, the desks, and all ways home. `images`: PARASITE_DESK_SIZE for each worker. */
+static int write_desks(const struct victim *victim, struct worker *workers, size_t count, size_t desks,
+		       char *images)
+{
+	uint32_t working = (uint32_t)count, in_use = (uint32_t)desks;
+	struct pieces pieces = { .count = 0 };
+
+	add_piece(&pieces, state_at(victim, offsetof(struct parasite_state, working)), &working,
+		  sizeof(working));
+	add_piece(&pieces, state_at(victim, offsetof(struct parasite_state, desk_count)), &in_use,
+		  sizeof(in_use));
+	for (size_t i = 0; i < count; i++) {
+		struct worker *worker = &workers[i];
+		const struct way_home *home = &worker->home;
+		char *image = images + i * PARASITE_DESK_SIZE;
+
+		fill_desk(worker, image);
+		add_piece(&pieces, worker->desk, image, desk_size(worker));
+		add_piece(&pieces, home->entry, home->image, home->end - home->entry);
+		worker->is_written = true;
+	}
+	return pieces_write(victim, pieces.at, pieces.count);
 }
 
 static int write_desk_state(const struct victim *victim, size_t offset, uint32_t value)
@@ -221,19 +287,35 @@ static int set_out(const struct victim *victim, const struct worker *worker)
 	return home_take(&worker->home, worker->thread, &victim->infection->gadgets);
 }
 
+/* State 2. */
+static int leave_own_place(const struct victim *victim, struct worker *worker)
+{
+	int result = set_out(victim, worker);
+
+	worker->is_away = true;
+	if (!result && set_signal_mask(worker->thread, ALL_SIGNALS) < 0)
+		result = fail(errno, "cannot block the signals of thread %d", worker->thread->tid);
+	return result;
+}
+
+/* All workers are in state 2. */
+static int take_desks(const struct victim *victim, const struct worker *workers, size_t count)
+{
+	uint32_t taken = DESK_TAKEN;
+	struct pieces pieces = { .count = 0 };
+
+	for (size_t i = 0; i < count; i++)
+		add_piece(&pieces, workers[i].word, &taken, sizeof(taken));
+	return pieces_write(victim, pieces.at, pieces.count);
+}
+
+/* State 3. */
 static int send_to_work(const struct victim *victim, struct worker *worker)
 {
 	struct traced_thread *thread = worker->thread;
 	struct arch_registers registers = thread->context.registers;
-	int result = set_out(victim, worker);
+	int result;
 
-	worker->is_away = true;
-	if (!result && set_signal_mask(thread, ALL_SIGNALS) < 0)
-		result = fail(errno, "cannot block the signals of thread %d", thread->tid);
-	if (!result)
-		result = set_word(victim, worker, DESK_TAKEN);
-	if (result)
-		return result;
 	arch_prepare_work(&registers, victim->infection->region + blob()->work, worker->home.entry,
 			  worker->desk);
 	result = set_registers(thread, &registers);
@@ -241,6 +323,19 @@ static int send_to_work(const struct victim *victim, struct worker *worker)
 		result = -errno;
 	thread->is_parked = result;
 	return result ? fail(-result, "cannot make calls in thread %d", thread->tid) : 0;
+}
+
+static int send_all_to_work(const struct victim *victim, struct worker *workers, size_t count)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < count && !result; i++)
+		result = leave_own_place(victim, &workers[i]);
+	if (!result)
+		result = take_desks(victim, workers, count);
+	for (size_t i = 0; i < count && !result; i++)
+		result = send_to_work(victim, &workers[i]);
+	return result;
 }
 
 /*
@@ -257,6 +352,7 @@ static int give_up_worker(const struct victim *victim, const struct worker *work
 	return fail(-error, "thread %d does not return from its calls", worker->thread->tid);
 }
 
+/* State 2 or 4. */
 static int take_back(const struct victim *victim, struct worker *worker, uint64_t deadline)
 {
 	int result = worker->thread->is_parked ? 0 : trace_await_park(worker->thread, deadline);
@@ -264,27 +360,39 @@ static int take_back(const struct victim *victim, struct worker *worker, uint64_
 	if (result)
 		return give_up_worker(victim, worker, result);
 	result = set_out(victim, worker);
-	if (!result)
-		result = set_word(victim, worker, DESK_FREE);
-	if (!result)
-		result = home_leave(&worker->home, victim, worker->thread);
-	worker->is_written = false;
+	worker->is_back = !result;
 	return result;
 }
 
-static int read_results(const struct victim *victim, const struct worker *worker)
+static int free_desks(const struct victim *victim, const struct worker *workers, size_t count)
 {
-	const struct thread_calls *list = worker->list;
-	char image[PARASITE_DESK_SIZE];
-	int result = victim_read(victim, worker->desk + BYTES_AT, image + BYTES_AT,
-				 worker->calls_at + list->count * CALL_SIZE - BYTES_AT);
+	uint32_t is_free = DESK_FREE;
+	struct pieces pieces = { .count = 0 };
 
-	if (result)
-		return result;
-	if (list->size)
-		memcpy(list->bytes, image + BYTES_AT, list->size);
-	memcpy(list->calls, image + worker->calls_at, list->count * CALL_SIZE);
-	return 0;
+	for (size_t i = 0; i < count; i++)
+		if (workers[i].is_back)
+			add_piece(&pieces, workers[i].word, &is_free, sizeof(is_free));
+	return pieces_write(victim, pieces.at, pieces.count);
+}
+
+/* State 5. Threads that cannot be given their registers keep their way home. */
+static int return_all(const struct victim *victim, const struct worker *workers, size_t count)
+{
+	struct pieces pieces = { .count = 0 };
+	int result = 0, returned;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct worker *worker = &workers[i];
+		const struct way_home *home = &worker->home;
+
+		if (!worker->is_written || (worker->is_away && !worker->is_back))
+			continue;
+		returned = worker->is_away ? home_return(worker->thread) : 0;
+		result = first_failure(result, returned);
+		if (!returned)
+			add_piece(&pieces, home->start, home->saved, home->end - home->start);
+	}
+	return first_failure(result, pieces_write(victim, pieces.at, pieces.count));
 }
 
 /* Takes all threads back, also those of a batch that has failed, and restores all stacks. */
@@ -296,36 +404,44 @@ static int take_all_back(const struct victim *victim, struct worker *workers, si
 	for (size_t i = 0; i < count; i++)
 		if (workers[i].is_away && !workers[i].thread->is_parked)
 			ptrace(PTRACE_INTERRUPT, workers[i].thread->tid, 0, 0);
-	for (size_t i = 0; i < count; i++) {
-		struct worker *worker = &workers[i];
+	for (size_t i = 0; i < count; i++)
+		if (workers[i].is_away)
+			result = first_failure(result, take_back(victim, &workers[i], deadline));
+	result = first_failure(result, free_desks(victim, workers, count));
+	return first_failure(result, return_all(victim, workers, count));
+}
 
-		if (worker->is_away)
-			result = first_failure(result, take_back(victim, worker, deadline));
-		else if (worker->is_written)
-			result = first_failure(result,
-					       victim_write(victim, worker->home.start, worker->home.saved,
-							    worker->home.end - worker->home.start));
+static int read_results(const struct victim *victim, const struct worker *workers, size_t count, char *images)
+{
+	struct pieces pieces = { .count = 0 };
+
+	for (size_t i = 0; i < count; i++)
+		add_piece(&pieces, workers[i].desk + BYTES_AT, images + i * PARASITE_DESK_SIZE + BYTES_AT,
+			  desk_size(&workers[i]) - BYTES_AT);
+	if (pieces_read(victim, pieces.at, count) < count)
+		return fail(errno, "cannot read the answers of the threads of process %d", victim->pid);
+	for (size_t i = 0; i < count; i++) {
+		const struct thread_calls *list = workers[i].list;
+		const char *image = images + i * PARASITE_DESK_SIZE;
+
+		if (list->size)
+			memcpy(list->bytes, image + BYTES_AT, list->size);
+		memcpy(list->calls, image + workers[i].calls_at, list->count * CALL_SIZE);
 	}
-	return result;
+	return 0;
 }
 
 static int work_at_desks(struct victim *victim, struct worker *workers, size_t count, size_t desks)
 {
 	struct remote_call await = { CALL_AWAIT_DESKS, {}, 0 };
-	int result = write_desk_state(victim, offsetof(struct parasite_state, working), (uint32_t)count) ?:
-			     write_desk_state(victim, offsetof(struct parasite_state, desk_count),
-					      (uint32_t)desks);
+	autofree char *images = allocate_array(count, PARASITE_DESK_SIZE);
+	int result = write_desks(victim, workers, count, desks, images) ?:
+			     send_all_to_work(victim, workers, count);
 
-	for (size_t i = 0; i < count && !result; i++)
-		result = write_desk(victim, &workers[i]);
-	for (size_t i = 0; i < count && !result; i++)
-		result = send_to_work(victim, &workers[i]);
 	if (!result)
 		result = call_parasite(victim, &await, 1);
 	result = first_failure(result, take_all_back(victim, workers, count));
-	for (size_t i = 0; i < count && !result; i++)
-		result = read_results(victim, &workers[i]);
-	return result;
+	return result ?: read_results(victim, workers, count, images);
 }
 
 static int check_lists(const struct victim *victim, const struct thread_calls *lists, size_t count)
@@ -357,6 +473,8 @@ int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_
 		else
 			result = call_alone(victim, &lists[i], victim_desk(victim, i));
 	}
+	if (!result)
+		result = save_stacks(victim, workers, &engaged);
 	if (!result && engaged)
 		result = work_at_desks(victim, workers, engaged, count);
 	for (size_t i = 0; i < engaged; i++)

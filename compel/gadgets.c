@@ -183,6 +183,7 @@ void victim_look_ahead(pid_t pid)
 	struct maps maps = {};
 	struct gadgets gadgets;
 
+	arch_look_ahead();
 	if (!attempted(maps_read(&maps, pid)))
 		attempted(gadgets_find(&gadgets, pid, &maps));
 	maps_free(&maps);

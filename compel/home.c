@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/memory.h"
@@ -32,19 +31,16 @@ static bool grow_stack(pid_t pid, uint64_t address)
 	return fd >= 0 && pread(fd, &byte, 1, (off_t)address) == 1;
 }
 
-/* Saves the part of the stack that will be overwritten. */
 static bool read_below(const struct way_home *home, const struct victim *victim)
 {
-	struct iovec here = { home->saved, home->end - home->start },
-		     there = { (void *)home->start, here.iov_len };
+	struct memory_piece below = { home->start, home->saved, home->end - home->start };
 
-	return process_vm_readv(victim->pid, &here, 1, &there, 1, 0) == (ssize_t)here.iov_len ||
-	       (grow_stack(victim->pid, home->start) &&
-		process_vm_readv(victim->pid, &here, 1, &there, 1, 0) == (ssize_t)here.iov_len);
+	return pieces_read(victim, &below, 1) ||
+	       (grow_stack(victim->pid, home->start) && pieces_read(victim, &below, 1));
 }
 
-int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
-		 const struct gadgets *gadgets, const struct remote_call *detours, size_t detour_count)
+int home_build(struct way_home *home, struct traced_thread *thread, const struct gadgets *gadgets,
+	       const struct remote_call *detours, size_t detour_count)
 {
 	struct return_frame frame;
 	int result = frame_build(&frame, thread, gadgets);
@@ -59,10 +55,27 @@ int home_prepare(struct way_home *home, const struct victim *victim, struct trac
 	home->end = frame.entry + frame.size;
 	home->image = frame.bytes;
 	home->saved = allocate(home->end - home->start);
-	if (read_below(home, victim))
-		return 0;
-	home_free(home);
-	return fail(ENOSPC, "there is not enough space on the stack of thread %d", thread->tid);
+	return 0;
+}
+
+int home_save(const struct way_home *home, const struct victim *victim, const struct traced_thread *thread)
+{
+	return read_below(home, victim) ?
+		       0 :
+		       fail(ENOSPC, "there is not enough space on the stack of thread %d", thread->tid);
+}
+
+int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
+		 const struct gadgets *gadgets, const struct remote_call *detours, size_t detour_count)
+{
+	int result = home_build(home, thread, gadgets, detours, detour_count);
+
+	if (result)
+		return result;
+	result = home_save(home, victim, thread);
+	if (result)
+		home_free(home);
+	return result;
 }
 
 int home_write(const struct way_home *home, const struct victim *victim, const uint64_t *chain, size_t count,
@@ -88,15 +101,18 @@ int home_take(const struct way_home *home, struct traced_thread *thread, const s
 	return result < 0 ? fail(-result, "cannot set the registers of thread %d", thread->tid) : 0;
 }
 
-int home_leave(const struct way_home *home, const struct victim *victim, struct traced_thread *thread)
+int home_return(struct traced_thread *thread)
 {
 	int result = set_signal_mask(thread, thread->context.signal_mask);
 
 	if (!result)
 		result = set_registers(thread, &thread->context.registers);
-	if (result < 0)
-		return fail(-result, "cannot restore the registers of thread %d", thread->tid);
-	return victim_write(victim, home->start, home->saved, home->end - home->start);
+	return result < 0 ? fail(-result, "cannot restore the registers of thread %d", thread->tid) : 0;
+}
+
+int home_leave(const struct way_home *home, const struct victim *victim, struct traced_thread *thread)
+{
+	return home_return(thread) ?: victim_write(victim, home->start, home->saved, home->end - home->start);
 }
 
 void home_free(struct way_home *home)

@@ -72,6 +72,18 @@ int call_make(struct traced_thread *thread) must_check;
 int call_await_exit(struct traced_thread *thread) must_check;
 int call_await(struct traced_thread *thread, long *result) must_check;
 
+/* ---- pieces.c ---- */
+
+struct memory_piece {
+	uint64_t address; /* in the victim */
+	void *bytes;
+	size_t size; /* more than 0 */
+};
+
+/* How many were read: less than `count` if one of them cannot be read. */
+size_t pieces_read(const struct victim *victim, const struct memory_piece *pieces, size_t count);
+int pieces_write(const struct victim *victim, const struct memory_piece *pieces, size_t count) must_check;
+
 /* ---- maps.c ---- */
 
 struct map {
@@ -122,7 +134,16 @@ struct way_home {
 	char *saved; /* from `start` to `end`: the task's own bytes */
 };
 
-/* `detours` are calls to make on the way, in this order, before the thread continues. */
+/*
+ * Makes the image of a way home, and the space for the thread's own bytes. `detours` are calls to make on the way, in
+ * this order, before the thread continues.
+ */
+int home_build(struct way_home *home, struct traced_thread *thread, const struct gadgets *gadgets,
+	       const struct remote_call *detours, size_t detour_count) must_check;
+/* Saves the part of the stack that will be overwritten. */
+int home_save(const struct way_home *home, const struct victim *victim, const struct traced_thread *thread)
+	must_check;
+/* Both. */
 int home_prepare(struct way_home *home, const struct victim *victim, struct traced_thread *thread,
 		 const struct gadgets *gadgets, const struct remote_call *detours, size_t detour_count)
 	must_check;
@@ -132,7 +153,9 @@ int home_write(const struct way_home *home, const struct victim *victim, const u
 /* Sets the registers so that the thread goes home, from `entry`, when it runs. */
 int home_take(const struct way_home *home, struct traced_thread *thread, const struct gadgets *gadgets)
 	must_check;
-/* Restores the thread's registers, mask and memory; it stays parked. */
+/* Restores the thread's registers and mask; it stays parked. */
+int home_return(struct traced_thread *thread) must_check;
+/* The same, and its memory. */
 int home_leave(const struct way_home *home, const struct victim *victim, struct traced_thread *thread)
 	must_check;
 void home_free(struct way_home *home);

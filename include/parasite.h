@@ -9,7 +9,7 @@
  *	   9000  stack    grows down from its end
  *	   c000  calls    struct remote_call[], as received
  *	  14000  scratch  arguments and results of calls; or desks, one for each thread that makes calls of its own
- *	  40000  end
+ *	  90000  end
  */
 #ifndef PARASITE_H
 #define PARASITE_H
@@ -20,7 +20,7 @@
 #define PARASITE_STACK	 0x9000
 #define PARASITE_CALLS	 0xc000
 #define PARASITE_SCRATCH 0x14000
-#define PARASITE_SIZE	 0x40000
+#define PARASITE_SIZE	 0x90000
 
 /* Offsets in struct parasite_state, for assembly. */
 #define PARASITE_STATE_HOME_STACK     8
@@ -30,9 +30,10 @@
 
 /*
  * A desk holds the work of one thread that makes its calls in the region. It begins with a struct parasite_desk; compel
- * decides the layout of the rest. A word in the state, which is a futex, tells whether a thread is at the desk.
+ * decides the layout of the rest. A word in the state, which is a futex, tells whether a thread is at the desk. All
+ * wait twice for each other, on busy CPUs for some milliseconds, so there are many desks.
  */
-#define PARASITE_DESKS	    88
+#define PARASITE_DESKS	    248
 #define PARASITE_DESK_SIZE  2048
 #define PARASITE_DESK_WORD  0
 #define PARASITE_DESK_CALLS 8

@@ -7,11 +7,14 @@
  * EINVAL, EUSERS, or they change only for its children). For mounts it has to unshare its root and directories first,
  * so kcmp() shows that.
  *
- * Reading a link in /proc costs some 3 µs, kcmp() 1 µs, a list of cgroups 10 µs. With thousands of threads a helper
- * thread does this in parallel with the rest of the step.
+ * Reading a link in /proc costs some 3 to 5 µs, kcmp() 1 µs, a list of cgroups 10 µs. With many threads a helper
+ * thread does this in parallel with the rest of the step. It looks at the processes first: what they have apart is
+ * refused before anything is touched. Its work on their threads may last until these have been asked. It also reads the
+ * flags of each thread, which is as slow.
  */
 #include <errno.h>
 #include <linux/kcmp.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -71,9 +74,13 @@ struct apart {
 
 struct apart_look {
 	const struct snapshot *snapshot;
+	struct process *processes; /* in the order of tasks */
+	sem_t processes_done; /* posted when all processes have been looked at, but not yet their threads */
+	bool processes_are_apart; /* from then on: has one of them something apart, or could not be looked at? */
 	struct cgroup_sets *cgroups; /* NULL: the kernel has none */
 	bool ignores_cgroups;	     /* then they are used only for cpusets */
 	uint32_t *sets;		     /* cgroup set of each thread, in the order of tasks; 0: none was found */
+	unsigned *flags;	     /* PF_* of each thread, in the same order */
 	char ours[array_size(links)][64];
 	struct apart *found;
 	size_t count;
@@ -83,11 +90,12 @@ struct apart_look {
 	struct helper_thread *helper;
 };
 
-/* The values that its threads are compared with. */
+/* A task, and the values that its threads are compared with. */
 struct process {
 	const struct task *task;
 	char links[array_size(links)][64];
 	uint32_t *sets;
+	unsigned *flags;
 	bool threads_may_differ; /* their cgroups may differ */
 };
 
@@ -173,7 +181,7 @@ static void look_at_cgroups(struct apart_look *look, struct process *process, si
 	}
 	if (thread)
 		snprintf(path, sizeof(path), "task/%d/cgroup", process->task->threads[thread].here);
-	length = read_text_at(process->task->proc, path, &text);
+	length = read_record_at(process->task->proc, path, &text);
 	if (length < 0 && look->ignores_cgroups)
 		return;
 	if (length < 0)
@@ -184,23 +192,50 @@ static void look_at_cgroups(struct apart_look *look, struct process *process, si
 		process->threads_may_differ = may_differ;
 }
 
+static void read_flags(struct apart_look *look, struct process *process, size_t thread)
+{
+	struct proc_stat stat;
+
+	if (proc_read_thread_stat(process->task->proc, process->task->threads[thread].here, &stat))
+		note_failure(look, process->task, EINVAL, "read /proc/PID/stat");
+	else
+		process->flags[thread] = stat.flags;
+}
+
+static void look_at_process(struct apart_look *look, struct process *process)
+{
+	look_at_links(look, process, 0);
+	read_flags(look, process, 0);
+	if (look->cgroups)
+		look_at_cgroups(look, process, 0);
+}
+
+static void look_at_threads(struct apart_look *look, struct process *process)
+{
+	const struct task *task = process->task;
+
+	for (size_t i = 1; i < task->thread_count; i++) {
+		look_at_links(look, process, i);
+		look_at_shared(look, task, task->threads[i].here);
+		read_flags(look, process, i);
+		if (look->cgroups)
+			look_at_cgroups(look, process, i);
+	}
+}
+
 static void look_at_all(void *context)
 {
 	struct apart_look *look = context;
-	struct process process = { .sets = look->sets };
-	const struct task *task;
+	size_t count = look->snapshot->task_count;
 
-	for_each_task (task, look->snapshot) {
-		process.task = task;
-		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
-			look_at_links(look, &process, i);
-			if (i)
-				look_at_shared(look, task, task->threads[i].here);
-			if (look->cgroups)
-				look_at_cgroups(look, &process, i);
-		}
-		process.sets += task->thread_count;
-	}
+	for (size_t i = 0; i < count; i++)
+		if (look->processes[i].task->state != TASK_DEAD)
+			look_at_process(look, &look->processes[i]);
+	look->processes_are_apart = look->count || look->error;
+	sem_post(&look->processes_done);
+	for (size_t i = 0; i < count; i++)
+		if (look->processes[i].task->state != TASK_DEAD)
+			look_at_threads(look, &look->processes[i]);
 }
 
 /* Reads the links of criu itself, whose children are in the same namespaces. */
@@ -223,21 +258,39 @@ static int read_our_links(struct apart_look *look)
 	return 0;
 }
 
-int dump_begin_apart(struct apart_look **begun, const struct dump *dump)
+static struct apart_look *new_look(const struct dump *dump, size_t *threads)
 {
-	struct apart_look *look = *begun = allocate(sizeof(*look));
+	struct apart_look *look = allocate(sizeof(*look));
 	const struct task *task;
-	size_t threads = 0;
+	size_t process = 0, first = 0;
+
+	*threads = 0;
+	for_each_task (task, &dump->snapshot)
+		*threads += task->thread_count;
+	look->snapshot = &dump->snapshot;
+	look->cgroups = dump->cgroups;
+	look->ignores_cgroups = dump->request->ignores_cgroups;
+	look->sets = allocate_array(*threads, sizeof(*look->sets));
+	look->flags = allocate_array(*threads, sizeof(*look->flags));
+	look->processes = allocate_array(dump->snapshot.task_count, sizeof(*look->processes));
+	for_each_task (task, &dump->snapshot) {
+		look->processes[process++] = (struct process){ .task = task,
+							       .sets = look->sets + first,
+							       .flags = look->flags + first };
+		first += task->thread_count;
+	}
+	sem_init(&look->processes_done, 0, 0);
+	return look;
+}
+
+int dump_begin_apart(struct dump *dump)
+{
+	size_t threads;
+	struct apart_look *look = dump->apart = new_look(dump, &threads);
 	int result = read_our_links(look);
 
 	if (result)
 		return result;
-	for_each_task (task, &dump->snapshot)
-		threads += task->thread_count;
-	look->snapshot = &dump->snapshot;
-	look->cgroups = dump->cgroups;
-	look->ignores_cgroups = dump->request->ignores_cgroups;
-	look->sets = allocate_array(threads, sizeof(*look->sets));
 	if (threads >= WORTH_A_THREAD)
 		look->helper = helper_thread_start();
 	if (look->helper)
@@ -247,24 +300,38 @@ int dump_begin_apart(struct apart_look **begun, const struct dump *dump)
 	return 0;
 }
 
-static void note_places(const struct apart_look *look)
+bool dump_processes_are_apart(const struct dump *dump)
 {
-	const uint32_t *sets = look->sets;
-	const struct task *task;
+	while (sem_wait(&dump->apart->processes_done) < 0)
+		; /* a signal */
+	return dump->apart->processes_are_apart;
+}
+
+static void note_thread(const struct apart_look *look, ThreadCoreEntry *core, uint32_t set,
+			const struct cpus *ours)
+{
+	const struct cpus *cpus = set ? cgroup_sets_cpus(look->cgroups, set) : NULL;
+
+	scheduling_drop_full_affinity(core, cpus ?: ours);
+	message_set(core, cg_set, look->ignores_cgroups || !set ? DUMP_OWN_CGROUPS : set);
+}
+
+static void note_found(const struct apart_look *look)
+{
 	struct cpus ours;
 
 	cpus_fill(&ours);
 	cpus_restrict(&ours);
-	for_each_task (task, look->snapshot) {
-		for (size_t i = 0; task->state != TASK_DEAD && i < task->thread_count; i++) {
-			ThreadCoreEntry *core = task->cores[i]->thread_core;
-			const struct cpus *cpus = sets[i] ? cgroup_sets_cpus(look->cgroups, sets[i]) : NULL;
+	for (size_t i = 0; i < look->snapshot->task_count; i++) {
+		const struct process *process = &look->processes[i];
+		const struct task *task = process->task;
 
-			scheduling_drop_full_affinity(core, cpus ?: &ours);
-			message_set(core, cg_set,
-				    look->ignores_cgroups || !sets[i] ? DUMP_OWN_CGROUPS : sets[i]);
+		for (size_t j = 0; task->state != TASK_DEAD && j < task->thread_count; j++) {
+			ThreadCoreEntry *core = task->cores[j]->thread_core;
+
+			note_thread(look, core, process->sets[j], &ours);
+			machine_hear_flags(core, process->flags[j]);
 		}
-		sets += task->thread_count;
 	}
 }
 
@@ -282,8 +349,12 @@ static void refuse_apart(const struct apart *apart)
 		       task->here, task->name, apart->tid, apart->is, apart->others);
 }
 
-int dump_end_apart(struct apart_look *look, int result)
+int dump_end_apart(struct dump *dump, int result)
 {
+	struct apart_look *look = steal_pointer(&dump->apart);
+
+	if (!look)
+		return result;
 	if (look->helper)
 		helper_thread_wait(look->helper);
 	helper_thread_end(look->helper);
@@ -293,9 +364,12 @@ int dump_end_apart(struct apart_look *look, int result)
 	for (size_t i = 0; !result && i < look->count; i++)
 		refuse_apart(&look->found[i]);
 	if (!result)
-		note_places(look);
+		note_found(look);
+	sem_destroy(&look->processes_done);
 	free(look->found);
+	free(look->processes);
 	free(look->sets);
+	free(look->flags);
 	free(look);
 	return result;
 }

@@ -19,7 +19,8 @@
 #include "memory/scan.h"
 #include "memory/shared.h"
 
-#define WORTH_A_THREAD 32	    /* processes: 8 ms. On busy CPUs, to wait for a thread takes a few, too */
+#define WORTH_A_THREAD 32  /* processes: 8 ms. On busy CPUs, to wait for a thread takes a few, too */
+#define MANY_THREADS   100 /* looking at them takes as long as reading the mappings that their stacks are */
 #define KERNEL_HALF    (1ULL << 63) /* of the address space */
 
 /* A pre-dump saves what it can: the dump that follows will refuse. */
@@ -276,6 +277,45 @@ int dump_read_all_areas(struct dump *dump)
 	}
 	free(readings.items);
 	return result;
+}
+
+struct areas_look {
+	struct dump *dump;
+	struct helper_thread *helper; /* NULL: it has ended */
+	int result;
+};
+
+static void read_beside(void *context)
+{
+	struct areas_look *look = context;
+
+	look->result = dump_read_all_areas(look->dump);
+}
+
+/* Many processes are read by two threads, and their threads are few. */
+void dump_begin_areas(struct dump *dump)
+{
+	struct areas_look *look = dump->areas = allocate(sizeof(*look));
+
+	look->dump = dump;
+	if (dump->snapshot.thread_count >= MANY_THREADS && dump->snapshot.task_count < WORTH_A_THREAD)
+		look->helper = helper_thread_start();
+	if (look->helper)
+		helper_thread_run(look->helper, read_beside, look);
+	else
+		read_beside(look);
+}
+
+int dump_end_areas(struct dump *dump)
+{
+	autofree struct areas_look *look = steal_pointer(&dump->areas);
+
+	if (!look)
+		return 0;
+	if (look->helper)
+		helper_thread_wait(look->helper);
+	helper_thread_end(look->helper);
+	return look->result;
 }
 
 int dump_describe_areas(struct dump *dump, struct task *task)

@@ -150,9 +150,8 @@ static int add_to_group(struct group *group, struct task *task, bool is_alone)
 	return is_alone || group->count == VICTIM_GROUP ? ask_group(group) : 0;
 }
 
-int dump_ask(void *context)
+static int ask_all(struct dump *dump)
 {
-	struct dump *dump = context;
 	autofree struct group *group = allocate(sizeof(*group));
 	struct task *task;
 	int result = 0;
@@ -171,6 +170,14 @@ int dump_ask(void *context)
 			return result;
 	}
 	return ask_group(group);
+}
+
+int dump_ask(void *context)
+{
+	struct dump *dump = context;
+	int result = dump_end_apart(dump, ask_all(dump));
+
+	return result || !refusals() ? result : -REFUSED;
 }
 
 /* Removes the parasite from all tasks. Best effort: a failure is logged and does not stop the others. */

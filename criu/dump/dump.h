@@ -19,6 +19,7 @@
 #define DUMP_OWN_ID 1
 
 struct apart_look;  /* apart.c */
+struct areas_look;  /* areas.c */
 struct cgroup_sets; /* cgroups.c */
 
 /*
@@ -61,6 +62,8 @@ struct dump {
 	bool is_pre_dump;	     /* only memory, and the tree continues */
 	struct cgroup_sets *cgroups; /* cgroups.c; NULL: the kernel has none */
 	struct ahead *ahead;	     /* NULL: nothing was read ahead */
+	struct apart_look *apart;    /* NULL: it has not begun, or has ended */
+	struct areas_look *areas;    /* the same */
 	uint64_t freeze_began, freeze_ended, thawed; /* CLOCK_MONOTONIC, ns */
 	bool released; /* the tree runs, is stopped, or is gone: there is nothing left to thaw */
 };
@@ -76,6 +79,8 @@ int dump_name_tasks(struct snapshot *snapshot) must_check; /* names.c */
 void dump_thaw(void *dump);
 int dump_release(void *dump) must_check;
 int dump_release_early(void *dump) must_check;
+/* Does the tree run on as soon as its memory has been read? */
+bool dump_tree_runs_on(const struct dump *dump);
 /* Lists the victims of all traced tasks, and returns their number. `victims` has room for all tasks. */
 size_t dump_list_victims(const struct dump *dump, struct victim **victims);
 
@@ -90,11 +95,13 @@ TaskKobjIdsEntry *dump_make_ids(const struct task *task); /* NULL: criu's own */
 int dump_find_shared(struct dump *dump) must_check;
 int dump_check_sharing(struct dump *dump) must_check;
 /*
- * apart.c: state that a process or thread does not share. `result` is the result of the look so far; refusals are
- * reported if it is 0.
+ * apart.c: state that a process or thread does not share, looked for in parallel with what follows.
  */
-int dump_begin_apart(struct apart_look **look, const struct dump *dump) must_check;
-int dump_end_apart(struct apart_look *look, int result) must_check;
+int dump_begin_apart(struct dump *dump) must_check;
+/* Waits until all processes have been looked at. True: the dump will be refused, before anything is touched. */
+bool dump_processes_are_apart(const struct dump *dump);
+/* `result`: of what was done meanwhile; refusals are reported if it is 0. Does nothing if it has ended already. */
+int dump_end_apart(struct dump *dump, int result) must_check;
 /* cgroups.c */
 int dump_open_cgroups(void *dump) must_check;
 void dump_close_cgroups(struct dump *dump);
@@ -106,14 +113,17 @@ const struct cpus *cgroup_sets_cpus(const struct cgroup_sets *sets, uint32_t id)
 int dump_save_cgroups(struct dump *dump) must_check;
 /* ahead.c: reads the mappings of large processes before the freeze, and checks afterwards that they have not changed */
 int dump_read_ahead(void *dump) must_check;
-void dump_list_tree(pid_t root, pid_t **pids,
-		    size_t *count); /* the processes of the running tree at this moment */
+/* The processes of the running tree at this moment; some may be missing. */
+void dump_list_tree(pid_t root, pid_t **pids, size_t *count);
 bool dump_take_areas_ahead(struct dump *dump, struct task *task,
 			   struct page_runs *guards); /* into task->space->vmas */
 void dump_forget_ahead(void *dump);
 /* areas.c: describes the mappings */
 int dump_read_areas(int proc, struct vmas *vmas, struct page_runs *guards) must_check;
 int dump_read_all_areas(struct dump *dump) must_check; /* task->space->vmas of all tasks, not described yet */
+/* The same, in parallel with what is between the two. */
+void dump_begin_areas(struct dump *dump);
+int dump_end_areas(struct dump *dump) must_check; /* the result; nothing, if it has been called already */
 int dump_describe_areas(struct dump *dump, struct task *task) must_check;
 int dump_describe_opened_areas(struct dump *dump) must_check; /* when all open files are known */
 void dump_area_entries(struct task *task);		      /* into task->space->mm */

@@ -372,9 +372,9 @@ static int release(struct dump *dump)
 	return result;
 }
 
-static bool dump_tree_runs_on(const struct dump *dump)
+bool dump_tree_runs_on(const struct dump *dump)
 {
-	return dump->request->policy.leave_running;
+	return dump->request->policy.leave_running && !dump->request->moments.count;
 }
 
 /*
@@ -385,7 +385,7 @@ int dump_release_early(void *context)
 {
 	struct dump *dump = context;
 
-	return dump_tree_runs_on(dump) && !dump->request->moments.count ? release(dump) : 0;
+	return dump_tree_runs_on(dump) ? release(dump) : 0;
 }
 
 int dump_release(void *context)

@@ -3,11 +3,8 @@
  * Refusals happen here: everything that cannot be saved is reported at once, and the tree continues.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/memory.h"
@@ -58,19 +55,13 @@ static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 	CoreEntry *core = task->cores[index] = message_new(CoreEntry, core_entry);
 	struct thread_context settled = thread->context;
 	struct thread_facts facts = { .context = &settled };
-	char path[32];
 	int result;
 
 	core->thread_core = message_new(ThreadCoreEntry, thread_core_entry);
 	if (!index)
 		core->tc = message_new(TaskCoreEntry, task_core_entry);
-	snprintf(path, sizeof(path), "task/%d", thread->tid);
-	facts.proc = openat(task->proc, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (facts.proc < 0)
-		return fail(errno, "cannot open /proc/%d/%s", task->here, path);
 	result = trace_settle_context((struct traced_thread *)thread, &settled) ?:
-			 proc_read_status(facts.proc, &facts.status)		?:
-			 proc_read_stat(facts.proc, &facts.stat);
+			 proc_read_thread_status(task->proc, thread->tid, &facts.status);
 	if (thread->remaining)
 		message_set(core->thread_core, timeout_left, thread->remaining);
 	result = result ?: unless_refused(arch_save_registers(thread->tid, &settled, core));
@@ -78,7 +69,6 @@ static int look_at_thread(struct dump *dump, struct task *task, size_t index)
 		if (task_parts[i]->look && part_concerns(task_parts[i], task, index))
 			result = unless_refused(task_parts[i]->look(&dump->snapshot, task, index, &facts));
 	proc_status_free(&facts.status);
-	close(facts.proc);
 	return result;
 }
 
@@ -112,7 +102,7 @@ static int look_at_task(struct dump *dump, struct task *task)
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = look_at_thread(dump, task, i);
 	if (!result && task_leads(task, OBJECT_MEMORY))
-		result = dump_describe_areas(dump, task);
+		result = dump_end_areas(dump) ?: dump_describe_areas(dump, task);
 	return result;
 }
 
@@ -152,24 +142,31 @@ static int look_at_tasks(struct dump *dump)
 	return 0;
 }
 
+/* The threads are looked at while their mappings are read. */
+static int look_inside(struct dump *dump)
+{
+	int result, read;
+
+	dump_begin_areas(dump);
+	result = namespaces_collect(&dump->snapshot) ?: look_at_tasks(dump);
+	read = dump_end_areas(dump);
+	dump_forget_ahead(dump);
+	return result ?: read;
+}
+
 int dump_look(void *context)
 {
 	struct dump *dump = context;
-	struct apart_look *apart;
-	int result = dump_begin_apart(&apart, dump);
+	int result = dump_begin_apart(dump);
 
 	check_session(dump);
-	result = result					     ?:
-			 dump_find_shared(dump)		     ?:
-			 dump_read_all_areas(dump)	     ?:
-			 namespaces_collect(&dump->snapshot) ?:
-							       look_at_tasks(dump);
-	dump_forget_ahead(dump);
+	result = result ?: dump_find_shared(dump) ?: look_inside(dump);
 	result = result					?:
 			 dump_check_sharing(dump)	?:
 			 files_collect(&dump->snapshot) ?:
 							  dump_describe_opened_areas(dump);
-	result = dump_end_apart(apart, result);
+	if (result || refusals() || dump_processes_are_apart(dump))
+		result = dump_end_apart(dump, result); /* else when the threads have been asked */
 	if (!result && !refusals())
 		dump_foresee_limits(dump);
 	if (!result && refusals())
@@ -181,5 +178,6 @@ void dump_end_look(void *context)
 {
 	struct dump *dump = context;
 
+	ignore(dump_end_apart(dump, -ECANCELED));
 	files_let_go(&dump->snapshot, DUMP_FAILED);
 }

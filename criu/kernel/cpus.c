@@ -39,7 +39,14 @@ void cpus_fill(struct cpus *cpus)
 size_t cpus_length(const struct cpus *cpus)
 {
 	size_t length = sizeof(cpus->bits);
+	uint64_t word;
 
+	/* Most machines have few of the possible CPUs: eight bytes at a time. */
+	for (; length; length -= sizeof(word)) {
+		memcpy(&word, cpus->bits + length - sizeof(word), sizeof(word));
+		if (word)
+			break;
+	}
 	while (length && !cpus->bits[length - 1])
 		length--;
 	return length;

@@ -15,6 +15,8 @@
 #include "base/proc_text.h"
 #include "kernel/proc.h"
 
+#define MOST_PARENTS 64 /* threads whose children proc_read_most_children() lists */
+
 int proc_open(pid_t pid)
 {
 	char path[32];
@@ -30,6 +32,15 @@ static int read_proc_text(int proc, const char *name, char **text)
 	ssize_t length = read_record_at(proc, name, text);
 
 	return length < 0 ? fail(-length, "cannot read /proc/PID/%s", name) : 0;
+}
+
+/* By its path: to open and close the directory of a thread takes longer than a longer path. */
+static int read_thread_text(int proc, pid_t tid, const char *name, char **text)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "task/%d/%s", tid, name);
+	return read_proc_text(proc, path, text);
 }
 
 int proc_parse_stat(const char *text, struct proc_stat *stat)
@@ -86,17 +97,41 @@ int proc_read_stat(int proc, struct proc_stat *stat)
 	return result ? result : proc_parse_stat(text, stat);
 }
 
-static uint64_t status_number(const char *text, const char *name, int base)
+int proc_read_thread_stat(int proc, pid_t tid, struct proc_stat *stat)
 {
-	uint64_t number = 0;
+	autofree char *text = NULL;
+	int result = read_thread_text(proc, tid, "stat", &text);
 
-	proc_text_number(text, name, base, &number);
-	return number;
+	return result ? result : proc_parse_stat(text, stat);
 }
 
-static void parse_groups(const char *text, struct proc_status *status)
+/*
+ * Finds values in the order of the lines, so the text is read once. A line that is elsewhere, or nowhere, is looked
+ * for in all of the text.
+ */
+struct status_text {
+	const char *text, *at; /* `at`: the end of the line that was found last */
+};
+
+static const char *status_value(struct status_text *status, const char *name)
 {
-	const char *value = proc_text_value(text, "Groups");
+	const char *value = proc_text_value(status->at, name) ?: proc_text_value(status->text, name);
+
+	if (value)
+		status->at = strchrnul(value, '\n');
+	return value;
+}
+
+static uint64_t status_number(struct status_text *status, const char *name, int base)
+{
+	const char *value = status_value(status, name);
+
+	return value ? strtoull(value, NULL, base) : 0;
+}
+
+static void parse_groups(struct status_text *text, struct proc_status *status)
+{
+	const char *value = status_value(text, "Groups");
 
 	while (value && isdigit((unsigned char)*value)) {
 		char *end;
@@ -106,30 +141,42 @@ static void parse_groups(const char *text, struct proc_status *status)
 	}
 }
 
+/* The real, effective, saved and file system's id. */
+static int parse_ids(struct status_text *status, const char *name, unsigned ids[4])
+{
+	const char *value = status_value(status, name);
+	char *end;
+
+	for (int i = 0; i < 4; i++) {
+		ids[i] = value ? strtoul(value, &end, 10) : 0;
+		if (!value || end == value)
+			return fail(EINVAL, "cannot understand the %s line of /proc/PID/status", name);
+		value = end;
+	}
+	return 0;
+}
+
 int proc_parse_status(const char *text, struct proc_status *status)
 {
-	const char *uid = proc_text_value(text, "Uid"), *gid = proc_text_value(text, "Gid"), *state;
+	struct status_text at = { text, text };
+	const char *state;
 
 	memset(status, 0, sizeof(*status));
-	if (!uid || sscanf(uid, "%u %u %u %u", &status->uid[0], &status->uid[1], &status->uid[2],
-			   &status->uid[3]) != 4)
-		return fail(EINVAL, "cannot understand the Uid line of /proc/PID/status");
-	if (!gid || sscanf(gid, "%u %u %u %u", &status->gid[0], &status->gid[1], &status->gid[2],
-			   &status->gid[3]) != 4)
-		return fail(EINVAL, "cannot understand the Gid line of /proc/PID/status");
-	state = proc_text_value(text, "State");
+	status->umask = status_number(&at, "Umask", 8);
+	state = status_value(&at, "State");
 	status->state = state ? *state : '?';
-	status->inheritable = status_number(text, "CapInh", 16);
-	status->permitted = status_number(text, "CapPrm", 16);
-	status->effective = status_number(text, "CapEff", 16);
-	status->bounding = status_number(text, "CapBnd", 16);
-	status->ambient = status_number(text, "CapAmb", 16);
-	status->group_leader = status_number(text, "Tgid", 10);
-	status->umask = status_number(text, "Umask", 8);
-	status->threads = status_number(text, "Threads", 10);
-	status->seccomp = status_number(text, "Seccomp", 10);
-	status->no_new_privileges = status_number(text, "NoNewPrivs", 10);
-	parse_groups(text, status);
+	status->group_leader = status_number(&at, "Tgid", 10);
+	if (parse_ids(&at, "Uid", status->uid) || parse_ids(&at, "Gid", status->gid))
+		return -EINVAL;
+	parse_groups(&at, status);
+	status->threads = status_number(&at, "Threads", 10);
+	status->inheritable = status_number(&at, "CapInh", 16);
+	status->permitted = status_number(&at, "CapPrm", 16);
+	status->effective = status_number(&at, "CapEff", 16);
+	status->bounding = status_number(&at, "CapBnd", 16);
+	status->ambient = status_number(&at, "CapAmb", 16);
+	status->no_new_privileges = status_number(&at, "NoNewPrivs", 10);
+	status->seccomp = status_number(&at, "Seccomp", 10);
 	return 0;
 }
 
@@ -137,6 +184,14 @@ int proc_read_status(int proc, struct proc_status *status)
 {
 	autofree char *text = NULL;
 	int result = read_proc_text(proc, "status", &text);
+
+	return result ? result : proc_parse_status(text, status);
+}
+
+int proc_read_thread_status(int proc, pid_t tid, struct proc_status *status)
+{
+	autofree char *text = NULL;
+	int result = read_thread_text(proc, tid, "status", &text);
 
 	return result ? result : proc_parse_status(text, status);
 }
@@ -263,11 +318,13 @@ int proc_read_pids(pid_t **ids, size_t *count)
 	return read_number_names(AT_FDCWD, "/proc", ids, count);
 }
 
-int proc_read_children(int proc, pid_t **ids, size_t *count)
+static int read_children(int proc, size_t most_threads, pid_t **ids, size_t *count)
 {
 	autofree pid_t *threads = NULL;
 	size_t thread_count = 0;
 	int result = proc_read_threads(proc, &threads, &thread_count);
+
+	thread_count = min(thread_count, most_threads);
 
 	/* Each thread lists the children that it forked itself (CONFIG_PROC_CHILDREN). */
 	for (size_t i = 0; !result && i < thread_count; i++) {
@@ -293,6 +350,16 @@ int proc_read_children(int proc, pid_t **ids, size_t *count)
 		}
 	}
 	return result;
+}
+
+int proc_read_children(int proc, pid_t **ids, size_t *count)
+{
+	return read_children(proc, SIZE_MAX, ids, count);
+}
+
+int proc_read_most_children(int proc, pid_t **ids, size_t *count)
+{
+	return read_children(proc, MOST_PARENTS, ids, count);
 }
 
 int proc_parse_fdinfo(struct proc_fdinfo *info)

@@ -25,8 +25,10 @@ struct rseq_configuration {
 	uint32_t size, signature, flags, padding;
 };
 
+#define NAME_SIZE 16 /* TASK_COMM_LEN */
+
 struct asked {
-	call_handle tid_address, parent_death;
+	call_handle name, tid_address, parent_death;
 };
 
 static int look_rseq(pid_t tid, ThreadCoreEntry *core)
@@ -46,7 +48,7 @@ static int look_rseq(pid_t tid, ThreadCoreEntry *core)
 }
 
 static int identity_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-			 const struct thread_facts *facts)
+			 const struct thread_facts *facts unused)
 {
 	ThreadCoreEntry *core = task->cores[thread]->thread_core;
 	pid_t tid = task->threads[thread].here;
@@ -58,7 +60,6 @@ static int identity_look(struct snapshot *snapshot unused, struct task *task, si
 		return fail(errno, "cannot read the robust futex list of thread %d", tid);
 	core->futex_rla = head;
 	core->futex_rla_len = length;
-	core->comm = copy_text(facts->stat.comm);
 	return look_rseq(tid, core);
 }
 
@@ -67,6 +68,8 @@ static void *identity_ask(const struct snapshot *snapshot unused, const struct t
 {
 	struct asked *asked = allocate(sizeof(*asked));
 
+	asked->name = add_call(calls, "ask for the name", SYS_prctl, PR_GET_NAME,
+			       calls_bytes(calls, NULL, NAME_SIZE));
 	asked->tid_address = add_call(calls, "ask for clear_child_tid", SYS_prctl, PR_GET_TID_ADDRESS,
 				      calls_bytes(calls, NULL, sizeof(uint64_t)));
 	asked->parent_death = add_call(calls, "ask for the parent death signal", SYS_prctl, PR_GET_PDEATHSIG,
@@ -84,6 +87,11 @@ static int identity_hear(const struct snapshot *snapshot unused, struct task *ta
 	if (result < 0)
 		return fail(-result, "cannot read the addresses that the kernel has for thread %d",
 			    task->threads[thread].here);
+	result = calls_result(calls, asked->name);
+	if (result < 0)
+		return fail(-result, "cannot ask thread %d for its name", task->threads[thread].here);
+	task->cores[thread]->thread_core->comm =
+		format_text("%.*s", NAME_SIZE, (const char *)calls_answer(calls, asked->name, 1));
 	arch_set_clear_tid(task->cores[thread],
 			   *(const uint64_t *)calls_answer(calls, asked->tid_address, 1));
 	number = *(const int *)calls_answer(calls, asked->parent_death, 1);

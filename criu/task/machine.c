@@ -21,12 +21,11 @@ struct asked {
 	call_handle speculation[SPECULATION_CONTROLS];
 };
 
-static int machine_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-			const struct thread_facts *facts)
+/* A thread can ask for it with CAP_SYS_RESOURCE only. */
+void machine_hear_flags(ThreadCoreEntry *core, unsigned flags)
 {
-	if ((facts->stat.flags & IO_FLUSHER) == IO_FLUSHER)
-		message_set(task->cores[thread]->thread_core, is_io_flusher, true);
-	return 0;
+	if ((flags & IO_FLUSHER) == IO_FLUSHER)
+		message_set(core, is_io_flusher, true);
 }
 
 static void *machine_ask(const struct snapshot *snapshot unused, const struct task *task unused,
@@ -126,7 +125,6 @@ static void machine_make(const struct snapshot *snapshot unused, const struct ta
 
 const struct task_part part_machine = {
 	.name = "machine",
-	.look = machine_look,
 	.ask = machine_ask,
 	.hear = machine_hear,
 	.check = machine_check,

@@ -15,9 +15,7 @@
 
 /* What dump knows about a thread before the parts look at it. */
 struct thread_facts {
-	int proc; /* /proc/PID/task/TID */
 	struct proc_status status;
-	struct proc_stat stat;
 	const struct thread_context *context; /* settled: see trace_settle_context() */
 };
 
@@ -121,6 +119,8 @@ extern const struct task_part part_memory_layout, part_process, part_directories
 uint64_t signals_blocked(const struct task *task, size_t thread);
 /* signals.c: is the action SIG_DFL in the image? */
 bool signal_has_default_action(const struct task *task, int signal);
+/* machine.c, dump: from the flags of the thread in its `stat`. */
+void machine_hear_flags(ThreadCoreEntry *core, unsigned flags);
 struct cpus; /* kernel/cpus.h */
 /* scheduling.c, dump: `all` is the cpuset of the thread. A thread that may run on all of it has no affinity to save. */
 void scheduling_drop_full_affinity(ThreadCoreEntry *core, const struct cpus *all);

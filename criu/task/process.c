@@ -24,6 +24,7 @@
 #include "kernel_constants.h"
 #include "task/part.h"
 
+#define GET_PERSONALITY	  0xffffffff
 #define GET_REGISTRATIONS (1 << 9) /* MEMBARRIER_CMD_GET_REGISTRATIONS, Linux 6.3 */
 
 /*
@@ -45,20 +46,14 @@ static int refuse_dispatch(const struct task *task, size_t thread)
 }
 
 static int process_look(struct snapshot *snapshot unused, struct task *task, size_t thread,
-			const struct thread_facts *facts)
+			const struct thread_facts *facts unused)
 {
 	TaskCoreEntry *core = task->cores[thread]->tc;
 	struct proc_stat stat;
 	long long number;
 
-	if (proc_read_number(facts->proc, "personality", 16, &number) < 0)
-		return fail(EACCES, "cannot read the personality");
-	if (thread) {
-		if (number != task->cores[0]->tc->personality)
-			message_set(task->cores[thread]->thread_core, personality, number);
+	if (thread)
 		return refuse_dispatch(task, thread);
-	}
-	core->personality = number;
 	if (proc_read_stat(task->proc, &stat))
 		return -EINVAL;
 	core->task_state = task->state;
@@ -89,7 +84,8 @@ static const uint32_t barriers_to_try[] = {
 };
 
 struct asked {
-	call_handle subreaper, registrations;
+	call_handle personality;
+	call_handle subreaper, registrations; /* the leader is asked for these and the following */
 	call_handle tries[array_size(barriers_to_try)];
 	size_t child_count;
 	struct asked_child {
@@ -138,12 +134,12 @@ static void hear_of_children(const struct call_list *calls, const struct asked *
 static void *process_ask(const struct snapshot *snapshot unused, const struct task *task, size_t thread,
 			 struct call_list *calls)
 {
-	struct asked *asked;
+	struct asked *asked = thread ? allocate(sizeof(*asked)) : new_questions(task);
 	long commands;
 
+	asked->personality = add_call(calls, "ask for the personality", SYS_personality, GET_PERSONALITY);
 	if (thread)
-		return NULL;
-	asked = new_questions(task);
+		return asked;
 	ask_for_children(task, calls, asked);
 	asked->subreaper = add_call(calls, "ask whether it is a child subreaper", SYS_prctl,
 				    PR_GET_CHILD_SUBREAPER, calls_bytes(calls, NULL, sizeof(int)));
@@ -179,11 +175,15 @@ static int process_hear(const struct snapshot *snapshot unused, struct task *tas
 			const struct call_list *calls, const void *state)
 {
 	const struct asked *asked = state;
-	uint32_t barriers;
+	uint32_t barriers, personality = calls_result(calls, asked->personality);
 	long result;
 
-	if (thread)
+	if (thread) {
+		if (personality != task->cores[0]->tc->personality)
+			message_set(task->cores[thread]->thread_core, personality, personality);
 		return 0;
+	}
+	task->cores[0]->tc->personality = personality;
 	hear_of_children(calls, asked);
 	barriers = registered_barriers(task, calls, asked);
 	if (barriers)

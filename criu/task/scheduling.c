@@ -127,14 +127,17 @@ static int scheduling_look(struct snapshot *snapshot unused, struct task *task, 
 	struct sched_param parameters;
 	long io_priority;
 
-	if (policy < 0 || sched_getparam(tid, &parameters) < 0)
-		return fail(errno, "cannot read the scheduling policy of thread %d", tid);
+	if (policy < 0)
+		return fail(errno, "cannot read how thread %d is scheduled", tid);
 	if ((policy & ~SCHED_RESET_ON_FORK) > SCHED_IDLE)
 		return refuse("process %d (%s): thread %d has scheduling policy %d, which is not supported",
 			      task->here, task->name, tid, policy & ~SCHED_RESET_ON_FORK);
 	message_set(core, sched_policy, policy);
-	if (is_realtime(policy & ~SCHED_RESET_ON_FORK))
+	if (is_realtime(policy & ~SCHED_RESET_ON_FORK)) {
+		if (sched_getparam(tid, &parameters) < 0)
+			return fail(errno, "cannot read the priority of thread %d", tid);
 		message_set(core, sched_prio, parameters.sched_priority);
+	}
 	errno = 0;
 	message_set(core, sched_nice, getpriority(PRIO_PROCESS, tid));
 	if (errno)

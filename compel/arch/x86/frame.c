@@ -7,7 +7,6 @@
  *	entry ─▶ sigreturn | ucontext … | siginfo | (to 64) XSAVE, its magic behind it | red zone | the thread's rsp
  *	or       pop_return | 15 | syscall_return | ucontext …
  */
-#include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,15 +40,15 @@ static size_t extended_in_use(const struct thread_context *context, uint64_t *fe
 {
 	uint64_t in_use = *(uint64_t *)((char *)context->extended + XSAVE_IN_USE);
 	uint64_t supported = *(uint64_t *)((char *)context->extended + XSAVE_SUPPORTED);
-	unsigned size, offset, c, d;
 	size_t total = XSAVE_LEGACY;
 
 	*features = supported & 3;
-	for (unsigned bit = 2; bit < 63; bit++) {
-		if (!(in_use & supported >> bit << bit & 1ULL << bit) ||
-		    !__get_cpuid_count(0xd, bit, &size, &offset, &c, &d))
+	for (unsigned bit = 2; bit < XSAVE_COMPONENTS; bit++) {
+		const struct xsave_component *component = xsave_component(bit);
+
+		if (!(in_use & supported & 1ULL << bit) || !component->size)
 			continue;
-		total = max(total, (size_t)offset + size);
+		total = max(total, (size_t)component->offset + component->size);
 		*features |= 1ULL << bit;
 	}
 	return min(total, context->extended_size);

@@ -12,4 +12,14 @@
 #define XSAVE_IN_USE 512 /* XSTATE_BV: the components that are not in their initial state */
 #define XSAVE_LEGACY 576
 
+#define XSAVE_COMPONENTS 63
+
+/* Where a component is in the standard format; size 0: this CPU does not have it. */
+struct xsave_component {
+	unsigned offset, size;
+};
+
+/* Asks the CPU the first time only: under a hypervisor CPUID takes 20 us. */
+const struct xsave_component *xsave_component(unsigned bit);
+
 #endif

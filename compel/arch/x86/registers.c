@@ -15,6 +15,7 @@
 #include "machine.h"
 
 #define XSAVE_LARGEST (64 * 1024)
+#define XSAVE_LEAF    0xd /* of CPUID */
 #define CS_64_BIT     0x33
 #define X32_CALL      0x40000000L
 #define FLAGS	      0x202 /* interrupts are on; above all no single step */
@@ -103,21 +104,54 @@ const char *arch_abi_name(enum call_abi abi)
 	return names[abi];
 }
 
+static struct {
+	uint64_t known; /* bits of the components that the CPU was asked for */
+	unsigned most;	/* the last leaf of CPUID; 0: not asked */
+	struct xsave_component components[XSAVE_COMPONENTS];
+} machine;
+
+const struct xsave_component *xsave_component(unsigned bit)
+{
+	struct xsave_component *component = &machine.components[bit];
+	unsigned c, d;
+
+	if (machine.known >> bit & 1)
+		return component;
+	if (!machine.most)
+		machine.most = __get_cpuid_max(0, NULL);
+	if (machine.most >= XSAVE_LEAF)
+		__cpuid_count(XSAVE_LEAF, bit, component->size, component->offset, c, d);
+	machine.known |= 1ULL << bit;
+	return component;
+}
+
+/* Those that the kernel has enabled. */
+void arch_look_ahead(void)
+{
+	unsigned a, b, c, d, enabled;
+
+	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+		return;
+	__asm__ volatile("xgetbv" : "=a"(enabled), "=d"(d) : "c"(0));
+	for (unsigned bit = 2; bit < 32; bit++)
+		if (enabled >> bit & 1)
+			xsave_component(bit);
+}
+
 #define PKRU_BIT      9
 #define PKRU_KEY_ZERO 3 /* access, writing */
 
 bool arch_denies_data(const struct thread_context *context)
 {
+	const struct xsave_component *rights = xsave_component(PKRU_BIT);
 	const char *area = context->extended;
-	unsigned size, offset, c, d;
 	uint32_t pkru = 0;
 
 	if (!area || context->extended_size < XSAVE_LEGACY ||
-	    !(*(const uint64_t *)(area + XSAVE_IN_USE) & 1 << PKRU_BIT) ||
-	    !__get_cpuid_count(0xd, PKRU_BIT, &size, &offset, &c, &d) ||
-	    offset + sizeof(pkru) > context->extended_size)
+	    !(*(const uint64_t *)(area + XSAVE_IN_USE) & 1 << PKRU_BIT) || !rights->size ||
+	    rights->offset + sizeof(pkru) > context->extended_size)
 		return false;
-	memcpy(&pkru, area + offset, sizeof(pkru));
+	memcpy(&pkru, area + rights->offset, sizeof(pkru));
 	return pkru & PKRU_KEY_ZERO;
 }
 

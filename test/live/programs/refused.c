@@ -273,7 +273,14 @@ static void *leave_in_thread(void *argument)
 	return NULL;
 }
 
-/* Two threads do it, so that one line of the error has to name both. */
+static void *sleep_in_thread(void *argument)
+{
+	for (;;)
+		pause();
+	return argument;
+}
+
+/* Two threads, so that one line has to tell of both. */
 static void apart(int what)
 {
 	static int left[2];
@@ -285,6 +292,15 @@ static void apart(int what)
 	}
 	while (*(volatile int *)&left[0] || *(volatile int *)&left[1])
 		usleep(1000);
+}
+
+/* Enough for a dump to look at them in a second thread. */
+static void crowd(void)
+{
+	pthread_t thread;
+
+	for (int i = 0; i < 150; i++)
+		live_check(pthread_create(&thread, NULL, sleep_in_thread, NULL) == 0, "pthread_create");
 }
 
 static const struct {
@@ -304,6 +320,7 @@ static const struct {
 	const char *name;
 	void (*set_up)(void);
 } things[] = {
+	{ "crowd", crowd },
 	{ "deleted", deleted },
 	{ "tcp", tcp },
 	{ "inotify", inotify },

@@ -8,6 +8,7 @@ from harness.row import Row
 
 # thing -> a pattern that the error must contain
 NAMED = {
+	"crowd": "", # 150 threads, which are nothing to refuse
 	"deleted": r"a-deleted-file|deleted|ghost",
 	"tcp": r"(?i)tcp|socket",
 	"inotify": r"(?i)inotify",
@@ -88,4 +89,5 @@ ROWS = [
 	    peer_fails={"dump": "it reports only the first refusal"}),
 	row("children-time", "children-time", peer_fails={"dump": "its error does not name it"}),
 	*[row(thing, thing, peer_fails={"dump": "it does not see it"}) for thing in APART],
+	*[row("crowd-" + thing, "crowd", thing, peer_fails={"dump": "it does not see it"}) for thing in APART],
 ]
