@@ -169,10 +169,10 @@ ROWS = [
 	*[Row("limits-" + kind, "at_limit", arguments=(kind,), unprivileged=True)
 	  for kind in ("data", "stack", "locked", "cpu", "pipes")],
 	Row("limits-signals", "at_limit", arguments=("signals",), unprivileged=True, peer_fails=LOWERED),
-	Row("limits-as", "at_limit", arguments=("as",), run=functools.partial(refused, words="256 KiB(.|\n)*prlimit --as"), **OURS),
+	Row("limits-as", "at_limit", arguments=("as",), run=functools.partial(refused, words=r"KiB for criu's code(.|\n)*prlimit --as"), **OURS),
 	Row("limits-locked-future", "at_limit", arguments=("locked_future",)),
 	Row("limits-locked-future-user", "at_limit", arguments=("locked_future",), run=functools.partial(
-		refused, words="256 KiB(.|\n)*prlimit --memlock", user=NOBODY), **OURS),
+		refused, words=r"KiB for criu's code(.|\n)*prlimit --memlock", user=NOBODY), **OURS),
 	Row("limits-mappings", "at_limit", run=mappings, timeout=120, **OURS),
 	table("files", 32),
 	table("copies", 8),

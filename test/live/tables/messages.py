@@ -177,7 +177,7 @@ def no_address_space_left(cell, dumper, _restorer):
 		before = resource.prlimit(pid, resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
 		run = dumper.dump(cell.root, cell.new_images(f"images{number}"))
 		resource.prlimit(pid, resource.RLIMIT_AS, before)
-		named_once(run, "cannot map 256 KiB for criu's code", pid)
+		named_once(run, "for criu's code (the parasite)", pid)
 	cell.check_running()
 	cell.finish()
 
