@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
@@ -87,15 +89,27 @@ static bool has_one_path(const struct stat *file)
 }
 
 /*
- * If a path leads to the file, the file has only one name, and the mount is the same, then it is the path. So it makes
- * no difference when it was read; reading it again would cost twice as much as stat(), which is needed in any case.
+ * If a path leads to the file in the file's mount, and the file has only one name, then it is the path. So it makes no
+ * difference when it was read; reading it again would cost twice as much as stat(), which is needed in any case. A
+ * link that has taken the place of the file is another file.
  */
+static bool is_still_path(const char *path, const struct seen_file *seen)
+{
+	const struct stat *file = &seen->stat;
+	struct statx found;
+
+	return has_one_path(file) &&
+	       !statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_MNT_ID, &found) &&
+	       found.stx_mask & STATX_MNT_ID && (int)found.stx_mnt_id == seen->info.mount &&
+	       found.stx_ino == file->st_ino &&
+	       makedev(found.stx_dev_major, found.stx_dev_minor) == file->st_dev;
+}
+
 static int find_link(struct seen_file *seen, struct descriptor_ahead *ahead)
 {
 	ssize_t length;
 
-	seen->is_at_path = ahead && ahead->link && ahead->mount == seen->info.mount &&
-			   has_one_path(&seen->stat) && leads_to(ahead->link, &seen->stat);
+	seen->is_at_path = ahead && ahead->link && is_still_path(ahead->link, seen);
 	if (seen->is_at_path) {
 		seen->link = steal_pointer(&ahead->link);
 		return 0;

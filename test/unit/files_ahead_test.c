@@ -177,6 +177,9 @@ static void change_files(void)
 	link(old, path_of("other", 10));
 	open_at(10, path_of("other", 10));
 	dup2(12, 11);
+	strcpy(old, path_of("file", 14));
+	rename(old, path_of("other", 14));
+	symlink(path_of("other", 14), old);
 }
 
 static void files_changed(void **state unused)
@@ -195,6 +198,7 @@ static void files_changed(void **state unused)
 	expect_path(11, "file", 12);
 	assert_ptr_equal(seen_at(11), seen_at(12));
 	expect_path(13, "file", 13);
+	expect_path(14, "other", 14); /* not the link to it that has its old name now */
 	forget();
 }
 
