@@ -187,8 +187,8 @@ int dump_read_ahead(void *context)
 
 	dump->ahead = allocate(sizeof(*dump->ahead));
 	dump_list_tree(dump->request->root, &pids, &count);
-	for (size_t i = 0; i < count && !dump->is_pre_dump; i++)
-		files_look_ahead(&dump->snapshot, pids[i]);
+	if (!dump->is_pre_dump)
+		files_look_ahead(&dump->snapshot, pids, count);
 	for (size_t i = 0; i < count; i++) {
 		autoclose int proc = proc_open(pids[i]);
 

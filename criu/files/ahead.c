@@ -22,11 +22,11 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/proc_text.h"
 #include "files/kind.h"
 
 #define MANY	       64
 #define MOST	       8192 /* open ones, of 4 KiB of the kernel's memory each */
+#define FOR_A_PROCESS  8    /* descriptors that criu needs later */
 #define WORTH_A_THREAD 256
 
 struct tables_ahead {
@@ -73,7 +73,6 @@ static void list_numbers(struct table_ahead *table, DIR *directory)
 			*grow(&table->items, &table->count) = (struct descriptor_ahead){
 				.fd = strtol(entry->d_name, NULL, 10),
 				.fdinfo = -1,
-				.mount = -1,
 			};
 }
 
@@ -83,43 +82,28 @@ struct preparation {
 	int limit;	  /* of our own numbers */
 };
 
-/* Reading it now has the kernel allocate its buffer now. The offset stays 0. */
-static void read_mount(struct descriptor_ahead *ahead)
-{
-	char text[4096];
-	ssize_t length = pread(ahead->fdinfo, text, sizeof(text) - 1, 0);
-	uint64_t mount;
-
-	text[max(length, (ssize_t)0)] = '\0';
-	if (proc_text_number(text, "mnt_id", 10, &mount))
-		ahead->mount = mount;
-}
-
 static void prepare_descriptor(void *context, size_t i)
 {
 	const struct preparation *preparation = context;
 	struct descriptor_ahead *ahead = &preparation->table->items[i];
-	char path[32];
+	char path[32], byte;
 
 	snprintf(path, sizeof(path), "%d", ahead->fd);
 	ahead->fdinfo = openat(preparation->infos, path, O_RDONLY | O_CLOEXEC);
-	if (ahead->fdinfo < 0)
-		return;
-	read_mount(ahead);
 	if (ahead->fdinfo >= preparation->limit)
 		close(steal_fd(&ahead->fdinfo));
+	/* Reading it now has the kernel allocate its buffer now. The offset stays 0. */
+	if (ahead->fdinfo >= 0)
+		pread(ahead->fdinfo, &byte, 1, 0);
 	if (read_link_at(preparation->links, path, &ahead->link) > 0 && ahead->link[0] != '/')
 		free(steal_pointer(&ahead->link));
 }
 
-static struct table_ahead *prepare_table(pid_t pid, DIR *links, int infos)
+static struct table_ahead *prepare_table(pid_t pid, DIR *links, int infos, int limit)
 {
 	struct table_ahead *table = allocate(sizeof(*table));
-	struct preparation preparation = { table, dirfd(links), infos, 0 };
-	struct rlimit limit = { 0 };
+	struct preparation preparation = { table, dirfd(links), infos, limit };
 
-	getrlimit(RLIMIT_NOFILE, &limit);
-	preparation.limit = min(limit.rlim_cur / 2, (rlim_t)MOST);
 	table->pid = pid;
 	list_numbers(table, links);
 	descriptors_reserve(descriptors_count() + min(table->count, (size_t)preparation.limit));
@@ -128,22 +112,52 @@ static struct table_ahead *prepare_table(pid_t pid, DIR *links, int infos)
 	return table;
 }
 
-void files_look_ahead(struct snapshot *snapshot, pid_t pid)
+static void prepare_process(struct tables_ahead *tables, pid_t pid, int limit)
 {
-	struct tables_ahead *tables = snapshot_state(snapshot, &tables_type);
 	autoclose int proc = proc_open(pid), infos = -1;
-	DIR *links;
-	int fd;
+	int fd = proc < 0 ? -1 : openat(proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *links = fd < 0 ? NULL : fdopendir(fd);
 
-	if (proc < 0 || count_descriptors(proc) < MANY)
-		return;
-	infos = openat(proc, "fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	fd = openat(proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	links = fd < 0 ? NULL : fdopendir(fd);
 	if (!links)
 		return;
-	index_set(&tables->by_pid, pid, prepare_table(pid, links, infos));
+	infos = openat(proc, "fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	index_set(&tables->by_pid, pid, prepare_table(pid, links, infos, limit));
 	closedir(links);
+}
+
+/*
+ * The lowest number that must stay free. Later criu needs some descriptors for each process, and for some kinds of
+ * files one each. What is left is halved, because not everything is counted.
+ */
+static int find_limit(size_t processes, size_t files)
+{
+	rlim_t need = processes * FOR_A_PROCESS + files;
+	struct rlimit limit = { 0 };
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur < need ? 0 : min((limit.rlim_cur - need) / 2, (rlim_t)MOST);
+}
+
+void files_look_ahead(struct snapshot *snapshot, const pid_t *pids, size_t count)
+{
+	struct tables_ahead *tables = snapshot_state(snapshot, &tables_type);
+	autofree pid_t *with_many = allocate_array(count, sizeof(*with_many));
+	size_t many = 0, files = 0;
+	int limit;
+
+	for (size_t i = 0; i < count; i++) {
+		autoclose int proc = proc_open(pids[i]);
+		size_t own = proc < 0 ? 0 : count_descriptors(proc);
+
+		files += own;
+		if (own >= MANY)
+			with_many[many++] = pids[i];
+	}
+	limit = find_limit(count, files);
+	/* A process that gets another parent meanwhile may be listed twice. */
+	for (size_t i = 0; i < many; i++)
+		if (!index_find(&tables->by_pid, with_many[i]))
+			prepare_process(tables, with_many[i], limit);
 }
 
 struct table_ahead *files_ahead(const struct snapshot *snapshot, pid_t pid)

@@ -46,7 +46,6 @@ struct seen_file {
 struct descriptor_ahead {
 	int fd;
 	int fdinfo; /* /proc/PID/fdinfo/FD, open: it shows what is true when it is read; -1: not open */
-	int mount;
 	char *link;   /* its path then; NULL: none */
 	bool is_gone; /* found out when the process was frozen */
 };
@@ -57,8 +56,11 @@ struct table_ahead {
 	size_t count;
 };
 
-/* Prepares to look at the descriptors of a running process, if it has many. It may close and open others meanwhile. */
-void files_look_ahead(struct snapshot *snapshot, pid_t pid);
+/*
+ * Prepares to look at the descriptors of those running processes that have many. They may close and open others
+ * meanwhile. `pids`: all processes of the tree, for which enough of criu's own descriptors stay free.
+ */
+void files_look_ahead(struct snapshot *snapshot, const pid_t *pids, size_t count);
 /* NULL: nothing is prepared. */
 struct table_ahead *files_ahead(const struct snapshot *snapshot, pid_t pid);
 struct descriptor_ahead *table_ahead_find(const struct table_ahead *table, int fd);

@@ -103,7 +103,7 @@ static void look_at(void (*change)(void))
 		live(change);
 	await_stop();
 	snapshot_init(&snapshot);
-	files_look_ahead(&snapshot, child);
+	files_look_ahead(&snapshot, &child, 1);
 	assert_int_equal(files_ahead(&snapshot, child)->count, MANY);
 	kill(child, SIGCONT);
 	await_stop();

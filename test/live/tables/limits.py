@@ -120,6 +120,16 @@ def left_running(cell, dumper, _restorer):
 	cell.finish()
 
 
+def many_holders(cell, dumper, restorer):
+	"""What criu opens in advance, to look at many files, is not what it needs for the processes themselves."""
+	limit = int(cell.row.arguments[0])
+	cell.start()
+	images = cell.new_images()
+	cell.dump(limited(cell, dumper, "dumper", limit), images)
+	cell.restore(limited(cell, restorer, "restorer", limit), images)
+	cell.finish()
+
+
 # Mappings
 
 def mappings(cell, dumper, restorer):
@@ -180,5 +190,6 @@ ROWS = [
 	table("mapped", 0),
 	Row("limits-table-from-elsewhere", "full_table", run=images_from_elsewhere, **OURS),
 	Row("limits-table-left-running", "full_table", run=left_running, **OURS),
+	Row("limits-many-holders", "many_holders", arguments=("256", "100", "60"), run=many_holders, timeout=60, **OURS),
 	Row("limits-hard", "counter", run=hard_limits, **OURS),
 ]
