@@ -39,23 +39,6 @@ static int no_room(void)
 	return fail(errno, "there is no free descriptor: the process has nearly as many as its limit allows");
 }
 
-/* Moves one of criu's own descriptors to a number that is not wanted; the old one stays open. */
-static int move_away(const struct table *table, int *fd)
-{
-	int from = *fd, moved = fcntl(from, F_DUPFD_CLOEXEC, table->highest + 1);
-
-	/* If the limit leaves no number above all wanted ones, takes the lowest free number that is not wanted. */
-	for (int lowest = 0; moved < 0 || is_number_wanted(table->task, moved); lowest = moved + 1) {
-		if (moved >= 0)
-			close(moved);
-		moved = fcntl(from, F_DUPFD_CLOEXEC, lowest);
-		if (moved < 0)
-			return no_room();
-	}
-	*fd = moved;
-	return 0;
-}
-
 /* Is the file already open under one of its wanted numbers, so that it stays? */
 static bool is_at_home(const struct table *table, const struct file *file)
 {
@@ -81,6 +64,52 @@ static int move_aside(struct table *table, struct file *file)
 	index_remove(&table->files, file->fd);
 	note_place(table, file, aside);
 	return 0;
+}
+
+/*
+ * All numbers that are not wanted are taken. One of them is a file's, because the limit leaves more of them than criu
+ * has descriptors of its own: that file moves to a number that it will leave again.
+ */
+static int take_place_of_file(struct table *table, int *fd)
+{
+	const struct descriptor_table *descriptors = table->task->table;
+
+	for (size_t i = 0; i < descriptors->count; i++) {
+		struct file *file = descriptors->items[i].file;
+		int number = file->fd;
+
+		if (is_number_wanted(table->task, number))
+			continue;
+		if (move_aside(table, file))
+			return -EMFILE;
+		if (dup3(*fd, number, O_CLOEXEC) < 0)
+			return no_room();
+		*fd = number;
+		return 0;
+	}
+	return no_room();
+}
+
+/* Moves one of criu's own descriptors to a number that is not wanted. */
+static int move_away(struct table *table, int *fd)
+{
+	int from = *fd, moved = fcntl(from, F_DUPFD_CLOEXEC, table->highest + 1), result = 0;
+
+	/* If the limit leaves no number above all wanted ones, takes the lowest free number that is not wanted. */
+	for (int lowest = 0; moved < 0 || is_number_wanted(table->task, moved); lowest = moved + 1) {
+		if (moved >= 0)
+			close(moved);
+		moved = fcntl(from, F_DUPFD_CLOEXEC, lowest);
+		if (moved < 0)
+			break;
+	}
+	if (moved >= 0)
+		*fd = moved;
+	else
+		result = take_place_of_file(table, fd);
+	if (!result)
+		close(from);
+	return result;
 }
 
 static int put_in_place(struct table *table, const struct descriptor *descriptor)

@@ -132,6 +132,26 @@ static void at_the_limit(void **state unused)
 	run_in_child(arrange_at_the_limit);
 }
 
+/* Both that are kept are at wanted numbers, and the only numbers that are not wanted are taken by files. */
+static bool arrange_among_files(void)
+{
+	struct rlimit limit = { 16, 16 };
+	int exe = 4, log = 3, *kept[] = { &exe, &log };
+
+	open_files((int[FILES]){ 5, 6, 7, 8, 3, 4 });
+	for (int fd = 0; fd < 16; fd++)
+		if (fd < 5 || fd > 7)
+			want(fd, fd % 4, false);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	return files_arrange(task, kept, 2) == 0 && is_arranged(2) && inode_of(log) == inodes[4] &&
+	       inode_of(exe) == inodes[5];
+}
+
+static void among_files(void **state unused)
+{
+	run_in_child(arrange_among_files);
+}
+
 static bool arrange_nothing(void)
 {
 	int log = 3, *kept[] = { &log };
@@ -150,6 +170,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(in_a_ring),
 		cmocka_unit_test(at_the_limit),
+		cmocka_unit_test(among_files),
 		cmocka_unit_test(no_files),
 	};
 
