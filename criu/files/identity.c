@@ -91,7 +91,8 @@ static bool has_one_path(const struct stat *file)
 /*
  * If a path leads to the file in the file's mount, and the file has only one name, then it is the path. So it makes no
  * difference when it was read; reading it again would cost twice as much as stat(), which is needed in any case. A
- * link that has taken the place of the file is another file.
+ * link that has taken the place of the file is another file. If a directory on the way has become a link, the path is
+ * not what /proc shows, but still leads to the file.
  */
 static bool is_still_path(const char *path, const struct seen_file *seen)
 {

@@ -80,11 +80,11 @@ void terminals_undress_external(struct snapshot *snapshot)
 {
 	struct terminals *terminals = terminals_of(snapshot);
 
-	for (size_t i = 0; i < terminals->dressed_count; i++) {
-		const struct dressed_terminal *old = &terminals->dressed[i];
+	/* The last one first: several terminals of the images may be the same one now. */
+	while (terminals->dressed_count > 0) {
+		const struct dressed_terminal *old = &terminals->dressed[--terminals->dressed_count];
 
 		ioctl(old->fd, TIOCSWINSZ, &old->size);
 		ioctl(old->fd, TCSETS, &old->settings);
 	}
-	terminals->dressed_count = 0;
 }

@@ -245,22 +245,43 @@ def terminal(cell, dumper, restorer):
 			raise Failure("criu show does not tell the name of the terminal: " + shown)
 		if not restorer.is_peer:
 			refused_restore(cell, restorer, images, {}, "is from outside", f"--inherit-fd fd[N]:{tty_key(slave)}")
-			undone(cell, restorer, images, new_slave, tty_key(slave))
+			undone(cell, restorer, images, (new_slave, tty_key(slave)))
 		restore(cell, restorer, images, (new_slave, tty_key(slave)))
 		os.write(new_master, b"two\n")
 		hear(new_master, b"2 two\r\n")
 		cell.finish()
 
 
-def undone(cell, restorer, images, slave, key):
+def two_become_one(cell, dumper, restorer):
+	"""What were two terminals is the same one now. If the restore fails, that is as it was."""
+	(master, slave), (other_master, other), (new_master, new) = os.openpty(), os.openpty(), os.openpty()
+	with opened(master, slave, other_master, other, new_master, new):
+		settings = termios.tcgetattr(slave)
+		settings[3] &= ~termios.ECHO
+		for fd, rows in ((slave, 33), (other, 34)):
+			termios.tcsetattr(fd, termios.TCSANOW, settings)
+			fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 111, 0, 0))
+		start(cell, slave, other)
+		images, keys = cell.new_images(), (tty_key(slave), tty_key(other))
+		cell.dump(dumper, images, ["--external", keys[0], "--external", keys[1]])
+		pairs = [(new, key) for key in keys]
+		undone(cell, restorer, images, *pairs)
+		restore(cell, restorer, images, *pairs)
+		os.write(new_master, b"one\n")
+		hear(new_master, b"1 one\r\n")
+		cell.finish()
+
+
+def undone(cell, restorer, images, *pairs):
 	"""A restore that fails in its last but one step leaves the terminal as it was."""
+	slave = pairs[0][0]
 	script = cell.path("script")
 	with open(script, "w") as file:
 		file.write('#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != pre-resume ]\n')
 	os.chmod(script, 0o755)
 	def state():
 		return termios.tcgetattr(slave), fcntl.ioctl(slave, termios.TIOCGWINSZ, bytes(8))
-	before, how = state(), inherit((slave, key))
+	before, how = state(), inherit(*pairs)
 	how["options"] += ["--action-script", script]
 	refused_restore(cell, restorer, images, how, "pre-resume")
 	if state() != before:
@@ -359,6 +380,7 @@ ROWS = [
 	row("path-absolute", by_path(lambda path: path), "any", ("ours", "peer-to-ours")),
 	row("file", by_number, "flags"),
 	row("terminal", with_own_terminals(terminal), "terminal"),
+	row("terminals-become-one", with_own_terminals(two_become_one), "any", ("ours",)),
 	row("refusals", refusals, "any", ("ours",)),
 	row("warnings", warnings, "any", ("ours",)),
 ]
