@@ -113,13 +113,22 @@ int file_is_wrong_external(const struct file *file, const char *wanted)
 		    file->external->fd, wanted);
 }
 
+/*
+ * The path of a descriptor is a link, whatever it leads to, and nothing is created. O_TMPFILE has the bit of
+ * O_DIRECTORY. The file loses both flags, which mean nothing once it is open.
+ */
+static int flags_for_link(int flags)
+{
+	return flags & ~(O_NOFOLLOW | ((flags & O_TMPFILE) == O_TMPFILE ? O_TMPFILE : 0));
+}
+
 int file_open_external_again(const struct file *file, int flags)
 {
 	char path[32];
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file->external->fd);
-	fd = open(path, flags | O_NOCTTY | O_CLOEXEC);
+	fd = open(path, flags_for_link(flags) | O_NOCTTY | O_CLOEXEC);
 	return fd < 0 ? fail(errno, "--inherit-fd %s: cannot open the file again", file->external->text) : fd;
 }
 

@@ -32,9 +32,9 @@ def pipe():
 	return opened(*os.pipe())
 
 
-def start(cell, stdin, stdout, before=None):
+def start(cell, stdin, stdout, before=None, pass_fds=()):
 	process = subprocess.Popen([cell.program(), cell.directory, *cell.row.arguments], stdin=stdin, stdout=stdout,
-				   stderr=subprocess.DEVNULL, start_new_session=True, cwd=cell.directory, preexec_fn=before)
+				   stderr=subprocess.DEVNULL, start_new_session=True, cwd=cell.directory, preexec_fn=before, pass_fds=pass_fds)
 	cell.root = process.pid
 	process.returncode = 0
 	cell.wait_ready()
@@ -227,6 +227,30 @@ def by_number(cell, dumper, restorer):
 			cell.finish()
 
 
+def by_number_without_name(cell, dumper, restorer):
+	"""Flags of open() that look at names: the file of O_TMPFILE, and O_NOFOLLOW, also with O_PATH."""
+	path = cell.path("in")
+	with open(path, "w") as file:
+		file.write("one\n")
+	with opened(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), os.open(cell.directory, os.O_RDWR | os.O_TMPFILE, 0o600),
+		    os.open(path, os.O_PATH | os.O_NOFOLLOW)) as (old, to, at):
+		start(cell, old, to, pass_fds=[at])
+		if not system.wait_until(lambda: os.pread(to, 100, 0) == b"1 one\n", 5):
+			raise Failure("no answer")
+		keys = file_key(cell.root, 0), file_key(cell.root, 1)
+		os.unlink(path)
+		images = cell.new_images()
+		cell.dump(dumper, images, ["--external", keys[0], "--external", keys[1]])
+		with opened(os.open(f"/proc/self/fd/{old}", os.O_RDWR)) as (new,):
+			restore(cell, restorer, images, (new, keys[0]), (to, keys[1]))
+			os.pwrite(new, b"two\n", 4)
+		if not system.wait_until(lambda: os.pread(to, 100, 0) == b"1 one\n2 two\n", 5):
+			raise Failure(f"not two answers: {os.pread(to, 100, 0)}")
+		if os.stat(f"/proc/{cell.root}/fd/{at}").st_ino != os.fstat(at).st_ino:
+			raise Failure("the descriptor of O_PATH leads elsewhere")
+		cell.finish()
+
+
 # ---- terminals ----
 
 def terminal(cell, dumper, restorer):
@@ -379,6 +403,7 @@ ROWS = [
 	row("path", by_path(lambda path: path.lstrip("/")), "any"),
 	row("path-absolute", by_path(lambda path: path), "any", ("ours", "peer-to-ours")),
 	row("file", by_number, "flags"),
+	row("file-without-name", by_number_without_name, "any", ("ours",)),
 	row("terminal", with_own_terminals(terminal), "terminal"),
 	row("terminals-become-one", with_own_terminals(two_become_one), "any", ("ours",)),
 	row("refusals", refusals, "any", ("ours",)),
