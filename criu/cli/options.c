@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -498,6 +499,11 @@ static int check_combination(const struct options *options)
 	    strcmp(options->pre_dump_mode, "splice"))
 		return fail(0, "--pre-dump-mode: '%s' is neither 'read' nor 'splice'",
 			    options->pre_dump_mode);
+	/* criu closes what it has passed on, and the number could soon be another file's. */
+	if (restores && options->status_fd > STDERR_FILENO &&
+	    externals_give(options->externals, options->status_fd))
+		return fail(0, "--status-fd %d: --inherit-fd gives this descriptor to the processes",
+			    options->status_fd);
 	if (restores && options->restore_sibling && !options->restore_detached)
 		return fail(0, "--restore-sibling needs --restore-detached");
 	if (restores && options->exec_cmd && !options->argument_count)

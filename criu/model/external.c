@@ -215,6 +215,14 @@ int externals_add(struct externals *externals, enum external_option option, cons
 	return 0;
 }
 
+bool externals_give(const struct externals *externals, int fd)
+{
+	for (size_t i = 0; i < externals->count; i++)
+		if (externals->items[i]->option == EXTERNAL_INHERITED && externals->items[i]->fd == fd)
+			return true;
+	return false;
+}
+
 void externals_close_descriptors(struct externals *externals)
 {
 	for (size_t i = 0; externals && i < externals->count; i++) {

@@ -69,6 +69,8 @@ struct external *externals_find(struct externals *externals, enum external_optio
 char *externals_nearest(const struct externals *externals, const struct external *external);
 /* Logs a warning for each entry that was not used, if all files were asked about. `option`: that of this journey. */
 void externals_warn(const struct externals *externals, enum external_option option);
+/* Does --inherit-fd give this descriptor to the processes? */
+bool externals_give(const struct externals *externals, int fd);
 /* criu has passed them on. The standard files stay open. */
 void externals_close_descriptors(struct externals *externals);
 void externals_free(struct externals *externals);

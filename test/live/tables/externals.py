@@ -355,6 +355,10 @@ def refusals(cell, dumper, restorer):
 		with opened(os.open(path, os.O_RDONLY)) as reader:
 			refused_restore(cell, restorer, images, inherit((reader[0], path)),
 					f"descriptor {reader[0]} is not open for writing")
+		twice = inherit((new_in[1], key))
+		twice["options"] += ["--status-fd", str(new_in[1])]
+		refused_restore(cell, restorer, images, twice,
+				f"--status-fd {new_in[1]}: --inherit-fd gives this descriptor to the processes")
 		os.close(nothing)
 		closed = {"options": ["--inherit-fd", f"fd[{nothing}]:{key}"]}
 		refused_restore(cell, restorer, images, closed, f"--inherit-fd fd[{nothing}]:{key}: descriptor {nothing} is not open")
