@@ -31,6 +31,7 @@
 
 struct tables_ahead {
 	struct index by_pid;
+	bool is_in_the_way; /* of what criu opens later */
 };
 
 static void free_table(struct table_ahead *table)
@@ -126,16 +127,18 @@ static void prepare_process(struct tables_ahead *tables, pid_t pid, int limit)
 }
 
 /*
- * The lowest number that must stay free. Later criu needs some descriptors for each process, and for some kinds of
- * files one each. What is left is halved, because not everything is counted.
+ * Returns the lowest number that must stay free: while the open ones are in use, criu needs some descriptors for each
+ * process. Afterwards it may need one for each file. What is left is halved, because not everything is counted.
  */
-static int find_limit(size_t processes, size_t files)
+static int find_limit(struct tables_ahead *tables, size_t processes, size_t files)
 {
-	rlim_t need = processes * FOR_A_PROCESS + files;
+	rlim_t need = processes * FOR_A_PROCESS, number;
 	struct rlimit limit = { 0 };
 
 	getrlimit(RLIMIT_NOFILE, &limit);
-	return limit.rlim_cur < need ? 0 : min((limit.rlim_cur - need) / 2, (rlim_t)MOST);
+	number = limit.rlim_cur < need ? 0 : min((limit.rlim_cur - need) / 2, (rlim_t)MOST);
+	tables->is_in_the_way = limit.rlim_cur < need + files + number;
+	return number;
 }
 
 void files_look_ahead(struct snapshot *snapshot, const pid_t *pids, size_t count)
@@ -153,11 +156,19 @@ void files_look_ahead(struct snapshot *snapshot, const pid_t *pids, size_t count
 		if (own >= MANY)
 			with_many[many++] = pids[i];
 	}
-	limit = find_limit(count, files);
+	limit = find_limit(tables, count, files);
 	/* A process that gets another parent meanwhile may be listed twice. */
 	for (size_t i = 0; i < many; i++)
 		if (!index_find(&tables->by_pid, with_many[i]))
 			prepare_process(tables, with_many[i], limit);
+}
+
+void files_looked(struct snapshot *snapshot)
+{
+	struct tables_ahead *tables = snapshot_state(snapshot, &tables_type);
+
+	if (tables->is_in_the_way)
+		clear_tables(tables);
 }
 
 struct table_ahead *files_ahead(const struct snapshot *snapshot, pid_t pid)

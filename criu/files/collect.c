@@ -286,6 +286,7 @@ static int collect_descriptors(struct snapshot *snapshot)
 		look_at_sights(&sights);
 	result = result ?: look_at_others(snapshot, &sights) ?: add_descriptors(snapshot, &sights);
 	free_sights(&sights);
+	files_looked(snapshot);
 	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS)
 		task_sort_descriptors(task);
 	number_files(snapshot, first);

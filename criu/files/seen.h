@@ -45,7 +45,7 @@ struct seen_file {
 /* What is prepared, or perhaps known, of a descriptor before its process is frozen. */
 struct descriptor_ahead {
 	int fd;
-	int fdinfo; /* /proc/PID/fdinfo/FD, open: it shows what is true when it is read; -1: not open */
+	int fdinfo;   /* /proc/PID/fdinfo/FD, open: it shows what is true when it is read; -1: not open */
 	char *link;   /* its path then; NULL: none */
 	bool is_gone; /* found out when the process was frozen */
 };
@@ -61,6 +61,8 @@ struct table_ahead {
  * meanwhile. `pids`: all processes of the tree, for which enough of criu's own descriptors stay free.
  */
 void files_look_ahead(struct snapshot *snapshot, const pid_t *pids, size_t count);
+/* All descriptors have been looked at. What was prepared is closed now if criu may need the descriptors. */
+void files_looked(struct snapshot *snapshot);
 /* NULL: nothing is prepared. */
 struct table_ahead *files_ahead(const struct snapshot *snapshot, pid_t pid);
 struct descriptor_ahead *table_ahead_find(const struct table_ahead *table, int fd);

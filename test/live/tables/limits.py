@@ -130,6 +130,16 @@ def many_holders(cell, dumper, restorer):
 	cell.finish()
 
 
+def many_memfds(cell, dumper, _restorer):
+	"""Nor what it needs for each of some files. A restore would need more, so the process stays."""
+	cell.start()
+	run = limited(cell, dumper, "dumper", int(cell.row.arguments[0])).dump(cell.root, cell.new_images(), ["-R"])
+	if run.failed:
+		raise Failure(f"the dump failed: {run.describe()}")
+	cell.check_running()
+	cell.finish()
+
+
 # Mappings
 
 def mappings(cell, dumper, restorer):
@@ -191,5 +201,6 @@ ROWS = [
 	Row("limits-table-from-elsewhere", "full_table", run=images_from_elsewhere, **OURS),
 	Row("limits-table-left-running", "full_table", run=left_running, **OURS),
 	Row("limits-many-holders", "many_holders", arguments=("256", "100", "60"), run=many_holders, timeout=60, **OURS),
+	Row("limits-many-memfds", "many_holders", arguments=("1024", "900", "1", "memfds"), run=many_memfds, timeout=60, **OURS),
 	Row("limits-hard", "counter", run=hard_limits, **OURS),
 ]
