@@ -60,12 +60,15 @@ bool memfd_is_link(const char *link)
 
 /* ---- dump ---- */
 
-static bool is_in_own_mount(const struct shared_memory *object)
+/* 1, or 0 if it is not. */
+static int is_in_own_mount(const struct shared_memory *object)
 {
 	autoclose int other = memfd_create(
 		"criu", MFD_CLOEXEC | (object->page_size ? huge_memfd_flags(object->page_size) : 0));
 	struct stat found;
 
+	if (other < 0 && (errno == EMFILE || errno == ENFILE))
+		return fail(errno, "cannot create a memfd");
 	return other >= 0 && fstat(other, &found) == 0 && found.st_dev == object->device;
 }
 
@@ -76,12 +79,13 @@ int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, cons
 	bool is_named = !strncmp(name, PREFIX, strlen(PREFIX));
 	MemfdInodeEntry *entry;
 	struct stat found;
-	int seals;
+	int seals, is_own;
 
 	if (object->memfd)
 		return 0;
-	if (!is_in_own_mount(object))
-		return 1;
+	is_own = is_in_own_mount(object);
+	if (is_own <= 0)
+		return is_own < 0 ? is_own : 1;
 	seals = fcntl(object->fd, F_GET_SEALS);
 	if (seals < 0 || fstat(object->fd, &found) < 0)
 		return fail(errno, "cannot read the seals of %s", link);
