@@ -76,6 +76,12 @@ static bool owns_record(const struct failure *record)
 	return record && atomic_load(&record->owner) == getpid();
 }
 
+/* Refusals do not end the work at once, so a failure can follow. The report tells both. */
+static bool has_only_refusals(const struct failure *record)
+{
+	return owns_record(record) && record->error == REFUSED && !record->text[0];
+}
+
 /*
  * The report goes to stderr. If the log does, too, the failure would be printed twice: it is logged only at the level
  * that prints times.
@@ -92,7 +98,7 @@ static void log_failure(const char *file, int line, const char *sentence, bool w
 static void record_failure(int error, const char *file, int line, const char *text)
 {
 	struct failure *record = make_record();
-	bool is_first = claim_record(record);
+	bool is_first = claim_record(record) || has_only_refusals(record);
 
 	log_failure(file, line, text, is_first);
 	if (!is_first)
@@ -136,7 +142,7 @@ int fail_in(int result, const char *format, ...)
 	char place[256], rest[sizeof(record->text)];
 	va_list arguments;
 
-	if (!owns_record(record))
+	if (!owns_record(record) || !record->text[0])
 		return result;
 	va_start(arguments, format);
 	vsnprintf(place, sizeof(place), format, arguments);

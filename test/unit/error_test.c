@@ -111,6 +111,24 @@ static void refusal_is_no_errno(void **state unused)
 	assert_report("cannot dump", NULL, "criu: cannot dump\n  given up\n");
 }
 
+static void failure_after_refusal(void **state unused)
+{
+	refuse("file 3: a kvm");
+	assert_int_equal(fail_in(fail(EIO, "cannot read"), "process %d", 4), -EIO);
+	assert_int_equal(fail(EPERM, "cannot undo"), -EPERM);
+	assert_string_equal(failure_text(), "process 4: cannot read: Input/output error");
+	assert_int_equal(failure_errno(), EIO);
+	assert_report("cannot dump", NULL,
+		      "criu: cannot dump\n  process 4: cannot read: Input/output error\n  file 3: a kvm\n");
+}
+
+/* A refusal is of a place already. */
+static void refusal_without_place(void **state unused)
+{
+	assert_int_equal(fail_in(refuse("file 3: a kvm"), "process %d", 4), -REFUSED);
+	assert_string_equal(failure_text(), "");
+}
+
 /* All refusals are counted, but only as many are shown as fit into the text. */
 static void too_many_refusals(void **state unused)
 {
@@ -382,6 +400,8 @@ int main(void)
 		clean(first_one_wins),
 		clean(advice_and_log),
 		clean(all_refusals_are_told),
+		clean(failure_after_refusal),
+		clean(refusal_without_place),
 		clean(refusal_is_no_errno),
 		clean(too_many_refusals),
 		clean(small_room),
