@@ -52,6 +52,21 @@ def crowded(cell, dumper, restorer):
 	there_and_back(cell, wrapped(cell, dumper, "dumper", script), wrapped(cell, restorer, "restorer", script))
 
 
+def closed_standard_files(cell, dumper, restorer):
+	"""criu is started without standard files, and has no other log: its lines must not get into files that it opens."""
+	cell.start()
+	images = cell.new_images()
+	for command in (["dump", "-t", str(cell.root)], ["restore", "-d"]):
+		run = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", restorer.path, *command, "-vvvv", "-D", images], check=False)
+		if run.returncode:
+			raise Failure(f"{command[0]} ended with {run.returncode}")
+		if command[0] == "dump":
+			system.wait_until(lambda: cell.reap() or cell.root in cell.exits, 3)
+			cell.exits.clear()
+	cell.pause()
+	cell.finish()
+
+
 def has_other_children(cell, dumper, restorer):
 	"""A failing restore waits for the processes that it has created, not for children that criu had before."""
 	cell.start()
@@ -277,6 +292,7 @@ ROWS = [
 		"dump": "the signal is lost", "restore": "the signal is lost"}),
 	Row("tree-zombie-alone-in-group", "orphan_group"),
 	Row("hard-child-signals-ignored", "tree", run=signals_ignored, **OURS),
+	Row("hard-closed-standard-files", "files", run=closed_standard_files, **OURS),
 	Row("hard-few-descriptors", "tree", run=few_descriptors, **OURS),
 	Row("hard-crowded", "crowded", run=crowded, **OURS),
 	*[Row(f"hard-taken-{which}{suffix}", program, arguments=arguments, run=functools.partial(taken_late, which=which), **OURS, **more)
