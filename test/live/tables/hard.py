@@ -4,12 +4,13 @@ import functools
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
 
 from harness import faults, system
-from harness.cell import PROGRAMS, Failure
+from harness.cell import NOBODY, PROGRAMS, Failure, Skip
 from harness.criu import Criu
 from harness.row import Row
 
@@ -64,6 +65,25 @@ def closed_standard_files(cell, dumper, restorer):
 			system.wait_until(lambda: cell.reap() or cell.root in cell.exits, 3)
 			cell.exits.clear()
 	cell.pause()
+	cell.finish()
+
+
+def foreign_zombie(cell, dumper, restorer):
+	"""A user with no more than CAP_CHECKPOINT_RESTORE dumps a process that has a zombie of root."""
+	script = (f'#!/bin/sh\nexec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --inh-caps +checkpoint_restore'
+		  ' --ambient-caps +checkpoint_restore {criu} "$@"\n')
+	dumper = wrapped(cell, dumper, "dumper", script)
+	cell.user = NOBODY
+	shutil.copy(shutil.which("true"), cell.path("ends"))
+	os.chown(cell.path("ends"), 0, 0)
+	os.chmod(cell.path("ends"), 0o4755)
+	if os.statvfs(cell.directory).f_flag & os.ST_NOSUID:
+		raise Skip("the directory of the test is mounted without set-user-ID programs")
+	cell.start()
+	images = cell.new_images()
+	os.chown(images, NOBODY, NOBODY)
+	cell.dump(dumper, images)
+	cell.restore(restorer, images)
 	cell.finish()
 
 
@@ -292,6 +312,7 @@ ROWS = [
 		"dump": "the signal is lost", "restore": "the signal is lost"}),
 	Row("tree-zombie-alone-in-group", "orphan_group"),
 	Row("hard-child-signals-ignored", "tree", run=signals_ignored, **OURS),
+	Row("hard-foreign-zombie", "foreign_zombie", run=foreign_zombie, **OURS),
 	Row("hard-closed-standard-files", "files", run=closed_standard_files, **OURS),
 	Row("hard-few-descriptors", "tree", run=few_descriptors, **OURS),
 	Row("hard-crowded", "crowded", run=crowded, **OURS),
