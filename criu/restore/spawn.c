@@ -244,6 +244,7 @@ pid_t spawn_own(const struct restore *restore, uint64_t flags)
 			_exit(0);
 		if (born <= 0 || !restore_needs_id(restore, born))
 			return born;
+		kill(born, SIGKILL); /* it may still be on its way */
 		collect(born);
 	}
 }
