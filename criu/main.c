@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/io.h"
@@ -111,6 +112,7 @@ int main(int argc, char **argv)
 	struct options options;
 	int result;
 
+	descriptors_hold_standard();
 	error_init();
 	/* A parent that ignores SIGCHLD loses the wait status of its children: criu's own, and restored zombies. */
 	signal(SIGCHLD, SIG_DFL);

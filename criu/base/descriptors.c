@@ -51,3 +51,14 @@ void descriptors_reserve(size_t count)
 	autoclose int any = open("/", O_PATH | O_CLOEXEC);
 	autoclose int last unused = count ? fcntl(any, F_DUPFD_CLOEXEC, count - 1) : -1;
 }
+
+void descriptors_hold_standard(void)
+{
+	int fd;
+
+	do
+		fd = open("/", O_PATH | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}

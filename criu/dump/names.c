@@ -12,18 +12,21 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "dump/dump.h"
 #include "kernel/proc.h"
 
-/* The pid namespace of a process, also of a zombie. */
+/* The pid namespace of a process, also of a zombie. 0: criu may not look at it, such as at a zombie of another user. */
 static int read_namespace(int proc, ino_t *inode)
 {
 	struct stat stat;
 
-	if (fstatat(proc, "ns/pid", &stat, 0) < 0)
+	*inode = 0;
+	if (fstatat(proc, "ns/pid", &stat, 0) == 0)
+		*inode = stat.st_ino;
+	else if (errno != EACCES && errno != EPERM)
 		return fail(errno, "cannot look at /proc/PID/ns/pid");
-	*inode = stat.st_ino;
 	return 0;
 }
 
@@ -72,8 +75,12 @@ static int name_task(struct snapshot *snapshot, struct task *task, ino_t own)
 {
 	ino_t namespace = 0;
 	int result = read_namespace(task->proc, &namespace);
-	bool is_here = namespace == own && !snapshot->levels_outside;
+	bool is_here = namespace && namespace == own && !snapshot->levels_outside;
 
+	/* The kernel shows 0 to those who may not look at the process. */
+	if (!result && !namespace && task->state == TASK_DEAD)
+		log_warning("process %d (%s) is a zombie whose exit status criu may not read: it will be 0",
+			    task->here, task->name);
 	if (is_here)
 		name_as_here(task);
 	for (size_t i = 0; !result && !is_here && i < task->thread_count; i++)

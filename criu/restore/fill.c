@@ -127,7 +127,7 @@ static int protect_all(const struct task *task)
 	return result;
 }
 
-int space_fill(const struct task *task, uint64_t *pages)
+int space_fill(const struct restore *restore, const struct task *task, uint64_t *pages)
 {
 	const struct page_stack *stack = &task->newborn->memory;
 	autofree char *buffer = reallocate_array(NULL, COMPARED_PAGES,
@@ -145,9 +145,9 @@ int space_fill(const struct task *task, uint64_t *pages)
 			result = fill_inherited(stack, vma, buffer);
 	}
 	if (!result && has_huge_pages)
-		result = space_make_huge(task);
+		result = space_make_huge(restore, task);
 	if (!result && stack->runs.count)
-		result = space_fill_new(task);
+		result = space_fill_new(restore, task);
 	*pages += page_runs_total(&stack->runs);
 	page_chain_rest(stack->chain);
 	return result ?: protect_all(task);

@@ -34,6 +34,7 @@ struct worker;
 
 /* State shared by all workers that fill a task's memory. */
 struct filling {
+	const struct restore *restore;
 	const struct task *task;
 	void (*work)(struct worker *worker);
 	struct worker *workers;
@@ -275,20 +276,29 @@ static size_t workers_for(const struct task *task)
 	return min(CPU_COUNT(&cpus), MOST_WORKERS);
 }
 
-/* If not all threads start, the workers of the others do all the windows. */
+/*
+ * If not all threads start, the workers of the others do all the windows. A thread ends at once if it has an id that a
+ * task of the tree waits for: clone_with_pids().
+ */
 static void *become_worker(void *argument)
 {
 	struct filling *filling = argument;
+	pid_t id = gettid();
 
+	if (id != getpid() && restore_needs_id(filling->restore, id))
+		return NULL;
 	filling->work(&filling->workers[atomic_fetch_add(&filling->begun, 1)]);
 	return NULL;
 }
 
-static int share_windows(const struct task *task, uint64_t window, void (*work)(struct worker *))
+static int share_windows(const struct restore *restore, const struct task *task, uint64_t window,
+			 void (*work)(struct worker *))
 {
 	size_t layers = task->newborn->memory.layer_count, count = workers_for(task);
 	struct worker workers[MOST_WORKERS];
-	struct filling filling = { .task = task, .work = work, .workers = workers, .window = window };
+	struct filling filling = {
+		.restore = restore, .task = task, .work = work, .workers = workers, .window = window
+	};
 	int result = 0;
 
 	filling.asked = allocate_array(layers, sizeof(*filling.asked));
@@ -317,12 +327,12 @@ static uint64_t window_for(const struct page_stack *stack)
 	return page_chain_keeps_open(stack->chain, stack->layer_count) ? WINDOW : LARGE_WINDOW;
 }
 
-int space_make_huge(const struct task *task)
+int space_make_huge(const struct restore *restore, const struct task *task)
 {
-	return share_windows(task, HUGE_BLOCK, make_huge);
+	return share_windows(restore, task, HUGE_BLOCK, make_huge);
 }
 
-int space_fill_new(const struct task *task)
+int space_fill_new(const struct restore *restore, const struct task *task)
 {
-	return share_windows(task, window_for(&task->newborn->memory), fill_all);
+	return share_windows(restore, task, window_for(&task->newborn->memory), fill_all);
 }

@@ -56,8 +56,7 @@ static does_not_return void be_parent(struct restore *restore)
 
 int parent_spawn(struct restore *restore)
 {
-	restore->middle = clone_with_pids(
-		&(struct clone_plan){ .flags = CLONE_FILES, .exit_signal = SIGCHLD, .cgroup = -1 });
+	restore->middle = spawn_own(restore, CLONE_FILES);
 	if (restore->middle < 0)
 		return fail(errno, "cannot create a process");
 	if (!restore->middle)

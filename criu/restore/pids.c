@@ -249,9 +249,31 @@ static int plan_groups(struct restore *restore)
 	return result;
 }
 
+/* ---- ids that criu leaves to the tree ---- */
+
+static void note_ids(struct restore *restore)
+{
+	struct task *task;
+
+	for_each_task (task, &restore->snapshot) {
+		for (size_t i = 0; i < task->thread_count; i++)
+			index_set(&restore->ids, task->threads[i].here, task);
+		if (task->newborn->stand_in)
+			index_set(&restore->ids, task->newborn->stand_in, task);
+	}
+}
+
+bool restore_needs_id(const struct restore *restore, pid_t id)
+{
+	return index_find(&restore->ids, id);
+}
+
 int restore_check_pids(struct restore *restore)
 {
 	int result = plan_reach(&restore->snapshot) ?: plan_sessions(restore);
 
-	return result ?: check_pids(&restore->snapshot) ?: plan_groups(restore);
+	result = result ?: check_pids(&restore->snapshot) ?: plan_groups(restore);
+	if (!result)
+		note_ids(restore);
+	return result;
 }

@@ -315,6 +315,7 @@ int restore_run(const struct request *request)
 		result = finish(&restore);
 	restore_close_cgroups(&restore);
 	page_chain_close(restore.chain);
+	index_free(&restore.ids);
 	if (restore.root >= 0)
 		close(restore.root);
 	return result;

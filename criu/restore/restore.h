@@ -75,6 +75,7 @@ struct restore {
 	struct snapshot snapshot;
 	struct page_chain *chain; /* snapshot.images and its parents */
 	struct cgroups *cgroups;
+	struct index ids; /* all ids that the tree needs: pids.c */
 	struct restorer_board *board;
 	struct page_statistics pages;
 	uint64_t pages_restored;	   /* of shared memory, restored by criu itself */
@@ -130,6 +131,8 @@ int restore_check(void *restore) must_check;
 /* pids.c: checks that the pids are free, and plans sessions and groups; explains why an id is not available */
 int restore_check_pids(struct restore *restore) must_check;
 int fail_for_taken_id(const char *what, pid_t id) must_check;
+/* Does the tree need it? Then no process or thread of criu's own may keep it. */
+bool restore_needs_id(const struct restore *restore, pid_t id);
 /* huge.c: does this host have the huge pages (hugetlb) that they need? */
 int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain *chain) must_check;
 /* cgroups.c */
@@ -177,8 +180,10 @@ struct clone_plan {
 	void *argument, *stack;
 	size_t stack_size;
 };
-/* A raw clone3(): 0 in the child. -1 and errno. */
+/* A raw clone3(): 0 in the child. -1 and errno. If one of the pids is in use, it waits for a moment. */
 long clone_with_pids(const struct clone_plan *plan) must_check;
+/* A process of criu's own. Its id is not one that the tree needs. Returns as clone_with_pids(). */
+pid_t spawn_own(const struct restore *restore, uint64_t flags) must_check;
 /* watchdog.c: kills the root if criu dies, where the kernel would not */
 int watchdog_begin(struct restore *restore) must_check; /* if the root is criu's sibling */
 void watchdog_end(struct restore *restore);

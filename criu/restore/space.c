@@ -138,7 +138,7 @@ int space_build(struct restore *restore, struct task *task)
 			result = (vma->is_inherited ? 0 : map_area(restore, task, vma)) ?: name_area(vma);
 	}
 	close_mapped(task->newborn);
-	result = result ?: rings_make(task) ?: space_fill(task, &pages);
+	result = result ?: rings_make(task) ?: space_fill(restore, task, &pages);
 	result = result ?: vdso_redirect(task);
 	__atomic_fetch_add(restore->newborn_pages, pages, __ATOMIC_RELAXED);
 	return result;

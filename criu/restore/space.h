@@ -56,15 +56,15 @@ int rings_check(const struct snapshot *snapshot) must_check;
 int rings_make(const struct task *task) must_check;
 
 /* fill.c. Puts the pages of the images into private memory; adds their number to *pages. */
-int space_fill(const struct task *task, uint64_t *pages) must_check;
+int space_fill(const struct restore *restore, const struct task *task, uint64_t *pages) must_check;
 /* Drops inherited pages. */
 int space_drop(const struct vma *vma, uint64_t start, uint64_t end) must_check;
 /*
  * fill_new.c. Fills the mappings that are not inherited; before that, gives huge pages to those that had transparent
  * ones.
  */
-int space_fill_new(const struct task *task) must_check;
-int space_make_huge(const struct task *task) must_check;
+int space_fill_new(const struct restore *restore, const struct task *task) must_check;
+int space_make_huge(const struct restore *restore, const struct task *task) must_check;
 
 /* huge.c. Provides huge pages for private memory, before anything is read into it; inherited pages are right then. */
 int space_fill_huge(const struct page_stack *stack, const struct vma *vma) must_check;

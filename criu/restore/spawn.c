@@ -31,6 +31,7 @@
 #include "restore/restore.h"
 
 #define LOOK_EVERY  100000000	/* nanoseconds between checks for deaths, and for the progress line */
+#define ID_PATIENCE 200		/* milliseconds, until an id is free that another process uses for a moment */
 #define APART_STACK (1UL << 20) /* only pages that are touched cost anything */
 
 void board_arrive(struct restorer_board *board)
@@ -189,7 +190,7 @@ static int explain_birth(const struct restore *restore, const struct task *task,
  * The child is created with all signals blocked: signals that it gets meanwhile stay pending for the task. SIGCHLD is
  * the exception, and is ignored while it is not blocked: a second one for zombies that die again must not arrive.
  */
-long clone_with_pids(const struct clone_plan *plan)
+static long clone_once(const struct clone_plan *plan)
 {
 	sigset_t most, before;
 	long born;
@@ -216,6 +217,36 @@ long clone_with_pids(const struct clone_plan *plan)
 	if (born)
 		sigprocmask(SIG_SETMASK, &before, NULL);
 	return born;
+}
+
+long clone_with_pids(const struct clone_plan *plan)
+{
+	long born = clone_once(plan);
+
+	for (int tries = 0; born < 0 && errno == EEXIST && tries < ID_PATIENCE; tries++) {
+		usleep(1000);
+		born = clone_once(plan);
+	}
+	return born;
+}
+
+static void collect(pid_t pid);
+
+/* The kernel gives each id only once in a round, so the next attempt gets another one. */
+pid_t spawn_own(const struct restore *restore, uint64_t flags)
+{
+	const struct clone_plan plan = { .flags = flags, .exit_signal = SIGCHLD, .cgroup = -1 };
+
+	for (;;) {
+		pid_t born = clone_with_pids(&plan);
+
+		if (!born && restore_needs_id(restore, getpid()))
+			_exit(0);
+		if (born <= 0 || !restore_needs_id(restore, born))
+			return born;
+		kill(born, SIGKILL); /* it may still be on its way */
+		collect(born);
+	}
 }
 
 /*

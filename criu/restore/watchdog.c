@@ -16,14 +16,12 @@
 #include "base/error.h"
 #include "restore/restore.h"
 
+/* No signal but SIGKILL reaches it: spawn_own() blocks them. A terminal would send one to it and criu. */
 static does_not_return void watch(int criu, int root)
 {
 	struct pollfd end = { .fd = criu, .events = POLLIN };
 
 	prctl(PR_SET_NAME, "criu-watchdog");
-	signal(SIGINT, SIG_IGN);
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
 	while (poll(&end, 1, -1) < 0 && errno == EINTR)
 		;
 	syscall(SYS_pidfd_send_signal, root, SIGKILL, NULL, 0);
@@ -34,7 +32,7 @@ int watchdog_begin(struct restore *restore)
 {
 	if (!restore->request->is_sibling)
 		return 0;
-	restore->watchdog = fork();
+	restore->watchdog = spawn_own(restore, 0);
 	if (restore->watchdog == 0)
 		watch(restore->wait.criu, restore->root);
 	return restore->watchdog < 0 ? fail(errno, "cannot create the watchdog process") : 0;

@@ -26,6 +26,7 @@ ORDER = [
 	"bad_input",
 	"kills",
 	"roots",
+	"next_ids",
 	"newborns",
 	"real",
 ]

@@ -4,12 +4,13 @@ import functools
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
 
 from harness import faults, system
-from harness.cell import PROGRAMS, Failure
+from harness.cell import NOBODY, PROGRAMS, Failure, Skip
 from harness.criu import Criu
 from harness.row import Row
 
@@ -50,6 +51,40 @@ def crowded(cell, dumper, restorer):
 	"""The process has nearly as many open files as criu may have."""
 	script = '#!/bin/sh\nulimit -n 4200\nexec {criu} "$@"\n'
 	there_and_back(cell, wrapped(cell, dumper, "dumper", script), wrapped(cell, restorer, "restorer", script))
+
+
+def closed_standard_files(cell, dumper, restorer):
+	"""criu is started without standard files, and has no other log: its lines must not get into files that it opens."""
+	cell.start()
+	images = cell.new_images()
+	for command in (["dump", "-t", str(cell.root)], ["restore", "-d"]):
+		run = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", restorer.path, *command, "-vvvv", "-D", images], check=False)
+		if run.returncode:
+			raise Failure(f"{command[0]} ended with {run.returncode}")
+		if command[0] == "dump":
+			system.wait_until(lambda: cell.reap() or cell.root in cell.exits, 3)
+			cell.exits.clear()
+	cell.pause()
+	cell.finish()
+
+
+def foreign_zombie(cell, dumper, restorer):
+	"""A user with no more than CAP_CHECKPOINT_RESTORE dumps a process that has a zombie of root."""
+	script = (f'#!/bin/sh\nexec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --inh-caps +checkpoint_restore'
+		  ' --ambient-caps +checkpoint_restore {criu} "$@"\n')
+	dumper = wrapped(cell, dumper, "dumper", script)
+	cell.user = NOBODY
+	shutil.copy(shutil.which("true"), cell.path("ends"))
+	os.chown(cell.path("ends"), 0, 0)
+	os.chmod(cell.path("ends"), 0o4755)
+	if os.statvfs(cell.directory).f_flag & os.ST_NOSUID:
+		raise Skip("the directory of the test is mounted without set-user-ID programs")
+	cell.start()
+	images = cell.new_images()
+	os.chown(images, NOBODY, NOBODY)
+	cell.dump(dumper, images)
+	cell.restore(restorer, images)
+	cell.finish()
 
 
 def has_other_children(cell, dumper, restorer):
@@ -277,6 +312,8 @@ ROWS = [
 		"dump": "the signal is lost", "restore": "the signal is lost"}),
 	Row("tree-zombie-alone-in-group", "orphan_group"),
 	Row("hard-child-signals-ignored", "tree", run=signals_ignored, **OURS),
+	Row("hard-foreign-zombie", "foreign_zombie", run=foreign_zombie, **OURS),
+	Row("hard-closed-standard-files", "files", run=closed_standard_files, **OURS),
 	Row("hard-few-descriptors", "tree", run=few_descriptors, **OURS),
 	Row("hard-crowded", "crowded", run=crowded, **OURS),
 	*[Row(f"hard-taken-{which}{suffix}", program, arguments=arguments, run=functools.partial(taken_late, which=which), **OURS, **more)

@@ -3,6 +3,7 @@
 After each kill every thread must count on, and there must be no new mapping, descriptor, blocked signal or tracer.
 """
 
+import functools
 import os
 import random
 import shutil
@@ -146,7 +147,7 @@ def terminate_dumps(cell, dumper, _restorer):
 	signal_dumps(cell, dumper, signal.SIGTERM, cell.settings.kills // 3)
 
 
-def kill_restores(cell, dumper, restorer):
+def kill_restores(cell, dumper, restorer, number=signal.SIGKILL):
 	"""The unfinished tasks die with criu. If the restore was done already, the whole tree is there."""
 	cell.start()
 	size = len(system.tree(cell.root))
@@ -157,14 +158,14 @@ def kill_restores(cell, dumper, restorer):
 		seconds.append(cell.restore(restorer, images).seconds)
 		cell.kill_tree()
 	whole = min(seconds)
-	command = [restorer.path, "restore", "-d", "-D", images, "-o", "restore.log"]
+	command = [restorer.path, "restore", "-d", "-D", images, "-o", "restore.log", *cell.row.restore_options]
 	hits, rounds = 0, cell.settings.kills
-	for number, delay in enumerate(moments(cell, whole, rounds)):
-		hits += start_and_signal(cell, command, delay, signal.SIGKILL) != 0
+	for round_number, delay in enumerate(moments(cell, whole, rounds)):
+		hits += start_and_signal(cell, command, delay, number) != 0
 		try:
 			check_all_or_nothing(cell, size)
 		except Failure as failure:
-			raise Failure(f"{where(number, delay, whole)}: {failure}")
+			raise Failure(f"{where(round_number, delay, whole)}: {failure}")
 	cell.restore(restorer, images)
 	cell.finish()
 	check_hits(hits, rounds)
@@ -192,6 +193,10 @@ ROWS = [
 	Row("killed-restores", "busy", run=kill_restores, modes=("ours", "peer"), timeout=1800,
 	    peer_fails={"restore": "half-made tasks survive it"}),
 	Row("killed-restores-death-signal", "busy", arguments=("death_signal",), run=kill_restores, modes=("ours",), timeout=1800),
+	Row("killed-restores-sibling", "busy", restore_options=("--restore-sibling",), run=kill_restores, modes=("ours",), timeout=1800),
+	*[Row(f"terminated-restores-{name}", "busy", arguments=arguments, restore_options=options,
+	      run=functools.partial(kill_restores, number=signal.SIGTERM), modes=("ours",), timeout=1800)
+	  for name, arguments, options in (("plain", (), ()), ("sibling", (), ("--restore-sibling",)), ("death-signal", ("death_signal",), ()))],
 	Row("terminated-dumps", "busy", run=terminate_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
 	Row("busy", "busy"),
 ]

@@ -9,6 +9,7 @@ import functools
 import os
 import platform
 import re
+import resource
 import signal
 import subprocess
 
@@ -121,6 +122,21 @@ def terminated_criu(cell, held, images, restorer):
 	held.fails("interrupted by SIGTERM", -signal.SIGTERM)
 
 
+def quit_criu(cell, held, images, restorer):
+	"""The terminal sends SIGQUIT to criu and its watchdog, which begins when criu has the files. The root is stopped until then."""
+	os.kill(cell.root, signal.SIGSTOP)
+	resource.prlimit(held.criu.pid, resource.RLIMIT_CORE, (0, 0))
+	held.go_on()
+	def others():
+		return [task for task in system.descendants(held.criu.pid) if task != cell.root]
+	if not system.wait_until(lambda: any(system.status(task).get("Name") == "criu-watchdog" for task in others()), SOON):
+		raise Failure("there is no watchdog: " + held.said())
+	for task in [*others(), held.criu.pid]:
+		os.kill(task, signal.SIGQUIT)
+	held.criu.wait()
+	nobody_is_left(cell)
+
+
 def killed_middle(cell, held, images, restorer):
 	"""The process that is its parent during the restore."""
 	parent = int(system.status(cell.root)["PPid"])
@@ -177,6 +193,7 @@ CASES = [
 	*[(undisturbed, name) for name in PROGRAMS_OF],
 	*[(case, name) for case in (killed, killed_criu, terminated_criu) for name in ("tree", "sibling", "uts", "death-signal")],
 	(killed_middle, "death-signal"),
+	(quit_criu, "sibling"), (quit_criu, "uts-sibling"),
 	(lost_file, "files"),
 	(taken, "tree"), (taken, "uts"),
 ]
