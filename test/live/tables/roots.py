@@ -45,6 +45,8 @@ class Held:
 						      *cell.row.restore_options], stdin=nothing, stdout=self.printed, stderr=self.printed)
 		if not system.wait_until(self.is_held, SOON):
 			raise Failure("criu was not held: " + self.said())
+		if not system.wait_until(lambda: system.thread_state(cell.root, cell.root) == "S", SOON):
+			raise Failure(f"the root does not wait: {system.describe_task(cell.root)}")
 		cell.exits.pop(cell.root, None)
 
 	def is_held(self):
@@ -81,8 +83,6 @@ def nobody_is_left(cell):
 
 def check_order(cell, held):
 	"""It is there, alone, in its namespace, and has criu's descriptors."""
-	if not system.wait_until(lambda: system.thread_state(cell.root, cell.root) == "S", SOON):
-		raise Failure(f"the root does not wait: {system.describe_task(cell.root)}")
 	if not share_descriptors(cell.root, held.criu.pid):
 		raise Failure("the root does not share criu's descriptors")
 	if system.tree(cell.root) != [cell.root]:
