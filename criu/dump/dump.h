@@ -65,6 +65,7 @@ struct dump {
 	struct apart_look *apart;    /* NULL: it has not begun, or has ended */
 	struct areas_look *areas;    /* the same */
 	uint64_t freeze_began, freeze_ended, thawed; /* CLOCK_MONOTONIC, ns */
+	bool has_priority;			     /* priority.c: criu has the highest one */
 	bool released; /* the tree runs, is stopped, or is gone: there is nothing left to thaw */
 };
 
@@ -79,6 +80,9 @@ int dump_name_tasks(struct snapshot *snapshot) must_check; /* names.c */
 void dump_thaw(void *dump);
 int dump_release(void *dump) must_check;
 int dump_release_early(void *dump) must_check;
+/* priority.c: criu comes before other programs while the processes are frozen */
+void dump_raise_priority(struct dump *dump);
+void dump_restore_priority(struct dump *dump);
 /* Does the tree run on as soon as its memory has been read? */
 bool dump_tree_runs_on(const struct dump *dump);
 /* Lists the victims of all traced tasks, and returns their number. `victims` has room for all tasks. */

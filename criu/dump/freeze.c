@@ -272,6 +272,7 @@ int dump_freeze(void *context)
 	struct task *task;
 	int result;
 
+	dump_raise_priority(dump);
 	dump->freeze_began = monotonic_time();
 	snapshot_add_task_here(&dump->snapshot, NULL, dump->request->root);
 	do
@@ -328,6 +329,7 @@ void dump_thaw(void *context)
 		ignore(thaw_all(dump, false));
 	forget_victims(dump);
 	dump->released = true;
+	dump_restore_priority(dump);
 }
 
 /* Kills all or none, even if criu dies meanwhile. A single process needs no care for that. */
@@ -369,6 +371,7 @@ static int release(struct dump *dump)
 	if (end == DUMP_KILLED)
 		files_let_go(&dump->snapshot, end);
 	dump->released = true;
+	dump_restore_priority(dump);
 	return result;
 }
 
@@ -385,7 +388,10 @@ int dump_release_early(void *context)
 {
 	struct dump *dump = context;
 
-	return dump_tree_runs_on(dump) ? release(dump) : 0;
+	if (dump_tree_runs_on(dump))
+		return release(dump);
+	dump_restore_priority(dump); /* the rest waits for the disk, and starts processes */
+	return 0;
 }
 
 int dump_release(void *context)

@@ -172,6 +172,44 @@ def waits_in_vfork(cell, dumper, restorer):
 	cell.finish()
 
 
+def nice_value(pid):
+	fields = system.stat_fields(f"/proc/{pid}/stat")
+	return int(fields[16]) if fields else None
+
+
+def has_priority(cell, dumper, _restorer, nice):
+	"""criu comes before other programs while it waits for a process that does not stop, but not if its starter wants it to be nice."""
+	cell.start()
+	with open(cell.path("printed"), "w") as printed:
+		criu = subprocess.Popen(["nice", "-n", str(nice), dumper.path, "dump", "-t", str(cell.root), "-D", cell.new_images(),
+					 "-o", "dump.log"], stdin=subprocess.DEVNULL, stdout=printed, stderr=printed)
+	seen = set()
+	while criu.poll() is None:
+		seen.add(nice_value(criu.pid))
+		time.sleep(0.02)
+	if criu.returncode == 0:
+		raise Failure("the dump should have been refused")
+	expected = -20 if not nice else nice
+	if expected not in seen or seen - {0, nice, expected, None}:
+		raise Failure(f"criu had the nice values {seen}, and should have had {expected} while it waited")
+	cell.check_running()
+	os.kill(int(system.read_text(cell.path("child"))), signal.SIGUSR1)
+	cell.finish()
+
+
+def gives_no_priority(cell, dumper, _restorer):
+	"""An action script runs while the processes are frozen, and has the priority of criu's starter."""
+	cell.start()
+	script = cell.path("script")
+	with open(script, "w") as file:
+		file.write(f'#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != post-dump ] || nice > {cell.path("nice")}\n')
+	os.chmod(script, 0o700)
+	cell.dump(dumper, cell.new_images(), ["-R", "--action-script", script])
+	if system.read_text(cell.path("nice")) != f"{os.nice(0)}\n":
+		raise Failure(f"the script has the nice value {system.read_text(cell.path('nice'))}")
+	cell.finish()
+
+
 def limited_files(cell, dumper, _restorer):
 	"""The limit of file sizes is too low for the images: the error says so, and the process runs on."""
 	cell.start()
@@ -325,6 +363,9 @@ ROWS = [
 	*[Row("hard-shares-" + what, "sharing", arguments=(what,), run=shares_with_parent, **OURS)
 	  for what in ("memory", "files", "directories")],
 	Row("hard-waits-in-vfork", "vforks", run=waits_in_vfork, **OURS),
+	*[Row(f"hard-priority-{name}", "vforks", run=functools.partial(has_priority, nice=nice), **OURS)
+	  for name, nice in (("highest", 0), ("nice", 5))],
+	Row("hard-priority-script", "counter", run=gives_no_priority, **OURS),
 	Row("hard-limited-files", "counter", run=limited_files, **OURS),
 	Row("hard-other-children", "tree", run=has_other_children, **OURS),
 	Row("hard-stopped-job", "counter", run=stopped_job, **OURS),
