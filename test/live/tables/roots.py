@@ -30,6 +30,11 @@ def uts(pid):
 	return os.readlink(f"/proc/{pid}/ns/uts")
 
 
+def with_quit():
+	"""A shell that starts the tests in the background has them ignore SIGQUIT, and criu would, too."""
+	signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
 class Held:
 	"""A restore that is held while it opens the program's output: the root exists, and nobody else."""
 
@@ -42,7 +47,8 @@ class Held:
 		self.printed = open(cell.path("printed"), "w+")
 		with open(os.devnull) as nothing:
 			self.criu = subprocess.Popen([restorer.path, "restore", "-d", "-D", images, "-o", "restore.log", "-v4",
-						      *cell.row.restore_options], stdin=nothing, stdout=self.printed, stderr=self.printed)
+						      *cell.row.restore_options], stdin=nothing, stdout=self.printed, stderr=self.printed,
+						     preexec_fn=with_quit)
 		if not system.wait_until(self.is_held, SOON):
 			raise Failure("criu was not held: " + self.said())
 		if not system.wait_until(lambda: system.thread_state(cell.root, cell.root) == "S", SOON):
