@@ -34,6 +34,13 @@ size_t descriptors_allow(size_t wanted)
 	return limit.rlim_cur;
 }
 
+size_t descriptors_most(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 0 : limit.rlim_cur;
+}
+
 size_t descriptors_count(void)
 {
 	DIR *open = opendir("/proc/self/fd");

@@ -18,6 +18,8 @@ void descriptors_unlimit(struct rlimit *before);
 void descriptors_limit(const struct rlimit *before);
 /* Raises the hard limit if `wanted` is more than it and criu has the privilege. Returns the limit afterwards. */
 size_t descriptors_allow(size_t wanted);
+/* How many criu may have open at a time. 0: not known. */
+size_t descriptors_most(void);
 /* The number of descriptors that are open now. */
 size_t descriptors_count(void);
 /*

@@ -13,7 +13,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/descriptors.h"
@@ -132,12 +131,10 @@ static void prepare_process(struct tables_ahead *tables, pid_t pid, int limit)
  */
 static int find_limit(struct tables_ahead *tables, size_t processes, size_t files)
 {
-	rlim_t need = processes * FOR_A_PROCESS, number;
-	struct rlimit limit = { 0 };
+	size_t need = processes * FOR_A_PROCESS, most = descriptors_most();
+	size_t number = most < need ? 0 : min((most - need) / 2, (size_t)MOST);
 
-	getrlimit(RLIMIT_NOFILE, &limit);
-	number = limit.rlim_cur < need ? 0 : min((limit.rlim_cur - need) / 2, (rlim_t)MOST);
-	tables->is_in_the_way = limit.rlim_cur < need + files + number;
+	tables->is_in_the_way = most < need + files + number;
 	return number;
 }
 

@@ -15,8 +15,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/thread.h"
@@ -35,7 +35,7 @@
 struct sync_begin {
 	pthread_t thread;
 	const struct image_store_ops *ops;
-	rlim_t limit; /* descriptors from this number on do not wait: the upper half is for others */
+	size_t limit; /* descriptors from this number on do not wait: the upper half is for others */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	/* under the lock */
@@ -76,15 +76,13 @@ static void *begin_waiting(void *argument)
 
 static bool start_begin(struct image_store *store)
 {
-	struct rlimit limit = { 0 };
 	struct sync_begin *begin;
 
 	if (store->begin)
 		return true;
-	getrlimit(RLIMIT_NOFILE, &limit);
 	begin = allocate(sizeof(*begin));
 	begin->ops = store->ops;
-	begin->limit = limit.rlim_cur / 2;
+	begin->limit = descriptors_most() / 2;
 	pthread_mutex_init(&begin->lock, NULL);
 	pthread_cond_init(&begin->changed, NULL);
 	if (!thread_start(&begin->thread, begin_waiting, begin))
@@ -115,7 +113,7 @@ static bool leave_to_thread(struct sync_begin *begin, int fd)
 {
 	bool has_room;
 
-	if ((rlim_t)fd >= begin->limit)
+	if ((size_t)fd >= begin->limit)
 		return false;
 	pthread_mutex_lock(&begin->lock);
 	has_room = begin->waiting_count < MOST_WAITING;

@@ -11,8 +11,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
@@ -179,11 +179,7 @@ static int follow_parent(struct page_chain *chain)
 /* An eighth of the descriptors that criu may have. */
 static size_t count_places(void)
 {
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return LEAST_OPEN;
-	return max(min(limit.rlim_cur / 8, (rlim_t)MOST_OPEN), (rlim_t)LEAST_OPEN);
+	return max(min(descriptors_most() / 8, (size_t)MOST_OPEN), (size_t)LEAST_OPEN);
 }
 
 static int open_layers(struct page_chain **opened, struct page_chain *chain, struct image_store *newest)

@@ -9,10 +9,10 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -177,9 +177,7 @@ static int take_some(struct spliced *spliced, struct taking *taking)
 /* Half of the descriptors: others may be needed. */
 static int most_descriptors(void)
 {
-	struct rlimit limit;
-
-	return getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 0 : min(limit.rlim_cur / 2, (rlim_t)INT_MAX);
+	return min(descriptors_most() / 2, (size_t)INT_MAX);
 }
 
 /* 0 is no limit. */
