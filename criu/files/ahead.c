@@ -9,13 +9,12 @@
  *	to read its link, then stat() the path	6.5	to stat() a path that is known	2
  *	to list it, the first time		2.8	to count it			0
  */
-#include <ctype.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/descriptors.h"
+#include "base/error.h"
 #include "base/helper_thread.h"
 #include "base/index.h"
 #include "base/io.h"
@@ -63,19 +62,6 @@ size_t count_descriptors(int proc)
 	return fstatat(proc, "fd", &list, 0) < 0 ? 0 : list.st_size;
 }
 
-/* /proc lists numbers in ascending order. */
-static void list_numbers(struct table_ahead *table, DIR *directory)
-{
-	struct dirent *entry;
-
-	while ((entry = readdir(directory)))
-		if (isdigit((unsigned char)entry->d_name[0]))
-			*grow(&table->items, &table->count) = (struct descriptor_ahead){
-				.fd = strtol(entry->d_name, NULL, 10),
-				.fdinfo = -1,
-			};
-}
-
 struct preparation {
 	struct table_ahead *table;
 	int links, infos; /* /proc/PID/fd and fdinfo */
@@ -99,30 +85,41 @@ static void prepare_descriptor(void *context, size_t i)
 		free(steal_pointer(&ahead->link));
 }
 
-static struct table_ahead *prepare_table(pid_t pid, DIR *links, int infos, int limit)
+static struct table_ahead *new_table(pid_t pid, const int *fds, size_t count)
 {
 	struct table_ahead *table = allocate(sizeof(*table));
-	struct preparation preparation = { table, dirfd(links), infos, limit };
 
 	table->pid = pid;
-	list_numbers(table, links);
+	table->items = allocate_array(count, sizeof(*table->items));
+	for (size_t i = 0; i < count; i++)
+		table->items[i] = (struct descriptor_ahead){ .fd = fds[i], .fdinfo = -1 };
+	table->count = count;
+	return table;
+}
+
+static void prepare_table(struct table_ahead *table, int links, int infos, int limit)
+{
+	struct preparation preparation = { table, links, infos, limit };
+
 	descriptors_reserve(descriptors_count() + min(table->count, (size_t)preparation.limit));
 	share_work(table->count, WORTH_A_THREAD, prepare_descriptor, &preparation);
-	log_debug("process %d: prepared to look at %zu descriptors", pid, table->count);
-	return table;
+	log_debug("process %d: prepared to look at %zu descriptors", table->pid, table->count);
 }
 
 static void prepare_process(struct tables_ahead *tables, pid_t pid, int limit)
 {
-	autoclose int proc = proc_open(pid), infos = -1;
-	int fd = proc < 0 ? -1 : openat(proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *links = fd < 0 ? NULL : fdopendir(fd);
+	autoclose int proc = proc_open(pid), links = -1, infos = -1;
+	autofree int *fds = NULL;
+	struct table_ahead *table;
+	size_t count = 0;
 
-	if (!links)
+	if (proc < 0 || attempted(proc_read_descriptors(proc, &fds, &count)))
 		return;
+	links = openat(proc, "fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	infos = openat(proc, "fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	index_set(&tables->by_pid, pid, prepare_table(pid, links, infos, limit));
-	closedir(links);
+	table = new_table(pid, fds, count);
+	prepare_table(table, links, infos, limit);
+	index_set(&tables->by_pid, pid, table);
 }
 
 /*

@@ -1,8 +1,6 @@
 /*
  * collect.c - dump: collects every open file description of the tree once. See seen.h.
  */
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -89,20 +87,18 @@ static struct sight *find_of_parent(const struct sights *sights, const struct si
 static int list_descriptors(struct task *task, const struct table_ahead *ahead, bool known,
 			    struct sights *sights)
 {
-	int list = openat(task->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *directory = list < 0 ? NULL : fdopendir(list);
-	struct dirent *entry;
+	autofree int *fds = NULL;
+	size_t count = 0;
+	int result = proc_read_descriptors(task->proc, &fds, &count);
 
-	if (!directory)
-		return fail(errno, "cannot list /proc/PID/fd");
-	while ((entry = readdir(directory))) {
-		int fd = strtol(entry->d_name, NULL, 10);
-		struct descriptor_ahead *found = table_ahead_find(ahead, fd);
+	if (result)
+		return fail(-result, "cannot list /proc/PID/fd");
+	for (size_t i = 0; i < count; i++) {
+		struct descriptor_ahead *found = table_ahead_find(ahead, fds[i]);
 
-		if (isdigit((unsigned char)entry->d_name[0]) && !(known && found && !found->is_gone))
-			add_sight(sights, task, fd, found);
+		if (!(known && found && !found->is_gone))
+			add_sight(sights, task, fds[i], found);
 	}
-	closedir(directory);
 	return 0;
 }
 

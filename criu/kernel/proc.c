@@ -313,6 +313,11 @@ int proc_read_threads(int proc, pid_t **ids, size_t *count)
 	return read_number_names(proc, "task", ids, count);
 }
 
+int proc_read_descriptors(int proc, int **fds, size_t *count)
+{
+	return read_number_names(proc, "fd", fds, count);
+}
+
 int proc_read_pids(pid_t **ids, size_t *count)
 {
 	return read_number_names(AT_FDCWD, "/proc", ids, count);

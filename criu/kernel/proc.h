@@ -77,6 +77,8 @@ bool vmas_are_same_in_maps(const struct vmas *a, const struct vmas *b);
 
 /* The thread ids of a process; the ids of the children of all its threads. *ids is allocated. */
 int proc_read_threads(int proc, pid_t **ids, size_t *count) must_check;
+/* The numbers of the descriptors of a process, in ascending order. */
+int proc_read_descriptors(int proc, int **fds, size_t *count) must_check;
 /* All processes that /proc shows. */
 int proc_read_pids(pid_t **ids, size_t *count) must_check;
 int proc_read_children(int proc, pid_t **ids, size_t *count) must_check;
