@@ -44,6 +44,13 @@
 #define PR_TIMER_CREATE_RESTORE_IDS_GET 2
 #endif
 
+/* --- linux/io_uring.h --- */
+
+#ifndef IORING_SETUP_NO_SQARRAY
+#define IORING_SETUP_NO_SQARRAY (1U << 16) /* 6.6 */
+#endif
+#define CRIU_SOCKET_URING_OP_GETSOCKOPT 2 /* 6.7; linux/io_uring.h has it in an enum */
+
 /* --- linux/ptrace.h; glibc has some in an enum --- */
 
 #ifndef PTRACE_EVENT_STOP
@@ -93,7 +100,7 @@
 #define UFFD_FEATURE_WP_ASYNC (1 << 15) /* 6.7 */
 #endif
 
-/* --- Files: linux/fcntl.h, linux/memfd.h, linux/timerfd.h --- */
+/* --- Files: linux/fcntl.h, linux/memfd.h, linux/timerfd.h, linux/inotify.h --- */
 
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17 /* 3.6, under CONFIG_CHECKPOINT_RESTORE */
@@ -112,6 +119,10 @@
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t) /* 3.17, under CONFIG_CHECKPOINT_RESTORE */
 #endif
 
+#ifndef INOTIFY_IOC_SETNEXTWD
+#define INOTIFY_IOC_SETNEXTWD _IOW('I', 0, int32_t) /* 4.17, under CONFIG_CHECKPOINT_RESTORE */
+#endif
+
 /* --- Sockets and interfaces --- */
 
 #ifndef SOL_NETLINK
@@ -119,6 +130,33 @@
 #endif
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72 /* 5.15 */
+#endif
+#ifndef SO_RESERVE_MEM
+#define SO_RESERVE_MEM 73 /* 5.17 */
+#endif
+#ifndef SO_TXREHASH
+#define SO_TXREHASH 74 /* 5.18 */
+#endif
+#ifndef SO_RCVMARK
+#define SO_RCVMARK 75 /* 5.19 */
+#endif
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76 /* 6.5 */
+#endif
+#ifndef SO_RCVPRIORITY
+#define SO_RCVPRIORITY 82 /* 6.14 */
+#endif
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* 6.16 */
+#endif
+#ifndef SCM_INQ
+#define SCM_INQ 84 /* 6.18, of unix sockets: SO_INQ */
+#endif
+#ifndef SCM_SECURITY
+#define SCM_SECURITY 3 /* 2.6.18; glibc leaves it out */
+#endif
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 4 /* 6.5 */
 #endif
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78 /* 4.15 */
