@@ -107,6 +107,12 @@ struct victim {
 	enum call_abi abi;	       /* of the code that it runs */
 	struct traced_thread *threads; /* [0] is the leader */
 	size_t thread_count;
+	/*
+	 * Threads of the kernel in this process, which work for an io_uring (PF_IO_WORKER). They run none of its code,
+	 * and are not stopped.
+	 */
+	pid_t *workers;
+	size_t worker_count;
 	struct infection *infection; /* while infected: opaque */
 };
 
@@ -202,6 +208,11 @@ struct process_calls {
 };
 /* Each process makes its calls, also if others fail. Returns the first failure; *failed (may be NULL) is its index. */
 int victims_call(struct process_calls *processes, size_t count, size_t *failed) must_check;
+/*
+ * Stops the parasites until the next call: no thread of these processes runs, not even to do in the kernel what waits
+ * for it. victims_call() has done it already, other calls have not.
+ */
+int victims_park(struct victim *const *victims, size_t count) must_check;
 uint64_t victim_desk(const struct victim *victim, size_t number);
 int victim_call_threads(struct victim *victim, struct thread_calls *lists, size_t count) must_check;
 /*

@@ -2,10 +2,12 @@
  * freeze.c - stops all threads of a process together, and lets them go together.
  *
  * A running process may create threads meanwhile, so the list is read again until it has no new ones; a parked thread
- * creates none.
+ * creates none. Threads of the kernel that work for an io_uring are in the list, too (Linux 5.12). They can be traced,
+ * but have no registers or stack of their own, so they are left alone.
  */
 #include <dirent.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +19,8 @@
 #include "base/memory.h"
 #include "internal.h"
 
-#define THAW_PATIENCE 0.1 /* seconds for a thread that did not stop in time, and has to be let go */
+#define IO_WORKER     0x10 /* PF_IO_WORKER in the flags of /proc/TID/stat */
+#define THAW_PATIENCE 0.1  /* seconds for a thread that did not stop in time, and has to be let go */
 
 static int seize_thread(struct victim *victim, struct index *known, pid_t tid)
 {
@@ -29,6 +32,20 @@ static int seize_thread(struct victim *victim, struct index *known, pid_t tid)
 	*grow(&victim->threads, &victim->thread_count) = thread;
 	index_set(known, tid, victim);
 	return 0;
+}
+
+/* "iou-wrk-4711". Such a name is rare, so for nearly all threads the flags, which cost more, are not read. */
+static bool is_worker(pid_t tid)
+{
+	autofree char *name = NULL, *stat = NULL;
+	const char *behind;
+	unsigned flags;
+
+	if (read_proc(tid, "comm", &name) < 0 || strncmp(name, "iou-", 4) != 0 ||
+	    read_proc(tid, "stat", &stat) < 0)
+		return false;
+	behind = strrchr(stat, ')');
+	return behind && sscanf(behind, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && flags & IO_WORKER;
 }
 
 /* Seizes all threads that are not traced yet; returns how many. A thread that ends meanwhile does not count. */
@@ -49,6 +66,11 @@ static int seize_new(struct victim *victim, struct index *known)
 
 		if (tid <= 0 || index_find(known, tid))
 			continue;
+		if (is_worker(tid)) {
+			*grow(&victim->workers, &victim->worker_count) = tid;
+			index_set(known, tid, victim);
+			continue;
+		}
 		result = seize_thread(victim, known, tid);
 		if (!result)
 			found++;
@@ -177,15 +199,22 @@ int victims_thaw(struct victim *const *victims, size_t count, bool are_stopped)
 
 /*
  * The options of a running thread cannot be set, so the threads of the parasites are parked first, all at once. Then
- * the last loop is as short as possible, and wakes no thread that would take criu's CPU. A thread that cannot be tied
- * is dying already.
+ * the last loop is as short as possible, and wakes no thread that would take criu's CPU. Nor does another program, if
+ * criu may have a priority in real time, and its starter has not chosen a policy: if criu is killed within the loop, only some processes die. A thread that
+ * cannot be tied is dying already.
  */
 void victims_tie(struct victim *const *victims, size_t count)
 {
+	const struct sched_param urgent = { .sched_priority = 1 }, usual = { 0 };
+	bool is_urgent;
+
 	ignore(attempted(victims_park(victims, count)));
+	is_urgent = sched_getscheduler(0) == SCHED_OTHER && sched_setscheduler(0, SCHED_FIFO, &urgent) == 0;
 	for (size_t i = 0; i < count; i++)
 		ptrace(PTRACE_SETOPTIONS, victims[i]->pid, 0,
 		       victims[i]->threads[0].options | PTRACE_O_EXITKILL);
+	if (is_urgent)
+		sched_setscheduler(0, SCHED_OTHER, &usual);
 }
 
 int victim_kill(struct victim *victim)
@@ -215,6 +244,8 @@ void victim_free(struct victim *victim)
 	}
 	victim_forget(victim);
 	free(victim->threads);
+	free(victim->workers);
 	victim->threads = NULL;
-	victim->thread_count = 0;
+	victim->workers = NULL;
+	victim->thread_count = victim->worker_count = 0;
 }

@@ -221,8 +221,6 @@ int call_on_stack(struct victim *victim, struct traced_thread *thread, const str
 
 /* Sends calls to the serving parasite. Meanwhile, running threads that are stopped by other processes are resumed. */
 int call_parasite(struct victim *victim, struct remote_call *calls, size_t count) must_check;
-/* Parks the parasites of all that are infected, at the same time, also if some of them fail. */
-int victims_park(struct victim *const *victims, size_t count) must_check;
 /* Into the region: sets the thread to the call that makes the sockets. */
 int parasite_prepare_sockets(struct victim *victim) must_check;
 /* After that call: sets the thread to where it serves, still parked; or leaves it: calls are made by ptrace. */

@@ -3,6 +3,9 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "base/descriptors.h"
 #include "base/memory.h"
@@ -43,9 +46,13 @@ size_t descriptors_most(void)
 
 size_t descriptors_count(void)
 {
-	DIR *open = opendir("/proc/self/fd");
+	struct stat list;
+	DIR *open;
 	size_t count = 0;
 
+	if (stat("/proc/self/fd", &list) == 0 && list.st_size > 0)
+		return list.st_size; /* since Linux 6.2 */
+	open = opendir("/proc/self/fd");
 	while (open && readdir(open))
 		count++;
 	if (open)
@@ -57,6 +64,25 @@ void descriptors_reserve(size_t count)
 {
 	autoclose int any = open("/", O_PATH | O_CLOEXEC);
 	autoclose int last unused = count ? fcntl(any, F_DUPFD_CLOEXEC, count - 1) : -1;
+}
+
+static int compare_numbers(const void *left, const void *right)
+{
+	return *(const int *)left - *(const int *)right;
+}
+
+void descriptors_close(int *numbers, size_t count)
+{
+	qsort(numbers, count, sizeof(*numbers), compare_numbers);
+	for (size_t i = 0, next; i < count; i = next) {
+		next = i + 1;
+		while (next < count && numbers[next] == numbers[next - 1] + 1)
+			next++;
+		if (next == i + 1)
+			close(numbers[i]);
+		else
+			syscall(SYS_close_range, numbers[i], numbers[next - 1], 0);
+	}
 }
 
 void descriptors_hold_standard(void)

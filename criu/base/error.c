@@ -121,6 +121,7 @@ int fail_at(const char *file, int line, int error, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(sentence, sizeof(sentence), format, arguments);
 	va_end(arguments);
+	log_make_printable(sentence);
 	length = strlen(sentence);
 	if (error && error != EINVAL && error != REFUSED)
 		snprintf(sentence + length, sizeof(sentence) - length, ": %s", strerror(error));
@@ -147,6 +148,7 @@ int fail_in(int result, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(place, sizeof(place), format, arguments);
 	va_end(arguments);
+	log_make_printable(place);
 	memcpy(rest, record->text, sizeof(rest));
 	snprintf(record->text, sizeof(record->text), "%s: %.*s", place,
 		 (int)(sizeof(rest) - sizeof(place) - 2), rest);
@@ -164,6 +166,7 @@ void fail_advice(const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(record->advice, sizeof(record->advice), format, arguments);
 	va_end(arguments);
+	log_make_printable(record->advice);
 }
 
 /* A line that does not fit the record is only counted. */
@@ -197,6 +200,7 @@ int refuse_at(const char *file, int line_number, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);
+	log_make_printable(line);
 	record_refusal(file, line_number, line, strlen(line));
 	return -REFUSED;
 }

@@ -141,16 +141,23 @@ int write_text_at(int directory, const char *path, const char *text)
 ssize_t read_link_at(int directory, const char *path, char **target)
 {
 	/* Links in /proc have st_size 0 or 64, whatever their length, so the size is found by trying. */
-	for (size_t capacity = 256;; capacity *= 2) {
-		autofree char *buffer = allocate(capacity);
-		ssize_t length = readlinkat(directory, path, buffer, capacity);
+	char first[1024];
+	ssize_t length = readlinkat(directory, path, first, sizeof(first));
 
-		if (length < 0)
-			return -errno;
-		if ((size_t)length < capacity) {
+	if (length >= 0 && (size_t)length < sizeof(first)) {
+		*target = copy_bytes(first, length + 1);
+		(*target)[length] = '\0';
+		return length;
+	}
+	for (size_t capacity = 2 * sizeof(first); length >= 0; capacity *= 2) {
+		autofree char *buffer = allocate(capacity);
+
+		length = readlinkat(directory, path, buffer, capacity);
+		if (length >= 0 && (size_t)length < capacity) {
 			buffer[length] = '\0';
 			*target = steal_pointer(&buffer);
 			return length;
 		}
 	}
+	return -errno;
 }

@@ -107,6 +107,13 @@ static int put_time(char *line, size_t size)
 	return snprintf(line, size, "(%02ld.%06ld) ", microseconds / 1000000, microseconds % 1000000);
 }
 
+void log_make_printable(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = *text == '\n' || *text == '\t' ? ' ' : '?';
+}
+
 static void write_line(const char *start, const char *format, va_list arguments)
 {
 	char line[4096];
@@ -118,6 +125,8 @@ static void write_line(const char *start, const char *format, va_list arguments)
 	length += vsnprintf(line + length, sizeof(line) - length, format, arguments);
 	if (length > (int)sizeof(line) - 2)
 		length = sizeof(line) - 2;
+	line[length] = '\0';
+	log_make_printable(line);
 	line[length++] = '\n';
 	if (write(log_fd, line, length) < 0) { /* a log that cannot be written must not stop a dump */
 	}

@@ -45,4 +45,7 @@ void log_line_at(const char *file, int line, int level, const char *format, ...)
 			log_line(LOG_EVERYTHING, __VA_ARGS__); \
 	} while (0)
 
+/* Names of processes and files may have anything: no control characters reach a terminal, and one call is one line. */
+void log_make_printable(char *text);
+
 #endif

@@ -1,6 +1,7 @@
 /*
  * proc_text.c - see proc_text.h.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -80,4 +81,23 @@ bool map_line_parse(const char *line, struct map_line *map)
 	map->device = makedev(major, minor);
 	map->name = at + strspn(at, " ");
 	return true;
+}
+
+char *proc_text_word(char **rest)
+{
+	char *word = strsep(rest, " "), *to = word;
+
+	for (char *from = word; word && *from; to++) {
+		unsigned code;
+
+		if (from[0] == '\\' && sscanf(from + 1, "%3o", &code) == 1) {
+			*to = code;
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	if (word)
+		*to = '\0';
+	return word;
 }

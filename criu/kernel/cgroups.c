@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/proc_text.h"
 #include "kernel/cgroups.h"
 #include "kernel/cpus.h"
 
@@ -111,26 +112,6 @@ bool cgroup_path_is_sound(const char *path)
 
 /* ---- mounts ---- */
 
-/* The next word of a line. In mountinfo a blank is \040, and similar characters are escaped the same way. */
-static char *next_word(char **rest)
-{
-	char *word = strsep(rest, " "), *to = word;
-
-	for (char *from = word; word && *from; to++) {
-		unsigned code;
-
-		if (from[0] == '\\' && sscanf(from + 1, "%3o", &code) == 1) {
-			*to = code;
-			from += 4;
-		} else {
-			*to = *from++;
-		}
-	}
-	if (word)
-		*to = '\0';
-	return word;
-}
-
 /* "36 31 0:33 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory" */
 static bool parse_mount(char *line, const char *hierarchy, struct cgroup_mount *mount)
 {
@@ -141,14 +122,14 @@ static bool parse_mount(char *line, const char *hierarchy, struct cgroup_mount *
 		return false;
 	*separator = '\0';
 	type = separator + 3;
-	next_word(&line);
-	next_word(&line);
-	device = next_word(&line);
-	root = next_word(&line);
-	point = next_word(&line);
+	proc_text_word(&line);
+	proc_text_word(&line);
+	device = proc_text_word(&line);
+	root = proc_text_word(&line);
+	point = proc_text_word(&line);
 	options = type;
-	type = next_word(&options);
-	next_word(&options);
+	type = proc_text_word(&options);
+	proc_text_word(&options);
 	if (!point || !options || sscanf(device, "%u:%u", &major, &minor) != 2 || strcmp(root, "/") != 0)
 		return false;
 	if (strcmp(type, *hierarchy ? "cgroup" : "cgroup2") != 0)

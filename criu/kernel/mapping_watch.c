@@ -36,7 +36,7 @@ struct mapping_watch {
  *
  * What another process can do to this one is not among them: its process_madvise() moves pages, but changes no flag of
  * a mapping. Neither is ioctl(), which can register a mapping with a userfaultfd; criu does not use those flags here.
- * An io_uring can call madvise() in a kernel thread, but a task with one is refused.
+ * An io_uring can call madvise() in a thread of the kernel: see dump_take_areas_ahead().
  *
  * The architecture has more of them: arch_mapping_calls.
  */

@@ -12,12 +12,15 @@
  *   child.
  * - libc's setuid() and its relatives change the ids of all threads by signals, and would signal criu's threads. So the
  *   child makes raw calls.
- * - CLONE_FS is not given, because a process that shares its root directory cannot setns() into a user or mount
+ * - CLONE_FS is not given unless the caller wants it, because a process that shares its root directory cannot setns() into a user or mount
  *   namespace.
  * - Signal handlers are not shared (CLONE_SIGHAND is not given), and all signals are blocked.
  * - The memory has one flag "dumpable". It is off while there is a child: otherwise the owner of a user namespace that
  *   the child joins could trace it, and would have criu's memory. (A change of effective ids clears the flag, too.)
  * - The child sends no signal when it ends, and only waitpid(__WALL) finds it. run_in() collects it.
+ *
+ * If the place has the pid of the calling process, the child is a thread of it (CLONE_THREAD): credentials belong to
+ * threads. It cannot join a user or mount namespace, and nobody has to collect it.
  *
  * Only the effective ids change: these are what the kernel remembers. The real and the saved ids stay those of criu, so
  * the user whose ids are taken may neither trace nor signal the child.
@@ -35,7 +38,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/memory.h"
 #include "kernel/place.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(address, size)
+#endif
 #include "syscalls.h"
 
 #define STACK_SIZE (1UL << 20) /* of the child; only pages that are touched cost anything */
@@ -111,6 +121,16 @@ static int limit_capabilities(uint64_t wanted)
 						    0;
 }
 
+/* The kernel sorts the groups. */
+static bool has_groups(const struct place *place)
+{
+	autofree gid_t *groups = allocate_array(place->group_count + 1, sizeof(*groups));
+
+	return syscall(SYS_getgroups, place->group_count, groups) == (long)place->group_count &&
+	       syscall(SYS_getgroups, 0, NULL) == (long)place->group_count &&
+	       !memcmp(groups, place->groups, place->group_count * sizeof(*groups));
+}
+
 /*
  * When the effective uid is no longer 0, the kernel clears all effective capabilities; they are taken again from the
  * permitted ones.
@@ -120,7 +140,8 @@ static int take_ids(const struct place *place)
 	const uid_t same_uid = -1;
 	const gid_t same_gid = -1;
 
-	if (place->groups && syscall(SYS_setgroups, place->group_count, place->groups))
+	/* Who has these groups already needs no right to change them. */
+	if (place->groups && !has_groups(place) && syscall(SYS_setgroups, place->group_count, place->groups))
 		return fail(errno, "cannot change to %zu supplementary groups", place->group_count);
 	if (place->gid != same_gid && syscall(SYS_setresgid, same_gid, place->gid, same_gid))
 		return fail(errno, "cannot change to group id %u", place->gid);
@@ -131,11 +152,19 @@ static int take_ids(const struct place *place)
 	return limit_capabilities(place->capabilities);
 }
 
-/* From here on the child dies with criu, which may have died already. */
-static void die_with(pid_t parent)
+/* The place is the calling process itself. */
+static bool is_thread(const struct run *run)
 {
+	return run->place->pid == run->parent;
+}
+
+/* From here on the child dies with criu, which may have died already. */
+static void die_with_criu(const struct run *run)
+{
+	if (run->place->outlives_criu || is_thread(run))
+		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
+	if (getppid() != run->parent)
 		sys_exit_group(1);
 }
 
@@ -144,15 +173,17 @@ static void live(void *argument)
 	struct run *run = argument;
 
 	run->self = getpid();
-	die_with(run->parent);
+	die_with_criu(run);
 	run->result = join_namespaces(run->place);
 	if (!run->result)
 		run->result = take_ids(run->place);
 	if (!run->result) {
-		die_with(run->parent);
+		die_with_criu(run);
 		run->result = run->work(run->argument);
 	}
 	run->is_finished = true;
+	if (is_thread(run)) /* the end of system_clone3() would end the process */
+		syscall(SYS_exit, 0);
 }
 
 /* All signals, also libc's own, which sigprocmask() leaves out. */
@@ -164,16 +195,21 @@ static void set_own_signal_mask(const uint64_t *mask, uint64_t *before)
 static long make_child(struct run *run, char *stack)
 {
 	const uint64_t all = UINT64_MAX;
+	const bool has_pid = run->place->pid && !is_thread(run);
 	struct clone_args arguments = {
 		.flags = CLONE_VM | CLONE_FILES | CLONE_VFORK,
 		.stack = (uintptr_t)stack + GUARD_SIZE,
 		.stack_size = STACK_SIZE,
-		.set_tid = run->place->pid ? (uintptr_t)&run->place->pid : 0,
-		.set_tid_size = run->place->pid ? 1 : 0,
+		.set_tid = has_pid ? (uintptr_t)&run->place->pid : 0,
+		.set_tid_size = has_pid,
 	};
 	uint64_t mask;
 	long child;
 
+	if (is_thread(run))
+		arguments.flags |= CLONE_THREAD | CLONE_SIGHAND;
+	if (run->place->shares_directories)
+		arguments.flags |= CLONE_FS;
 	set_own_signal_mask(&all, &mask);
 	child = system_clone3(&arguments, sizeof(arguments), live, run);
 	set_own_signal_mask(&mask, NULL);
@@ -217,10 +253,15 @@ static int run_child(struct run *run, char *stack)
 	if (is_dumpable)
 		prctl(PR_SET_DUMPABLE, 0);
 	child = make_child(run, stack);
-	result = child < 0 ? explain_clone(-child, run->place) : collect_child(run, child);
+	if (child < 0)
+		result = explain_clone(-child, run->place);
+	else
+		result = is_thread(run) ? 0 :
+					  collect_child(run, child); /* a thread leaves nothing to collect */
 	if (is_dumpable)
 		prctl(PR_SET_DUMPABLE, 1);
-	failure_take_over(run->self);
+	if (!is_thread(run))
+		failure_take_over(run->self);
 	return result;
 }
 
@@ -240,6 +281,8 @@ int run_in(const struct place *place, int (*work)(void *), void *argument)
 		return result;
 	}
 	result = run_child(&run, stack);
+	/* live() does not return, so its marks would stay, for whatever is mapped there next. */
+	ASAN_UNPOISON_MEMORY_REGION(stack + GUARD_SIZE, STACK_SIZE);
 	munmap(stack, GUARD_SIZE + STACK_SIZE);
 	return result ? result : run.result;
 }

@@ -18,6 +18,7 @@
 #ifndef CRIU_KERNEL_PLACE_H
 #define CRIU_KERNEL_PLACE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -33,7 +34,11 @@ struct place {
 	size_t group_count;
 	/* Effective capabilities: those of criu that are in this set. */
 	uint64_t capabilities;
-	pid_t pid; /* of the child; must be free. 0: any */
+	pid_t pid; /* of the child; must be free, or that of the calling process. 0: any */
+	/* If criu is killed, the child is not, but completes the work: short work that must not stay half done. */
+	bool outlives_criu;
+	/* The child, and threads that it creates, share the directories and the umask of criu. Not with namespaces. */
+	bool shares_directories;
 };
 
 #define PLACE_HERE                                                                                 \
@@ -47,8 +52,8 @@ struct place {
  * the child is killed, the work is not done or not finished: -errno, recorded; -EEXIST: the pid is in use.
  *
  * The calling thread waits meanwhile, with all signals blocked, so the work must not wait for anything that may never
- * come. Other threads continue. Only one thread at a time may call this. If criu dies, the child is killed. A child
- * that is killed in malloc() leaves its locks behind, as a thread would.
+ * come. Other threads continue. Only one thread at a time may call this. If criu dies, the child is killed, unless the
+ * place has outlives_criu. A child that is killed in malloc() leaves its locks behind, as a thread would.
  */
 must_check int run_in(const struct place *place, int (*work)(void *), void *argument);
 

@@ -88,6 +88,9 @@ const struct probe probes[] = {
 	  "guard pages can be found and restored", "guard pages cannot be found: needs Linux 6.15" },
 	{ "aio_remap", probe_aio_remap, 0, PROBE_EXTRA, "AIO rings can be moved to their old addresses",
 	  "processes with AIO rings cannot be restored: needs CONFIG_AIO" },
+	{ "ipc_ids", probe_ipc_ids, 0, PROBE_EXTRA,
+	  "System V IPC objects get their old ids, and messages can be copied",
+	  "System V IPC objects cannot be restored: needs CONFIG_CHECKPOINT_RESTORE and CAP_CHECKPOINT_RESTORE" },
 	{ "memfd_hugetlb", probe_memfd_hugetlb, 0, PROBE_EXTRA, "memfds of huge pages can be created",
 	  "memfds of huge pages cannot be created: needs CONFIG_HUGETLBFS" },
 

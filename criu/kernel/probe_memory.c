@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/userfaultfd.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -232,6 +234,22 @@ bool probe_any_tracker(int unused_argument unused)
 }
 
 /* The address of a ring is its id, so a moved ring must have its new address as id. */
+/* In an ipc namespace of its own, if possible: objects of the host may have the id. */
+bool probe_ipc_ids(int unused_argument unused)
+{
+	struct msgbuf message = { .mtype = 1 };
+	int fd, id;
+
+	if (unshare(CLONE_NEWIPC) < 0)
+		return access("/proc/sys/kernel/msg_next_id", W_OK) == 0;
+	fd = open("/proc/sys/kernel/msg_next_id", O_WRONLY);
+	if (fd < 0 || write(fd, "4711", 4) != 4)
+		return false;
+	id = msgget(IPC_PRIVATE, IPC_CREAT | 0600);
+	return id == 4711 && msgsnd(id, &message, 0, IPC_NOWAIT) == 0 &&
+	       msgrcv(id, &message, 0, 0, MSG_COPY | IPC_NOWAIT) == 0;
+}
+
 bool probe_aio_remap(int unused_argument unused)
 {
 	struct timespec now = {};

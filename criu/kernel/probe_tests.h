@@ -55,6 +55,7 @@ bool probe_userfaultfd_events(int unused_argument);
 bool probe_written_tracker(int unused_argument);
 bool probe_any_tracker(int unused_argument);
 bool probe_aio_remap(int unused_argument);
+bool probe_ipc_ids(int unused_argument);
 bool probe_memfd_hugetlb(int unused_argument);
 
 /* probe_files.c */

@@ -404,3 +404,21 @@ int proc_read_number(int proc, const char *name, int base, long long *number)
 	*number = strtoll(text, NULL, base);
 	return 0;
 }
+
+static const char deleted[] = " (deleted)";
+
+bool proc_link_is_deleted(const char *link)
+{
+	size_t length = strlen(link), suffix = strlen(deleted);
+
+	return length > suffix && !strcmp(link + length - suffix, deleted);
+}
+
+char *proc_link_path(const char *link)
+{
+	char *path = copy_text(link);
+
+	if (proc_link_is_deleted(path))
+		path[strlen(path) - strlen(deleted)] = '\0';
+	return path;
+}

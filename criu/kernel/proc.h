@@ -85,6 +85,13 @@ int proc_read_children(int proc, pid_t **ids, size_t *count) must_check;
 /* Those of the first threads only, where a child that is missed costs nothing but time: each thread takes 5 us. */
 int proc_read_most_children(int proc, pid_t **ids, size_t *count) must_check;
 
+/*
+ * A link in /proc (fd/N, exe, cwd, a name in maps) ends with " (deleted)" if the file is no longer at its path. A name
+ * can end like that, too.
+ */
+bool proc_link_is_deleted(const char *link);
+char *proc_link_path(const char *link); /* without that; to be freed */
+
 struct proc_fdinfo {
 	int64_t position;
 	unsigned flags; /* O_*; with O_CLOEXEC if the descriptor closes on exec */

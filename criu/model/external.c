@@ -22,9 +22,7 @@ static const char *const option_names[] = {
 };
 
 /* Types that criu 4.2 knows, and that are refused by name. */
-static const char *const later[] = {
-	"dev", "macvlan", "mnt", "net", "netdev", "pid", "socket", "unix", "veth"
-};
+static const char *const later[] = { "dev", "macvlan", "mnt", "net", "netdev", "pid", "veth" };
 
 /* ---- keys ---- */
 
@@ -64,6 +62,15 @@ static size_t type_length(const char *text)
 	return text[length] == '[' ? length : 0;
 }
 
+/* What is followed by an inode and "]". */
+static const struct {
+	const char *beginning;
+	enum external_type type;
+} inodes[] = {
+	{ "pipe:[", EXTERNAL_PIPE },	{ "pipe[", EXTERNAL_PIPE }, { "socket:[", EXTERNAL_SOCKET },
+	{ "socket[", EXTERNAL_SOCKET }, { "unix[", EXTERNAL_UNIX },
+};
+
 bool external_key_parse(const char *text, struct external_key *key)
 {
 	*key = (struct external_key){ 0 };
@@ -75,12 +82,13 @@ bool external_key_parse(const char *text, struct external_key *key)
 		key->type = EXTERNAL_TTY;
 		return parse_pair(text + strlen("tty["), key);
 	}
-	if (begins_with(text, "pipe[") || begins_with(text, "pipe:[")) {
-		const char *number = strchr(text, '[') + 1;
+	for (size_t i = 0; i < array_size(inodes); i++)
+		if (begins_with(text, inodes[i].beginning)) {
+			const char *number = text + strlen(inodes[i].beginning);
 
-		key->type = EXTERNAL_PIPE;
-		return take_number(&number, 10, ']', &key->numbers[0]) && !*number;
-	}
+			key->type = inodes[i].type;
+			return take_number(&number, 10, ']', &key->numbers[0]) && !*number;
+		}
 	if (type_length(text))
 		return false;
 	key->type = EXTERNAL_PATH;
@@ -99,6 +107,10 @@ char *external_key_text(const struct external_key *key)
 		return format_text("tty[%llx:%llx]", one, other);
 	case EXTERNAL_PIPE:
 		return format_text("pipe:[%llu]", one);
+	case EXTERNAL_SOCKET:
+		return format_text("socket:[%llu]", one);
+	case EXTERNAL_UNIX:
+		return format_text("unix[%llu]", one);
 	case EXTERNAL_PATH:
 		return format_text("/%s", key->path);
 	}
@@ -159,10 +171,11 @@ static int wrong_key(enum external_option option, const char *text, const char *
 	if (begins_with(first, "memfd:"))
 		return fail(0, "%s %s: a memfd is not supported yet", name, text);
 	if (option == EXTERNAL_SAVED)
-		fail_advice("file[MNT_ID:INODE] or tty[RDEV:DEV], with numbers in hexadecimal");
+		fail_advice(
+			"file[MNT_ID:INODE] or tty[RDEV:DEV], with numbers in hexadecimal, or unix[INODE]");
 	else
 		fail_advice(
-			"fd[N]: and then pipe:[INODE], /PATH, or file[MNT_ID:INODE] or tty[RDEV:DEV] with numbers in hexadecimal");
+			"fd[N]: and then pipe:[INODE], socket:[INODE], /PATH, or file[MNT_ID:INODE] or tty[RDEV:DEV] with numbers in hexadecimal");
 	return fail(0, "%s %s: '%s' is not the name of a resource", name, text, key);
 }
 
@@ -185,6 +198,13 @@ static int parse_descriptor(const char *text, int *fd, const char **key)
 	return 0;
 }
 
+static bool is_type_for(enum external_option option, enum external_type type)
+{
+	if (option == EXTERNAL_SAVED)
+		return type == EXTERNAL_FILE || type == EXTERNAL_TTY || type == EXTERNAL_UNIX;
+	return type != EXTERNAL_UNIX;
+}
+
 int externals_add(struct externals *externals, enum external_option option, const char *text)
 {
 	struct external_key key;
@@ -196,8 +216,7 @@ int externals_add(struct externals *externals, enum external_option option, cons
 
 	if (result)
 		return result;
-	if (!external_key_parse(name, &key) ||
-	    (option == EXTERNAL_SAVED && key.type != EXTERNAL_FILE && key.type != EXTERNAL_TTY))
+	if (!external_key_parse(name, &key) || !is_type_for(option, key.type))
 		return wrong_key(option, text, name);
 	added = look_up(externals, option, &key, &hashed);
 	if (added && option == EXTERNAL_INHERITED)

@@ -11,6 +11,8 @@
  *	file[MNT_ID:INODE]  a file, by mnt_id in its fdinfo and by inode, in hexadecimal; hidden and deleted ones, too
  *	tty[RDEV:DEV]       a terminal, by st_rdev and st_dev, in hexadecimal
  *	pipe:[INODE]        a pipe, as /proc shows it; pipe[INODE] is the same. Only --inherit-fd
+ *	socket:[INODE]      a unix socket, as /proc shows it; socket[INODE] is the same. Only --inherit-fd
+ *	unix[INODE]         the same one, whose peer is outside of the tree. Only --external
  *	/PATH               a file by its path; the '/' may be missing. Only --inherit-fd
  */
 #ifndef CRIU_MODEL_EXTERNAL_H
@@ -23,7 +25,14 @@
 #include "compiler.h"
 
 enum external_option { EXTERNAL_SAVED, EXTERNAL_INHERITED }; /* --external, --inherit-fd */
-enum external_type { EXTERNAL_FILE, EXTERNAL_TTY, EXTERNAL_PIPE, EXTERNAL_PATH };
+enum external_type {
+	EXTERNAL_FILE,
+	EXTERNAL_TTY,
+	EXTERNAL_PIPE,
+	EXTERNAL_SOCKET,
+	EXTERNAL_UNIX,
+	EXTERNAL_PATH
+};
 
 struct external_key {
 	enum external_type type;

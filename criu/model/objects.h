@@ -64,7 +64,8 @@ struct namespace
 	enum namespace_type type;
 	uint32_t id; /* in ids-PID.img, and in the name of its image */
 	ProtobufCMessage *entry;
-	int fd; /* restore: keeps it until the processes have joined */
+	uint64_t inode; /* dump */
+	int fd;		/* restore: keeps it until the processes have joined */
 };
 
 /* What is known of a kind of object, by enum object_kind. */

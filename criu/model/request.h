@@ -9,6 +9,7 @@
 #define CRIU_MODEL_REQUEST_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/resource.h>
 #include <sys/types.h>
 #include "base/moments.h"
@@ -17,11 +18,26 @@
 struct externals;
 struct image_store;
 
+/* What becomes of a file that has grown since the dump, when the processes come back. */
+enum grown_files {
+	GROWN_REFUSED, /* the restore fails */
+	GROWN_KEPT,    /* the file keeps what was added */
+	GROWN_CUT,     /* it loses that, if the processes write to it; otherwise it keeps it */
+};
+
 /* What the user allows, asks for, and wants checked. Kinds of files and parts of tasks find a copy in the snapshot. */
 struct policy {
 	bool shell_job, file_locks;
+	bool external_sockets; /* unix sockets are connected again to what is outside of the tree */
 	bool leave_running, leave_stopped; /* at most one of them */
 	bool validates_by_size, skips_mode_check;
+	/* Paths of watched inodes: do not trust file handles; where to look for them (files/watched.h). */
+	bool forces_irmap;
+	struct texts irmap_paths;
+	enum grown_files grown;
+	bool evades_devices;  /* uses any path of a device if the original is gone */
+	bool makes_links;     /* a name for a file whose path was deleted, but that other links lead to */
+	uint64_t ghost_limit; /* bytes of data of one deleted file; 0: no limit */
 };
 
 struct request {
@@ -38,6 +54,7 @@ struct request {
 	bool display_stats;
 	bool ignores_cgroups;
 	struct texts cgroup_roots;   /* "/PATH", "CONTROLLER:/PATH" */
+	const char *plugins;	     /* the directory of plugins; NULL: the usual one */
 	struct externals *externals; /* external.h: the journey notes which entries it uses; NULL: none */
 
 	/* Dump and pre-dump */

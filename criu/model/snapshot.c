@@ -171,6 +171,14 @@ struct descriptor *task_find_descriptor(const struct task *task, int fd)
 		       compare_number);
 }
 
+int task_number_of(const struct task *task, const struct file *file)
+{
+	for (size_t i = 0; i < task->table->count; i++)
+		if (task->table->items[i].file == file)
+			return task->table->items[i].fd;
+	return -1;
+}
+
 static int compare_descriptors(const void *left, const void *right)
 {
 	return ((const struct descriptor *)left)->fd - ((const struct descriptor *)right)->fd;

@@ -20,8 +20,9 @@
 #include "model/request.h"
 
 struct image_store;
-struct newborn; /* restore/ */
-struct victim;	/* compel.h */
+struct nameless; /* files/ghost.h */
+struct newborn;	 /* restore/ */
+struct victim;	 /* compel.h */
 
 /* tc.task_state */
 enum task_state { TASK_ALIVE = 1, TASK_DEAD = 2, TASK_STOPPED = 3 };
@@ -76,15 +77,25 @@ struct file {
 	int holder_fd;		   /* its lowest descriptor of it */
 	bool is_only_path;	   /* it holds the path of a file of another kind: files/descriptor_need.c */
 	bool is_only_mapped;	   /* a regular file: opened to be mapped, and then closed */
+	bool is_in_flight;	   /* an unread message of a socket has a descriptor of it: sockets/queue.h */
 	struct external *external; /* the option that names it: external.h; NULL: none */
+	struct nameless *nameless; /* its path does not lead to it: files/ghost.h; NULL: it does */
 	struct seen_file *seen;	   /* dump only: files/seen.h */
 	bool is_described;	   /* dump: it has been described, or refused */
 	/* restore: open in every newborn until that has taken what it needs; -1: not open */
 	int fd;
 	int mapping_fd; /* for shared mappings that may become writable, if `fd` is not open for writing */
 	bool needs_writable_mapping;
+	bool is_changed_last; /* a regular file whose content release() changes */
+	bool is_of_plugin;    /* restore: a device that is only mapped, and that criu itself would not open */
 	bool is_shared_outside; /* `fd` is an open file description of criu's starter: it stays as it is */
 };
+
+/* Is it open, and not only mapped, executed, or a directory of a task? */
+static inline bool file_is_open(const struct file *file)
+{
+	return file->holder || file->is_in_flight;
+}
 
 struct snapshot {
 	struct image_store *images;
@@ -103,6 +114,11 @@ struct snapshot {
 	struct index *states; /* snapshot_state() */
 	bool is_of_another;   /* restore: made by another criu, which leaves out empty images */
 	bool lacks_tables;    /* restore: a task has no descriptor table in the images */
+	/*
+	 * Restore, while files are opened: the root, which waits, calls `work` with a copy of the bytes, which comes back.
+	 * It returns the result of `work`. The root has criu's memory as it was at the birth of the root: restore/root.c.
+	 */
+	int (*ask_root)(struct snapshot *snapshot, int (*work)(void *bytes), void *bytes, size_t size);
 };
 
 void snapshot_init(struct snapshot *snapshot);
@@ -140,6 +156,8 @@ struct task *snapshot_find_thread_here(const struct snapshot *snapshot, pid_t he
 pid_t snapshot_name_of(const struct snapshot *snapshot, pid_t here);
 void task_sort_descriptors(struct task *task); /* by number: task_find_descriptor() relies on it */
 struct descriptor *task_find_descriptor(const struct task *task, int fd); /* NULL: there is none */
+/* The first number in the table that is of this file; -1: there is none. Goes through the table. */
+int task_number_of(const struct task *task, const struct file *file);
 /* A new file with the next id and an empty entry. */
 struct file *snapshot_add_file(struct snapshot *snapshot, uint32_t id);
 struct file *snapshot_find_file(const struct snapshot *snapshot, uint32_t id);

@@ -30,6 +30,7 @@
 #define VMA_SHADOW_STACK (1u << 15)
 #define VMA_GUARD_RANGE	 (1u << 16)
 #define VMA_UPROBES	 (1u << 17)
+#define VMA_PLUGIN	 (1u << 27) /* a mapping of a device, which a plugin restores */
 
 /*
  * The size of the huge pages (MAP_HUGETLB) as log2, at the same place in vma->flags as in the flags of mmap(). It is
