@@ -34,7 +34,8 @@ static bool takes_no_argument(const struct setting *setting)
 
 static bool may_lack_argument(const struct option_row *row)
 {
-	return row->kind == OPTIONAL || row->kind == TRACKER || row->kind == CGROUPS || row->kind == LEVEL;
+	return row->kind == OPTIONAL || row->kind == TRACKER || row->kind == CGROUPS || row->kind == LEVEL ||
+	       row->kind == UNIX_SOCKETS;
 }
 
 /*
@@ -289,6 +290,26 @@ static int apply_seconds(const struct setting *setting, unsigned *seconds)
 	return result;
 }
 
+/* "64K", "1M", "4G"; a small letter is the same. */
+static int apply_size(const struct setting *setting, unsigned long *size)
+{
+	static const char units[] = "KMG";
+	const char *text = setting->argument, *unit;
+	unsigned long number;
+	char *end;
+
+	errno = 0;
+	number = strtoul(text, &end, 10);
+	unit = *end ? strchr(units, *end & ~('a' ^ 'A')) : NULL;
+	if (text[0] < '0' || text[0] > '9' || (*end && (!unit || end[1])))
+		return fail(0, "--%s: '%s' is not a size, such as 64K, 1M or 4G", setting->row->name, text);
+	*size = unit ? 10 * (unit - units + 1) : 0;
+	if (errno || number > ULONG_MAX >> *size)
+		return fail(0, "--%s: %s is too large", setting->row->name, text);
+	*size = number << *size;
+	return 0;
+}
+
 static int apply_descriptor(const struct setting *setting, int *fd)
 {
 	unsigned long number;
@@ -322,6 +343,23 @@ static int apply_validation(const struct setting *setting, bool *by_size)
 		return fail(0, "--%s: '%s' is neither 'filesize' nor 'buildid'", setting->row->name,
 			    setting->argument);
 	return 0;
+}
+
+static int apply_grown(const struct setting *setting, enum grown_files *grown)
+{
+	static const char *const names[] = {
+		[GROWN_REFUSED] = "refuse",
+		[GROWN_KEPT] = "keep",
+		[GROWN_CUT] = "cut",
+	};
+
+	for (size_t i = 0; i < array_size(names); i++)
+		if (!strcmp(setting->argument, names[i])) {
+			*grown = i;
+			return 0;
+		}
+	return fail(0, "--%s: '%s' is neither 'refuse' nor 'keep' nor 'cut'", setting->row->name,
+		    setting->argument);
 }
 
 /* An empty argument is usually a variable that is not set. */
@@ -368,6 +406,19 @@ static int apply_inherited(const struct options *options, const struct setting *
 	return externals_add(externals, EXTERNAL_INHERITED, setting->argument);
 }
 
+/* A dump names one socket, or allows all that a restore can connect again. A restore allows them. */
+static int apply_unix_sockets(struct options *options, const struct setting *setting, bool *allows)
+{
+	autofree char *name = NULL;
+
+	if (!setting->argument || strcmp(options->command, "dump")) {
+		*allows = !setting->negated;
+		return 0;
+	}
+	name = format_text("unix[%s]", setting->argument);
+	return externals_add(options->externals, EXTERNAL_SAVED, name);
+}
+
 static int apply(struct options *options, const struct setting *setting)
 {
 	const struct option_row *row = setting->row;
@@ -400,6 +451,8 @@ static int apply(struct options *options, const struct setting *setting)
 	case SECONDS:
 	case NUMBER:
 		return apply_seconds(setting, field);
+	case SIZE:
+		return apply_size(setting, field);
 	case DESCRIPTOR:
 		return apply_descriptor(setting, field);
 	case LEVEL:
@@ -409,6 +462,10 @@ static int apply(struct options *options, const struct setting *setting)
 		return apply_cgroups(setting, field);
 	case VALIDATION:
 		return apply_validation(setting, field);
+	case GROWN:
+		return apply_grown(setting, field);
+	case UNIX_SOCKETS:
+		return apply_unix_sockets(options, setting, field);
 	case EXTERNAL:
 		return externals_add(*(struct externals **)field, EXTERNAL_SAVED, setting->argument);
 	case INHERITED:

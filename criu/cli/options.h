@@ -12,6 +12,7 @@
 #include <sys/types.h>
 #include "base/texts.h"
 #include "compiler.h"
+#include "model/request.h"
 
 struct options {
 	/* What to do */
@@ -23,6 +24,7 @@ struct options {
 	pid_t tree;		     /* -t; 0: not given */
 	const char *images_dir;	     /* -D; NULL: the current directory */
 	const char *work_dir;	     /* -W; NULL: the images directory */
+	const char *libdir;	     /* the directory of plugins; NULL: the usual one */
 	const char *prev_images_dir; /* relative to images_dir; NULL: none */
 	const char *track_mem;	     /* NULL: no tracking; "": by the best tracker; or the name of one */
 	const char *output_dir;	     /* flatten -o; NULL: in place */
@@ -41,14 +43,21 @@ struct options {
 	bool json;	       /* show --json */
 	bool validate_by_size; /* --file-validation filesize; false: buildid */
 	bool skip_file_rwx_check;
-	bool auto_dedup;    /* dump: free what it replaces; restore: free what it has read */
-	unsigned max_chain; /* 0: no limit */
+	bool force_irmap;
+	struct texts irmap_scan_path;
+	bool evasive_devices;
+	enum grown_files grown_files;
+	bool link_remap;
+	unsigned long ghost_limit; /* bytes; 0: no limit */
+	bool auto_dedup;	   /* dump: free what it replaces; restore: free what it has read */
+	unsigned max_chain;	   /* 0: no limit */
 	const char *pre_dump_mode;
 	unsigned timeout; /* seconds */
 	struct texts action_scripts;
 	bool ignores_cgroups;	     /* --manage-cgroups=ignore */
 	struct texts cgroup_roots;   /* "/PATH", "CONTROLLER:/PATH" */
 	struct externals *externals; /* --external, --inherit-fd; owned */
+	bool external_sockets;	     /* -x */
 
 	/* check */
 	const char *feature;

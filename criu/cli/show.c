@@ -235,13 +235,15 @@ static void print_processes(FILE *out, const struct show_tree *tree)
 
 /* --- One process ---------------------------------------------------------------------------------------- */
 
-static void print_path(FILE *out, const char *what, const char *path)
+static void print_path(FILE *out, const struct show_tree *tree, const char *what, uint32_t id)
 {
+	const char *path = show_file_path(tree, id);
+
 	if (!path)
 		return;
 	fprintf(out, "  %s ", what);
 	show_clean(out, *path ? path : "/");
-	fputc('\n', out);
+	fputs(index_find(&tree->remaps_by_id, id) ? " (deleted)\n" : "\n", out);
 }
 
 struct namespaces {
@@ -281,11 +283,11 @@ static void print_facts(FILE *out, const struct show_tree *tree, const struct sh
 		fprintf(out, "  has ended with status %u\n", status >> 8 & 0xff);
 	print_nested_ids(out, process);
 	if (process->mm)
-		print_path(out, "executable", show_file_path(tree, process->mm->exe_file_id));
+		print_path(out, tree, "executable", process->mm->exe_file_id);
 	if (process->fs)
-		print_path(out, "working directory", show_file_path(tree, process->fs->cwd_id));
+		print_path(out, tree, "working directory", process->fs->cwd_id);
 	if (root && *root && strcmp(root, "/") != 0)
-		print_path(out, "root directory", root);
+		print_path(out, tree, "root directory", process->fs->root_id);
 	show_namespaces(tree, process, print_namespace, &namespaces);
 	if (namespaces.count)
 		fputc('\n', out);

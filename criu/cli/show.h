@@ -17,6 +17,7 @@
 #include "memfd.pb-c.h"
 #include "memory/chain.h"
 #include "mm.pb-c.h"
+#include "mqueue.pb-c.h"
 #include "pstree.pb-c.h"
 #include "remap-file-path.pb-c.h"
 
@@ -82,8 +83,10 @@ struct show_tree {
 
 	struct show_records files;     /* FileEntry */
 	struct index files_by_id;      /* the first one with an id */
-	struct show_records remaps;    /* RemapFilePathEntry */
+	struct show_records remaps;    /* RemapFilePathEntry … */
+	struct index remaps_by_id;     /* … by the file that it is about */
 	struct show_records memfds;    /* MemfdInodeEntry */
+	struct show_records queues;    /* MqueueEntry */
 	struct show_records terminals; /* TtyInfoEntry */
 	struct show_shared_memory *shared;
 	size_t shared_count;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include "base/memory.h"
 #include "cli/show.h"
 #include "model/external.h"
@@ -26,8 +27,12 @@ static void describe_regular(FILE *out, const struct show_tree *tree unused, con
 	const RegFileEntry *regular = file->reg;
 
 	fprintf(out, "%s", *regular->name ? regular->name : "/");
-	if (regular->has_size && S_ISREG(regular->mode))
+	if (regular->ended)
+		fprintf(out, " (the process has ended)");
+	else if (regular->has_size && S_ISREG(regular->mode))
 		fprintf(out, " (%" PRIu64 " bytes)", regular->size);
+	if (regular->has_rdev)
+		fprintf(out, " (device %u:%u)", major(regular->rdev), minor(regular->rdev));
 }
 
 static const char *regular_kind(const RegFileEntry *regular)
@@ -57,15 +62,14 @@ static void describe_fifo(FILE *out, const struct show_tree *tree, const FileEnt
 	fprintf(out, "%s (fifo %u)", or_else(path, "?"), file->fifo->pipe_id);
 }
 
-/* The key of an external terminal, to be freed; NULL: it is none. */
-static char *key_of_terminal(const struct show_tree *tree, uint32_t id)
+/* NULL: the image has none with this id. */
+static const TtyInfoEntry *find_terminal(const struct show_tree *tree, uint32_t id)
 {
 	for (size_t i = 0; i < tree->terminals.count; i++) {
 		const TtyInfoEntry *info = (const TtyInfoEntry *)tree->terminals.items[i];
 
-		if (info->id == id && info->type == TTY_TYPE__EXT_TTY)
-			return external_key_text(
-				&(struct external_key){ EXTERNAL_TTY, { info->rdev, info->dev }, NULL });
+		if (info->id == id)
+			return info;
 	}
 	return NULL;
 }
@@ -73,12 +77,17 @@ static char *key_of_terminal(const struct show_tree *tree, uint32_t id)
 static void describe_tty(FILE *out, const struct show_tree *tree, const FileEntry *file)
 {
 	const char *path = file->tty->has_regf_id ? show_file_path(tree, file->tty->regf_id) : NULL;
-	autofree char *key = key_of_terminal(tree, file->tty->tty_info_id);
+	const TtyInfoEntry *info = find_terminal(tree, file->tty->tty_info_id);
 
-	if (key)
-		fprintf(out, "%s", key);
-	else
-		fprintf(out, "%s (terminal %u)", or_else(path, "?"), file->tty->tty_info_id);
+	if (info && info->type == TTY_TYPE__EXT_TTY) {
+		struct external_key key = { EXTERNAL_TTY, { info->rdev, info->dev }, NULL };
+		autofree char *name = external_key_text(&key);
+
+		fprintf(out, "%s", name);
+	} else {
+		fprintf(out, "%s (terminal %u%s)", or_else(path, "?"), file->tty->tty_info_id,
+			info && info->hung_up ? ", hung up" : "");
+	}
 }
 
 static void describe_memfd(FILE *out, const struct show_tree *tree, const FileEntry *file)
@@ -161,23 +170,50 @@ static void describe_inet(FILE *out, const struct show_tree *tree unused, const 
 		fprintf(out, ", protocol %u", socket->proto);
 }
 
+/* A bound path includes its final 0 byte. */
+static void describe_unix_name(FILE *out, const char *before, const char *directory,
+			       const ProtobufCBinaryData *name)
+{
+	const char *bytes = (const char *)name->data;
+	bool is_abstract = name->len && !bytes[0];
+
+	if (!name->len)
+		return;
+	fprintf(out, "%s%s%s%s", before, or_else(directory, ""), directory ? "/" : "",
+		is_abstract ? "@" : "");
+	fwrite(bytes + is_abstract, 1, is_abstract ? name->len - 1 : strnlen(bytes, name->len), out);
+}
+
 static void describe_unix(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
 {
 	const UnixSkEntry *socket = file->usk;
 
-	fprintf(out, "%s socket %u", socket_type(socket->type), socket->ino);
-	if (socket->name.len && socket->name.data[0] == '\0') {
-		fprintf(out, " at @");
-		fwrite(socket->name.data + 1, 1, socket->name.len - 1, out);
-	} else if (socket->name.len) {
-		fprintf(out, " at %s%s", or_else(socket->name_dir, ""), socket->name_dir ? "/" : "");
-		/* A bound path includes its final 0 byte. */
-		fwrite(socket->name.data, 1, strnlen((const char *)socket->name.data, socket->name.len), out);
+	if (socket->uflags & 1) {
+		fprintf(out, "socket %u outside of the processes", socket->ino);
+		describe_unix_name(out, " at ", NULL, &socket->name);
+		return;
 	}
+	fprintf(out, "%s socket %u", socket_type(socket->type), socket->ino);
+	describe_unix_name(out, " at ", socket->name_dir, &socket->name);
+	if (socket->path)
+		fprintf(out, " (now %s)", socket->path);
 	if (socket->peer)
 		fprintf(out, ", connected to socket %u", socket->peer);
+	if (socket->peer_gone) {
+		fprintf(out, ", connected to a closed socket");
+		describe_unix_name(out, " at ", NULL, &socket->peer_name);
+	}
 	if (socket->state == TCP_LISTEN)
 		fprintf(out, ", listening");
+	if (socket->n_waiting)
+		fprintf(out, ", %zu connections wait", socket->n_waiting);
+	if (socket->has_shutdown && socket->shutdown)
+		fprintf(out, ", shut down for %s",
+			socket->shutdown == SK_SHUTDOWN__READ  ? "reading" :
+			socket->shutdown == SK_SHUTDOWN__WRITE ? "writing" :
+								 "both");
+	if (socket->peer_cred)
+		fprintf(out, ", peer of process %u", socket->peer_cred->pid);
 }
 
 static void describe_netlink(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
@@ -227,11 +263,29 @@ static void describe_inotify(FILE *out, const struct show_tree *tree unused, con
 		else
 			fprintf(out, "%s inode %" PRIu64, i ? "," : "", watch->i_ino);
 	}
+	if (file->ify->unread)
+		fprintf(out, ", with %u bytes of unread events", file->ify->unread);
 }
 
 static void describe_fanotify(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
 {
-	fprintf(out, "%zu mark%s", file->ffy->n_mark, file->ffy->n_mark == 1 ? "" : "s");
+	const FanotifyFileEntry *group = file->ffy;
+
+	fprintf(out, group->n_mark ? "marks" : "marks nothing");
+	for (size_t i = 0; i < group->n_mark; i++) {
+		const FanotifyMarkEntry *mark = group->mark[i];
+		const char *path = mark->ie ? mark->ie->f_handle->path : mark->me ? mark->me->path : NULL;
+		const char *what = mark->type == MARK_TYPE__MOUNT	? "the mount " :
+				   mark->type == MARK_TYPE__FILE_SYSTEM ? "the file system on " :
+									  "";
+
+		if (path)
+			fprintf(out, "%s %s%s", i ? "," : "", what, path);
+		else
+			fprintf(out, "%s inode %" PRIu64, i ? "," : "", mark->ie ? mark->ie->i_ino : 0);
+	}
+	if (group->unread)
+		fprintf(out, ", with %u bytes of unread events", group->unread);
 }
 
 static void describe_signalfd(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
@@ -304,6 +358,30 @@ static void describe_pidfd(FILE *out, const struct show_tree *tree unused, const
 		fprintf(out, "of process %d", file->pidfd->nspid);
 }
 
+static void describe_mqueue(FILE *out, const struct show_tree *tree, const FileEntry *file)
+{
+	for (size_t i = 0; i < tree->queues.count; i++) {
+		const MqueueEntry *queue = (const MqueueEntry *)tree->queues.items[i];
+
+		if (queue->id == file->mqueue->queue) {
+			fprintf(out, "/%s%s, %zu of %" PRIu64 " messages", queue->name,
+				queue->unlinked ? " (unlinked)" : "", queue->n_messages, queue->capacity);
+			return;
+		}
+	}
+	fprintf(out, "queue %" PRIu64, file->mqueue->queue);
+}
+
+static void describe_io_uring(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
+{
+	const IoUringFileEntry *entry = file->uring;
+
+	fprintf(out, "for %u requests and %u completions, at %u and %u", entry->sq_entries, entry->cq_entries,
+		entry->sq_head, entry->cq_tail);
+	if (entry->setup)
+		fprintf(out, ", flags %#x", entry->setup);
+}
+
 /* --- All of them ---------------------------------------------------------------------------------------- */
 
 static const struct kind {
@@ -331,6 +409,8 @@ static const struct kind {
 	{ "memfd", "memfd", describe_memfd },
 	{ "bpf", "bpf map", describe_bpf_map },
 	{ "pidfd", "pidfd", describe_pidfd },
+	{ "mqueue", "message queue", describe_mqueue },
+	{ "uring", "io_uring", describe_io_uring },
 };
 
 static const struct kind *find_described_kind(const char *field)
@@ -368,9 +448,11 @@ static const void *find_value(const ProtobufCMessage *message, const char *name,
 
 static bool is_deleted(const struct show_tree *tree, const FileEntry *file)
 {
-	for (size_t i = 0; i < tree->remaps.count; i++)
-		if (((const RemapFilePathEntry *)tree->remaps.items[i])->orig_id == file->id && file->reg)
-			return true;
+	if (file->reg && index_find(&tree->remaps_by_id, file->id))
+		return true;
+	/* The path of a named pipe is in another file. */
+	if (file->fifo && file->fifo->has_regf_id && index_find(&tree->remaps_by_id, file->fifo->regf_id))
+		return true;
 	return file->usk && file->usk->deleted;
 }
 

@@ -15,12 +15,15 @@
 #include <inttypes.h>
 #include <libgen.h>
 #include <string.h>
+#include "bpfmap-data.pb-c.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "cli/json.h"
 #include "cli/show.h"
 #include "ghost-file.pb-c.h"
+#include "ipc/ipc.h"
 #include "pipe-data.pb-c.h"
+#include "sk-packet.pb-c.h"
 
 #define MOST_SHOWN   32	     /* bytes shown of a bytes field; JSON has all of them */
 #define WORTH_HEXING 0x10000 /* larger numbers are shown in hex, too: many are addresses or flags */
@@ -245,36 +248,76 @@ static uint64_t raw_bytes(enum image_kind kind, const ProtobufCMessage *message,
 	case IMAGE_PIPES_DATA:
 	case IMAGE_FIFO_DATA:
 		return ((const PipeDataEntry *)message)->bytes;
+	case IMAGE_BPFMAP_DATA:
+		return (uint64_t)((const BpfmapDataEntry *)message)->keys_bytes +
+		       ((const BpfmapDataEntry *)message)->values_bytes;
+	case IMAGE_SK_QUEUES:
+		return ((const SkPacketEntry *)message)->length;
 	case IMAGE_GHOST_FILE:
 		if (message->descriptor == &ghost_chunk_entry__descriptor)
 			return ((const GhostChunkEntry *)message)->len;
 		return ((const GhostFileEntry *)message)->chunks ? 0 : left;
 	case IMAGE_HASHES:
 		return left;
+	case IMAGE_IPCNS_SEM:
+		return round_up(((const IpcSemEntry *)message)->nsems * 2ULL, 8);
+	case IMAGE_IPCNS_SHM:
+		return ((const IpcShmEntry *)message)->in_pagemaps ?
+			       0 :
+			       round_up(((const IpcShmEntry *)message)->size, 4);
 	default:
 		return 0;
 	}
+}
+
+/* Behind a queue: their lengths are only known when they are read. */
+static int put_messages(struct printer *printer, struct image *image, uint32_t wanted)
+{
+	struct ipc_message *messages;
+	size_t count;
+	int result = ipc_read_messages(image, wanted, &messages, &count);
+
+	if (printer->json)
+		json_open(printer->json, "messages", '[');
+	for (size_t i = 0; !result && i < count; i++) {
+		if (printer->json) {
+			json_open(printer->json, NULL, '{');
+			json_number(printer->json, "mtype", messages[i].type);
+			json_number(printer->json, "msize", messages[i].size);
+			json_close(printer->json, '}');
+		} else {
+			fprintf(printer->out, "(a message of type %" PRIu64 ", %u bytes)\n", messages[i].type,
+				messages[i].size);
+		}
+	}
+	if (printer->json)
+		json_close(printer->json, ']');
+	ipc_messages_free(messages, count);
+	return result;
 }
 
 static int put_record(struct printer *printer, struct image *image, enum image_kind kind,
 		      ProtobufCMessage *message)
 {
 	uint64_t follow = raw_bytes(kind, message, image_size(image) - image_position(image));
+	int result = 0;
 
-	if (printer->json) {
+	if (printer->json)
 		json_open(printer->json, NULL, '{');
-		put_message(printer, message);
+	put_message(printer, message);
+	if (kind == IMAGE_IPCNS_MSG)
+		result = put_messages(printer, image, ((const IpcMsgEntry *)message)->qnum);
+	if (printer->json) {
 		if (follow)
 			json_number(printer->json, "bytes_behind", follow);
 		json_close(printer->json, '}');
 	} else {
-		put_message(printer, message);
 		if (follow)
 			fprintf(printer->out, "(%" PRIu64 " bytes follow)\n", follow);
 		fputc('\n', printer->out);
 	}
 	protobuf_c_message_free_unpacked(message, NULL);
-	return follow ? image_skip_bytes(image, follow) : 0;
+	return result ?: follow ? image_skip_bytes(image, follow) : 0;
 }
 
 static int put_records(struct printer *printer, struct image *image, enum image_kind kind)

@@ -333,8 +333,13 @@ int show_tree_read(struct image_store *store, struct show_tree *tree)
 		result = read_files(store, tree);
 	if (result == 0)
 		result = read_records(store, IMAGE_REMAP_FPATH, 0, &tree->remaps);
+	for (size_t i = 0; i < tree->remaps.count; i++)
+		index_set(&tree->remaps_by_id, ((const RemapFilePathEntry *)tree->remaps.items[i])->orig_id,
+			  tree->remaps.items[i]);
 	if (result == 0)
 		result = read_records(store, IMAGE_MEMFD_INODE, 0, &tree->memfds);
+	if (result == 0)
+		result = read_records(store, IMAGE_MQUEUE, 0, &tree->queues);
 	if (result == 0)
 		result = read_records(store, IMAGE_TTY_INFO, 0, &tree->terminals);
 	for (size_t i = 0; i < tree->memfds.count && result == 0; i++) {
@@ -363,6 +368,7 @@ void show_tree_free(struct show_tree *tree)
 	index_free(&tree->by_vm_id);
 	index_free(&tree->by_fs_id);
 	index_free(&tree->files_by_id);
+	index_free(&tree->remaps_by_id);
 	index_free(&tree->shared_by_id);
 	free(tree->processes);
 	free(tree->shared);
@@ -374,6 +380,7 @@ void show_tree_free(struct show_tree *tree)
 	free_records(&tree->files);
 	free_records(&tree->remaps);
 	free_records(&tree->memfds);
+	free_records(&tree->queues);
 	free_records(&tree->terminals);
 	image_free(tree->inventory);
 }

@@ -24,12 +24,14 @@ enum option_kind {
 	DESCRIPTOR, /* int: an open file descriptor */
 	LEVEL,	    /* int; see apply_level() */
 	VALIDATION, /* bool: 'filesize' or 'buildid' */
+	GROWN,	    /* enum grown_files: 'refuse', 'keep' or 'cut' */
 	CGROUPS, /* bool: 'ignore', or another mode of --manage-cgroups; the argument only as --name=ARGUMENT */
-	EXTERNAL,   /* struct externals *: parsed into the table of model/external.h … */
-	INHERITED,  /* … and this one, too: --inherit-fd, only for a restore */
-	NO_EFFECT,  /* a flag without effect */
-	ALL_CHECKS, /* both fields of --extra and --experimental */
-	CONFIG,	    /* applied before all others, as is the next */
+	UNIX_SOCKETS, /* bool; with an argument, of --name=ARGUMENT, also an entry of this table: */
+	EXTERNAL,     /* struct externals *: parsed into the table of model/external.h … */
+	INHERITED,    /* … and this one, too: --inherit-fd, only for a restore */
+	NO_EFFECT,    /* a flag without effect */
+	ALL_CHECKS,   /* both fields of --extra and --experimental */
+	CONFIG,	      /* applied before all others, as is the next */
 	NO_DEFAULT_CONFIG,
 	HELP,
 	VERSION,

@@ -28,7 +28,9 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/thread.h"
+#include "compel.h"
 #include "dump/dump.h"
+#include "files/blockers.h"
 #include "files/seen.h"
 #include "kernel/mapping_watch.h"
 #include "kernel/proc.h"
@@ -178,7 +180,20 @@ void dump_list_tree(pid_t root, pid_t **pids, size_t *count)
 	}
 }
 
-/* The tree may still change: the freeze finds out. No error here makes the dump fail. */
+/* Directly before the freeze: reading ahead may have taken a second, and the tree may have grown. */
+static int refuse_blockers(const struct dump *dump)
+{
+	autofree pid_t *pids = NULL;
+	size_t count = 0;
+
+	dump_list_tree(dump->request->root, &pids, &count);
+	return files_refuse_blockers(&dump->snapshot, pids, count);
+}
+
+/*
+ * The tree may still change: the freeze finds out. No error here makes the dump fail, but what must not be frozen is
+ * refused.
+ */
 int dump_read_ahead(void *context)
 {
 	struct dump *dump = context;
@@ -197,7 +212,7 @@ int dump_read_ahead(void *context)
 	}
 	for (size_t i = 0; i < dump->ahead->count; i++)
 		index_set(&dump->ahead->by_pid, dump->ahead->processes[i].here, &dump->ahead->processes[i]);
-	return 0;
+	return refuse_blockers(dump);
 }
 
 static bool is_still_so(struct process_ahead *process)
@@ -218,7 +233,8 @@ bool dump_take_areas_ahead(struct dump *dump, struct task *task, struct page_run
 
 	if (!process)
 		return false;
-	if (!is_still_so(process)) {
+	/* A worker of an io_uring calls madvise() without being counted. */
+	if (task->victim->worker_count || !is_still_so(process)) {
 		log_debug("process %d: its mappings have changed since they were read ahead", task->here);
 		return false;
 	}

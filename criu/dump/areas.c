@@ -11,13 +11,16 @@
 #include "base/error.h"
 #include "base/helper_thread.h"
 #include "base/memory.h"
+#include "criu-plugin.h"
 #include "dump/dump.h"
+#include "files/devices.h"
 #include "files/kind.h"
 #include "image/message.h"
 #include "kernel/proc.h"
 #include "memory/saving.h"
 #include "memory/scan.h"
 #include "memory/shared.h"
+#include "plugins/plugins.h"
 
 #define WORTH_A_THREAD 32  /* processes: 8 ms. On busy CPUs, to wait for a thread takes a few, too */
 #define MANY_THREADS   100 /* looking at them takes as long as reading the mappings that their stacks are */
@@ -42,11 +45,28 @@ static bool is_known_file(const struct task *task, struct vma *vma)
 			return false;
 		if (other->file_flags == vma->file_flags && !strcmp(other->path, vma->path)) {
 			vma->object = other->object;
-			vma->status |= other->status & VMA_MEMFD;
+			vma->status |= other->status & (VMA_MEMFD | VMA_PLUGIN);
 			return true;
 		}
 	}
 	return false;
+}
+
+/* Does a plugin take a mapping of a device that criu itself cannot open again? 1, 0 or -errno, recorded. */
+static int is_of_plugin(const struct task *task, const struct vma *vma, const char *link)
+{
+	struct stat device;
+	autoclose int fd = -1;
+	int result;
+
+	if (!plugins_have(CR_PLUGIN_HOOK__HANDLE_DEVICE_VMA) || fstatat(task->proc, link, &device, 0) < 0 ||
+	    !is_device(&device) || device_can_reopen(&device, vma->file_flags))
+		return false;
+	fd = openat(task->proc, link, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0)
+		return fail(errno, "cannot open %s for a plugin", vma->path);
+	result = plugins_handle_mapping(fd, &device);
+	return result == -ENOTSUP ? false : result < 0 ? result : true;
 }
 
 static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
@@ -64,7 +84,13 @@ static int describe_file(struct dump *dump, struct task *task, struct vma *vma)
 		return 0;
 	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start,
 		 (unsigned long long)vma->end);
-	result = files_add_path(&dump->snapshot, task, link, vma->file_flags, &id);
+	result = is_of_plugin(task, vma, link);
+	if (result < 0)
+		return result;
+	if (result > 0)
+		vma->status |= VMA_PLUGIN;
+	result = (vma->status & VMA_PLUGIN ? files_add_device : files_add_path)(&dump->snapshot, task, link,
+										vma->file_flags, &id);
 	vma->object = id;
 	if (!result && snapshot_find_file(&dump->snapshot, id)->kind == &file_kind_memfd)
 		vma->status |= VMA_MEMFD;
@@ -115,9 +141,15 @@ static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 	if (status & VMA_AIO_RING)
 		return dump_describe_ring(dump, task, vma);
 	vma->status |= status;
+	if (dump_is_of_io_uring(vma))
+		return 0; /* dump_describe_uring_areas() finds its file */
 	if (status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return describe_file(dump, task, vma);
 	vma->flags |= MAP_ANONYMOUS;
+	if (status & VMA_SYSV_IPC) {
+		vma->file_flags = vma->may_write ? O_RDWR : O_RDONLY;
+		return shared_memory_add_segment(&dump->snapshot, task, vma);
+	}
 	return status & VMA_ANON_SHARED ? shared_memory_add(&dump->snapshot, task, vma) : 0;
 }
 

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/steps.h"
+#include "criu-plugin.h"
 #include "dump/dump.h"
 #include "files/seen.h"
 #include "image/image.h"
@@ -17,6 +18,7 @@
 #include "memory/flatten.h"
 #include "memory/shared.h"
 #include "model/external.h"
+#include "plugins/plugins.h"
 
 /* Before anything is written, because the previous images may turn out to be no snapshot. */
 static int open_previous_snapshot(void *context)
@@ -46,6 +48,27 @@ static void remove_images(void *context)
 	struct dump *dump = context;
 
 	image_store_withdraw(dump->snapshot.images);
+}
+
+static int load_plugins(void *context)
+{
+	struct dump *dump = context;
+
+	return plugins_load(dump->request->plugins, dump->is_pre_dump ? PLUGINS_PRE_DUMP : PLUGINS_DUMP,
+			    image_store_new_directory(dump->snapshot.images));
+}
+
+/* Before anything is read of the processes: it may change their memory. */
+static int checkpoint_devices(void *context)
+{
+	struct dump *dump = context;
+	struct task *task;
+	int result = 0;
+
+	for_each_task (task, &dump->snapshot)
+		if (!result && task->state != TASK_DEAD)
+			result = plugins_tell_process(CR_PLUGIN_HOOK__CHECKPOINT_DEVICES, task->here);
+	return result;
 }
 
 static int save_tracking(void *context)
@@ -81,16 +104,18 @@ static const struct step dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false }, /* work that is possible before the freeze */
 	{ "open the previous snapshot", open_previous_snapshot, NULL, false },
 	{ "begin the images", begin_images, remove_images, false }, /* a full disk shows before the freeze */
+	{ "load the plugins", load_plugins, NULL, false }, /* they may write there; plugins_end() follows all steps */
 	{ "run the scripts (pre-dump)", tell_pre_dump, NULL, false },
 	{ "reserve buffers", dump_reserve_pages, dump_drop_reserve, false }, /* for pages written since then */
 	{ "open the cgroups", dump_open_cgroups, NULL, false }, /* a task in a frozen cgroup never stops */
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false }, /* last before the freeze: changes spoil it */
 	{ "freeze the processes", dump_freeze, dump_thaw, false }, /* finding and stopping are one act */
+	{ "checkpoint the devices", checkpoint_devices, NULL, false }, /* plugins */
 	{ "look at the processes", dump_look, dump_end_look, false }, /* refuses, before anything is touched */
 	{ "ask the processes", dump_ask, dump_leave, false }, /* the only step that enters them */
 	{ "look at the semaphores", dump_look_for_undo, NULL, false }, /* only the processes can answer this */
 	{ "see whether it could be restored", dump_foresee, NULL, false }, /* before much time is spent */
-	{ "settle the AIO rings", dump_settle_rings, NULL, false }, /* before memory: requests in flight write to it */
+	{ "settle the rings", dump_settle_rings, NULL, false }, /* before memory: requests in flight write to it */
 	{ "save the memory", dump_memory, NULL, false }, /* takes most of the time; all processes are stopped */
 	{ "save the files", dump_save_files, NULL, false }, /* reads the content of pipes; all processes are stopped */
 	{ "let the processes run on", dump_release_early, NULL, false }, /* -R: they need not wait for the disk */
@@ -108,6 +133,7 @@ static const struct step pre_dump_steps[] = {
 	{ "look ahead", dump_look_ahead, NULL, false },
 	{ "open the previous snapshot", open_previous_snapshot, NULL, false },
 	{ "begin the images", begin_images, remove_images, false },
+	{ "load the plugins", load_plugins, NULL, false },
 	{ "read ahead", dump_read_ahead, dump_forget_ahead, false },
 	{ "freeze the processes", dump_freeze, dump_thaw, false },
 	{ "look at the memory", pre_dump_look, NULL, false },
@@ -196,6 +222,7 @@ static int run_dump_steps(const struct request *request, bool is_pre_dump)
 		confirm_tracking(&dump);
 		save_dump_statistics(&dump);
 	}
+	plugins_end(result, image_store_directory(request->images));
 	externals_warn(request->externals, EXTERNAL_SAVED);
 	dump_drop_reserve(&dump);
 	pre_dump_forget(&dump);

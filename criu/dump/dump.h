@@ -8,8 +8,9 @@
 #include "base/time.h"
 #include "compiler.h"
 #include "memory/aio.h"
-#include "memory/stream.h"
 #include "memory/delta.h"
+#include "memory/held.h"
+#include "memory/stream.h"
 #include "model/request.h"
 #include "model/snapshot.h"
 
@@ -30,15 +31,6 @@ struct page_reserve {
 	pid_t here; /* … of this process */
 	struct stream_reserve buffers;
 	struct helper_thread *reader; /* reads half of the pages; NULL: none */
-};
-
-/*
- * memory.c: page writers of tasks, still open. What is in their buffers is written when the processes run on.
- */
-struct held_writers {
-	struct page_writer **items;
-	size_t count;
-	uint64_t pages; /* in their buffers, all together */
 };
 
 /* State that the steps that save memory share. */
@@ -139,7 +131,10 @@ int dump_ask(void *dump) must_check;
 void dump_leave(void *dump);
 /* undo.c: semaphores that the kernel would change at their end */
 int dump_look_for_undo(void *dump) must_check;
-/* rings.c: AIO rings */
+/* rings.c: AIO rings; mappings of an io_uring */
+bool dump_is_of_io_uring(const struct vma *vma);
+int dump_complete_requests(struct dump *dump) must_check;    /* of an io_uring: before files are looked at */
+int dump_describe_uring_areas(struct dump *dump) must_check; /* when all open files are known */
 int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma) must_check;
 int dump_settle_rings(void *dump) must_check;
 bool dump_is_quiet(struct dump *dump, struct task *task); /* for a pre-dump */
@@ -154,7 +149,6 @@ int dump_shared_memory(struct dump *dump) must_check;
  * Lets the writers that were left open write their pages. If `result` is an error, it is returned and nothing
  * written.
  */
-int dump_write_held(struct dump *dump, int result) must_check;
 int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer) must_check;
 /* Writes the pages of a mapping that a plan (page_runs_plan()) does not leave to the parent … */
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,

@@ -19,9 +19,11 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "compel.h"
+#include "criu-plugin.h"
 #include "dump/dump.h"
 #include "files/kind.h"
 #include "kernel/proc.h"
+#include "plugins/plugins.h"
 
 #define KERNEL_THREAD 0x00200000 /* PF_KTHREAD */
 #define EXIT_PATIENCE 0.5	 /* seconds, for all threads of a process to end */
@@ -166,6 +168,17 @@ static void take_threads(struct task *task)
 	}
 }
 
+/* Plugins hear of each process before it is stopped: what they do with a device may need the process. */
+static int pause_devices(const struct task *task)
+{
+	struct proc_stat stat;
+
+	if (!plugins_have(CR_PLUGIN_HOOK__PAUSE_DEVICES) || attempted(proc_read_stat(task->proc, &stat)) ||
+	    stat.state == 'Z' || stat.state == 'X')
+		return 0;
+	return plugins_tell_process(CR_PLUGIN_HOOK__PAUSE_DEVICES, task->here);
+}
+
 static int freeze_task(struct task *task, uint64_t deadline)
 {
 	struct attempt attempt;
@@ -178,6 +191,9 @@ static int freeze_task(struct task *task, uint64_t deadline)
 	task->pidfd = syscall(SYS_pidfd_open, task->here, 0);
 	if (task->pidfd < 0)
 		return errno == ESRCH ? -ESRCH : fail(errno, "cannot open process %d", task->here);
+	result = pause_devices(task);
+	if (result)
+		return result;
 	task->victim = allocate(sizeof(*task->victim));
 	attempt_begin(&attempt);
 	result = victim_freeze(task->victim, task->here, deadline);
@@ -365,6 +381,8 @@ static int release(struct dump *dump)
 
 	if (end != DUMP_KILLED)
 		files_let_go(&dump->snapshot, end);
+	else
+		files_end(&dump->snapshot);
 	result = end == DUMP_KILLED ? kill_all(dump) : thaw_all(dump, end == DUMP_STOPPED);
 	dump->thawed = monotonic_time();
 	forget_victims(dump);

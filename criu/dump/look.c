@@ -12,28 +12,9 @@
 #include "dump/dump.h"
 #include "files/kind.h"
 #include "image/message.h"
+#include "ipc/ipc.h"
 #include "namespaces/kind.h"
 #include "task/part.h"
-
-/*
- * Ids of criu's own namespaces, which the format requires; the tasks have the same (apart.c). Kinds that can be saved
- * are not listed: criu/namespaces has their ids.
- */
-static const struct {
-	const char *name;
-	size_t has, id;
-	uint32_t number;
-} namespaces[] = {
-#define namespace(name, field, number)                                                                   \
-	{                                                                                                \
-		name, offsetof(TaskKobjIdsEntry, has_##field), offsetof(TaskKobjIdsEntry, field), number \
-	}
-	namespace("pid", pid_ns_id, 1),	      namespace("net", net_ns_id, 2),
-	namespace("ipc", ipc_ns_id, 3),	      namespace("time", time_ns_id, 5),
-	namespace("mnt", mnt_ns_id, 6),	      namespace("user", user_ns_id, 7),
-	namespace("cgroup", cgroup_ns_id, 8),
-#undef namespace
-};
 
 TaskKobjIdsEntry *dump_make_ids(const struct task *task)
 {
@@ -41,10 +22,6 @@ TaskKobjIdsEntry *dump_make_ids(const struct task *task)
 
 	for (enum object_kind kind = 0; kind < OBJECT_KINDS; kind++)
 		*ids_object(ids, kind) = task ? task_object(task, kind)->id : DUMP_OWN_ID;
-	for (size_t i = 0; i < array_size(namespaces); i++) {
-		*(protobuf_c_boolean *)((char *)ids + namespaces[i].has) = true;
-		*(uint32_t *)((char *)ids + namespaces[i].id) = namespaces[i].number;
-	}
 	namespaces_add_ids(task, ids);
 	return ids;
 }
@@ -148,7 +125,7 @@ static int look_inside(struct dump *dump)
 	int result, read;
 
 	dump_begin_areas(dump);
-	result = namespaces_collect(&dump->snapshot) ?: look_at_tasks(dump);
+	result = namespaces_collect(&dump->snapshot) ?: ipc_collect(&dump->snapshot) ?: look_at_tasks(dump);
 	read = dump_end_areas(dump);
 	dump_forget_ahead(dump);
 	return result ?: read;
@@ -161,10 +138,10 @@ int dump_look(void *context)
 
 	check_session(dump);
 	result = result ?: dump_find_shared(dump) ?: look_inside(dump);
-	result = result					?:
-			 dump_check_sharing(dump)	?:
-			 files_collect(&dump->snapshot) ?:
-							  dump_describe_opened_areas(dump);
+	result = result ?: dump_check_sharing(dump);
+	result = result ?: dump_complete_requests(dump) ?: files_collect(&dump->snapshot);
+	result = result ?: dump_describe_opened_areas(dump) ?: dump_describe_uring_areas(dump);
+	result = result ?: ipc_look(&dump->snapshot);
 	if (result || refusals() || dump_processes_are_apart(dump))
 		result = dump_end_apart(dump, result); /* else when the threads have been asked */
 	if (!result && !refusals())

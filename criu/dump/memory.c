@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "dump/dump.h"
+#include "files/kinds/io_uring.h"
 #include "memory/huge.h"
 #include "memory/page_files.h"
 #include "memory/saving.h"
@@ -17,10 +18,6 @@
 
 #define WINDOW \
 	(1ULL << 30) /* bytes of addresses scanned at a time: the runs of pages in them fit into 4 MiB */
-
-/* Pages of one process, and of all, that are held back until they run on. */
-#define SMALL	  ((1536UL << 10) / PAGE_SIZE)
-#define MOST_HELD ((128UL << 20) / PAGE_SIZE)
 
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from)
@@ -128,32 +125,14 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 	return page_files_write(writer, &files, &dump->memory.pages);
 }
 
-/*
- * Pages that fit into the buffers of a writer are written when the processes run on. The buffers of the reserve are as
- * large as its process needs. Those of all other writers are small, but there may be thousands of writers.
- */
-static bool may_be_held(struct dump *dump, const struct task *task, uint64_t pages)
+/* The buffers of the reserve are as large as its process needs. Those of all other writers are small. */
+static bool hold_writer(struct dump *dump, const struct task *task, struct page_writer *writer,
+			uint64_t pages)
 {
 	const struct page_reserve *reserve = &dump->memory.reserve;
-	struct held_writers *held = &dump->memory.held;
+	bool is_reserved = task->here == reserve->here && reserve->buffers.memory;
 
-	if (task->here == reserve->here && reserve->buffers.memory)
-		return true;
-	if (pages > SMALL || held->pages + pages > MOST_HELD)
-		return false;
-	held->pages += pages;
-	return true;
-}
-
-int dump_write_held(struct dump *dump, int result)
-{
-	struct held_writers *held = &dump->memory.held;
-
-	for (size_t i = 0; i < held->count; i++)
-		result = page_writer_close(held->items[i], result);
-	free(held->items);
-	*held = (struct held_writers){ 0 };
-	return result;
+	return held_writers_add(&dump->memory.held, writer, is_reserved ? 0 : pages);
 }
 
 static int save_task_memory(struct dump *dump, struct task *task)
@@ -171,13 +150,12 @@ static int save_task_memory(struct dump *dump, struct task *task)
 		delta.memory.helper = reserve->reader;
 	result = result ?: save_areas(dump, writer, &delta, &task->space->vmas);
 	/* All of its pages have been read: writes from here on are tracked for the next snapshot. */
+	delta.is_busy = io_uring_writes_to(&dump->snapshot, task);
 	if (!result)
 		result = increment_begin_notes(&dump->memory.increment, &delta);
 	task_delta_close(&delta);
-	if (!result && may_be_held(dump, task, dump->memory.pages.written - before)) {
-		*grow(&dump->memory.held.items, &dump->memory.held.count) = writer;
+	if (!result && hold_writer(dump, task, writer, dump->memory.pages.written - before))
 		return 0;
-	}
 	return page_writer_close(writer, result);
 }
 
@@ -197,7 +175,7 @@ static uint64_t count_resident(const struct snapshot *snapshot)
 int dump_shared_memory(struct dump *dump)
 {
 	return shared_memory_save(&dump->snapshot, &dump->memory.increment, &dump->memory.next_pages_id,
-				  &dump->memory.shared_pages);
+				  &dump->memory.shared_pages, dump->is_pre_dump ? NULL : &dump->memory.held);
 }
 
 int dump_memory(void *context)

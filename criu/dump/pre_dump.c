@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "dump/dump.h"
+#include "ipc/ipc.h"
 #include "memory/saving.h"
 #include "memory/spliced.h"
 
@@ -43,7 +44,7 @@ int pre_dump_look(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = dump_find_shared(dump) ?: dump_read_all_areas(dump);
+	int result = dump_find_shared(dump) ?: ipc_collect(&dump->snapshot) ?: dump_read_all_areas(dump);
 
 	if (result)
 		return result;

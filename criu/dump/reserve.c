@@ -136,7 +136,7 @@ void dump_drop_reserve(void *context)
 	struct page_reserve *reserve = &dump->memory.reserve;
 
 	/* There are open writers only if the dump has failed; one may use the buffers. */
-	ignore(dump_write_held(dump, -ECANCELED));
+	ignore(held_writers_close(&dump->memory.held, -ECANCELED));
 	helper_thread_end(steal_pointer(&reserve->reader));
 	stream_reserve_free(&reserve->buffers);
 }

@@ -1,6 +1,6 @@
 /*
  * rings.c - AIO rings (io_setup) of the tasks: finds them, and waits until no request is in flight, before memory is
- * saved.
+ * saved. Mappings of an io_uring: finds their files.
  *
  * The parasite counts the requests in flight (blobs/parasite/ring.c). For that it needs to know how many slots of a
  * ring can be in use at once. That depends on the length of the ring and on the CPUs of this machine, so criu creates
@@ -16,16 +16,19 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "compel.h"
 #include "dump/dump.h"
+#include "files/kinds/io_uring.h"
 #include "image/message.h"
 #include "kernel/proc.h"
 #include "memory/aio.h"
 
-#define FIRST_PAUSE 500	     /* microseconds between two counts; doubled each time */
-#define LAST_PAUSE  50000    /* … until here */
+#define FIRST_PAUSE 500	  /* microseconds between two counts; doubled each time */
+#define LAST_PAUSE  50000 /* … until here */
+#define MOST_ROUNDS 16
 #define SHORT_WAIT  50000000 /* nanoseconds, for a pre-dump, which can do without */
 
 /* ---- look ---- */
@@ -151,14 +154,53 @@ static int settle_task(struct dump *dump, struct task *task, uint64_t deadline)
 	return 0;
 }
 
-int dump_settle_rings(void *context)
+/*
+ * A worker thread of the kernel that works for no request sleeps in io_wq_worker(). This also finds one that still
+ * works for a ring that was closed. A worker that has ended meanwhile is not found. A thread that takes the requests of
+ * a ring was looked at with the ring.
+ */
+static bool is_worker_idle(const struct snapshot *snapshot, pid_t worker)
 {
-	struct dump *dump = context;
-	uint64_t deadline = trace_deadline(dump->request->timeout);
+	autoclose int proc = proc_open(worker);
+	autofree char *text = NULL;
+
+	return io_uring_knows_thread(snapshot, worker) || proc < 0 ||
+	       read_text_at(proc, "wchan", &text) < 0 || !strcmp(text, "io_wq_worker") ||
+	       !strcmp(text, "io_wqe_worker"); /* its name before Linux 6.4 */
+}
+
+static int settle_and_park(struct dump *dump, struct task *task, uint64_t deadline)
+{
+	int result = settle_task(dump, task, deadline);
+
+	return result || !task->victim ? result : victims_park(&task->victim, 1);
+}
+
+static int settle_workers(struct dump *dump, struct task *task, uint64_t deadline)
+{
+	const struct victim *victim = task->victim;
+	unsigned pause = FIRST_PAUSE;
+	int result = 0;
+
+	for (size_t i = 0; victim && !result && i < victim->worker_count; i++)
+		while (!result && !is_worker_idle(&dump->snapshot, victim->workers[i])) {
+			if (monotonic_time() > deadline)
+				return fail(0, "thread %d of the kernel still works for an io_uring",
+					    victim->workers[i]);
+			usleep(pause);
+			pause = min(2 * pause, (unsigned)LAST_PAUSE);
+			result = interrupt_check();
+		}
+	return result;
+}
+
+static int settle_tasks(struct dump *dump, uint64_t deadline,
+			int (*settle)(struct dump *dump, struct task *task, uint64_t deadline))
+{
 	struct task *task;
 
 	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY) {
-		int result = settle_task(dump, task, deadline);
+		int result = settle(dump, task, deadline);
 
 		if (result)
 			return fail_in(result, "process %d (%s)", task->here, task->name);
@@ -166,12 +208,98 @@ int dump_settle_rings(void *context)
 	return 0;
 }
 
-/* ---- for a pre-dump ---- */
+/* An io_uring comes behind AIO rings, because nobody may make a task run after it. */
+int dump_settle_rings(void *context)
+{
+	struct dump *dump = context;
+	uint64_t deadline = trace_deadline(dump->request->timeout);
 
-static bool is_of_io_uring(const struct vma *vma)
+	return settle_tasks(dump, deadline, settle_and_park)	  ?:
+		       io_uring_settle(&dump->snapshot, deadline) ?:
+		       settle_tasks(dump, deadline, settle_workers);
+}
+
+/* ---- io_uring ---- */
+
+bool dump_is_of_io_uring(const struct vma *vma)
 {
 	return vma->path && !strncmp(vma->path, "anon_inode:[io_uring]", 21);
 }
+
+static int find_ring_of(struct dump *dump, const struct task *task, struct vma *vma)
+{
+	const struct file *file = io_uring_find(&dump->snapshot, vma->device, vma->inode);
+
+	if (!file)
+		return refuse("process %d (%s): memory at %#" PRIx64
+			      " is part of an io_uring without a descriptor: not supported yet",
+			      task->here, task->name, vma->start);
+	if (refusals())
+		return 0; /* perhaps of this ring */
+	if (!(vma->flags & MAP_SHARED) || !io_uring_has_part(file, vma->offset, vma_length(vma)))
+		return refuse("process %d (%s): memory at %#" PRIx64
+			      " is a private or incomplete mapping of an io_uring: not supported yet",
+			      task->here, task->name, vma->start);
+	vma->object = file->id;
+	vma->file_flags = O_RDWR;
+	return 0;
+}
+
+int dump_describe_uring_areas(struct dump *dump)
+{
+	struct task *task;
+	int result = 0;
+
+	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY)
+		for (size_t i = 0; !result && i < task->space->vmas.count; i++)
+			if (dump_is_of_io_uring(&task->space->vmas.items[i]))
+				result =
+					unless_refused(find_ring_of(dump, task, &task->space->vmas.items[i]));
+	return result;
+}
+
+static bool has_uring(const struct task *task)
+{
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (dump_is_of_io_uring(&task->space->vmas.items[i]))
+			return true;
+	return false;
+}
+
+static int complete_round(struct dump *dump, struct uring_round *round)
+{
+	struct task *task;
+
+	round->was_ready = round->is_busy = false;
+	for_each_leader (task, &dump->snapshot, OBJECT_DESCRIPTORS) {
+		int result = task->state == TASK_DEAD || !has_uring(task) ?
+				     0 :
+				     io_uring_complete(&dump->snapshot, task, round);
+
+		if (result)
+			return fail_in(result, "process %d (%s)", task->here, task->name);
+	}
+	return 0;
+}
+
+/* What one request does may make another one ready, but not for ever, because nothing is submitted. */
+int dump_complete_requests(struct dump *dump)
+{
+	struct uring_round round = { .deadline = trace_deadline(dump->request->timeout) };
+	unsigned pause = FIRST_PAUSE;
+	int result = complete_round(dump, &round), ready_rounds = 0;
+
+	while (!result && (round.is_busy || (round.was_ready && ++ready_rounds < MOST_ROUNDS))) {
+		if (round.is_busy) {
+			usleep(pause);
+			pause = min(2 * pause, (unsigned)LAST_PAUSE);
+		}
+		result = interrupt_check() ?: complete_round(dump, &round);
+	}
+	return result;
+}
+
+/* ---- for a pre-dump ---- */
 
 static bool has_rings(const struct task *task)
 {
@@ -216,9 +344,8 @@ bool dump_is_quiet(struct dump *dump, struct task *task)
 {
 	if (!dump->memory.increment.tracker || dump->memory.increment.tracker == &tracker_content)
 		return true;
-	for (size_t i = 0; i < task->space->vmas.count; i++)
-		if (is_of_io_uring(&task->space->vmas.items[i]))
-			return false;
+	if (has_uring(task))
+		return false;
 	if (!has_rings(task))
 		return true;
 	return !attempted(task_has_filter(task)) && !attempted(wait_for_rings(dump, task));

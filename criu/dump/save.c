@@ -12,9 +12,11 @@
 #include "files/seen.h"
 #include "image/message.h"
 #include "image/inventory.h"
+#include "ipc/ipc.h"
 #include "namespaces/kind.h"
 #include "pstree.pb-c.h"
 #include "stats.pb-c.h"
+#include "plugins/plugins.h"
 
 /* inventory_entry.pre_dump_mode */
 #define PRE_DUMP_BY_SPLICING 1
@@ -88,10 +90,11 @@ int dump_save_tasks(void *context)
 {
 	struct dump *dump = context;
 	struct task *task;
-	int result = dump_write_held(dump, 0) ?: save_tree(&dump->snapshot);
+	int result = held_writers_close(&dump->memory.held, 0) ?: save_tree(&dump->snapshot);
 
 	result = result ?: files_save_tables(&dump->snapshot);
 	result = result ?: dump_save_cgroups(dump) ?: namespaces_save(&dump->snapshot);
+	result = result ?: ipc_save(&dump->snapshot);
 	for_each_task (task, &dump->snapshot) {
 		if (!result)
 			result = save_task(&dump->snapshot, task);
@@ -114,6 +117,18 @@ static void mark_tracked(InventoryEntry *inventory, const struct dump *dump)
 		message_set(inventory, dump_uptime, now.tv_sec * 1000000ULL + now.tv_nsec / 1000);
 }
 
+static void add_plugins(InventoryEntry *inventory)
+{
+	const struct texts *needed = plugins_needed();
+
+	if (!needed->count)
+		return;
+	inventory->plugins_entry = message_new(PluginsEntry, plugins_entry);
+	message_array(inventory->plugins_entry, plugins, needed->count);
+	for (size_t i = 0; i < needed->count; i++)
+		inventory->plugins_entry->plugins[i] = copy_text(needed->items[i]);
+}
+
 int dump_complete(void *context)
 {
 	struct dump *dump = context;
@@ -121,6 +136,7 @@ int dump_complete(void *context)
 	int result = increment->chain ? page_chain_check(increment->chain) : 0;
 	InventoryEntry *inventory;
 
+	result = result ?: plugins_sync();
 	if (result)
 		return result;
 	inventory = inventory_new();
@@ -137,6 +153,7 @@ int dump_complete(void *context)
 		message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
 		message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
 	}
+	add_plugins(inventory);
 	result = image_store_commit(dump->snapshot.images, &inventory->base);
 	image_free(inventory);
 	return result;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "base/error.h"
@@ -18,8 +19,9 @@ int files_settle(struct snapshot *snapshot, struct task *task)
 
 /*
  * Every file is open under one number, and wanted under others. What this process does not need is closed at once. Then
- * the wanted numbers are filled in ascending order; a file that is in the way moves. So there are never many more
- * descriptors than in the end: a task may have nearly as many as its limit allows.
+ * the wanted numbers are filled in ascending order; a file that is in the way moves. A number that it leaves is closed
+ * in the end, with all others that are not wanted, or replaced. But a task may have nearly as many as its limit allows:
+ * then it is closed at once, and there are never many more descriptors than in the end.
  *
  * The files of other processes are not touched: there may be many, and to write to them would copy their memory.
  */
@@ -27,6 +29,7 @@ struct table {
 	const struct task *task;
 	struct index files; /* by the number that they are open under now */
 	int highest;	    /* the highest wanted number */
+	bool has_room;	    /* above it, for every file once more */
 };
 
 static bool is_number_wanted(const struct task *task, int fd)
@@ -128,7 +131,8 @@ static int put_in_place(struct table *table, const struct descriptor *descriptor
 	 */
 	if (!is_at_home(table, file)) {
 		index_remove(&table->files, file->fd);
-		close(file->fd);
+		if (!table->has_room)
+			close(file->fd);
 		note_place(table, file, number);
 	}
 	return 0;
@@ -169,7 +173,14 @@ static int close_others(const struct table *table, int *const *kept, size_t kept
 	return close_all_but(numbers, descriptors->count + kept_count);
 }
 
-static void find_places(struct table *table)
+static rlim_t own_limit(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 0 : limit.rlim_cur;
+}
+
+static void find_places(struct table *table, size_t kept_count)
 {
 	for (size_t i = 0; i < table->task->table->count; i++) {
 		const struct descriptor *descriptor = &table->task->table->items[i];
@@ -177,6 +188,7 @@ static void find_places(struct table *table)
 		table->highest = max(table->highest, descriptor->fd);
 		note_place(table, descriptor->file, descriptor->file->fd);
 	}
+	table->has_room = table->highest + 1 + 2 * table->task->table->count + kept_count < own_limit();
 }
 
 int files_arrange(struct task *task, int **kept, size_t kept_count)
@@ -184,7 +196,7 @@ int files_arrange(struct task *task, int **kept, size_t kept_count)
 	struct table table = { .task = task, .highest = STDERR_FILENO };
 	int result = close_others(&table, kept, kept_count, false);
 
-	find_places(&table);
+	find_places(&table, kept_count);
 	for (size_t i = 0; !result && i < kept_count; i++)
 		if (*kept[i] >= 0 && is_number_wanted(task, *kept[i]))
 			result = move_away(&table, kept[i]);
@@ -194,26 +206,34 @@ int files_arrange(struct task *task, int **kept, size_t kept_count)
 	return result ?: close_others(&table, kept, kept_count, true);
 }
 
-static int set_owner(const struct file *file, const FownEntry *owner)
+int descriptor_set_owner(int fd, uint32_t id, const FownEntry *owner)
 {
 	struct f_owner_ex holder = { .type = owner->pid_type, .pid = owner->pid };
 	uid_t ids[3];
 	int result = 0;
 
-	if (owner->signum && fcntl(file->fd, F_SETSIG, owner->signum) < 0)
-		return fail(errno, "cannot set the signal of file %u (F_SETSIG)", file->id);
+	if (owner->signum && fcntl(fd, F_SETSIG, owner->signum) < 0)
+		return fail(errno, "cannot set the signal of file %u (F_SETSIG)", id);
 	if (!owner->pid)
 		return 0;
 	/* The kernel remembers the user ids for which it will send the signal. Raw calls change only this thread. */
 	if (getresuid(&ids[0], &ids[1], &ids[2]) < 0 ||
 	    syscall(SYS_setresuid, owner->uid, owner->euid, -1) < 0)
 		return fail(errno, "cannot change criu's user id to %u", owner->uid);
-	if (fcntl(file->fd, F_SETOWN_EX, &holder) < 0)
-		result = fail(errno, "cannot set the owner of file %u to %d (F_SETOWN_EX)", file->id,
-			      owner->pid);
+	if (fcntl(fd, F_SETOWN_EX, &holder) < 0)
+		result = fail(errno, "cannot set the owner of file %u to %d (F_SETOWN_EX)", id, owner->pid);
 	if (syscall(SYS_setresuid, ids[0], ids[1], ids[2]) < 0)
 		return fail(errno, "cannot restore criu's own user ids");
 	return result;
+}
+
+int file_set_owner(const struct snapshot *snapshot, const struct file *file)
+{
+	const FownEntry *owner = file_owner(snapshot, file);
+
+	if (file->is_shared_outside || !owner || !(owner->pid || owner->signum))
+		return 0;
+	return descriptor_set_owner(file->fd, file->id, owner);
 }
 
 int files_set_owners(const struct snapshot *snapshot, struct task *task)
@@ -223,10 +243,9 @@ int files_set_owners(const struct snapshot *snapshot, struct task *task)
 	/* All descriptors of a file have the same owner: setting it again changes nothing. */
 	for (size_t i = 0; !result && i < task->table->count; i++) {
 		const struct file *file = task->table->items[i].file;
-		const FownEntry *owner = file_owner(snapshot, file);
 
-		if (!file->is_shared_outside && owner && (owner->pid || owner->signum))
-			result = set_owner(file, owner);
+		if (file_lateness(snapshot, file) != FILE_NEEDS_THREAD)
+			result = file_set_owner(snapshot, file);
 	}
 	return result;
 }

@@ -12,10 +12,12 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "files/ghost.h"
 #include "files/kind.h"
 #include "files/locks.h"
 #include "files/words.h"
 #include "image/message.h"
+#include "kernel/file_lister.h"
 
 /* Descriptors: 5 ms, nearly all in the kernel. On busy CPUs, to wait for a thread takes some milliseconds, too. */
 #define WORTH_A_THREAD 256
@@ -38,6 +40,7 @@ struct sight {
 	int fd;
 	struct seen_file *seen;
 	struct descriptor_ahead *ahead; /* NULL: nothing is prepared */
+	struct listed_file listed;	/* its file is 0: the kernel has not listed it, but /proc */
 	bool is_assumed;		/* it was not listed */
 	bool is_gone;			/* there is no such descriptor */
 	size_t same;	   /* 1 + the index of the parent's, of the same open file; 0: not known */
@@ -102,11 +105,29 @@ static int list_descriptors(struct task *task, const struct table_ahead *ahead, 
 	return 0;
 }
 
+/* false: criu cannot do that. */
+static bool list_at_once(const struct snapshot *snapshot, struct task *task, const struct table_ahead *ahead,
+			 struct sights *sights)
+{
+	autofree struct listed_file *files = NULL;
+	size_t count;
+
+	if (!files_list(snapshot, task->here, &files, &count))
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		add_sight(sights, task, files[i].fd, table_ahead_find(ahead, files[i].fd));
+		sights->items[sights->count - 1].listed = files[i];
+	}
+	return true;
+}
+
 /* If a process has as many descriptors as before, they are assumed to have the same numbers. */
 static int find_descriptors(const struct snapshot *snapshot, struct task *task, struct sights *sights)
 {
 	const struct table_ahead *ahead = files_ahead(snapshot, task->here);
 
+	if (list_at_once(snapshot, task, ahead, sights))
+		return 0;
 	if (!ahead || count_descriptors(task->proc) != ahead->count)
 		return list_descriptors(task, ahead, false, sights);
 	for (size_t i = 0; i < ahead->count; i++) {
@@ -116,21 +137,30 @@ static int find_descriptors(const struct snapshot *snapshot, struct task *task, 
 	return 0;
 }
 
+static bool has_same(const struct sight *sight, const struct sight *parents)
+{
+	return is_same_descriptor((pid_t[]){ sight->task->here, parents->task->here },
+				  (uint64_t[]){ sight->listed.file, parents->listed.file }, sight->fd);
+}
+
 /* Changes nothing in the snapshot. */
 static void look_at_sight(void *context, size_t i)
 {
 	const struct sights *sights = context;
 	struct sight *sight = &sights->items[sights->looked_at + i];
 	const struct file_holder holder = file_holder_task(sight->task);
+	const struct listed_file *listed = sight->listed.file ? &sight->listed : NULL;
 	struct sight *parents = find_of_parent(sights, sight);
 
 	sight->seen = allocate(sizeof(*sight->seen));
-	if (parents && is_same_descriptor(sight->task, parents->task, sight->fd)) {
+	if (parents && has_same(sight, parents)) {
 		sight->same = parents - sights->items + 1;
-		sight->result = seen_file_look_at_descriptor(sight->seen, &holder, sight->fd, sight->ahead);
+		sight->result = seen_file_look_at_descriptor(sight->seen, &holder, sight->fd, sight->ahead,
+							     listed);
 		return;
 	}
-	sight->result = seen_file_look(sight->seen, &holder, sight->fd, sight->ahead, sight->is_assumed);
+	sight->result = seen_file_look(sight->seen, &holder, sight->fd, sight->ahead, listed,
+				       sight->is_assumed);
 	if (sight->result == -EBADF && sight->is_assumed) {
 		sight->result = 0;
 		sight->is_gone = sight->ahead->is_gone = true;
@@ -225,6 +255,16 @@ static void number_files(struct snapshot *snapshot, size_t first)
 		snapshot->files[i]->id = i + 1;
 }
 
+/*
+ * open("/proc/PID/fd/N", O_PATH) of something that has no path: such a descriptor is no end of a pipe, and no other
+ * kind of file either.
+ */
+static bool is_nameless_path(const struct seen_file *seen, const struct file_kind *kind)
+{
+	return seen->fd >= 0 && seen->info.flags & O_PATH && seen->link[0] != '/' &&
+	       kind != &file_kind_namespace;
+}
+
 /* Finds the kind of a file, and passes its fdinfo. */
 static int recognize(struct snapshot *snapshot, struct file *file)
 {
@@ -234,6 +274,8 @@ static int recognize(struct snapshot *snapshot, struct file *file)
 	for (size_t i = 0; i < file_kind_count && !kind; i++)
 		if (file_kinds[i]->recognizes(snapshot, seen))
 			kind = file_kinds[i];
+	if (is_nameless_path(seen, kind))
+		return refuse_file(seen, "it was opened with O_PATH, but has no path: close it first");
 	if (!kind) {
 		file_advise_external(snapshot, seen);
 		return refuse_file(seen, "it is of a kind that is not supported yet");
@@ -359,11 +401,20 @@ int files_collect(struct snapshot *snapshot)
 	if (result)
 		return result;
 	snapshot_note_holders(snapshot);
-	locks_collect(snapshot);
-	result = describe_files(snapshot) ?: hold_all_kinds(snapshot) ?: call_file_kinds(judge, snapshot);
+	result = locks_collect(snapshot) ?: describe_files(snapshot);
+	if (!result)
+		result = hold_all_kinds(snapshot) ?: call_file_kinds(judge, snapshot);
+	files_give_advice(snapshot);
 	if (!result && snapshot->externals)
 		snapshot->externals->is_complete = true;
 	return result;
+}
+
+void files_end(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < file_kind_count; i++)
+		if (file_kinds[i]->end)
+			file_kinds[i]->end(snapshot);
 }
 
 void files_let_go(struct snapshot *snapshot, enum dump_end end)
@@ -383,7 +434,9 @@ void files_let_go(struct snapshot *snapshot, enum dump_end end)
 	files_forget_identities(snapshot);
 }
 
-int files_add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id)
+/* `kind`: what it is saved as; NULL: its own kind. */
+static int add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags,
+		    const struct file_kind *kind, uint32_t *id)
 {
 	struct seen_file seen = { .holder = file_holder_task(task),
 				  .fd = -1,
@@ -410,7 +463,22 @@ int files_add_path(struct snapshot *snapshot, struct task *task, const char *lin
 	file->is_described = true;
 	files_note_path(snapshot, file, key);
 	*id = file->id;
+	if (kind) {
+		file_set_kind(snapshot, file, kind);
+		file_make_message(snapshot, file);
+		return unless_refused(describe_seen_file(snapshot, file));
+	}
 	return unless_refused(recognize(snapshot, file) ?: describe_seen_file(snapshot, file));
+}
+
+int files_add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id)
+{
+	return add_path(snapshot, task, link, flags, NULL, id);
+}
+
+int files_add_device(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id)
+{
+	return add_path(snapshot, task, link, flags, &file_kind_regular, id);
 }
 
 int files_add_path_of(struct snapshot *snapshot, const struct file *file, uint32_t *id)
@@ -457,12 +525,28 @@ static int save_descriptors(struct snapshot *snapshot, const struct task *task)
 int files_save_tables(struct snapshot *snapshot)
 {
 	struct task *task;
-	int result = 0;
+	int result = nameless_save_held(snapshot);
 
 	for_each_leader (task, snapshot, OBJECT_DESCRIPTORS) {
 		if (!result && task->state != TASK_DEAD)
 			result = save_descriptors(snapshot, task);
 	}
+	return result;
+}
+
+/* criu 4.2.1 has to read of a peer outside of the tree before it reads of the sockets that are connected to it. */
+static bool comes_first(const struct file *file)
+{
+	return file->is_only_path && file->kind == &file_kind_unix;
+}
+
+static int write_files(const struct snapshot *snapshot, struct image *image, bool first)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < snapshot->file_count; i++)
+		if (comes_first(snapshot->files[i]) == first)
+			result = image_write(image, &snapshot->files[i]->entry->base);
 	return result;
 }
 
@@ -473,8 +557,7 @@ int files_save(struct snapshot *snapshot)
 
 	if (result)
 		return result;
-	for (size_t i = 0; !result && i < snapshot->file_count; i++)
-		result = image_write(image, &snapshot->files[i]->entry->base);
+	result = write_files(snapshot, image, true) ?: write_files(snapshot, image, false);
 	result = image_close(image) ?: result;
 	return result ?: call_file_kinds(save, snapshot) ?: locks_save(snapshot);
 }

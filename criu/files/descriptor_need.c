@@ -35,7 +35,8 @@ void files_note_use(struct snapshot *snapshot)
 
 		if (path)
 			path->is_only_path = true;
-		file->is_only_mapped = file->kind == &file_kind_regular && !file->holder;
+		file->is_only_mapped = file->kind == &file_kind_regular && !file_is_open(file) &&
+				       !file->nameless;
 	}
 	for_each_task (task, snapshot) {
 		if (!task->space->mm || !task->directories->fs)
@@ -62,7 +63,7 @@ static size_t count_open(const struct snapshot *snapshot)
 			continue;
 		count += 1 + file->needs_writable_mapping;
 	}
-	return count;
+	return count + files_late_need(snapshot);
 }
 
 static size_t count_table(const struct task *task)

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
@@ -12,6 +14,8 @@
 #include "base/memory.h"
 #include "files/kind.h"
 #include "model/external.h"
+
+#define MOST_ADVISED 5
 
 /* ---- dump ---- */
 
@@ -49,9 +53,58 @@ const struct file_kind *files_find_external(struct snapshot *snapshot, struct fi
 	return file->external ? &file_kind_regular : NULL;
 }
 
+bool file_is_named(struct snapshot *snapshot, const struct external_key *key)
+{
+	return externals_find(snapshot->externals, EXTERNAL_SAVED, key);
+}
+
+/* Keys of files and terminals; each once. */
+struct keys {
+	struct external_key *items;
+	size_t count;
+};
+
+/* The options that would have helped. */
+struct advised {
+	struct keys keys;
+	bool on_terminal; /* --shell-job would do, too */
+};
+
+static void clear_advised(void *state)
+{
+	free(((struct advised *)state)->keys.items);
+}
+
+static const struct state_type advised_type = { sizeof(struct advised), clear_advised };
+
+static void add_key(struct keys *keys, const struct external_key *key)
+{
+	for (size_t i = 0; i < keys->count; i++)
+		if (keys->items[i].type == key->type &&
+		    !memcmp(keys->items[i].numbers, key->numbers, sizeof(key->numbers)))
+			return;
+	if (keys->count <= MOST_ADVISED)
+		*grow(&keys->items, &keys->count) = *key;
+}
+
+/* "--external A --external B": to be freed. An advice has not room for many. */
+static char *options_for(const struct keys *keys, const char *option)
+{
+	char *all = NULL;
+
+	for (size_t i = 0; i < keys->count; i++) {
+		autofree char *before = all, *name = external_key_text(&keys->items[i]);
+
+		all = i == MOST_ADVISED ?
+			      format_text("%s …", before) :
+			      format_text("%s%s%s%s", before ?: "", before ? " " : "", option, name);
+	}
+	return all;
+}
+
 void file_advise_external(const struct snapshot *snapshot, const struct seen_file *seen)
 {
-	autofree char *name = NULL;
+	struct advised *advised = snapshot_state(snapshot, &advised_type);
 	struct external_key key;
 
 	if (seen->fd < 0)
@@ -60,8 +113,30 @@ void file_advise_external(const struct snapshot *snapshot, const struct seen_fil
 		key = external_key_of_terminal(seen);
 	else if (!external_key_of_file(seen, &key))
 		return;
-	name = external_key_text(&key);
-	fail_advice("--external %s, and --inherit-fd fd[N]:%s for the restore", name, name);
+	add_key(&advised->keys, &key);
+}
+
+void file_advise_shell_job(const struct snapshot *snapshot, const struct seen_file *seen)
+{
+	struct advised *advised = snapshot_state(snapshot, &advised_type);
+
+	advised->on_terminal = true;
+	file_advise_external(snapshot, seen);
+}
+
+void files_give_advice(const struct snapshot *snapshot)
+{
+	const struct advised *advised = snapshot_state(snapshot, &advised_type);
+	autofree char *dump = options_for(&advised->keys, "--external "),
+		      *restore = options_for(&advised->keys, "--inherit-fd fd[N]:");
+
+	if (!dump)
+		return;
+	fail_advice("%s%s, and %s for the restore",
+		    advised->on_terminal ?
+			    "--shell-job (-j), to restore it on the terminal where criu restore runs; or " :
+			    "",
+		    dump, restore);
 }
 
 /* ---- restore ---- */
@@ -77,12 +152,13 @@ void files_find_inherited(struct snapshot *snapshot)
 		struct file *file = snapshot->files[i];
 
 		/* A file that is only mapped, executed or a directory of a process is always found by its path. */
-		if (!file->holder || !file->kind->external_key ||
+		if (!file_is_open(file) || !file->kind->external_key ||
 		    !file->kind->external_key(snapshot, file, &key))
 			continue;
 		file->external = externals_find(externals, EXTERNAL_INHERITED, &key);
 		file->is_shared_outside = file->external &&
-					  (key.type == EXTERNAL_PATH || key.type == EXTERNAL_TTY);
+					  (key.type == EXTERNAL_PATH || key.type == EXTERNAL_TTY ||
+					   key.type == EXTERNAL_SOCKET);
 	}
 	externals->is_complete = true;
 	externals_warn(externals, EXTERNAL_INHERITED);
@@ -99,11 +175,27 @@ int file_check(struct snapshot *snapshot, struct file *file)
 	return file->kind->check_external(snapshot, file, &found);
 }
 
-int file_lacks_external(const struct external_key *key)
+/* Those that only --external names: the others would have been found in another way. */
+static bool is_lacking(const struct snapshot *snapshot, const struct file *file, struct external_key *key)
 {
-	autofree char *name = external_key_text(key);
+	return file_is_open(file) && !file->external && file->kind->external_key &&
+	       file->kind->external_key(snapshot, file, key) &&
+	       (key->type == EXTERNAL_FILE || key->type == EXTERNAL_TTY);
+}
 
-	fail_advice("--inherit-fd fd[N]:%s", name);
+int file_lacks_external(const struct snapshot *snapshot, const struct external_key *key)
+{
+	autofree char *name = external_key_text(key), *options = NULL;
+	struct keys keys = { 0 };
+	struct external_key other;
+
+	add_key(&keys, key);
+	for (size_t i = 0; i < snapshot->file_count; i++)
+		if (is_lacking(snapshot, snapshot->files[i], &other))
+			add_key(&keys, &other);
+	options = options_for(&keys, "--inherit-fd fd[N]:");
+	free(keys.items);
+	fail_advice("%s", options);
 	return fail(ENOENT, "%s is from outside of the processes, and no descriptor was given for it", name);
 }
 
@@ -113,22 +205,14 @@ int file_is_wrong_external(const struct file *file, const char *wanted)
 		    file->external->fd, wanted);
 }
 
-/*
- * The path of a descriptor is a link, whatever it leads to, and nothing is created. O_TMPFILE has the bit of
- * O_DIRECTORY. The file loses both flags, which mean nothing once it is open.
- */
-static int flags_for_link(int flags)
-{
-	return flags & ~(O_NOFOLLOW | ((flags & O_TMPFILE) == O_TMPFILE ? O_TMPFILE : 0));
-}
-
 int file_open_external_again(const struct file *file, int flags)
 {
 	char path[32];
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file->external->fd);
-	fd = open(path, flags_for_link(flags) | O_NOCTTY | O_CLOEXEC);
+	/* This path is a link, whatever it leads to. */
+	fd = open(path, (flags_to_reopen(flags) & ~O_NOFOLLOW) | O_NOCTTY | O_CLOEXEC);
 	return fd < 0 ? fail(errno, "--inherit-fd %s: cannot open the file again", file->external->text) : fd;
 }
 

@@ -156,6 +156,11 @@ static const void *find_common_field(const struct snapshot *snapshot, const stru
 	return path ? find_field(file_message(path), name) : field;
 }
 
+bool file_has_flags(const struct snapshot *snapshot, const struct file *file)
+{
+	return find_common_field(snapshot, file, "flags") != NULL;
+}
+
 uint32_t file_flags(const struct snapshot *snapshot, const struct file *file)
 {
 	const uint32_t *flags = find_common_field(snapshot, file, "flags");
@@ -168,4 +173,9 @@ const FownEntry *file_owner(const struct snapshot *snapshot, const struct file *
 	FownEntry *const *owner = find_common_field(snapshot, file, "fown");
 
 	return owner ? *owner : NULL;
+}
+
+int flags_to_reopen(int flags)
+{
+	return flags & ~(O_CREAT | O_EXCL | O_TRUNC | ((flags & O_TMPFILE) == O_TMPFILE ? O_TMPFILE : 0));
 }

@@ -25,6 +25,13 @@ enum dump_end {
 	DUMP_KILLED,  /* they are dead */
 };
 
+/* When a restore can open a file: before any process exists, or later (late.c). */
+enum file_lateness {
+	FILE_IS_EARLY,
+	FILE_NEEDS_PROCESS,
+	FILE_NEEDS_THREAD,
+};
+
 struct file_kind {
 	const char *name; /* for messages: "pipe" */
 	FdTypes type;	  /* file_entry.type */
@@ -72,6 +79,11 @@ struct file_kind {
 	/* Once, when files.img is written: writes the images beside it. */
 	int (*save)(struct snapshot *snapshot);
 	/*
+	 * Once, directly before the processes are killed, which nothing can prevent any more: the last look at what
+	 * their death will change. Not called if they go on.
+	 */
+	void (*end)(struct snapshot *snapshot);
+	/*
 	 * Always called exactly once if collection has reached this kind, however the dump ends and whichever callback
 	 * has failed. Undoes hold() and frees what the state points to. The processes are still frozen, or gone in case
 	 * of DUMP_KILLED.
@@ -107,6 +119,12 @@ struct file_kind {
 	 */
 	int (*check)(struct snapshot *snapshot, struct file *file);
 	/*
+	 * Can the file be opened only when all processes exist, or their threads, too? Then open_late() takes the place
+	 * of open(). Both journeys ask, for any file of the kind; the message may not have been checked yet. NULL: none
+	 * of them.
+	 */
+	enum file_lateness (*lateness)(const struct snapshot *snapshot, const struct file *file);
+	/*
 	 * Creates the open file description and returns a close-on-exec descriptor of it, which the core owns. The core
 	 * then sets the flags. Files are opened in the order of their ids, in criu itself. The root shares its
 	 * descriptors, and every other newborn inherits them.
@@ -125,6 +143,15 @@ struct file_kind {
 
 	/* ---- restore: all processes are born ---- */
 
+	/*
+	 * Opens a late file: in criu, once. FILE_NEEDS_PROCESS: when all processes exist, and their zombies, too, are
+	 * still alive. FILE_NEEDS_THREAD: when all threads wait to be handed over. Returns a close-on-exec descriptor;
+	 * the core sets the flags, and passes the file to all processes that need it (late.c): the former before
+	 * settle() and before owners are set.
+	 */
+	int (*open_late)(struct snapshot *snapshot, struct file *file);
+	/* Once in criu, when all files are open but FILE_NEEDS_THREAD: what join() had to leave to do. */
+	int (*join_late)(struct snapshot *snapshot);
 	/*
 	 * In each newborn, while all files are still open and none has its final number: work that the process itself
 	 * has to do.
@@ -150,7 +177,9 @@ struct file_kind {
 extern const struct file_kind *const file_kinds[];
 extern const size_t file_kind_count;
 extern const struct file_kind file_kind_regular, file_kind_pipe, file_kind_fifo, file_kind_eventfd,
-	file_kind_timerfd, file_kind_signalfd, file_kind_epoll, file_kind_terminal, file_kind_memfd;
+	file_kind_timerfd, file_kind_signalfd, file_kind_epoll, file_kind_terminal, file_kind_memfd,
+	file_kind_pidfd, file_kind_inotify, file_kind_fanotify, file_kind_namespace, file_kind_bpf_map,
+	file_kind_mqueue, file_kind_unix, file_kind_io_uring, file_kind_tun, file_kind_plugin;
 
 /* Calls a callback of all kinds that have it, until one fails: result = call_file_kinds(load, snapshot); */
 #define call_file_kinds(callback, ...)                                                  \
@@ -182,8 +211,15 @@ ProtobufCMessage *file_message(const struct file *file);
 /* Dump: creates file->entry and the kind's message, with id, flags and owner. */
 void file_make_message(const struct snapshot *snapshot, struct file *file);
 /* From the message, or from the message of the path. */
+bool file_has_flags(const struct snapshot *snapshot, const struct file *file);
 uint32_t file_flags(const struct snapshot *snapshot, const struct file *file);
 const FownEntry *file_owner(const struct snapshot *snapshot, const struct file *file);
+
+/*
+ * Flags to open a file again that exists: none of them creates or truncates it. O_TMPFILE has the bit of O_DIRECTORY,
+ * so a file that was created with it and got a name later loses both, which mean nothing once it is open.
+ */
+int flags_to_reopen(int flags);
 
 /* The regular file that holds the path of `file`, by file_kind.path; NULL: none. Only files_load() finds them. */
 struct file *file_path(const struct snapshot *snapshot, const struct file *file);
@@ -201,13 +237,20 @@ void files_find_inherited(struct snapshot *snapshot);
 int file_check(struct snapshot *snapshot, struct file *file) must_check;
 int file_open(struct snapshot *snapshot, struct file *file) must_check;
 
+/* Dump, for a kind that saves the file as any other of its kind: does the user name it by this key? */
+bool file_is_named(struct snapshot *snapshot, const struct external_key *key);
 /* Dump. The keys of --external; false: such a file cannot be named. */
 struct external_key external_key_of_terminal(const struct seen_file *seen);
 bool external_key_of_file(const struct seen_file *seen, struct external_key *key);
-/* Dump. For a file that is refused: advises the options that name it, if there are any. */
+/*
+ * Dump. For a file that is refused: advises the options that name it, if there are any; or --shell-job. One advice has
+ * them for all files.
+ */
 void file_advise_external(const struct snapshot *snapshot, const struct seen_file *seen);
-/* Restore, for kinds. Fails with the option that is missing. */
-int file_lacks_external(const struct external_key *key) must_check;
+void file_advise_shell_job(const struct snapshot *snapshot, const struct seen_file *seen);
+void files_give_advice(const struct snapshot *snapshot);
+/* Restore, for kinds. Fails with the options that are missing, for this file and all others. */
+int file_lacks_external(const struct snapshot *snapshot, const struct external_key *key) must_check;
 /* Fails: the descriptor is not `wanted`, "a pipe". */
 int file_is_wrong_external(const struct file *file, const char *wanted) must_check;
 /* A new open file description, to which the core gives the flags and the owner of the image. */
@@ -244,6 +287,30 @@ void files_release(struct snapshot *snapshot);
 /* Closes all files that criu itself has open. May be called after a failure, and more than once. */
 void files_close(struct snapshot *snapshot);
 
+/* open(2) ignores some flags, and a kind may have needed others to open and fill the file. */
+int file_set_flags(const struct snapshot *snapshot, const struct file *file) must_check;
+
+/* ---- late.c: files that are opened when all processes exist ---- */
+
+enum file_lateness file_lateness(const struct snapshot *snapshot, const struct file *file);
+/* The number of descriptors that all late files need, beside their own. */
+size_t files_late_need(const struct snapshot *snapshot);
+/* In criu, with the other files: a placeholder, which has the file's final number in criu and in all newborns. */
+int file_reserve_late(struct snapshot *snapshot, struct file *file) must_check;
+/* When all of them have one: what they will travel in. */
+int files_make_envelopes(struct snapshot *snapshot) must_check;
+void files_pass_envelopes(struct snapshot *snapshot, struct letter *letter);
+/* In criu, when all processes exist. */
+int files_open_late(struct snapshot *snapshot) must_check;
+/* In a newborn, after that: nothing, unless it needs one of them. */
+int files_receive_late(const struct snapshot *snapshot, const struct task *task) must_check;
+/*
+ * In criu, when all threads exist: opens those that need a thread, and puts each into an envelope whose other end is
+ * its placeholder in all tables. Whoever has a table takes them out there (restore/thread_files.c).
+ */
+int files_open_for_threads(struct snapshot *snapshot) must_check;
+void files_close_envelopes(struct snapshot *snapshot);
+
 /* ---- arrange.c: in a newborn ---- */
 
 /* Before files_arrange(): settle() of all kinds. */
@@ -253,7 +320,11 @@ int files_settle(struct snapshot *snapshot, struct task *task) must_check;
  * other numbers.
  */
 int files_arrange(struct task *task, int **kept, size_t kept_count) must_check;
-/* When all tasks exist: sets owners and signals of files. */
+/* The owner and the signal of one descriptor of the file `id`, in the process that has it. */
+int descriptor_set_owner(int fd, uint32_t id, const FownEntry *owner) must_check;
+/* Those of a file that this process has open. */
+int file_set_owner(const struct snapshot *snapshot, const struct file *file) must_check;
+/* When all tasks exist: those of all files of a table but FILE_NEEDS_THREAD. */
 int files_set_owners(const struct snapshot *snapshot, struct task *task) must_check;
 
 #endif

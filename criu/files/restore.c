@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "files/ghost.h"
 #include "files/kind.h"
 #include "files/locks.h"
 #include "image/image.h"
@@ -197,15 +198,19 @@ int files_load(struct snapshot *snapshot)
 	return check_files(snapshot);
 }
 
-static int open_writable(const struct file *file)
+static int open_writable(struct snapshot *snapshot, const struct file *file)
 {
-	const RegFileEntry *entry = file->entry->reg;
-	int fd;
+	char buffer[NAMELESS_PATH_SIZE];
+	const char *path;
+	int fd, result;
 
 	if (file->external)
 		return file_open_external_again(file, O_RDWR);
-	fd = open(entry->name, O_RDWR | O_CLOEXEC | O_NOCTTY);
-	return fd < 0 ? fail(errno, "cannot open %s to map it", entry->name) : fd;
+	result = nameless_reach(snapshot, file, buffer, &path);
+	if (result)
+		return result;
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	return fd < 0 ? fail(errno, "cannot open %s to map it", file->entry->reg->name) : fd;
 }
 
 /* A shared mapping that could become writable needs a file that is open for writing. */
@@ -216,25 +221,26 @@ static bool lacks_writable(const struct file *file)
 	return file->needs_writable_mapping && entry && (entry->flags & O_ACCMODE) != O_RDWR;
 }
 
-static int open_for_mapping(struct file *file)
+static int open_for_mapping(struct snapshot *snapshot, struct file *file)
 {
 	if (!lacks_writable(file))
 		return 0;
-	file->mapping_fd = open_writable(file);
+	file->mapping_fd = open_writable(snapshot, file);
 	return min(file->mapping_fd, 0);
 }
 
 int files_open_to_map(struct snapshot *snapshot, struct file *file, bool is_shared)
 {
-	return is_shared && lacks_writable(file) ? open_writable(file) : file->kind->open(snapshot, file);
+	return is_shared && lacks_writable(file) ? open_writable(snapshot, file) :
+						   file->kind->open(snapshot, file);
 }
 
-/* open(2) ignores some flags, and a kind may have needed others to open and fill the file. */
-static int set_flags(const struct snapshot *snapshot, const struct file *file)
+int file_set_flags(const struct snapshot *snapshot, const struct file *file)
 {
 	uint32_t flags = file_flags(snapshot, file);
 
-	if (flags & O_PATH || file->is_shared_outside) /* such a descriptor has no other flags */
+	/* A descriptor with O_PATH has no other flags; an image without them leaves them to whoever opens the file. */
+	if (flags & O_PATH || file->is_shared_outside || !file_has_flags(snapshot, file))
 		return 0;
 	if (fcntl(file->fd, F_SETFL, flags) < 0)
 		return fail(errno, "cannot set the flags of file %u (%s): %#o", file->id, file->kind->name,
@@ -244,17 +250,23 @@ static int set_flags(const struct snapshot *snapshot, const struct file *file)
 
 int files_open(struct snapshot *snapshot)
 {
-	int result = 0;
+	int result = nameless_make(snapshot);
 
 	for (size_t i = 0; !result && i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];
 
 		if (!file->kind || file->is_only_path || file->is_only_mapped)
 			continue; /* no task has it open: checked when it was loaded */
+		if (file_lateness(snapshot, file)) {
+			file->fd = file_reserve_late(snapshot, file);
+			result = min(file->fd, 0);
+			continue;
+		}
 		file->fd = file_open(snapshot, file);
-		result = file->fd < 0 ? file->fd : set_flags(snapshot, file) ?: open_for_mapping(file);
+		result = file->fd < 0 ? file->fd : file_set_flags(snapshot, file);
+		result = result ?: open_for_mapping(snapshot, file);
 	}
-	return result ?: call_file_kinds(join, snapshot);
+	return result ?: files_make_envelopes(snapshot) ?: call_file_kinds(join, snapshot);
 }
 
 void files_pass(struct snapshot *snapshot, struct letter *letter)
@@ -263,13 +275,32 @@ void files_pass(struct snapshot *snapshot, struct letter *letter)
 		letter_number(letter, &snapshot->files[i]->fd);
 		letter_number(letter, &snapshot->files[i]->mapping_fd);
 	}
+	files_pass_envelopes(snapshot, letter);
 	for (size_t i = 0; i < file_kind_count; i++)
 		if (file_kinds[i]->pass)
 			file_kinds[i]->pass(snapshot, letter);
 }
 
+/*
+ * What only the processes need now. So its end is over before release(): to close a file is an event for an inotify.
+ */
+static void close_idle(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < snapshot->file_count; i++) {
+		struct file *file = snapshot->files[i];
+		bool is_needed = file_lateness(snapshot, file) || file->is_changed_last ||
+				 (file->kind && file->kind->release && file->kind != &file_kind_regular);
+
+		if (file->mapping_fd >= 0)
+			close(steal_fd(&file->mapping_fd));
+		if (file->fd >= 0 && !is_needed)
+			close(steal_fd(&file->fd));
+	}
+}
+
 void files_release(struct snapshot *snapshot)
 {
+	close_idle(snapshot);
 	for (size_t i = 0; i < file_kind_count; i++)
 		if (file_kinds[i]->release)
 			file_kinds[i]->release(snapshot);
@@ -284,6 +315,7 @@ void files_close(struct snapshot *snapshot)
 			file_kinds[i]->close(snapshot);
 	*begun = 0;
 	externals_close_descriptors(snapshot->externals);
+	files_close_envelopes(snapshot);
 	for (size_t i = 0; i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];
 

@@ -29,8 +29,10 @@ struct seen_file {
 	int fd;			   /* its descriptor; -1: mapped, executed, or its directory */
 	char place[64];		   /* beneath /proc/PID: "fd/3", "map_files/…", "exe" */
 	struct stat stat;
-	char *link;	 /* target of /proc/PID/fd/FD: a path, or "pipe:[123]" */
-	bool is_at_path; /* `link` is known to lead to this file */
+	char *link;	   /* target of /proc/PID/fd/FD: a path, or "pipe:[123]" */
+	bool is_at_path;   /* `link` is known to lead to this file */
+	bool only_appends; /* if it is at its path: an attribute allows no other writes (chattr +a) */
+	uint64_t address;  /* of the kernel's struct file; 0: not known (kernel/file_lister.h) */
 	struct proc_fdinfo info;
 	struct fdinfo_line *lines; /* of info.rest; NULL: it has no fdinfo */
 	size_t line_count;
@@ -38,15 +40,21 @@ struct seen_file {
 	struct f_owner_ex owner;
 	uint32_t owner_users[2];
 	int signal;
+	uint64_t number; /* of an eventfd (Linux 5.2); 0: none */
 };
+
+struct listed_file;
 
 /* ---- ahead.c: before the freeze ---- */
 
 /* What is prepared, or perhaps known, of a descriptor before its process is frozen. */
 struct descriptor_ahead {
 	int fd;
-	int fdinfo;   /* /proc/PID/fdinfo/FD, open: it shows what is true when it is read; -1: not open */
-	char *link;   /* its path then; NULL: none */
+	uint64_t address; /* of the kernel's struct file then; 0: not known */
+	int fdinfo;	  /* /proc/PID/fdinfo/FD, open: it shows what is true when it is read; -1: not open */
+	char *link;	  /* its path then; NULL: none */
+	bool is_inherited; /* looked at in another process, perhaps the parent */
+	bool may_block;
 	bool is_gone; /* found out when the process was frozen */
 };
 
@@ -61,6 +69,11 @@ struct table_ahead {
  * meanwhile. `pids`: all processes of the tree, for which enough of criu's own descriptors stay free.
  */
 void files_look_ahead(struct snapshot *snapshot, const pid_t *pids, size_t count);
+/*
+ * Lists all descriptors of a process, if criu can do that at once, and has prepared it because there are many.
+ * false: it cannot. A list of nothing does not count: the kernel says the same if it has not found the process.
+ */
+bool files_list(const struct snapshot *snapshot, pid_t pid, struct listed_file **files, size_t *count);
 /* All descriptors have been looked at. What was prepared is closed now if criu may need the descriptors. */
 void files_looked(struct snapshot *snapshot);
 /* NULL: nothing is prepared. */
@@ -73,17 +86,25 @@ size_t count_descriptors(int proc);
 
 /*
  * Reads everything about descriptor `fd` of the holder into `seen`. seen_file_free() frees it, also after a failure.
- * `ahead`: what is prepared for it, or NULL. `may_be_gone`: without such a descriptor it returns
- * -EBADF, not recorded.
+ * `ahead`: what is prepared for it, or NULL. `listed`: what the kernel's list says of it, or NULL. `may_be_gone`: without
+ * such a descriptor it returns -EBADF, not recorded.
  */
 int seen_file_look(struct seen_file *seen, const struct file_holder *holder, int fd,
-		   struct descriptor_ahead *ahead, bool may_be_gone) must_check;
+		   struct descriptor_ahead *ahead, const struct listed_file *listed, bool may_be_gone)
+	must_check;
 /* The same for a descriptor of a file that is known: reads only its fdinfo, which has what is the descriptor's own. */
 int seen_file_look_at_descriptor(struct seen_file *seen, const struct file_holder *holder, int fd,
-				 struct descriptor_ahead *ahead) must_check;
-/* Do two tasks have the same open file under this number? False if one has none. */
-bool is_same_descriptor(const struct task *a, const struct task *b, int fd);
+				 struct descriptor_ahead *ahead, const struct listed_file *listed) must_check;
+/*
+ * Do two processes have the same open file under this number? False if one has none. `addresses`: of the kernel's
+ * struct files; if one of them is not known (0), the kernel is asked.
+ */
+bool is_same_descriptor(const pid_t pids[2], const uint64_t addresses[2], int fd);
+/* Does its fdinfo have more than the list tells? `is_known`: only what is the descriptor's own is wanted. */
+bool needs_fdinfo(const struct listed_file *listed, bool is_known);
 void seen_file_free(struct seen_file *seen);
+/* A path in /proc that leads to the file itself, whatever is at its own path; to be freed. */
+char *seen_file_place(const struct seen_file *seen);
 
 /* Returns criu's own descriptor for the open file description. -errno, recorded. The caller closes it. */
 int files_borrow(const struct seen_file *seen) must_check;
@@ -92,8 +113,9 @@ struct file_holder file_holder_task(const struct task *task);
 
 /*
  * Two descriptors are one open file if the kernel says so. A tree is kept for the whole dump: it is ordered by a cheap
- * key (device, inode), and kcmp(2) orders entries with equal keys. So a search costs log n calls, and only among files
- * that look alike. Meanwhile the holders must not run, nor close anything.
+ * key (device and inode; link and number of what has no inode of its own), and kcmp(2) orders entries with equal keys.
+ * So a search costs log n calls, and only among files that look alike. Meanwhile the holders must not run, nor close
+ * anything. Where the addresses of the kernel's structs are known, they tell it without a call.
  *
  * Finds the file, or adds it with the next id, to be described with the others. `seen` must be allocated; it becomes
  * the file's, or is freed.
@@ -104,6 +126,16 @@ int files_identify_seen(struct snapshot *snapshot, struct seen_file *seen, struc
  * `fd`: if the file is new, `fd` stays open until files_let_go(); if it is known, or after a failure, `fd` is closed.
  */
 int files_identify(struct snapshot *snapshot, int fd, struct file **file) must_check;
+/*
+ * The file that an epoll watches in this slot; device and inode are those of its fdinfo. NULL: it is not open in any
+ * process of the tree.
+ */
+struct kcmp_epoll_slot;
+int files_find_target(const struct snapshot *snapshot, const struct seen_file *epoll,
+		      const struct kcmp_epoll_slot *slot, dev_t device, ino_t inode, struct file **file)
+	must_check;
+/* Is it what this process has under this number? */
+bool files_is_target(const struct seen_file *epoll, const struct kcmp_epoll_slot *slot, pid_t holder, int fd);
 void files_forget_identities(struct snapshot *snapshot);
 
 /*
@@ -121,6 +153,8 @@ void files_note_path(struct snapshot *snapshot, struct file *file, uint64_t key)
  * that no kind recognizes.
  */
 int files_collect(struct snapshot *snapshot) must_check;
+/* Calls end() of all kinds: the processes are going to be killed. */
+void files_end(struct snapshot *snapshot);
 /* Calls let_go() of all kinds that files_collect() has reached; a second call does nothing. */
 enum dump_end;
 void files_let_go(struct snapshot *snapshot, enum dump_end end);
@@ -130,6 +164,9 @@ void files_let_go(struct snapshot *snapshot, enum dump_end end);
  * "cwd", "root", "map_files/…"). `flags` are the flags to open it with on restore. Equal files get one id.
  */
 int files_add_path(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id)
+	must_check;
+/* The same for a mapping of a device that only a plugin can restore. */
+int files_add_device(struct snapshot *snapshot, struct task *task, const char *link, int flags, uint32_t *id)
 	must_check;
 
 /*

@@ -15,6 +15,12 @@
  */
 int refuse_file(const struct seen_file *seen, const char *why) must_check;
 
+/*
+ * What a file system of the kernel's own holds: "a POSIX message queue". NULL: another file system. *remedy: what the user
+ * can do, or NULL.
+ */
+const char *file_system_in_words(const struct seen_file *seen, const char **remedy);
+
 /* "a unix stream socket, listening, /run/x"; to be freed */
 char *socket_in_words(int fd);
 

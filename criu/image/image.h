@@ -28,6 +28,7 @@ enum image_kind {
 	IMAGE_MM,
 	IMAGE_PIPES_DATA,
 	IMAGE_FIFO_DATA,
+	IMAGE_BPFMAP_DATA,
 	IMAGE_PSTREE,
 	IMAGE_FS,
 	IMAGE_FILES,
@@ -36,16 +37,22 @@ enum image_kind {
 	IMAGE_MEMFD_INODE,
 	IMAGE_TTY_INFO,
 	IMAGE_TTY_DATA,
+	IMAGE_SK_QUEUES, /* bytes behind each record */
 	IMAGE_FILE_LOCKS,
 	IMAGE_PAGES, /* raw */
 	IMAGE_SECCOMP,
 	IMAGE_CGROUP,
 	IMAGE_UTSNS,
+	IMAGE_IPCNS_SHM,
+	IMAGE_IPCNS_SEM, /* a record, then the values */
+	IMAGE_IPCNS_MSG, /* a record, then the messages */
+	IMAGE_MQUEUE,
 	IMAGE_TIMENS,
 	IMAGE_CPUINFO,
 	IMAGE_TRACKING,
 	IMAGE_HASHES, /* a record, then 16 bytes for each page */
-	IMAGE_STATS,  /* stats-dump (id 0) and stats-restore (id 1) */
+	IMAGE_INOTIFY_EVENTS,
+	IMAGE_STATS, /* stats-dump (id 0) and stats-restore (id 1) */
 	IMAGE_KINDS
 };
 
@@ -60,7 +67,8 @@ int image_store_open_directory(struct image_store **store, const char *path, boo
 int image_store_open_fd(struct image_store **store, int directory, bool for_writing) must_check; /* dup'ed */
 int image_store_open_memory(struct image_store **store) must_check; /* for tests; its files are memfds */
 void image_store_close(struct image_store *store);
-int image_store_directory(const struct image_store *store); /* its fd; -1 for memory */
+int image_store_directory(const struct image_store *store);	/* its fd; -1 for memory */
+int image_store_new_directory(const struct image_store *store); /* where the new images of a dump are made */
 const char *image_store_name(const struct image_store *store);
 
 struct image; /* opaque */

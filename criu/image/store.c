@@ -130,6 +130,11 @@ int image_store_directory(const struct image_store *store)
 	return store->directory;
 }
 
+int image_store_new_directory(const struct image_store *store)
+{
+	return store->staging >= 0 ? store->staging : store->directory;
+}
+
 const char *image_store_name(const struct image_store *store)
 {
 	return store->name;

@@ -195,7 +195,7 @@ int increment_begin_notes(struct increment *increment, struct task_delta *delta)
 	attempt_begin(&attempt);
 	result = use_up(increment);
 	if (!result && delta->is_busy) {
-		why = "the kernel is still writing to its memory for requests in flight";
+		why = "the kernel may write to its memory, for requests in flight or in buffers that are registered with an io_uring";
 		result = -EBUSY;
 	}
 	if (!result && tracker->begin)

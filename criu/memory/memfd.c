@@ -60,16 +60,26 @@ bool memfd_is_link(const char *link)
 
 /* ---- dump ---- */
 
-/* 1, or 0 if it is not. */
-static int is_in_own_mount(const struct shared_memory *object)
+/* 0: criu can make none. */
+static int find_device(uint64_t page_size, dev_t *device)
 {
-	autoclose int other = memfd_create(
-		"criu", MFD_CLOEXEC | (object->page_size ? huge_memfd_flags(object->page_size) : 0));
+	autoclose int memfd = memfd_create("criu",
+					   MFD_CLOEXEC | (page_size ? huge_memfd_flags(page_size) : 0));
 	struct stat found;
 
-	if (other < 0 && (errno == EMFILE || errno == ENFILE))
+	if (memfd < 0 && (errno == EMFILE || errno == ENFILE))
 		return fail(errno, "cannot create a memfd");
-	return other >= 0 && fstat(other, &found) == 0 && found.st_dev == object->device;
+	*device = memfd >= 0 && fstat(memfd, &found) == 0 ? found.st_dev : 0;
+	return 0;
+}
+
+int memfd_is_in_own_mount(const struct snapshot *snapshot, const struct shared_memory *object)
+{
+	struct shared_memories *all = shared_memories_of(snapshot);
+	dev_t huge = 0, *device = object->page_size ? &huge : &all->memfd_device;
+	int result = *device ? 0 : find_device(object->page_size, device);
+
+	return result ?: *device && *device == object->device;
 }
 
 int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, const char *link)
@@ -83,7 +93,7 @@ int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, cons
 
 	if (object->memfd)
 		return 0;
-	is_own = is_in_own_mount(object);
+	is_own = memfd_is_in_own_mount(snapshot, object);
 	if (is_own <= 0)
 		return is_own < 0 ? is_own : 1;
 	seals = fcntl(object->fd, F_GET_SEALS);

@@ -18,6 +18,8 @@ bool memfd_is_link(const char *link);
  * another file system that has such a name.
  */
 int memfd_describe(struct snapshot *snapshot, struct shared_memory *object, const char *link) must_check;
+/* Dump. Is it in the kernel's internal mount, where memfds and segments are? 1, or 0 if it is a deleted file. */
+int memfd_is_in_own_mount(const struct snapshot *snapshot, const struct shared_memory *object) must_check;
 int memfd_save(struct snapshot *snapshot) must_check;
 
 /* Restore. Reads memfd.img into the shared memory of the snapshot. */

@@ -126,7 +126,9 @@ static const struct page_sink_ops file_sink_ops = {
 int page_files_open(struct page_sink **opened, const struct page_files *files)
 {
 	struct file_sink *sink = allocate(sizeof(*sink));
-	const struct stream_file file = { .open = open_sink, .context = sink, .name = sink->name };
+	const struct stream_file file = {
+		.open = open_sink, .context = sink, .name = sink->name, .usual_size = files->usual_size
+	};
 
 	image_file_name(sink->name, IMAGE_PAGES, files->pages_id);
 	sink->base.ops = &file_sink_ops;

@@ -17,6 +17,7 @@ struct page_files {
 	uint32_t pages_id;		      /* pages-N.img, unique in the directory */
 	const struct page_hashing *hashing;   /* NULL: no hashes are kept */
 	const struct stream_reserve *reserve; /* NULL: a few buffers (stream.h) */
+	uint64_t usual_size;		      /* bytes that are expected at most; 0: not known */
 };
 
 /* 0 or -errno, recorded. To be closed in any case. The store stays open until then. */

@@ -24,8 +24,9 @@ static const struct {
 	{ "/[aio]", VMA_AIO_RING, NULL },
 	{ "/dev/zero (deleted)", VMA_REGULAR | VMA_ANON_SHARED, NULL },
 	{ "[anon_shmem:", VMA_REGULAR | VMA_ANON_SHARED, NULL },
-	{ "/SYSV", 0, "System V shared memory" },
-	{ "anon_inode:", 0, "mappings of kernel objects (io_uring, perf, …)" },
+	{ "/SYSV", VMA_REGULAR | VMA_ANON_SHARED | VMA_SYSV_IPC, NULL },
+	{ "anon_inode:[io_uring]", VMA_REGULAR | VMA_FILE_SHARED, NULL },
+	{ "anon_inode:", 0, "mappings of kernel objects (perf, …)" },
 	{ "socket:", 0, "mappings of sockets" },
 };
 
@@ -42,6 +43,8 @@ static uint32_t recognize_by_name(const struct vma *vma, const char **refusal)
 	for (size_t i = 0; i < array_size(special_names); i++) {
 		if (special_names[i].status & VMA_ANON_SHARED && !is_shared)
 			continue; /* a private mapping of shared memory is saved like one of a file */
+		if (special_names[i].status & VMA_SYSV_IPC && !strstr(vma->path, " (deleted)"))
+			continue; /* a file in the root directory */
 		if (strncmp(vma->path, special_names[i].prefix, strlen(special_names[i].prefix)))
 			continue;
 		*refusal = special_names[i].refusal;
@@ -107,6 +110,8 @@ static const struct row {
 	  { "a shared mapping of a memfd", CONTENT_OF_OBJECT, .regains_huge_pages = true } },
 	{ ONLY(VMA_ANON_SHARED, 0),
 	  { "anonymous shared memory", CONTENT_OF_OBJECT, .regains_huge_pages = true } },
+	{ ONLY(VMA_ANON_SHARED | VMA_SYSV_IPC, 0),
+	  { "System V shared memory", CONTENT_OF_OBJECT, .regains_huge_pages = true } },
 	{ ONLY(VMA_ANON_PRIVATE, MAP_DROPPABLE),
 	  { "memory that the kernel may drop", CONTENT_OF_TASK, SAVE_NOTHING, .is_inherited = true } },
 
@@ -125,10 +130,11 @@ static const struct row {
 	  { "a shared mapping of a memfd in huge pages", CONTENT_OF_OBJECT } },
 	{ ONLY(VMA_ANON_SHARED, MAP_HUGETLB),
 	  { "anonymous shared memory in huge pages", CONTENT_OF_OBJECT } },
+	{ ONLY(VMA_ANON_SHARED | VMA_SYSV_IPC, MAP_HUGETLB),
+	  { "System V shared memory in huge pages", CONTENT_OF_OBJECT } },
 
 	{ WITH(VMA_VSYSCALL), { "the vsyscall page", CONTENT_OF_KERNEL, .maker = ALWAYS_THERE } },
 	{ WITH(VMA_GUARD_RANGE), { "a guard region", CONTENT_OF_KERNEL, .maker = IS_PART } },
-	{ WITH(VMA_SYSV_IPC), { "System V shared memory", CONTENT_NOT_SUPPORTED } },
 	{ WITH(VMA_SOCKET), { "a mapping of a socket", CONTENT_NOT_SUPPORTED } },
 	{ WITH(VMA_SHADOW_STACK), { "a shadow stack", CONTENT_NOT_SUPPORTED } },
 	{ WITH(VMA_UPROBES), { "the page of uprobes", CONTENT_NOT_SUPPORTED } },

@@ -23,9 +23,11 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "image/message.h"
+#include "kernel/proc.h"
 #include "memory/huge.h"
 #include "memory/memfd.h"
 #include "memory/page_files.h"
+#include "memory/segment.h"
 #include "memory/delta.h"
 #include "memory/shared.h"
 
@@ -39,7 +41,10 @@ static void close_all(void *state)
 		image_free(all->items[i].memfd);
 		if (all->items[i].fd >= 0)
 			close(all->items[i].fd);
+		if (all->items[i].before >= 0)
+			close(all->items[i].before);
 	}
+	index_free(&all->reserved);
 	index_free(&all->by_id);
 	index_free(&all->by_inode);
 	index_free(&all->memfds);
@@ -73,7 +78,7 @@ struct shared_memory *shared_memory_new(struct snapshot *snapshot, uint64_t id)
 	struct shared_memory *object = grow(&all->items, &all->count);
 
 	object->id = id;
-	object->fd = -1;
+	object->fd = object->before = -1;
 	index_set(&all->by_id, id, (void *)all->count);
 	return object;
 }
@@ -85,7 +90,8 @@ static uint64_t free_object_id(struct snapshot *snapshot, ino_t inode)
 {
 	uint64_t id = (uint32_t)inode;
 
-	while (!id || shared_memory_find(snapshot, id))
+	while (!id || shared_memory_find(snapshot, id) ||
+	       index_find(&shared_memories_of(snapshot)->reserved, id))
 		id = (uint32_t)(id + 1);
 	return id;
 }
@@ -147,6 +153,95 @@ int shared_memory_add(struct snapshot *snapshot, struct task *task, struct vma *
 	if (object->size != vma->offset + vma_length(vma))
 		vma->object_size = object->size;
 	return result;
+}
+
+void shared_memory_reserve(struct snapshot *snapshot, int segment)
+{
+	struct shared_memories *all = shared_memories_of(snapshot);
+
+	index_set(&all->reserved, (uint64_t)segment, all);
+}
+
+/* The kernel makes the id of a segment its inode number, so the number may also be that of another memory. */
+static int find_segment(struct snapshot *snapshot, uint64_t id, struct shared_memory **found, bool *is_new)
+{
+	*found = shared_memory_find(snapshot, id);
+	*is_new = !*found;
+	if (*is_new)
+		*found = shared_memory_new(snapshot, id);
+	else if (!(*found)->is_segment)
+		return fail(0, "the tree has attached shared memory segment %d of another ipc namespace",
+			    (int)id);
+	(*found)->is_segment = true;
+	(*found)->is_anonymous = true;
+	return 0;
+}
+
+int shared_memory_add_segment(struct snapshot *snapshot, struct task *task, struct vma *vma)
+{
+	struct shared_memory *object;
+	char link[64];
+	bool is_new;
+	int result = find_segment(snapshot, vma->inode, &object, &is_new);
+
+	if (result)
+		return result;
+	vma->object = object->id;
+	object->attachments++;
+	if (!is_new)
+		return 0;
+	snprintf(link, sizeof(link), "map_files/%llx-%llx", (unsigned long long)vma->start,
+		 (unsigned long long)vma->end);
+	object->device = vma->device;
+	object->fd = openat(task->proc, link, O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOCTTY);
+	if (object->fd < 0 && errno == EPERM)
+		object->fd = openat(task->proc, link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (object->fd < 0)
+		return fail(errno, "cannot open a shared memory segment: /proc/PID/%s", link);
+	result = look_at_object(object) ?: memfd_is_in_own_mount(snapshot, object);
+	if (!result)
+		return refuse(
+			"process %d (%s): memory at %#llx (%s): a deleted file that is called like a segment is not supported",
+			task->here, task->name, (unsigned long long)vma->start, vma->path);
+	return min(result, 0);
+}
+
+static int open_mapping(void *memory, uint64_t size, int flags)
+{
+	uintptr_t start = (uintptr_t)memory;
+	char path[80];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start, start + size);
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? fail(errno, "cannot open %s", path) : fd;
+}
+
+/* The length of the mapping depends on the size of the pages, which is not known yet. */
+static uint64_t attached_length(void *memory, uint64_t size)
+{
+	autoclose int self = proc_open(getpid());
+	struct vmas vmas = { 0 };
+	uint64_t length = round_up(size, PAGE_SIZE);
+
+	if (self >= 0 && !attempted(proc_read_maps(self, &vmas)))
+		for (size_t i = 0; i < vmas.count; i++)
+			if (vmas.items[i].start == (uintptr_t)memory)
+				length = vma_length(&vmas.items[i]);
+	vmas_free(&vmas);
+	return length;
+}
+
+int shared_memory_add_own_segment(struct snapshot *snapshot, int id, void *memory, uint64_t size)
+{
+	struct shared_memory *object;
+	bool is_new;
+	int result = find_segment(snapshot, id, &object, &is_new);
+
+	if (result)
+		return result;
+	object->fd = open_mapping(memory, attached_length(memory, size), O_RDONLY);
+	return object->fd < 0 ? object->fd : look_at_object(object);
 }
 
 static int find_data(int fd, uint64_t size, struct page_runs *runs)
@@ -218,8 +313,16 @@ static int write_plan(struct page_writer *writer, struct shared_memory *object, 
 	return page_writer_add(writer, plan, PAGES_PRESENT, skips_zeros, pages_of_object, object);
 }
 
+/* Its buffers are as large as the object. */
+static bool hold_object(const struct shared_memory *object, struct held_writers *held,
+			struct page_writer *writer)
+{
+	return held && !object->page_size &&
+	       held_writers_add(held, writer, round_up(object->size, PAGE_SIZE) / PAGE_SIZE);
+}
+
 static int save_one(struct snapshot *snapshot, struct increment *increment, struct shared_memory *object,
-		    uint32_t pages_id, struct page_statistics *statistics)
+		    uint32_t pages_id, struct page_statistics *statistics, struct held_writers *held)
 {
 	struct page_runs runs = { 0 }, plan = { 0 };
 	struct page_writer *writer = NULL;
@@ -236,6 +339,7 @@ static int save_one(struct snapshot *snapshot, struct increment *increment, stru
 					      .kind = IMAGE_SHMEM_PAGEMAP,
 					      .id = object->id,
 					      .pages_id = pages_id,
+					      .usual_size = object->page_size ? 0 : object->size,
 					      .hashing = increment_hashing(increment, true, &hashing) },
 			statistics);
 	if (!result)
@@ -244,17 +348,17 @@ static int save_one(struct snapshot *snapshot, struct increment *increment, stru
 		result = write_plan(writer, object, &plan, is_exact, increment_skips_zeros(increment));
 	page_runs_free(&runs);
 	page_runs_free(&plan);
-	return page_writer_close(writer, result);
+	return !result && hold_object(object, held, writer) ? 0 : page_writer_close(writer, result);
 }
 
 int shared_memory_save(struct snapshot *snapshot, struct increment *increment, uint32_t *next_pages_id,
-		       struct page_statistics *statistics)
+		       struct page_statistics *statistics, struct held_writers *held)
 {
 	const struct shared_memories *all = shared_memories_of(snapshot);
 	int result = 0;
 
 	for (size_t i = 0; !result && i < all->count; i++)
-		result = save_one(snapshot, increment, &all->items[i], (*next_pages_id)++, statistics);
+		result = save_one(snapshot, increment, &all->items[i], (*next_pages_id)++, statistics, held);
 	return result;
 }
 
@@ -274,6 +378,12 @@ int shared_memory_note(struct snapshot *snapshot, const struct vma *vma)
 		object->page_size = page_size;
 		object->is_anonymous = true;
 	}
+	if (object->is_segment != !!(vma->status & VMA_SYSV_IPC))
+		return fail(EINVAL, "the images describe no shared memory segment %llu",
+			    (unsigned long long)object->id);
+	if (object->is_segment && needed > round_up(object->size, PAGE_SIZE))
+		return fail(EINVAL, "the mapping at %#llx is larger than shared memory segment %llu",
+			    (unsigned long long)vma->start, (unsigned long long)object->id);
 	if (object->page_size != page_size || !object->is_anonymous)
 		return fail(EINVAL, "the images describe shared memory %llu in two ways",
 			    (unsigned long long)object->id);
@@ -323,7 +433,7 @@ static int fill_ordinary(const struct shared_memory *object, const struct page_s
 	return 0;
 }
 
-static int fill_object(const struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
+static int fill_object(struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
 {
 	const struct page_runs *runs = &stack->runs;
 	autofree char *name = format_text("shared memory %llu", (unsigned long long)object->id);
@@ -331,6 +441,12 @@ static int fill_object(const struct shared_memory *object, const struct page_sta
 	if (runs->count && page_run_end(&runs->items[runs->count - 1]) > round_up(object->size, PAGE_SIZE))
 		return fail(EINVAL, "the images have pages beyond the end of %s", name);
 	*pages += page_runs_total(runs);
+	if (object->is_kept) {
+		int result = segment_empty_kept(object, stack);
+
+		if (result)
+			return min(result, 0);
+	}
 	return object->page_size ? huge_fill_file(object->fd, object->size, object->page_size, stack, name) :
 				   fill_ordinary(object, stack);
 }
@@ -344,15 +460,26 @@ static int make_object(struct shared_memory *object)
 	int flags = object->page_size ? huge_map_flags(object->page_size) : 0;
 	void *mapping = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
-	uintptr_t start = (uintptr_t)mapping;
-	char path[80];
 
 	if (mapping == MAP_FAILED)
 		return fail(errno, "cannot create %llu bytes of shared memory", (unsigned long long)size);
-	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start, start + size);
-	object->fd = open(path, O_RDWR | O_CLOEXEC);
+	object->fd = open_mapping(mapping, size, O_RDWR);
 	munmap(mapping, size);
-	return object->fd < 0 ? fail(errno, "cannot open %s", path) : 0;
+	return min(object->fd, 0);
+}
+
+int shared_memory_open_segment(struct shared_memory *object, void *memory)
+{
+	object->fd = open_mapping(memory, round_up(object->size, PAGE_SIZE), O_RDWR);
+	return min(object->fd, 0);
+}
+
+/* criu/ipc has made segments already. */
+static int make_memory(struct shared_memory *object)
+{
+	if (object->is_segment)
+		return 0;
+	return object->is_anonymous ? make_object(object) : memfd_make(object);
 }
 
 int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint64_t *pages)
@@ -372,12 +499,19 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 			result = 0;
 		if (result)
 			break;
-		result = (object->is_anonymous ? make_object(object) : memfd_make(object)) ?:
-				 fill_object(object, &stack, pages);
+		result = make_memory(object) ?: fill_object(object, &stack, pages);
 		page_stack_close(&stack);
 	}
 	page_chain_rest(chain);
 	return result;
+}
+
+void shared_memory_put_back(struct snapshot *snapshot)
+{
+	const struct shared_memories *all = shared_memories_of(snapshot);
+
+	for (size_t i = 0; i < all->count; i++)
+		segment_put_back(&all->items[i]);
 }
 
 void shared_memory_pass(struct snapshot *snapshot, struct letter *letter)

@@ -33,7 +33,8 @@ void stream_reserve_free(struct stream_reserve *reserve);
 struct stream_file {
 	int (*open)(void *context);
 	void *context;
-	const char *name; /* for messages; stays valid */
+	const char *name;    /* for messages; stays valid */
+	uint64_t usual_size; /* with less, a few buffers are too large; 0: not known */
 };
 
 /*

@@ -14,12 +14,21 @@
 #include "image/image.h"
 #include "model/snapshot.h"
 
-struct namespace_kind {
+/* A type of namespaces that Linux has, whether or not it can be saved. */
+struct namespace_facts {
 	const char *name; /* of the link in /proc/PID/ns, and for people: "uts" */
 	int clone_flag;
-	size_t place;	   /* where struct place has it (kernel/place.h) */
 	size_t has_id, id; /* where TaskKobjIdsEntry has it */
 	uint32_t own_id;   /* of criu's own, in the images that it writes */
+};
+
+extern const struct namespace_facts all_namespaces[];
+extern const size_t all_namespace_count;
+
+struct namespace_kind {
+	const char *name; /* as in struct namespace_facts */
+	int clone_flag;
+	size_t place; /* where struct place has it (kernel/place.h) */
 	enum image_kind image;
 	const ProtobufCMessageDescriptor *message; /* its only record */
 
@@ -48,6 +57,8 @@ int namespaces_collect(struct snapshot *snapshot) must_check;
 /* NULL: criu's own ids. */
 void namespaces_add_ids(const struct task *task, TaskKobjIdsEntry *ids);
 int namespaces_save(struct snapshot *snapshot) must_check;
+/* The one with this inode in which a process of the tree is, and criu is not; NULL: there is none. */
+struct namespace *namespaces_find_inode(const struct snapshot *snapshot, ino_t inode);
 
 /* ---- restore ---- */
 
@@ -56,6 +67,10 @@ int namespaces_save(struct snapshot *snapshot) must_check;
  * dump; NULL: not known.
  */
 int namespaces_load(struct snapshot *snapshot, TaskKobjIdsEntry *ours) must_check;
+/* The id of the dumping criu's own namespace of this type. */
+uint32_t namespaces_own_id(const struct snapshot *snapshot, const struct namespace_facts *facts);
+/* NULL: the images have no namespace with this id and flag. */
+struct namespace *namespaces_find_id(const struct snapshot *snapshot, uint32_t id, int clone_flag);
 /* For clone3(): in which new namespaces the root is created. */
 uint64_t namespaces_of_birth(const struct snapshot *snapshot);
 /* When the root exists: creates each of the others, and fills all. Descriptors of criu keep them … */

@@ -22,9 +22,28 @@
 
 #define FIRST_ID 9 /* smaller ones are of criu's own */
 
-static uint32_t *id_in(TaskKobjIdsEntry *ids, const struct namespace_kind *kind)
+static const struct namespace_facts *facts_of(int clone_flag)
 {
-	return (uint32_t *)((char *)ids + kind->id);
+	const struct namespace_facts *facts = all_namespaces;
+
+	while (facts->clone_flag != clone_flag)
+		facts++;
+	return facts;
+}
+
+static uint32_t *id_in(TaskKobjIdsEntry *ids, const struct namespace_facts *facts)
+{
+	return (uint32_t *)((char *)ids + facts->id);
+}
+
+/* The kind of this type, if it is saved; NAMESPACE_TYPES: it is not. */
+static enum namespace_type type_of(int clone_flag)
+{
+	enum namespace_type type = 0;
+
+	while (type < NAMESPACE_TYPES && namespace_kinds[type]->clone_flag != clone_flag)
+		type++;
+	return type;
 }
 
 static struct namespace *add_namespace(struct snapshot *snapshot, enum namespace_type type, uint32_t id)
@@ -84,6 +103,7 @@ static int note_user(struct snapshot *snapshot, struct task *task, enum namespac
 	namespace = index_find(known, inode);
 	if (!namespace) {
 		namespace = add_namespace(snapshot, type, FIRST_ID + snapshot->namespace_count);
+		namespace->inode = inode;
 		index_set(known, inode, namespace);
 		result = describe(namespace, task);
 	}
@@ -117,13 +137,23 @@ int namespaces_collect(struct snapshot *snapshot)
 
 void namespaces_add_ids(const struct task *task, TaskKobjIdsEntry *ids)
 {
-	for (enum namespace_type type = 0; type < NAMESPACE_TYPES; type++) {
-		const struct namespace_kind *kind = namespace_kinds[type];
-		const struct namespace *namespace = task ? task->namespaces[type] : NULL;
+	for (size_t i = 0; i < all_namespace_count; i++) {
+		const struct namespace_facts *facts = &all_namespaces[i];
+		enum namespace_type type = type_of(facts->clone_flag);
+		const struct namespace *namespace = task && type < NAMESPACE_TYPES ? task->namespaces[type] :
+										     NULL;
 
-		*(protobuf_c_boolean *)((char *)ids + kind->has_id) = true;
-		*id_in(ids, kind) = namespace ? namespace->id : kind->own_id;
+		*(protobuf_c_boolean *)((char *)ids + facts->has_id) = true;
+		*id_in(ids, facts) = namespace ? namespace->id : facts->own_id;
 	}
+}
+
+struct namespace *namespaces_find_inode(const struct snapshot *snapshot, ino_t inode)
+{
+	for (size_t i = 0; i < snapshot->namespace_count; i++)
+		if (snapshot->namespaces[i]->inode == inode)
+			return snapshot->namespaces[i];
+	return NULL;
 }
 
 int namespaces_save(struct snapshot *snapshot)
@@ -159,7 +189,7 @@ static int load_type(struct snapshot *snapshot, enum namespace_type type, uint32
 	int result = 0;
 
 	for_each_task (task, snapshot) {
-		uint32_t id = task->ids ? *id_in(task->ids, kind) : own;
+		uint32_t id = task->ids ? *id_in(task->ids, facts_of(kind->clone_flag)) : own;
 		struct namespace *namespace = index_find(&known, id);
 
 		if (result || id == own)
@@ -175,14 +205,34 @@ static int load_type(struct snapshot *snapshot, enum namespace_type type, uint32
 	return result;
 }
 
+static const struct state_type own_ids_type = { sizeof(TaskKobjIdsEntry), NULL };
+
 int namespaces_load(struct snapshot *snapshot, TaskKobjIdsEntry *ours)
 {
 	TaskKobjIdsEntry *own = ours ?: snapshot->root->ids;
 	int result = 0;
 
+	if (own)
+		*(TaskKobjIdsEntry *)snapshot_state(snapshot, &own_ids_type) = *own;
 	for (enum namespace_type type = 0; own && !result && type < NAMESPACE_TYPES; type++)
-		result = load_type(snapshot, type, *id_in(own, namespace_kinds[type]));
+		result = load_type(snapshot, type, *id_in(own, facts_of(namespace_kinds[type]->clone_flag)));
 	return result;
+}
+
+uint32_t namespaces_own_id(const struct snapshot *snapshot, const struct namespace_facts *facts)
+{
+	return *id_in(snapshot_state(snapshot, &own_ids_type), facts);
+}
+
+struct namespace *namespaces_find_id(const struct snapshot *snapshot, uint32_t id, int clone_flag)
+{
+	for (size_t i = 0; i < snapshot->namespace_count; i++) {
+		struct namespace *namespace = snapshot->namespaces[i];
+
+		if (namespace->id == id && namespace_kinds[namespace->type]->clone_flag == clone_flag)
+			return namespace;
+	}
+	return NULL;
 }
 
 /* ---- restore: make ---- */

@@ -18,10 +18,14 @@
 #include "base/memory.h"
 #include "base/spans.h"
 #include "base/descriptors.h"
+#include "criu-plugin.h"
 #include "files/kind.h"
+#include "files/kinds/io_uring.h"
+#include "ipc/ipc.h"
 #include "kernel/proc.h"
 #include "model/births.h"
 #include "memory/mapping_limit.h"
+#include "plugins/plugins.h"
 #include "restore/restore.h"
 #include "restore/space.h"
 #include "task/part.h"
@@ -49,9 +53,39 @@ static bool leads_nowhere(const struct snapshot *snapshot, const struct vma *vma
 	return !file || !file->kind || file->is_only_path;
 }
 
+static bool is_impossible(const struct snapshot *snapshot, const struct vma *vma)
+{
+	const struct file *file = snapshot_find_file(snapshot, vma->object);
+
+	return file->kind == &file_kind_io_uring &&
+	       (!(vma->status & VMA_FILE_SHARED) || !io_uring_has_part(file, vma->offset, vma_length(vma)));
+}
+
+/* A device that criu itself would not open is mapped only for a plugin. */
+static int check_plugin(const struct snapshot *snapshot, const struct vma *vma)
+{
+	const struct file *file = vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) ?
+					  snapshot_find_file(snapshot, vma->object) :
+					  NULL;
+
+	if (vma->status & VMA_PLUGIN && !(file && file->kind == &file_kind_regular))
+		return fail(EINVAL, "the mapping at %#" PRIx64 " is not of a device", vma->start);
+	if (file && file->is_of_plugin && !(vma->status & VMA_PLUGIN))
+		return fail(EINVAL, "the mapping at %#" PRIx64 " is of %s, which criu does not open",
+			    vma->start, file->entry->reg->name);
+	if (!(vma->status & VMA_PLUGIN) || plugins_have(CR_PLUGIN_HOOK__UPDATE_VMA_MAP) ||
+	    plugins_have(CR_PLUGIN_HOOK__HANDLE_DEVICE_VMA))
+		return 0;
+	fail_advice("--libdir, with the directory of the plugin that has saved it");
+	return fail(EINVAL,
+		    "the mapping at %#" PRIx64 " of %s was saved by a plugin, and no such plugin is loaded",
+		    vma->start, file->entry->reg->name);
+}
+
 static int check_layout(const struct snapshot *snapshot, const struct task *task)
 {
 	const struct vma *last = NULL;
+	int result;
 
 	for (size_t i = 0; i < task->space->vmas.count; i++) {
 		const struct vma *vma = &task->space->vmas.items[i];
@@ -76,6 +110,13 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 			return fail(EINVAL,
 				    "mm-%d.img: the mapping at %#" PRIx64 " refers to an unknown file",
 				    task->pid, vma->start);
+		if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) && is_impossible(snapshot, vma))
+			return fail(EINVAL,
+				    "mm-%d.img: the mapping at %#" PRIx64 " is no part of its io_uring",
+				    task->pid, vma->start);
+		result = check_plugin(snapshot, vma);
+		if (result)
+			return fail_in(result, "mm-%d.img", task->pid);
 		last = vma;
 	}
 	return 0;
@@ -232,7 +273,7 @@ static int check_lost_tables(const struct snapshot *snapshot)
 		const struct file *file = snapshot->files[i];
 
 		/* For memory without a name, mappings no longer refer to their file. */
-		if (file->holder || file->is_only_path || file->kind == &file_kind_memfd ||
+		if (file_is_open(file) || file->is_only_path || file->kind == &file_kind_memfd ||
 		    index_find(&used, file->id))
 			continue;
 		result = fail(ENOENT, "no process has file %u of files.img: an image fdinfo-N.img is missing",
@@ -279,6 +320,7 @@ int restore_check(void *context)
 			return fail_in(result, "process %d (%s)", task->pid, task->name);
 	}
 	result = check_kernel_limits(restore) ?: rings_check(&restore->snapshot);
+	result = result ?: ipc_check(&restore->snapshot);
 	result = result ?: restore_check_huge_pages(&restore->snapshot, restore->chain);
 	result = result ?: restore_check_cgroups(restore) ?: restore_check_pids(restore);
 	return result ?: find_refuge(restore);

@@ -18,6 +18,7 @@
 #include "calls.h"
 #include "compel.h"
 #include "files/kind.h"
+#include "files/kinds/io_uring.h"
 #include "restore/lives.h"
 #include "restore/restore.h"
 #include "task/part.h"
@@ -155,6 +156,8 @@ static int complete(struct restore *restore, struct task *task)
 	if (restore->middle && !task->parent)
 		result = change_parent(restore, task);
 	if (!result)
+		result = thread_files_place(restore, task);
+	if (!result)
 		result = make_last_calls(restore, task);
 	for (size_t i = 0; !result && i < task->thread_count; i++)
 		result = give_registers(task, i);
@@ -190,8 +193,11 @@ int restore_hand_over(void *context)
 {
 	struct restore *restore = context;
 	struct task *task;
-	int result = 0;
+	int result = io_uring_check_submitted(&restore->snapshot) ?:
+								    files_open_for_threads(&restore->snapshot);
 
+	if (result)
+		return result;
 	for_each_task (task, &restore->snapshot) {
 		result = task->state == TASK_DEAD ? 0 : interrupt_threads(task);
 		if (result)

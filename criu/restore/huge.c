@@ -168,7 +168,7 @@ int restore_check_huge_pages(const struct snapshot *snapshot, struct page_chain 
 	int result = 0;
 
 	for (size_t i = 0; !result && i < all->count; i++)
-		if (all->items[i].page_size)
+		if (all->items[i].page_size && !all->items[i].is_kept)
 			result = count_shared(&needs, snapshot, chain, &all->items[i]);
 	for_each_leader (task, snapshot, OBJECT_MEMORY)
 		count_private(&needs, task);

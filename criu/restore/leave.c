@@ -129,7 +129,7 @@ static int arrange_files(struct restore *restore, struct task *task)
 	gate_await_leader(task, OBJECT_DESCRIPTORS, ROUND_ARRANGE);
 	task->exe_fd = *gate_executable(task);
 	log_move(*gate_log(task));
-	return 0;
+	return locks_take(&restore->snapshot, task);
 }
 
 /* ---- the region ---- */
@@ -294,10 +294,13 @@ void newborn_leave(struct restore *restore, struct task *task)
 
 	if (result || arrange_files(restore, task) || build_region(restore, task))
 		return;
-	/* Tasks that share the memory meet in the leader's region, so that must exist first. */
+	/*
+	 * Tasks that share the memory share this number, too. While this one waits, another arranges its table, where
+	 * the log has not moved yet.
+	 */
+	log_move(log);
+	/* They meet in the leader's region, so that must exist first. */
 	gate_open(task, OBJECT_MEMORY, ROUND_LEAVE);
 	gate_await_leader(task, OBJECT_MEMORY, ROUND_LEAVE);
-	log_move(
-		log); /* the number that it has in the tables of the other users, where it has not moved yet */
 	enter_restorer(task, task->newborn->region);
 }

@@ -15,11 +15,13 @@
 #include "files/kind.h"
 #include "image/image.h"
 #include "image/inventory.h"
+#include "ipc/ipc.h"
 #include "memory/huge.h"
 #include "namespaces/kind.h"
 #include "memory/memfd.h"
 #include "memory/shared.h"
 #include "pstree.pb-c.h"
+#include "plugins/plugins.h"
 #include "restore/restore.h"
 
 static int add_task(struct snapshot *snapshot, const PstreeEntry *entry)
@@ -337,6 +339,8 @@ static int load_all(struct restore *restore, const InventoryEntry *inventory)
 	result = load_tasks(snapshot)		    ?:
 			 check_nested_ids(snapshot) ?:
 						      namespaces_load(snapshot, inventory->root_ids);
+	if (!result && inventory->root_ids && inventory->root_ids->has_ipc_ns_id)
+		result = ipc_load(snapshot, inventory->root_ids->ipc_ns_id);
 	if (result)
 		return result;
 	result = files_load(snapshot) ?: restore_load_cgroups(restore, inventory);
@@ -351,6 +355,17 @@ static int load_all(struct restore *restore, const InventoryEntry *inventory)
 	return result;
 }
 
+/* They are needed to check what they have saved. */
+static int load_plugins(const struct restore *restore, const InventoryEntry *inventory)
+{
+	const PluginsEntry *needed = inventory->plugins_entry;
+
+	if (needed)
+		plugins_expect(needed->plugins, needed->n_plugins);
+	return plugins_load(restore->request->plugins, PLUGINS_RESTORE, image_store_directory(restore->request->images)) ?:
+		       plugins_check_expected();
+}
+
 int restore_load(void *context)
 {
 	struct restore *restore = context;
@@ -359,7 +374,7 @@ int restore_load(void *context)
 
 	if (result)
 		return result;
-	result = load_all(restore, inventory);
+	result = load_plugins(restore, inventory) ?: load_all(restore, inventory);
 	image_free(inventory);
 	return result;
 }

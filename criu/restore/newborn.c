@@ -150,7 +150,9 @@ static int become_alone(struct restore *restore, struct task *task)
 
 static int settle(struct restore *restore, struct task *task)
 {
-	int result = join_group(restore, task);
+	int result = files_receive_late(&restore->snapshot, task) ?:
+			     join_group(restore, task)		  ?:
+								    uring_threads_make(restore, task);
 
 	if (!result && task_leads(task, OBJECT_DESCRIPTORS))
 		result = files_set_owners(&restore->snapshot, task);

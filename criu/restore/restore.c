@@ -19,13 +19,16 @@
 #include "base/memory.h"
 #include "base/steps.h"
 #include "base/time.h"
+#include "criu-plugin.h"
 #include "files/kind.h"
 #include "files/kinds/terminal.h"
 #include "image/image.h"
 #include "image/message.h"
+#include "ipc/ipc.h"
 #include "memory/dedup.h"
 #include "memory/shared.h"
 #include "namespaces/kind.h"
+#include "plugins/plugins.h"
 #include "restore/restore.h"
 #include "stats.pb-c.h"
 
@@ -35,9 +38,35 @@ static int open_files(struct restore *restore)
 		       files_open(&restore->snapshot);
 }
 
+static int tell_plugins_forked(struct restore *restore unused)
+{
+	return plugins_tell_forked();
+}
+
+static int open_late_files(void *context)
+{
+	struct restore *restore = context;
+
+	return files_open_late(&restore->snapshot);
+}
+
+static int make_ipc_objects(void *context)
+{
+	struct restore *restore = context;
+
+	return ipc_make(&restore->snapshot);
+}
+
+static void withdraw_ipc_objects(void *context)
+{
+	struct restore *restore = context;
+
+	ipc_withdraw(&restore->snapshot);
+}
+
 static int restore_open_files(void *restore)
 {
-	return root_work_for(restore, open_files);
+	return root_work_for(restore, tell_plugins_forked) ?: root_work_for(restore, open_files);
 }
 
 void restore_close_files(void *context)
@@ -46,6 +75,28 @@ void restore_close_files(void *context)
 
 	files_close(&restore->snapshot);
 	shared_memory_close(&restore->snapshot);
+}
+
+/* The restore has failed. */
+static void withdraw_files(void *context)
+{
+	struct restore *restore = context;
+
+	shared_memory_put_back(&restore->snapshot);
+	restore_close_files(restore);
+}
+
+/* All processes stand still, and are traced by criu. */
+static int resume_devices(void *context)
+{
+	struct restore *restore = context;
+	struct task *task;
+	int result = 0;
+
+	for_each_task (task, &restore->snapshot)
+		if (!result && task->state != TASK_DEAD)
+			result = plugins_tell_process(CR_PLUGIN_HOOK__RESUME_DEVICES_LATE, task->here);
+	return result;
 }
 
 static int make_namespaces(struct restore *restore)
@@ -69,7 +120,7 @@ static int seal_memory(void *context)
 {
 	struct restore *restore = context;
 
-	return shared_memory_seal(&restore->snapshot);
+	return shared_memory_seal(&restore->snapshot) ?: ipc_finish(&restore->snapshot);
 }
 
 static int check_chain(void *context)
@@ -139,11 +190,13 @@ static const struct step restore_steps[] = {
 	{ "read the images", restore_load, NULL, false },
 	{ "check the images", restore_check, NULL, false }, /* everything, before any task exists */
 	{ "run the scripts (pre-restore)", tell_pre_restore, NULL, false },
+	{ "make the IPC objects", make_ipc_objects, withdraw_ipc_objects, false }, /* it takes ids of processes */
 	/* In its namespaces, with criu's descriptors: some namespaces and files need a process that is there. */
 	{ "create the root", restore_create_root, restore_kill, false },
 	{ "make the namespaces", restore_make_namespaces, close_namespaces, false }, /* kept by descriptors of criu */
-	{ "open the files", restore_open_files, restore_close_files, false }, /* once, by criu, with its privileges */
+	{ "open the files", restore_open_files, withdraw_files, false }, /* once, by criu, with its privileges */
 	{ "create the processes", restore_spawn, restore_kill, false }, /* by the root, which has the files now, too */
+	{ "open the files of processes", open_late_files, NULL, false }, /* pidfds, /proc: all pids exist, and nothing has died */
 	{ "seal the memory", seal_memory, NULL, false }, /* all tasks have mapped it: now writing can be forbidden */
 	{ "settle the processes", restore_settle, NULL, false }, /* all pids exist: groups, owners, the dead */
 	{ "trace the processes", restore_trace, NULL, false }, /* before they change user: see hand_over.c */
@@ -151,6 +204,7 @@ static const struct step restore_steps[] = {
 	{ "put the threads into their cgroups", restore_move_threads, NULL, false },
 	{ "look at the images again", check_chain, NULL, false }, /* have they changed since they were opened? */
 	{ "hand over the registers", restore_hand_over, NULL, false },
+	{ "resume the devices", resume_devices, NULL, false }, /* plugins: when all else of the processes is there */
 	{ "run the scripts (post-restore)", tell_post_restore, NULL, false },
 	{ "hand over the terminal", hand_over_terminal, take_terminal_back, false },
 	{ "write the pid file", write_pidfile, NULL, false }, /* a program that waits for it finds the process */
@@ -300,17 +354,19 @@ static int finish(struct restore *restore)
 int restore_run(const struct request *request)
 {
 	struct restore restore = {
-		.request = request, .began = monotonic_time(), .wait = { -1, -1, -1 }, .root = -1
+		.request = request, .began = monotonic_time(), .wait = { -1, -1, -1, -1 }, .root = -1
 	};
 	int result;
 
 	snapshot_init(&restore.snapshot);
+	restore.snapshot.ask_root = root_ask;
 	restore.snapshot.images = request->images;
 	restore.snapshot.policy = request->policy;
 	restore.snapshot.externals = request->externals;
 	result = steps_run("restore", restore_steps, array_size(restore_steps), &restore);
 	restore_close_files(&restore);
 	close_namespaces(&restore);
+	plugins_end(result, image_store_directory(request->images));
 	if (!result)
 		result = finish(&restore);
 	restore_close_cgroups(&restore);

@@ -66,8 +66,9 @@ struct newborn {
 /* While the root waits (root.c): descriptors that it shares with criu; -1: none. */
 struct wait {
 	int letter;
-	int awake; /* an eventfd: the letter is written */
-	int criu;  /* a pidfd */
+	int awake;  /* an eventfd: the letter is written, or there is an errand (enum wake) */
+	int answer; /* an eventfd: the errand is done */
+	int criu;   /* a pidfd */
 };
 
 struct restore {
@@ -155,6 +156,8 @@ int restore_create_root(void *restore) must_check;
 uint64_t root_birth_flags(const struct restore *restore);
 /* Meanwhile: does a part of that work. If the root has died, its death is the failure. */
 int root_work_for(struct restore *restore, int (*work)(struct restore *)) must_check;
+/* Meanwhile, through snapshot->ask_root. */
+int root_ask(struct snapshot *snapshot, int (*work)(void *bytes), void *bytes, size_t size) must_check;
 int root_wake(struct restore *restore) must_check;
 void root_forget_wait(struct restore *restore);	    /* it is over */
 int root_await(struct restore *restore) must_check; /* in the root */
@@ -192,6 +195,8 @@ bool parent_is_needed(const struct restore *restore);
 int parent_spawn(struct restore *restore) must_check; /* the root */
 void parent_leave(struct restore *restore);	      /* leaves the root to be adopted, but not by criu */
 void parent_end(struct restore *restore);
+/* uring_threads.c: the rings that the process makes itself */
+int uring_threads_make(struct restore *restore, struct task *task) must_check;
 /* stop.c: tasks that were stopped, and what their parents are told */
 int stop_again(struct task *task) must_check;
 void stop_hush(const struct task *task, struct call_list *calls); /* of the parent */
@@ -204,6 +209,8 @@ void newborn_leave(struct restore *restore, struct task *task); /* leave.c; retu
 int space_build(struct restore *restore, struct task *task) must_check;
 void space_renew(struct task *task); /* renew.c */
 void space_plan(struct restore *restore, struct task *task, struct call_list *calls);
+/* thread_files.c: files about threads, when all threads exist and are stopped */
+int thread_files_place(const struct restore *restore, struct task *task) must_check;
 /* hand_over.c: registers, and let go */
 int restore_trace(void *restore) must_check;
 int restore_hand_over(void *restore) must_check;

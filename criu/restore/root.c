@@ -14,6 +14,9 @@
  * letter (base/letter.h). A descriptor that is open at the birth of the root, and that criu closes while the root
  * waits, would be another file later, or none: no image of pages is open then.
  *
+ * Meanwhile criu can ask the root for an errand, for what the kernel remembers who has done it (SO_PEERCRED): a
+ * function, with bytes that both share.
+ *
  * While the root waits, it ends itself when criu dies. It sees that by a pidfd: criu need not be its parent
  * (--restore-sibling). criu notices the death of the root (lives.c) when it has done its work, or when that has failed.
  */
@@ -22,9 +25,12 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "base/descriptors.h"
@@ -110,8 +116,9 @@ static int prepare_wait(struct wait *wait)
 {
 	wait->letter = make_letter();
 	wait->awake = eventfd(0, EFD_CLOEXEC);
+	wait->answer = eventfd(0, EFD_CLOEXEC);
 	wait->criu = syscall(SYS_pidfd_open, getpid(), 0);
-	return wait->letter < 0 || wait->awake < 0 || wait->criu < 0 ?
+	return wait->letter < 0 || wait->awake < 0 || wait->answer < 0 || wait->criu < 0 ?
 		       fail(errno, "cannot create what the root waits for") :
 		       0;
 }
@@ -168,6 +175,79 @@ int root_work_for(struct restore *restore, int (*work)(struct restore *))
 	return lives_check(restore);
 }
 
+/* ---- errands: what the root itself has to do meanwhile ---- */
+
+enum wake { WAKE_UP = 1, WAKE_FOR_ERRAND = 2 };
+
+/* The beginning of the letter while there is an errand. criu is the same program, at the same addresses. */
+struct errand {
+	int (*work)(void *bytes);
+	size_t size; /* of the bytes */
+	int result;
+	char failure[512]; /* the record of criu may be that of an attempt, which the root does not know */
+	char bytes[] __attribute__((aligned(16)));
+};
+
+static struct errand *map_errand(const struct restore *restore, size_t size)
+{
+	struct errand *errand = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, restore->wait.letter, 0);
+
+	return errand == MAP_FAILED ? NULL : errand;
+}
+
+static int await_answer(const struct restore *restore)
+{
+	struct pollfd answer = { .fd = restore->wait.answer, .events = POLLIN };
+	eventfd_t done;
+
+	while (poll(&answer, 1, 100) <= 0)
+		if (lives_check(restore))
+			return -ECHILD;
+	return eventfd_read(answer.fd, &done) < 0 ? fail(errno, "cannot read the answer of the root") : 0;
+}
+
+int root_ask(struct snapshot *snapshot, int (*work)(void *bytes), void *bytes, size_t size)
+{
+	struct restore *restore = container_of(snapshot, struct restore, snapshot);
+	size_t all = sizeof(struct errand) + size;
+	struct errand *errand;
+	int result;
+
+	if (ftruncate(restore->wait.letter, all) < 0 || !(errand = map_errand(restore, all)))
+		return fail(errno, "no memory for what the root has to do");
+	*errand = (struct errand){ .work = work, .size = size };
+	memcpy(errand->bytes, bytes, size);
+	result = eventfd_write(restore->wait.awake, WAKE_FOR_ERRAND) < 0 ?
+			 fail(errno, "cannot wake the root") :
+			 await_answer(restore);
+	if (!result) {
+		memcpy(bytes, errand->bytes, size);
+		result = errand->result < 0 ? fail(0, "%s", errand->failure) : errand->result;
+	}
+	munmap(errand, all);
+	if (ftruncate(restore->wait.letter, 0) < 0 && !result)
+		result = fail(errno, "cannot empty the letter to the root");
+	return result;
+}
+
+/* In the root. */
+static int do_errand(const struct restore *restore)
+{
+	struct stat letter;
+	struct errand *errand;
+	struct attempt attempt;
+
+	if (fstat(restore->wait.letter, &letter) < 0 || !(errand = map_errand(restore, letter.st_size)))
+		return fail(errno, "no memory for what the root has to do");
+	attempt_begin(&attempt);
+	errand->result = errand->work(errand->bytes);
+	if (errand->result < 0)
+		snprintf(errand->failure, sizeof(errand->failure), "%s", failure_text());
+	attempt_forget(&attempt);
+	munmap(errand, letter.st_size);
+	return eventfd_write(restore->wait.answer, 1) < 0 ? fail(errno, "cannot answer criu") : 0;
+}
+
 /* ---- the end of its wait ---- */
 
 static void pass_all(struct restore *restore, struct letter *letter)
@@ -186,7 +266,7 @@ int root_wake(struct restore *restore)
 	pass_all(restore, &letter);
 	result = letter_send(&letter, restore->wait.letter);
 	letter_free(&letter);
-	if (!result && eventfd_write(restore->wait.awake, 1) < 0)
+	if (!result && eventfd_write(restore->wait.awake, WAKE_UP) < 0)
 		result = -errno;
 	return result ? fail(-result, "cannot tell the root about the files") : 0;
 }
@@ -194,7 +274,7 @@ int root_wake(struct restore *restore)
 void root_forget_wait(struct restore *restore)
 {
 	struct wait *wait = &restore->wait;
-	int *fds[] = { &wait->letter, &wait->awake, &wait->criu };
+	int *fds[] = { &wait->letter, &wait->awake, &wait->answer, &wait->criu };
 
 	for (size_t i = 0; i < array_size(fds); i++)
 		if (*fds[i] >= 0)
@@ -218,15 +298,22 @@ int root_await(struct restore *restore)
 {
 	struct pollfd awaited[] = { { .fd = restore->wait.awake, .events = POLLIN },
 				    { .fd = restore->wait.criu, .events = POLLIN } };
-	int result;
+	eventfd_t wake = 0;
+	int result = 0;
 
-	while (!awaited[0].revents) {
+	while (!result && wake != WAKE_UP) {
 		if (poll(awaited, array_size(awaited), -1) < 0 && errno != EINTR)
 			return fail(errno, "cannot wait for the files");
 		if (awaited[1].revents)
 			_exit(1);
+		if (!(awaited[0].revents & POLLIN))
+			continue;
+		if (eventfd_read(restore->wait.awake, &wake) < 0)
+			return fail(errno, "cannot wait for the files");
+		if (wake == WAKE_FOR_ERRAND)
+			result = do_errand(restore);
 	}
-	result = read_letter(restore);
+	result = result ?: read_letter(restore);
 	if (!result && unshare(CLONE_FILES) < 0)
 		result = fail(errno, "cannot have a descriptor table of its own");
 	if (!result)

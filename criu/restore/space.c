@@ -10,10 +10,13 @@
  * mappings in the refuge to their places · move the vdso to its place · advice, guards, locks · protection keys, seals.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "arch.h"
@@ -22,9 +25,11 @@
 #include "base/memory.h"
 #include "base/spans.h"
 #include "files/kind.h"
+#include "files/kinds/io_uring.h"
 #include "kernel/proc.h"
 #include "kernel_constants.h"
 #include "memory/shared.h"
+#include "plugins/plugins.h"
 #include "restore/space.h"
 
 #define HUGE_MOVE (1ULL << 30)
@@ -74,6 +79,25 @@ static int descriptor_of(struct restore *restore, struct newborn *newborn, const
 	return -1;
 }
 
+/*
+ * A mapping that a plugin restores: the plugin may change the offset, and give a descriptor. It stays open, because the
+ * plugin may give it for several mappings; files_arrange() closes it.
+ */
+static int descriptor_of_plugin(struct restore *restore, struct newborn *newborn, struct vma *vma)
+{
+	struct file *file = snapshot_find_file(&restore->snapshot, vma->object);
+	const RegFileEntry *entry = file->entry->reg;
+	struct stat found;
+	int fd = -1, result = plugins_update_mapping(entry->name, vma->start, &vma->offset, &fd);
+
+	if (result < 0 || fd >= 0)
+		return result < 0 ? -EINVAL : fd;
+	fd = descriptor_of(restore, newborn, vma);
+	if (fd >= 0 && (fstat(fd, &found) < 0 || (found.st_mode ^ entry->mode) & S_IFMT))
+		return fail(EINVAL, "%s is not the device that was mapped", entry->name);
+	return fd;
+}
+
 static uint64_t place_in_refuge(const struct restore *restore, struct task *task, const struct vma *vma)
 {
 	struct newborn *newborn = task->newborn;
@@ -87,10 +111,58 @@ static uint64_t place_in_refuge(const struct restore *restore, struct task *task
 	return place;
 }
 
+/* Keeps addresses free for a mapping that is moved there. */
+static int reserve_place(struct restore *restore, struct task *task, struct vma *vma)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+	void *mapped = mmap(at(vma->start), vma_length(vma), PROT_NONE, flags, -1, 0);
+
+	if (mapped == MAP_FAILED && errno == EEXIST) {
+		vma->place = place_in_refuge(restore, task, vma);
+		mapped = mmap(at(vma->place), vma_length(vma), PROT_NONE, flags, -1, 0);
+	}
+	if (mapped == MAP_FAILED || mapped != at(vma->place))
+		return fail(errno, "cannot keep %llu bytes at %#llx free",
+			    (unsigned long long)vma_length(vma), (unsigned long long)vma->start);
+	return 0;
+}
+
+/*
+ * A segment of System V IPC can only be attached as a whole. The part that the mapping has is moved to its place. The
+ * kernel counts attachments correctly: it counts mappings.
+ */
+static int attach_area(struct restore *restore, struct task *task, struct vma *vma)
+{
+	const struct shared_memory *object = shared_memory_find(&restore->snapshot, vma->object);
+	uint64_t unit = object->page_size ?: PAGE_SIZE, size = round_up(object->size, unit);
+	bool may_write = (vma->file_flags & O_ACCMODE) == O_RDWR;
+	int result = reserve_place(restore, task, vma);
+	char *memory, *part;
+
+	if (result)
+		return result;
+	memory = shmat((int)object->id, NULL, may_write ? 0 : SHM_RDONLY);
+	if (memory == (void *)-1)
+		return fail(errno, "cannot attach shared memory segment %d", (int)object->id);
+	part = memory + vma->offset;
+	if (mremap(part, vma_length(vma), vma_length(vma), MREMAP_MAYMOVE | MREMAP_FIXED, at(vma->place)) ==
+		    MAP_FAILED ||
+	    mprotect(at(vma->place), vma_length(vma), protection_while_made(vma)) < 0)
+		return fail(errno, "cannot move a part of shared memory segment %d to %#llx", (int)object->id,
+			    (unsigned long long)vma->start);
+	if (vma->offset)
+		munmap(memory, vma->offset);
+	if (vma->offset + vma_length(vma) < size)
+		munmap(part + vma_length(vma), size - vma->offset - vma_length(vma));
+	return 0;
+}
+
 static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 {
 	bool is_shared = !vma_has_own_pages(vma);
-	int fd = descriptor_of(restore, task->newborn, vma), protection = protection_while_made(vma);
+	int protection = protection_while_made(vma);
+	int fd = vma->status & VMA_PLUGIN ? descriptor_of_plugin(restore, task->newborn, vma) :
+					    descriptor_of(restore, task->newborn, vma);
 	int flags = (is_shared			? MAP_SHARED :
 		     vma->flags & MAP_DROPPABLE ? MAP_DROPPABLE :
 						  MAP_PRIVATE) |
@@ -98,6 +170,8 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 		    (fd < 0 ? MAP_ANONYMOUS | (vma->flags & (MAP_HUGETLB | VMA_HUGE_SIZE)) : 0);
 	void *mapped;
 
+	if (vma->status & VMA_SYSV_IPC)
+		return attach_area(restore, task, vma);
 	if (fd < -1 && has_failed())
 		return fail_in(fd, "the mapping at %#llx", (unsigned long long)vma->start);
 	if (fd < -1)
@@ -111,6 +185,32 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 		return fail(errno, "cannot map %llu bytes at %#llx", (unsigned long long)vma_length(vma),
 			    (unsigned long long)vma->start);
 	return 0;
+}
+
+/* Only the kernel chooses where an io_uring is mapped. uring_threads.c maps some of them later. */
+static bool is_steered(const struct restore *restore, const struct vma *vma)
+{
+	const struct file *file = vma->status & VMA_FILE_SHARED ?
+					  snapshot_find_file(&restore->snapshot, vma->object) :
+					  NULL;
+
+	return file && file->kind == &file_kind_io_uring;
+}
+
+/* They come first, because a newborn has the fewest mappings then. */
+static int map_steered_areas(struct restore *restore, struct task *task)
+{
+	int result = 0;
+
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
+
+		if (is_steered(restore, vma) &&
+		    !io_uring_has_thread(snapshot_find_file(&restore->snapshot, vma->object)))
+			result = space_steer(vma, protection_while_made(vma),
+					     descriptor_of(restore, task->newborn, vma));
+	}
+	return result;
 }
 
 /* A name inherited from the parent is removed if this task has none there. */
@@ -129,13 +229,15 @@ static int name_area(const struct vma *vma)
 int space_build(struct restore *restore, struct task *task)
 {
 	uint64_t pages = 0;
-	int result = vdso_look(restore, task) ?: space_inherit(task);
+	int result = vdso_look(restore, task) ?: space_inherit(task) ?: map_steered_areas(restore, task);
 
 	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
 		struct vma *vma = &task->space->vmas.items[i];
 
 		if (is_mapped_by_us(vma))
-			result = (vma->is_inherited ? 0 : map_area(restore, task, vma)) ?: name_area(vma);
+			result =
+				(vma->is_inherited || is_steered(restore, vma) ? 0 : map_area(restore, task, vma)) ?:
+					name_area(vma);
 	}
 	close_mapped(task->newborn);
 	result = result ?: rings_make(task) ?: space_fill(restore, task, &pages);

@@ -48,6 +48,9 @@ int space_inherit(struct task *task) must_check;
 /* Can pages of `theirs`, the parent's, become pages of `ours`, at the same address? */
 bool space_is_continued(const struct vma *theirs, const struct vma *ours);
 
+/* steer.c. Maps a file at the address of the mapping, if only the kernel chooses addresses for such a file. */
+int space_steer(const struct vma *vma, int protection, int fd) must_check;
+
 /*
  * rings.c. Can the AIO rings of all tasks be created here? And creates those of one task, where memory of their length
  * has been mapped for them.

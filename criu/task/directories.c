@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "files/ghost.h"
 #include "files/kind.h"
 #include "image/message.h"
 #include "task/part.h"
@@ -33,7 +34,14 @@ static int check_directory(const struct snapshot *snapshot, const struct task *t
 
 	if (!file || file->kind != &file_kind_regular || file->is_only_path)
 		return fail(EINVAL, "files.img: %s (file %u) is missing", what, id);
-	if (stat(file->entry->reg->name, &found) < 0 || !S_ISDIR(found.st_mode))
+	if (file->nameless)
+		found.st_mode = file->nameless->ghost ? file->nameless->ghost->mode : 0;
+	else if (file_lateness(snapshot, file) ==
+		 FILE_NEEDS_PROCESS) /* in /proc, about a process of the tree */
+		found.st_mode = file->entry->reg->mode;
+	else if (stat(file->entry->reg->name, &found) < 0)
+		found.st_mode = 0;
+	if (!S_ISDIR(found.st_mode))
 		return fail(ENOTDIR, "fs-%d.img: %s, %s", task->pid, what, file->entry->reg->name);
 	return 0;
 }

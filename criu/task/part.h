@@ -110,7 +110,8 @@ int task_parts_check(const struct snapshot *snapshot, const struct task *task, s
 
 extern const struct task_part part_memory_layout, part_process, part_directories, part_identity,
 	part_scheduling, part_signals, part_posix_timers, part_limits, part_credentials, part_pending_signals,
-	part_timers, part_memory_keys, part_memory_locks, part_posix_timers_set, part_machine;
+	part_timers, part_memory_keys, part_memory_locks, part_posix_timers_set, part_machine,
+	part_ring_buffers, part_rings;
 
 /*
  * signals.c: the signals that the thread blocks, from the image. The mask is set with the registers; until then all

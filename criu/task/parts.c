@@ -20,6 +20,7 @@ const struct task_part *const task_parts[] = {
 	&part_machine,	       /* also needs privileges */
 	&part_signals,	       /* actions before anything can be pending. prepare() blocks all signals */
 	&part_posix_timers,    /* creates them, with all privileges */
+	&part_ring_buffers,    /* memory and descriptors exist; before a limit that may be too low now */
 	&part_limits,	       /* after memory, which they would limit; only raising needs a privilege */
 	&part_credentials,     /* drops privileges: nothing above would work after this */
 	&part_pending_signals, /* a thread may send itself any signal; actions and masks are set */
@@ -29,6 +30,7 @@ const struct task_part *const task_parts[] = {
 	 */
 	&part_timers, /* last: timers run from here on. prepare() expires the dead ones (timers.c) */
 	&part_posix_timers_set,
+	&part_rings, /* requests wait with the credentials of the thread, and timeouts run */
 };
 
 const size_t task_part_count = array_size(task_parts);

@@ -2,9 +2,12 @@
  * epoll.c - epoll(7) instances, and the files that they watch.
  *
  * For the kernel, a target is an open file and the number that it was added under. That descriptor may have been closed
- * since, or may be another file now: kcmp(2) tells which file the target is. Restore adds the targets in the first
- * newborn that has the epoll, before descriptors are arranged. A signalfd is watched for the process that adds it.
- * While every file is still open, each can temporarily get the number it needs.
+ * since, or may be another file now, and perhaps only another process has the target: kcmp(2) tells which file it is.
+ * Restore adds the targets in the first newborn that has the epoll, before descriptors are arranged. A signalfd is
+ * watched for the process that adds it. While every file is still open, each can temporarily get the number it needs.
+ *
+ * With EPOLLET, an event that was reported already is reported once more: nothing tells whether it was. A program must
+ * expect such an event, but not that one is missing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,31 +36,41 @@ static bool epoll_recognizes(const struct snapshot *snapshot unused, const struc
 
 /* ---- dump ---- */
 
-static bool leads_to(const struct seen_file *epoll, const struct task *task, int fd,
-		     const struct kcmp_epoll_slot *target)
+/*
+ * Preferably the number that the target was added under tells which file it is, or another descriptor of the holder.
+ * But only another process may have it.
+ */
+static int find_target(const struct snapshot *snapshot, const struct file *epoll,
+		       const struct kcmp_epoll_slot *slot, EventpollTfdEntry *entry)
 {
-	return syscall(SYS_kcmp, task->here, epoll->holder.here, KCMP_EPOLL_TFD, fd, target) == 0;
-}
+	const struct seen_file *seen = epoll->seen;
+	const struct descriptor *descriptor = task_find_descriptor(epoll->holder, slot->tfd);
+	struct file *target = descriptor ? descriptor->file : NULL;
+	int result = 0, number;
 
-/* Finds a descriptor of the target in the holder: preferably the number that it was added under. */
-static int find_target(const struct task *holder, const struct seen_file *seen,
-		       const struct kcmp_epoll_slot *target, EventpollTfdEntry *entry)
-{
-	if (task_find_descriptor(holder, target->tfd) && leads_to(seen, holder, target->tfd, target))
+	if (!target || !files_is_target(seen, slot, epoll->holder->here, descriptor->fd))
+		result = files_find_target(snapshot, seen, slot,
+					   makedev(entry->dev >> 20, entry->dev & 0xfffff), entry->inode,
+					   &target);
+	if (result)
+		return result;
+	if (!target)
+		return refuse(
+			"process %d (%s): descriptor %d (epoll) watches a file that was added as descriptor %d, which the process has closed since",
+			seen->holder.here, seen->holder.name, seen->fd, slot->tfd);
+	if (file_lateness(snapshot, target) == FILE_NEEDS_THREAD)
+		return refuse(
+			"process %d (%s): descriptor %d (epoll) watches descriptor %d, which is about a thread: that is not supported yet",
+			seen->holder.here, seen->holder.name, seen->fd, slot->tfd);
+	if (descriptor && descriptor->file == target)
 		return 0;
-	for (size_t i = 0; i < holder->table->count; i++) {
-		const struct descriptor *descriptor = &holder->table->items[i];
-
-		if (descriptor->file->seen->stat.st_ino != entry->inode ||
-		    !leads_to(seen, holder, descriptor->fd, target))
-			continue;
-		message_set(entry, number, entry->tfd);
-		entry->tfd = descriptor->fd;
-		return 0;
-	}
-	return refuse(
-		"process %d (%s): descriptor %d (epoll) watches a file that was added as descriptor %d, which the process has closed since",
-		seen->holder.here, seen->holder.name, seen->fd, target->tfd);
+	message_set(entry, number, slot->tfd);
+	number = task_number_of(epoll->holder, target);
+	if (number >= 0)
+		entry->tfd = (uint32_t)number;
+	else
+		message_set(entry, file, target->id);
+	return 0;
 }
 
 /* "tfd:        3 events: c0000019 data:  123456789abcdef  pos:0 ino:110946 sdev:f" */
@@ -80,39 +93,79 @@ static int epoll_fdinfo(struct snapshot *snapshot unused, struct file *file, con
 
 static int epoll_describe(struct snapshot *snapshot unused, struct file *file)
 {
+	return file->holder ?
+		       0 :
+		       refuse_file(file->seen,
+				   "an epoll that no process of the tree has open is not supported yet");
+}
+
+static int find_targets(const struct snapshot *snapshot, const struct file *file)
+{
 	const EventpollFileEntry *entry = file->entry->epfd;
 	struct index counts = { 0 }; /* by number: how many files were added under it so far */
 	int result = 0;
 
-	if (!file->holder)
-		return refuse_file(file->seen,
-				   "an epoll that no process of the tree has open is not supported yet");
-	for (size_t i = 0; i < entry->n_tfd && !result; i++) {
+	for (size_t i = 0; file->holder && i < entry->n_tfd && !result; i++) {
 		uint32_t number = entry->tfd[i]->tfd;
 		uintptr_t count = (uintptr_t)index_find(&counts, number);
 		const struct kcmp_epoll_slot slot = { .efd = file->seen->fd, .tfd = number, .toff = count };
 
 		index_set(&counts, number, (void *)(count + 1));
-		result = unless_refused(find_target(file->holder, file->seen, &slot, entry->tfd[i]));
+		result = unless_refused(find_target(snapshot, file, &slot, entry->tfd[i]));
 	}
 	index_free(&counts);
 	return result;
 }
 
+/* Now all files are known, also those that are only in flight. */
+static int epoll_judge(struct snapshot *snapshot)
+{
+	const struct file_list *list = files_of_kind(snapshot, &file_kind_epoll);
+	int result = 0;
+
+	for (size_t i = 0; !result && i < list->count; i++)
+		result = find_targets(snapshot, list->items[i]);
+	return result;
+}
+
 /* ---- restore ---- */
 
-static int epoll_check(struct snapshot *snapshot unused, struct file *file)
+/* NULL: there is none. */
+static struct file *target_of(const struct snapshot *snapshot, const struct task *holder,
+			      const EventpollTfdEntry *entry)
+{
+	const struct descriptor *descriptor;
+
+	if (entry->has_file)
+		return snapshot_find_file(snapshot, entry->file);
+	descriptor = task_find_descriptor(holder, entry->tfd);
+	return descriptor ? descriptor->file : NULL;
+}
+
+static int epoll_check(struct snapshot *snapshot, struct file *file)
 {
 	const EventpollFileEntry *entry = file->entry->epfd;
-	const struct task *holder = file->holder;
 
-	for (size_t i = 0; holder && i < entry->n_tfd; i++)
-		if (entry->tfd[i]->tfd >= INT32_MAX || entry->tfd[i]->number >= INT32_MAX ||
-		    !task_find_descriptor(holder, entry->tfd[i]->tfd))
+	for (size_t i = 0; file->holder && i < entry->n_tfd; i++) {
+		const EventpollTfdEntry *watched = entry->tfd[i];
+		const struct file *target;
+
+		if (watched->tfd >= INT32_MAX || watched->number >= INT32_MAX)
+			return fail(EINVAL, "files.img: file %u (epoll) watches an invalid descriptor",
+				    file->id);
+		target = target_of(snapshot, file->holder, watched);
+		if (!target || !target->kind || target->is_only_path || target->is_only_mapped)
 			return fail(
 				EINVAL,
-				"files.img: file %u (epoll) watches descriptor %u of process %d, which does not exist",
-				file->id, entry->tfd[i]->tfd, holder->pid);
+				"files.img: file %u (epoll) watches %s %u of process %d, which does not exist",
+				file->id, watched->has_file ? "file" : "descriptor",
+				watched->has_file ? watched->file : watched->tfd, file->holder->pid);
+		if (file_lateness(snapshot, target) == FILE_NEEDS_THREAD)
+			return fail(
+				EOPNOTSUPP,
+				"files.img: file %u (epoll) watches file %u, which is about a thread: that is not supported yet",
+				file->id, target->id);
+	}
 	return 0;
 }
 
@@ -175,7 +228,7 @@ static int add(const struct file *file, const struct file *target, const Eventpo
 	return result;
 }
 
-static int add_targets(const struct file *file, const struct task *task)
+static int add_targets(const struct snapshot *snapshot, const struct file *file, const struct task *task)
 {
 	const EventpollFileEntry *entry = file->entry->epfd;
 	int result = 0;
@@ -183,7 +236,7 @@ static int add_targets(const struct file *file, const struct task *task)
 	/* Disabled targets first: their epoll_wait() must not find events of other targets. */
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t i = 0; !result && i < entry->n_tfd; i++) {
-			const struct file *target = task_find_descriptor(task, entry->tfd[i]->tfd)->file;
+			const struct file *target = target_of(snapshot, task, entry->tfd[i]);
 
 			/*
 			 * /dev/null cannot be watched. Where it replaces a terminal, the target is left out, and sends
@@ -197,7 +250,7 @@ static int add_targets(const struct file *file, const struct task *task)
 }
 
 /* Sets up each epoll once, in the first process that has it. */
-static int epoll_settle(struct snapshot *snapshot unused, struct task *task)
+static int epoll_settle(struct snapshot *snapshot, struct task *task)
 {
 	int result = 0;
 
@@ -207,7 +260,7 @@ static int epoll_settle(struct snapshot *snapshot unused, struct task *task)
 
 		if (file->kind == &file_kind_epoll && file->holder == task &&
 		    file->holder_fd == descriptor->fd)
-			result = add_targets(file, task);
+			result = add_targets(snapshot, file, task);
 		if (result)
 			fail_in(result, "file %u (epoll)", file->id);
 	}
@@ -221,6 +274,7 @@ const struct file_kind file_kind_epoll = {
 	.recognizes = epoll_recognizes,
 	.fdinfo = epoll_fdinfo,
 	.describe = epoll_describe,
+	.judge = epoll_judge,
 	.check = epoll_check,
 	.open = open_epoll,
 	.settle = epoll_settle,

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "files/ghost.h"
 #include "files/kind.h"
 #include "files/kinds/pipe_content.h"
 #include "image/message.h"
@@ -75,7 +76,9 @@ static int fifo_check(struct snapshot *snapshot, struct file *file)
 
 	if (!where)
 		return fail(EINVAL, "files.img: file %u is a named pipe without a path", file->id);
-	if (stat(where->entry->reg->name, &found) == 0 && !S_ISFIFO(found.st_mode))
+	if (where->nameless && where->nameless->ghost && !S_ISFIFO(where->nameless->ghost->mode))
+		return fail(EINVAL, "ghost-file-%x.img is no named pipe", where->nameless->id);
+	if (!where->nameless && stat(where->entry->reg->name, &found) == 0 && !S_ISFIFO(found.st_mode))
 		return fail(EINVAL, "%s is no longer a named pipe", where->entry->reg->name);
 	return where->kind->check(snapshot, where);
 }
@@ -90,7 +93,7 @@ static int fifo_load_contents(struct snapshot *snapshot)
 	return held_pipes_load(snapshot->images, IMAGE_FIFO_DATA, fifos_of(snapshot));
 }
 
-/* Opens criu's own end until files_close(): then opening the other end never waits, and the content is kept. */
+/* Opens criu's own end until release(): then opening the other end never waits, and the content is kept. */
 static int fifo_hold(struct held_pipe *pipe, int end, const char *name)
 {
 	if (pipe->ends[end] < 0)
@@ -146,22 +149,29 @@ static int open_path(const char *name, int flags)
 
 static int open_fifo(struct snapshot *snapshot, struct file *file)
 {
-	const RegFileEntry *where = file_path(snapshot, file)->entry->reg;
+	const struct file *where = file_path(snapshot, file);
 	struct held_pipe *pipe = held_pipe_find(fifos_of(snapshot), file->entry->fifo->pipe_id);
-	int flags = where->flags & ~(O_CREAT | O_EXCL | O_TRUNC), result = 0;
+	int flags = flags_to_reopen(where->entry->reg->flags);
+	char buffer[NAMELESS_PATH_SIZE];
+	const char *path;
+	int result = nameless_reach(snapshot, where, buffer, &path);
 
-	if (flags & O_PATH) /* criu 4.2 counts it as an end of the pipe */
-		return open_path(where->name, flags);
+	if (result)
+		return result;
+	if (where->nameless)
+		flags &= ~O_NOFOLLOW; /* the path is a link of /proc */
+	if (flags & O_PATH)	      /* criu 4.2 counts it as an end of the pipe */
+		return open_path(path, flags);
 	if (pipe->ends[0] < 0)
-		result = put_content_back(pipe, where->name);
+		result = put_content_back(pipe, path);
 	if (!result && file->entry->fifo->awaits_writer && pipe->ends[1] >= 0)
 		close(steal_fd(&pipe->ends[1]));
 	else if (!result && !file->entry->fifo->awaits_writer)
-		result = fifo_hold(pipe, 1, where->name);
+		result = fifo_hold(pipe, 1, path);
 	if (result)
 		return result;
 	/* O_DIRECT (packets) is set by fcntl(), which the core does: open() does not accept it. */
-	return open_path(where->name, (flags & ~O_DIRECT) | O_NONBLOCK);
+	return open_path(path, (flags & ~O_DIRECT) | O_NONBLOCK);
 }
 
 static void fifo_close_ends(struct snapshot *snapshot)
@@ -200,6 +210,7 @@ const struct file_kind file_kind_fifo = {
 	.load = fifo_load_contents,
 	.check = fifo_check,
 	.open = open_fifo,
+	.release = fifo_close_ends, /* an event for an inotify, which is released later */
 	.close = fifo_close_ends,
 	.keeps = fifo_keeps,
 };

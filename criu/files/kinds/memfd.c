@@ -87,7 +87,7 @@ static int reopen(const struct file *file, const struct shared_memory *object)
 	int fd;
 
 	/* It is only mapped. A mapping that could become writable would prevent sealing the memory. */
-	if (!file->holder)
+	if (!file_is_open(file))
 		flags = file->needs_writable_mapping && !(object->memfd->seals & F_SEAL_WRITE) ? O_RDWR :
 												 O_RDONLY;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", object->fd);

@@ -152,7 +152,7 @@ static void note_holders(struct snapshot *snapshot)
  */
 static int set_inode(const struct held_pipe *pipe)
 {
-	const CredsEntry *creds = pipe->holder->cores[0]->thread_core->creds;
+	const CredsEntry *creds = pipe->holder ? pipe->holder->cores[0]->thread_core->creds : NULL;
 	const PipeDataEntry *record = pipe->record;
 	bool is_told = record && record->has_uid;
 	uint32_t uid = is_told ? record->uid : creds->fsuid, gid = is_told ? record->gid : creds->fsgid;
@@ -162,7 +162,8 @@ static int set_inode(const struct held_pipe *pipe)
 		if (errno != EPERM)
 			return fail(errno, "cannot give a pipe to user %u", uid);
 		log_warning("a pipe of user %u, group %u, which process %d (%s) has, now belongs to user %u",
-			    uid, gid, pipe->holder->pid, pipe->holder->name, geteuid());
+			    uid, gid, pipe->holder ? pipe->holder->pid : 0,
+			    pipe->holder ? pipe->holder->name : "none: it is in flight", geteuid());
 	}
 	if ((is_told && inode_set_mode(fd, record->mode) < 0) ||
 	    (record && inode_set_times(fd, record->times) < 0))
@@ -184,7 +185,8 @@ static int set_inodes(struct snapshot *snapshot)
 			log_warning(
 				"the %zu bytes that were in pipe:[%u] are not put into the pipe that --inherit-fd gives",
 				pipe->size, pipe->id);
-		if (pipe->holder)
+		/* It may be only in flight, or not be made at all (--inherit-fd). */
+		if (pipe->ends[0] >= 0 && (pipe->holder || (pipe->record && pipe->record->has_uid)))
 			result = set_inode(pipe);
 	}
 	return result;

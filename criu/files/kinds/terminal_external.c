@@ -1,5 +1,6 @@
 /*
- * terminal_external.c - restore: terminals that the user names (--inherit-fd fd[N]:tty[RDEV:DEV]). See terminal.h.
+ * terminal_external.c - restore: terminals that exist already: those that the user names (--inherit-fd
+ * fd[N]:tty[RDEV:DEV]), and the settings of devices. See terminal.h.
  *
  * The processes share the open file description with criu's starter, because a master cannot be opened again: that
  * would make another pair. Settings and size become those of the images, when only the death of criu can still make the
@@ -37,13 +38,17 @@ int terminal_open_external(struct snapshot *snapshot unused, struct file *file)
 	return file_share_external(file);
 }
 
-int terminal_external_fd(const struct snapshot *snapshot, const TtyInfoEntry *info)
+int terminal_shared_fd(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
 	const struct file_list *files = files_of_kind(snapshot, &file_kind_terminal);
 
-	for (size_t i = 0; i < files->count; i++)
-		if (files->items[i]->external && files->items[i]->entry->tty->tty_info_id == info->id)
-			return files->items[i]->external->fd;
+	for (size_t i = 0; i < files->count; i++) {
+		const struct file *file = files->items[i];
+
+		if (file->entry->tty->tty_info_id == info->id &&
+		    (file->external || (info->type != TTY_TYPE__EXT_TTY && file->fd >= 0)))
+			return file->external ? file->external->fd : file->fd;
+	}
 	return -1;
 }
 
@@ -56,7 +61,7 @@ static int dress(struct terminals *terminals, const TtyInfoEntry *info, int fd)
 	old->fd = fd;
 	if (ioctl(fd, TCGETS, &old->settings) < 0 || ioctl(fd, TIOCGWINSZ, &old->size) < 0) {
 		terminals->dressed_count--;
-		return fail(errno, "cannot read the settings of the external terminal %u", info->id);
+		return fail(errno, "cannot read the settings of terminal %u", info->id);
 	}
 	return terminal_set_settings(fd, info);
 }
@@ -68,7 +73,8 @@ int terminals_dress_external(struct snapshot *snapshot)
 
 	for (size_t i = 0; !result && i < terminals->count; i++) {
 		const TtyInfoEntry *info = terminals->items[i];
-		int fd = info->type == TTY_TYPE__EXT_TTY ? terminal_external_fd(snapshot, info) : -1;
+		bool is_shared = info->type != TTY_TYPE__PTY && info->type != TTY_TYPE__CTTY;
+		int fd = is_shared ? terminal_shared_fd(snapshot, info) : -1;
 
 		if (fd >= 0)
 			result = dress(terminals, info, fd);

@@ -1,11 +1,9 @@
 /*
  * terminal_restore.c - restore: terminals. See terminal.h.
  *
- * An inner terminal needs its old number, because programs know its name: /dev/ptmx is opened until the kernel returns
- * that number. If the number is in use, another one will do, unless an image names the terminal by its path. The
- * session that it controls is set right after setsid(), before there are children to inherit it. The foreground group
- * is set when all groups exist. The outer terminal is changed last, when only the death of criu can still make the
- * restore fail.
+ * The session that a terminal controls is set right after setsid(), before there are children to inherit it. The
+ * foreground group is set when all groups exist. The outer terminal, and consoles, are changed last, when only the
+ * death of criu can still make the restore fail.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,9 +20,9 @@
 #include "image/image.h"
 #include "model/inode.h"
 
-TtyInfoEntry *terminal_find_master(const struct snapshot *snapshot, uint32_t index)
+static bool is_pair_or_controlling(const TtyInfoEntry *info)
 {
-	return index_find(&terminals_of(snapshot)->masters, index);
+	return info->type == TTY_TYPE__CTTY || info->type == TTY_TYPE__PTY;
 }
 
 static int add_record(struct terminals *terminals, TtyInfoEntry *info)
@@ -36,8 +34,15 @@ static int add_record(struct terminals *terminals, TtyInfoEntry *info)
 		return fail(EINVAL, "tty-info.img: terminal %u occurs twice", info->id);
 	if (info->type == TTY_TYPE__PTY && !info->pty)
 		return fail(EINVAL, "tty-info.img: terminal %u has no number", info->id);
+	if (info->pty && info->pty->index >= MOST_TERMINALS)
+		return fail(EINVAL, "tty-info.img: terminal %u has an impossible number", info->id);
 	if (terminal_is_master(info) && !index_find(&terminals->masters, info->pty->index))
 		index_set(&terminals->masters, info->pty->index, info);
+	/* criu 4.2 has no other mark. */
+	if (!terminal_is_master(info) && is_pair_or_controlling(info) && !info->termios)
+		info->hung_up = true;
+	if (info->hung_up && info->pty)
+		index_set(&terminals->hung_up_numbers, info->pty->index, info);
 	return 0;
 }
 
@@ -63,17 +68,19 @@ int terminals_load(struct snapshot *snapshot)
 	return result ?: terminal_load_data(snapshot);
 }
 
-/* Images of criu 4.2 may also have consoles and serial lines. */
-static bool is_of_known_type(const TtyInfoEntry *info)
+static bool is_device(const TtyInfoEntry *info)
 {
-	return info->type == TTY_TYPE__CTTY || info->type == TTY_TYPE__PTY;
+	return info->type == TTY_TYPE__CONSOLE || info->type == TTY_TYPE__VT ||
+	       info->type == TTY_TYPE__SERIAL;
 }
 
 static bool is_inner(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
-	if (info->type == TTY_TYPE__CTTY)
+	if (info->hung_up)
+		return true;
+	if (info->type == TTY_TYPE__CTTY && !info->pty)
 		return snapshot_find_task(snapshot, info->sid);
-	return info->pty && terminal_find_master(snapshot, info->pty->index);
+	return terminal_master_of(snapshot, info);
 }
 
 /*
@@ -105,6 +112,24 @@ static void find_ours(struct terminals *terminals)
 	terminals->is_needed = true;
 }
 
+/* A console or a line is opened again by its path. */
+static int check_device(const struct snapshot *snapshot, const struct file *file, const TtyInfoEntry *info)
+{
+	const struct file *path = file_path(snapshot, file);
+	const char *name = path ? path->entry->reg->name : NULL;
+	struct stat found;
+
+	if (!name || name[0] != '/')
+		return fail(EINVAL, "files.img: file %u is a console or a serial line without a path",
+			    file->id);
+	if (stat(name, &found) < 0)
+		return fail(errno, "%s, a terminal of the processes, cannot be found", name);
+	if (!S_ISCHR(found.st_mode) || found.st_rdev != info->rdev)
+		return fail(0, "%s is not the terminal now that the processes had (device %u:%u)", name,
+			    major(info->rdev), minor(info->rdev));
+	return 0;
+}
+
 int terminal_check(struct snapshot *snapshot, struct file *file)
 {
 	const TtyInfoEntry *info = terminal_find(snapshot, file->entry->tty->tty_info_id);
@@ -114,8 +139,10 @@ int terminal_check(struct snapshot *snapshot, struct file *file)
 		return fail(EINVAL, "files.img: file %u is a terminal that is missing in tty-info.img",
 			    file->id);
 	if (terminal_external_key(snapshot, file, &key))
-		return file_lacks_external(&key);
-	if (!is_of_known_type(info))
+		return file_lacks_external(snapshot, &key);
+	if (is_device(info))
+		return check_device(snapshot, file, info);
+	if (!is_pair_or_controlling(info))
 		return fail(EINVAL,
 			    "files.img: file %u is a terminal of a kind that is not supported yet (%d)",
 			    file->id, info->type);
@@ -188,7 +215,7 @@ static int hand_over_ours(struct snapshot *snapshot)
 	bool is_foreground;
 
 	for (size_t i = 0; terminals->ours >= 0 && i < terminals->count && !outer; i++)
-		if (is_of_known_type(terminals->items[i]) && !is_inner(snapshot, terminals->items[i]))
+		if (is_pair_or_controlling(terminals->items[i]) && !is_inner(snapshot, terminals->items[i]))
 			outer = terminals->items[i];
 	if (!outer)
 		return 0;
@@ -233,169 +260,6 @@ void terminals_take_back(struct snapshot *snapshot)
 	sigprocmask(SIG_SETMASK, &old, NULL);
 }
 
-/* ---- inner terminals ---- */
-
-static int open_master(struct pair *pair)
-{
-	pair->master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-	if (pair->master < 0 || ioctl(pair->master, TIOCGPTN, &pair->number) < 0)
-		return fail(errno, "cannot create a terminal");
-	return 0;
-}
-
-/*
- * Chooses from the pairs that the kernel has returned so far. It returns the lowest free number first. NULL: none fits
- * yet.
- */
-static struct pair *choose_pair(const struct snapshot *snapshot, struct pair *given, size_t count,
-				uint32_t wanted)
-{
-	if (given[count - 1].number == wanted)
-		return &given[count - 1];
-	/*
-	 * A higher number means that the wanted one is in use. Then any will do that no other terminal of the tree
-	 * needs.
-	 */
-	for (size_t i = 0; given[count - 1].number > wanted && i < count; i++)
-		if (!terminal_find_master(snapshot, given[i].number))
-			return &given[i];
-	return NULL;
-}
-
-/* Closes the other terminals that the kernel returns meanwhile. */
-static int find_number(const struct snapshot *snapshot, struct pair *pair)
-{
-	struct pair *given = NULL, *chosen = NULL;
-	size_t count = 0;
-	int result = 0;
-
-	while (!result && !chosen) {
-		struct pair *next = grow(&given, &count);
-
-		result = open_master(next);
-		if (!result)
-			chosen = choose_pair(snapshot, given, count, pair->index);
-	}
-	if (chosen) {
-		pair->number = chosen->number;
-		pair->master = steal_fd(&chosen->master);
-	}
-	for (size_t i = 0; i < count; i++)
-		if (given[i].master >= 0)
-			close(given[i].master);
-	free(given);
-	return result;
-}
-
-/* Finds a file that was opened by the path of the terminal with O_PATH: it refers to the path, not to the terminal. */
-static const struct file *find_by_path(const struct snapshot *snapshot, uint32_t index)
-{
-	autofree char *name = format_text("/dev/pts/%u", index);
-
-	const struct file_list *files = files_of_kind(snapshot, &file_kind_regular);
-
-	for (size_t i = 0; i < files->count; i++) {
-		const struct file *file = files->items[i];
-
-		if (!file->is_only_path && !strcmp(file->entry->reg->name, name))
-			return file;
-	}
-	return NULL;
-}
-
-/* With another number, the path differs. */
-static int check_number(const struct snapshot *snapshot, const struct pair *pair)
-{
-	autofree char *holder = NULL;
-	const struct file *named;
-
-	if (pair->number == pair->index)
-		return 0;
-	holder = terminal_holder(pair->index);
-	named = find_by_path(snapshot, pair->index);
-	if (named)
-		return fail(EEXIST, "%s uses terminal /dev/pts/%u, which file %u of files.img refers to",
-			    holder ?: "another process", pair->index, named->id);
-	log_warning("%s uses terminal /dev/pts/%u: the restored terminal is /dev/pts/%u instead",
-		    holder ?: "another process", pair->index, pair->number);
-	return 0;
-}
-
-/* Sets owner, mode and times of the slave's file. criu 4.2 stores the owner in a file of the slave, if there is one. */
-static int dress_slave(const struct snapshot *snapshot, const TtyInfoEntry *master, const struct pair *pair)
-{
-	const struct file_list *files = files_of_kind(snapshot, &file_kind_terminal);
-	TtyInfoEntry slave = *master;
-
-	for (size_t i = 0; !master->has_slave_mode && i < files->count; i++) {
-		const TtyInfoEntry *info = terminal_find(snapshot, files->items[i]->entry->tty->tty_info_id);
-		const struct file *path = info->pty ? file_path(snapshot, files->items[i]) : NULL;
-
-		if (!path || terminal_is_master(info) || info->pty->index != pair->index ||
-		    !path->entry->reg->has_mode)
-			continue;
-		slave.has_slave_mode = true;
-		slave.slave_uid = info->uid;
-		slave.slave_gid = info->gid;
-		slave.slave_mode = path->entry->reg->mode & 07777;
-	}
-	if (slave.has_slave_mode && (fchown(pair->slave, slave.slave_uid, slave.slave_gid) < 0 ||
-				     fchmod(pair->slave, slave.slave_mode) < 0))
-		return fail(errno, "cannot give terminal %u its owner", pair->index);
-	if (!inode_times_are_possible(master->slave_times) ||
-	    inode_set_times(pair->slave, master->slave_times) < 0)
-		return fail(errno, "cannot set the times of terminal %u", pair->index);
-	if (master->exclusive && ioctl(pair->slave, TIOCEXCL) < 0)
-		return fail(errno, "cannot make terminal %u exclusive", pair->index);
-	return 0;
-}
-
-static int make_pair(const struct snapshot *snapshot, const TtyInfoEntry *info, struct pair *pair)
-{
-	int zero = 0, packets = info->packet_mode, result;
-	autofree char *name = NULL;
-
-	pair->index = info->pty->index;
-	pair->master = pair->slave = -1;
-	result = find_number(snapshot, pair) ?: check_number(snapshot, pair);
-	if (result)
-		return result;
-	name = format_text("/dev/pts/%u", pair->number);
-	if (ioctl(pair->master, TIOCSPTLCK, &zero) < 0)
-		return fail(errno, "cannot unlock terminal %u", pair->index);
-	pair->slave = open(name, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-	if (pair->slave < 0)
-		return fail(errno, "cannot open %s", name);
-	result = terminal_put_data(snapshot, pair, info)	  ?:
-			 terminal_set_settings(pair->slave, info) ?:
-								    dress_slave(snapshot, info, pair);
-	/* Last, because a reader of a master in packet mode is told of every change to the terminal. */
-	if (!result && packets && ioctl(pair->master, TIOCPKT, &packets) < 0)
-		result = fail(errno, "cannot set the packet mode of terminal %u", pair->index);
-	return result;
-}
-
-static struct pair *known_pair(const struct snapshot *snapshot, uint32_t index)
-{
-	const struct terminals *terminals = terminals_of(snapshot);
-
-	for (size_t i = 0; i < terminals->pair_count; i++)
-		if (terminals->pairs[i].index == index)
-			return &terminals->pairs[i];
-	return NULL;
-}
-
-static struct pair *find_pair(struct snapshot *snapshot, uint32_t index)
-{
-	struct terminals *terminals = terminals_of(snapshot);
-	struct pair *pair = known_pair(snapshot, index);
-
-	if (pair)
-		return pair;
-	pair = grow(&terminals->pairs, &terminals->pair_count);
-	return make_pair(snapshot, terminal_find_master(snapshot, index), pair) ? NULL : pair;
-}
-
 /* ---- files ---- */
 
 /* The terminal that controls the session `id`, if it is in the images and can be restored. */
@@ -408,7 +272,8 @@ static const TtyInfoEntry *terminal_of_session(const struct snapshot *snapshot, 
 
 		if (info->sid != id)
 			continue;
-		if ((info->type == TTY_TYPE__EXT_TTY && terminal_external_fd(snapshot, info) >= 0) ||
+		if ((info->type == TTY_TYPE__EXT_TTY && terminal_shared_fd(snapshot, info) >= 0) ||
+		    is_device(info) ||
 		    (info->type == TTY_TYPE__PTY && (is_inner(snapshot, info) || terminals->ours >= 0)))
 			return info;
 	}
@@ -431,19 +296,32 @@ static int open_nothing(int flags)
 	return fd < 0 ? fail(errno, "cannot open /dev/null") : fd;
 }
 
+/*
+ * Only the session itself can open its /dev/tty: until then, a placeholder. That of a terminal which controls no
+ * session, or no longer that of the file's opener, is opened by a process that it controls for a moment.
+ */
+static int open_inner_controlling(struct snapshot *snapshot, const TtyInfoEntry *info, int flags)
+{
+	const struct pair *pair;
+
+	if (info->hung_up || info->pty) {
+		pair = terminal_need_pair(snapshot, info);
+		return pair ? terminal_open_as_controlling(pair->slave, flags) : -EINVAL;
+	}
+	if (!terminal_of_session(snapshot, info->sid))
+		log_warning("session %u had a terminal, which cannot be restored: its /dev/tty is "
+			    "/dev/null now",
+			    info->sid);
+	return open_nothing(flags);
+}
+
 static int open_inner(struct snapshot *snapshot, const TtyInfoEntry *info, int flags)
 {
-	struct pair *pair;
+	const struct pair *pair;
 
-	/* Only the session itself can open its /dev/tty: until then, a placeholder. */
-	if (info->type == TTY_TYPE__CTTY) {
-		if (!terminal_of_session(snapshot, info->sid))
-			log_warning("session %u had a terminal, which cannot be restored: its /dev/tty is "
-				    "/dev/null now",
-				    info->sid);
-		return open_nothing(flags);
-	}
-	pair = find_pair(snapshot, info->pty->index);
+	if (info->type == TTY_TYPE__CTTY)
+		return open_inner_controlling(snapshot, info, flags);
+	pair = terminal_need_pair(snapshot, info);
 	if (!pair)
 		return -EINVAL;
 	return terminal_is_master(info) ? fcntl(pair->master, F_DUPFD_CLOEXEC, 0) :
@@ -472,12 +350,21 @@ static int open_outer(const struct snapshot *snapshot, const TtyInfoEntry *info,
 						  terminal_open_again(terminals_of(snapshot)->ours, flags);
 }
 
+static int open_device(const char *name, int flags)
+{
+	int fd = open(name, flags | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+
+	return fd < 0 ? fail(errno, "cannot open the terminal %s", name) : fd;
+}
+
 int terminal_open(struct snapshot *snapshot, struct file *file)
 {
 	const TtyFileEntry *entry = file->entry->tty;
 	const TtyInfoEntry *info = terminal_find(snapshot, entry->tty_info_id);
 	int flags = entry->flags & ~(O_CREAT | O_EXCL | O_TRUNC);
 
+	if (is_device(info))
+		return open_device(file_path(snapshot, file)->entry->reg->name, flags);
 	return is_inner(snapshot, info) ? open_inner(snapshot, info, flags) :
 					  open_outer(snapshot, info, flags);
 }
@@ -490,20 +377,15 @@ static const TtyInfoEntry *terminal_of_leader(const struct snapshot *snapshot, c
 	return task->session == task->pid ? terminal_of_session(snapshot, task->pid) : NULL;
 }
 
-static int open_slave(const struct snapshot *snapshot, const TtyInfoEntry *info)
+static int copy_slave(const struct snapshot *snapshot, const TtyInfoEntry *info)
 {
-	autofree char *name = NULL;
-	const struct pair *pair;
-	int fd;
+	const struct pair *pair = is_inner(snapshot, info) ? terminal_known_pair(snapshot, info) : NULL;
+	int fd = pair ? pair->slave : terminals_of(snapshot)->ours;
 
-	if (info->type == TTY_TYPE__EXT_TTY)
-		return fcntl(terminal_external_fd(snapshot, info), F_DUPFD_CLOEXEC, 0);
-	if (!is_inner(snapshot, info))
-		return fcntl(terminals_of(snapshot)->ours, F_DUPFD_CLOEXEC, 0);
-	pair = known_pair(snapshot, info->pty->index);
-	name = format_text("/dev/pts/%u", pair ? pair->number : info->pty->index);
-	fd = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	return fd < 0 ? fail(errno, "cannot open %s", name) : fd;
+	if (info->type == TTY_TYPE__EXT_TTY || is_device(info))
+		fd = terminal_shared_fd(snapshot, info);
+	fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return fd < 0 ? fail(errno, "cannot copy the descriptor of terminal %u", info->id) : fd;
 }
 
 /* Replaces the placeholder by the session's own /dev/tty. */
@@ -516,7 +398,7 @@ static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 		const TtyInfoEntry *other = terminal_find(snapshot, entry->tty_info_id);
 		autoclose int own = -1;
 
-		if (other->type != TTY_TYPE__CTTY || other->sid != session)
+		if (other->type != TTY_TYPE__CTTY || other->hung_up || other->pty || other->sid != session)
 			continue;
 		own = open_controlling(snapshot, entry->flags);
 		if (own < 0)
@@ -530,7 +412,7 @@ static int open_controlling_files(struct snapshot *snapshot, uint32_t session)
 int terminal_take_control(struct snapshot *snapshot, const struct task *task)
 {
 	const TtyInfoEntry *info = terminal_of_leader(snapshot, task);
-	autoclose int fd = info ? open_slave(snapshot, info) : -1;
+	autoclose int fd = info ? copy_slave(snapshot, info) : -1;
 
 	if (!info || fd < 0)
 		return info ? fd : 0;
@@ -553,7 +435,7 @@ int terminal_settle(struct snapshot *snapshot, struct task *task)
 
 	if (!group || group == task->group)
 		return 0;
-	fd = open_slave(snapshot, info);
+	fd = copy_slave(snapshot, info);
 	if (fd < 0)
 		return fd;
 	/* The group may have ended unnoticed by the terminal; an outer terminal may control another session. */
@@ -574,18 +456,12 @@ void terminals_close(struct snapshot *snapshot)
 {
 	struct terminals *terminals = terminals_of(snapshot);
 
-	for (size_t i = 0; i < terminals->pair_count; i++) {
-		if (terminals->pairs[i].master >= 0)
-			close(terminals->pairs[i].master);
-		if (terminals->pairs[i].slave >= 0)
-			close(terminals->pairs[i].slave);
-	}
+	terminals_close_pairs(terminals);
 	if (terminals->ours >= 0)
 		close(terminals->ours);
 	for (size_t i = 0; i < terminals->data_count; i++)
 		image_free(terminals->data[i]);
 	free(terminals->data);
-	free(terminals->pairs);
 	free(terminals->old_size);
 	free(terminals->dressed);
 	terminals->dressed = NULL;

@@ -19,7 +19,8 @@
 #include "image/message.h"
 #include "kernel_constants.h"
 
-#define SECOND 1000000000ULL
+#define SECOND	     1000000000ULL
+#define MOST_SECONDS (INT64_MAX / SECOND) /* KTIME_MAX of Linux */
 
 static bool timerfd_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
@@ -54,6 +55,22 @@ static int timerfd_fdinfo(struct snapshot *snapshot unused, struct file *file, c
 static const char *const fdinfo_needs[] = { "clockid",	"ticks",       "settime flags",
 					    "it_value", "it_interval", NULL };
 
+static bool is_running(const TimerfdEntry *entry)
+{
+	return entry->vsec || entry->vnsec;
+}
+
+/*
+ * No time is left, and no expiration is counted: the timer is not running, or it is just expiring. Between the two, the
+ * kernel runs the timer's handler, on a CPU that may be late. If it was running when it was looked at before, it has
+ * expired.
+ */
+static void count_expiring(TimerfdEntry *entry, bool was_running)
+{
+	if (was_running && !is_running(entry) && !entry->ticks)
+		entry->ticks = 1;
+}
+
 /*
  * After it has expired, a periodic timer stops until it is read: then the kernel counts the missed expirations. Reading
  * fdinfo does not have this effect; timerfd_gettime() has it, and takes no expirations away.
@@ -62,6 +79,7 @@ static int timerfd_describe(struct snapshot *snapshot, struct file *file)
 {
 	TimerfdEntry *entry = file->entry->tfd;
 	autoclose int fd = files_borrow(file->seen);
+	bool was_running = is_running(entry);
 	struct itimerspec left;
 	struct timespec now;
 	int result;
@@ -71,12 +89,28 @@ static int timerfd_describe(struct snapshot *snapshot, struct file *file)
 	if (timerfd_gettime(fd, &left) < 0)
 		return fail(errno, "cannot read the timer of descriptor %d", file->seen->fd);
 	result = fdinfo_read_again(snapshot, file);
-	if (result || !is_of_real_time(entry) || !(entry->vsec || entry->vnsec))
+	count_expiring(entry, was_running);
+	if (result || !is_of_real_time(entry) || !is_running(entry))
 		return result;
 	clock_gettime(CLOCK_REALTIME, &now);
 	message_set(entry, expires_sec, now.tv_sec + entry->vsec + (now.tv_nsec + entry->vnsec) / SECOND);
 	message_set(entry, expires_nsec, (now.tv_nsec + entry->vnsec) % SECOND);
 	return 0;
+}
+
+/* A last look, some time later, at those that seem not to run: has one expired? */
+static int timerfd_judge(struct snapshot *snapshot)
+{
+	const struct file_list *list = files_of_kind(snapshot, &file_kind_timerfd);
+	int result = 0;
+
+	for (size_t i = 0; !result && i < list->count; i++) {
+		const TimerfdEntry *entry = list->items[i]->entry->tfd;
+
+		if (!is_running(entry) && !entry->ticks)
+			result = fdinfo_read_again(snapshot, list->items[i]);
+	}
+	return result;
 }
 
 /* ---- restore ---- */
@@ -85,7 +119,8 @@ static int timerfd_check(struct snapshot *snapshot unused, struct file *file)
 {
 	const TimerfdEntry *entry = file->entry->tfd;
 
-	if (entry->vnsec >= SECOND || entry->insec >= SECOND || entry->expires_nsec >= SECOND)
+	if (entry->vnsec >= SECOND || entry->insec >= SECOND || entry->expires_nsec >= SECOND ||
+	    entry->vsec > MOST_SECONDS || entry->isec > MOST_SECONDS || entry->expires_sec > MOST_SECONDS)
 		return fail(EINVAL, "files.img: file %u is a timerfd with an invalid time", file->id);
 	return 0;
 }
@@ -141,6 +176,7 @@ const struct file_kind file_kind_timerfd = {
 	.fdinfo = timerfd_fdinfo,
 	.fdinfo_needs = fdinfo_needs,
 	.describe = timerfd_describe,
+	.judge = timerfd_judge,
 	.check = timerfd_check,
 	.open = open_timerfd,
 };
