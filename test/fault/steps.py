@@ -7,11 +7,13 @@ on, and the directory must not look complete. After a failed restore nothing may
 import os
 import re
 import shutil
+import stat
 
 from harness import faults, system
 from harness.cell import Failure
 from harness.row import Row
 from tables import bad_input, kills
+from tables.plugins import libdir
 
 
 def fail_each_step(journey, fails):
@@ -31,7 +33,16 @@ def check_files_let_go(run):
 		raise Failure(f"let_go() was called {len(ends)} times: {ends}")
 
 
+def names_in(cell):
+	"""Everything in the program's directory: a restore gives files names for a moment, and a dump may add some."""
+	harness = (cell.path("images"),)
+	return sorted(os.path.join(folder, name) for folder, folders, names in os.walk(cell.directory) for name in [*folders, *names]
+		      if not os.path.join(folder, name).startswith(harness))
+
+
 def dump_that_fails(cell, dumper, before):
+	names = names_in(cell)
+
 	def fails(environment, words):
 		images = cell.new_images()
 		run = dumper.dump(cell.root, images, cell.row.dump_options, environment=environment)
@@ -41,6 +52,8 @@ def dump_that_fails(cell, dumper, before):
 			raise Failure("the directory looks complete: it has inventory.img")
 		if bad_input.listing(images):
 			raise Failure(f"the dump has left files: {sorted(bad_input.listing(images))}")
+		if names_in(cell) != names:
+			raise Failure(f"the names in the directory were {names}, are {names_in(cell)}")
 		kills.check_no_helpers(cell, before)
 		check_as_before(cell, before)
 		shutil.rmtree(images)
@@ -56,9 +69,18 @@ def check_as_before(cell, before):
 		raise Failure(f"the tree has changed: {sorted(before)}, now {sorted(system.tree(cell.root))}")
 
 
+def sockets_beneath(directory):
+	"""The files of unix sockets: which they are. A restore binds others beside them, which take their places at its end."""
+	paths = [os.path.join(where, name) for where, _, names in os.walk(directory) for name in names]
+	return sorted((path, os.lstat(path).st_ino) for path in paths if stat.S_ISSOCK(os.lstat(path).st_mode))
+
+
 def restore_that_fails(cell, restorer, images):
+	names = names_in(cell)
+
 	def fails(environment, words):
 		contents = bad_input.listing(images)
+		sockets, temporary = sockets_beneath(cell.directory), sorted(os.listdir("/tmp"))
 		run = restorer.restore(images, cell.row.restore_options, environment=environment)
 		bad_input.expect_error(run, words)
 		def left_behind():
@@ -70,8 +92,14 @@ def restore_that_fails(cell, restorer, images):
 			left = left_behind()
 		if left:
 			raise Failure("left behind: " + "; ".join(map(system.describe_task, left)))
+		if names_in(cell) != names:
+			raise Failure(f"the names in the directory were {names}, are {names_in(cell)}")
 		if bad_input.listing(images) != contents:
 			raise Failure("the images were changed")
+		if sockets_beneath(cell.directory) != sockets:
+			raise Failure(f"the files of sockets have changed: {sockets_beneath(cell.directory)}, not {sockets}")
+		if any(name.startswith(".criu-") for name in set(os.listdir("/tmp")) - set(temporary)):
+			raise Failure("something is left in /tmp")
 		return run
 	return fails
 
@@ -103,6 +131,10 @@ ROWS = [
 	row("files"),
 	row("pipes", "anonymous"),
 	row("fifos", "ends"),
+	row("unix_ends", "connected", suffix=("connected",)),
+	row("unix_ends", "waiting", suffix=("waiting",)),
+	row("unix_backlog", "senders", suffix=("senders",)),
+	row("unix_backlog", "stream", suffix=("stream",), alone_with="@backlog"),
 	row("epoll", "nested"),
 	row("aio", "rings", "numbers"),
 	row("tree"),
@@ -114,5 +146,28 @@ ROWS = [
 	row("death_signals", "kill"),
 	row("dying", "mutex", suffix=("mutex",)),
 	row("dying", "unlocking", suffix=("unlocking",)),
+	row("ghost_inodes", "directories", suffix=("directories",)),
+	row("ghost_files", "replaced", suffix=("replaced",)),
+	row("ghost_inodes", "link-far", suffix=("link",), dump_options=("--link-remap",), restore_options=("--link-remap",)),
+	row("ghost_semaphores", "unlinked"),
+	row("plugin_device", dump_options=libdir("loop"), restore_options=libdir("loop"), alone_with="loop"),
 	row("locks", "flock", dump_options=("--file-locks",), restore_options=("--file-locks",)),
+	row("leases", "write", dump_options=("--file-locks",), restore_options=("--file-locks",)),
+	row("ipc_segments", "owned"),
+	row("ipc_sets", "values"),
+	row("ipc_queues", "messages"),
+	row("ipc_mqueues", "messages"),
+	row("queue_messages", "deep", suffix=("deep",)),
+	row("queue_messages", "users", suffix=("users",)),
+	row("queue_options", "all"),
+	row("unix_names", "names", suffix=("names",)),
+	row("unix_names", "credentials", suffix=("credentials",)),
+	row("inotify", "unread"),
+	row("pidfds", "dead"),
+	row("proc_files", "living"),
+	row("uring", "io"),
+	row("terminals", "many"),
+	row("device_bpf", "hash"),
+	row("device_files", "many"),
+	row("path_namespaces", "own"),
 ]

@@ -229,10 +229,17 @@ static void make_blocking_call(struct tale *tale)
 	tale->is_done = 1;
 }
 
+/* It does not end: on a busy machine the test may look at it only after the call has returned. */
+static void call_and_stay(struct tale *tale)
+{
+	make_blocking_call(tale);
+	sleep_for_ever(NULL);
+}
+
 pid_t start_blocking(struct tale *tale, const struct blocking_call *call)
 {
 	the_call = call;
-	return start_victim(tale, make_blocking_call);
+	return start_victim(tale, call_and_stay);
 }
 
 static void *make_call_in_thread(void *argument unused)

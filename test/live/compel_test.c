@@ -252,13 +252,14 @@ static void orphan_blocking(const struct blocking_call *call, const char *how,
 			    int (*freeze)(struct victim *, pid_t), long away)
 {
 	pid_t pid = start_blocking(tale, call), tracer = 0;
-	struct look before = look_at(pid);
 	const char *different;
 	struct victim victim;
+	struct look before;
 	int ready[2];
 	char byte;
 
 	usleep(150000);
+	before = look_at(pid);
 	if (pipe(ready) || !(tracer = fork())) {
 		if (!freeze(&victim, pid) && !victim_infect(&victim) && !question(&victim))
 			byte = 'x';

@@ -509,6 +509,43 @@ static void the_child_dies_with_us(void **state unused)
 	}
 }
 
+static int go_on_alone(void *argument)
+{
+	const int *ends = argument;
+	char byte;
+
+	give_signal(ends[1]);
+	if (read(ends[2], &byte, 1) != 1) /* until the caller is gone */
+		return -EIO;
+	give_signal(ends[1]);
+	return 0;
+}
+
+/* But not if the place has outlives_criu. */
+static void the_child_completes_its_work(void **state unused)
+{
+	pid_t runner;
+	int ends[4];
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC) | pipe2(ends + 2, O_CLOEXEC), 0);
+	runner = fork();
+	if (!runner) {
+		struct place place = PLACE_HERE;
+
+		place.outlives_criu = true;
+		_exit(run_in(&place, go_on_alone, ends) != 0);
+	}
+	close(ends[1]);
+	await_signal(ends[0]);
+	kill(runner, SIGKILL);
+	assert_int_equal(waitpid(runner, NULL, 0), runner);
+	give_signal(ends[3]);
+	await_signal(ends[0]);
+	for (int i = 0; i < 4; i++)
+		if (i != 1)
+			close(ends[i]);
+}
+
 /* --- Speed ----------------------------------------------------------------------------------------------------- */
 
 static double now(void)
@@ -588,6 +625,7 @@ int main(void)
 		row(safe_from_user),
 		row(safe_from_owner),
 		row(the_child_dies_with_us),
+		row(the_child_completes_its_work),
 		row(measure),
 	};
 

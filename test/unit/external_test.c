@@ -52,6 +52,9 @@ static void keys(void **state unused)
 		{ "tty[8803:1a]", "tty[8803:1a]" },
 		{ "pipe:[4711]", "pipe:[4711]" },
 		{ "pipe[4711]", "pipe:[4711]" },
+		{ "socket:[4711]", "socket:[4711]" },
+		{ "socket[4711]", "socket:[4711]" },
+		{ "unix[4711]", "unix[4711]" },
 		{ "/var/log/a", "/var/log/a" },
 		{ "var/log/a", "/var/log/a" },
 		{ "//a[1]", "/a[1]" },
@@ -59,11 +62,15 @@ static void keys(void **state unused)
 		{ "file[ffffffffffffffff:0]", "file[ffffffffffffffff:0]" },
 	};
 	static const char *const bad[] = {
-		"",	     "/",	  "file[]",	"file[1]",     "file[1:]",
-		"file[:1]",  "file[1:2",  "file[1:2]x", "file[1:2]:x", "file[g:1]",
-		"tty[ 1:2]", "tty[-1:2]", "pipe:[]",	"pipe:[a]",    "pipe:[1",
-		"pipe:[1]x", "pipe[1:2]", "unix[12]",	"socket:[1]",  "file[1ffffffffffffffff:0]",
-		"/memfd:x",  "memfd:x",	  "net[]",	"bla[1]",
+		"",	     "/",	   "file[]",
+		"file[1]",   "file[1:]",   "file[:1]",
+		"file[1:2",  "file[1:2]x", "file[1:2]:x",
+		"file[g:1]", "tty[ 1:2]",  "tty[-1:2]",
+		"pipe:[]",   "pipe:[a]",   "pipe:[1",
+		"pipe:[1]x", "pipe[1:2]",  "unix[1a]",
+		"unix:[1]",  "socket:[]",  "file[1ffffffffffffffff:0]",
+		"/memfd:x",  "memfd:x",	   "net[]",
+		"bla[1]",
 	};
 	struct external_key key;
 
@@ -92,8 +99,9 @@ static void is_refused(enum external_option option, const char *format, const ch
 
 static void bad_options(void **state unused)
 {
-	is_refused(EXTERNAL_SAVED, "unix[5]",
-		   "--external unix[5]: a resource of type unix is not supported yet");
+	is_refused(EXTERNAL_SAVED, "unix[x]", "--external unix[x]: 'unix[x]' is not the name of a resource");
+	is_refused(EXTERNAL_SAVED, "socket:[5]", "'socket:[5]' is not the name of a resource");
+	is_refused(EXTERNAL_INHERITED, "fd[%d]:unix[5]", "'unix[5]' is not the name of a resource");
 	is_refused(EXTERNAL_SAVED, "mnt[/a]:b", "a resource of type mnt is not supported yet");
 	is_refused(EXTERNAL_SAVED, "mnt[]", "a resource of type mnt is not supported yet");
 	is_refused(EXTERNAL_SAVED, "dev[1/2]:x", "a resource of type dev is not supported yet");
@@ -102,7 +110,6 @@ static void bad_options(void **state unused)
 	is_refused(EXTERNAL_SAVED, "/tmp/a", "'/tmp/a' is not the name of a resource");
 	is_refused(EXTERNAL_SAVED, "", "'' is not the name of a resource");
 	is_refused(EXTERNAL_INHERITED, "fd[%d]:", "'' is not the name of a resource");
-	is_refused(EXTERNAL_INHERITED, "fd[%d]:socket:[5]", "a resource of type socket is not supported yet");
 	is_refused(EXTERNAL_INHERITED, "fd[%d]:/memfd:a", "a memfd is not supported yet");
 	is_refused(EXTERNAL_INHERITED, "fd[%d]", "does not begin with fd[N]:");
 	is_refused(EXTERNAL_INHERITED, "fd[]:/a", "does not begin with fd[N]:");

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -20,11 +21,10 @@
 #include "image/image.h"
 #include "image/message.h"
 
-#define MANY 200
-
 static char directory[] = "/tmp/files_ahead_test.XXXXXX";
 static struct snapshot snapshot;
 static pid_t child;
+static int many; /* descriptors of the child */
 
 static bool is_any(const struct snapshot *any unused, const struct seen_file *seen unused)
 {
@@ -73,7 +73,7 @@ static does_not_return void live(void (*change)(void))
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	syscall(SYS_close_range, 0, ~0U, 0);
-	for (int fd = 0; fd < MANY; fd++)
+	for (int fd = 0; fd < many; fd++)
 		open_at(fd, path_of("file", fd));
 	stop();
 	change();
@@ -104,7 +104,7 @@ static void look_at(void (*change)(void))
 	await_stop();
 	snapshot_init(&snapshot);
 	files_look_ahead(&snapshot, &child, 1);
-	assert_int_equal(files_ahead(&snapshot, child)->count, MANY);
+	assert_int_equal(files_ahead(&snapshot, child)->count, many);
 	kill(child, SIGCONT);
 	await_stop();
 	task = snapshot_add_task_here(&snapshot, NULL, child);
@@ -123,7 +123,7 @@ static void forget(void)
 		free(snapshot.files[i]->seen);
 	}
 	snapshot_free(&snapshot);
-	for (int i = 0; i < MANY; i++) {
+	for (int i = 0; i < many; i++) {
 		unlink(path_of("file", i));
 		unlink(path_of("other", i));
 	}
@@ -151,8 +151,8 @@ static void change_nothing(void)
 static void nothing_changed(void **state unused)
 {
 	look_at(change_nothing);
-	assert_int_equal(snapshot.file_count, MANY);
-	for (int fd = 0; fd < MANY; fd++)
+	assert_int_equal(snapshot.file_count, many);
+	for (int fd = 0; fd < many; fd++)
 		expect_path(fd, "file", fd);
 	/* The paths were taken over, not read again. */
 	assert_null(table_ahead_find(files_ahead(&snapshot, child), 7)->link);
@@ -185,7 +185,7 @@ static void change_files(void)
 static void files_changed(void **state unused)
 {
 	look_at(change_files);
-	assert_int_equal(snapshot.file_count, MANY - 1);
+	assert_int_equal(snapshot.file_count, many - 1);
 	assert_int_equal(seen_at(3)->info.position, 4711);
 	assert_true(task_find_descriptor(snapshot.root, 4)->closes_on_exec);
 	assert_false(task_find_descriptor(snapshot.root, 3)->closes_on_exec);
@@ -205,8 +205,8 @@ static void files_changed(void **state unused)
 /* As many numbers as before, but two others. */
 static void change_numbers(void)
 {
-	open_at(MANY + 10, path_of("other", 1));
-	open_at(MANY + 20, path_of("other", 2));
+	open_at(many + 10, path_of("other", 1));
+	open_at(many + 20, path_of("other", 2));
 	close(20);
 	close(30);
 }
@@ -214,18 +214,18 @@ static void change_numbers(void)
 static void numbers_changed(void **state unused)
 {
 	look_at(change_numbers);
-	assert_int_equal(snapshot.root->table->count, MANY);
+	assert_int_equal(snapshot.root->table->count, many);
 	assert_null(task_find_descriptor(snapshot.root, 20));
 	assert_null(task_find_descriptor(snapshot.root, 30));
-	expect_path(MANY + 10, "other", 1);
-	expect_path(MANY + 20, "other", 2);
+	expect_path(many + 10, "other", 1);
+	expect_path(many + 20, "other", 2);
 	expect_path(19, "file", 19);
 	forget();
 }
 
 static void close_some(void)
 {
-	syscall(SYS_close_range, 40, MANY - 2, 0);
+	syscall(SYS_close_range, 40, many - 2, 0);
 	open_at(60, path_of("other", 60));
 }
 
@@ -235,18 +235,39 @@ static void fewer_numbers(void **state unused)
 	assert_int_equal(snapshot.root->table->count, 42);
 	expect_path(39, "file", 39);
 	expect_path(60, "other", 60);
-	expect_path(MANY - 1, "file", MANY - 1);
+	expect_path(many - 1, "file", many - 1);
 	forget();
+}
+
+static void only_these_are_closed(void **state unused)
+{
+	int numbers[] = { 307, 300, 302, 301, 305 };
+
+	for (int fd = 299; fd < 310; fd++)
+		assert_int_equal(dup2(STDERR_FILENO, fd), fd);
+	descriptors_close(numbers, array_size(numbers));
+	for (int fd = 299; fd < 310; fd++) {
+		bool is_closed = fcntl(fd, F_GETFD) < 0;
+
+		assert_int_equal(is_closed, (fd >= 300 && fd <= 302) || fd == 305 || fd == 307);
+		close(fd);
+	}
+	descriptors_close(numbers, 0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(nothing_changed),
-		cmocka_unit_test(files_changed),
-		cmocka_unit_test(numbers_changed),
-		cmocka_unit_test(fewer_numbers),
+		cmocka_unit_test(nothing_changed),	 cmocka_unit_test(files_changed),
+		cmocka_unit_test(numbers_changed),	 cmocka_unit_test(fewer_numbers),
+		cmocka_unit_test(only_these_are_closed),
 	};
+	struct rlimit before;
+	int failed;
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	descriptors_unlimit(&before);
+	many = 200;
+	failed = cmocka_run_group_tests_name("each is looked at", tests, NULL, NULL);
+	many = 1200;
+	return failed + cmocka_run_group_tests_name("they are listed at once", tests, NULL, NULL);
 }

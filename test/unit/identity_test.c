@@ -14,16 +14,19 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "files/kind.h"
 #include "image/image.h"
 #include "image/message.h"
+#include "kernel/file_lister.h"
 
 /* Descriptors of the child. */
 enum { SOCKET = 10, FIRST, SAME, ANOTHER, SHARED, LAST };
-#define MANY 500
+#define MANY	  500
+#define VERY_MANY 1200 /* the kernel lists them at once, if it can */
 
 static struct snapshot snapshot;
 static pid_t child;
@@ -195,21 +198,13 @@ static struct file *file_of_child(int fd)
 	return task_find_descriptor(snapshot.root, fd)->file;
 }
 
-static int count_own(void)
+static void expect_in_flight(int many)
 {
-	int count = 0;
+	size_t before;
 
-	for (int fd = 0; fd < 1000; fd++)
-		count += fcntl(fd, F_GETFD) >= 0;
-	return count;
-}
-
-static void in_flight(void **state unused)
-{
-	int before;
-
-	begin_tree(0);
-	before = count_own();
+	begin_tree(many);
+	files_look_ahead(&snapshot, &child, 1);
+	before = descriptors_count();
 	assert_int_equal(files_collect(&snapshot), 0);
 	assert_ptr_equal(received[0], file_of_child(FIRST));
 	assert_ptr_equal(file_of_child(SAME), file_of_child(FIRST));
@@ -220,20 +215,27 @@ static void in_flight(void **state unused)
 	assert_int_equal(received[1]->seen->holder.here, getpid());
 	assert_int_equal(received[1]->entry->reg->flags & O_ACCMODE, O_RDONLY);
 	assert_int_equal(described, snapshot.file_count);
-	assert_int_equal(count_own(),
+	assert_int_equal(descriptors_count(),
 			 before + 3); /* that file, and the descriptors by which criu looks at itself */
 	files_let_go(&snapshot, DUMP_RUNS_ON);
-	assert_int_equal(count_own(), before);
+	assert_int_equal(descriptors_count(), before);
 	end_tree();
 }
 
+static void in_flight(void **state unused)
+{
+	expect_in_flight(0);
+	expect_in_flight(VERY_MANY);
+}
+
 /* criu has received a descriptor of a file that the child has, too: criu does not keep it. */
-static void received_again(void **state unused)
+static void expect_received_again(int many)
 {
 	struct file *file;
 	int fd;
 
-	begin_tree(0);
+	begin_tree(many);
+	files_look_ahead(&snapshot, &child, 1);
 	assert_int_equal(files_collect(&snapshot), 0);
 	fd = dup(own_shared);
 	assert_int_equal(files_identify(&snapshot, fd, &file), 0);
@@ -243,24 +245,37 @@ static void received_again(void **state unused)
 	assert_int_equal(files_identify(&snapshot, fd, &file), 0);
 	assert_int_equal(file->id, snapshot.file_count);
 	assert_int_equal(fcntl(fd, F_GETFD), 0);
-	assert_true(files_identify(&snapshot, 999, &file) < 0);
+	assert_true(files_identify(&snapshot, 99999, &file) < 0);
 	failure_clear();
 	files_let_go(&snapshot, DUMP_RUNS_ON);
 	assert_int_equal(fcntl(fd, F_GETFD), -1);
 	end_tree();
 }
 
-/* Many open files that look alike: each is a file of its own, and ids are in the order of the descriptors. */
-static void many_that_look_alike(void **state unused)
+static void received_again(void **state unused)
 {
-	begin_tree(MANY);
+	expect_received_again(0);
+	expect_received_again(VERY_MANY);
+}
+
+/* Many open files that look alike: each is a file of its own, and ids are in the order of the descriptors. */
+static void expect_many(int many)
+{
+	begin_tree(many);
+	files_look_ahead(&snapshot, &child, 1);
 	assert_int_equal(files_collect(&snapshot), 0);
-	for (int i = 1; i < MANY; i++)
+	for (int i = 1; i < many; i++)
 		assert_int_equal(file_of_child(LAST + i)->id, file_of_child(LAST + i - 1)->id + 1);
 	for (size_t i = 1; i < snapshot.file_count; i++)
 		assert_true(snapshot.files[i]->id == i + 1);
 	files_let_go(&snapshot, DUMP_RUNS_ON);
 	end_tree();
+}
+
+static void many_that_look_alike(void **state unused)
+{
+	expect_many(MANY);
+	expect_many(VERY_MANY);
 }
 
 /* A child of the child: one more process with the descriptors of its parent, but for those that it has changed. */
@@ -282,7 +297,7 @@ static void inherit(pid_t *pid, int ready)
 		pause();
 }
 
-static void inherited(void **state unused)
+static void expect_inherited(int many)
 {
 	pid_t *grandchild = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct task *task;
@@ -300,6 +315,8 @@ static void inherited(void **state unused)
 		dup2(FIRST, SAME);
 		dup2(open("/dev/null", O_RDWR), ANOTHER);
 		dup2(open("/dev/null", O_RDWR), SHARED);
+		for (int i = 0; i < many; i++)
+			dup2(FIRST, LAST + 10 + i);
 		inherit(grandchild, ends[1]);
 		close(ends[1]);
 		for (;;)
@@ -312,6 +329,7 @@ static void inherited(void **state unused)
 	add_task(*grandchild, 3);
 	task = snapshot_find_task_here(&snapshot, *grandchild);
 	task->parent = snapshot_find_task_here(&snapshot, child);
+	files_look_ahead(&snapshot, (pid_t[]){ child, *grandchild }, 2);
 	assert_int_equal(files_collect(&snapshot), 0);
 #define file_of(pid, fd) (task_find_descriptor(snapshot_find_task_here(&snapshot, pid), fd)->file)
 	assert_ptr_equal(file_of(child, FIRST), file_of(child, SAME));
@@ -335,6 +353,58 @@ static void inherited(void **state unused)
 	}
 	snapshot_free(&snapshot);
 	munmap(grandchild, 4096);
+}
+
+static void inherited(void **state unused)
+{
+	expect_inherited(0);
+	expect_inherited(VERY_MANY);
+}
+
+/* `address`: 0 if the kernel's list does not tell it. */
+static struct file *identify(int fd, uint64_t address, int expected)
+{
+	const struct file_holder holder = file_holder_task(snapshot.root);
+	const struct listed_file listed = { .fd = fd, .file = address, .flags = O_RDWR };
+	struct seen_file *seen = allocate(sizeof(*seen));
+	struct file *file;
+
+	assert_int_equal(seen_file_look(seen, &holder, fd, NULL, address ? &listed : NULL, false), 0);
+	assert_int_equal(files_identify_seen(&snapshot, seen, &file), expected);
+	return file;
+}
+
+/* The kernel has listed the files of some processes, but not of others. */
+static void some_listed(void **state unused)
+{
+	struct file *first, *another, *shared;
+
+	begin_tree(0);
+	first = identify(FIRST, 0x1000, 0);
+	another = identify(ANOTHER, 0x2000, 0);
+	assert_ptr_not_equal(first, another);
+	assert_ptr_equal(identify(SAME, 0x1000, 0), first);
+	assert_ptr_equal(identify(SAME, 0, 0), first);
+	shared = identify(SHARED, 0, 0);
+	assert_int_equal(snapshot.file_count, 3);
+	assert_ptr_equal(identify(SHARED, 0x3000, 0), shared);
+	assert_ptr_equal(identify(ANOTHER, 0x2000, 0), another);
+	assert_ptr_equal(identify(ANOTHER, 0, 0), another);
+	assert_int_equal(snapshot.file_count, 3);
+	files_let_go(&snapshot, DUMP_RUNS_ON);
+	end_tree();
+}
+
+static void two_addresses(void **state unused)
+{
+	begin_tree(0);
+	identify(FIRST, 0x1000, 0);
+	identify(SAME, 0x2000, 0);
+	identify(SHARED, 0, -EIO);
+	assert_non_null(strstr(failure_text(), "are one open file, and have two addresses"));
+	failure_clear();
+	files_let_go(&snapshot, DUMP_RUNS_ON);
+	end_tree();
 }
 
 static void by_path(void **state unused)
@@ -364,7 +434,12 @@ int main(void)
 		cmocka_unit_test(many_that_look_alike),
 		cmocka_unit_test(by_path),
 		cmocka_unit_test(inherited),
+		cmocka_unit_test(some_listed),
+		cmocka_unit_test(two_addresses),
 	};
 
+	struct rlimit before;
+
+	descriptors_unlimit(&before);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,6 +57,11 @@ static void fail_before_the_log(void)
 	failure_log();
 }
 
+static void name_with_controls(void)
+{
+	fail(0, "process 5 (%s)", "a\033[31m\nError (x.c:1): b");
+}
+
 /* What is written at which level, and a pattern for each line, with NULL at the end. */
 struct expectation {
 	void (*act)(void);
@@ -98,6 +103,7 @@ static void in_a_file(void **state unused)
 		{ fail_once, 0, { NULL } },
 		{ fail_once, 1, { TIME ERROR "cannot open it: No such file or directory$" } },
 		{ fail_twice, 1, { TIME ERROR "cannot open it: No such", TIME ERROR "another$" } },
+		{ name_with_controls, 1, { TIME ERROR "process 5 \\(a\\?\\[31m Error \\(x.c:1\\): b\\)$" } },
 		{ refuse_two, 1, { TIME ERROR "file 3: a kvm$", TIME ERROR "file 4: a dri$" } },
 		{ fail_in_places,
 		  1,

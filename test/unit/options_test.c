@@ -43,13 +43,15 @@ static void describe(const struct options *options, char *text, size_t size)
 		if (!row->name || row->there != THERE)
 			continue;
 		if ((row->kind == FLAG || row->kind == FINALLY || row->kind == VALIDATION ||
-		     row->kind == CGROUPS) &&
+		     row->kind == CGROUPS || row->kind == UNIX_SOCKETS) &&
 		    *(const bool *)field)
 			fprintf(out, " %s", row->name);
 		if ((row->kind == TEXT || row->kind == TRACKER) && *(const char *const *)field)
 			fprintf(out, " %s=%s", row->name, *(const char *const *)field);
 		if (row->kind == PROCESS && *(const pid_t *)field)
 			fprintf(out, " %s=%d", row->name, *(const pid_t *)field);
+		if (row->kind == GROWN && *(const enum grown_files *)field)
+			fprintf(out, " %s=%d", row->name, *(const enum grown_files *)field);
 		if (row->kind == SECONDS && *(const unsigned *)field != 10)
 			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);
 		if (row->kind == LEVEL && *(const int *)field != 2)
@@ -96,6 +98,9 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 -D a -W b -o c", "dump tree=1 images-dir=a work-dir=b log-file=c" },
 		{ "flatten a -o b --log-file c", "flatten output=b log-file=c <a>" },
 		{ "-o b flatten", "flatten output=b" },
+		{ "dump -t 1 -x", "dump tree=1 ext-unix-sk" },
+		{ "dump -t 1 -x5", "dump tree=1" }, /* in the table of externals */
+		{ "restore -x5", "restore ext-unix-sk" },
 		{ "dump -t 1 -RjDdir -l", "dump tree=1 images-dir=dir leave-running shell-job file-locks" },
 		/* the last one wins */
 		{ "dump -t 1 -Rs", "dump tree=1 leave-stopped" },
@@ -128,6 +133,9 @@ static void command_lines(void **state unused)
 		{ "dump -t 1 --timeout 0", "dump tree=1 timeout=0" },
 		{ "dump -t 1 --file-validation filesize", "dump tree=1 file-validation" },
 		{ "dump -t 1 --file-validation filesize --file-validation buildid", "dump tree=1" },
+		{ "restore --grown-files keep", "restore grown-files=1" },
+		{ "restore --grown-files=cut", "restore grown-files=2" },
+		{ "restore --grown-files=cut --grown-files refuse", "restore" },
 		{ "dump -t 1 --action-script a --action-script b", "dump tree=1 script=a script=b" },
 		{ "restore --cgroup-root /c --action-script a --cgroup-root /d",
 		  "restore script=a cgroup-root=/c cgroup-root=/d" },
@@ -267,17 +275,14 @@ static const struct {
 	  "criu: --no-d is ambiguous: --no-daemon, --no-display-stats, --no-default-config, --no-deprecated\n" },
 	{ "dump -t 1 --j", "criu: --join-ns needs an argument: NS:PID|FILE[,ID,ID]\n" },
 	{ "dump -t 1 --no-track-mem=auto", "criu: --no-track-mem takes no argument, but 'auto' was given\n" },
-	{ "dump -t 1 -x", "criu: --ext-unix-sk is not supported yet\n" },
-	{ "dump -t 1 -jx5", "criu: --ext-unix-sk is not supported yet\n" },
-	{ "dump -t 1 --ext-unix-sk=5", "criu: --ext-unix-sk is not supported yet\n" },
+	{ "dump -t 1 -jxa",
+	  "criu: --external unix[a]: 'unix[a]' is not the name of a resource\n  try: file[MNT_ID:INODE] or tty[RDEV:DEV], with numbers in hexadecimal, or unix[INODE]\n" },
 	{ "dump -t 1 -M auto", "criu: --ext-mount-map is not supported yet\n" },
 	{ "dump -t 1 --ext-mount-map a:b", "criu: --ext-mount-map is not supported yet\n" },
 	{ "dump -t 1 --enable-external-sharing", "criu: --enable-external-sharing is not supported yet\n" },
 	{ "dump -t 1 --enable-external-masters", "criu: --enable-external-masters is not supported yet\n" },
-	{ "dump -t 1 --external unix[5]",
-	  "criu: --external unix[5]: a resource of type unix is not supported yet\n" },
 	{ "dump -t 1 --external bla",
-	  "criu: --external bla: 'bla' is not the name of a resource\n  try: file[MNT_ID:INODE] or tty[RDEV:DEV], with numbers in hexadecimal\n" },
+	  "criu: --external bla: 'bla' is not the name of a resource\n  try: file[MNT_ID:INODE] or tty[RDEV:DEV], with numbers in hexadecimal, or unix[INODE]\n" },
 	{ "restore --inherit-fd fd[1000]:/a",
 	  "criu: --inherit-fd fd[1000]:/a: descriptor 1000 is not open\n" },
 	{ "restore --inherit-fd /a",
@@ -287,7 +292,11 @@ static const struct {
 	{ "exec -t 1", "criu: exec no longer exists: running code inside another process was removed\n" },
 	{ "dump -t 1 --shell-job=1", "criu: --shell-job takes no argument, but '1' was given\n" },
 	{ "dump -t 1 --tcp-established", "criu: --tcp-established is not supported yet\n" },
-	{ "dump -t 1 --ghost-limit 4M", "criu: --ghost-limit is not supported yet\n" },
+	{ "dump -t 1 --ghost-limit 4T", "criu: --ghost-limit: '4T' is not a size, such as 64K, 1M or 4G\n" },
+	{ "dump -t 1 --ghost-limit 1MB",
+	  "criu: --ghost-limit: '1MB' is not a size, such as 64K, 1M or 4G\n" },
+	{ "dump -t 1 --ghost-limit -1", "criu: --ghost-limit: '-1' is not a size, such as 64K, 1M or 4G\n" },
+	{ "dump -t 1 --ghost-limit 99999999999999G", "criu: --ghost-limit: 99999999999999G is too large\n" },
 	{ "dump -t 1 --unprivileged", "criu: --unprivileged is not supported yet\n" },
 	{ "restore -r /", "criu: --root is not supported yet\n" },
 	{ "restore -S", "criu: --restore-sibling needs --restore-detached\n" },
@@ -299,6 +308,8 @@ static const struct {
 	{ "restore --manage-cgroups=x",
 	  "criu: --manage-cgroups: there is no mode 'x'\n  try: one of none, soft, ignore\n" },
 	{ "check --file-validation x", "criu: --file-validation: 'x' is neither 'filesize' nor 'buildid'\n" },
+	{ "restore --grown-files Keep",
+	  "criu: --grown-files: 'Keep' is neither 'refuse' nor 'keep' nor 'cut'\n" },
 	{ "check --status-fd 1000", "criu: --status-fd: descriptor 1000 is not open\n" },
 	{ "pre-dump -t 1 --pre-dump-mode quick",
 	  "criu: --pre-dump-mode: 'quick' is neither 'read' nor 'splice'\n" },

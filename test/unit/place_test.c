@@ -5,6 +5,7 @@
 #include "unit.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -209,6 +210,41 @@ static void beside_other_threads(void **state unused)
 	assert_null(answer);
 }
 
+static int do_nothing(void *argument unused)
+{
+	return 0;
+}
+
+/* 1: it cannot have the groups; 2: it can have others. */
+static int try_groups_as_user(void)
+{
+	const gid_t own[] = { 1005, 1007 }, others[] = { 1005, 1008 };
+	struct place place = PLACE_HERE;
+
+	if (setgroups(2, own) < 0 || setresgid(1000, 1000, 1000) < 0 || setresuid(1000, 1000, 1000) < 0)
+		return 3;
+	place.group_count = 2;
+	place.groups = own;
+	if (run_in(&place, do_nothing, NULL))
+		return 1;
+	place.groups = others;
+	return run_in(&place, do_nothing, NULL) == -EPERM ? 0 : 2;
+}
+
+static void own_groups_need_no_right(void **state unused)
+{
+	int status;
+	pid_t child;
+
+	if (geteuid())
+		skip();
+	child = fork();
+	if (!child)
+		_exit(try_groups_as_user());
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
 static void what_cannot_be_joined(void **state unused)
 {
 	autoclose int fd = open("/dev/null", O_RDONLY);
@@ -230,6 +266,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_stack_has_an_end, setup, nothing_is_left),
 		cmocka_unit_test_setup_teardown(one_in_another, setup, nothing_is_left),
 		cmocka_unit_test_setup_teardown(beside_other_threads, setup, nothing_is_left),
+		cmocka_unit_test_setup_teardown(own_groups_need_no_right, setup, nothing_is_left),
 		cmocka_unit_test_setup_teardown(what_cannot_be_joined, setup, nothing_is_left),
 	};
 

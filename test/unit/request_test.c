@@ -24,17 +24,25 @@ static void describe(const struct options *options, char *text, size_t size)
 #define word(name, field) fprintf(out, name "=%s ", (field) ? (field) : "-")
 	number(root);
 	number(policy.shell_job);
+	number(policy.external_sockets);
 	number(policy.file_locks);
 	number(policy.leave_running);
 	number(policy.leave_stopped);
 	number(policy.validates_by_size);
 	number(policy.skips_mode_check);
+	number(policy.forces_irmap);
+	number(policy.irmap_paths.count);
+	number(policy.grown);
+	number(policy.evades_devices);
+	number(policy.makes_links);
+	number(policy.ghost_limit);
 	number(auto_dedup);
 	number(display_stats);
 	number(ignores_cgroups);
 	number(cgroup_roots.count);
 	fprintf(out, "externals=%d ", request.externals ? (int)request.externals->count : 0);
 	word("previous", request.previous);
+	word("plugins", request.plugins);
 	word("tracker", request.tracker);
 	number(splices);
 	number(timeout);
@@ -62,7 +70,11 @@ static void give(struct options *options, const struct option_row *row)
 	case FINALLY:
 	case VALIDATION:
 	case CGROUPS:
+	case UNIX_SOCKETS:
 		*(bool *)field = true;
+		break;
+	case GROWN:
+		*(enum grown_files *)field = GROWN_CUT;
 		break;
 	case TEXT:
 	case TRACKER:
@@ -74,6 +86,9 @@ static void give(struct options *options, const struct option_row *row)
 	case EXTERNAL:
 	case INHERITED:
 		*(struct externals **)field = &externals;
+		break;
+	case SIZE:
+		*(unsigned long *)field = 17;
 		break;
 	case PROCESS:
 	case NUMBER:

@@ -69,6 +69,8 @@ static const struct {
 
 	{ "a shared file", "/var/data", SHARED, 0, 0, PROT_READ | PROT_WRITE, CONTENT_OF_FILE, SAVE_NOTHING,
 	  ZEROS_ARE_SAVED, MADE_BY_RESTORE, 0 },
+	{ "an io_uring", "anon_inode:[io_uring]", SHARED, 0, 0, PROT_READ | PROT_WRITE, CONTENT_OF_FILE,
+	  SAVE_NOTHING, ZEROS_ARE_SAVED, MADE_BY_RESTORE, 0 },
 	{ "a shared file, huge pages", "/huge/file", SHARED | MAP_HUGETLB, 0, 0, PROT_READ | PROT_WRITE,
 	  CONTENT_OF_FILE, SAVE_NOTHING, ZEROS_ARE_SAVED, MADE_BY_RESTORE, 0 },
 	{ "a shared memfd", "/memfd:one (deleted)", SHARED, 0, VMA_MEMFD, PROT_READ | PROT_WRITE,
@@ -130,8 +132,6 @@ static void each_kind(void **state unused)
 static void refused(void **state unused)
 {
 	const struct vma by_name[] = {
-		{ .path = "/SYSV00000000 (deleted)", .flags = SHARED },
-		{ .path = "anon_inode:[io_uring]", .flags = SHARED },
 		{ .path = "anon_inode:[perf_event]", .flags = SHARED },
 		{ .path = "socket:[4711]", .flags = SHARED },
 		{ .path = "[uprobes]", .flags = PRIVATE },
@@ -142,7 +142,7 @@ static void refused(void **state unused)
 	const uint32_t by_status[] = {
 		0,
 		VMA_REGULAR,
-		VMA_REGULAR | VMA_SYSV_IPC | VMA_ANON_SHARED,
+		VMA_REGULAR | VMA_SYSV_IPC | VMA_FILE_SHARED,
 		VMA_REGULAR | VMA_SOCKET | VMA_FILE_SHARED,
 		VMA_REGULAR | VMA_SHADOW_STACK | VMA_ANON_PRIVATE,
 		VMA_REGULAR | VMA_UPROBES | VMA_ANON_PRIVATE,

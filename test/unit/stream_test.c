@@ -27,7 +27,7 @@ static int give_fd(void *context)
 
 static int open_stream(struct stream **stream, int *fd, const struct stream_reserve *reserve)
 {
-	return stream_open(stream, &(struct stream_file){ give_fd, fd, "test" }, reserve);
+	return stream_open(stream, &(struct stream_file){ give_fd, fd, "test", 0 }, reserve);
 }
 
 /* Puts `pages` pages into the stream, at most `most` at a time. */
@@ -80,6 +80,28 @@ static void hold_what_is_put(const struct stream_reserve *reserve)
 			assert_int_equal(put(stream, pages[i], most[j]), 0);
 			assert_int_equal(stream_close(stream, 0), 0);
 			check(fd, pages[i], most[j]);
+			close(fd);
+		}
+}
+
+/* Its buffers are as large as what is expected, but there may be more. */
+static void holds_more_than_usual(void **state unused)
+{
+	static const uint64_t usual[] = { 1, PAGE_SIZE, 3 * PAGE_SIZE + 1, 64 << 10, 100 << 10, 1 << 20 };
+
+	for (size_t i = 0; i < array_size(usual); i++)
+		for (size_t pages = 1; pages < 2000; pages *= 5) {
+			int fd = memfd_create("stream", MFD_CLOEXEC);
+			struct stream *stream;
+
+			assert_true(fd >= 0);
+			assert_int_equal(stream_open(&stream,
+						     &(struct stream_file){ give_fd, &fd, "test", usual[i] },
+						     NULL),
+					 0);
+			assert_int_equal(put(stream, pages, 7), 0);
+			assert_int_equal(stream_close(stream, 0), 0);
+			check(fd, pages, 7);
 			close(fd);
 		}
 }
@@ -146,7 +168,8 @@ static void asks_late_for_its_file(void **state unused)
 
 		failure_clear();
 		assert_int_equal(
-			stream_open(&stream, &(struct stream_file){ count_asked, &asked, "test" }, NULL), 0);
+			stream_open(&stream, &(struct stream_file){ count_asked, &asked, "test", 0 }, NULL),
+			0);
 		result = put(stream, rows[i].pages, 64);
 		assert_int_equal(!result, rows[i].pages <= 300);
 		assert_int_equal(asked, rows[i].pages > 300);
@@ -247,6 +270,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(holds_what_was_put),
+		cmocka_unit_test(holds_more_than_usual),
 		cmocka_unit_test(holds_what_was_put_into_a_reserve),
 		cmocka_unit_test(writes_late_from_a_reserve),
 		cmocka_unit_test(asks_late_for_its_file),

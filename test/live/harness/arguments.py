@@ -89,7 +89,10 @@ def main(tables, description):
 	if not settings.list and not os.access(settings.criu, os.X_OK):
 		raise SystemExit(f"{settings.criu} cannot be run; `make` builds it")
 	system.patience = settings.patience
-	signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script ignores SIGINT
+	signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script ignores SIGINT …
+	if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+		# … and one of nohup SIGHUP. Programs ignore what their starter ignores, but not what it handles.
+		signal.signal(signal.SIGHUP, lambda *_: None)
 	tests = list(choose(tables, settings))
 	if not tests:
 		raise SystemExit(f"no test has a name that matches {settings.k!r}" + (f" in mode {', '.join(settings.mode)}" if settings.mode else ""))

@@ -1,6 +1,6 @@
-"""leftovers.py - what a test left on the machine: mounts, cgroups, packet filter rules, sockets and their files.
+"""leftovers.py - what a test left on the machine: mounts, cgroups, packet filter rules, IPC objects, sockets and their files.
 
-A worker calls snapshot() before and after its test, inside its own mount and network namespaces. The difference was left by
+A worker calls snapshot() before and after its test, inside its own mount, IPC and network namespaces. The difference was left by
 the test. Other processes use the cgroup tree and /tmp, too, so there only names with `criu` in them count.
 """
 
@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import struct
+import subprocess
 
 from . import system
 
@@ -86,8 +87,43 @@ def unix_sockets():
 	return {"unix socket " + " ".join(line.split()[4:]) for line in lines}
 
 
+FSOPEN, FSCONFIG, FSMOUNT, CMD_CREATE, MQ_UNLINK = 430, 431, 432, 6, 241
+
+
+def message_queues():
+	"""POSIX ones. Their file system need not be mounted anywhere."""
+	context = system.libc.syscall(FSOPEN, b"mqueue", 1)
+	if context < 0:
+		return set()
+	system.libc.syscall(FSCONFIG, context, CMD_CREATE, None, None, 0)
+	mount = system.libc.syscall(FSMOUNT, context, 1, 0)
+	os.close(context)
+	if mount < 0:
+		return set()
+	names = {f"message queue /{name}" for name in os.listdir(f"/proc/self/fd/{mount}")}  # it is an O_PATH
+	os.close(mount)
+	return names
+
+
+def ipc_objects():
+	"""The ids chosen for the next ones of System V count, too."""
+	names = message_queues()
+	for kind in ("shm", "sem", "msg"):
+		lines = system.read_text(f"/proc/sysvipc/{kind}").splitlines()[1:]
+		names |= {f"IPC object {kind} {' '.join(line.split()[:3])}" for line in lines}
+		names.add(f"{kind}_next_id " + system.read_text(f"/proc/sys/kernel/{kind}_next_id").strip())
+	return names
+
+
+def remove_ipc_objects():
+	"""All of this namespace."""
+	subprocess.run(["ipcrm", "-a"], check=True)
+	for name in message_queues():
+		system.libc.syscall(MQ_UNLINK, name.split("/")[1].encode())
+
+
 def snapshot():
-	return (mounts() | unix_sockets() | cgroups() | stray_files() |
+	return (mounts() | unix_sockets() | ipc_objects() | cgroups() | stray_files() |
 		netfilter_objects(NFT_MSG_GETTABLE) | netfilter_objects(NFT_MSG_GETRULE))
 
 

@@ -175,6 +175,8 @@ def put_back(saved, target):
 			os.makedirs(path, exist_ok=True)
 			put_back(source, path)
 		else:
+			if os.path.islink(path):
+				os.unlink(path)
 			shutil.copyfile(source, path, follow_symlinks=False)
 			shutil.copystat(source, path, follow_symlinks=False)
 

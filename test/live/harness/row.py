@@ -12,10 +12,11 @@ STATE = "state"    # clocks, queues, counters, positions: a restore sets them at
 # Programs that do not have both. Some only hold what was set once: if one dump saves it, five dumps do.
 TO_LOSE = {
 	**dict.fromkeys(("large", "many_areas"), (MEMORY,)),
-	**dict.fromkeys(("dying", "directory_read", "epoll", "events", "fifos", "files", "interrupted", "pair", "pipes", "semaphores",
-			 "signals", "signals_hard", "stopped", "timers", "timers_posix", "timers_run_out", "timers_storm"), (STATE,)),
+	**dict.fromkeys(("directory_read", "dying", "epoll", "events", "fifos", "files", "inotify", "interrupted", "ipc_mqueues", "ipc_queues",
+			 "ipc_sets", "pair", "path_names", "pipes", "proc_files", "queue_messages", "queue_options", "semaphores", "signals",
+			 "signals_hard", "stopped", "timers", "timers_posix", "timers_run_out", "timers_storm", "uring"), (STATE,)),
 	**dict.fromkeys(("attributes", "cgroups", "credentials", "death_signals", "exit_signal", "files_moved", "fpu", "inodes", "locks",
-			 "locks_family", "nothing_open", "orphan_group", "place", "rseq", "sleeper"), ()),
+			 "locks_family", "nothing_open", "orphan_group", "path_log", "path_namespaces", "pidfds", "place", "rseq", "sleeper"), ()),
 }
 
 

@@ -15,7 +15,7 @@ import subprocess
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWNET = 0x20000, 0x8000000, 0x40000000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 0x1000, 0x4000, 1 << 18
 MNT_DETACH = 2
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
@@ -57,8 +57,8 @@ def die_with_parent():
 
 
 def private_namespaces(needed):
-	"""Enters new mount and network namespaces, with a loopback device; with a new /tmp if no path in `needed` is below it."""
-	checked(libc.unshare(CLONE_NEWNS | CLONE_NEWNET), "unshare")
+	"""Enters new mount, IPC and network namespaces, with a loopback device; with a new /tmp if no path in `needed` is below it."""
+	checked(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET), "unshare")
 	mount("none", "/", None, MS_REC | MS_PRIVATE)
 	if not any(os.path.realpath(path).startswith("/tmp/") for path in needed if path):
 		mount("none", "/tmp", "tmpfs", data="mode=1777")

@@ -11,6 +11,7 @@
 #include <linux/aio_abi.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -211,11 +212,23 @@ static void set_up_many(void)
 	note();
 }
 
+/* The kernel hands out the slots of a ring to each CPU in batches, so elsewhere a full ring may have some left. */
+static void stay_on_one_cpu(void)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	live_check(sched_setaffinity(0, sizeof(one), &one) == 0, "sched_setaffinity: %m");
+}
+
 /* The ring is full: one more completion would overwrite one that waits. */
 static void set_up_full(void)
 {
-	struct ring *ring = new_ring(1);
+	struct ring *ring;
 
+	stay_on_one_cpu();
+	ring = new_ring(1);
 	submit(ring, 50);
 	take(ring, 50);
 	while (submit_one(ring))

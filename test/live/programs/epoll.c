@@ -2,7 +2,7 @@
  * epoll.c - epoll instances: the files that they watch, for which events, under which descriptors and for which
  * process.
  *
- * usage: epoll DIRECTORY plain|oneshot|reused|nested|shared|signals
+ * usage: epoll DIRECTORY plain|oneshot|reused|nested|shared|signals|apart
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -271,6 +272,53 @@ static void verify_signals(void)
 	live_join(pid);
 }
 
+/*
+ * ---- apart: one process has the epoll, another one the files; their numbers are a regular file's, and nobody's ----
+ */
+
+static int pidfd;
+
+static void hold_files(void)
+{
+	signal(SIGTERM, live_stop_child);
+	close(epoll);
+	for (;;) {
+		char byte;
+
+		if (read(pipes[3][0], &byte, 1) == 1)
+			live_check(write(byte == 'x' ? pipes[0][1] : pipes[1][1], "x", 1) == 1, "write: %m");
+		live_sleep(0.005);
+	}
+}
+
+static void set_up_apart(void)
+{
+	pidfd = syscall(SYS_pidfd_open, getpid(), 0);
+	watch(epoll, pipes[0][0], EPOLLIN, 0);
+	watch(epoll, pipes[1][0], EPOLLIN, 1);
+	watch(epoll, pidfd, EPOLLIN, 2);
+	child = live_fork(hold_files);
+	live_check(dup2(open("/etc/passwd", O_RDONLY), pipes[0][0]) == pipes[0][0], "dup2: %m");
+	close(pipes[1][0]);
+	close(pidfd);
+}
+
+static void verify_apart(void)
+{
+	struct epoll_event events[2];
+
+	expect_nothing(epoll);
+	send_byte(3);
+	expect(epoll, 0, EPOLLIN);
+	live_check(write(pipes[3][1], "y", 1) == 1, "write: %m");
+	for (double end = live_now() + 5; epoll_wait(epoll, events, 2, 100) != 2;)
+		live_check(live_now() < end, "the second file is not watched");
+	live_check(fcntl(pipes[1][0], F_GETFD) < 0, "the closed descriptor is open");
+	live_check(read(pipes[0][0], &(char){ 0 }, 1) == 1, "the regular file: %m");
+	live_check(epoll_ctl(epoll, EPOLL_CTL_DEL, pipes[0][0], NULL) < 0, "the regular file is watched");
+	live_join(child);
+}
+
 static const struct part {
 	const char *name;
 	void (*set_up)(void);
@@ -279,7 +327,7 @@ static const struct part {
 	{ "plain", set_up_plain, verify_plain },       { "oneshot", set_up_oneshot, verify_oneshot },
 	{ "reused", set_up_reused, verify_reused },    { "renumbered", set_up_reused, verify_renumbered },
 	{ "nested", set_up_nested, verify_nested },    { "shared", set_up_shared, verify_shared },
-	{ "signals", set_up_signals, verify_signals },
+	{ "signals", set_up_signals, verify_signals }, { "apart", set_up_apart, verify_apart },
 };
 
 int main(int argc, char **argv)

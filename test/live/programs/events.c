@@ -1,7 +1,7 @@
 /*
  * events.c - eventfd, signalfd and timerfd: counters, pending events, and what they do after the restore.
  *
- * usage: events DIRECTORY eventfd|saturated|semaphore|signalfd|timerfd|timerfd_real|timerfd_unread
+ * usage: events DIRECTORY eventfd|saturated|semaphore|signalfd|timerfd|timerfd_real|timerfd_unread|timerfd_expiring
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -227,6 +227,65 @@ static void verify_unread(void)
 	live_check(take(fds[1], "the periodic one") >= 2, "the periodic timer no longer ticks");
 }
 
+/*
+ * Whenever the dump looks, one of these is just expiring: one-shot timers, which expire one after the other, and timers
+ * with a period of 1 ms. None may be lost, and none that is not running may start.
+ */
+#define EXPIRING 400
+
+static int expiring[EXPIRING], ticking[20], resting;
+
+static void set_up_expiring(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	for (int i = 0; i < EXPIRING; i++) {
+		struct itimerspec value = timer(0.05 + i * 0.001, 0);
+
+		if (i % 2) {
+			double at = now.tv_nsec / 1e9 + 0.05 + i * 0.001;
+
+			value = timer(at, 0);
+			value.it_value.tv_sec += now.tv_sec;
+		}
+		expiring[i] = timerfd_create(i % 3 ? CLOCK_MONOTONIC : CLOCK_BOOTTIME, TFD_NONBLOCK);
+		if (i % 3 == 0)
+			value = timer(0.05 + i * 0.001, 0);
+		live_check(timerfd_settime(expiring[i], i % 3 && i % 2 ? TFD_TIMER_ABSTIME : 0, &value,
+					   NULL) == 0,
+			   "timerfd: %m");
+	}
+	for (int i = 0; i < 20; i++) {
+		struct itimerspec value = timer(0.001, 0.001);
+
+		ticking[i] = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+		live_check(timerfd_settime(ticking[i], 0, &value, NULL) == 0, "timerfd: %m");
+	}
+	/* Not started, but it has a period. */
+	resting = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+	live_check(timerfd_settime(resting, 0, &(struct itimerspec){ .it_interval.tv_nsec = 1000000 },
+				   NULL) == 0,
+		   "timerfd: %m");
+}
+
+static void verify_expiring(void)
+{
+	for (int i = 0; i < EXPIRING; i++) {
+		live_check(poll(&(struct pollfd){ expiring[i], POLLIN, 0 }, 1, 2000) == 1,
+			   "one-shot timer %d has not expired", i);
+		live_check(take(expiring[i], "a one-shot timer") == 1, "one-shot timer %d ticks", i);
+		live_check(!is_readable(expiring[i]), "one-shot timer %d expires again", i);
+	}
+	for (int i = 0; i < 20; i++) {
+		live_check(take(ticking[i], "a timer with a period of 1 ms") > 20, "timer %d has lost ticks",
+			   i);
+		live_check(poll(&(struct pollfd){ ticking[i], POLLIN, 0 }, 1, 2000) == 1,
+			   "timer %d no longer ticks", i);
+	}
+	live_check(!is_readable(resting), "a timer that was not started runs");
+}
+
 static void set_up_real(void)
 {
 	struct timespec now;
@@ -249,11 +308,7 @@ static void verify_real(void)
 	live_check(take(fds[1], "what has passed") == 1, "the timer whose time has passed did not tick once");
 }
 
-static const struct part {
-	const char *name;
-	void (*set_up)(void);
-	void (*verify)(void);
-} parts[] = {
+static const struct live_part parts[] = {
 	{ "eventfd", set_up_eventfd, verify_eventfd },
 	{ "saturated", set_up_saturated, verify_saturated },
 	{ "semaphore", set_up_semaphore, verify_semaphore },
@@ -261,15 +316,10 @@ static const struct part {
 	{ "timerfd", set_up_timerfd, verify_timerfd },
 	{ "timerfd_real", set_up_real, verify_real },
 	{ "timerfd_unread", set_up_unread, verify_unread },
+	{ "timerfd_expiring", set_up_expiring, verify_expiring },
 };
 
 int main(int argc, char **argv)
 {
-	live_begin(argc, argv);
-	const struct part *part = live_choose(parts, argv[2]);
-	part->set_up();
-	live_ready();
-	live_wait_stop();
-	part->verify();
-	return live_finish();
+	return live_run_one(argc, argv, parts);
 }

@@ -266,6 +266,19 @@ const void *live_row(const void *table, size_t row_size, size_t rows, const char
 	return NULL;
 }
 
+int live_run(int argc, char **argv, const struct live_part *parts, size_t count)
+{
+	const struct live_part *part;
+
+	live_begin(argc, argv);
+	part = live_row(parts, sizeof(*parts), count, argv[2], true);
+	part->set_up();
+	live_ready();
+	live_wait_stop();
+	part->verify();
+	return live_finish();
+}
+
 static uint64_t mixed(uint64_t value)
 {
 	value ^= value >> 33;

@@ -39,6 +39,15 @@ const void *live_row(const void *table, size_t row_size, size_t rows, const char
 #define live_find(table, name)	 live_row_of(table, name, false)
 #define live_choose(table, name) live_row_of(table, name, true)
 
+/* One of these things, in a program that sets it up, and verifies it when it has to stop. */
+struct live_part {
+	const char *name;
+	void (*set_up)(void), (*verify)(void);
+};
+/* The whole main() of such a program; the second argument names the part. */
+int live_run(int argc, char **argv, const struct live_part *parts, size_t count);
+#define live_run_one(argc, argv, parts) live_run(argc, argv, parts, sizeof(parts) / sizeof((parts)[0]))
+
 void live_path(char *buffer, size_t size, const char *name); /* DIRECTORY/name */
 double live_now(void);					     /* CLOCK_MONOTONIC, seconds */
 double live_downtime(void);	  /* seconds away so far, as the harness measured */

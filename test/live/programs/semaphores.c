@@ -141,6 +141,9 @@ static void begin_foreign(void)
 	child = 0;
 	while (semctl(set, 0, GETVAL) != 4)
 		live_sleep(0.001);
+	/* A set that the other process has changed last is refused. */
+	struct sembuf nothing[] = { { 0, 1, 0 }, { 0, -1, 0 } };
+	live_check(semop(set, nothing, 2) == 0, "semop: %m");
 }
 
 static const struct {

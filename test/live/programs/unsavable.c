@@ -1,7 +1,7 @@
 /*
  * unsavable.c - has something that criu can save in general, but not in this state.
  *
- * usage: unsavable DIRECTORY lease|epoll|hung_up|foreign_session|controlled|controlled_by_pty|segments|provided
+ * usage: unsavable DIRECTORY foreign_session|controlled|controlled_by_pty|segments|provided
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -9,7 +9,6 @@
 #include <pty.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -24,47 +23,6 @@
 
 static int master, slave;
 static pid_t kept;
-
-static void lease(void)
-{
-	char path[4096];
-	int fd;
-
-	live_path(path, sizeof(path), "a-leased-file");
-	close(open(path, O_RDWR | O_CREAT, 0600));
-	fd = open(path, O_RDONLY);
-	live_check(fcntl(fd, F_SETLEASE, F_RDLCK) == 0, "F_SETLEASE: %m");
-}
-
-static int watched[2];
-
-static void keep_watched(void)
-{
-	signal(SIGTERM, SIG_DFL);
-	for (;;)
-		pause();
-}
-
-/* The parent has the epoll, the child has the watched file, and no process has both. */
-static void epoll(void)
-{
-	int epoll;
-
-	live_check(pipe(watched) == 0, "pipe: %m");
-	kept = live_fork(keep_watched);
-	epoll = epoll_create1(0);
-	live_check(epoll_ctl(epoll, EPOLL_CTL_ADD, watched[0], &(struct epoll_event){ .events = EPOLLIN }) ==
-			   0,
-		   "epoll: %m");
-	close(watched[0]);
-	close(watched[1]);
-}
-
-static void hung_up(void)
-{
-	live_check(openpty(&master, &slave, NULL, NULL, NULL) == 0, "openpty: %m");
-	close(master);
-}
 
 static void be_outside(pid_t parent, void (*prepare)(void), int told)
 {
@@ -179,10 +137,11 @@ static const struct {
 	const char *name;
 	void (*set_up)(void);
 } states[] = {
-	{ "lease", lease },	      { "epoll", epoll },
-	{ "hung_up", hung_up },	      { "foreign_session", foreign_session },
-	{ "controlled", controlled }, { "controlled_by_pty", controlled_by_pty },
-	{ "segments", segments },     { "provided", provided },
+	{ "foreign_session", foreign_session },
+	{ "controlled", controlled },
+	{ "controlled_by_pty", controlled_by_pty },
+	{ "segments", segments },
+	{ "provided", provided },
 };
 
 int main(int argc, char **argv)

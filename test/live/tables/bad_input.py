@@ -204,7 +204,7 @@ def images_truncated(cell, dumper, restorer):
 		raise Failure(f"{len(problems)} cuts gave no clear error:\n" + "\n".join(problems))
 
 
-SIDE_IMAGES = ("pipes-data.img", "fifo-data.img", "tty-info.img", "tty-data.img", "memfd.img", "filelocks.img")
+SIDE_IMAGES = ("remap-fpath.img", "ghost-file-1.img", "pipes-data.img", "fifo-data.img", "tty-info.img", "tty-data.img", "memfd.img", "filelocks.img", "sk-queues.img")
 
 
 def side_images_torn(*names):
@@ -400,6 +400,8 @@ ROWS = [
 	    peer_fails={"restore": "it reads a short pages image for ever"}),
 	row("restore-torn-pipes", side_images_torn("pipes-data.img"), "pipes", arguments=("anonymous",)),
 	row("restore-torn-fifos", side_images_torn("fifo-data.img"), "fifos", arguments=("ends",)),
+	row("restore-torn-ghosts", side_images_torn("remap-fpath.img", "ghost-file-1.img"), "ghost_files", arguments=("mapped",)),
+	row("restore-torn-queues", side_images_torn("sk-queues.img"), "queue_messages", arguments=("self",)),
 	row("restore-torn-memfd", side_images_torn("memfd.img"), "memfd", arguments=("shared",)),
 	row("restore-torn-locks", side_images_torn("filelocks.img"), "locks", arguments=("posix",),
 	    dump_options=("--file-locks",), restore_options=("--file-locks",)),

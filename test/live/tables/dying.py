@@ -20,7 +20,6 @@ PLACES = {"": {}, "-tmpfs": {"path": ("/tmp/dying-shared",), "without": ELSEWHER
 
 UNDONE = ("held", "given", "thread", "own_list", "high", "many", "child")
 NOT_UNDONE = ("returned", "idle", "foreign")
-LIVE_ON = {"leave-running": "the semaphores are gone when it has ended", "leave-stopped": "the semaphores are gone when it has ended"}
 
 
 def memory(kind, suffix, path=(), without={}):
@@ -78,7 +77,7 @@ ROWS = [
 	*[memory(kind, suffix, **more) for kind in MEMORY for suffix, more in PLACES.items()],
 	*[Row("semaphores-" + kind, "semaphores", arguments=(kind,), run=undone, modes=("ours", "peer"), peer_fails={
 		"dump": "it lets the kernel undo it"}) for kind in UNDONE],
-	*[Row("semaphores-" + kind, "semaphores", arguments=(kind,), without=LIVE_ON, unprivileged=True) for kind in NOT_UNDONE],
+	*[Row("semaphores-" + kind, "semaphores", arguments=(kind,), unprivileged=True) for kind in NOT_UNDONE],
 	*[Row("dying-killed-" + kind, "dying", arguments=(kind,), run=killed, modes=("ours",), timeout=600)
 	  for kind in ("mutex", "unlocking")],
 ]

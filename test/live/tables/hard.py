@@ -15,6 +15,10 @@ from harness.criu import Criu
 from harness.row import Row
 
 
+# For wrapped(): it may not read the kernel's memory.
+WEAK = '#!/bin/sh\nexec setpriv --bounding-set -sys_admin,-bpf,-perfmon --inh-caps -sys_admin,-bpf,-perfmon {criu} "$@"\n'
+
+
 def wrapped(cell, criu, name, script):
 	"""A criu that a script runs: `{criu}` in the script stands for the path of the program."""
 	path = cell.path(name)
@@ -80,6 +84,7 @@ def foreign_zombie(cell, dumper, restorer):
 	if os.statvfs(cell.directory).f_flag & os.ST_NOSUID:
 		raise Skip("the directory of the test is mounted without set-user-ID programs")
 	cell.start()
+	os.chown(cell.path("output"), NOBODY, NOBODY)
 	images = cell.new_images()
 	os.chown(images, NOBODY, NOBODY)
 	cell.dump(dumper, images)

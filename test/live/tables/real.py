@@ -69,6 +69,24 @@ def run_until(cell, started, moment):
 		raise Failure(f"the job ended within {moment:.2f} s, before it was dumped")
 
 
+def start_work(cell, job, seconds):
+	"""Starts the job, and waits for the first of its random moments. If it has ended before that, the undisturbed run was
+	much slower (nothing was in the page cache), so this one is taken for it. Returns when it started, and the moments."""
+	for _ in range(3):
+		job.set_up(cell, "work")
+		started = job.start(cell, "work")
+		chosen = moments(cell, seconds)
+		time.sleep(chosen[0])
+		cell.reap()
+		if cell.root not in cell.exits:
+			break
+		end(cell)
+		check_result(cell, job)
+		shutil.rmtree(cell.path("work"))
+		seconds = chosen[0]
+	return started, chosen
+
+
 def course(job):
 	def run(cell, dumper, restorer):
 		if cell.mode.name == "unprivileged":
@@ -77,14 +95,17 @@ def course(job):
 		started = job.start(cell, "reference")
 		end(cell)
 		seconds = time.monotonic() - started
-		job.set_up(cell, "work")
-		started = job.start(cell, "work")
-		if cell.mode.name in ("leave-running", "leave-stopped"):
-			leave(cell, job, dumper, restorer, started, moments(cell, seconds)[0])
-		elif cell.mode.name == "undisturbed":
+		if cell.mode.name == "undisturbed":
+			job.set_up(cell, "work")
+			job.start(cell, "work")
 			end(cell)
+			check_result(cell, job)
+			return
+		started, chosen = start_work(cell, job, seconds)
+		if cell.mode.name in ("leave-running", "leave-stopped"):
+			leave(cell, job, dumper, restorer, started, chosen[0])
 		else:
-			for number, moment in enumerate(moments(cell, seconds)):
+			for number, moment in enumerate(chosen):
 				run_until(cell, started, moment)
 				images = cell.new_images(f"images{number}")
 				away = time.monotonic()

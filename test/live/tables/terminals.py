@@ -15,6 +15,7 @@ from harness.cell import Failure
 from harness.row import Row
 
 from . import bad_input
+from .aio import refused
 
 
 @contextlib.contextmanager
@@ -327,6 +328,21 @@ PAIRS = {
 	"typed": {"dump": "it does not save what was typed"},
 	"tty": {"dump": "it refuses /dev/tty", "restore": "it does not know who owned the terminal"},
 }
+NOT_SAVED, NOT_KNOWN = {"dump": "it does not save this"}, {"restore": "it does not know this"}
+UNUSUAL = {
+	"hung_up": {"restore": "it takes the owner from the path"}, "hung_up_session": {"restore": "it looks for a master"},
+	"alone": {"dump": "it does not save what waits", "restore": "it has no place for what was typed"},
+	"fresh": NOT_SAVED,  # its own restore does not open the slave
+	"ends": {"dump": "it does not save what was typed", "restore": "it does not know the ends of file"},
+	"raw": {}, "flow_control": {"restore": "it types such characters again"}, "packets": NOT_SAVED, "told": NOT_SAVED | NOT_KNOWN,
+	"stopped_by_call": NOT_SAVED | NOT_KNOWN, "stopped_by_character": NOT_SAVED | NOT_KNOWN,
+	"echo": NOT_SAVED | NOT_KNOWN,
+	"exclusive": {"restore": "it makes no terminal exclusive"}, "locked": {"restore": "it does not lock settings"},
+	"locked_data": NOT_SAVED | {"restore": "it does not lock settings"},
+	"many": {"restore": "it finds no master for a number behind a free one"},
+	"left": {"dump": "it refuses /dev/tty"},
+}
+DEVICES = {"console": "/dev/console", "serial": "/dev/ttyS0", "virtual": "/dev/tty61"}
 BOTH_WAYS = ("ours", "ours-to-peer", "peer-to-ours", "peer")
 
 ROWS = [
@@ -347,4 +363,11 @@ ROWS = [
 	Row("shell-job-refused", "terminal", arguments=("standard",), run=with_own_terminals(job_refused), modes=("ours",)),
 	*[Row("terminal-" + kind, "pair", arguments=(kind,), run=with_own_terminals(as_the_mode_says), peer_fails=fails)
 	  for kind, fails in PAIRS.items()],
+	*[Row(f"device-{name}", "console", arguments=(path, "plain"), to_lose=(), alone_with="console",
+	      peer_fails={"dump": "it does not know this line", "restore": "it does not know this line"} if name == "serial" else {})
+	  for name, path in DEVICES.items()],
+	Row("terminal-broken", "terminals", arguments=("broken",), run=with_own_terminals(refused("nobody can write to terminal 0")), modes=("ours",)),
+	Row("device-session", "console", arguments=("/dev/tty60", "session"), to_lose=(), alone_with="console"),
+	*[Row("terminal-" + kind.replace("_", "-"), "terminals", arguments=(kind,), run=with_own_terminals(as_the_mode_says), to_lose=(),
+	      peer_fails=fails) for kind, fails in UNUSUAL.items()],
 ]

@@ -1,0 +1,4 @@
+/*
+ * none.c - a shared library that is no plugin.
+ */
+int unrelated;
