@@ -1,10 +1,12 @@
 /*
  * crowd.c - FILE KIND COUNT: creates many of one thing, for bench/crowds, and sleeps. It writes a byte into FILE when
- * all exist.
+ * all exist. Other files are created in the working directory.
  *
  *	threads   of one process, each asleep in a futex         files     open, each another
  *	deep      processes, each the child of the one before    mappings  of one page, of two protections by turns
  *	wide      processes, all children of the root            single    one process with 1 MiB
+ *	watches   of one inotify                                 mixed     descriptors of all kinds of crowd_files.c, or
+ *	                                                                   of one of them (pipes, sockets, ghosts, ...)
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -16,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include "crowd.h"
 
 #define PAGE  4096UL
 #define STACK 65536
@@ -45,12 +48,12 @@ static void make_threads(long count)
 			give_up("pthread_create");
 }
 
-static void make_files(long count, const char *beside)
+static void make_files(long count)
 {
-	char path[4096];
+	char path[64];
 
 	for (long i = 0; i < count; i++) {
-		snprintf(path, sizeof(path), "%s.%ld", beside, i);
+		snprintf(path, sizeof(path), "file.%ld", i);
 		if (open(path, O_RDWR | O_CREAT, 0600) < 0)
 			give_up(path);
 	}
@@ -116,7 +119,7 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[2], "threads"))
 		make_threads(count);
 	else if (!strcmp(argv[2], "files"))
-		make_files(count, argv[1]);
+		make_files(count);
 	else if (!strcmp(argv[2], "mappings"))
 		make_mappings(count);
 	else if (!strcmp(argv[2], "single"))
@@ -125,7 +128,7 @@ int main(int argc, char **argv)
 		make_deep(count);
 	else if (!strcmp(argv[2], "wide"))
 		make_wide(count);
-	else
+	else if (!crowd_make_files(argv[2], count))
 		return 2;
 	if (write(ready, ".", 1) != 1)
 		return 1;
