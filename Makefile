@@ -38,9 +38,13 @@ INCLUDES      := -Icriu -Iinclude -Icompel -Iinclude/arch/$(ARCH) -Icompel/arch/
 OPTIMIZATION  ?= -O2 -g
 SANITIZER     := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 LIBRARY_FLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBRARIES))
+# Since GCC 15, bytes of a union that its initializer does not name may be anything. bpf(2) demands zeros.
+ZERO_UNIONS   := $(shell $(CC) -fzero-init-padding-bits=unions -E -x c /dev/null >/dev/null 2>&1 && \
+			echo -fzero-init-padding-bits=unions)
 COMPILE       := $(CC) -std=gnu11 -D_GNU_SOURCE -DCRIU_VERSION='"$(VERSION)"' $(OPTIMIZATION) $(WARNINGS) $(INCLUDES) \
-		 $(SANITIZER) $(LIBRARY_FLAGS) $(CFLAGS) -MMD -MP
+		 $(SANITIZER)$(if $(ZERO_UNIONS), $(ZERO_UNIONS)) $(LIBRARY_FLAGS) $(CFLAGS) -MMD -MP
 LINK          := $(CC) $(OPTIMIZATION) $(SANITIZER) -Wl,-O1,--as-needed $(LDFLAGS)
+EXPORTS       := criu/plugins/exports.list
 LINK_WITH     := $(shell $(PKG_CONFIG) --libs $(LIBRARIES))
 
 # Of each architecture: flags for blobs, and how many bytes the linker reserves in a global offset table that is empty.
@@ -95,9 +99,10 @@ $(BUILD)/flags $(BUILD)/blob-flags: FORCE
 	mkdir -p $(@D)
 	echo '$(subst ','\'',$(flags_now))' | cmp -s - $@ || echo '$(subst ','\'',$(flags_now))' > $@
 
-$(BUILD)/criu: $(OBJECTS)/criu/main.o $(LIBRARY)
+# Plugins call some functions of criu: $(EXPORTS).
+$(BUILD)/criu: $(OBJECTS)/criu/main.o $(LIBRARY) $(EXPORTS)
 	echo '  LINK  $@'
-	$(LINK) -o $@ $^ $(LINK_WITH)
+	$(LINK) -Wl,--dynamic-list=$(EXPORTS) -o $@ $(filter-out $(EXPORTS),$^) $(LINK_WITH)
 
 # An archive: a unit test takes from it what it calls. `q` keeps both of two members with the same file name.
 $(LIBRARY): $(MEMBERS)
@@ -210,6 +215,7 @@ format:
 install: all
 	install -D -m 755 $(BUILD)/criu $(DESTDIR)$(PREFIX)/sbin/criu
 	install -D -m 644 $(BUILD)/criu.8 $(DESTDIR)$(PREFIX)/share/man/man8/criu.8
+	install -D -m 644 include/criu-plugin.h $(DESTDIR)$(PREFIX)/include/criu/criu-plugin.h
 
 clean:
 	rm -rf build
