@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -281,26 +282,32 @@ void files_pass(struct snapshot *snapshot, struct letter *letter)
 			file_kinds[i]->pass(snapshot, letter);
 }
 
-/*
- * What only the processes need now. So its end is over before release(): to close a file is an event for an inotify.
- */
-static void close_idle(struct snapshot *snapshot)
+static bool is_needed_by_release(const struct snapshot *snapshot, const struct file *file)
 {
+	return file_lateness(snapshot, file) || file->is_changed_last ||
+	       (file->kind && file->kind->release && file->kind != &file_kind_regular);
+}
+
+static void close_files(struct snapshot *snapshot, bool only_idle)
+{
+	autofree int *numbers = allocate_array(2 * snapshot->file_count, sizeof(*numbers));
+	size_t count = 0;
+
 	for (size_t i = 0; i < snapshot->file_count; i++) {
 		struct file *file = snapshot->files[i];
-		bool is_needed = file_lateness(snapshot, file) || file->is_changed_last ||
-				 (file->kind && file->kind->release && file->kind != &file_kind_regular);
 
 		if (file->mapping_fd >= 0)
-			close(steal_fd(&file->mapping_fd));
-		if (file->fd >= 0 && !is_needed)
-			close(steal_fd(&file->fd));
+			numbers[count++] = steal_fd(&file->mapping_fd);
+		if (file->fd >= 0 && !(only_idle && is_needed_by_release(snapshot, file)))
+			numbers[count++] = steal_fd(&file->fd);
 	}
+	descriptors_close(numbers, count);
 }
 
 void files_release(struct snapshot *snapshot)
 {
-	close_idle(snapshot);
+	/* What only the processes need now. Its end is over before release(): to close a file is an event for an inotify. */
+	close_files(snapshot, true);
 	for (size_t i = 0; i < file_kind_count; i++)
 		if (file_kinds[i]->release)
 			file_kinds[i]->release(snapshot);
@@ -316,12 +323,5 @@ void files_close(struct snapshot *snapshot)
 	*begun = 0;
 	externals_close_descriptors(snapshot->externals);
 	files_close_envelopes(snapshot);
-	for (size_t i = 0; i < snapshot->file_count; i++) {
-		struct file *file = snapshot->files[i];
-
-		if (file->fd >= 0)
-			close(steal_fd(&file->fd));
-		if (file->mapping_fd >= 0)
-			close(steal_fd(&file->mapping_fd));
-	}
+	close_files(snapshot, false);
 }

@@ -410,10 +410,8 @@ static int write_object_pages(const struct shared_memory *object, char *bytes, u
 	return end > object->size ? copy_tail(object->fd, object->size, bytes + size, true) : 0;
 }
 
-static int fill_ordinary(const struct shared_memory *object, const struct page_stack *stack)
+static int fill_ordinary(const struct shared_memory *object, const struct page_stack *stack, char *buffer)
 {
-	autofree char *buffer = allocate(BUFFER_PAGES * PAGE_SIZE);
-
 	for (size_t i = 0; i < stack->by_layer.count; i++) {
 		const struct page_run *run = &stack->by_layer.items[i];
 
@@ -433,7 +431,9 @@ static int fill_ordinary(const struct shared_memory *object, const struct page_s
 	return 0;
 }
 
-static int fill_object(struct shared_memory *object, const struct page_stack *stack, uint64_t *pages)
+/* `buffer`: BUFFER_PAGES pages. */
+static int fill_object(struct shared_memory *object, const struct page_stack *stack, char *buffer,
+		       uint64_t *pages)
 {
 	const struct page_runs *runs = &stack->runs;
 	autofree char *name = format_text("shared memory %llu", (unsigned long long)object->id);
@@ -448,7 +448,7 @@ static int fill_object(struct shared_memory *object, const struct page_stack *st
 			return min(result, 0);
 	}
 	return object->page_size ? huge_fill_file(object->fd, object->size, object->page_size, stack, name) :
-				   fill_ordinary(object, stack);
+				   fill_ordinary(object, stack, buffer);
 }
 
 /*
@@ -485,6 +485,7 @@ static int make_memory(struct shared_memory *object)
 int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint64_t *pages)
 {
 	const struct shared_memories *all = shared_memories_of(snapshot);
+	autofree char *buffer = all->count ? allocate(BUFFER_PAGES * PAGE_SIZE) : NULL;
 	int result = 0;
 
 	for (size_t i = 0; !result && i < all->count; i++) {
@@ -499,7 +500,7 @@ int shared_memory_make(struct snapshot *snapshot, struct page_chain *chain, uint
 			result = 0;
 		if (result)
 			break;
-		result = make_memory(object) ?: fill_object(object, &stack, pages);
+		result = make_memory(object) ?: fill_object(object, &stack, buffer, pages);
 		page_stack_close(&stack);
 	}
 	page_chain_rest(chain);

@@ -3,7 +3,7 @@
  *
  * An option is one row of the table below. A dump asks for all of them, for many sockets at once where the kernel can do
  * that (kernel/option_reader.h). A restore sets an option only if the new socket has another value, so it never sets
- * what the family does not have.
+ * what the family does not have. It does not ask the kernel for a value that every new socket has.
  *
  * Two options cannot be read: SO_BUSY_POLL_BUDGET (a hint) and SO_INQ of unix sockets (Linux 6.18).
  */
@@ -28,33 +28,41 @@
 /* Values of the new socket's options are first or last changed. */
 enum turn { FIRST, LAST };
 
+#define NOT_KNOWN -1 /* what a new socket has: it must be asked for */
+
 /* An option of 4 bytes that has a field: FIELD bool or uint32, which are alike for protobuf-c. */
 struct field_option {
 	int option;
 	const char *name;
 	enum turn turn;
+	int64_t at_first; /* what every new socket has */
 	size_t has, value;
 };
 
-#define FIELD(option, turn, field)                                                                      \
-	{                                                                                               \
-		option, #option, turn, offsetof(SkOptsEntry, has_##field), offsetof(SkOptsEntry, field) \
+#define FIELD(option, turn, at_first, field)                                         \
+	{                                                                            \
+		option, #option, turn, at_first, offsetof(SkOptsEntry, has_##field), \
+			offsetof(SkOptsEntry, field)                                 \
 	}
 
+/* A program of a cgroup gives new sockets of the internet a mark and a priority (BPF_CGROUP_INET_SOCK_CREATE). */
 static const struct field_option fields[] = {
-	FIELD(SO_REUSEADDR, FIRST, reuseaddr),
-	FIELD(SO_REUSEPORT, FIRST, so_reuseport),
-	FIELD(SO_PRIORITY, FIRST, so_priority),
-	FIELD(SO_MARK, FIRST, so_mark),
-	FIELD(SO_DONTROUTE, FIRST, so_dontroute),
-	FIELD(SO_NO_CHECK, FIRST, so_no_check),
-	FIELD(SO_BROADCAST, FIRST, so_broadcast),
-	FIELD(SO_KEEPALIVE, FIRST, so_keepalive),
-	FIELD(SO_OOBINLINE, FIRST, so_oobinline),
-	FIELD(SO_RCVLOWAT, LAST, so_rcvlowat),
-	/* With these, an unnamed socket that sends or connects gets a name; and they change what is received. */
-	FIELD(SO_PASSCRED, LAST, so_passcred),
-	FIELD(SO_PASSSEC, LAST, so_passsec),
+	FIELD(SO_REUSEADDR, FIRST, 0, reuseaddr),
+	FIELD(SO_REUSEPORT, FIRST, 0, so_reuseport),
+	FIELD(SO_PRIORITY, FIRST, NOT_KNOWN, so_priority),
+	FIELD(SO_MARK, FIRST, NOT_KNOWN, so_mark),
+	FIELD(SO_DONTROUTE, FIRST, 0, so_dontroute),
+	FIELD(SO_NO_CHECK, FIRST, 0, so_no_check),
+	FIELD(SO_BROADCAST, FIRST, 0, so_broadcast),
+	FIELD(SO_KEEPALIVE, FIRST, 0, so_keepalive),
+	FIELD(SO_OOBINLINE, FIRST, 0, so_oobinline),
+	FIELD(SO_RCVLOWAT, LAST, 1, so_rcvlowat),
+	/*
+	 * With these, an unnamed socket that sends or connects gets a name; and they change what is received. A socket
+	 * that is accepted may have those of its listener (Linux 6.16).
+	 */
+	FIELD(SO_PASSCRED, LAST, NOT_KNOWN, so_passcred),
+	FIELD(SO_PASSSEC, LAST, NOT_KNOWN, so_passsec),
 };
 
 static uint32_t *value_of(const struct field_option *field, const SkOptsEntry *options)
@@ -523,7 +531,8 @@ static int set_fields(const struct file *file, int fd, const SkOptsEntry *option
 	int result = 0;
 
 	for (size_t i = 0; !result && i < array_size(fields); i++)
-		if (fields[i].turn == turn && *has_of(&fields[i], options))
+		if (fields[i].turn == turn && *has_of(&fields[i], options) &&
+		    fields[i].at_first != *value_of(&fields[i], options))
 			result = change_option(file, fd, fields[i].option, fields[i].name,
 					       value_of(&fields[i], options), 4);
 	return result;
