@@ -129,10 +129,7 @@ int victim_freeze(struct victim *victim, pid_t pid, uint64_t deadline) must_chec
  * others fail.
  */
 int victims_thaw(struct victim *const *victims, size_t count, bool are_stopped) must_check;
-/*
- * From now on all of them die with the tracer. Called before they are killed, because that does not happen in one
- * moment.
- */
+/* From now on all of them die with the tracer. They are parked: the options of a running thread cannot be set. */
 void victims_tie(struct victim *const *victims, size_t count);
 /* SIGKILLs the process and detaches; the caller reaps if it is the parent. */
 int victim_kill(struct victim *victim) must_check;

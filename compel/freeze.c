@@ -7,7 +7,6 @@
  */
 #include <dirent.h>
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -197,24 +196,12 @@ int victims_thaw(struct victim *const *victims, size_t count, bool are_stopped)
 	return result;
 }
 
-/*
- * The options of a running thread cannot be set, so the threads of the parasites are parked first, all at once. Then
- * the last loop is as short as possible, and wakes no thread that would take criu's CPU. Nor does another program, if
- * criu may have a priority in real time, and its starter has not chosen a policy: if criu is killed within the loop, only some processes die. A thread that
- * cannot be tied is dying already.
- */
+/* A thread that cannot be tied is dying already. */
 void victims_tie(struct victim *const *victims, size_t count)
 {
-	const struct sched_param urgent = { .sched_priority = 1 }, usual = { 0 };
-	bool is_urgent;
-
-	ignore(attempted(victims_park(victims, count)));
-	is_urgent = sched_getscheduler(0) == SCHED_OTHER && sched_setscheduler(0, SCHED_FIFO, &urgent) == 0;
 	for (size_t i = 0; i < count; i++)
 		ptrace(PTRACE_SETOPTIONS, victims[i]->pid, 0,
 		       victims[i]->threads[0].options | PTRACE_O_EXITKILL);
-	if (is_urgent)
-		sched_setscheduler(0, SCHED_OTHER, &usual);
 }
 
 int victim_kill(struct victim *victim)

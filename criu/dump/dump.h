@@ -79,6 +79,8 @@ void dump_restore_priority(struct dump *dump);
 bool dump_tree_runs_on(const struct dump *dump);
 /* Lists the victims of all traced tasks, and returns their number. `victims` has room for all tasks. */
 size_t dump_list_victims(const struct dump *dump, struct victim **victims);
+/* kill.c: kills all processes of the tree. */
+int dump_kill(struct dump *dump) must_check;
 
 /* end.c: effects of the kernel on a dying process must not be visible */
 int dump_prepare_end(void *dump) must_check;

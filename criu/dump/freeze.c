@@ -348,22 +348,6 @@ void dump_thaw(void *context)
 	dump_restore_priority(dump);
 }
 
-/* Kills all or none, even if criu dies meanwhile. A single process needs no care for that. */
-static int kill_all(struct dump *dump)
-{
-	autofree struct victim **victims = allocate_array(dump->snapshot.task_count, sizeof(*victims));
-	size_t count = dump_list_victims(dump, victims);
-	int result = 0;
-
-	if (count > 1)
-		victims_tie(victims, count);
-	for (size_t i = 0; i < count; i++)
-		kill(victims[i]->pid, SIGKILL);
-	for (size_t i = 0; i < count; i++)
-		result = victim_kill(victims[i]) ?: result;
-	return result;
-}
-
 static enum dump_end end_of(const struct dump *dump)
 {
 	const struct policy *policy = &dump->request->policy;
@@ -383,7 +367,7 @@ static int release(struct dump *dump)
 		files_let_go(&dump->snapshot, end);
 	else
 		files_end(&dump->snapshot);
-	result = end == DUMP_KILLED ? kill_all(dump) : thaw_all(dump, end == DUMP_STOPPED);
+	result = end == DUMP_KILLED ? dump_kill(dump) : thaw_all(dump, end == DUMP_STOPPED);
 	dump->thawed = monotonic_time();
 	forget_victims(dump);
 	if (end == DUMP_KILLED)

@@ -185,11 +185,42 @@ def check_all_or_nothing(cell, size):
 		raise Failure("left behind: " + "; ".join(map(system.describe_task, left())))
 
 
+TIE = "PTRACE_O_EXITKILL"  # criu ties the processes to itself, one after the other, when all is decided
+
+
+def dump_in_strace(cell, criu, images, *injection):
+	"""Dumps the tree and ends it. Returns strace's line for each of criu's calls of ptrace()."""
+	lines, cell.away_since = cell.path("strace"), time.monotonic()
+	subprocess.run(["strace", "-o", lines, "-e", "trace=ptrace", *injection, criu.path, "dump", "-t", str(cell.root), "-D", images,
+			"-o", "dump.log"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+	return [line for line in system.read_text(lines).splitlines() if line.startswith("ptrace(")]
+
+
+def kill_in_the_end(cell, dumper, restorer):
+	"""criu is killed when it has tied a part of the tree to itself. All processes must die, and the images be complete."""
+	cell.start()
+	before, images = system.tree(cell.root), cell.new_images("undisturbed")
+	calls = dump_in_strace(cell, dumper, images)
+	cell.wait_gone(before)
+	cell.restore(restorer, images)
+	ties = [number for number, call in enumerate(calls, 1) if TIE in call]
+	images = cell.new_images()
+	calls = dump_in_strace(cell, dumper, images, "-e", f"inject=ptrace:signal=SIGKILL:when={ties[len(ties) // 2]}")
+	tied = len([call for call in calls if TIE in call])
+	if not 0 < tied < len(ties):
+		raise Failure(f"missed: criu was killed when it had tied {tied} of {len(ties)} processes")
+	cell.wait_gone(before, 2)
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
 PEER_FAILS = {"dump": "a killed dump leaves its code in the threads"}
 
 ROWS = [
 	Row("killed-dumps", "busy", run=kill_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
 	Row("killed-dumps-threads", "busy", arguments=("threads",), run=kill_dumps, modes=("ours",), timeout=1800),
+	Row("killed-in-the-end", "processes", arguments=("100",), run=kill_in_the_end, modes=("ours",)),
 	Row("killed-restores", "busy", run=kill_restores, modes=("ours", "peer"), timeout=1800,
 	    peer_fails={"restore": "half-made tasks survive it"}),
 	Row("killed-restores-death-signal", "busy", arguments=("death_signal",), run=kill_restores, modes=("ours",), timeout=1800),
