@@ -149,14 +149,9 @@ static void begin_inheriting(void)
 
 static void end_mutexes(void)
 {
-	double end = live_now() + 5;
-
 	lets_go = true;
 	live_join(child);
-	while (!has_got[0] || !has_got[1]) {
-		live_check(live_now() < end, "the waiting thread did not get the mutex");
-		live_sleep(0.001);
-	}
+	live_await(has_got[0] && has_got[1], "the waiting thread did not get the mutex");
 }
 
 /* ---- a robust list made by hand, in the state right before a mutex is added or removed ---- */

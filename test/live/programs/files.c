@@ -139,11 +139,7 @@ static void verify_sharing(void)
 	live_check(read_number(fds[WRITE]) == 200 && read_number(fds[COPY]) == 201,
 		   "the copy of an O_RDWR descriptor has another position");
 	kill(child, SIGUSR1);
-	double end = live_now() + 5;
-	while (*child_moved < 0) {
-		live_check(live_now() < end, "the child does not answer");
-		live_sleep(0.001);
-	}
+	live_await(*child_moved >= 0, "the child does not answer");
 	live_check(*child_moved == 7 * 202, "the child moved from %ld", *child_moved);
 	live_check(read_number(fds[COPY]) == 300, "the child's move is not seen in the parent");
 }

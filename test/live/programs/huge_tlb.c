@@ -137,12 +137,8 @@ static void answer(void)
 static void check_shared(void)
 {
 	unsigned long request = ++desk()[0];
-	double end = live_now() + 5 + live_downtime();
 
-	while (desk()[1] != request) {
-		live_check(live_now() < end, "the child does not answer");
-		live_sleep(0.0005);
-	}
+	live_await(desk()[1] == request, "the child does not answer");
 	live_compare(first + huge_page, huge_page, 3, "a shared huge page");
 }
 

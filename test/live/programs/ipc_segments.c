@@ -172,11 +172,8 @@ static void ask(void)
 {
 	atomic_int *box = (atomic_int *)segments[0].memory;
 	int wanted = atomic_fetch_add(&box[0], 1) + 1;
-	double until = live_now() + 10;
 
-	while (atomic_load(&box[1]) != wanted && live_now() < until && !live_stopping())
-		usleep(200);
-	live_check(atomic_load(&box[1]) == wanted || live_stopping(), "the child does not share the segment");
+	live_await(atomic_load(&box[1]) == wanted || live_stopping(), "the child does not share the segment");
 }
 
 /* ---- others ---- */

@@ -107,10 +107,7 @@ static void keep(void)
 
 static void wait_told(int count)
 {
-	double end = live_now() + 10;
-
-	while (told_count < count && live_now() < end)
-		live_sleep(0.001);
+	live_await(told_count >= count, "told %d times of a lease, not %d", told_count, count);
 	live_check(told_count == count && (!count || told_of == leased),
 		   "told %d times of a lease, not %d; the last time of descriptor %d, not %d", told_count,
 		   count, told_of, leased);

@@ -15,8 +15,6 @@
 
 #include "live.h"
 
-#define PATIENCE 20.0 /* seconds to wait for something that comes soon on an idle machine */
-
 const char *live_directory;
 static volatile sig_atomic_t stopping;
 
@@ -210,12 +208,7 @@ static bool is_asleep(pid_t tid)
 
 void live_wait_asleep(pid_t tid)
 {
-	double end = live_now() + PATIENCE;
-
-	while (!is_asleep(tid)) {
-		live_check(live_now() < end, "thread %d does not go to sleep", tid);
-		live_sleep(0.001);
-	}
+	live_await(is_asleep(tid), "thread %d does not go to sleep", tid);
 }
 
 pid_t live_fork(void (*child)(void))

@@ -70,4 +70,18 @@ bool live_smaps_head(const char *line, unsigned long *start, unsigned long *end)
 			live_fail(__VA_ARGS__); \
 	} while (0)
 
+/*
+ * Waits for at least 20 s, or fails. Counts how often it has looked, because the program may be away meanwhile, for any
+ * time.
+ */
+#define live_await(condition, ...)                                   \
+	do {                                                         \
+		for (int looks = 0; !(condition); looks++) {         \
+			live_check(looks < LIVE_LOOKS, __VA_ARGS__); \
+			live_sleep(LIVE_INTERVAL);                   \
+		}                                                    \
+	} while (0)
+#define LIVE_INTERVAL 0.0005 /* seconds */
+#define LIVE_LOOKS    40000
+
 #endif

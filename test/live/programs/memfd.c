@@ -254,12 +254,8 @@ static void prepare_shared(void)
 static void check_shared(void)
 {
 	unsigned long request = ++desk->request;
-	double end = live_now() + 5 + live_downtime();
 
-	while (desk->answer != request) {
-		live_check(live_now() < end, "the child does not answer");
-		live_sleep(0.0005);
-	}
+	live_await(desk->answer == request, "the child does not answer");
 }
 
 /* ---- seals ---- */

@@ -38,13 +38,9 @@ static void answer(void)
 static void ask(struct desk *desk, const char *what)
 {
 	unsigned long request = ++desk->request;
-	double end = live_now() + 5 + live_downtime();
 
 	for (int child = 0; child < 2; child++)
-		while (desk->answer[child] != request) {
-			live_check(live_now() < end, "%s: child %d does not answer", what, child);
-			live_sleep(0.0005);
-		}
+		live_await(desk->answer[child] == request, "%s: child %d does not answer", what, child);
 }
 
 static void *map_shared(int fd)

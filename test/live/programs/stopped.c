@@ -132,15 +132,10 @@ static void check(pid_t child, unsigned long counted)
 
 static void let_child_go(pid_t child, unsigned long counted)
 {
-	double end = live_now() + 5;
-
 	kill(child, SIGCONT);
 	if (is("blocked"))
 		kill(child, SIGUSR1);
-	while (shared->counter < counted + 5) {
-		live_check(live_now() < end, "the child did not go on after SIGCONT");
-		live_sleep(0.001);
-	}
+	live_await(shared->counter >= counted + 5, "the child did not go on after SIGCONT");
 	live_check(shared->heard == (is("waiting") || is("blocked")), "the child handled %lu signals",
 		   shared->heard);
 	live_join(child);

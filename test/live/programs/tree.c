@@ -177,12 +177,8 @@ static void verify_progress(void)
 
 	for (int i = 0; i < COUNT; i++)
 		before[i] = members[i].rounds;
-	double end = live_now() + 5;
 	for (int i = 0; i < COUNT; i++)
-		while (members[i].rounds == before[i]) {
-			live_check(live_now() < end, "member %d does not go on", i);
-			live_sleep(0.001);
-		}
+		live_await(members[i].rounds != before[i], "member %d does not go on", i);
 }
 
 int main(int argc, char **argv)
