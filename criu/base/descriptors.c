@@ -71,9 +71,14 @@ static int compare_numbers(const void *left, const void *right)
 	return *(const int *)left - *(const int *)right;
 }
 
-void descriptors_close(int *numbers, size_t count)
+void descriptors_sort(int *numbers, size_t count)
 {
 	qsort(numbers, count, sizeof(*numbers), compare_numbers);
+}
+
+void descriptors_close(int *numbers, size_t count)
+{
+	descriptors_sort(numbers, count);
 	for (size_t i = 0, next; i < count; i = next) {
 		next = i + 1;
 		while (next < count && numbers[next] == numbers[next - 1] + 1)

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "files/kind.h"
@@ -138,18 +139,13 @@ static int put_in_place(struct table *table, const struct descriptor *descriptor
 	return 0;
 }
 
-static int compare_numbers(const void *left, const void *right)
-{
-	return *(const int *)left - *(const int *)right;
-}
-
 /* Sorts the numbers. -1: none. */
 static int close_all_but(int *numbers, size_t count)
 {
 	unsigned next = 0;
 	int result = 0;
 
-	qsort(numbers, count, sizeof(*numbers), compare_numbers);
+	descriptors_sort(numbers, count);
 	for (size_t i = 0; !result && i < count; i++) {
 		if (numbers[i] > (int)next)
 			result = syscall(SYS_close_range, next, numbers[i] - 1, 0);

@@ -49,12 +49,17 @@ struct watch_queue_reader {
 	uint32_t offsets[PLACE_COUNT];
 };
 
+static int cannot_read(int error)
+{
+	return fail(-error, "cannot read the events of an inotify");
+}
+
 static int read_at(const struct watch_queue_reader *reader, uint64_t struct_at, enum place place, void *value,
 		   uint32_t size)
 {
 	int result = peek_read(&reader->peek, struct_at + reader->offsets[place], value, size);
 
-	return result ? fail(-result, "cannot read the events of an inotify") : 0;
+	return result ? cannot_read(result) : 0;
 }
 
 /* ---- events ---- */
@@ -64,14 +69,14 @@ static ssize_t read_event(const struct watch_queue_reader *reader, uint64_t even
 {
 	struct inotify_event shown = { 0 };
 	uint32_t length = 0;
-	int result = read_at(reader, event, EVENT_MASK, &shown.mask, sizeof(shown.mask)) ?:
-			     read_at(reader, event, EVENT_NUMBER, &shown.wd, sizeof(shown.wd));
+	const struct peek_member members[] = { { EVENT_MASK, &shown.mask, sizeof(shown.mask) },
+					       { EVENT_NUMBER, &shown.wd, sizeof(shown.wd) },
+					       { EVENT_COOKIE, &shown.cookie, sizeof(shown.cookie) },
+					       { EVENT_LENGTH, &length, sizeof(length) } };
+	int result = peek_read_members(&reader->peek, event, reader->offsets, members, array_size(members));
 
-	if (!result)
-		result = read_at(reader, event, EVENT_COOKIE, &shown.cookie, sizeof(shown.cookie)) ?:
-				 read_at(reader, event, EVENT_LENGTH, &length, sizeof(length));
 	if (result)
-		return result;
+		return cannot_read(result);
 	shown.mask &= MASK_SHOWN;
 	shown.len = length ? (length + SIZE) / SIZE * SIZE : 0; /* with a 0 byte, then more of them */
 	if (length > NAME_MAX || SIZE + shown.len > room)

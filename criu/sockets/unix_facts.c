@@ -74,17 +74,26 @@ static void take_attribute(struct unix_fact *fact, struct nlattr *attribute)
 	}
 }
 
+/* NULL: it is too short; recorded. */
+static const struct unix_diag_msg *header_of(const struct nlmsghdr *answer)
+{
+	if (nlmsg_datalen(answer) >= (int)sizeof(struct unix_diag_msg))
+		return nlmsg_data(answer);
+	fail(EBADMSG, "cannot understand what the kernel tells of a unix socket");
+	return NULL;
+}
+
 /* The type of a name is 0, which nlmsg_parse() does not accept. */
 static int add_fact(struct nlmsghdr *answer, void *argument)
 {
 	struct unix_facts *facts = argument;
-	const struct unix_diag_msg *header = nlmsg_data(answer);
+	const struct unix_diag_msg *header = header_of(answer);
 	struct unix_fact *fact;
 	struct nlattr *attribute;
 	int left;
 
-	if (nlmsg_datalen(answer) < (int)sizeof(*header))
-		return fail(EBADMSG, "cannot understand what the kernel tells of a unix socket");
+	if (!header)
+		return -EBADMSG;
 	fact = *grow(&facts->items, &facts->count) = allocate(sizeof(*fact));
 	fact->inode = header->udiag_ino;
 	fact->type = header->udiag_type;
@@ -107,13 +116,13 @@ static int add_fact(struct nlmsghdr *answer, void *argument)
 static int take_clients(struct nlmsghdr *answer, void *argument)
 {
 	struct unix_facts *facts = argument;
-	const struct unix_diag_msg *header = nlmsg_data(answer);
+	const struct unix_diag_msg *header = header_of(answer);
 	struct unix_fact *fact;
 	struct nlattr *attribute;
 	int left;
 
-	if (nlmsg_datalen(answer) < (int)sizeof(*header))
-		return fail(EBADMSG, "cannot understand what the kernel tells of a unix socket");
+	if (!header)
+		return -EBADMSG;
 	fact = unix_fact_find(facts, header->udiag_ino);
 	if (!fact || fact->waiting)
 		return 0;

@@ -125,6 +125,17 @@ static void check_answers(const struct task *task)
 }
 
 /* Each part finds its answers anywhere in the list: here all parts have asked twice, from the last to the first. */
+/* hear() makes new ones. */
+static void forget_itimers(struct task *task)
+{
+	TaskTimersEntry *timers = task->cores[0]->tc->timers;
+
+	image_free(timers->real);
+	image_free(timers->virt);
+	image_free(timers->prof);
+	timers->real = timers->virt = timers->prof = NULL;
+}
+
 static void answers_are_found(void **state unused)
 {
 	struct task *task = new_task();
@@ -139,9 +150,7 @@ static void answers_are_found(void **state unused)
 	add_child(task, &children[2], 13, TASK_ALIVE);
 	add_timer(task, 3, CLOCK_MONOTONIC, 0, 0);
 	add_timer(task, 5, CLOCK_MONOTONIC, 0, 0);
-	image_free(task->cores[0]->tc->timers->real);
-	image_free(task->cores[0]->tc->timers->virt);
-	image_free(task->cores[0]->tc->timers->prof);
+	forget_itimers(task);
 	task->cores[0]->tc->signals_s = message_new(SignalQueueEntry, signal_queue_entry);
 	calls_init(&calls, BASE);
 	for (size_t i = task_part_count; i-- > 0;)
@@ -193,6 +202,7 @@ static void answers_refused(void **state unused)
 
 		list_init(&task->children);
 		add_timer(task, 3, CLOCK_MONOTONIC, 0, 0);
+		forget_itimers(task);
 		calls_init(&calls, BASE);
 		asked = rows[i].part->ask(&snapshot, task, 0, &calls);
 		for (size_t at = 0; at < calls.count; at++)

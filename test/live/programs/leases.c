@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "live.h"
+#include "told.h"
 
 #define NONE -1
 #define MANY 300
@@ -42,7 +42,7 @@ static const struct kind kinds[] = {
 
 static const struct kind *kind;
 static char path[4096];
-static int leased, told[2], signo;
+static int leased, signo;
 static pid_t opener, holder;
 static volatile sig_atomic_t told_count, told_of = NONE;
 static int many[MANY];
@@ -53,22 +53,6 @@ static void note(int number, siginfo_t *info, void *context)
 	(void)context;
 	told_count++;
 	told_of = info->si_fd;
-}
-
-static void tell(void)
-{
-	live_check(write(told[1], "x", 1) == 1, "write: %m");
-}
-
-static void hear(void)
-{
-	char byte;
-	ssize_t got;
-
-	do
-		got = read(told[0], &byte, 1);
-	while (got < 0 && errno == EINTR);
-	live_check(got == 1, "read: %m");
 }
 
 static int create(const char *name, int flags)

@@ -14,10 +14,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "live.h"
+#include "told.h"
 
 static char path[4096];
-static int shared, told[2];
+static int shared;
 static pid_t locker, waiter;
 
 static int lock(int fd, int how, short type, off_t start, off_t length)
@@ -25,22 +25,6 @@ static int lock(int fd, int how, short type, off_t start, off_t length)
 	struct flock request = { .l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length };
 
 	return fcntl(fd, how, &request);
-}
-
-static void tell(void)
-{
-	live_check(write(told[1], "x", 1) == 1, "write: %m");
-}
-
-static void hear(void)
-{
-	char byte;
-	ssize_t got;
-
-	do
-		got = read(told[0], &byte, 1);
-	while (got < 0 && errno == EINTR);
-	live_check(got == 1, "read: %m");
 }
 
 /* Through the descriptor that the child has inherited. */

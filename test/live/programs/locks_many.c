@@ -16,12 +16,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "live.h"
+#include "told.h"
 
 #define MANY 600
 
 static char path[4096];
-static int fd, other, told[2];
+static int fd, other;
 
 static int lock(int file, int how, short type, off_t start, off_t length)
 {
@@ -37,22 +37,6 @@ static pid_t owner(int file, int how, off_t start, short type)
 
 	live_check(fcntl(file, how, &request) == 0, "F_GETLK: %m");
 	return request.l_type == F_UNLCK ? 0 : request.l_pid;
-}
-
-static void tell(void)
-{
-	live_check(write(told[1], "x", 1) == 1, "write: %m");
-}
-
-static void hear(void)
-{
-	char byte;
-	ssize_t got;
-
-	do
-		got = read(told[0], &byte, 1);
-	while (got < 0 && errno == EINTR);
-	live_check(got == 1, "read: %m");
 }
 
 static void idle(void)
