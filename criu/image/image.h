@@ -132,10 +132,12 @@ int image_write_single(struct image_store *store, enum image_kind kind, unsigned
 
 /* Typed: CoreEntry *core; result = image_read_as(image, core_entry, &core); */
 #define image_read_as(image, type, out) image_read(image, &type##__descriptor, (ProtobufCMessage **)(out))
-#define image_free(message)                                                       \
-	do {                                                                      \
-		if (message)                                                      \
-			protobuf_c_message_free_unpacked(&(message)->base, NULL); \
+#define image_free(message)                                                           \
+	do {                                                                          \
+		__typeof__(message) message_freed = (message);                        \
+                                                                                      \
+		if (message_freed)                                                    \
+			protobuf_c_message_free_unpacked(&message_freed->base, NULL); \
 	} while (0)
 
 /*
