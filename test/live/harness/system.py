@@ -116,6 +116,17 @@ def tree(root):
 	return [root] + descendants(root)
 
 
+def open_links(pid):
+	"""What the descriptors of a process are (/proc/PID/fd), of one that may open and close some meanwhile."""
+	links = set()
+	for name in os.listdir(f"/proc/{pid}/fd"):
+		try:
+			links.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+		except FileNotFoundError:  # closed
+			pass
+	return links
+
+
 def threads(pid):
 	try:
 		return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
