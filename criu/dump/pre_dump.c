@@ -15,23 +15,15 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "dump/dump.h"
+#include "dump/listed.h"
 #include "ipc/ipc.h"
 #include "memory/saving.h"
 #include "memory/spliced.h"
 
-struct area_pages {
-	const struct vma *vma;
-	struct page_runs changed, unchanged;
-	struct page_runs plan;
-	bool is_planned;
-};
-
 /* The data for one task. */
 struct pre_dumped {
-	struct task_delta delta;
+	struct listed_memory listed;
 	struct spliced spliced;
-	struct area_pages *areas;
-	size_t count;
 };
 
 struct pre_dump {
@@ -70,17 +62,6 @@ static bool is_pre_dumped(const struct dump *dump, const struct vma *vma)
 	       (pages == SAVE_ALL && dump->memory.increment.tracker == &tracker_soft_dirty);
 }
 
-static int scan_area(struct dump *dump, struct pre_dumped *pre_dumped, struct area_pages *area)
-{
-	const struct vma *vma = area->vma;
-
-	if (vma_how_saved(vma)->pages == SAVE_OWN)
-		return task_delta_scan(&dump->memory.increment, &pre_dumped->delta, vma, vma->start, vma->end,
-				       &area->changed, &area->unchanged);
-	page_runs_add_range(&area->changed, vma->start, vma->end);
-	return 0;
-}
-
 bool dump_splices(const struct dump *dump)
 {
 	return dump->request->splices;
@@ -98,28 +79,29 @@ static bool can_be_spliced(const struct vma *vma)
 /* Pages that have to be compared must be read first, because only then it is known which ones to save. */
 static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_t *budget)
 {
+	struct listed_memory *listed = &pre_dumped->listed;
 	struct page_runs wanted = { 0 };
 	int result = 0;
 
-	if (content_is_open(&pre_dumped->delta.content)) {
+	if (content_is_open(&listed->delta.content)) {
 		log_info("process %d: its pages are not spliced but read, to compare them with the parent's",
 			 task->here);
 		return 0;
 	}
-	for (size_t i = 0; !result && i < pre_dumped->count; i++) {
-		struct area_pages *area = &pre_dumped->areas[i];
+	for (size_t i = 0; !result && i < listed->count; i++) {
+		struct listed_area *area = &listed->areas[i];
 
 		if (!can_be_spliced(area->vma))
 			continue;
-		area->is_planned = true;
-		result = task_delta_plan(&pre_dumped->delta, area->vma, &area->changed, &area->unchanged,
-					 &area->plan);
+		area->source = pages_of_pipes;
+		area->from = &pre_dumped->spliced;
+		result = listed_plan(listed, area);
 		for (size_t j = 0; j < area->plan.count; j++)
 			if (!area->plan.items[j].layer)
 				page_runs_add(&wanted, &area->plan.items[j]);
 	}
 	if (!result)
-		result = spliced_take(&pre_dumped->spliced, task, &pre_dumped->delta.memory, &wanted, budget);
+		result = spliced_take(&pre_dumped->spliced, task, &listed->delta.memory, &wanted, budget);
 	page_runs_free(&wanted);
 	return result;
 }
@@ -127,22 +109,12 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
 {
 	bool is_busy = !dump_is_quiet(dump, task);
-	int result = task_delta_open(&pre_dumped->delta, &dump->memory.increment, task);
+	int result = listed_open(&pre_dumped->listed, dump, task, is_pre_dumped);
 
-	pre_dumped->delta.is_busy = is_busy;
-	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
-		const struct vma *vma = &task->space->vmas.items[i];
-		struct area_pages *area;
-
-		if (!is_pre_dumped(dump, vma))
-			continue;
-		area = grow(&pre_dumped->areas, &pre_dumped->count);
-		area->vma = vma;
-		result = scan_area(dump, pre_dumped, area);
-	}
+	pre_dumped->listed.delta.is_busy = is_busy;
 	if (!result && dump_splices(dump))
 		result = splice_task(pre_dumped, task, &dump->memory.pre_dump->splice_budget);
-	return result ?: increment_begin_notes(&dump->memory.increment, &pre_dumped->delta);
+	return result ?: increment_begin_notes(&dump->memory.increment, &pre_dumped->listed.delta);
 }
 
 int pre_dump_scan(void *context)
@@ -170,18 +142,10 @@ int pre_dump_scan(void *context)
 static int save_pre_dumped(struct dump *dump, struct pre_dumped *pre_dumped)
 {
 	struct page_writer *writer;
-	int result = dump_open_writer(dump, pre_dumped->delta.task, &writer);
+	int result = dump_open_writer(dump, pre_dumped->listed.delta.task, &writer);
 
-	pre_dumped->delta.memory.is_running = true;
-	for (size_t i = 0; !result && i < pre_dumped->count; i++) {
-		struct area_pages *area = &pre_dumped->areas[i];
-
-		pre_dumped->delta.memory.has_relatives = area->vma->has_relatives;
-		result = area->is_planned ? dump_save_plan(dump, writer, &area->plan, area->vma,
-							   pages_of_pipes, &pre_dumped->spliced) :
-					    dump_area_pages(dump, writer, &pre_dumped->delta, area->vma,
-							    &area->changed, &area->unchanged);
-	}
+	pre_dumped->listed.delta.memory.is_running = true;
+	result = result ?: listed_save(dump, &pre_dumped->listed, writer);
 	spliced_close(&pre_dumped->spliced);
 	return page_writer_close(writer, result);
 }
@@ -195,7 +159,7 @@ int pre_dump_save(void *context)
 	dump->memory.began = monotonic_time();
 	dump->memory.next_pages_id = 1;
 	for (size_t i = 0; !result && i < pre_dump->count; i++) {
-		const struct task *task = pre_dump->tasks[i].delta.task;
+		const struct task *task = pre_dump->tasks[i].listed.delta.task;
 
 		result = save_pre_dumped(dump, &pre_dump->tasks[i]);
 		if (result)
@@ -208,14 +172,8 @@ int pre_dump_save(void *context)
 
 static void forget_task(struct pre_dumped *pre_dumped)
 {
-	for (size_t i = 0; i < pre_dumped->count; i++) {
-		page_runs_free(&pre_dumped->areas[i].changed);
-		page_runs_free(&pre_dumped->areas[i].unchanged);
-		page_runs_free(&pre_dumped->areas[i].plan);
-	}
 	spliced_close(&pre_dumped->spliced);
-	free(pre_dumped->areas);
-	task_delta_close(&pre_dumped->delta);
+	listed_free(&pre_dumped->listed);
 }
 
 void pre_dump_forget(void *context)
