@@ -57,13 +57,16 @@
 /* memory */
 SYSTEM_CALL_6(mmap, void *, size_t, int, int, int, off_t)
 SYSTEM_CALL_2(munmap, void *, size_t)
+SYSTEM_CALL_3(madvise, void *, size_t, int)
 
 /* files */
 SYSTEM_CALL_1(close, int)
+SYSTEM_CALL_3(close_range, unsigned, unsigned, unsigned)
 
 /* sockets */
 SYSTEM_CALL_6(sendto, int, const void *, size_t, int, const void *, unsigned)
 SYSTEM_CALL_6(recvfrom, int, void *, size_t, int, void *, unsigned *)
+SYSTEM_CALL_3(recvmsg, int, void *, int)
 
 /* tasks */
 SYSTEM_CALL_0(gettid)
@@ -71,13 +74,19 @@ SYSTEM_CALL_2(clone, unsigned long, void *) /* the order of the other three depe
 SYSTEM_CALL_1(exit, int)
 SYSTEM_CALL_1(exit_group, int)
 SYSTEM_CALL_4(wait4, pid_t, int *, int, void *)
+SYSTEM_CALL_0(setsid)
+SYSTEM_CALL_2(setns, int, int)
+SYSTEM_CALL_2(prctl, int, const void *)
 SYSTEM_CALL_6(futex, void *, int, unsigned, const void *, void *, unsigned)
 SYSTEM_CALL_3(sched_setaffinity, pid_t, unsigned, const void *)
 SYSTEM_CALL_3(sched_getaffinity, pid_t, unsigned, void *)
 
 /* signals, timers, asynchronous input and output */
+SYSTEM_CALL_4(rt_sigaction, int, const void *, void *, size_t)
+SYSTEM_CALL_2(rt_sigpending, uint64_t *, size_t)
 SYSTEM_CALL_2(nanosleep, const void *, void *)
 SYSTEM_CALL_2(io_setup, unsigned, unsigned long *)
+SYSTEM_CALL_1(io_destroy, unsigned long)
 SYSTEM_CALL_3(io_submit, unsigned long, long, void *)
 SYSTEM_CALL_5(io_getevents, unsigned long, long, long, void *, const void *)
 

@@ -28,6 +28,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "base/thread.h"
+#include "memory/direct.h"
 #include "memory/stream.h"
 
 #define BUFFER_SIZE (256UL << 10) /* written in one call */
@@ -38,12 +39,18 @@
 
 #define BEGUN_AT_ONCE (4UL << 20) /* given to the disk together */
 
+/* Past the page cache: not worth it for less. */
+#define WORTH_DIRECT	   (64UL << 20)
+#define DIRECT_BUFFER_SIZE (1UL << 20)
+#define DIRECT_BUFFERS	   16
+
 struct buffer {
 	char *bytes;
 	size_t size;
 	size_t filled;
-	uint64_t offset; /* in the file */
-	bool is_full;	 /* and belongs to the writer; under the lock */
+	uint64_t offset;    /* in the file */
+	bool is_full;	    /* and belongs to the writer; under the lock */
+	bool is_on_its_way; /* past the page cache */
 };
 
 struct stream {
@@ -55,9 +62,11 @@ struct stream {
 	uint64_t offset;
 	struct buffer *buffers;
 	size_t count;
-	size_t current; /* the buffer that is being filled; the writer follows in the same order */
+	size_t current;	       /* the buffer that is being filled; the writer follows in the same order */
+	struct direct *direct; /* NULL: through the page cache, by a thread */
 	pthread_t writer;
 	bool has_writer;
+	bool is_begun;	/* it is known which of them, or neither */
 	uint64_t begun; /* writeback has begun up to here; used by the writer */
 
 	pthread_mutex_t lock;
@@ -99,6 +108,8 @@ static size_t own_size(uint64_t usual)
 {
 	const size_t most = BUFFERS * BUFFER_SIZE;
 
+	if (usual >= WORTH_DIRECT)
+		return DIRECT_BUFFERS * DIRECT_BUFFER_SIZE;
 	return usual && usual < most ? round_up((size_t)usual, PAGE_SIZE) : most;
 }
 
@@ -120,6 +131,11 @@ static void free_own_memory(void *memory, size_t size)
 		free(memory);
 }
 
+static bool wants_direct(const struct stream *stream)
+{
+	return !stream->is_lent && stream->file.usual_size >= WORTH_DIRECT;
+}
+
 static int take_memory(struct stream *stream, const struct stream_reserve *reserve)
 {
 	stream->is_lent = reserve && reserve->memory;
@@ -133,7 +149,7 @@ static int take_memory(struct stream *stream, const struct stream_reserve *reser
 
 static void make_buffers(struct stream *stream)
 {
-	size_t each = stream->is_lent ? LENT_SIZE : BUFFER_SIZE;
+	size_t each = stream->is_lent ? LENT_SIZE : wants_direct(stream) ? DIRECT_BUFFER_SIZE : BUFFER_SIZE;
 
 	stream->count = round_up(stream->size, each) / each;
 	stream->buffers = allocate_array(stream->count, sizeof(*stream->buffers));
@@ -211,7 +227,7 @@ static void *write_behind(void *argument)
 	return NULL;
 }
 
-/* ---- the filler ---- */
+/* ---- errors ---- */
 
 static int report_error(struct stream *stream)
 {
@@ -220,6 +236,57 @@ static int report_error(struct stream *stream)
 	stream->is_told = stream->error;
 	return -stream->error;
 }
+
+/* ---- past the page cache ---- */
+
+static unsigned slot_of(const struct stream *stream, const struct buffer *buffer)
+{
+	return (unsigned)(buffer - stream->buffers);
+}
+
+/* The file system has not taken it: it goes through the page cache, which also tells whether the disk is full. */
+static int write_otherwise(struct stream *stream, struct buffer *buffer)
+{
+	stream->error = -write_buffer(stream, buffer);
+	buffer->is_on_its_way = false;
+	buffer->filled = 0;
+	return report_error(stream);
+}
+
+static int begin_direct(struct stream *stream, struct buffer *buffer)
+{
+	buffer->is_full = false;
+	buffer->is_on_its_way = true;
+	if (!direct_begin(stream->direct, slot_of(stream, buffer), buffer->bytes, buffer->filled,
+			  buffer->offset))
+		return 0;
+	return write_otherwise(stream, buffer);
+}
+
+static int await_direct(struct stream *stream, struct buffer *buffer)
+{
+	if (!buffer->is_on_its_way)
+		return 0;
+	if (direct_await(stream->direct, slot_of(stream, buffer)))
+		return write_otherwise(stream, buffer);
+	buffer->is_on_its_way = false;
+	buffer->filled = 0;
+	return 0;
+}
+
+static int close_direct(struct stream *stream, uint64_t size, int result)
+{
+	int closed;
+
+	for (size_t i = 0; i < stream->count && !result; i++)
+		result = await_direct(stream, &stream->buffers[i]);
+	closed = direct_close(stream->direct, size);
+	if (!result && closed)
+		result = fail(-closed, "cannot write %s", stream->file.name);
+	return result;
+}
+
+/* ---- the filler ---- */
 
 /* There is no writer yet, so nobody else looks at the descriptor and the error. */
 static int have_file(struct stream *stream)
@@ -234,6 +301,8 @@ static int have_file(struct stream *stream)
 
 static int write_now(struct stream *stream, struct buffer *buffer)
 {
+	if (stream->direct)
+		return begin_direct(stream, buffer);
 	stream->error = -write_buffer(stream, buffer);
 	buffer->filled = 0;
 	buffer->is_full = false;
@@ -250,13 +319,18 @@ static int write_full(struct stream *stream)
 	return result;
 }
 
-/* Has full buffers written by a thread from now on, or at once if there is none. */
+/* Has full buffers written from now on: past the page cache, or by a thread, or at once if there is none. */
 static int have_written(struct stream *stream)
 {
 	int result = stream->has_writer ? 0 : have_file(stream);
 
-	if (!result && !stream->has_writer)
-		stream->has_writer = !thread_start(&stream->writer, write_behind, stream);
+	if (!result && !stream->is_begun) {
+		stream->is_begun = true;
+		if (wants_direct(stream))
+			stream->direct = direct_open(stream->fd, stream->count);
+		if (!stream->direct)
+			stream->has_writer = !thread_start(&stream->writer, write_behind, stream);
+	}
 	return result || stream->has_writer ? result : write_full(stream);
 }
 
@@ -266,6 +340,8 @@ char *stream_buffer(struct stream *stream, size_t *room)
 	int error;
 
 	if (!stream->has_writer && buffer->is_full && have_written(stream))
+		return NULL;
+	if (await_direct(stream, buffer))
 		return NULL;
 	pthread_mutex_lock(&stream->lock);
 	while (buffer->is_full)
@@ -296,7 +372,7 @@ static int submit_buffer(struct stream *stream)
 	 * A filler that lent memory does not want to share the processor with a writer while there is space. Nor is a
 	 * thread worth it for a few buffers of our own. Until it runs, all buffers before the current one are full.
 	 */
-	if (stream->is_lent || (!stream->has_writer && stream->current < KEPT))
+	if (stream->is_lent || (!stream->is_begun && stream->current < KEPT))
 		return 0;
 	return have_written(stream);
 }
@@ -334,6 +410,7 @@ static void abandon(struct stream *stream, int result)
 int stream_close(struct stream *stream, int result)
 {
 	struct buffer *last;
+	uint64_t size;
 
 	if (!stream)
 		return result;
@@ -343,10 +420,15 @@ int stream_close(struct stream *stream, int result)
 	/* After an error nothing more is written. */
 	result = result ?: report_error(stream) ?: write_full(stream);
 	last = stream->buffers ? &stream->buffers[stream->current] : NULL;
+	if (!result && last)
+		result = await_direct(stream, last);
+	size = stream->offset + (last ? last->filled : 0);
 	if (!result && last && last->filled) {
 		last->offset = stream->offset;
 		result = write_now(stream, last);
 	}
+	if (stream->direct)
+		result = close_direct(stream, size, result);
 	pthread_mutex_destroy(&stream->lock);
 	pthread_cond_destroy(&stream->changed);
 	if (stream->memory && !stream->is_lent)

@@ -180,6 +180,32 @@ static void asks_late_for_its_file(void **state unused)
 	failure_clear();
 }
 
+/* So much is expected that it is written past the page cache, if the file system can do that. */
+static void holds_much(void **state unused)
+{
+	static const size_t pages[] = { 0, 1, 255, 256, 257, 4095, 4096, 4097, 20000 };
+	static const char *const names[] = { "/var/tmp/stream_test.XXXXXX", "/dev/shm/stream_test.XXXXXX" };
+
+	for (size_t i = 0; i < array_size(pages); i++)
+		for (size_t j = 0; j < array_size(names); j++) {
+			autofree char *path = copy_text(names[j]);
+			int fd = mkstemp(path);
+			struct stream *stream;
+
+			if (fd < 0)
+				continue;
+			unlink(path);
+			assert_int_equal(
+				stream_open(&stream,
+					    &(struct stream_file){ give_fd, &fd, "test", 128UL << 20 }, NULL),
+				0);
+			assert_int_equal(put(stream, pages[i], 300), 0);
+			assert_int_equal(stream_close(stream, 0), 0);
+			check(fd, pages[i], 300);
+			close(fd);
+		}
+}
+
 static void nothing_to_close(void **state unused)
 {
 	assert_int_equal(stream_close(NULL, 0), 0);
@@ -206,9 +232,9 @@ static void reports_missing_memory(void **state unused)
 }
 
 /* A file that is not allowed to grow takes the place of a full disk. */
-static void check_full_disk(const struct stream_reserve *reserve)
+static void check_full_disk(const struct stream_reserve *reserve, uint64_t usual_size)
 {
-	static const size_t pages[] = { 30, 300, 3000 };
+	static const size_t pages[] = { 30, 300, 3000, 6000 };
 	struct rlimit old, small;
 
 	signal(SIGXFSZ, SIG_IGN);
@@ -216,14 +242,17 @@ static void check_full_disk(const struct stream_reserve *reserve)
 	small = (struct rlimit){ 20 * PAGE_SIZE, old.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
 	for (size_t i = 0; i < array_size(pages); i++) {
-		char path[] = "/tmp/stream_test.XXXXXX";
+		char path[] = "/var/tmp/stream_test.XXXXXX";
 		int fd = mkstemp(path), result;
 		struct stream *stream;
 
 		assert_true(fd >= 0);
 		unlink(path);
 		failure_clear();
-		assert_int_equal(open_stream(&stream, &fd, reserve), 0);
+		assert_int_equal(stream_open(&stream,
+					     &(struct stream_file){ give_fd, &fd, "test", usual_size },
+					     reserve),
+				 0);
 		result = put(stream, pages[i], 64);
 		result = stream_close(stream, result);
 		assert_true(result < 0);
@@ -260,9 +289,10 @@ static void reports_a_full_disk(void **state unused)
 {
 	struct stream_reserve reserve;
 
-	check_full_disk(NULL);
+	check_full_disk(NULL, 0);
+	check_full_disk(NULL, 128UL << 20);
 	assert_int_equal(stream_reserve_make(&reserve, 1200 * PAGE_SIZE), 0);
-	check_full_disk(&reserve);
+	check_full_disk(&reserve, 0);
 	stream_reserve_free(&reserve);
 }
 
@@ -274,6 +304,7 @@ int main(void)
 		cmocka_unit_test(holds_what_was_put_into_a_reserve),
 		cmocka_unit_test(writes_late_from_a_reserve),
 		cmocka_unit_test(asks_late_for_its_file),
+		cmocka_unit_test(holds_much),
 		cmocka_unit_test(nothing_to_close),
 		cmocka_unit_test(reports_missing_memory),
 		cmocka_unit_test(is_given_up),
