@@ -157,8 +157,9 @@ struct remote_call {
  * The thread of the parasite must not have a seccomp filter.
  */
 #define CALL_COUNT_REQUESTS (-1L)
-/* A call of compel: returns when the work at all desks is done. */
+/* Calls of compel: returns when the work at all desks is done; see victims_make_twins(). */
 #define CALL_AWAIT_DESKS (-2L)
+#define CALL_MAKE_TWIN	 (-3L)
 
 /*
  * Inserts the parasite: a mapping, a socket to it, and the leader (or a better suited thread) in its code. Meanwhile a
@@ -205,6 +206,28 @@ struct process_calls {
 };
 /* Each process makes its calls, also if others fail. Returns the first failure; *failed (may be NULL) is its index. */
 int victims_call(struct process_calls *processes, size_t count, size_t *failed) must_check;
+/* Memory of which a twin gets no copy. */
+struct twin_range {
+	uint64_t start, size;
+	uint64_t is_hidden; /* used by the parasite */
+};
+#define MOST_TWIN_RANGES 20000 /* of one process */
+/*
+ * Makes a twin of each process: a process with a copy of its memory and nothing else of it, in the pid namespace `pids`,
+ * where its parent is the first process. It waits until it is killed. The task's tree cannot notice it: no process of it
+ * is the parent, and gets a signal. For `pids` each victim needs CAP_SYS_ADMIN, in its user namespace and in the owner
+ * of `pids`; it has that if it can join `user`, the owner. -1: it has it already. No thread with a seccomp filter can
+ * make one. blobs/parasite/twin.c has the details. *twin is the pid in that namespace; -errno: there is none. If criu
+ * dies meanwhile, there may be one. A failure (< 0, recorded) is only that a process is lost.
+ */
+struct twin_order {
+	struct victim *victim;
+	int user, pids;
+	const struct twin_range *ranges; /* whole mappings, which do not have MADV_DONTFORK already */
+	size_t range_count;
+	long twin;
+};
+int victims_make_twins(struct twin_order *orders, size_t count) must_check;
 /*
  * Stops the parasites until the next call: no thread of these processes runs, not even to do in the kernel what waits
  * for it. victims_call() has done it already, other calls have not.

@@ -178,6 +178,7 @@ struct infection {
 	struct way_home home;		  /* of the borrowed thread */
 	int socket;			  /* -1: calls are made by ptrace */
 	bool is_serving;		  /* the thread waits for calls, or is parked there */
+	struct twin_order *twin;	  /* of victims_make_twins() */
 	struct process_calls *asked;	  /* by victims_call() … */
 	bool is_working;		  /* … which has sent it, and has to receive the answer */
 	bool stays;			  /* the region stays mapped: a thread may still be in it */
@@ -221,6 +222,10 @@ int call_on_stack(struct victim *victim, struct traced_thread *thread, const str
 
 /* Sends calls to the serving parasite. Meanwhile, running threads that are stopped by other processes are resumed. */
 int call_parasite(struct victim *victim, struct remote_call *calls, size_t count) must_check;
+/* The same in two parts. A message has MOST_CALLS at most. */
+#define MOST_CALLS ((PARASITE_SCRATCH - PARASITE_CALLS) / sizeof(struct remote_call))
+int parasite_send(struct victim *victim, const struct remote_call *calls, size_t count) must_check;
+int parasite_receive(struct victim *victim, struct remote_call *calls, size_t count) must_check;
 /* Into the region: sets the thread to the call that makes the sockets. */
 int parasite_prepare_sockets(struct victim *victim) must_check;
 /* After that call: sets the thread to where it serves, still parked; or leaves it: calls are made by ptrace. */
@@ -245,5 +250,7 @@ typedef int (*victim_step)(struct victim *victim);
  */
 int group_walk(struct victim *const *victims, size_t count, const victim_step *steps, size_t step_count,
 	       int (*abandon)(struct victim *victim, int error), size_t *failed) must_check;
+/* An `abandon` that does nothing. */
+int keep_error(struct victim *victim, int error);
 
 #endif

@@ -24,8 +24,6 @@
 #include "internal.h"
 #include "parasite.h"
 
-#define MOST_CALLS ((PARASITE_SCRATCH - PARASITE_CALLS) / sizeof(struct remote_call))
-
 int victim_read(const struct victim *victim, uint64_t address, void *buffer, size_t size)
 {
 	for (size_t done = 0; done < size;) {
@@ -309,7 +307,7 @@ static int wait_and_receive(struct victim *victim, void *buffer, size_t size)
 	return result;
 }
 
-static int receive_calls(struct victim *victim, struct remote_call *calls, size_t count)
+int parasite_receive(struct victim *victim, struct remote_call *calls, size_t count)
 {
 	size_t size = count * sizeof(*calls);
 	int result = 0;
@@ -322,7 +320,7 @@ static int receive_calls(struct victim *victim, struct remote_call *calls, size_
 }
 
 /* A parked parasite finds the message when it is resumed: it does not have to wait. */
-static int send_calls(struct victim *victim, const struct remote_call *calls, size_t count)
+int parasite_send(struct victim *victim, const struct remote_call *calls, size_t count)
 {
 	struct traced_thread *thread = borrowed_thread(victim);
 	size_t size = count * sizeof(*calls);
@@ -340,7 +338,7 @@ static int send_calls(struct victim *victim, const struct remote_call *calls, si
 
 int call_parasite(struct victim *victim, struct remote_call *calls, size_t count)
 {
-	return send_calls(victim, calls, count) ?: receive_calls(victim, calls, count);
+	return parasite_send(victim, calls, count) ?: parasite_receive(victim, calls, count);
 }
 
 int victim_call(struct victim *victim, struct remote_call *calls, size_t count)
@@ -412,7 +410,7 @@ static int ask_victim(struct victim *victim)
 				list->count <= MOST_CALLS;
 	if (result)
 		return result;
-	return infection->is_working ? send_calls(victim, list->calls, list->count) :
+	return infection->is_working ? parasite_send(victim, list->calls, list->count) :
 				       victim_call_thread(victim, list->thread, list->calls, list->count);
 }
 
@@ -420,16 +418,11 @@ static int hear_victim(struct victim *victim)
 {
 	struct infection *infection = victim->infection;
 	struct thread_calls *list = &infection->asked->list;
-	int result = infection->is_working ? receive_calls(victim, list->calls, list->count) : 0;
+	int result = infection->is_working ? parasite_receive(victim, list->calls, list->count) : 0;
 
 	if (!result && list->size)
 		result = victim_read(victim, victim_scratch(victim, NULL), list->bytes, list->size);
 	return result;
-}
-
-static int keep_error(struct victim *victim unused, int error)
-{
-	return error;
 }
 
 /*

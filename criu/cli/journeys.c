@@ -81,6 +81,7 @@ void request_fill(struct request *request, const struct options *options)
 		.previous = options->prev_images_dir,
 		.tracker = options->track_mem,
 		.splices = options->pre_dump_mode && !strcmp(options->pre_dump_mode, "splice"),
+		.twin = options->twin,
 		.timeout = options->timeout,
 		.max_chain = options->max_chain,
 		.is_detached = options->restore_detached,

@@ -345,6 +345,18 @@ static int apply_validation(const struct setting *setting, bool *by_size)
 	return 0;
 }
 
+/* The value of an enum by its name. */
+static int apply_name(const struct setting *setting, const char *const names[3], unsigned *value)
+{
+	for (unsigned i = 0; i < 3; i++)
+		if (!strcmp(setting->argument, names[i])) {
+			*value = i;
+			return 0;
+		}
+	return fail(0, "--%s: '%s' is neither '%s' nor '%s' nor '%s'", setting->row->name, setting->argument,
+		    names[0], names[1], names[2]);
+}
+
 static int apply_grown(const struct setting *setting, enum grown_files *grown)
 {
 	static const char *const names[] = {
@@ -353,13 +365,18 @@ static int apply_grown(const struct setting *setting, enum grown_files *grown)
 		[GROWN_CUT] = "cut",
 	};
 
-	for (size_t i = 0; i < array_size(names); i++)
-		if (!strcmp(setting->argument, names[i])) {
-			*grown = i;
-			return 0;
-		}
-	return fail(0, "--%s: '%s' is neither 'refuse' nor 'keep' nor 'cut'", setting->row->name,
-		    setting->argument);
+	return apply_name(setting, names, grown);
+}
+
+static int apply_twin(const struct setting *setting, enum twin_use *use)
+{
+	static const char *const names[] = {
+		[TWIN_AUTO] = "auto",
+		[TWIN_ALWAYS] = "always",
+		[TWIN_NEVER] = "never",
+	};
+
+	return apply_name(setting, names, use);
 }
 
 /* An empty argument is usually a variable that is not set. */
@@ -464,6 +481,8 @@ static int apply(struct options *options, const struct setting *setting)
 		return apply_validation(setting, field);
 	case GROWN:
 		return apply_grown(setting, field);
+	case TWIN:
+		return apply_twin(setting, field);
 	case UNIX_SOCKETS:
 		return apply_unix_sockets(options, setting, field);
 	case EXTERNAL:

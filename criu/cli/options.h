@@ -47,6 +47,7 @@ struct options {
 	struct texts irmap_scan_path;
 	bool evasive_devices;
 	enum grown_files grown_files;
+	enum twin_use twin;
 	bool link_remap;
 	unsigned long ghost_limit; /* bytes; 0: no limit */
 	bool auto_dedup;	   /* dump: free what it replaces; restore: free what it has read */

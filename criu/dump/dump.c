@@ -12,6 +12,7 @@
 #include "base/steps.h"
 #include "criu-plugin.h"
 #include "dump/dump.h"
+#include "dump/twin.h"
 #include "files/seen.h"
 #include "image/image.h"
 #include "memory/dedup.h"
@@ -116,9 +117,10 @@ static const struct step dump_steps[] = {
 	{ "look at the semaphores", dump_look_for_undo, NULL, false }, /* only the processes can answer this */
 	{ "see whether it could be restored", dump_foresee, NULL, false }, /* before much time is spent */
 	{ "settle the rings", dump_settle_rings, NULL, false }, /* before memory: requests in flight write to it */
-	{ "save the memory", dump_memory, NULL, false }, /* takes most of the time; all processes are stopped */
+	{ "save the memory", dump_memory, twins_end, false }, /* takes most of the time; all processes are stopped */
 	{ "save the files", dump_save_files, NULL, false }, /* reads the content of pipes; all processes are stopped */
 	{ "let the processes run on", dump_release_early, NULL, false }, /* -R: they need not wait for the disk */
+	{ "save the memory of the twins", dump_memory_of_twins, NULL, false }, /* as long as they live, processes copy what they write */
 	{ "save the processes", dump_save_tasks, NULL, false },
 	{ "keep track of the memory", save_tracking, withdraw_tracking, false },
 	{ "complete the images", dump_complete, NULL, false }, /* syncs, then writes inventory.img: now it is a dump */

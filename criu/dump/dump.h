@@ -39,6 +39,7 @@ struct dump_memory {
 	struct page_reserve reserve;
 	struct held_writers held;
 	struct pre_dump *pre_dump; /* pre_dump.c; NULL: this is none, or all is written */
+	struct twins *twins;	   /* twin.c; NULL: there are none, or all is written */
 	uint32_t next_pages_id;
 	struct aio_lengths
 		ring_lengths; /* rings.c; freed when the tasks run again, or are gone, because that takes a while */
@@ -146,12 +147,11 @@ int dump_reserve_pages(void *dump) must_check;
 void dump_drop_reserve(void *dump);
 /* memory.c */
 int dump_memory(void *dump) must_check;
+int dump_memory_of_twins(void *dump) must_check; /* the rest, when the processes run */
 int dump_shared_memory(struct dump *dump) must_check;
-/*
- * Lets the writers that were left open write their pages. If `result` is an error, it is returned and nothing
- * written.
- */
-int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer) must_check;
+/* `is_frozen`: while its pages are written. */
+int dump_open_writer(struct dump *dump, const struct task *task, bool is_frozen, struct page_writer **writer)
+	must_check;
 /* Writes the pages of a mapping that a plan (page_runs_plan()) does not leave to the parent … */
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from) must_check;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "dump/dump.h"
+#include "dump/twin.h"
 #include "files/kinds/io_uring.h"
 #include "memory/huge.h"
 #include "memory/page_files.h"
@@ -109,7 +110,26 @@ static int save_areas(struct dump *dump, struct page_writer *writer, struct task
 	return result;
 }
 
-int dump_open_writer(struct dump *dump, const struct task *task, struct page_writer **writer)
+/*
+ * Large images are written past the page cache if the processes need not wait for that, or would wait until all is on
+ * disk anyway. A slow disk must not keep frozen those that will run on. With a parent snapshot, nobody knows how much
+ * has changed.
+ */
+static uint64_t expected_size(const struct dump *dump, const struct task *task, bool is_frozen)
+{
+	const struct policy *policy = &dump->request->policy;
+	uint64_t bytes = 0;
+
+	if (dump->memory.increment.parent_tracker ||
+	    (is_frozen && (policy->leave_running || policy->leave_stopped)))
+		return 0;
+	for (size_t i = 0; i < task->space->vmas.count; i++)
+		if (vma_how_saved(&task->space->vmas.items[i])->zeros != ZEROS_ARE_SAVED)
+			bytes += task->space->vmas.items[i].resident;
+	return bytes;
+}
+
+int dump_open_writer(struct dump *dump, const struct task *task, bool is_frozen, struct page_writer **writer)
 {
 	const struct page_reserve *reserve = &dump->memory.reserve;
 	struct page_hashing hashing;
@@ -120,6 +140,7 @@ int dump_open_writer(struct dump *dump, const struct task *task, struct page_wri
 		.pages_id = dump->memory.next_pages_id++,
 		.hashing = increment_hashing(&dump->memory.increment, false, &hashing),
 		.reserve = task->here == reserve->here ? &reserve->buffers : NULL,
+		.usual_size = expected_size(dump, task, is_frozen),
 	};
 
 	return page_files_write(writer, &files, &dump->memory.pages);
@@ -144,7 +165,7 @@ static int save_task_memory(struct dump *dump, struct task *task)
 	int result = task_delta_open(&delta, &dump->memory.increment, task);
 
 	if (!result)
-		result = dump_open_writer(dump, task, &writer);
+		result = dump_open_writer(dump, task, true, &writer);
 	/* Comparing uses its own threads. */
 	if (task->here == reserve->here && !content_is_open(&delta.content))
 		delta.memory.helper = reserve->reader;
@@ -178,6 +199,11 @@ int dump_shared_memory(struct dump *dump)
 				  &dump->memory.shared_pages, dump->is_pre_dump ? NULL : &dump->memory.held);
 }
 
+static int save_or_list(struct dump *dump, struct task *task)
+{
+	return twins_want(dump, task) ? twins_list(dump, task) : save_task_memory(dump, task);
+}
+
 int dump_memory(void *context)
 {
 	struct dump *dump = context;
@@ -191,11 +217,18 @@ int dump_memory(void *context)
 	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY) {
 		if (result || task->state == TASK_DEAD)
 			continue;
-		result = save_task_memory(dump, task);
+		result = save_or_list(dump, task);
 		if (result)
 			fail_in(result, "process %d (%s)", task->here, task->name);
 	}
-	result = result ?: dump_shared_memory(dump);
+	return result ?: dump_shared_memory(dump) ?: twins_make(dump);
+}
+
+int dump_memory_of_twins(void *context)
+{
+	struct dump *dump = context;
+	int result = twins_save(dump);
+
 	dump->memory.ended = monotonic_time();
 	log_info("saved %llu pages of processes and %llu of shared memory; %llu were zero, %llu unchanged",
 		 (unsigned long long)dump->memory.pages.written,

@@ -142,7 +142,7 @@ int pre_dump_scan(void *context)
 static int save_pre_dumped(struct dump *dump, struct pre_dumped *pre_dumped)
 {
 	struct page_writer *writer;
-	int result = dump_open_writer(dump, pre_dumped->listed.delta.task, &writer);
+	int result = dump_open_writer(dump, pre_dumped->listed.delta.task, false, &writer);
 
 	pre_dumped->listed.delta.memory.is_running = true;
 	result = result ?: listed_save(dump, &pre_dumped->listed, writer);

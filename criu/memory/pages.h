@@ -61,6 +61,7 @@ struct task_memory {
 	int mem; /* /proc/PID/mem, for memory that process_vm_readv() cannot or should not read; -1 */
 	bool has_relatives; /* the next pages are shared with other processes since a fork */
 	bool is_running;    /* pages may vanish, and the task with them */
+	bool is_copy;	    /* of another process: all pages are shared with that one */
 };
 int task_memory_open(struct task_memory *memory, pid_t here, int pidfd, int proc)
 	must_check; /* 0 or -errno, recorded */

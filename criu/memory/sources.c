@@ -130,7 +130,7 @@ int pages_of_task(void *from, struct page_run *runs, size_t count, char *buffer)
 	struct task_memory *memory = from;
 	struct part all = { .here = memory->here, .runs = runs, .count = count, .buffer = buffer };
 
-	if (!memory->has_relatives && read_halves(memory, &all) && !has_ended(memory))
+	if (!memory->has_relatives && !memory->is_copy && read_halves(memory, &all) && !has_ended(memory))
 		return 0;
 	return read_by_file(memory, runs, count, buffer);
 }

@@ -25,6 +25,13 @@ enum grown_files {
 	GROWN_CUT,     /* it loses that, if the processes write to it; otherwise it keeps it */
 };
 
+/* Which processes get a twin in a dump after which they run on (dump/twin.h). */
+enum twin_use {
+	TWIN_AUTO, /* those with much memory, if there is room for it */
+	TWIN_ALWAYS,
+	TWIN_NEVER,
+};
+
 /* What the user allows, asks for, and wants checked. Kinds of files and parts of tasks find a copy in the snapshot. */
 struct policy {
 	bool shell_job, file_locks;
@@ -63,8 +70,9 @@ struct request {
 	int previous_directory; /* … and its open directory; -1: none */
 	const char *tracker;	/* NULL: do not track writes; "": by the best tracker; or the name of one */
 	bool splices;		/* pre-dump: read memory through pipes */
-	unsigned timeout;	/* seconds */
-	unsigned max_chain;	/* 0: no limit */
+	enum twin_use twin;
+	unsigned timeout;   /* seconds */
+	unsigned max_chain; /* 0: no limit */
 
 	/* Restore */
 	bool is_detached,

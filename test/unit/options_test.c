@@ -50,8 +50,8 @@ static void describe(const struct options *options, char *text, size_t size)
 			fprintf(out, " %s=%s", row->name, *(const char *const *)field);
 		if (row->kind == PROCESS && *(const pid_t *)field)
 			fprintf(out, " %s=%d", row->name, *(const pid_t *)field);
-		if (row->kind == GROWN && *(const enum grown_files *)field)
-			fprintf(out, " %s=%d", row->name, *(const enum grown_files *)field);
+		if ((row->kind == GROWN || row->kind == TWIN) && *(const unsigned *)field)
+			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);
 		if (row->kind == SECONDS && *(const unsigned *)field != 10)
 			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);
 		if (row->kind == LEVEL && *(const int *)field != 2)
@@ -136,6 +136,7 @@ static void command_lines(void **state unused)
 		{ "restore --grown-files keep", "restore grown-files=1" },
 		{ "restore --grown-files=cut", "restore grown-files=2" },
 		{ "restore --grown-files=cut --grown-files refuse", "restore" },
+		{ "dump -t 17 --twin=always --twin never", "dump tree=17 twin=2" },
 		{ "dump -t 1 --action-script a --action-script b", "dump tree=1 script=a script=b" },
 		{ "restore --cgroup-root /c --action-script a --cgroup-root /d",
 		  "restore script=a cgroup-root=/c cgroup-root=/d" },
@@ -308,6 +309,7 @@ static const struct {
 	{ "restore --manage-cgroups=x",
 	  "criu: --manage-cgroups: there is no mode 'x'\n  try: one of none, soft, ignore\n" },
 	{ "check --file-validation x", "criu: --file-validation: 'x' is neither 'filesize' nor 'buildid'\n" },
+	{ "dump --twin yes", "criu: --twin: 'yes' is neither 'auto' nor 'always' nor 'never'\n" },
 	{ "restore --grown-files Keep",
 	  "criu: --grown-files: 'Keep' is neither 'refuse' nor 'keep' nor 'cut'\n" },
 	{ "check --status-fd 1000", "criu: --status-fd: descriptor 1000 is not open\n" },

@@ -45,6 +45,7 @@ static void describe(const struct options *options, char *text, size_t size)
 	word("plugins", request.plugins);
 	word("tracker", request.tracker);
 	number(splices);
+	number(twin);
 	number(timeout);
 	number(max_chain);
 	number(is_detached);
@@ -75,6 +76,9 @@ static void give(struct options *options, const struct option_row *row)
 		break;
 	case GROWN:
 		*(enum grown_files *)field = GROWN_CUT;
+		break;
+	case TWIN:
+		*(enum twin_use *)field = TWIN_ALWAYS;
 		break;
 	case TEXT:
 	case TRACKER:

@@ -11,6 +11,7 @@
 #include "parasite.h"
 #include "ring.h"
 #include "syscalls.h"
+#include "twin.h"
 #include "compel.h"
 
 _Static_assert(__builtin_offsetof(struct parasite_state, working) == PARASITE_STATE_WORKING, "entry.S");
@@ -105,6 +106,8 @@ static void make_call(struct parasite_state *state, struct remote_call *call)
 
 	if (call->number == CALL_COUNT_REQUESTS)
 		call->result = count_requests(state->sockets[0], a[0], (uint32_t)a[1], (uint32_t)a[2]);
+	else if (call->number == CALL_MAKE_TWIN)
+		call->result = make_twin(state->sockets[0], a[0], (struct twin_range *)a[1], a[2]);
 	else if (call->number == CALL_AWAIT_DESKS)
 		call->result = await_desks(state);
 	else

@@ -68,8 +68,8 @@ def choose(tables, settings):
 
 
 def reason_to_skip(row, mode, settings):
-	if mode.name in row.without:
-		return row.without[mode.name]
+	if mode.kind in row.without:
+		return row.without[mode.kind]
 	if mode.name == "undisturbed":
 		return None
 	roles = {"ours": Criu(settings.criu, settings.peer), "peer": Criu(settings.peer, settings.peer)}

@@ -14,9 +14,13 @@ from . import system
 from .cell import NOBODY, Failure
 from .row import MEMORY, STATE
 
-# run: the function. dumper, restorer: "ours" or "peer". needs: what a row must have to lose for this mode (row.py), if
-# anything
-Mode = namedtuple("Mode", "name run dumper restorer needs", defaults=(None,))
+class Mode(namedtuple("Mode", "name run dumper restorer needs like", defaults=(None, None))):
+	"""run: the function. dumper, restorer: "ours" or "peer". needs: what a row must have to lose for this mode (row.py), if
+	anything. like: another mode; what rows say about that one is true of this one, too."""
+
+	@property
+	def kind(self):
+		return self.like or self.name
 
 
 def dump_and_restore(cell, dumper, restorer):
@@ -52,12 +56,12 @@ def five_times(cell, dumper, restorer):
 	cell.finish()
 
 
-def leave_running(cell, dumper, restorer):
+def leave_running(cell, dumper, restorer, *options):
 	"""The original runs on. After its end the images are restored."""
 	cell.start()
 	cell.pause()
 	images = cell.new_images()
-	cell.dump(dumper, images, ["-R"])
+	cell.dump(dumper, images, ["-R", *options])
 	cell.check_running()
 	cell.pause()
 	finish_whole(cell)
@@ -65,13 +69,18 @@ def leave_running(cell, dumper, restorer):
 		restore_again(cell, restorer, images)
 
 
-def chained(cell, dumper, restorer):
+def with_twins(cell, dumper, restorer):
+	"""The same; the memory is saved from copies of the processes while the original runs on."""
+	leave_running(cell, dumper, restorer, *TWINS)
+
+
+def chained(cell, dumper, restorer, *options):
 	"""A pre-dump, a snapshot with -R, and the dump, which holds only what was written since."""
 	cell.start()
 	cell.pause()
 	cell.pre_dump(dumper, cell.new_images("images1"))
 	cell.pause()
-	cell.dump(dumper, cell.new_images("images2"), ["-R", "--track-mem", "--prev-images-dir", "../images1"])
+	cell.dump(dumper, cell.new_images("images2"), ["-R", "--track-mem", "--prev-images-dir", "../images1", *options])
 	cell.check_running()
 	cell.pause()
 	images = cell.new_images("images3")
@@ -79,6 +88,10 @@ def chained(cell, dumper, restorer):
 	cell.restore(restorer, images)
 	cell.pause()
 	cell.finish()
+
+
+def chained_with_twins(cell, dumper, restorer):
+	chained(cell, dumper, restorer, *TWINS)
 
 
 def chained_by_content(cell, dumper, restorer):
@@ -181,6 +194,7 @@ def put_back(saved, target):
 			shutil.copystat(source, path, follow_symlinks=False)
 
 
+TWINS = ("--twin", "always")
 NOT_BY_DEFAULT = ("peer", "undisturbed")
 
 MODES = [
@@ -188,9 +202,11 @@ MODES = [
 	Mode("ours-to-peer", dump_and_restore, "ours", "peer"),
 	Mode("peer-to-ours", dump_and_restore, "peer", "ours"),
 	Mode("leave-running", leave_running, "ours", "ours"),
+	Mode("twin", with_twins, "ours", "ours", like="leave-running"),
 	Mode("leave-stopped", leave_stopped, "ours", "ours"),
 	Mode("five-times", five_times, "ours", "ours", STATE),
 	Mode("chain", chained, "ours", "ours", MEMORY),
+	Mode("chain-twin", chained_with_twins, "ours", "ours", MEMORY, "chain"),
 	Mode("chain-to-peer", chained, "ours", "peer", MEMORY),
 	Mode("chain-content", chained_by_content, "ours", "ours", MEMORY),
 	Mode("unprivileged", unprivileged, "ours", "ours"),

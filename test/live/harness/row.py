@@ -41,7 +41,7 @@ class Row:
 
 	def runs_in(self, mode):
 		if self.modes:
-			return mode.name in self.modes
+			return mode.kind in self.modes
 		if mode.name == "unprivileged":
 			return self.unprivileged
 		return not mode.needs or mode.needs in self.what_it_can_lose()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 
-from harness import system
+from harness import modes, system
 from harness.cell import Failure
 from harness.row import Row
 
@@ -71,7 +71,7 @@ def time_of_dump(cell, dumper):
 	seconds = []
 	for number in range(3):
 		images = cell.new_images(f"whole{number}")
-		run = dumper.dump(cell.root, images, ["-R"])
+		run = dumper.dump(cell.root, images, ["-R", *cell.row.dump_options])
 		if run.failed:
 			raise Failure(f"an undisturbed dump failed: {run.describe()}")
 		seconds.append(run.seconds)
@@ -111,7 +111,7 @@ def signal_dumps(cell, dumper, signo, rounds):
 	hits = 0
 	for number, delay in enumerate(moments(cell, whole, rounds)):
 		images = cell.new_images("killed")
-		command = [dumper.path, "dump", "-R", "-t", str(cell.root), "-D", images, "-o", "dump.log"]
+		command = [dumper.path, "dump", "-R", "-t", str(cell.root), "-D", images, "-o", "dump.log", *cell.row.dump_options]
 		try:
 			code = start_and_signal(cell, command, delay, signo)
 			check_no_helpers(cell, before)
@@ -141,6 +141,22 @@ def check_hits(hits, rounds):
 
 def kill_dumps(cell, dumper, _restorer):
 	signal_dumps(cell, dumper, signal.SIGKILL, cell.settings.kills)
+
+
+def kill_dumps_of_childless(cell, dumper, _restorer):
+	"""At its end the program looks for traces of children, and of signals from them."""
+	cell.start()
+	before = system.tree(cell.root)
+	whole, rounds = time_of_dump(cell, dumper), cell.settings.kills // 3
+	hits = 0
+	for delay in moments(cell, whole, rounds):
+		images = cell.new_images("killed")
+		command = [dumper.path, "dump", "-R", "-t", str(cell.root), "-D", images, "-o", "dump.log", *cell.row.dump_options]
+		hits += start_and_signal(cell, command, delay, signal.SIGKILL) != 0
+		check_no_helpers(cell, before)
+		shutil.rmtree(images)
+	cell.finish()
+	check_hits(hits, rounds)
 
 
 def terminate_dumps(cell, dumper, _restorer):
@@ -220,6 +236,9 @@ PEER_FAILS = {"dump": "a killed dump leaves its code in the threads"}
 ROWS = [
 	Row("killed-dumps", "busy", run=kill_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
 	Row("killed-dumps-threads", "busy", arguments=("threads",), run=kill_dumps, modes=("ours",), timeout=1800),
+	Row("killed-dumps-twin", "busy", dump_options=modes.TWINS, run=kill_dumps, modes=("ours",), timeout=1800),
+	Row("killed-dumps-twin-childless", "childless", arguments=("handled",), dump_options=modes.TWINS, run=kill_dumps_of_childless, modes=("ours",),
+	    timeout=1800),
 	Row("killed-in-the-end", "processes", arguments=("100",), run=kill_in_the_end, modes=("ours",)),
 	Row("killed-restores", "busy", run=kill_restores, modes=("ours", "peer"), timeout=1800,
 	    peer_fails={"restore": "half-made tasks survive it"}),
@@ -228,6 +247,7 @@ ROWS = [
 	*[Row(f"terminated-restores-{name}", "busy", arguments=arguments, restore_options=options,
 	      run=functools.partial(kill_restores, number=signal.SIGTERM), modes=("ours",), timeout=1800)
 	  for name, arguments, options in (("plain", (), ()), ("sibling", (), ("--restore-sibling",)), ("death-signal", ("death_signal",), ()))],
+	Row("terminated-dumps-twin", "busy", dump_options=modes.TWINS, run=terminate_dumps, modes=("ours",), timeout=1800),
 	Row("terminated-dumps", "busy", run=terminate_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
 	Row("busy", "busy"),
 ]

@@ -35,6 +35,7 @@ def stopped(name, signo, *how):
 ROWS = [
 	Row("counter", "counter", unprivileged=True),
 	Row("sleeper", "sleeper", unprivileged=True),
+	*[Row(f"childless-{kind}", "childless", arguments=(kind,), to_lose=(), unprivileged=True) for kind in ("handled", "ignored", "default", "pending")],
 
 	Row("memory", "memory", changes_files=True, unprivileged=True),
 	Row("memory-shared", "memory_shared", changes_files=True, unprivileged=True),

@@ -80,11 +80,31 @@ def start_work(cell, job, seconds):
 		cell.reap()
 		if cell.root not in cell.exits:
 			break
-		end(cell)
-		check_result(cell, job)
-		shutil.rmtree(cell.path("work"))
+		end_early(cell, job)
 		seconds = chosen[0]
 	return started, chosen
+
+
+def end_early(cell, job):
+	end(cell)
+	check_result(cell, job)
+	shutil.rmtree(cell.path("work"))
+
+
+def dump_at(cell, dumper, restorer, started, chosen):
+	"""Dumps and restores the job at these moments. Returns None, or the moment before which it has ended."""
+	for number, moment in enumerate(chosen):
+		time.sleep(max(0, started + moment - time.monotonic()))
+		cell.reap()
+		if cell.root in cell.exits:
+			return moment
+		images = cell.new_images(f"images{number}")
+		away = time.monotonic()
+		cell.dump(dumper, images)
+		cell.restore(restorer, images)
+		started += time.monotonic() - away
+		shutil.rmtree(images)
+	return None
 
 
 def course(job):
@@ -102,17 +122,12 @@ def course(job):
 			check_result(cell, job)
 			return
 		started, chosen = start_work(cell, job, seconds)
-		if cell.mode.name in ("leave-running", "leave-stopped"):
+		if cell.mode.kind in ("leave-running", "leave-stopped"):
 			leave(cell, job, dumper, restorer, started, chosen[0])
 		else:
-			for number, moment in enumerate(chosen):
-				run_until(cell, started, moment)
-				images = cell.new_images(f"images{number}")
-				away = time.monotonic()
-				cell.dump(dumper, images)
-				cell.restore(restorer, images)
-				started += time.monotonic() - away
-				shutil.rmtree(images)
+			while (moment := dump_at(cell, dumper, restorer, started, chosen)) is not None:
+				end_early(cell, job)  # it was faster than the undisturbed run: once more, with less time
+				started, chosen = start_work(cell, job, moment)
 			end(cell)
 		check_result(cell, job)
 	return run
@@ -122,8 +137,8 @@ def leave(cell, job, dumper, restorer, started, moment):
 	"""-R and -s: the job runs to its end undisturbed. After -s its files are put back, and the restored job runs to its end, too."""
 	run_until(cell, started, moment)
 	images = cell.new_images()
-	if cell.mode.name == "leave-running":
-		cell.dump(dumper, images, ["-R"])
+	if cell.mode.kind == "leave-running":
+		cell.dump(dumper, images, ["-R", *(modes.TWINS if cell.mode.name == "twin" else ())])
 		end(cell)
 		return
 	cell.dump(dumper, images, ["-s"])
