@@ -1,7 +1,7 @@
 /*
  * twin.c - has victims make copies of themselves. See victims_make_twins() in compel.h, and blobs/parasite/twin.c.
  *
- * The namespaces come in a message of their own, behind that of the call: the parasite takes the descriptors itself, and
+ * The descriptors come in a message of their own, behind that of the call: the parasite takes them itself, and
  * closes them, so nothing of criu's stays in the task if criu dies.
  */
 #include <errno.h>
@@ -11,21 +11,21 @@
 #include "base/memory.h"
 #include "internal.h"
 
-static int send_namespaces(const struct victim *victim, const struct twin_order *order)
+static int send_descriptors(const struct victim *victim, const struct twin_order *order)
 {
 	char byte = 0;
-	int fds[2] = { order->user, order->pids }, first = order->user < 0 ? 1 : 0;
+	int fds[] = { order->room, order->pids, order->user };
 	union {
 		struct cmsghdr header;
 		char space[CMSG_SPACE(sizeof(fds))];
 	} control = { .header = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
 	struct iovec data = { &byte, sizeof(byte) };
 	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control };
-	size_t size = (2 - first) * sizeof(int);
+	size_t size = (order->user < 0 ? 2 : 3) * sizeof(int);
 
 	control.header.cmsg_len = CMSG_LEN(size);
 	message.msg_controllen = CMSG_SPACE(size);
-	memcpy(CMSG_DATA(&control.header), fds + first, size);
+	memcpy(CMSG_DATA(&control.header), fds, size);
 	return sendmsg(victim->infection->socket, &message, MSG_NOSIGNAL) < 0 ?
 		       fail(errno, "it does not answer") :
 		       0;
@@ -37,7 +37,8 @@ static int order_twin(struct victim *victim)
 	const struct twin_order *order = infection->twin;
 	uint64_t scratch = victim_scratch(victim, NULL);
 	const struct remote_call call = { .number = CALL_MAKE_TWIN,
-					  .arguments = { order->user >= 0, scratch, order->range_count } };
+					  .arguments = { order->user >= 0, scratch, order->range_count,
+							 order->room_size } };
 	int result = 0;
 
 	infection->is_working = infection->is_serving && order->range_count <= MOST_TWIN_RANGES;
@@ -46,7 +47,7 @@ static int order_twin(struct victim *victim)
 	if (order->range_count)
 		result = victim_write(victim, scratch, order->ranges,
 				      order->range_count * sizeof(*order->ranges));
-	return result ?: parasite_send(victim, &call, 1) ?: send_namespaces(victim, order);
+	return result ?: parasite_send(victim, &call, 1) ?: send_descriptors(victim, order);
 }
 
 static int await_twin(struct victim *victim)

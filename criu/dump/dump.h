@@ -149,9 +149,13 @@ void dump_drop_reserve(void *dump);
 int dump_memory(void *dump) must_check;
 int dump_memory_of_twins(void *dump) must_check; /* the rest, when the processes run */
 int dump_shared_memory(struct dump *dump) must_check;
-/* `is_frozen`: while its pages are written. */
-int dump_open_writer(struct dump *dump, const struct task *task, bool is_frozen, struct page_writer **writer)
-	must_check;
+/* `later`: the processes run when the pages are written; NULL: they are frozen. */
+struct page_buffers {
+	char *memory; /* see struct stream_file; NULL: the writer's own */
+	size_t size;
+};
+int dump_open_writer(struct dump *dump, const struct task *task, const struct page_buffers *later,
+		     struct page_writer **writer) must_check;
 /* Writes the pages of a mapping that a plan (page_runs_plan()) does not leave to the parent … */
 int dump_save_plan(const struct dump *dump, struct page_writer *writer, const struct page_runs *plan,
 		   const struct vma *vma, page_source *source, void *from) must_check;

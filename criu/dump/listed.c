@@ -48,6 +48,7 @@ int listed_save(const struct dump *dump, struct listed_memory *listed, struct pa
 		struct listed_area *area = &listed->areas[i];
 
 		listed->delta.memory.has_relatives = area->vma->has_relatives;
+		listed->delta.memory.is_unreadable = !(area->vma->protection & PROT_READ) || area->vma->key;
 		result = area->source ? dump_save_plan(dump, writer, &area->plan, area->vma, area->source,
 						       area->from) :
 					dump_area_pages(dump, writer, &listed->delta, area->vma,

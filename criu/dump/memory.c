@@ -129,7 +129,8 @@ static uint64_t expected_size(const struct dump *dump, const struct task *task, 
 	return bytes;
 }
 
-int dump_open_writer(struct dump *dump, const struct task *task, bool is_frozen, struct page_writer **writer)
+int dump_open_writer(struct dump *dump, const struct task *task, const struct page_buffers *later,
+		     struct page_writer **writer)
 {
 	const struct page_reserve *reserve = &dump->memory.reserve;
 	struct page_hashing hashing;
@@ -140,7 +141,9 @@ int dump_open_writer(struct dump *dump, const struct task *task, bool is_frozen,
 		.pages_id = dump->memory.next_pages_id++,
 		.hashing = increment_hashing(&dump->memory.increment, false, &hashing),
 		.reserve = task->here == reserve->here ? &reserve->buffers : NULL,
-		.usual_size = expected_size(dump, task, is_frozen),
+		.usual_size = expected_size(dump, task, !later),
+		.memory = later ? later->memory : NULL,
+		.memory_size = later ? later->size : 0,
 	};
 
 	return page_files_write(writer, &files, &dump->memory.pages);
@@ -165,7 +168,7 @@ static int save_task_memory(struct dump *dump, struct task *task)
 	int result = task_delta_open(&delta, &dump->memory.increment, task);
 
 	if (!result)
-		result = dump_open_writer(dump, task, true, &writer);
+		result = dump_open_writer(dump, task, NULL, &writer);
 	/* Comparing uses its own threads. */
 	if (task->here == reserve->here && !content_is_open(&delta.content))
 		delta.memory.helper = reserve->reader;

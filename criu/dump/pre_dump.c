@@ -141,8 +141,9 @@ int pre_dump_scan(void *context)
 
 static int save_pre_dumped(struct dump *dump, struct pre_dumped *pre_dumped)
 {
+	const struct page_buffers own = { 0 };
 	struct page_writer *writer;
-	int result = dump_open_writer(dump, pre_dumped->listed.delta.task, false, &writer);
+	int result = dump_open_writer(dump, pre_dumped->listed.delta.task, &own, &writer);
 
 	pre_dumped->listed.delta.memory.is_running = true;
 	result = result ?: listed_save(dump, &pre_dumped->listed, writer);

@@ -44,6 +44,8 @@
 #include "kernel/place.h"
 #include "kernel/proc.h"
 #include "memory/saving.h"
+#include "memory/stream.h"
+#include "memory/twin_pages.h"
 #include "syscalls.h"
 
 /* Less is read faster than it is copied, and fits into buffers (reserve.c). */
@@ -65,6 +67,7 @@ struct twin_space {
 struct twin {
 	struct task *task;
 	struct listed_memory listed;
+	struct twin_pages pages;
 	struct page_writer *writer;
 	bool is_possible;
 	size_t space; /* its index */
@@ -201,14 +204,20 @@ static int read_areas(struct listed_memory *listed)
 int twins_list(struct dump *dump, struct task *task)
 {
 	struct twin *twin = allocate(sizeof(*twin));
+	struct page_buffers buffers;
 	int result;
 
 	if (!dump->memory.twins)
 		dump->memory.twins = allocate(sizeof(*dump->memory.twins));
 	*grow(&dump->memory.twins->items, &dump->memory.twins->count) = twin;
 	twin->task = task;
+	twin->pages = (struct twin_pages){ .room = -1, .pidfd = -1 };
 	result = listed_open(&twin->listed, dump, task, is_saved_here) ?:
-			 dump_open_writer(dump, task, false, &twin->writer);
+			 twin_pages_open(&twin->pages, STREAM_MEMORY);
+	if (!result) {
+		buffers.memory = twin_pages_buffers(&twin->pages, &buffers.size);
+		result = dump_open_writer(dump, task, &buffers, &twin->writer);
+	}
 	if (!result)
 		result = read_areas(&twin->listed);
 	if (result > 0)
@@ -423,10 +432,11 @@ static int use(struct twin *twin)
 
 	if (proc < 0)
 		return fail(-proc, "it has ended");
-	result = task_memory_open(&memory, twin->here, -1, proc);
+	result = twin_pages_begin(&twin->pages, twin->here) ?:
+							      task_memory_open(&memory, twin->here, -1, proc);
 	if (result)
 		return result;
-	memory.is_copy = true;
+	memory.twin = &twin->pages;
 	if (write_text_at(proc, "oom_score_adj", "1000") < 0)
 		log_debug("cannot have the kernel kill twin %d before others", twin->here);
 	task_memory_close(&twin->listed.delta.memory);
@@ -488,6 +498,8 @@ static int order_all(struct twins *twins)
 		const struct twin_space *space = &twins->spaces[ordered[i]->space];
 
 		orders[i] = (struct twin_order){ .victim = ordered[i]->task->victim,
+						 .room = ordered[i]->pages.room,
+						 .room_size = ordered[i]->pages.size,
 						 .user = space->user,
 						 .pids = space->pids };
 		list_shared(ordered[i]->task, &orders[i]);
@@ -527,6 +539,7 @@ static int save(struct dump *dump, struct twin *twin)
 	if (twin->here)
 		kill(twin->here, SIGKILL); /* it stays a zombie: nobody else gets its pid */
 	listed_free(&twin->listed);
+	twin_pages_close(&twin->pages);
 	return 0;
 }
 
@@ -564,6 +577,7 @@ void twins_end(void *context)
 	for (size_t i = 0; i < twins->count; i++) {
 		ignore(page_writer_close(twins->items[i]->writer, -ECANCELED));
 		listed_free(&twins->items[i]->listed);
+		twin_pages_close(&twins->items[i]->pages);
 		free(twins->items[i]);
 	}
 	for (size_t i = 0; i < twins->space_count; i++)

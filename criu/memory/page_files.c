@@ -127,7 +127,12 @@ int page_files_open(struct page_sink **opened, const struct page_files *files)
 {
 	struct file_sink *sink = allocate(sizeof(*sink));
 	const struct stream_file file = {
-		.open = open_sink, .context = sink, .name = sink->name, .usual_size = files->usual_size
+		.open = open_sink,
+		.context = sink,
+		.name = sink->name,
+		.usual_size = files->usual_size,
+		.memory = files->memory,
+		.memory_size = files->memory_size,
 	};
 
 	image_file_name(sink->name, IMAGE_PAGES, files->pages_id);

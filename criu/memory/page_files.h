@@ -18,6 +18,8 @@ struct page_files {
 	const struct page_hashing *hashing;   /* NULL: no hashes are kept */
 	const struct stream_reserve *reserve; /* NULL: a few buffers (stream.h) */
 	uint64_t usual_size;		      /* bytes that are expected at most; 0: not known */
+	char *memory;			      /* for buffers: see struct stream_file */
+	size_t memory_size;
 };
 
 /* 0 or -errno, recorded. To be closed in any case. The store stays open until then. */

@@ -18,6 +18,7 @@
 struct page_writer; /* for one task, or one shared memory */
 struct page_sink;
 struct hash_writer; /* hashes.h */
+struct twin_pages;  /* twin_pages.h */
 
 struct page_statistics {
 	uint64_t scanned, written, zeros; /* pages */
@@ -61,7 +62,9 @@ struct task_memory {
 	int mem; /* /proc/PID/mem, for memory that process_vm_readv() cannot or should not read; -1 */
 	bool has_relatives; /* the next pages are shared with other processes since a fork */
 	bool is_running;    /* pages may vanish, and the task with them */
-	bool is_copy;	    /* of another process: all pages are shared with that one */
+	struct twin_pages
+		*twin; /* it is a twin: all of its pages are shared with another process; NULL: it is none */
+	bool is_unreadable; /* its first thread must not read the next pages */
 };
 int task_memory_open(struct task_memory *memory, pid_t here, int pidfd, int proc)
 	must_check; /* 0 or -errno, recorded */

@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "memory/pages.h"
+#include "memory/twin_pages.h"
 
 #define WORTH_HALVING 128 /* pages; waking a thread takes as long as reading some 30 */
 
@@ -130,7 +131,11 @@ int pages_of_task(void *from, struct page_run *runs, size_t count, char *buffer)
 	struct task_memory *memory = from;
 	struct part all = { .here = memory->here, .runs = runs, .count = count, .buffer = buffer };
 
-	if (!memory->has_relatives && !memory->is_copy && read_halves(memory, &all) && !has_ended(memory))
+	if (memory->twin) {
+		if (!memory->is_unreadable && twin_pages_copy(memory->twin, runs, count, buffer))
+			return 0;
+	} else if (!memory->has_relatives && read_halves(memory, &all) && !has_ended(memory)) {
 		return 0;
+	}
 	return read_by_file(memory, runs, count, buffer);
 }

@@ -138,7 +138,12 @@ static bool wants_direct(const struct stream *stream)
 
 static int take_memory(struct stream *stream, const struct stream_reserve *reserve)
 {
-	stream->is_lent = reserve && reserve->memory;
+	stream->is_lent = reserve && reserve->memory && !stream->file.memory;
+	if (stream->file.memory) {
+		stream->memory = stream->file.memory;
+		stream->size = stream->file.memory_size;
+		return 0;
+	}
 	stream->size = stream->is_lent ? reserve->size : own_size(stream->file.usual_size);
 	stream->memory = stream->is_lent ? reserve->memory : own_memory(stream->size);
 	if (stream->memory != MAP_FAILED)
@@ -431,7 +436,7 @@ int stream_close(struct stream *stream, int result)
 		result = close_direct(stream, size, result);
 	pthread_mutex_destroy(&stream->lock);
 	pthread_cond_destroy(&stream->changed);
-	if (stream->memory && !stream->is_lent)
+	if (stream->memory && !stream->is_lent && !stream->file.memory)
 		free_own_memory(stream->memory, stream->size);
 	free(stream->buffers);
 	free(stream);

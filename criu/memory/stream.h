@@ -12,6 +12,8 @@
 
 struct stream;
 
+#define STREAM_MEMORY (16UL << 20) /* bytes of buffers for much data */
+
 /*
  * Memory prepared in advance, for a stream whose filler must not wait: neither for the disk nor for page faults, nor
  * for a writer that uses memory and processor. Nothing is written before it is full.
@@ -35,6 +37,8 @@ struct stream_file {
 	void *context;
 	const char *name;    /* for messages; stays valid */
 	uint64_t usual_size; /* with less, a few buffers are too large; 0: not known */
+	char *memory; /* for the buffers, page-aligned; stays the caller's, and valid. NULL: the stream allocates it … */
+	size_t memory_size;
 };
 
 /*

@@ -27,7 +27,10 @@ static int give_fd(void *context)
 
 static int open_stream(struct stream **stream, int *fd, const struct stream_reserve *reserve)
 {
-	return stream_open(stream, &(struct stream_file){ give_fd, fd, "test", 0 }, reserve);
+	return stream_open(
+		stream,
+		&(struct stream_file){ .open = give_fd, .context = fd, .name = "test", .usual_size = 0 },
+		reserve);
 }
 
 /* Puts `pages` pages into the stream, at most `most` at a time. */
@@ -96,7 +99,10 @@ static void holds_more_than_usual(void **state unused)
 
 			assert_true(fd >= 0);
 			assert_int_equal(stream_open(&stream,
-						     &(struct stream_file){ give_fd, &fd, "test", usual[i] },
+						     &(struct stream_file){ .open = give_fd,
+									    .context = &fd,
+									    .name = "test",
+									    .usual_size = usual[i] },
 						     NULL),
 					 0);
 			assert_int_equal(put(stream, pages, 7), 0);
@@ -167,9 +173,13 @@ static void asks_late_for_its_file(void **state unused)
 		int asked = 0, result;
 
 		failure_clear();
-		assert_int_equal(
-			stream_open(&stream, &(struct stream_file){ count_asked, &asked, "test", 0 }, NULL),
-			0);
+		assert_int_equal(stream_open(&stream,
+					     &(struct stream_file){ .open = count_asked,
+								    .context = &asked,
+								    .name = "test",
+								    .usual_size = 0 },
+					     NULL),
+				 0);
 		result = put(stream, rows[i].pages, 64);
 		assert_int_equal(!result, rows[i].pages <= 300);
 		assert_int_equal(asked, rows[i].pages > 300);
@@ -195,10 +205,13 @@ static void holds_much(void **state unused)
 			if (fd < 0)
 				continue;
 			unlink(path);
-			assert_int_equal(
-				stream_open(&stream,
-					    &(struct stream_file){ give_fd, &fd, "test", 128UL << 20 }, NULL),
-				0);
+			assert_int_equal(stream_open(&stream,
+						     &(struct stream_file){ .open = give_fd,
+									    .context = &fd,
+									    .name = "test",
+									    .usual_size = 128UL << 20 },
+						     NULL),
+					 0);
 			assert_int_equal(put(stream, pages[i], 300), 0);
 			assert_int_equal(stream_close(stream, 0), 0);
 			check(fd, pages[i], 300);
@@ -250,7 +263,10 @@ static void check_full_disk(const struct stream_reserve *reserve, uint64_t usual
 		unlink(path);
 		failure_clear();
 		assert_int_equal(stream_open(&stream,
-					     &(struct stream_file){ give_fd, &fd, "test", usual_size },
+					     &(struct stream_file){ .open = give_fd,
+								    .context = &fd,
+								    .name = "test",
+								    .usual_size = usual_size },
 					     reserve),
 				 0);
 		result = put(stream, pages[i], 64);

@@ -100,6 +100,16 @@ static void note_userfaultfd(struct parasite_state *state, const struct remote_c
 		state->userfaultfd = -1;
 }
 
+static long begin_twin(struct parasite_state *state, const uint64_t *arguments)
+{
+	const struct twin_wish wish = { .has_user = arguments[0],
+					.ranges = (struct twin_range *)arguments[1],
+					.range_count = arguments[2],
+					.room_size = arguments[3] };
+
+	return make_twin(state->sockets[0], &wish);
+}
+
 static void make_call(struct parasite_state *state, struct remote_call *call)
 {
 	const uint64_t *a = call->arguments;
@@ -107,7 +117,7 @@ static void make_call(struct parasite_state *state, struct remote_call *call)
 	if (call->number == CALL_COUNT_REQUESTS)
 		call->result = count_requests(state->sockets[0], a[0], (uint32_t)a[1], (uint32_t)a[2]);
 	else if (call->number == CALL_MAKE_TWIN)
-		call->result = make_twin(state->sockets[0], a[0], (struct twin_range *)a[1], a[2]);
+		call->result = begin_twin(state, a);
 	else if (call->number == CALL_AWAIT_DESKS)
 		call->result = await_desks(state);
 	else

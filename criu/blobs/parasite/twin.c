@@ -31,12 +31,15 @@
 #include <sys/wait.h>
 #include "syscalls.h"
 #include "twin.h"
+#include "twin_room.h"
 
-#define SIGNAL_SET_SIZE 8
+#define SIGNAL_SET_SIZE	 8
+#define MOST_DESCRIPTORS 3
 
 struct birth {
 	int user, pids;		  /* namespaces; user -1: none */
 	unsigned long end_signal; /* of the first two */
+	struct twin_room *room;
 	long result;
 };
 
@@ -55,15 +58,39 @@ static bool has_pending_child_signal(void)
 	return sys_rt_sigpending(&pending, SIGNAL_SET_SIZE) < 0 || pending >> (SIGCHLD - 1) & 1;
 }
 
-/* With all signals blocked it waits until it is killed. It leaves the task's process group, so that nobody else does so. */
-static does_not_return void be_twin(void)
+static void copy_page(uint64_t *to, const uint64_t *from)
 {
-	uint32_t word = 0;
+	for (size_t i = 0; i < PAGE_SIZE / sizeof(*to); i++)
+		to[i] = from[i];
+}
+
+static void carry_out(struct twin_room *room)
+{
+	char *to = (char *)room + room->to;
+
+	for (uint32_t i = 0; i < room->count; i++)
+		for (uint64_t done = 0; done < room->runs[i].size; done += PAGE_SIZE, to += PAGE_SIZE)
+			copy_page((uint64_t *)to, (const uint64_t *)(room->runs[i].start + done));
+}
+
+/*
+ * With all signals blocked it copies what criu orders, until it is killed. It leaves the task's process group, so that
+ * nobody else kills it.
+ */
+static does_not_return void be_twin(struct twin_room *room)
+{
+	uint32_t done = 0, ordered;
 
 	sys_setsid();
 	sys_prctl(PR_SET_NAME, "criu-twin");
-	for (;;)
-		sys_futex(&word, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+	for (;;) {
+		while ((ordered = __atomic_load_n(&room->ordered, __ATOMIC_ACQUIRE)) == done)
+			sys_futex(&room->ordered, FUTEX_WAIT, done, NULL, NULL, 0);
+		carry_out(room);
+		done = ordered;
+		__atomic_store_n(&room->done, done, __ATOMIC_RELEASE);
+		sys_futex(&room->done, FUTEX_WAKE, 1, NULL, NULL, 0);
+	}
 }
 
 static does_not_return void be_parent(struct birth *birth)
@@ -71,7 +98,7 @@ static does_not_return void be_parent(struct birth *birth)
 	long twin = sys_clone(0, NULL);
 
 	if (!twin)
-		be_twin();
+		be_twin(birth->room);
 	birth->result = twin;
 	for (;;)
 		sys_exit(0);
@@ -132,30 +159,6 @@ static long bear(struct birth *birth)
 	return pid < 0 ? pid : birth->result;
 }
 
-/* Returns how many came. */
-static int take_descriptors(int socket, int fds[2])
-{
-	char byte;
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(2 * sizeof(int))];
-	} control;
-	struct iovec data = { &byte, sizeof(byte) };
-	struct msghdr message = {
-		.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
-	};
-	const int *given = (const int *)CMSG_DATA(&control.header);
-	int count;
-
-	if (sys_recvmsg(socket, &message, MSG_CMSG_CLOEXEC) <= 0 ||
-	    message.msg_controllen < CMSG_LEN(sizeof(int)))
-		return 0;
-	count = (control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int);
-	for (int i = 0; i < count; i++)
-		fds[i] = given[i];
-	return count;
-}
-
 /* The kernel does not let some mappings of devices be copied again (EINVAL), so that is tried first. */
 static void hide(struct twin_range *range)
 {
@@ -181,15 +184,55 @@ static long bear_without(struct birth *birth, struct twin_range *ranges, size_t 
 	return result;
 }
 
-long make_twin(int socket, bool has_user, struct twin_range *ranges, size_t range_count)
+/* The twin gets a copy of the mapping; in the task it is there only until then. */
+static long bear_with_room(struct birth *birth, const struct twin_wish *wish, int room)
 {
-	int fds[2], wanted = has_user ? 2 : 1;
-	int count = take_descriptors(socket, fds);
-	struct birth birth = { .user = has_user ? fds[0] : -1,
-			       .pids = fds[wanted - 1],
-			       .result = -3 /* ESRCH */ };
-	long result = count == wanted ? bear_without(&birth, ranges, range_count) : -24; /* EMFILE */
+	long mapped = sys_mmap(NULL, wish->room_size, PROT_READ | PROT_WRITE, MAP_SHARED, room, 0), result;
 
+	if (mapped < 0 && mapped >= -4095)
+		return mapped;
+	birth->room = (struct twin_room *)mapped;
+	result = bear_without(birth, wish->ranges, wish->range_count);
+	sys_munmap(birth->room, wish->room_size);
+	return result;
+}
+
+/* Returns how many came. */
+static int take_descriptors(int socket, int fds[MOST_DESCRIPTORS])
+{
+	char byte;
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(MOST_DESCRIPTORS * sizeof(int))];
+	} control;
+	struct iovec data = { &byte, sizeof(byte) };
+	struct msghdr message = {
+		.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+	};
+	const int *given = (const int *)CMSG_DATA(&control.header);
+	int count;
+
+	if (sys_recvmsg(socket, &message, MSG_CMSG_CLOEXEC) <= 0 ||
+	    message.msg_controllen < CMSG_LEN(sizeof(int)))
+		return 0;
+	count = (control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	for (int i = 0; i < count; i++)
+		fds[i] = given[i];
+	return count;
+}
+
+long make_twin(int socket, const struct twin_wish *wish)
+{
+	int fds[MOST_DESCRIPTORS], wanted = wish->has_user ? 3 : 2;
+	int count = take_descriptors(socket, fds);
+	struct birth birth = { .result = -3 /* ESRCH */ };
+	long result = -24; /* EMFILE */
+
+	if (count == wanted) {
+		birth.pids = fds[1];
+		birth.user = wish->has_user ? fds[2] : -1;
+		result = bear_with_room(&birth, wish, fds[0]);
+	}
 	while (count > 0)
 		sys_close(fds[--count]);
 	return result;

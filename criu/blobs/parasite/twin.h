@@ -9,11 +9,18 @@
 #include "compel.h"
 #include "compiler.h"
 
+struct twin_wish {
+	bool has_user;
+	uint64_t room_size;
+	struct twin_range *ranges; /* of which it gets no copy */
+	size_t range_count;
+};
+
 /*
- * `socket` is the parasite's: the next message has descriptors of a pid namespace, in which the twin will be, and, if
- * `has_user`, before that of a user namespace in which it may enter it. Returns the pid of the twin in that namespace, or
- * -errno: then there is none. It has no copy of the ranges. When it returns, the twin is a child of the first process of the namespace.
+ * `socket` is the parasite's: the next message has descriptors of the room (twin_room.h), of a pid namespace, in which the
+ * twin will be, and, if `has_user`, of a user namespace in which it may enter that. Returns the pid of the twin in the
+ * pid namespace, or -errno: then there is none. When it returns, the twin is a child of the namespace's first process.
  */
-long make_twin(int socket, bool has_user, struct twin_range *ranges, size_t count) must_check;
+long make_twin(int socket, const struct twin_wish *wish) must_check;
 
 #endif
