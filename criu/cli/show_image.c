@@ -273,7 +273,7 @@ static uint64_t raw_bytes(enum image_kind kind, const ProtobufCMessage *message,
 /* Behind a queue: their lengths are only known when they are read. */
 static int put_messages(struct printer *printer, struct image *image, uint32_t wanted)
 {
-	struct ipc_message *messages;
+	struct queue_message *messages;
 	size_t count;
 	int result = ipc_read_messages(image, wanted, &messages, &count);
 
@@ -292,7 +292,7 @@ static int put_messages(struct printer *printer, struct image *image, uint32_t w
 	}
 	if (printer->json)
 		json_close(printer->json, ']');
-	ipc_messages_free(messages, count);
+	queue_messages_free(messages, count);
 	return result;
 }
 

@@ -32,6 +32,7 @@
 #include "dump/dump.h"
 #include "files/blockers.h"
 #include "files/seen.h"
+#include "ipc/ipc.h"
 #include "kernel/mapping_watch.h"
 #include "kernel/proc.h"
 
@@ -202,8 +203,10 @@ int dump_read_ahead(void *context)
 
 	dump->ahead = allocate(sizeof(*dump->ahead));
 	dump_list_tree(dump->request->root, &pids, &count);
-	if (!dump->is_pre_dump)
+	if (!dump->is_pre_dump) {
 		files_look_ahead(&dump->snapshot, pids, count);
+		ipc_look_ahead(&dump->snapshot, pids, count);
+	}
 	for (size_t i = 0; i < count; i++) {
 		autoclose int proc = proc_open(pids[i]);
 

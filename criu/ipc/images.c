@@ -35,7 +35,7 @@ static int write_padded(struct image *image, const void *bytes, size_t size)
 		       image_write_bytes(image, zeros, round_up(size, PADDING) - size);
 }
 
-static int write_message(struct image *image, const struct ipc_message *message)
+static int write_message(struct image *image, const struct queue_message *message)
 {
 	IpcMsg entry = IPC_MSG__INIT;
 	uint8_t packed[LONGEST_ENTRY];
@@ -86,7 +86,7 @@ int ipc_save(struct snapshot *snapshot)
 
 /* ---- reading ---- */
 
-static int read_message(struct image *image, struct ipc_message *message)
+static int read_message(struct image *image, struct queue_message *message)
 {
 	uint8_t packed[LONGEST_ENTRY];
 	uint32_t size;
@@ -112,7 +112,7 @@ static int read_message(struct image *image, struct ipc_message *message)
 		       image_skip_bytes(image, round_up(message->size, PADDING) - message->size);
 }
 
-int ipc_read_messages(struct image *image, uint32_t count, struct ipc_message **messages, size_t *read)
+int ipc_read_messages(struct image *image, uint32_t count, struct queue_message **messages, size_t *read)
 {
 	int result = 0;
 

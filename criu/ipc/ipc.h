@@ -21,6 +21,7 @@
 #include "ipc-msg.pb-c.h"
 #include "ipc-sem.pb-c.h"
 #include "ipc-shm.pb-c.h"
+#include "kernel/message_queue.h"
 #include "model/snapshot.h"
 
 enum ipc_kind { IPC_SEGMENT, IPC_SEMAPHORES, IPC_QUEUE, IPC_KINDS };
@@ -42,13 +43,6 @@ struct ipc_list {
 	size_t count;
 };
 
-/* A message in a queue. */
-struct ipc_message {
-	uint64_t type;
-	uint32_t size;
-	char *bytes; /* owned */
-};
-
 /* An object of the tree. */
 struct ipc_item {
 	enum ipc_kind kind;
@@ -56,7 +50,7 @@ struct ipc_item {
 	IpcDescEntry *desc;	 /* in it */
 	uint16_t *values;	 /* of semaphores */
 	uint16_t *before;	 /* restore: what they were; NULL: they were not changed */
-	struct ipc_message *messages;
+	struct queue_message *messages;
 	size_t message_count;
 	bool is_there; /* restore: it has stayed since the dump */
 	bool was_made; /* restore: it must go if the restore fails */
@@ -65,7 +59,9 @@ struct ipc_item {
 struct ipc_items {
 	struct ipc_item *items;
 	size_t count;
-	uint32_t namespace; /* the number in the names of its images */
+	uint32_t namespace;		     /* the number in the names of its images */
+	struct message_queue_reader *reader; /* NULL: none is open */
+	bool has_no_reader;		     /* it does not work here */
 };
 
 /* ---- kinds.c: what the kinds have in common ---- */
@@ -106,9 +102,20 @@ int ipc_save(struct snapshot *snapshot) must_check;
 /* Reads and checks what is known of the objects of a namespace. */
 int ipc_load(struct snapshot *snapshot, uint32_t namespace) must_check;
 /* The messages behind a record; *messages is allocated, also after an error. */
-int ipc_read_messages(struct image *image, uint32_t count, struct ipc_message **messages, size_t *read)
+int ipc_read_messages(struct image *image, uint32_t count, struct queue_message **messages, size_t *read)
 	must_check;
-void ipc_messages_free(struct ipc_message *messages, size_t count);
+
+/* ---- messages.c ---- */
+
+/* While the tree runs: prepares to copy the messages of its long queues. `pids` are of criu's namespace. */
+void ipc_look_ahead(const struct snapshot *snapshot, const pid_t *pids, size_t count);
+/* All messages of a queue that the kernel has listed; *messages is allocated, also after an error. */
+int ipc_copy_messages(const struct snapshot *snapshot, const struct ipc_object *queue,
+		      struct queue_message **messages, size_t *count) must_check;
+/* Restore: has a queue that has stayed the messages of the images? 0: it has others. */
+int ipc_has_same_messages(const struct snapshot *snapshot, const struct ipc_item *item,
+			  const struct ipc_object *found) must_check;
+void ipc_end_copying(const struct snapshot *snapshot);
 
 /* ---- look.c: dump ---- */
 

@@ -28,13 +28,6 @@ const struct ipc_type ipc_types[IPC_KINDS] = {
 
 /* ---- the objects of the tree ---- */
 
-void ipc_messages_free(struct ipc_message *messages, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		free(messages[i].bytes);
-	free(messages);
-}
-
 static void free_items(void *state)
 {
 	struct ipc_items *items = state;
@@ -43,11 +36,12 @@ static void free_items(void *state)
 		struct ipc_item *item = &items->items[i];
 
 		protobuf_c_message_free_unpacked(item->entry, NULL);
-		ipc_messages_free(item->messages, item->message_count);
+		queue_messages_free(item->messages, item->message_count);
 		free(item->values);
 		free(item->before);
 	}
 	free(items->items);
+	message_queue_close(items->reader);
 	*items = (struct ipc_items){ 0 };
 }
 

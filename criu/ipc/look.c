@@ -24,8 +24,6 @@
 #include "memory/huge.h"
 #include "memory/shared.h"
 
-#define LARGEST_MESSAGE (64UL << 10) /* of the buffer at first: the default limit is 8 KiB */
-
 int ipc_collect(struct snapshot *snapshot)
 {
 	struct ipc_list list;
@@ -221,53 +219,6 @@ static int look_at_set(struct snapshot *snapshot, const struct ipc_object *found
 
 /* ---- queues ---- */
 
-struct buffer {
-	struct msgbuf *message;
-	size_t size;
-};
-
-/* Copies a message without taking it (MSG_COPY: Linux 3.8, CONFIG_CHECKPOINT_RESTORE). 1: there is none at `index`. */
-static int copy_message(const struct ipc_item *item, size_t index, struct buffer *buffer,
-			struct ipc_message *message)
-{
-	ssize_t size;
-
-	for (;;) {
-		size = msgrcv(item->desc->id, buffer->message, buffer->size, index, MSG_COPY | IPC_NOWAIT);
-		if (size >= 0 || errno != E2BIG)
-			break;
-		buffer->size *= 2;
-		free(buffer->message);
-		buffer->message = allocate(sizeof(long) + buffer->size);
-	}
-	if (size < 0 && errno == ENOMSG)
-		return 1;
-	if (size < 0)
-		return fail(errno, "cannot copy a message of %s %u", ipc_types[IPC_QUEUE].name,
-			    item->desc->id);
-	message->type = buffer->message->mtype;
-	message->size = size;
-	message->bytes = copy_bytes(buffer->message->mtext, size);
-	return 0;
-}
-
-static int copy_messages(struct ipc_item *item)
-{
-	struct buffer buffer = { allocate(sizeof(long) + LARGEST_MESSAGE), LARGEST_MESSAGE };
-	int result = 0;
-
-	while (!result) {
-		struct ipc_message message = { 0 };
-
-		result = copy_message(item, item->message_count, &buffer, &message);
-		if (!result)
-			*grow(&item->messages, &item->message_count) = message;
-	}
-	free(buffer.message);
-	((IpcMsgEntry *)item->entry)->qnum = item->message_count;
-	return min(result, 0);
-}
-
 static int add_queue(struct snapshot *snapshot, const struct ipc_object *found)
 {
 	IpcMsgEntry *entry = message_new(IpcMsgEntry, ipc_msg_entry);
@@ -275,6 +226,7 @@ static int add_queue(struct snapshot *snapshot, const struct ipc_object *found)
 	pid_t receiver = snapshot_name_of(snapshot, found->users[1]);
 	struct msqid_ds facts;
 	struct ipc_item *item;
+	int result;
 
 	entry->desc = message_new(IpcDescEntry, ipc_desc_entry);
 	item = ipc_item_add(ipc_items_of(snapshot), IPC_QUEUE, &entry->base);
@@ -286,7 +238,9 @@ static int add_queue(struct snapshot *snapshot, const struct ipc_object *found)
 		message_set(entry, sender, sender);
 	if (receiver)
 		message_set(entry, receiver, receiver);
-	return copy_messages(item);
+	result = ipc_copy_messages(snapshot, found, &item->messages, &item->message_count);
+	entry->qnum = item->message_count;
+	return result;
 }
 
 static int look_at_queue(struct snapshot *snapshot, const struct ipc_object *found)
@@ -336,5 +290,6 @@ int ipc_look(struct snapshot *snapshot)
 			result = unless_refused(look[kind](snapshot, &list.items[i]));
 		free(list.items);
 	}
+	ipc_end_copying(snapshot);
 	return result;
 }

@@ -106,27 +106,6 @@ static int check_set(const struct snapshot *snapshot, const struct ipc_item *ite
 	return result;
 }
 
-static bool has_same_messages(const struct ipc_item *item, const struct ipc_object *found)
-{
-	autofree struct msgbuf *buffer = NULL;
-	size_t largest = 0;
-
-	if (found->amount != item->message_count)
-		return false;
-	for (size_t i = 0; i < item->message_count; i++)
-		largest = max(largest, (size_t)item->messages[i].size);
-	buffer = allocate(sizeof(long) + largest + 1);
-	for (size_t i = 0; i < item->message_count; i++) {
-		const struct ipc_message *wanted = &item->messages[i];
-		ssize_t size = msgrcv(found->id, buffer, largest, i, MSG_COPY | IPC_NOWAIT);
-
-		if (size != (ssize_t)wanted->size || (uint64_t)buffer->mtype != wanted->type ||
-		    memcmp(buffer->mtext, wanted->bytes, size))
-			return false;
-	}
-	return true;
-}
-
 static int check_queue(const struct snapshot *snapshot, const struct ipc_item *item,
 		       const struct ipc_object *found)
 {
@@ -134,8 +113,9 @@ static int check_queue(const struct snapshot *snapshot, const struct ipc_item *i
 			     check_user(snapshot, item, found, found->users[1]);
 	autofree char *name = NULL;
 
-	if (result || has_same_messages(item, found))
-		return result;
+	result = result ?: ipc_has_same_messages(snapshot, item, found);
+	if (result)
+		return min(result, 0);
 	name = item_name(item);
 	fail(0, "%s is still there, but its messages are no longer those of the images", name);
 	fail_advice("ipcrm -q %d, to have it made again", found->id);
@@ -205,6 +185,7 @@ int ipc_check(struct snapshot *snapshot)
 
 	for (enum ipc_kind kind = 0; !result && kind < IPC_KINDS && ipc_items_of(snapshot)->count; kind++)
 		result = check_kind(snapshot, kind);
+	ipc_end_copying(snapshot);
 	return result;
 }
 
@@ -475,7 +456,7 @@ static int make_set(struct snapshot *snapshot unused, struct ipc_item *item)
 
 /* ---- queues ---- */
 
-static int send_message(const struct ipc_item *item, const struct ipc_message *message)
+static int send_message(const struct ipc_item *item, const struct queue_message *message)
 {
 	autofree struct msgbuf *buffer = allocate(sizeof(long) + message->size + 1);
 
@@ -486,7 +467,7 @@ static int send_message(const struct ipc_item *item, const struct ipc_message *m
 
 static int receive_last(struct work *work)
 {
-	const struct ipc_message nothing = { .type = 1, .bytes = "" };
+	const struct queue_message nothing = { .type = 1, .bytes = "" };
 	struct msgbuf buffer;
 	int result = send_message(work->item, &nothing);
 
@@ -507,7 +488,7 @@ static int send_last(struct work *work)
 /* It has sent last, but the message was received. */
 static int send_in_vain(struct work *work)
 {
-	const struct ipc_message nothing = { .type = 1, .bytes = "" };
+	const struct queue_message nothing = { .type = 1, .bytes = "" };
 
 	return send_message(work->item, &nothing);
 }

@@ -124,7 +124,7 @@ static IpcMsgEntry *add_queue(int id, size_t count)
 	item = ipc_item_add(ipc_items_of(&written), IPC_QUEUE, &entry->base);
 	for (size_t i = 0; i < count; i++)
 		*grow(&item->messages, &item->message_count) =
-			(struct ipc_message){ i + 1, i * 3, memset(allocate(i * 3 + 1), 'a' + i, i * 3) };
+			(struct queue_message){ i + 1, i * 3, memset(allocate(i * 3 + 1), 'a' + i, i * 3) };
 	return entry;
 }
 

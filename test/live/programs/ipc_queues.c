@@ -1,7 +1,7 @@
 /*
  * ipc_queues.c - message queues of System V: messages in their order, ids, owners, limits, and waiting.
  *
- * usage: ipc_queues DIRECTORY messages|empty|received|full|waiting|many|owned
+ * usage: ipc_queues DIRECTORY messages|empty|received|full|waiting|many|owned|long
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -141,6 +141,16 @@ static void begin_owned(void)
 	put(5, 999);
 }
 
+/* So many that criu reads them in the kernel's memory, two of several parts; as much as the default limit allows. */
+static void begin_long(void)
+{
+	make(KEY, 0600);
+	put(77, LONGEST);
+	for (int i = 0; i < 1100; i++)
+		put(i * 3 + 1, (size_t)i % 6);
+	put(78, 4049);
+}
+
 /* The child waits for a message of type 1, and answers with one of type 2. */
 static void answer(void)
 {
@@ -186,7 +196,7 @@ static const struct {
 	{ "messages", begin_messages, NULL }, { "empty", begin_empty, NULL },
 	{ "received", begin_received, NULL }, { "full", begin_full, NULL },
 	{ "many", begin_many, NULL },	      { "owned", begin_owned, NULL },
-	{ "waiting", begin_waiting, ask },
+	{ "long", begin_long, NULL },	      { "waiting", begin_waiting, ask },
 };
 
 static void verify(int queue)

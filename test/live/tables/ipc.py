@@ -65,6 +65,24 @@ def send_message():
 	checked(libc.msgsnd(checked(libc.msgget(QUEUE_KEY, 0), "msgget"), message, 8, 0), "msgsnd")
 
 
+def take_message():
+	message = ctypes.create_string_buffer(8 + 8192)
+	checked(libc.msgrcv(checked(libc.msgget(QUEUE_KEY, 0), "msgget"), message, 8192, 0, IPC_NOWAIT), "msgrcv")
+
+
+def in_child(work):
+	"""By a process that has ended when the restore looks for users of the queue."""
+	child = os.fork()
+	if not child:
+		try:
+			work()
+			os._exit(0)
+		finally:
+			os._exit(1)
+	if os.waitpid(child, 0)[1]:
+		raise Failure(f"{work.__name__}() fails")
+
+
 def values():
 	identifier = checked(libc.semget(SET_KEY, 0, 0), "semget")
 	return [libc.semctl(identifier, number, 12) for number in range(5)]  # GETVAL
@@ -214,12 +232,9 @@ def changed_queue(cell, dumper, restorer):
 	cell.start()
 	images = cell.new_images()
 	cell.dump(dumper, images)
-	child = os.fork()
-	if not child:
-		send_message()
-		os._exit(0)
-	os.waitpid(child, 0)
-	expect_refused_restore(cell, restorer, images, r"message queue \d+ .*its messages are no longer those of the images(.|\n)*ipcrm -q")
+	for change in (send_message, take_message):  # then there are as many as before, but not the same
+		in_child(change)
+		expect_refused_restore(cell, restorer, images, r"message queue \d+ .*its messages are no longer those of the images(.|\n)*ipcrm -q")
 	checked(libc.msgctl(libc.msgget(QUEUE_KEY, 0), IPC_RMID, None), "msgctl")
 	cell.restore(restorer, images)
 	cell.finish()
@@ -362,7 +377,7 @@ ROWS = [
 	segments("huge", run=pooled(2), alone_with="huge pages"),
 	*[Row(f"ipc-sets-{kind}", "ipc_sets", arguments=(kind,), unprivileged=kind not in NEED_ROOT) for kind in ("values", "large", "waiting", "owned", "many", "unused")],
 	*[Row(f"ipc-queues-{kind}", "ipc_queues", arguments=(kind,), unprivileged=kind not in NEED_ROOT)
-	  for kind in ("messages", "empty", "received", "full", "waiting", "many", "owned")],
+	  for kind in ("messages", "empty", "received", "full", "waiting", "many", "owned", "long")],
 	*[Row(f"ipc-mqueues-{kind}", "ipc_mqueues", arguments=(kind,), unprivileged=True, peer_fails=NO_QUEUES)
 	  for kind in ("messages", "empty", "unlinked", "full", "flags", "waiting", "like-a-file")],
 	alone("shared-mqueue", "ipc_mqueues", shared_mqueue, "messages"),
@@ -378,6 +393,7 @@ ROWS = [
 	Row("ipc-changed-huge", "ipc_segments", arguments=("huge",), run=changed_huge, modes=("ours",), alone_with="huge pages"),
 	alone("changed-set", "ipc_sets", changed, "values"),
 	alone("changed-queue", "ipc_queues", changed_queue, "messages"),
+	alone("changed-long-queue", "ipc_queues", changed_queue, "long"),
 	alone("remains-segment", "ipc_segments", segment_remains, "owned"),
 	alone("remains-set", "ipc_sets", set_remains, "values"),
 	*[alone(f"gone-{kind}", "ipc_segments", gone, kind) for kind in ("owned", "removed", "many", "detached")],
