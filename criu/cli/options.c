@@ -368,6 +368,14 @@ static int apply_grown(const struct setting *setting, enum grown_files *grown)
 	return apply_name(setting, names, grown);
 }
 
+static int apply_rounds(const struct setting *setting, unsigned *rounds)
+{
+	if (strcmp(setting->argument, "auto") != 0)
+		return apply_seconds(setting, rounds);
+	*rounds = PRE_ROUNDS_AUTO;
+	return 0;
+}
+
 static int apply_twin(const struct setting *setting, enum twin_use *use)
 {
 	static const char *const names[] = {
@@ -468,6 +476,8 @@ static int apply(struct options *options, const struct setting *setting)
 	case SECONDS:
 	case NUMBER:
 		return apply_seconds(setting, field);
+	case ROUNDS:
+		return apply_rounds(setting, field);
 	case SIZE:
 		return apply_size(setting, field);
 	case DESCRIPTOR:
@@ -575,6 +585,10 @@ static int check_combination(const struct options *options)
 	    strcmp(options->pre_dump_mode, "splice"))
 		return fail(0, "--pre-dump-mode: '%s' is neither 'read' nor 'splice'",
 			    options->pre_dump_mode);
+	if (options->pre_rounds && options->prev_images_dir)
+		return fail(
+			0,
+			"--pre-rounds: not together with --prev-images-dir, because the images have no parent then");
 	/* criu closes what it has passed on, and the number could soon be another file's. */
 	if (restores && options->status_fd > STDERR_FILENO &&
 	    externals_give(options->externals, options->status_fd))

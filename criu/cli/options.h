@@ -48,6 +48,7 @@ struct options {
 	bool evasive_devices;
 	enum grown_files grown_files;
 	enum twin_use twin;
+	unsigned pre_rounds;
 	bool link_remap;
 	unsigned long ghost_limit; /* bytes; 0: no limit */
 	bool auto_dedup;	   /* dump: free what it replaces; restore: free what it has read */

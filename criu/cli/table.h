@@ -20,6 +20,7 @@ enum option_kind {
 	PROCESS,    /* pid_t > 0 */
 	NUMBER,	    /* unsigned */
 	SECONDS,    /* unsigned */
+	ROUNDS,	    /* unsigned; 'auto' is PRE_ROUNDS_AUTO */
 	SIZE,	    /* unsigned long, with K, M or G */
 	DESCRIPTOR, /* int: an open file descriptor */
 	LEVEL,	    /* int; see apply_level() */

@@ -205,7 +205,21 @@ static void tidy_chain(const struct request *request)
 	attempt_forget(&attempt);
 }
 
-static int run_dump_steps(const struct request *request, bool is_pre_dump)
+/* What a round of several has left: its keeper ends with criu, instead of being confirmed. */
+static void end_round(struct dump *dump, struct round *round)
+{
+	round->pages = dump->memory.pages.written + dump->memory.shared_pages.written;
+	round->keeping = increment_keep_for_now(&dump->memory.increment);
+}
+
+static void end_dump(struct dump *dump)
+{
+	confirm_tracking(dump);
+	save_dump_statistics(dump);
+}
+
+/* `round`: NULL, unless it is one of several pre-dumps. */
+static int run_dump_steps(const struct request *request, bool is_pre_dump, struct round *round)
 {
 	struct dump dump = { .request = request, .is_pre_dump = is_pre_dump };
 	int result;
@@ -221,8 +235,7 @@ static int run_dump_steps(const struct request *request, bool is_pre_dump)
 		result = steps_run("dump", dump_steps, array_size(dump_steps), &dump);
 	if (!result) {
 		image_store_settle(request->images);
-		confirm_tracking(&dump);
-		save_dump_statistics(&dump);
+		round ? end_round(&dump, round) : end_dump(&dump);
 	}
 	plugins_end(result, image_store_directory(request->images));
 	externals_warn(request->externals, EXTERNAL_SAVED);
@@ -239,12 +252,22 @@ static int run_dump_steps(const struct request *request, bool is_pre_dump)
 	return result;
 }
 
+int dump_once(const struct request *request)
+{
+	return run_dump_steps(request, false, NULL);
+}
+
 int dump_run(const struct request *request)
 {
-	return run_dump_steps(request, false);
+	return request->pre_rounds ? dump_after_rounds(request) : dump_once(request);
 }
 
 int pre_dump_run(const struct request *request)
 {
-	return run_dump_steps(request, true);
+	return run_dump_steps(request, true, NULL);
+}
+
+int pre_dump_round(const struct request *request, struct round *round)
+{
+	return run_dump_steps(request, true, round);
 }

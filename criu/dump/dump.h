@@ -66,6 +66,16 @@ struct dump {
 int dump_run(const struct request *request) must_check;
 int pre_dump_run(const struct request *request) must_check;
 
+/* A pre-dump that another one, or the dump, follows at once. */
+struct round {
+	uint64_t pages; /* that were saved */
+	int keeping; /* what was written since then is known as long as this is open; -1: it is not tracked, or without it */
+};
+int pre_dump_round(const struct request *request, struct round *round) must_check;
+/* precopy.c: --pre-rounds, then dump_once() */
+int dump_after_rounds(const struct request *request) must_check;
+int dump_once(const struct request *request) must_check;
+
 /* freeze.c */
 int dump_look_ahead(void *dump) must_check;
 int dump_freeze(void *dump) must_check;

@@ -237,6 +237,11 @@ int increment_confirm(struct increment *increment)
 	return increment->keeper.pid ? keeper_confirm(&increment->keeper) : 0;
 }
 
+int increment_keep_for_now(struct increment *increment)
+{
+	return increment->keeper.pid ? steal_fd(&increment->keeper.confirm) : -1;
+}
+
 void increment_withdraw(struct increment *increment)
 {
 	keeper_end(&increment->keeper);

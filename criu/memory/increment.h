@@ -73,7 +73,9 @@ int increment_begin_notes(struct increment *increment, struct task_delta *delta)
 /* When all tasks are done: writes tracking.img, and starts the keeper that it names. */
 int increment_save(struct increment *increment) must_check;
 int increment_confirm(struct increment *increment) must_check; /* the snapshot is complete … */
-void increment_withdraw(struct increment *increment);	       /* … or is not */
+/* … and another one follows at once: its tracking ends when this descriptor is closed. -1: it needs none. */
+int increment_keep_for_now(struct increment *increment) must_check;
+void increment_withdraw(struct increment *increment); /* … or is not */
 /*
  * Ends the tracking that a snapshot has left; *had_keeper: there was a keeper process. -ENOENT, not recorded: it left
  * none.

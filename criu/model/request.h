@@ -32,6 +32,8 @@ enum twin_use {
 	TWIN_NEVER,
 };
 
+#define PRE_ROUNDS_AUTO UINT32_MAX
+
 /* What the user allows, asks for, and wants checked. Kinds of files and parts of tasks find a copy in the snapshot. */
 struct policy {
 	bool shell_job, file_locks;
@@ -71,6 +73,7 @@ struct request {
 	const char *tracker;	/* NULL: do not track writes; "": by the best tracker; or the name of one */
 	bool splices;		/* pre-dump: read memory through pipes */
 	enum twin_use twin;
+	unsigned pre_rounds; /* how often memory is copied before the freeze; PRE_ROUNDS_AUTO: until that is no use */
 	unsigned timeout;   /* seconds */
 	unsigned max_chain; /* 0: no limit */
 

@@ -133,8 +133,9 @@ def row(program, *arguments, **more):
 
 
 ROWS = [
-	Row("fault-running", "busy", run=every_step_running, modes=("ours",), dump_options=("-R",), timeout=300),
-	Row("fault-running-twin", "busy", run=every_step_running, modes=("ours",), dump_options=("-R", *modes.TWINS), timeout=300),
+	Row("fault-running", "threads", arguments=("16",), run=every_step_running, modes=("ours",), dump_options=("-R",), timeout=300),
+	Row("fault-running-precopy", "threads", arguments=("16",), run=every_step_running, modes=("ours",), dump_options=("-R", *modes.ROUNDS), timeout=300),
+	Row("fault-running-twin", "threads", arguments=("16",), run=every_step_running, modes=("ours",), dump_options=("-R", *modes.TWINS), timeout=300),
 	row("sleeper"),
 	row("busy"),
 	row("threads", "16"),

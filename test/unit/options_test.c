@@ -52,6 +52,8 @@ static void describe(const struct options *options, char *text, size_t size)
 			fprintf(out, " %s=%d", row->name, *(const pid_t *)field);
 		if ((row->kind == GROWN || row->kind == TWIN) && *(const unsigned *)field)
 			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);
+		if (row->kind == ROUNDS && *(const unsigned *)field)
+			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);
 		if (row->kind == SECONDS && *(const unsigned *)field != 10)
 			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);
 		if (row->kind == LEVEL && *(const int *)field != 2)
@@ -136,6 +138,8 @@ static void command_lines(void **state unused)
 		{ "restore --grown-files keep", "restore grown-files=1" },
 		{ "restore --grown-files=cut", "restore grown-files=2" },
 		{ "restore --grown-files=cut --grown-files refuse", "restore" },
+		{ "dump -t 17 --pre-rounds 3", "dump tree=17 pre-rounds=3" },
+		{ "dump -t 17 --pre-rounds=auto", "dump tree=17 pre-rounds=4294967295" },
 		{ "dump -t 17 --twin=always --twin never", "dump tree=17 twin=2" },
 		{ "dump -t 1 --action-script a --action-script b", "dump tree=1 script=a script=b" },
 		{ "restore --cgroup-root /c --action-script a --cgroup-root /d",
@@ -309,6 +313,8 @@ static const struct {
 	{ "restore --manage-cgroups=x",
 	  "criu: --manage-cgroups: there is no mode 'x'\n  try: one of none, soft, ignore\n" },
 	{ "check --file-validation x", "criu: --file-validation: 'x' is neither 'filesize' nor 'buildid'\n" },
+	{ "dump -t 17 --pre-rounds 3 --prev-images-dir x",
+	  "criu: --pre-rounds: not together with --prev-images-dir, because the images have no parent then\n" },
 	{ "dump --twin yes", "criu: --twin: 'yes' is neither 'auto' nor 'always' nor 'never'\n" },
 	{ "restore --grown-files Keep",
 	  "criu: --grown-files: 'Keep' is neither 'refuse' nor 'keep' nor 'cut'\n" },

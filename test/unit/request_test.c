@@ -46,6 +46,7 @@ static void describe(const struct options *options, char *text, size_t size)
 	word("tracker", request.tracker);
 	number(splices);
 	number(twin);
+	number(pre_rounds);
 	number(timeout);
 	number(max_chain);
 	number(is_detached);
@@ -97,6 +98,7 @@ static void give(struct options *options, const struct option_row *row)
 	case PROCESS:
 	case NUMBER:
 	case SECONDS:
+	case ROUNDS:
 	case DESCRIPTOR:
 		*(int *)field = 17;
 		break;

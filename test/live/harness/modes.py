@@ -33,6 +33,20 @@ def dump_and_restore(cell, dumper, restorer):
 	cell.finish()
 
 
+def precopied(cell, dumper, restorer):
+	"""Memory is copied while the processes run, twice, before they are frozen."""
+	cell.start()
+	cell.pause()
+	images = cell.new_images()
+	cell.dump(dumper, images, ROUNDS)
+	left = [name for name in os.listdir(images) if name == "parent" or name.startswith(".")]
+	if left:
+		raise Failure(f"the images are not in one flat directory: {left}")
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
 def undisturbed(cell, dumper, restorer):
 	"""No dump at all: the program must find its own state right."""
 	cell.start()
@@ -194,7 +208,7 @@ def put_back(saved, target):
 			shutil.copystat(source, path, follow_symlinks=False)
 
 
-TWINS = ("--twin", "always")
+TWINS, ROUNDS = ("--twin", "always"), ("--pre-rounds", "2")
 NOT_BY_DEFAULT = ("peer", "undisturbed")
 
 MODES = [
@@ -204,6 +218,8 @@ MODES = [
 	Mode("leave-running", leave_running, "ours", "ours"),
 	Mode("twin", with_twins, "ours", "ours", like="leave-running"),
 	Mode("leave-stopped", leave_stopped, "ours", "ours"),
+	Mode("precopy", precopied, "ours", "ours", MEMORY),
+	Mode("precopy-to-peer", precopied, "ours", "peer", MEMORY, "ours-to-peer"),
 	Mode("five-times", five_times, "ours", "ours", STATE),
 	Mode("chain", chained, "ours", "ours", MEMORY),
 	Mode("chain-twin", chained_with_twins, "ours", "ours", MEMORY, "chain"),

@@ -27,6 +27,7 @@ static atomic_ulong counters[MORE_THREADS];
 static int thread_count = THREADS;
 static double pace = 0.001; /* seconds */
 static char *memory;
+static atomic_bool *parent_counts; /* shared by both processes */
 
 static void *count(void *argument)
 {
@@ -46,8 +47,14 @@ static void run(bool is_child)
 
 	for (int i = 1; i < thread_count; i++)
 		pthread_create(&threads[i], NULL, count, &counters[i]);
-	if (is_child)
+	/* A thread that has just begun still blocks signals: libc has not finished with it. */
+	for (int i = 1; i < thread_count; i++)
+		live_await(counters[i], "thread %d does not count", i);
+	if (is_child) {
+		live_await(*parent_counts, "the parent's threads do not count");
 		live_ready();
+	}
+	*parent_counts = true;
 	count(&counters[0]);
 	for (int i = 1; i < thread_count; i++)
 		pthread_join(threads[i], NULL);
@@ -56,7 +63,6 @@ static void run(bool is_child)
 
 static void run_child(void)
 {
-	live_sleep(0.05); /* until the parent's threads exist */
 	run(true);
 }
 
@@ -72,6 +78,9 @@ int main(int argc, char **argv)
 	if (argc > 2 && !strcmp(argv[2], "death_signal"))
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	parent_counts = mmap(NULL, sizeof(*parent_counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			     -1, 0);
+	live_check(memory != MAP_FAILED && parent_counts != MAP_FAILED, "mmap: %m");
 	live_fill(memory, SIZE, 1);
 	snprintf(text, sizeof(text), "%lx %d\n", (unsigned long)counters, thread_count);
 	live_note("counters", text);

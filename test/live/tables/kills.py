@@ -237,6 +237,7 @@ ROWS = [
 	Row("killed-dumps", "busy", run=kill_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
 	Row("killed-dumps-threads", "busy", arguments=("threads",), run=kill_dumps, modes=("ours",), timeout=1800),
 	Row("killed-dumps-twin", "busy", dump_options=modes.TWINS, run=kill_dumps, modes=("ours",), timeout=1800),
+	Row("killed-dumps-precopy", "busy", dump_options=modes.ROUNDS, run=kill_dumps, modes=("ours",), timeout=1800),
 	Row("killed-dumps-twin-childless", "childless", arguments=("handled",), dump_options=modes.TWINS, run=kill_dumps_of_childless, modes=("ours",),
 	    timeout=1800),
 	Row("killed-in-the-end", "processes", arguments=("100",), run=kill_in_the_end, modes=("ours",)),
@@ -247,6 +248,7 @@ ROWS = [
 	*[Row(f"terminated-restores-{name}", "busy", arguments=arguments, restore_options=options,
 	      run=functools.partial(kill_restores, number=signal.SIGTERM), modes=("ours",), timeout=1800)
 	  for name, arguments, options in (("plain", (), ()), ("sibling", (), ("--restore-sibling",)), ("death-signal", ("death_signal",), ()))],
+	Row("terminated-dumps-precopy", "busy", dump_options=modes.ROUNDS, run=terminate_dumps, modes=("ours",), timeout=1800),
 	Row("terminated-dumps-twin", "busy", dump_options=modes.TWINS, run=terminate_dumps, modes=("ours",), timeout=1800),
 	Row("terminated-dumps", "busy", run=terminate_dumps, modes=("ours", "peer"), timeout=1800, peer_fails=PEER_FAILS),
 	Row("busy", "busy"),
