@@ -28,7 +28,8 @@ struct cgroup_sets; /* cgroups.c */
  * zero: there are none, and pages are written while others are read.
  */
 struct page_reserve {
-	pid_t here; /* … of this process */
+	pid_t here;	/* … of this process */
+	uint64_t pages; /* that it has to save, as far as they were known before the freeze */
 	struct stream_reserve buffers;
 	struct helper_thread *reader; /* reads half of the pages; NULL: none */
 };

@@ -6,10 +6,11 @@
 #include "dump/listed.h"
 #include "memory/saving.h"
 
-static int scan_area(struct dump *dump, struct listed_memory *listed, struct listed_area *area)
+int listed_scan(const struct dump *dump, struct listed_memory *listed, struct listed_area *area)
 {
 	const struct vma *vma = area->vma;
 
+	area->is_scanned = true;
 	if (vma_how_saved(vma)->pages == SAVE_OWN)
 		return task_delta_scan(&dump->memory.increment, &listed->delta, vma, vma->start, vma->end,
 				       &area->changed, &area->unchanged);
@@ -17,21 +18,24 @@ static int scan_area(struct dump *dump, struct listed_memory *listed, struct lis
 	return 0;
 }
 
+int listed_scan_all(const struct dump *dump, struct listed_memory *listed)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < listed->count && !result; i++)
+		if (!listed->areas[i].is_scanned)
+			result = listed_scan(dump, listed, &listed->areas[i]);
+	return result;
+}
+
 int listed_open(struct listed_memory *listed, struct dump *dump, struct task *task,
 		bool (*is_wanted)(const struct dump *dump, const struct vma *vma))
 {
 	int result = task_delta_open(&listed->delta, &dump->memory.increment, task);
 
-	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
-		const struct vma *vma = &task->space->vmas.items[i];
-		struct listed_area *area;
-
-		if (!is_wanted(dump, vma))
-			continue;
-		area = grow(&listed->areas, &listed->count);
-		area->vma = vma;
-		result = scan_area(dump, listed, area);
-	}
+	for (size_t i = 0; !result && i < task->space->vmas.count; i++)
+		if (is_wanted(dump, &task->space->vmas.items[i]))
+			grow(&listed->areas, &listed->count)->vma = &task->space->vmas.items[i];
 	return result;
 }
 
@@ -47,6 +51,10 @@ int listed_save(const struct dump *dump, struct listed_memory *listed, struct pa
 	for (size_t i = 0; !result && i < listed->count; i++) {
 		struct listed_area *area = &listed->areas[i];
 
+		if (!area->is_scanned)
+			result = listed_scan(dump, listed, area);
+		if (result)
+			break;
 		listed->delta.memory.has_relatives = area->vma->has_relatives;
 		listed->delta.memory.is_unreadable = !(area->vma->protection & PROT_READ) || area->vma->key;
 		result = area->source ? dump_save_plan(dump, writer, &area->plan, area->vma, area->source,

@@ -109,7 +109,8 @@ static int splice_task(struct pre_dumped *pre_dumped, struct task *task, uint64_
 static int scan_task(struct dump *dump, struct pre_dumped *pre_dumped, struct task *task)
 {
 	bool is_busy = !dump_is_quiet(dump, task);
-	int result = listed_open(&pre_dumped->listed, dump, task, is_pre_dumped);
+	int result = listed_open(&pre_dumped->listed, dump, task, is_pre_dumped) ?:
+			     listed_scan_all(dump, &pre_dumped->listed);
 
 	pre_dumped->listed.delta.is_busy = is_busy;
 	if (!result && dump_splices(dump))

@@ -122,6 +122,7 @@ int dump_reserve_pages(void *context)
 	uint64_t pages = count_pages(dump);
 	size_t size = min((pages + pages / 4) * PAGE_SIZE, MOST_BUFFERED);
 
+	reserve->pages = pages;
 	size = min(size, (size_t)sysconf(_SC_AVPHYS_PAGES) / 8 * PAGE_SIZE);
 	if (attempted(stream_reserve_make(&reserve->buffers, size)))
 		log_debug("no memory to buffer %zu KiB of process %d", size >> 10, reserve->here);

@@ -122,15 +122,31 @@ static bool has_room(const struct task *task, uint64_t bytes)
 	return false;
 }
 
+/*
+ * After a parent snapshot only what was written since is read. It is known about (reserve.c) only of the process that has
+ * written most.
+ */
+static uint64_t count_to_read(const struct dump *dump, const struct task *task, uint64_t copied)
+{
+	const struct page_reserve *reserve = &dump->memory.reserve;
+	const struct tracker *tracker = dump->memory.increment.parent_tracker;
+
+	if (!tracker || tracker == &tracker_content)
+		return copied;
+	return task->here == reserve->here ? reserve->pages * PAGE_SIZE : 0;
+}
+
 bool twins_want(const struct dump *dump, const struct task *task)
 {
 	enum twin_use use = dump->request->twin;
-	uint64_t bytes;
+	uint64_t copied, read;
 
 	if (use == TWIN_NEVER || !dump_tree_runs_on(dump))
 		return false;
-	bytes = count_copied(task);
-	return use == TWIN_ALWAYS || (bytes >= WORTH_A_TWIN && has_room(task, bytes));
+	copied = count_copied(task);
+	read = count_to_read(dump, task, copied);
+	return use == TWIN_ALWAYS ||
+	       (read >= WORTH_A_TWIN && read >= copied / READING_TO_FORKING && has_room(task, copied));
 }
 
 /* ---- listing ---- */
@@ -167,9 +183,10 @@ static uint64_t place_runs(struct page_runs *plan)
 }
 
 /* 1: there is too much of it. */
-static int read_area(struct listed_memory *listed, struct listed_area *area, uint64_t *budget)
+static int read_area(const struct dump *dump, struct listed_memory *listed, struct listed_area *area,
+		     uint64_t *budget)
 {
-	int result = listed_plan(listed, area);
+	int result = listed_scan(dump, listed, area) ?: listed_plan(listed, area);
 	uint64_t size = place_runs(&area->plan);
 
 	area->source = pages_of_task;
@@ -190,15 +207,23 @@ static int read_area(struct listed_memory *listed, struct listed_area *area, uin
 	return result;
 }
 
-static int read_areas(struct listed_memory *listed)
+static int read_areas(const struct dump *dump, struct listed_memory *listed)
 {
 	uint64_t budget = MOST_READ_NOW;
 	int result = 0;
 
 	for (size_t i = 0; i < listed->count && !result; i++)
 		if (is_read_now(listed->areas[i].vma))
-			result = read_area(listed, &listed->areas[i], &budget);
+			result = read_area(dump, listed, &listed->areas[i], &budget);
 	return result;
+}
+
+/* Only the process itself knows which pages were written since the parent snapshot. Its twin has the same pages. */
+static bool is_listed_now(const struct dump *dump)
+{
+	const struct increment *increment = &dump->memory.increment;
+
+	return increment->parent_tracker || increment->tracker == &tracker_soft_dirty;
 }
 
 int twins_list(struct dump *dump, struct task *task)
@@ -219,11 +244,13 @@ int twins_list(struct dump *dump, struct task *task)
 		result = dump_open_writer(dump, task, &buffers, &twin->writer);
 	}
 	if (!result)
-		result = read_areas(&twin->listed);
+		result = read_areas(dump, &twin->listed);
 	if (result > 0)
 		log_info("process %d: no twin, because it would lack more than %lu MiB", task->here,
 			 MOST_READ_NOW >> 20);
 	twin->is_possible = !result;
+	if (result >= 0 && is_listed_now(dump))
+		result = listed_scan_all(dump, &twin->listed);
 	twin->listed.delta.is_busy = io_uring_writes_to(&dump->snapshot, task);
 	return result < 0 ? result : increment_begin_notes(&dump->memory.increment, &twin->listed.delta);
 }
@@ -427,7 +454,9 @@ static pid_t find_child(const struct twin_space *space, pid_t inner)
 static int use(struct twin *twin)
 {
 	autoclose int proc = proc_open(twin->here);
+	struct task_delta *delta = &twin->listed.delta;
 	struct task_memory memory;
+	struct scanner *scanner;
 	int result;
 
 	if (proc < 0)
@@ -436,11 +465,18 @@ static int use(struct twin *twin)
 							      task_memory_open(&memory, twin->here, -1, proc);
 	if (result)
 		return result;
+	result = scanner_open(&scanner, proc);
+	if (result) {
+		task_memory_close(&memory);
+		return result;
+	}
 	memory.twin = &twin->pages;
 	if (write_text_at(proc, "oom_score_adj", "1000") < 0)
 		log_debug("cannot have the kernel kill twin %d before others", twin->here);
-	task_memory_close(&twin->listed.delta.memory);
-	twin->listed.delta.memory = memory;
+	scanner_close(delta->scanner);
+	delta->scanner = scanner;
+	task_memory_close(&delta->memory);
+	delta->memory = memory;
 	return 0;
 }
 
