@@ -123,7 +123,8 @@ static const struct page_sink_ops file_sink_ops = {
 	.close = close_sink,
 };
 
-int page_files_open(struct page_sink **opened, const struct page_files *files)
+int page_files_open(struct page_sink **opened, const struct page_files *files,
+		    struct stream_statistics *statistics)
 {
 	struct file_sink *sink = allocate(sizeof(*sink));
 	const struct stream_file file = {
@@ -133,6 +134,7 @@ int page_files_open(struct page_sink **opened, const struct page_files *files)
 		.usual_size = files->usual_size,
 		.memory = files->memory,
 		.memory_size = files->memory_size,
+		.statistics = statistics,
 	};
 
 	image_file_name(sink->name, IMAGE_PAGES, files->pages_id);
@@ -148,7 +150,7 @@ int page_files_write(struct page_writer **writer, const struct page_files *files
 	const struct page_hashing *hashing = files->hashing;
 	struct hash_writer *hashes = NULL;
 	struct page_sink *sink;
-	int result = page_files_open(&sink, files);
+	int result = page_files_open(&sink, files, &statistics->streams);
 
 	if (!result && hashing)
 		result = hash_writer_open(&hashes, files->store, files->pages_id, hashing->seed,

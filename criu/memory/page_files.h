@@ -23,9 +23,11 @@ struct page_files {
 };
 
 /* 0 or -errno, recorded. To be closed in any case. The store stays open until then. */
-int page_files_open(struct page_sink **sink, const struct page_files *files) must_check;
+int page_files_open(struct page_sink **sink, const struct page_files *files,
+		    struct stream_statistics *statistics) must_check;
 /*
- * Opens a page writer with such a sink, which also writes the hashes. 0 or -errno, recorded. To be closed in any case.
+ * Opens a page writer with such a sink, which also writes the hashes. The statistics outlive the writer. 0 or -errno,
+ * recorded. To be closed in any case.
  */
 int page_files_write(struct page_writer **writer, const struct page_files *files,
 		     struct page_statistics *statistics) must_check;

@@ -7,8 +7,10 @@
 
 #include "compiler.h"
 #include "base/helper_thread.h"
+#include "base/throughput.h"
 #include "image/image.h"
 #include "memory/runs.h"
+#include "memory/stream.h"
 
 /* Flags of a pagemap entry, and of the page server's commands. */
 #define PAGES_IN_PARENT 1
@@ -23,7 +25,9 @@ struct twin_pages;  /* twin_pages.h */
 struct page_statistics {
 	uint64_t scanned, written, zeros; /* pages */
 	uint64_t unchanged;		  /* … since the parent, which has them */
-	uint64_t expected; /* at most this many will be scanned, for the progress line; 0: unknown */
+	uint64_t expected;	/* at most this many will be scanned, for the progress line; 0: unknown */
+	struct throughput read; /* from the sources */
+	struct stream_statistics streams; /* when they are closed */
 };
 
 /* The hashes of written pages are saved, for comparison with the next snapshot: hashes.h. */

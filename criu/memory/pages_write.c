@@ -109,6 +109,18 @@ static void next_batch(const struct page_runs *runs, size_t *run, uint64_t *done
 	}
 }
 
+static int read_batch(struct page_writer *writer, struct batch *batch, char *buffer, page_source *source,
+		      void *from)
+{
+	uint64_t began = monotonic_time(), pages = 0;
+	int result = source(from, batch->wanted, batch->wanted_count, buffer);
+
+	for (size_t i = 0; i < batch->wanted_count; i++)
+		pages += batch->wanted[i].count;
+	throughput_add(&writer->statistics->read, pages * PAGE_SIZE, began);
+	return result;
+}
+
 /* The source may return less of each run than its space in the buffer. */
 static int write_batch(struct page_writer *writer, struct batch *batch, char *buffer, unsigned flags,
 		       bool skips_zeros, page_source *source, void *from)
@@ -116,7 +128,7 @@ static int write_batch(struct page_writer *writer, struct batch *batch, char *bu
 	struct page_statistics *statistics = writer->statistics;
 	const struct page_run *read = batch->wanted;
 	char *bytes = buffer, *place = buffer;
-	int result = batch->wanted_count ? source(from, batch->wanted, batch->wanted_count, buffer) : 0;
+	int result = batch->wanted_count ? read_batch(writer, batch, buffer, source, from) : 0;
 
 	for (size_t i = 0; !result && i < batch->count; i++) {
 		const struct page_run *run = &batch->runs[i];

@@ -66,8 +66,11 @@ struct stream {
 	struct direct *direct; /* NULL: through the page cache, by a thread */
 	pthread_t writer;
 	bool has_writer;
-	bool is_begun;	/* it is known which of them, or neither */
-	uint64_t begun; /* writeback has begun up to here; used by the writer */
+	bool is_begun;			     /* it is known which of them, or neither */
+	uint64_t begun;			     /* writeback has begun up to here; used by the writer */
+	struct stream_statistics statistics; /* `cached` is the writer's */
+	size_t on_their_way;		     /* buffers, past the page cache … */
+	uint64_t way_began;		     /* … some all the time since then */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -187,7 +190,7 @@ int stream_open(struct stream **opened, const struct stream_file *file, const st
  */
 static int write_buffer(struct stream *stream, const struct buffer *buffer)
 {
-	uint64_t end = buffer->offset + buffer->filled;
+	uint64_t end = buffer->offset + buffer->filled, began = monotonic_time();
 	int result = 0;
 
 	for (size_t done = 0; !result && done < buffer->filled; done += BUFFER_SIZE)
@@ -197,6 +200,7 @@ static int write_buffer(struct stream *stream, const struct buffer *buffer)
 		sync_file_range(stream->fd, stream->begun, end - stream->begun, SYNC_FILE_RANGE_WRITE);
 		stream->begun = end;
 	}
+	throughput_add(&stream->statistics.cached, buffer->filled, began);
 	return result;
 }
 
@@ -249,11 +253,27 @@ static unsigned slot_of(const struct stream *stream, const struct buffer *buffer
 	return (unsigned)(buffer - stream->buffers);
 }
 
+static void begin_way(struct stream *stream, struct buffer *buffer)
+{
+	if (!stream->on_their_way++)
+		stream->way_began = monotonic_time();
+	buffer->is_on_its_way = true;
+}
+
+/* `size`: bytes that have arrived */
+static void end_way(struct stream *stream, struct buffer *buffer, size_t size)
+{
+	stream->statistics.direct.bytes += size;
+	if (!--stream->on_their_way)
+		throughput_add(&stream->statistics.direct, 0, stream->way_began);
+	buffer->is_on_its_way = false;
+}
+
 /* The file system has not taken it: it goes through the page cache, which also tells whether the disk is full. */
 static int write_otherwise(struct stream *stream, struct buffer *buffer)
 {
+	end_way(stream, buffer, 0);
 	stream->error = -write_buffer(stream, buffer);
-	buffer->is_on_its_way = false;
 	buffer->filled = 0;
 	return report_error(stream);
 }
@@ -261,7 +281,7 @@ static int write_otherwise(struct stream *stream, struct buffer *buffer)
 static int begin_direct(struct stream *stream, struct buffer *buffer)
 {
 	buffer->is_full = false;
-	buffer->is_on_its_way = true;
+	begin_way(stream, buffer);
 	if (!direct_begin(stream->direct, slot_of(stream, buffer), buffer->bytes, buffer->filled,
 			  buffer->offset))
 		return 0;
@@ -274,7 +294,7 @@ static int await_direct(struct stream *stream, struct buffer *buffer)
 		return 0;
 	if (direct_await(stream->direct, slot_of(stream, buffer)))
 		return write_otherwise(stream, buffer);
-	buffer->is_on_its_way = false;
+	end_way(stream, buffer, buffer->filled);
 	buffer->filled = 0;
 	return 0;
 }
@@ -339,20 +359,57 @@ static int have_written(struct stream *stream)
 	return result || stream->has_writer ? result : write_full(stream);
 }
 
+/* Without a writer it may take a while: the filler waits. */
+static int write_and_note(struct stream *stream)
+{
+	uint64_t began = monotonic_time();
+	int result = have_written(stream);
+
+	stream->statistics.waited += monotonic_time() - began;
+	return result;
+}
+
+/* Waits until the buffer is free. Returns the error of the stream, if it has one: positive. */
+static int await_buffer(struct stream *stream, struct buffer *buffer)
+{
+	uint64_t began = 0;
+	int error;
+
+	pthread_mutex_lock(&stream->lock);
+	while (buffer->is_full) {
+		began = began ?: monotonic_time();
+		pthread_cond_wait(&stream->changed, &stream->lock);
+	}
+	error = stream->error;
+	pthread_mutex_unlock(&stream->lock);
+	if (began)
+		stream->statistics.waited += monotonic_time() - began;
+	return error;
+}
+
+static int await_direct_buffer(struct stream *stream, struct buffer *buffer)
+{
+	uint64_t began;
+	int result;
+
+	if (!buffer->is_on_its_way)
+		return 0;
+	began = monotonic_time();
+	result = await_direct(stream, buffer);
+	stream->statistics.waited += monotonic_time() - began;
+	return result;
+}
+
 char *stream_buffer(struct stream *stream, size_t *room)
 {
 	struct buffer *buffer = &stream->buffers[stream->current];
 	int error;
 
-	if (!stream->has_writer && buffer->is_full && have_written(stream))
+	if (!stream->has_writer && buffer->is_full && write_and_note(stream))
 		return NULL;
-	if (await_direct(stream, buffer))
+	if (await_direct_buffer(stream, buffer))
 		return NULL;
-	pthread_mutex_lock(&stream->lock);
-	while (buffer->is_full)
-		pthread_cond_wait(&stream->changed, &stream->lock);
-	error = stream->error;
-	pthread_mutex_unlock(&stream->lock);
+	error = await_buffer(stream, buffer);
 	*room = buffer->size - buffer->filled;
 	if (error) {
 		report_error(stream);
@@ -379,7 +436,7 @@ static int submit_buffer(struct stream *stream)
 	 */
 	if (stream->is_lent || (!stream->is_begun && stream->current < KEPT))
 		return 0;
-	return have_written(stream);
+	return write_and_note(stream);
 }
 
 int stream_advance(struct stream *stream, size_t size)
@@ -412,17 +469,23 @@ static void abandon(struct stream *stream, int result)
 	pthread_mutex_unlock(&stream->lock);
 }
 
-int stream_close(struct stream *stream, int result)
+static void report_statistics(const struct stream *stream)
+{
+	struct stream_statistics *all = stream->file.statistics;
+
+	if (!all)
+		return;
+	throughput_merge(&all->cached, &stream->statistics.cached);
+	throughput_merge(&all->direct, &stream->statistics.direct);
+	all->waited += stream->statistics.waited;
+}
+
+/* Writes what is still in the buffers, unless there was an error. */
+static int write_rest(struct stream *stream, int result)
 {
 	struct buffer *last;
 	uint64_t size;
 
-	if (!stream)
-		return result;
-	if (result)
-		abandon(stream, result);
-	end_writer(stream);
-	/* After an error nothing more is written. */
 	result = result ?: report_error(stream) ?: write_full(stream);
 	last = stream->buffers ? &stream->buffers[stream->current] : NULL;
 	if (!result && last)
@@ -432,8 +495,24 @@ int stream_close(struct stream *stream, int result)
 		last->offset = stream->offset;
 		result = write_now(stream, last);
 	}
-	if (stream->direct)
-		result = close_direct(stream, size, result);
+	return stream->direct ? close_direct(stream, size, result) : result;
+}
+
+int stream_close(struct stream *stream, int result)
+{
+	uint64_t began = monotonic_time();
+	bool waits;
+
+	if (!stream)
+		return result;
+	waits = stream->is_begun;
+	if (result)
+		abandon(stream, result);
+	end_writer(stream);
+	result = write_rest(stream, result);
+	if (waits)
+		stream->statistics.waited += monotonic_time() - began;
+	report_statistics(stream);
 	pthread_mutex_destroy(&stream->lock);
 	pthread_cond_destroy(&stream->changed);
 	if (stream->memory && !stream->is_lent && !stream->file.memory)

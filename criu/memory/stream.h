@@ -8,6 +8,7 @@
 #define CRIU_MEMORY_STREAM_H
 
 #include <stddef.h>
+#include "base/throughput.h"
 #include "compiler.h"
 
 struct stream;
@@ -27,6 +28,12 @@ int stream_reserve_make(struct stream_reserve *reserve, size_t size)
 	must_check; /* 0 or -errno, not recorded; too little: none */
 void stream_reserve_free(struct stream_reserve *reserve);
 
+/* What was written, and in which time: for the page cache in calls, for the disk while anything was on its way. */
+struct stream_statistics {
+	struct throughput cached, direct;
+	uint64_t waited; /* ns: the fillers, for a buffer, or for the rest to be written */
+};
+
 /*
  * The file of a stream. open() is called once: when the first bytes have to be written, or when the stream is closed
  * without an error. The thread that fills or closes the stream calls it. It returns a descriptor, which stays the
@@ -39,6 +46,7 @@ struct stream_file {
 	uint64_t usual_size; /* with less, a few buffers are too large; 0: not known */
 	char *memory; /* for the buffers, page-aligned; stays the caller's, and valid. NULL: the stream allocates it … */
 	size_t memory_size;
+	struct stream_statistics *statistics; /* the stream adds its own when it is closed; NULL: nowhere */
 };
 
 /*

@@ -172,6 +172,8 @@ static void round_trip(struct memory memory, const struct page_runs *runs, bool 
 	assert_int_equal(statistics.scanned, page_runs_total(runs));
 	assert_int_equal(memory.asked, statistics.scanned);
 	assert_int_equal(statistics.written + statistics.zeros, statistics.scanned);
+	assert_int_equal(statistics.read.bytes, PAGES(statistics.scanned));
+	assert_int_equal(statistics.streams.cached.bytes, PAGES(statistics.written));
 	if (!skips_zeros)
 		assert_int_equal(statistics.zeros, 0);
 	assert_pagemap(store, &memory, runs, PAGES_PRESENT | PAGES_LAZY, skips_zeros);

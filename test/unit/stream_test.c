@@ -199,6 +199,7 @@ static void holds_much(void **state unused)
 	for (size_t i = 0; i < array_size(pages); i++)
 		for (size_t j = 0; j < array_size(names); j++) {
 			autofree char *path = copy_text(names[j]);
+			struct stream_statistics written = { 0 };
 			int fd = mkstemp(path);
 			struct stream *stream;
 
@@ -209,11 +210,15 @@ static void holds_much(void **state unused)
 						     &(struct stream_file){ .open = give_fd,
 									    .context = &fd,
 									    .name = "test",
-									    .usual_size = 128UL << 20 },
+									    .usual_size = 128UL << 20,
+									    .statistics = &written },
 						     NULL),
 					 0);
 			assert_int_equal(put(stream, pages[i], 300), 0);
 			assert_int_equal(stream_close(stream, 0), 0);
+			assert_int_equal(written.cached.bytes + written.direct.bytes, pages[i] * PAGE_SIZE);
+			assert_int_equal(written.cached.time + written.direct.time > 0, pages[i] > 0);
+			assert_true(!written.cached.bytes || !written.direct.bytes);
 			check(fd, pages[i], 300);
 			close(fd);
 		}
