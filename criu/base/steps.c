@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/progress.h"
 #include "base/steps.h"
 #include "base/time.h"
@@ -40,11 +41,12 @@ static int find_fault(const char *journey, const struct step *steps, size_t coun
 	return fail(0, "CRIU_FAULT: a %s has no step '%s'; its steps are: %s", journey, fault, names);
 }
 
-static int run_step(const struct step *step, bool fails, void *context)
+static int run_step(const struct step *step, bool fails, void *context, struct step_time *time)
 {
-	uint64_t start = monotonic_time();
 	int result = 0;
 
+	time->name = step->name;
+	time->began = monotonic_time();
 	log_info("%s", step->name);
 	progress_step(step->name);
 	if (!fails || !step->is_final)
@@ -53,7 +55,9 @@ static int run_step(const struct step *step, bool fails, void *context)
 		result = fail(0, "step '%s' returned %d", step->name, result);
 	if (!result && fails)
 		result = fail(0, "fault injected into '%s'", step->name);
-	log_info("%s: %s, %.3f ms", step->name, result ? "failed" : "done", (monotonic_time() - start) / 1e6);
+	time->ended = monotonic_time();
+	log_info("%s: %s, %.3f ms", step->name, result ? "failed" : "done",
+		 (time->ended - time->began) / 1e6);
 	return result;
 }
 
@@ -67,21 +71,46 @@ static void undo(const struct step *steps, size_t count, void *context)
 	}
 }
 
-int steps_run(const char *journey, const struct step *steps, size_t count, void *context)
+static int run_steps(const struct step *steps, size_t count, const struct step *fault, void *context,
+		     struct step_times *times)
 {
+	int result = 0;
+
+	times->items = allocate_array(count + 1, sizeof(*times->items));
+	times->began = monotonic_time();
+	for (size_t i = 0; !result && i < count; i++) {
+		result = interrupt_check() ?:
+					     run_step(&steps[i], &steps[i] == fault, context,
+						      &times->items[times->count++]);
+		if (result)
+			undo(steps, i + 1, context);
+	}
+	times->ended = monotonic_time();
+	return result;
+}
+
+int steps_run(const char *journey, const struct step *steps, size_t count, void *context,
+	      struct step_times *times)
+{
+	struct step_times own = { 0 };
 	const struct step *fault;
 	int result = find_fault(journey, steps, count, &fault);
 
+	if (times)
+		*times = (struct step_times){ 0 };
 	if (result)
 		return result;
 	progress_begin(journey);
 	interrupt_begin();
-	for (size_t i = 0; !result && i < count; i++) {
-		result = interrupt_check() ?: run_step(&steps[i], &steps[i] == fault, context);
-		if (result)
-			undo(steps, i + 1, context);
-	}
+	result = run_steps(steps, count, fault, context, times ?: &own);
 	interrupt_end();
 	progress_end();
+	step_times_free(&own);
 	return result;
+}
+
+void step_times_free(struct step_times *times)
+{
+	free(times->items);
+	*times = (struct step_times){ 0 };
 }

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include "compiler.h"
 
 struct step {
@@ -20,6 +21,19 @@ struct step {
 	bool is_final;		     /* cannot be undone, so it is the last one */
 };
 
-int steps_run(const char *journey, const struct step *steps, size_t count, void *context) must_check;
+/* When a journey ran, and each step that has begun, in their order. CLOCK_MONOTONIC, ns */
+struct step_times {
+	uint64_t began, ended;
+	struct step_time {
+		const char *name;
+		uint64_t began, ended;
+	} * items;
+	size_t count;
+};
+
+/* `times` NULL: nobody wants to know. Else to be freed by step_times_free() in any case. */
+int steps_run(const char *journey, const struct step *steps, size_t count, void *context,
+	      struct step_times *times) must_check;
+void step_times_free(struct step_times *times);
 
 #endif

@@ -230,9 +230,10 @@ static int run_dump_steps(const struct request *request, bool is_pre_dump, struc
 	dump.snapshot.externals = request->externals;
 	dump.own_descriptors = descriptors_count();
 	if (is_pre_dump)
-		result = steps_run("pre-dump", pre_dump_steps, array_size(pre_dump_steps), &dump);
+		result = steps_run("pre-dump", pre_dump_steps, array_size(pre_dump_steps), &dump,
+				   &dump.times);
 	else
-		result = steps_run("dump", dump_steps, array_size(dump_steps), &dump);
+		result = steps_run("dump", dump_steps, array_size(dump_steps), &dump, &dump.times);
 	if (!result) {
 		image_store_settle(request->images);
 		round ? end_round(&dump, round) : end_dump(&dump);
@@ -247,6 +248,7 @@ static int run_dump_steps(const struct request *request, bool is_pre_dump, struc
 		tidy_chain(request);
 	shared_memory_close(&dump.snapshot);
 	aio_lengths_free(&dump.memory.ring_lengths);
+	step_times_free(&dump.times);
 	free_files(&dump.snapshot);
 	snapshot_free(&dump.snapshot);
 	return result;

@@ -52,6 +52,7 @@ struct dump {
 	const struct request *request;
 	struct snapshot snapshot;
 	struct dump_memory memory;
+	struct step_times times;
 	size_t own_descriptors;	     /* number of descriptors before any was opened for the tree */
 	bool is_pre_dump;	     /* only memory, and the tree continues */
 	struct cgroup_sets *cgroups; /* cgroups.c; NULL: the kernel has none */
@@ -59,6 +60,7 @@ struct dump {
 	struct apart_look *apart;    /* NULL: it has not begun, or has ended */
 	struct areas_look *areas;    /* the same */
 	uint64_t freeze_began, freeze_ended, thawed; /* CLOCK_MONOTONIC, ns */
+	uint64_t sync_time;			     /* ns */
 	bool has_priority;			     /* priority.c: criu has the highest one */
 	bool released; /* the tree runs, is stopped, or is gone: there is nothing left to thaw */
 };

@@ -12,6 +12,7 @@
 #include "files/seen.h"
 #include "image/message.h"
 #include "image/inventory.h"
+#include "image/statistics.h"
 #include "ipc/ipc.h"
 #include "namespaces/kind.h"
 #include "pstree.pb-c.h"
@@ -135,6 +136,7 @@ int dump_complete(void *context)
 	const struct increment *increment = &dump->memory.increment;
 	int result = increment->chain ? page_chain_check(increment->chain) : 0;
 	InventoryEntry *inventory;
+	uint64_t began;
 
 	result = result ?: plugins_sync();
 	if (result)
@@ -154,7 +156,9 @@ int dump_complete(void *context)
 		message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
 	}
 	add_plugins(inventory);
+	began = monotonic_time();
 	result = image_store_commit(dump->snapshot.images, &inventory->base);
+	dump->sync_time = monotonic_time() - began;
 	image_free(inventory);
 	return result;
 }
@@ -191,6 +195,28 @@ static uint32_t microseconds(uint64_t from, uint64_t to)
 	return to > from ? (to - from) / 1000 : 0;
 }
 
+static JourneyTimesEntry *times_of(const struct dump *dump)
+{
+	const struct page_statistics *both[] = { &dump->memory.pages, &dump->memory.shared_pages };
+	JourneyTimesEntry *entry = journey_times_new(dump->is_pre_dump ? "pre-dump" : "dump", &dump->times);
+	struct throughput read = { 0 }, cached = { 0 }, direct = { 0 };
+	uint64_t waited = 0;
+
+	for (size_t i = 0; i < array_size(both); i++) {
+		throughput_merge(&read, &both[i]->read);
+		throughput_merge(&cached, &both[i]->streams.cached);
+		throughput_merge(&direct, &both[i]->streams.direct);
+		waited += both[i]->streams.waited;
+	}
+	journey_times_set_frozen(entry, &dump->times, dump->freeze_began, dump->thawed);
+	entry->memory_read = throughput_new(&read);
+	entry->cached = throughput_new(&cached);
+	entry->direct = throughput_new(&direct);
+	message_set(entry, waited, waited / 1000);
+	message_set(entry, synced, dump->sync_time / 1000);
+	return entry;
+}
+
 int dump_save_statistics(struct dump *dump)
 {
 	StatsEntry entry = STATS_ENTRY__INIT;
@@ -218,7 +244,9 @@ int dump_save_statistics(struct dump *dump)
 		stats.compared_by = (char *)dump->memory.increment.parent_tracker->name;
 	if (dump->request->display_stats)
 		display_dump_stats(&stats);
+	stats.times = times_of(dump);
 	result = image_write_single(work, IMAGE_STATS, 0, &entry.base);
+	image_free(stats.times);
 	image_store_close(work);
 	return result;
 }

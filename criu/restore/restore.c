@@ -24,6 +24,7 @@
 #include "files/kinds/terminal.h"
 #include "image/image.h"
 #include "image/message.h"
+#include "image/statistics.h"
 #include "ipc/ipc.h"
 #include "memory/dedup.h"
 #include "memory/shared.h"
@@ -230,6 +231,16 @@ static void display(const RestoreStatsEntry *stats)
 	fflush(stdout);
 }
 
+static JourneyTimesEntry *times_of(const struct restore *restore)
+{
+	JourneyTimesEntry *entry = journey_times_new("restore", &restore->times);
+	const struct throughput filled = { .bytes = restore->newborns->pages * PAGE_SIZE,
+					   .time = restore->newborns->time };
+
+	entry->memory_filled = throughput_new(&filled);
+	return entry;
+}
+
 static int save_statistics(struct restore *restore, uint64_t ended)
 {
 	StatsEntry entry = STATS_ENTRY__INIT;
@@ -242,10 +253,12 @@ static int save_statistics(struct restore *restore, uint64_t ended)
 	entry.restore = &stats;
 	stats.forking_time = (restore->forked - restore->began) / 1000;
 	stats.restore_time = (ended - restore->began) / 1000;
-	message_set(&stats, pages_restored, restore->pages_restored + *restore->newborn_pages);
+	message_set(&stats, pages_restored, restore->pages_restored + restore->newborns->pages);
 	if (restore->request->display_stats)
 		display(&stats);
+	stats.times = times_of(restore);
 	result = image_write_single(work, IMAGE_STATS, 1, &entry.base);
+	image_free(stats.times);
 	image_store_close(work);
 	return result;
 }
@@ -363,7 +376,7 @@ int restore_run(const struct request *request)
 	restore.snapshot.images = request->images;
 	restore.snapshot.policy = request->policy;
 	restore.snapshot.externals = request->externals;
-	result = steps_run("restore", restore_steps, array_size(restore_steps), &restore);
+	result = steps_run("restore", restore_steps, array_size(restore_steps), &restore, &restore.times);
 	restore_close_files(&restore);
 	close_namespaces(&restore);
 	plugins_end(result, image_store_directory(request->images));
@@ -372,6 +385,7 @@ int restore_run(const struct request *request)
 	restore_close_cgroups(&restore);
 	page_chain_close(restore.chain);
 	index_free(&restore.ids);
+	step_times_free(&restore.times);
 	if (restore.root >= 0)
 		close(restore.root);
 	return result;

@@ -4,6 +4,7 @@
 #ifndef CRIU_RESTORE_RESTORE_H
 #define CRIU_RESTORE_RESTORE_H
 
+#include "base/steps.h"
 #include "blobs/restorer/restorer.h"
 #include "calls.h"
 #include "compiler.h"
@@ -71,6 +72,12 @@ struct wait {
 	int criu;   /* a pidfd */
 };
 
+/* What all newborns have done so far; each adds its own part. */
+struct newborn_work {
+	uint64_t pages; /* of private memory, restored */
+	uint64_t time;	/* ns that this took; many may do it at the same time */
+};
+
 struct restore {
 	const struct request *request;
 	struct snapshot snapshot;
@@ -80,11 +87,12 @@ struct restore {
 	struct restorer_board *board;
 	struct page_statistics pages;
 	uint64_t pages_restored;	   /* of shared memory, restored by criu itself */
-	uint64_t *newborn_pages;	   /* behind the board: of private memory, restored by the newborns */
+	struct newborn_work *newborns;	   /* behind the board */
 	uint64_t refuge_start, refuge_end; /* addresses where no task will have a mapping */
 	uint64_t regions_size; /* at the start of the refuge: REGION_ROOM for each user of an address space */
 	bool has_spawned, all_are_born, is_running;
 	uint64_t began, forked;
+	struct step_times times;
 	pid_t criu;   /* criu; in the middle process and the root: the middle process */
 	pid_t middle; /* parent.c; 0: none */
 	struct life *middle_life;

@@ -101,7 +101,7 @@ static int make_shared_memory(struct restore *restore)
 	restore->board = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (restore->board == MAP_FAILED)
 		return fail(errno, "no memory for criu to share with the restored processes");
-	restore->newborn_pages = (uint64_t *)((char *)restore->board + PAGE_SIZE / 2);
+	restore->newborns = (struct newborn_work *)((char *)restore->board + PAGE_SIZE / 2);
 	return lives_make(restore) ?: gates_make(&restore->snapshot);
 }
 

@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/spans.h"
+#include "base/time.h"
 #include "files/kind.h"
 #include "files/kinds/io_uring.h"
 #include "kernel/proc.h"
@@ -226,9 +227,18 @@ static int name_area(const struct vma *vma)
 	return 0;
 }
 
+static int fill(const struct restore *restore, const struct task *task)
+{
+	uint64_t pages = 0, began = monotonic_time();
+	int result = space_fill(restore, task, &pages);
+
+	__atomic_fetch_add(&restore->newborns->pages, pages, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&restore->newborns->time, monotonic_time() - began, __ATOMIC_RELAXED);
+	return result;
+}
+
 int space_build(struct restore *restore, struct task *task)
 {
-	uint64_t pages = 0;
 	int result = vdso_look(restore, task) ?: space_inherit(task) ?: map_steered_areas(restore, task);
 
 	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
@@ -240,10 +250,8 @@ int space_build(struct restore *restore, struct task *task)
 					name_area(vma);
 	}
 	close_mapped(task->newborn);
-	result = result ?: rings_make(task) ?: space_fill(restore, task, &pages);
-	result = result ?: vdso_redirect(task);
-	__atomic_fetch_add(restore->newborn_pages, pages, __ATOMIC_RELAXED);
-	return result;
+	result = result ?: rings_make(task) ?: fill(restore, task);
+	return result ?: vdso_redirect(task);
 }
 
 /* ---- the calls ---- */

@@ -101,7 +101,7 @@ static void show_progress(const struct restore *restore)
 
 	for_each_task (task, &restore->snapshot)
 		total += page_runs_total(&task->newborn->memory.runs);
-	progress_amount(__atomic_load_n(restore->newborn_pages, __ATOMIC_RELAXED) << PAGE_SHIFT,
+	progress_amount(__atomic_load_n(&restore->newborns->pages, __ATOMIC_RELAXED) << PAGE_SHIFT,
 			total << PAGE_SHIFT);
 }
 

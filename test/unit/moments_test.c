@@ -96,7 +96,7 @@ static void assert_course(enum moment moment, int answer, const char *reason, in
 	failure_clear();
 	for (size_t i = 0; i < array_size(testers); i++)
 		moments_add(&course.moments, &(struct receiver){ "the second", hear, &testers[i] });
-	assert_int_equal(steps_run("test", steps, array_size(steps), &course), result);
+	assert_int_equal(steps_run("test", steps, array_size(steps), &course, NULL), result);
 	assert_string_equal(course.text, expected);
 	assert_string_equal(failure_text(), failure);
 	assert_int_equal(course.last.moment, moment);

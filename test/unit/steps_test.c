@@ -63,7 +63,7 @@ static void assert_course(const char *fault, char fails, const char *expected, i
 	failure_clear();
 	if (fault)
 		setenv("CRIU_FAULT", fault, 1);
-	assert_int_equal(steps_run("test", steps, array_size(steps), &course), result);
+	assert_int_equal(steps_run("test", steps, array_size(steps), &course, NULL), result);
 	assert_string_equal(course.text, expected);
 	assert_int_equal(has_failed(), result != 0);
 	unsetenv("CRIU_FAULT");
@@ -72,7 +72,7 @@ static void assert_course(const char *fault, char fails, const char *expected, i
 static void all_well(void **state unused)
 {
 	assert_course(NULL, 0, "abcd", 0);
-	assert_int_equal(steps_run("test", steps, 0, NULL), 0);
+	assert_int_equal(steps_run("test", steps, 0, NULL, NULL), 0);
 }
 
 /* The step that has failed is undone, too. The first reason counts. */
@@ -113,6 +113,32 @@ static void faults_nowhere(void **state unused)
 	}
 }
 
+/* Every step that has begun has its time; they follow each other, within the time of the journey. */
+static void times(void **state unused)
+{
+	static const char fails[] = { 0, 'b' };
+
+	for (size_t i = 0; i < array_size(fails); i++) {
+		struct course course = { .fails = fails[i] };
+		struct step_times times;
+		uint64_t last;
+
+		failure_clear();
+		assert_int_equal(!steps_run("test", steps, array_size(steps), &course, &times), !fails[i]);
+		assert_int_equal(times.count, fails[i] ? 2 : 4);
+		last = times.began;
+		for (size_t j = 0; j < times.count; j++) {
+			assert_string_equal(times.items[j].name, steps[j].name);
+			assert_true(times.items[j].began >= last);
+			last = times.items[j].ended;
+			assert_true(last >= times.items[j].began);
+		}
+		assert_true(last <= times.ended);
+		step_times_free(&times);
+		assert_null(times.items);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -121,6 +147,7 @@ int main(void)
 		cmocka_unit_test_setup(faults, start_clean),
 		cmocka_unit_test_setup(faults_elsewhere, start_clean),
 		cmocka_unit_test_setup(faults_nowhere, start_clean),
+		cmocka_unit_test_setup(times, start_clean),
 	};
 
 	error_init();
