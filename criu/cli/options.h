@@ -41,6 +41,7 @@ struct options {
 	bool exec_cmd;
 	bool display_stats;
 	bool json;	       /* show --json */
+	bool stats;	       /* show --stats */
 	bool validate_by_size; /* --file-validation filesize; false: buildid */
 	bool skip_file_rwx_check;
 	bool force_irmap;

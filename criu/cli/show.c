@@ -1,6 +1,7 @@
 /*
  * show.c - `criu show [--json] DIR|IMAGE`: prints a directory of images, or a single image (show_image.c). This file
  * has the command and the text output; show_tree.c reads, show_file.c describes files, show_json.c writes JSON.
+ * `criu show --stats DIR` is in show_stats.c.
  *
  * Names in images are untrusted: bytes that would control a terminal are printed as \xNN.
  */
@@ -390,6 +391,18 @@ static int show_directory(const char *directory, bool as_json)
 	return result;
 }
 
+static int show_statistics_in(const char *directory, bool as_json)
+{
+	struct image_store *store;
+	int result = image_store_open_directory(&store, directory, false);
+
+	if (result)
+		return result;
+	result = show_statistics(stdout, store, as_json);
+	image_store_close(store);
+	return result;
+}
+
 /* An argument that is no path itself may be a name in the images directory. */
 static char *find_shown_path(const struct options *options, const char *argument)
 {
@@ -403,15 +416,23 @@ static int show_argument(const struct options *options, const char *argument)
 	autofree char *path = find_shown_path(options, argument);
 	struct stat status;
 
+	if (options->stats)
+		return show_statistics_in(path, options->json);
 	if (stat(path, &status) < 0)
 		return fail(errno, "cannot show %s", path);
 	return S_ISDIR(status.st_mode) ? show_directory(path, options->json) :
 					 show_image(stdout, path, options->json);
 }
 
+static int show_default(const struct options *options)
+{
+	return options->stats ? show_statistics_in(work_path(options), options->json) :
+				show_directory(images_path(options), options->json);
+}
+
 int command_show(const struct options *options)
 {
-	int result = options->argument_count ? 0 : show_directory(images_path(options), options->json);
+	int result = options->argument_count ? 0 : show_default(options);
 
 	for (size_t i = 0; !result && i < options->argument_count; i++)
 		result = show_argument(options, options->arguments[i]);

@@ -2,7 +2,8 @@
  * show.h - `criu show`: reads a directory of images and prints it as text or JSON.
  *
  * show_tree_read() builds one structure from the images, which show_text() and show_json() print. A missing image (an
- * interrupted dump, a dump of memory only) leaves its part empty; a torn one is an error.
+ * interrupted dump, a dump of memory only) leaves its part empty; a torn one is an error. show_statistics() is apart
+ * from that: it shows where the time of a dump or restore went.
  */
 #ifndef CRIU_CLI_SHOW_H
 #define CRIU_CLI_SHOW_H
@@ -20,6 +21,7 @@
 #include "mqueue.pb-c.h"
 #include "pstree.pb-c.h"
 #include "remap-file-path.pb-c.h"
+#include "stats.pb-c.h"
 
 /* In bytes */
 struct show_memory {
@@ -129,6 +131,13 @@ void show_flags(uint32_t flags, void (*each)(void *context, const char *name), v
 
 /* All records of one image file. 0 or -errno, recorded. */
 int show_image(FILE *out, const char *path, bool as_json) must_check;
+
+/* --- Statistics --- */
+
+/* stats-dump and stats-restore of a work directory, as far as they are there. 0 or -errno, recorded. */
+int show_statistics(FILE *out, struct image_store *store, bool as_json) must_check;
+/* The picture of a journey, for a terminal of this width. The times must be possible: see show_stats.c. */
+void show_times(FILE *out, const JourneyTimesEntry *times, unsigned width, bool is_utf8);
 
 /* --- Text --- */
 

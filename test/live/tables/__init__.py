@@ -34,6 +34,7 @@ ORDER = [
 	"directory",
 	"cgroups",
 	"options",
+	"statistics",
 	"messages",
 	"bad_input",
 	"kills",
