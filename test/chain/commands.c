@@ -136,6 +136,11 @@ static int dump(struct run *run, enum snapshot_kind kind, const char *name, cons
 	add(&command, pid);
 	if (kind == DUMP_LEAVE_RUNNING)
 		add(&command, "-R");
+	/* Every other one saves the memory of copies. */
+	if (kind == DUMP_LEAVE_RUNNING && !run->peer_dumps && (run->seed + strtoul(name + 1, NULL, 10)) % 2) {
+		add(&command, "--twin");
+		add(&command, "always");
+	}
 	if (is_incremental(run))
 		add(&command, tracker);
 	if (is_incremental(run) && parent) {
