@@ -33,18 +33,30 @@ static int seize_thread(struct victim *victim, struct index *known, pid_t tid)
 	return 0;
 }
 
-/* "iou-wrk-4711". Such a name is rare, so for nearly all threads the flags, which cost more, are not read. */
-static bool is_worker(pid_t tid)
+static bool has_worker_flag(pid_t tid)
 {
-	autofree char *name = NULL, *stat = NULL;
+	autofree char *stat = NULL;
 	const char *behind;
 	unsigned flags;
 
-	if (read_proc(tid, "comm", &name) < 0 || strncmp(name, "iou-", 4) != 0 ||
-	    read_proc(tid, "stat", &stat) < 0)
+	if (read_proc(tid, "stat", &stat) < 0)
 		return false;
 	behind = strrchr(stat, ')');
 	return behind && sscanf(behind, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && flags & IO_WORKER;
+}
+
+/*
+ * "iou-wrk-4711". Such a name is rare, so for nearly all threads the flags, which cost more, are not read. But a worker
+ * that has just begun has the name of the process: when a worker must wait, the process makes another one, as soon as it
+ * is interrupted. So where there is one, all threads behind it in the list may be workers.
+ */
+static bool is_worker(const struct victim *victim, pid_t tid)
+{
+	autofree char *name = NULL;
+
+	if (!victim->worker_count && (read_proc(tid, "comm", &name) < 0 || strncmp(name, "iou-", 4) != 0))
+		return false;
+	return has_worker_flag(tid);
 }
 
 /* Seizes all threads that are not traced yet; returns how many. A thread that ends meanwhile does not count. */
@@ -65,7 +77,7 @@ static int seize_new(struct victim *victim, struct index *known)
 
 		if (tid <= 0 || index_find(known, tid))
 			continue;
-		if (is_worker(tid)) {
+		if (is_worker(victim, tid)) {
 			*grow(&victim->workers, &victim->worker_count) = tid;
 			index_set(known, tid, victim);
 			continue;

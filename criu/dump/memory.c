@@ -126,7 +126,7 @@ static uint64_t expected_size(const struct dump *dump, const struct task *task, 
 	for (size_t i = 0; i < task->space->vmas.count; i++)
 		if (vma_how_saved(&task->space->vmas.items[i])->zeros != ZEROS_ARE_SAVED)
 			bytes += task->space->vmas.items[i].resident;
-	return bytes;
+	return bytes >= STREAM_MUCH ? bytes : 0;
 }
 
 int dump_open_writer(struct dump *dump, const struct task *task, const struct page_buffers *later,

@@ -39,10 +39,8 @@
 
 #define BEGUN_AT_ONCE (4UL << 20) /* given to the disk together */
 
-/* Past the page cache: not worth it for less. */
-#define WORTH_DIRECT	   (64UL << 20)
+/* Past the page cache. */
 #define DIRECT_BUFFER_SIZE (1UL << 20)
-#define DIRECT_BUFFERS	   16
 
 struct buffer {
 	char *bytes;
@@ -111,8 +109,8 @@ static size_t own_size(uint64_t usual)
 {
 	const size_t most = BUFFERS * BUFFER_SIZE;
 
-	if (usual >= WORTH_DIRECT)
-		return DIRECT_BUFFERS * DIRECT_BUFFER_SIZE;
+	if (usual >= STREAM_MUCH)
+		return STREAM_MEMORY;
 	return usual && usual < most ? round_up((size_t)usual, PAGE_SIZE) : most;
 }
 
@@ -136,7 +134,7 @@ static void free_own_memory(void *memory, size_t size)
 
 static bool wants_direct(const struct stream *stream)
 {
-	return !stream->is_lent && stream->file.usual_size >= WORTH_DIRECT;
+	return !stream->is_lent && stream->file.usual_size >= STREAM_MUCH;
 }
 
 static int take_memory(struct stream *stream, const struct stream_reserve *reserve)

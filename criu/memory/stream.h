@@ -13,7 +13,9 @@
 
 struct stream;
 
-#define STREAM_MEMORY (16UL << 20) /* bytes of buffers for much data */
+#define STREAM_MUCH \
+	(64UL << 20) /* bytes: from here on they are written past the page cache, if that is possible … */
+#define STREAM_MEMORY (16UL << 20) /* … from this many bytes of buffers */
 
 /*
  * Memory prepared in advance, for a stream whose filler must not wait: neither for the disk nor for page faults, nor
