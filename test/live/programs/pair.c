@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "live.h"
+#include "told.h"
 
 #define FLOOD 10000
 
@@ -25,7 +26,7 @@ static const char *kind;
 static struct termios settings;
 static char name[64];
 static char second_name[64];
-static int master, second, second_slave, told[2];
+static int master, second, second_slave;
 static pid_t session, other;
 
 static bool is(const char *wanted)
@@ -55,7 +56,7 @@ static void answer(void)
 		for (int fd = 0; fd < 3; fd++)
 			close(fd);
 	signal(SIGTERM, SIG_DFL);
-	live_check(write(told[1], "x", 1) == 1, "write: %m");
+	tell();
 	for (;;) {
 		ssize_t length = read(in, line, sizeof(line) - 1);
 
@@ -94,17 +95,6 @@ static void lead(void)
 	}
 	for (;;)
 		pause();
-}
-
-static void hear(void)
-{
-	char byte;
-	ssize_t got;
-
-	do
-		got = read(told[0], &byte, 1);
-	while (got < 0 && errno == EINTR);
-	live_check(got == 1, "read: %m");
 }
 
 static void expect(const char *text)

@@ -62,10 +62,15 @@ def moments(cell, seconds):
 	return sorted(chance.uniform(0.05, 0.4) * seconds for _ in range(count))
 
 
-def run_until(cell, started, moment):
+def ends_before(cell, started, moment):
+	"""Waits until the moment, or notices then that the job has ended."""
 	time.sleep(max(0, started + moment - time.monotonic()))
 	cell.reap()
-	if cell.root in cell.exits:
+	return cell.root in cell.exits
+
+
+def run_until(cell, started, moment):
+	if ends_before(cell, started, moment):
 		raise Failure(f"the job ended within {moment:.2f} s, before it was dumped")
 
 
@@ -76,9 +81,7 @@ def start_work(cell, job, seconds):
 		job.set_up(cell, "work")
 		started = job.start(cell, "work")
 		chosen = moments(cell, seconds)
-		time.sleep(chosen[0])
-		cell.reap()
-		if cell.root not in cell.exits:
+		if not ends_before(cell, started, chosen[0]):
 			break
 		end_early(cell, job)
 		seconds = chosen[0]
@@ -94,9 +97,7 @@ def end_early(cell, job):
 def dump_at(cell, dumper, restorer, started, chosen):
 	"""Dumps and restores the job at these moments. Returns None, or the moment before which it has ended."""
 	for number, moment in enumerate(chosen):
-		time.sleep(max(0, started + moment - time.monotonic()))
-		cell.reap()
-		if cell.root in cell.exits:
+		if ends_before(cell, started, moment):
 			return moment
 		images = cell.new_images(f"images{number}")
 		away = time.monotonic()
