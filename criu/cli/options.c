@@ -345,10 +345,17 @@ static int apply_validation(const struct setting *setting, bool *by_size)
 	return 0;
 }
 
-/* The value of an enum by its name. */
-static int apply_name(const struct setting *setting, const char *const names[3], unsigned *value)
+/* The names of the values of an enum. */
+static const char *const value_names[][3] = {
+	[GROWN] = { [GROWN_REFUSED] = "refuse", [GROWN_KEPT] = "keep", [GROWN_CUT] = "cut" },
+	[TWIN] = { [TWIN_AUTO] = "auto", [TWIN_ALWAYS] = "always", [TWIN_NEVER] = "never" },
+};
+
+static int apply_name(const struct setting *setting, unsigned *value)
 {
-	for (unsigned i = 0; i < 3; i++)
+	const char *const *names = value_names[setting->row->kind];
+
+	for (unsigned i = 0; i < array_size(value_names[0]); i++)
 		if (!strcmp(setting->argument, names[i])) {
 			*value = i;
 			return 0;
@@ -357,34 +364,12 @@ static int apply_name(const struct setting *setting, const char *const names[3],
 		    names[0], names[1], names[2]);
 }
 
-static int apply_grown(const struct setting *setting, enum grown_files *grown)
-{
-	static const char *const names[] = {
-		[GROWN_REFUSED] = "refuse",
-		[GROWN_KEPT] = "keep",
-		[GROWN_CUT] = "cut",
-	};
-
-	return apply_name(setting, names, grown);
-}
-
 static int apply_rounds(const struct setting *setting, unsigned *rounds)
 {
 	if (strcmp(setting->argument, "auto") != 0)
 		return apply_seconds(setting, rounds);
 	*rounds = PRE_ROUNDS_AUTO;
 	return 0;
-}
-
-static int apply_twin(const struct setting *setting, enum twin_use *use)
-{
-	static const char *const names[] = {
-		[TWIN_AUTO] = "auto",
-		[TWIN_ALWAYS] = "always",
-		[TWIN_NEVER] = "never",
-	};
-
-	return apply_name(setting, names, use);
 }
 
 /* An empty argument is usually a variable that is not set. */
@@ -490,9 +475,8 @@ static int apply(struct options *options, const struct setting *setting)
 	case VALIDATION:
 		return apply_validation(setting, field);
 	case GROWN:
-		return apply_grown(setting, field);
 	case TWIN:
-		return apply_twin(setting, field);
+		return apply_name(setting, field);
 	case UNIX_SOCKETS:
 		return apply_unix_sockets(options, setting, field);
 	case EXTERNAL:
