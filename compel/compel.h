@@ -213,9 +213,9 @@ struct twin_range {
 };
 #define MOST_TWIN_RANGES 20000 /* of one process */
 /*
- * Makes a twin of each process: a process with a copy of its memory and nothing else of it, in the pid namespace `pids`,
- * where its parent is the first process. It copies what it is told to, until it is killed. The task's tree cannot notice it: no process of it
- * is the parent, and gets a signal. For `pids` each victim needs CAP_SYS_ADMIN, in its user namespace and in the owner
+ * Makes a twin of each process: a process with a copy of its memory and nothing else of it, in the pid namespace
+ * `pids`, where its parent is the first process. It copies what it is told to, until it is killed. The task's tree
+ * cannot notice it: no process of it is the parent, and gets a signal. For `pids` each victim needs CAP_SYS_ADMIN, in its user namespace and in the owner
  * of `pids`; it has that if it can join `user`, the owner. -1: it has it already. No thread with a seccomp filter can
  * make one. blobs/parasite/twin.c has the details. *twin is the pid in that namespace; -errno: there is none. If criu
  * dies meanwhile, there may be one. A failure (< 0, recorded) is only that a process is lost.

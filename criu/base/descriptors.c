@@ -3,6 +3,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -88,6 +89,13 @@ void descriptors_close(int *numbers, size_t count)
 		else
 			syscall(SYS_close_range, numbers[i], numbers[next - 1], 0);
 	}
+}
+
+bool pidfd_has_ended(int pidfd)
+{
+	struct pollfd process = { .fd = pidfd, .events = POLLIN };
+
+	return poll(&process, 1, 0) != 0;
 }
 
 void descriptors_hold_standard(void)

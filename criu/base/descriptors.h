@@ -1,5 +1,5 @@
 /*
- * descriptors.h - the limit of open files of criu itself.
+ * descriptors.h - the limit of open files of criu itself, and what can be done with any descriptor.
  *
  * A dump holds a few descriptors for each process, a restore holds every file of the tree. The usual soft limit is too
  * low for that.
@@ -7,6 +7,7 @@
 #ifndef CRIU_BASE_DESCRIPTORS_H
 #define CRIU_BASE_DESCRIPTORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/resource.h>
 
@@ -32,6 +33,8 @@ void descriptors_reserve(size_t count);
 void descriptors_sort(int *numbers, size_t count);
 /* Closes them all, in few calls if they are neighbours. Sorts the numbers. */
 void descriptors_close(int *numbers, size_t count);
+/* Has the process of a pidfd ended? */
+bool pidfd_has_ended(int pidfd);
 /*
  * criu's starter may have closed standard files. Occupies their numbers, so that what goes to the standard output or to
  * stderr does not get into a file that criu opens. They can be neither read nor written, as before.

@@ -20,19 +20,6 @@
 
 #define USUAL_DESCRIPTORS 1024 /* a dump of 300 processes has as many */
 
-static int open_previous_directory(struct request *request)
-{
-	if (!request->previous)
-		return 0;
-	request->previous_directory = openat(image_store_directory(request->images), request->previous,
-					     O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (request->previous_directory >= 0)
-		return 0;
-	fail_advice("a directory relative to that of the images (-D)");
-	return fail(errno, "cannot open the previous snapshot %s/%s", image_store_name(request->images),
-		    request->previous);
-}
-
 /* The log is opened after the directory is locked: until then it may be the log of another criu. */
 static int open_directories(struct request *request, const struct options *options, enum image_use use)
 {
@@ -48,7 +35,7 @@ static int open_directories(struct request *request, const struct options *optio
 	if (request->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", work_path(options));
 	result = log_open(request->work_directory, options->log_file);
-	return result || use == IMAGES_ARE_READ ? result : open_previous_directory(request);
+	return result || use == IMAGES_ARE_READ ? result : dump_open_previous(request);
 }
 
 void request_fill(struct request *request, const struct options *options)

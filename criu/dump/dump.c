@@ -4,6 +4,8 @@
  *
  * Invariant: until the last step a dump can be undone, and if criu dies the kernel undoes it (compel.h).
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include "base/descriptors.h"
 #include "base/error.h"
@@ -20,6 +22,19 @@
 #include "memory/shared.h"
 #include "model/external.h"
 #include "plugins/plugins.h"
+
+int dump_open_previous(struct request *request)
+{
+	if (!request->previous)
+		return 0;
+	request->previous_directory = openat(image_store_directory(request->images), request->previous,
+					     O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (request->previous_directory >= 0)
+		return 0;
+	fail_advice("a directory relative to that of the images (-D)");
+	return fail(errno, "cannot open the previous snapshot %s/%s", image_store_name(request->images),
+		    request->previous);
+}
 
 /* Before anything is written, because the previous images may turn out to be no snapshot. */
 static int open_previous_snapshot(void *context)

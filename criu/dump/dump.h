@@ -69,6 +69,9 @@ struct dump {
 int dump_run(const struct request *request) must_check;
 int pre_dump_run(const struct request *request) must_check;
 
+/* Opens the directory of the previous snapshot, if there is one. 0 or -errno, recorded. */
+int dump_open_previous(struct request *request) must_check;
+
 /* A pre-dump that another one, or the dump, follows at once. */
 struct round {
 	uint64_t pages; /* that were saved */

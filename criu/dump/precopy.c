@@ -89,17 +89,6 @@ static int open_round(const struct request *request, const char *name, struct im
 	return image_store_open_fd(images, *directory, true) ?: image_store_lock(*images, IMAGES_ARE_WRITTEN);
 }
 
-static int open_previous(const struct rounds *rounds, struct request *round)
-{
-	autofree char *name = round_name(rounds->count);
-
-	if (!rounds->count)
-		return 0;
-	round->previous_directory = openat(image_store_directory(rounds->request->images), name,
-					   O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return round->previous_directory < 0 ? fail(errno, "cannot open %s", name) : 0;
-}
-
 static void keep(struct rounds *rounds, int keeping)
 {
 	if (rounds->keeping >= 0)
@@ -126,7 +115,7 @@ static int make_round(struct rounds *rounds)
 	request.auto_dedup = false;
 	request.max_chain = 0;
 	result = open_round(rounds->request, name, &request.images, &directory) ?:
-			 open_previous(rounds, &request);
+										  dump_open_previous(&request);
 	request.work_directory = directory;
 	result = result ?: pre_dump_round(&request, &round);
 	image_store_close(request.images);
@@ -185,11 +174,11 @@ static int dump_the_rest(struct rounds *rounds)
 {
 	autofree char *last = round_name(rounds->count);
 	struct request request = *rounds->request;
-	int result = open_previous(rounds, &request);
+	int result;
 
 	request.previous = last;
 	request.max_chain = 1;
-	result = result ?: dump_once(&request);
+	result = dump_open_previous(&request) ?: dump_once(&request);
 	if (request.previous_directory >= 0)
 		close(request.previous_directory);
 	return result;

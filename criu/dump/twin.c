@@ -5,11 +5,8 @@
  * takes twenty times as long, so the tree is frozen for a twentieth of that time. The price is paid afterwards: as long
  * as the twin lives, each page that the process writes is copied first.
  *
- * The twin must be a child neither of the process nor of its parent. It becomes one of criu: see
- * blobs/parasite/twin.c. For that criu makes a pid namespace (struct twin_space), whose first process does nothing, and
- * ends with criu; with it, the kernel ends all twins. A process may enter a pid namespace only with CAP_SYS_ADMIN in the
- * user namespace that owns it. Most processes do not have that. So that namespace is in a new user namespace, which criu
- * makes with the process's user id: who has created a user namespace has all capabilities in it.
+ * The twin must be a child neither of the process nor of its parent. It becomes one of criu, in a pid namespace
+ * that criu makes (twin_space.h): see blobs/parasite/twin.c.
  *
  * Not all memory is in the copy: mappings that are shared, or have MADV_DONTFORK or MADV_WIPEONFORK. Private huge pages
  * of hugetlbfs are taken away from a copy if there are no free ones. And the kernel writes to AIO rings. All of this is
@@ -19,19 +16,11 @@
  */
 #include "dump/twin.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/futex.h>
-#include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -39,30 +28,20 @@
 #include "compel.h"
 #include "core.pb-c.h"
 #include "dump/listed.h"
+#include "dump/twin_space.h"
 #include "files/kinds/io_uring.h"
 #include "kernel/memory_room.h"
-#include "kernel/place.h"
 #include "kernel/proc.h"
 #include "memory/saving.h"
 #include "memory/stream.h"
 #include "memory/twin_pages.h"
-#include "syscalls.h"
 
 /* Less is read faster than it is copied, and fits into buffers (reserve.c). */
 #define WORTH_A_TWIN (32UL << 20)
 /* What is read before the tree runs, of one process. */
 #define MOST_READ_NOW (32UL << 20)
 /* Reading a page takes this many times as long as copying its entry in the page table. */
-#define READING_TO_FORKING   16
-#define CAPABILITY_SYS_ADMIN 21
-
-/* A pid namespace for the twins of all processes with the same rights. */
-struct twin_space {
-	uint32_t uid; /* of the owner of its user namespace */
-	bool has_user;
-	int user, pids; /* descriptors; -1 */
-	pid_t first;
-};
+#define READING_TO_FORKING 16
 
 struct twin {
 	struct task *task;
@@ -77,8 +56,7 @@ struct twin {
 struct twins {
 	struct twin **items;
 	size_t count;
-	struct twin_space *spaces;
-	size_t space_count;
+	struct twin_spaces spaces;
 };
 
 /* ---- which processes ---- */
@@ -123,7 +101,7 @@ static bool has_room(const struct task *task, uint64_t bytes)
 }
 
 /*
- * After a parent snapshot only what was written since is read. It is known about (reserve.c) only of the process that has
+ * After a parent snapshot only what was written since is read. That is known (reserve.c) only of the process that has
  * written most.
  */
 static uint64_t count_to_read(const struct dump *dump, const struct task *task, uint64_t copied)
@@ -255,122 +233,6 @@ int twins_list(struct dump *dump, struct task *task)
 	return result < 0 ? result : increment_begin_notes(&dump->memory.increment, &twin->listed.delta);
 }
 
-/* ---- the pid namespaces ---- */
-
-struct birth {
-	int criu; /* a pidfd */
-	unsigned long flags;
-	pid_t first;
-};
-
-/* The first process of a pid namespace. It must not keep anything of criu open. */
-static does_not_return void be_first(const struct birth *birth)
-{
-	struct pollfd criu = { .fd = birth->criu, .events = POLLIN };
-	uint32_t word = 0;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	prctl(PR_SET_NAME, "criu-twins");
-	if (poll(&criu, 1, 0) != 0)
-		sys_exit_group(1);
-	sys_close_range(0, ~0U, 0);
-	for (;;)
-		sys_futex(&word, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
-}
-
-static int bear_first(void *argument)
-{
-	struct birth *birth = argument;
-	long pid = sys_clone(birth->flags, NULL);
-
-	if (!pid)
-		be_first(birth);
-	birth->first = pid;
-	return pid < 0 ? fail(-pid, "cannot make a pid namespace") : 0;
-}
-
-/* Its parent is criu in any case. */
-static int make_first(struct twin_space *space)
-{
-	autoclose int criu = syscall(SYS_pidfd_open, getpid(), 0);
-	struct place place = PLACE_HERE;
-	struct birth birth = { .criu = criu, .flags = CLONE_NEWPID };
-	sigset_t all, before;
-	int result;
-
-	if (criu < 0)
-		return fail(errno, "cannot watch criu");
-	if (space->has_user)
-		birth.flags |= CLONE_NEWUSER;
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	if (space->has_user && space->uid != geteuid()) {
-		birth.flags |= CLONE_PARENT;
-		place.uid = space->uid;
-		result = run_in(&place, bear_first, &birth);
-	} else {
-		result = bear_first(&birth);
-	}
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	space->first = birth.first;
-	return result;
-}
-
-static int open_space(struct twin_space *space)
-{
-	int result = make_first(space);
-	autoclose int proc = -1;
-
-	if (result)
-		return result;
-	proc = proc_open(space->first);
-	space->pids = proc < 0 ? -1 : openat(proc, "ns/pid", O_RDONLY | O_CLOEXEC);
-	space->user = proc < 0 || !space->has_user ? -1 : openat(proc, "ns/user", O_RDONLY | O_CLOEXEC);
-	if (space->pids < 0 || (space->has_user && space->user < 0))
-		return fail(errno, "cannot open the namespaces of process %d", space->first);
-	return 0;
-}
-
-/* The kernel ends all twins in it; it may take a while until their memory is free. */
-static void close_space(struct twin_space *space)
-{
-	if (space->first > 0) {
-		kill(space->first, SIGKILL);
-		while (waitpid(space->first, NULL, __WALL) < 0 && errno == EINTR)
-			;
-	}
-	if (space->user >= 0)
-		close(space->user);
-	if (space->pids >= 0)
-		close(space->pids);
-}
-
-static int find_space(struct twins *twins, const struct proc_status *status, size_t *found)
-{
-	struct twin_space *space;
-	struct twin_space wanted = {
-		.uid = status->uid[1],
-		.has_user = !(status->effective >> CAPABILITY_SYS_ADMIN & 1),
-		.user = -1,
-		.pids = -1,
-	};
-	int result;
-
-	for (*found = 0; *found < twins->space_count; ++*found) {
-		space = &twins->spaces[*found];
-		if (space->has_user == wanted.has_user && (!space->has_user || space->uid == wanted.uid))
-			return 0;
-	}
-	space = grow(&twins->spaces, &twins->space_count);
-	*space = wanted;
-	result = open_space(space);
-	if (result) {
-		close_space(space);
-		twins->space_count--;
-	}
-	return result;
-}
-
 /* ---- making them ---- */
 
 static bool is_in_own_namespace(const struct task *task, const char *name)
@@ -408,7 +270,7 @@ static int prepare(struct twins *twins, struct twin *twin)
 	else if (!is_in_own_namespace(twin->task, "ns/user") || !is_in_own_namespace(twin->task, "ns/pid"))
 		result = fail(EPERM, "it is in another user or pid namespace than criu");
 	else
-		result = find_space(twins, &status, &twin->space);
+		result = twin_spaces_find(&twins->spaces, &status, &twin->space);
 	proc_status_free(&status);
 	return result;
 }
@@ -429,7 +291,7 @@ static void try_prepare(struct twins *twins, struct twin *twin)
 	attempt_forget(&attempt);
 }
 
-/* The pid of a process of a pid namespace below criu's, as criu sees it; `inner`: as it is seen there. 0: it is not there. */
+/* As criu sees it, the pid of the twin that has the pid `inner` in its namespace. 0: it is not there. */
 static pid_t find_child(const struct twin_space *space, pid_t inner)
 {
 	autoclose int proc = proc_open(space->first);
@@ -489,7 +351,7 @@ static void take(const struct twins *twins, struct twin *twin, const struct twin
 		return;
 	}
 	attempt_begin(&attempt);
-	twin->here = find_child(&twins->spaces[twin->space], order->twin);
+	twin->here = find_child(&twins->spaces.items[twin->space], order->twin);
 	if (twin->here && use(twin))
 		twin->here = 0;
 	if (twin->here)
@@ -531,7 +393,7 @@ static int order_all(struct twins *twins)
 	}
 	/* Only now, because the list of spaces does not move any more. */
 	for (size_t i = 0; i < count; i++) {
-		const struct twin_space *space = &twins->spaces[ordered[i]->space];
+		const struct twin_space *space = &twins->spaces.items[ordered[i]->space];
 
 		orders[i] = (struct twin_order){ .victim = ordered[i]->task->victim,
 						 .room = ordered[i]->pages.room,
@@ -550,21 +412,13 @@ static int order_all(struct twins *twins)
 
 /* ---- reading them ---- */
 
-static bool is_dead(pid_t pid)
-{
-	autoclose int proc = proc_open(pid);
-	struct proc_stat stat;
-
-	return proc < 0 || attempted(proc_read_stat(proc, &stat)) || stat.state == 'Z' || stat.state == 'X';
-}
-
 static int save(struct dump *dump, struct twin *twin)
 {
 	const struct task *task = twin->task;
 	int result = listed_save(dump, &twin->listed, twin->writer);
 
 	result = page_writer_close(steal_pointer(&twin->writer), result);
-	if (result && twin->here && is_dead(twin->here)) {
+	if (result && twin->here && twin_pages_is_dead(&twin->pages)) {
 		result = fail_in(result,
 				 "its twin (process %d) was killed, perhaps because memory was scarce",
 				 twin->here);
@@ -616,9 +470,7 @@ void twins_end(void *context)
 		twin_pages_close(&twins->items[i]->pages);
 		free(twins->items[i]);
 	}
-	for (size_t i = 0; i < twins->space_count; i++)
-		close_space(&twins->spaces[i]);
+	twin_spaces_close(&twins->spaces);
 	free(twins->items);
-	free(twins->spaces);
 	free(twins);
 }

@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/io.h"
 #include "base/memory.h"
@@ -66,9 +66,7 @@ static int read_by_file(const struct task_memory *memory, struct page_run *runs,
  */
 static bool has_ended(const struct task_memory *memory)
 {
-	struct pollfd process = { .fd = memory->pidfd, .events = POLLIN };
-
-	return memory->is_running && poll(&process, 1, 0) != 0;
+	return memory->is_running && pidfd_has_ended(memory->pidfd);
 }
 
 /* Consecutive runs, read in one call. */

@@ -4,10 +4,10 @@
 #include "memory/twin_pages.h"
 #include <errno.h>
 #include <linux/futex.h>
-#include <poll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "twin_room.h"
@@ -39,11 +39,9 @@ int twin_pages_begin(struct twin_pages *pages, pid_t twin)
 	return pages->pidfd < 0 ? fail(errno, "cannot watch process %d", twin) : 0;
 }
 
-static bool is_dead(const struct twin_pages *pages)
+bool twin_pages_is_dead(const struct twin_pages *pages)
 {
-	struct pollfd twin = { .fd = pages->pidfd, .events = POLLIN };
-
-	return poll(&twin, 1, 0) != 0;
+	return pages->pidfd >= 0 && pidfd_has_ended(pages->pidfd);
 }
 
 static bool await(const struct twin_pages *pages, uint32_t order)
@@ -54,7 +52,7 @@ static bool await(const struct twin_pages *pages, uint32_t order)
 
 	while ((done = __atomic_load_n(&room->done, __ATOMIC_ACQUIRE)) != order)
 		if (syscall(SYS_futex, &room->done, FUTEX_WAIT, done, &moment, NULL, 0) < 0 &&
-		    errno == ETIMEDOUT && is_dead(pages))
+		    errno == ETIMEDOUT && twin_pages_is_dead(pages))
 			return false;
 	return true;
 }

@@ -6,6 +6,7 @@
 #ifndef CRIU_MEMORY_TWIN_PAGES_H
 #define CRIU_MEMORY_TWIN_PAGES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 #include "compiler.h"
@@ -29,6 +30,7 @@ int twin_pages_begin(struct twin_pages *pages, pid_t twin) must_check;
  */
 bool twin_pages_copy(struct twin_pages *pages, const struct page_run *runs, size_t count, char *buffer)
 	must_check;
+bool twin_pages_is_dead(const struct twin_pages *pages);
 void twin_pages_close(struct twin_pages *pages);
 
 #endif
