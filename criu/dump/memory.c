@@ -204,7 +204,9 @@ int dump_shared_memory(struct dump *dump)
 
 static int save_or_list(struct dump *dump, struct task *task)
 {
-	return twins_want(dump, task) ? twins_list(dump, task) : save_task_memory(dump, task);
+	int result = twins_list(dump, task);
+
+	return result > 0 ? save_task_memory(dump, task) : result;
 }
 
 int dump_memory(void *context)

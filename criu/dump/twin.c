@@ -57,6 +57,8 @@ struct twins {
 	struct twin **items;
 	size_t count;
 	struct twin_spaces spaces;
+	struct memory_room room;
+	uint64_t promised; /* of the room, to those that are listed */
 };
 
 /* ---- which processes ---- */
@@ -89,14 +91,21 @@ static uint64_t count_copied(const struct task *task)
 }
 
 /* Half of the memory may be written until the twin has been read: more than any program writes in that time. */
-static bool has_room(const struct task *task, uint64_t bytes)
+static uint64_t count_needed(uint64_t copied)
 {
-	uint64_t room = memory_room(task->proc);
+	return copied / 2;
+}
 
-	if (room >= bytes / 2)
+/* All twins are supposed to share the room, which is right for a tree in one cgroup, and careful for others. */
+static bool has_room(struct twins *twins, const struct task *task, uint64_t copied)
+{
+	uint64_t room = memory_room_read(&twins->room, task->proc);
+	uint64_t left = room - min(room, twins->promised);
+
+	if (left >= count_needed(copied))
 		return true;
 	log_info("process %d: no twin, because only %llu MiB of memory are free", task->here,
-		 (unsigned long long)room >> 20);
+		 (unsigned long long)left >> 20);
 	return false;
 }
 
@@ -114,17 +123,14 @@ static uint64_t count_to_read(const struct dump *dump, const struct task *task, 
 	return task->here == reserve->here ? reserve->pages * PAGE_SIZE : 0;
 }
 
-bool twins_want(const struct dump *dump, const struct task *task)
+static bool is_wanted(const struct dump *dump, struct twins *twins, const struct task *task, uint64_t copied)
 {
 	enum twin_use use = dump->request->twin;
-	uint64_t copied, read;
+	uint64_t read = count_to_read(dump, task, copied);
 
-	if (use == TWIN_NEVER || !dump_tree_runs_on(dump))
-		return false;
-	copied = count_copied(task);
-	read = count_to_read(dump, task, copied);
-	return use == TWIN_ALWAYS ||
-	       (read >= WORTH_A_TWIN && read >= copied / READING_TO_FORKING && has_room(task, copied));
+	if (use == TWIN_ALWAYS)
+		return true;
+	return read >= WORTH_A_TWIN && read >= copied / READING_TO_FORKING && has_room(twins, task, copied);
 }
 
 /* ---- listing ---- */
@@ -204,19 +210,37 @@ static bool is_listed_now(const struct dump *dump)
 	return increment->parent_tracker || increment->tracker == &tracker_soft_dirty;
 }
 
-int twins_list(struct dump *dump, struct task *task)
+static void tell_why(const struct task *task, const char *reason)
+{
+	log_info("process %d: no twin: %s", task->here, reason);
+}
+
+/* NULL: the process cannot have one. */
+static struct twin *new_twin(struct task *task)
 {
 	struct twin *twin = allocate(sizeof(*twin));
-	struct page_buffers buffers;
+	struct attempt attempt;
 	int result;
 
-	if (!dump->memory.twins)
-		dump->memory.twins = allocate(sizeof(*dump->memory.twins));
-	*grow(&dump->memory.twins->items, &dump->memory.twins->count) = twin;
 	twin->task = task;
-	twin->pages = (struct twin_pages){ .room = -1, .pidfd = -1 };
-	result = listed_open(&twin->listed, dump, task, is_saved_here) ?:
-			 twin_pages_open(&twin->pages, STREAM_MEMORY);
+	attempt_begin(&attempt);
+	result = twin_pages_open(&twin->pages, STREAM_MEMORY);
+	if (result) {
+		tell_why(task, failure_text());
+		twin_pages_close(&twin->pages);
+		free(steal_pointer(&twin));
+	}
+	attempt_forget(&attempt);
+	return twin;
+}
+
+/* How much is known of its memory decides whether it may have a twin; its pages are listed in any case. */
+static int list(struct dump *dump, struct twin *twin)
+{
+	struct task *task = twin->task;
+	struct page_buffers buffers;
+	int result = listed_open(&twin->listed, dump, task, is_saved_here);
+
 	if (!result) {
 		buffers.memory = twin_pages_buffers(&twin->pages, &buffers.size);
 		result = dump_open_writer(dump, task, &buffers, &twin->writer);
@@ -231,6 +255,26 @@ int twins_list(struct dump *dump, struct task *task)
 		result = listed_scan_all(dump, &twin->listed);
 	twin->listed.delta.is_busy = io_uring_writes_to(&dump->snapshot, task);
 	return result < 0 ? result : increment_begin_notes(&dump->memory.increment, &twin->listed.delta);
+}
+
+int twins_list(struct dump *dump, struct task *task)
+{
+	uint64_t copied;
+	struct twins *twins;
+	struct twin *twin;
+
+	if (dump->request->twin == TWIN_NEVER || !dump_tree_runs_on(dump))
+		return 1;
+	if (!dump->memory.twins)
+		dump->memory.twins = allocate(sizeof(*dump->memory.twins));
+	twins = dump->memory.twins;
+	copied = count_copied(task);
+	twin = is_wanted(dump, twins, task, copied) ? new_twin(task) : NULL;
+	if (!twin)
+		return 1;
+	*grow(&twins->items, &twins->count) = twin;
+	twins->promised += count_needed(copied);
+	return list(dump, twin);
 }
 
 /* ---- making them ---- */
@@ -275,11 +319,6 @@ static int prepare(struct twins *twins, struct twin *twin)
 	return result;
 }
 
-static void tell_why(const struct twin *twin, const char *reason)
-{
-	log_info("process %d: no twin: %s", twin->task->here, reason);
-}
-
 static void try_prepare(struct twins *twins, struct twin *twin)
 {
 	struct attempt attempt;
@@ -287,7 +326,7 @@ static void try_prepare(struct twins *twins, struct twin *twin)
 	attempt_begin(&attempt);
 	twin->is_possible = !prepare(twins, twin);
 	if (!twin->is_possible)
-		tell_why(twin, failure_text());
+		tell_why(twin->task, failure_text());
 	attempt_forget(&attempt);
 }
 
@@ -323,8 +362,9 @@ static int use(struct twin *twin)
 
 	if (proc < 0)
 		return fail(-proc, "it has ended");
-	result = twin_pages_begin(&twin->pages, twin->here) ?:
-							      task_memory_open(&memory, twin->here, -1, proc);
+	result = twin_pages_begin(&twin->pages, twin->here);
+	if (!result)
+		result = task_memory_open(&memory, twin->here, -1, proc);
 	if (result)
 		return result;
 	result = scanner_open(&scanner, proc);
@@ -347,7 +387,7 @@ static void take(const struct twins *twins, struct twin *twin, const struct twin
 	struct attempt attempt;
 
 	if (order->twin < 0) {
-		tell_why(twin, strerror(-(int)order->twin));
+		tell_why(twin->task, strerror(-(int)order->twin));
 		return;
 	}
 	attempt_begin(&attempt);
@@ -357,7 +397,7 @@ static void take(const struct twins *twins, struct twin *twin, const struct twin
 	if (twin->here)
 		log_info("process %d has twin %d", twin->task->here, twin->here);
 	else
-		tell_why(twin, "it cannot be found");
+		tell_why(twin->task, "it cannot be found");
 	attempt_forget(&attempt);
 }
 
@@ -471,6 +511,7 @@ void twins_end(void *context)
 		free(twins->items[i]);
 	}
 	twin_spaces_close(&twins->spaces);
+	memory_room_free(&twins->room);
 	free(twins->items);
 	free(twins);
 }

@@ -8,8 +8,10 @@
 #include "compiler.h"
 #include "dump/dump.h"
 
-/* In "save the memory", in this order. Will a twin keep the memory of the task? Then its pages are only listed now. */
-bool twins_want(const struct dump *dump, const struct task *task);
+/*
+ * In "save the memory": if a twin will keep the memory of the task, its pages are only listed now. 1: it gets no twin, so
+ * nothing was done.
+ */
 int twins_list(struct dump *dump, struct task *task) must_check;
 /* Makes the twins of all tasks that were listed. Memory of which there is no twin is saved at once. */
 int twins_make(struct dump *dump) must_check;

@@ -99,13 +99,12 @@ static uint64_t room_below(const struct cgroup_place *place, const struct limit_
 	return room;
 }
 
-static uint64_t room_of_cgroups(int proc)
+static uint64_t room_of_cgroups(const char *text)
 {
 	struct cgroup_places places = { 0 };
-	autofree char *text = NULL;
 	uint64_t room = UINT64_MAX;
 
-	if (read_text_at(proc, "cgroup", &text) < 0 || attempted(cgroups_parse(text, &places)))
+	if (attempted(cgroups_parse(text, &places)))
 		return room;
 	for (size_t i = 0; i < places.count; i++) {
 		const struct cgroup_place *place = &places.items[i];
@@ -119,12 +118,31 @@ static uint64_t room_of_cgroups(int proc)
 	return room;
 }
 
-uint64_t memory_room(int proc)
+static uint64_t room_of_machine(void)
 {
 	autofree char *text = NULL;
-	uint64_t room = UINT64_MAX, kib;
+	uint64_t kib;
 
 	if (read_text_at(-1, "/proc/meminfo", &text) >= 0 && proc_text_number(text, "MemAvailable", 10, &kib))
-		room = kib << 10;
-	return min(room, room_of_cgroups(proc));
+		return kib << 10;
+	return UINT64_MAX;
+}
+
+uint64_t memory_room_read(struct memory_room *room, int proc)
+{
+	autofree char *text = NULL;
+
+	if (read_text_at(proc, "cgroup", &text) < 0)
+		text = copy_text("");
+	if (room->cgroups && strcmp(room->cgroups, text) == 0)
+		return room->bytes;
+	room->bytes = min(room_of_machine(), room_of_cgroups(text));
+	free(room->cgroups);
+	room->cgroups = steal_pointer(&text);
+	return room->bytes;
+}
+
+void memory_room_free(struct memory_room *room)
+{
+	free(steal_pointer(&room->cgroups));
 }

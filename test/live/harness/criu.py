@@ -40,8 +40,9 @@ class Criu:
 	def __str__(self):
 		return "the peer" if self.is_peer else "ours"
 
-	def run(self, action, images, options=(), timeout=30, environment=None, log="criu.log", pass_fds=()):
-		command = [self.path, action, "-D", images, "-o", log, "-v4", *map(str, options)]
+	def run(self, action, images, options=(), timeout=30, environment=None, log="criu.log", pass_fds=(), inside=()):
+		"""`inside`: a command that runs criu, such as strace."""
+		command = [*inside, self.path, action, "-D", images, "-o", log, "-v4", *map(str, options)]
 		with open(os.devnull) as nothing, tempfile.TemporaryFile() as output:
 			started = time.monotonic()
 			process = subprocess.Popen(command, stdin=nothing, stdout=output, stderr=subprocess.STDOUT,

@@ -380,15 +380,6 @@ static const uint32_t polled_setups[] = {
 #define POLLED (sizeof(polled_setups) / sizeof(*polled_setups))
 static struct ring polled[POLLED];
 
-static void wake(struct ring *of)
-{
-	ring_publish(of);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (__atomic_load_n(ring_word(of, of->made.sq_off.flags), __ATOMIC_ACQUIRE) & IORING_SQ_NEED_WAKEUP)
-		live_check(syscall(SYS_io_uring_enter, of->fd, 0, 0, IORING_ENTER_SQ_WAKEUP, NULL, 0) >= 0,
-			   "wakeup: %m");
-}
-
 static struct completion await_completion(struct ring *of)
 {
 	for (int i = 0; i < 100000 && !ring_unread(of); i++)
@@ -406,7 +397,7 @@ static void transfer_polled(struct ring *of)
 		request->addr = i % 2 ? (uintptr_t)text : (uintptr_t) "fifteen letters";
 		request->len = 16;
 		memset(text, 0, sizeof(text));
-		wake(of);
+		ring_wake(of);
 		live_check(await_completion(of).res == 16, "transfer %d failed", i);
 		live_check(!(i % 2) || !strcmp(text, "fifteen letters"), "the read failed");
 	}
@@ -423,7 +414,7 @@ static void open_polled(struct ring *of)
 	request->addr = (uintptr_t) "made-by-the-kernel";
 	request->open_flags = O_CREAT | O_EXCL | O_WRONLY;
 	request->len = 0666;
-	wake(of);
+	ring_wake(of);
 	fd = await_completion(of).res;
 	live_check(fd >= 0 && fstat(fd, &found) == 0 && (found.st_mode & 0777) == 0640, "open: %d", fd);
 	live_check(unlink("made-by-the-kernel") == 0, "another directory: %m");
@@ -467,7 +458,7 @@ static void verify_sqpoll(void)
 	for (size_t i = 0; i < POLLED - 1; i++)
 		live_check(thread_of(&polled[i]) > 0, "ring %zu has no thread", i);
 	/* A signal that stops the process wakes the thread: it may have taken the request already. */
-	wake(&polled[0]);
+	ring_wake(&polled[0]);
 	live_check(await_completion(&polled[0]).user_data == 77 && !ring_unread(&polled[0]),
 		   "another request was taken");
 	live_check(syscall(SYS_io_uring_register, polled[3].fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) == 0,

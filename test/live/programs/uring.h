@@ -127,6 +127,17 @@ static inline void ring_submit(struct ring *ring)
 	live_check(sent == (long)wanted, "io_uring_enter: %ld of %u: %m", sent, wanted);
 }
 
+/* For a ring with IORING_SETUP_SQPOLL: its thread sleeps after a second without a request. */
+static inline void ring_wake(struct ring *ring)
+{
+	ring_publish(ring);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (__atomic_load_n(ring_word(ring, ring->made.sq_off.flags), __ATOMIC_ACQUIRE) &
+	    IORING_SQ_NEED_WAKEUP)
+		live_check(syscall(SYS_io_uring_enter, ring->fd, 0, 0, IORING_ENTER_SQ_WAKEUP, NULL, 0) >= 0,
+			   "cannot wake the thread of the ring: %m");
+}
+
 static inline uint32_t ring_unread(const struct ring *ring)
 {
 	return __atomic_load_n(ring_word(ring, ring->made.cq_off.tail), __ATOMIC_ACQUIRE) -

@@ -110,8 +110,7 @@ static void set_up_sqpoll_waiting(void)
 	live_check(pipe(ends) == 0, "pipe: %m");
 	ring_make(&ring, 4, IORING_SETUP_SQPOLL, 0);
 	prepare_read(1, 0);
-	ring_publish(&ring);
-	ring_enter(&ring, 0, 0);
+	ring_wake(&ring);
 	while (!__atomic_load_n(ring_word(&ring, ring.made.sq_off.head), __ATOMIC_ACQUIRE))
 		live_sleep(0.001);
 	live_sleep(0.01);

@@ -47,9 +47,7 @@ static struct io_uring_sqe *prepare(int opcode, int fd, const void *address, uin
 
 static int result_of_request(void)
 {
-	ring_publish(&ring);
-	live_check(syscall(SYS_io_uring_enter, ring.fd, 0, 0, IORING_ENTER_SQ_WAKEUP, NULL, 0) >= 0,
-		   "enter: %m");
+	ring_wake(&ring);
 	for (int i = 0; i < 100000 && !ring_unread(&ring); i++)
 		usleep(100);
 	return ring_take(&ring).res;

@@ -8,7 +8,7 @@ import shutil
 import struct
 import subprocess
 
-from harness import chains, system
+from harness import chains, modes, system
 from harness.cell import ROOT, Failure, Skip
 from harness.row import Row
 
@@ -187,6 +187,21 @@ THREE_WAYS = ("ours", "ours-to-peer", "peer-to-ours")
 LOST = {"dump": "its format has no place for it", "restore": "its format has no place for it"}
 CORNERS = ("first", "last", "reserved", "beyond_end", "cut_off", "dev_zero", "grows_down")
 
+def twin_without_room(cell, dumper, restorer):
+	"""criu gets no memory to share with the twin: the process is saved while it is frozen."""
+	cell.start()
+	images = cell.new_images()
+	run = cell.dump(dumper, images, ["-R", *modes.TWINS],
+			inside=("strace", "-o", cell.path("strace"), "-e", "inject=memfd_create:error=EMFILE"))
+	if "no twin: cannot create memory to share" not in run.log:
+		raise Failure("the log does not say why there is no twin")
+	cell.check_running()
+	cell.kill_tree()
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
 ROWS = [
 	Row("memory-vdso", "vdso", unprivileged=True),
 	Row("memory-vdso-none", "vdso", arguments=("none",), peer_fails={"restore": "it maps a vdso all the same"}),
@@ -219,5 +234,6 @@ ROWS = [
 	    modes=("ours",)),
 	*[Row("memory-protection-" + kind.replace("_", "-"), "protection", arguments=(kind,), peer_fails=LOST)
 	  for kind in ("keys", "freed", "exec_only", "relatives", "seals")],
+	Row("memory-twin-without-room", "memory", run=twin_without_room, modes=("ours",)),
 	Row("memory-static", run=static, modes=THREE_WAYS),
 ]
