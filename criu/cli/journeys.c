@@ -69,6 +69,7 @@ void request_fill(struct request *request, const struct options *options)
 		.tracker = options->track_mem,
 		.splices = options->pre_dump_mode && !strcmp(options->pre_dump_mode, "splice"),
 		.twin = options->twin,
+		.compression = options->compression,
 		.pre_rounds = options->pre_rounds,
 		.timeout = options->timeout,
 		.max_chain = options->max_chain,

@@ -35,7 +35,7 @@ static bool takes_no_argument(const struct setting *setting)
 static bool may_lack_argument(const struct option_row *row)
 {
 	return row->kind == OPTIONAL || row->kind == TRACKER || row->kind == CGROUPS || row->kind == LEVEL ||
-	       row->kind == UNIX_SOCKETS;
+	       row->kind == COMPRESSION || row->kind == UNIX_SOCKETS;
 }
 
 /*
@@ -349,19 +349,21 @@ static int apply_validation(const struct setting *setting, bool *by_size)
 static const char *const value_names[][3] = {
 	[GROWN] = { [GROWN_REFUSED] = "refuse", [GROWN_KEPT] = "keep", [GROWN_CUT] = "cut" },
 	[TWIN] = { [TWIN_AUTO] = "auto", [TWIN_ALWAYS] = "always", [TWIN_NEVER] = "never" },
+	[COMPRESSION] = { [COMPRESS_NEVER] = "never", [COMPRESS_ALWAYS] = "always", [COMPRESS_AUTO] = "auto" },
 };
 
 static int apply_name(const struct setting *setting, unsigned *value)
 {
 	const char *const *names = value_names[setting->row->kind];
+	const char *name = setting->argument ?: names[1]; /* of those that may lack the argument */
 
 	for (unsigned i = 0; i < array_size(value_names[0]); i++)
-		if (!strcmp(setting->argument, names[i])) {
+		if (!strcmp(name, names[i])) {
 			*value = i;
 			return 0;
 		}
-	return fail(0, "--%s: '%s' is neither '%s' nor '%s' nor '%s'", setting->row->name, setting->argument,
-		    names[0], names[1], names[2]);
+	return fail(0, "--%s: '%s' is neither '%s' nor '%s' nor '%s'", setting->row->name, name, names[0],
+		    names[1], names[2]);
 }
 
 static int apply_rounds(const struct setting *setting, unsigned *rounds)
@@ -476,6 +478,7 @@ static int apply(struct options *options, const struct setting *setting)
 		return apply_validation(setting, field);
 	case GROWN:
 	case TWIN:
+	case COMPRESSION:
 		return apply_name(setting, field);
 	case UNIX_SOCKETS:
 		return apply_unix_sockets(options, setting, field);

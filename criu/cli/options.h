@@ -49,6 +49,7 @@ struct options {
 	bool evasive_devices;
 	enum grown_files grown_files;
 	enum twin_use twin;
+	enum compression compression;
 	unsigned pre_rounds;
 	bool link_remap;
 	unsigned long ghost_limit; /* bytes; 0: no limit */

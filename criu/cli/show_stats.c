@@ -36,7 +36,7 @@ static bool are_small(const JourneyTimesEntry *times)
 	return times->n_steps <= MOST_STEPS && times->whole <= LONGEST && times->waited <= LONGEST &&
 	       times->synced <= LONGEST && is_possible_time(times->memory_read) &&
 	       is_possible_time(times->cached) && is_possible_time(times->direct) &&
-	       is_possible_time(times->memory_filled);
+	       is_possible_time(times->packing) && is_possible_time(times->memory_filled);
 }
 
 static bool are_possible(const JourneyTimesEntry *times)
@@ -139,6 +139,9 @@ static void put_times(struct json *json, const char *key, const struct statistic
 	put_throughput(json, "memory_read", times->memory_read);
 	put_throughput(json, "page_cache", times->cached);
 	put_throughput(json, "disk", times->direct);
+	put_throughput(json, "compression", times->packing);
+	if (times->packing)
+		json_number(json, "compressed", times->packed);
 	if (times->has_waited)
 		json_number(json, "waited", times->waited);
 	if (times->has_synced)

@@ -198,7 +198,8 @@ static void put_slower(const struct picture *picture)
 {
 	const JourneyTimesEntry *times = picture->times;
 	uint64_t reading = time_of(times->memory_read);
-	uint64_t writing = time_of(times->cached) + time_of(times->direct) + times->synced;
+	uint64_t writing = time_of(times->packing) + time_of(times->cached) + time_of(times->direct) +
+			   times->synced;
 	uint64_t slower = max(reading, writing);
 	char text[32], whole[32];
 
@@ -223,6 +224,16 @@ static void put_waited(const struct picture *picture)
 		fprintf(picture->out, "the sync at the end took %s\n", text);
 }
 
+static void put_packed(const struct picture *picture)
+{
+	const ThroughputEntry *packing = picture->times->packing;
+	uint64_t packed = picture->times->packed;
+
+	if (packing && packing->bytes)
+		fprintf(picture->out, "they became %.1f MiB (%.0f %%)\n", packed / 1048576.0,
+			100.0 * packed / packing->bytes);
+}
+
 static void put_limits(const struct picture *picture)
 {
 	const JourneyTimesEntry *times = picture->times;
@@ -231,6 +242,8 @@ static void put_limits(const struct picture *picture)
 		return;
 	fputc('\n', picture->out);
 	put_rate(picture, "memory was read", times->memory_read);
+	put_rate(picture, "pages were compressed", times->packing);
+	put_packed(picture);
 	put_rate(picture, "the page cache took pages", times->cached);
 	put_rate(picture, "the disk took pages", times->direct);
 	put_rate(picture, "memory was filled from the images", times->memory_filled);

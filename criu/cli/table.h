@@ -27,6 +27,7 @@ enum option_kind {
 	VALIDATION, /* bool: 'filesize' or 'buildid' */
 	GROWN,	    /* enum grown_files: 'refuse', 'keep' or 'cut' */
 	TWIN,	    /* enum twin_use: 'auto', 'always' or 'never' */
+	COMPRESSION, /* enum compression: 'never', 'always' (1) or 'auto'; the argument only as --name=ARGUMENT */
 	CGROUPS, /* bool: 'ignore', or another mode of --manage-cgroups; the argument only as --name=ARGUMENT */
 	UNIX_SOCKETS, /* bool; with an argument, of --name=ARGUMENT, also an entry of this table: */
 	EXTERNAL,     /* struct externals *: parsed into the table of model/external.h … */

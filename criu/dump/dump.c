@@ -56,6 +56,7 @@ static int begin_images(void *context)
 {
 	struct dump *dump = context;
 
+	image_store_set_compression(dump->snapshot.images, dump->request->compression);
 	return image_store_begin(dump->snapshot.images, dump->request->previous);
 }
 

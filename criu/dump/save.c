@@ -151,6 +151,8 @@ int dump_complete(void *context)
 		message_set(inventory, pre_dump_mode,
 			    dump_splices(dump) ? PRE_DUMP_BY_SPLICING : PRE_DUMP_BY_READING);
 	} else {
+		if (image_store_has_created(dump->snapshot.images, IMAGE_PACKED_PAGES))
+			inventory->img_version = INVENTORY_PACKED_VERSION;
 		inventory->root_ids = dump_make_ids(NULL);
 		message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
 		message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
@@ -199,19 +201,23 @@ static JourneyTimesEntry *times_of(const struct dump *dump)
 {
 	const struct page_statistics *both[] = { &dump->memory.pages, &dump->memory.shared_pages };
 	JourneyTimesEntry *entry = journey_times_new(dump->is_pre_dump ? "pre-dump" : "dump", &dump->times);
-	struct throughput read = { 0 }, cached = { 0 }, direct = { 0 };
-	uint64_t waited = 0;
+	struct throughput read = { 0 }, cached = { 0 }, direct = { 0 }, packing = { 0 };
+	uint64_t waited = 0, packed = 0;
 
 	for (size_t i = 0; i < array_size(both); i++) {
 		throughput_merge(&read, &both[i]->read);
 		throughput_merge(&cached, &both[i]->streams.cached);
 		throughput_merge(&direct, &both[i]->streams.direct);
+		throughput_merge(&packing, &both[i]->streams.packing);
+		packed += both[i]->streams.packed;
 		waited += both[i]->streams.waited;
 	}
 	journey_times_set_frozen(entry, &dump->times, dump->freeze_began, dump->thawed);
 	entry->memory_read = throughput_new(&read);
 	entry->cached = throughput_new(&cached);
 	entry->direct = throughput_new(&direct);
+	entry->packing = throughput_new(&packing);
+	message_set(entry, packed, packed);
 	message_set(entry, waited, waited / 1000);
 	message_set(entry, synced, dump->sync_time / 1000);
 	return entry;

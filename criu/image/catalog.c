@@ -65,6 +65,7 @@ const struct image_type image_types[IMAGE_KINDS] = {
 	[IMAGE_SK_QUEUES]     = common("SK_QUEUES", "sk-queues.img", 0x56264026, sk_packet_entry),
 	[IMAGE_FILE_LOCKS]    = common("FILE_LOCKS", "filelocks.img", 0x54323616, file_lock_entry),
 	[IMAGE_PAGES]         = { "PAGES", "pages-%lu.img", 0, HEADER_RAW, NULL, NULL },
+	[IMAGE_PACKED_PAGES]  = { "PACKED_PAGES", "pages-lz4-%lu.img", 0, HEADER_RAW, NULL, NULL }, /* ours */
 	[IMAGE_SECCOMP]       = common("SECCOMP", "seccomp.img", 0x64413049, seccomp_entry),
 	[IMAGE_CGROUP]        = common("CGROUP", "cgroup.img", 0x59383330, cgroup_entry),
 	[IMAGE_UTSNS]         = common("UTSNS", "utsns-%lu.img", 0x54473203, utsns_entry),

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "compiler.h"
+#include "image/compression.h"
 
 /* Each has one row in catalog.c. */
 enum image_kind {
@@ -39,7 +40,8 @@ enum image_kind {
 	IMAGE_TTY_DATA,
 	IMAGE_SK_QUEUES, /* bytes behind each record */
 	IMAGE_FILE_LOCKS,
-	IMAGE_PAGES, /* raw */
+	IMAGE_PAGES,	    /* raw */
+	IMAGE_PACKED_PAGES, /* the same, compressed: memory/packed.h */
 	IMAGE_SECCOMP,
 	IMAGE_CGROUP,
 	IMAGE_UTSNS,
@@ -180,6 +182,10 @@ enum image_use { IMAGES_ARE_READ, IMAGES_ARE_WRITTEN };
 int image_store_lock(struct image_store *store, enum image_use use) must_check;
 void image_store_unlock(struct image_store *store); /* image_store_close() does so, too */
 
+/* Of pages in images that will be created. Until it is set: COMPRESS_NEVER. */
+void image_store_set_compression(struct image_store *store, enum compression compression);
+enum compression image_store_compression(const struct image_store *store);
+
 /*
  * Begins a dump. The caller holds the write lock (image_store_lock()). An older complete dump in the directory stays as
  * it is until the new one is complete and synced (replace.c). Images that belong to no complete dump are removed: many
@@ -194,6 +200,8 @@ int image_store_begin(struct image_store *store, const char *parent) must_check;
  * images must be closed. An older dump is moved out of the way of readers, but kept.
  */
 int image_store_commit(struct image_store *store, const ProtobufCMessage *inventory) must_check;
+/* Has an image of this kind been created since image_store_begin()? */
+bool image_store_has_created(const struct image_store *store, enum image_kind kind);
 /*
  * The dump failed, before or after the commit: removes its images and brings an older dump back. Failures are logged.
  */

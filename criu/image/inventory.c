@@ -9,9 +9,10 @@
 #include "image/inventory.h"
 #include "image/message.h"
 
-/* Version 1: images without the common first word. Version 2: with it. */
+/* Version 1: images without the common first word. Version 2: with it. Version 3: with compressed pages; ours. */
 #define OLDEST_VERSION 1
 #define OUR_VERSION    2
+#define LATEST_VERSION INVENTORY_PACKED_VERSION
 
 /* Never 0, which stands for none. If the kernel gives no random numbers, the clock makes the id unique. */
 uint64_t inventory_new_id(void)
@@ -40,12 +41,12 @@ static int check_version(const char *directory, const InventoryEntry *inventory)
 {
 	const char *maker = inventory->made_by ? inventory->made_by : "an unknown version of criu";
 
-	if (inventory->img_version >= OLDEST_VERSION && inventory->img_version <= OUR_VERSION)
+	if (inventory->img_version >= OLDEST_VERSION && inventory->img_version <= LATEST_VERSION)
 		return 0;
 	return fail(
 		0,
 		"%s/inventory.img: the images have format %u (made by %s), but this criu reads formats %d to %d",
-		directory, inventory->img_version, maker, OLDEST_VERSION, OUR_VERSION);
+		directory, inventory->img_version, maker, OLDEST_VERSION, LATEST_VERSION);
 }
 
 static int check_inventory_layout(const char *directory, const InventoryEntry *inventory)

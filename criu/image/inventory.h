@@ -13,6 +13,9 @@
  */
 InventoryEntry *inventory_new(void);
 
+/* Its img_version, if pages are compressed: other programs refuse it, instead of not finding the pages. */
+#define INVENTORY_PACKED_VERSION 3
+
 /* A new id for a snapshot: random, never 0. */
 uint64_t inventory_new_id(void);
 

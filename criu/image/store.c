@@ -105,6 +105,26 @@ int image_store_open_memory(struct image_store **store)
 	return 0;
 }
 
+void image_store_set_compression(struct image_store *store, enum compression compression)
+{
+	store->compression = compression;
+}
+
+enum compression image_store_compression(const struct image_store *store)
+{
+	return store->compression;
+}
+
+bool image_store_has_created(const struct image_store *store, enum image_kind kind)
+{
+	unsigned long id;
+
+	for (size_t i = 0; i < store->created_count; i++)
+		if (image_name_is(store->created[i].name, kind, &id))
+			return true;
+	return false;
+}
+
 static void forget_created(struct image_store *store)
 {
 	for (size_t i = 0; i < store->created_count; i++)

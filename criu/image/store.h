@@ -41,6 +41,7 @@ struct image_store {
 
 	/* Since image_store_begin() */
 	bool is_begun;
+	enum compression compression;
 	int staging; /* the subdirectory of a new dump that replaces an older one; -1: none */
 	struct created_image {
 		char *name;

@@ -18,6 +18,7 @@
 #include "base/memory.h"
 #include "image/inventory.h"
 #include "memory/chain.h"
+#include "memory/pages_image.h"
 
 #define PARENT_NAME "parent"
 #define LEAST_OPEN  16 /* pages images at a time, however long the chain and however many the tasks */
@@ -41,7 +42,7 @@ struct snapshot_layer {
 struct open_pages {
 	size_t layer;
 	uint32_t id;
-	struct image *image; /* NULL: a free place */
+	struct pages_image *image; /* NULL: a free place */
 	unsigned readers;
 	uint64_t used; /* time of last use, counted in reads */
 };
@@ -333,9 +334,9 @@ static int open_pages(struct page_chain *chain, struct open_pages *place, size_t
 	char name[IMAGE_NAME_SIZE];
 	int result;
 
-	image_close_read(place->image);
+	pages_image_close(place->image);
 	*place = (struct open_pages){ .layer = layer, .id = id };
-	result = image_open(store, &place->image, IMAGE_PAGES, id);
+	result = pages_image_open(&place->image, store, id);
 	if (result == -ENOENT)
 		return fail(0, "%s/%s is missing", image_store_name(store),
 			    image_file_name(name, IMAGE_PAGES, id));
@@ -375,28 +376,6 @@ static void give_back(struct page_chain *chain, struct open_pages *taken)
 	pthread_mutex_unlock(&chain->lock);
 }
 
-static int read_into(const struct image_store *store, const struct image *image, struct iovec *places,
-		     int count, uint64_t offset)
-{
-	while (count) {
-		ssize_t got = preadv(image_fd(image), places, count, offset);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return fail(got ? errno : ENODATA, "cannot read %s/%s", image_store_name(store),
-				    image_name(image));
-		offset += got;
-		for (; count && (size_t)got >= places->iov_len; places++, count--)
-			got -= places->iov_len;
-		if (count) {
-			places->iov_base = (char *)places->iov_base + got;
-			places->iov_len -= got;
-		}
-	}
-	return 0;
-}
-
 int page_chain_read(struct page_chain *chain, size_t layer, uint32_t pages_id, struct iovec *places,
 		    int count, uint64_t offset)
 {
@@ -405,7 +384,7 @@ int page_chain_read(struct page_chain *chain, size_t layer, uint32_t pages_id, s
 
 	if (!taken)
 		return result;
-	result = read_into(chain->layers[layer].store, taken->image, places, count, offset);
+	result = pages_image_read(taken->image, places, count, offset);
 	give_back(chain, taken);
 	return result;
 }
@@ -422,13 +401,13 @@ void page_chain_ahead(struct page_chain *chain, size_t layer, uint32_t pages_id,
 	pthread_mutex_unlock(&chain->lock);
 	if (!open)
 		return;
-	posix_fadvise(image_fd(open->image), offset, size, POSIX_FADV_WILLNEED);
+	pages_image_ahead(open->image, offset, size);
 	give_back(chain, open);
 }
 
 void page_chain_rest(struct page_chain *chain)
 {
 	for (size_t i = 0; i < chain->places; i++)
-		image_close_read(chain->open[i].image);
+		pages_image_close(chain->open[i].image);
 	memset(chain->open, 0, sizeof(chain->open));
 }

@@ -15,6 +15,7 @@
 #include "image/message.h"
 #include "memory/dedup.h"
 #include "memory/pagemap.h"
+#include "memory/pages_image.h"
 #include "memory/stack.h"
 
 static const enum image_kind pagemap_kinds[] = { IMAGE_PAGEMAP, IMAGE_SHMEM_PAGEMAP };
@@ -74,6 +75,11 @@ static int add_freed(struct dedup *dedup, size_t layer, const struct pagemap *pa
 	uint64_t key = (uint64_t)layer << 32 | pagemap->pages_id;
 	char name[IMAGE_NAME_SIZE];
 
+	if (pages_image_is_packed(store, pagemap->pages_id)) {
+		fail_advice("criu flatten");
+		return fail(0, "%s/%s is compressed: its pages cannot be freed", image_store_name(store),
+			    image_file_name(name, IMAGE_PACKED_PAGES, pagemap->pages_id));
+	}
 	if (index_find(&dedup->known, key))
 		return fail(EINVAL, "%s/%s belongs to two pagemaps: its pages cannot be freed",
 			    image_store_name(store), image_file_name(name, IMAGE_PAGES, pagemap->pages_id));

@@ -21,13 +21,18 @@
 #include "base/error.h"
 #include "base/index.h"
 #include "base/interrupt.h"
+#include "base/io.h"
 #include "base/memory.h"
 #include "image/inventory.h"
 #include "image/message.h"
 #include "memory/flatten.h"
+#include "memory/packed.h"
 #include "memory/pagemap.h"
+#include "memory/pages_image.h"
 #include "memory/stack.h"
 #include "pagemap.pb-c.h"
+
+#define BUFFER_SIZE (1UL << 20)
 
 static const enum image_kind pagemap_kinds[] = { IMAGE_PAGEMAP, IMAGE_SHMEM_PAGEMAP };
 
@@ -36,6 +41,7 @@ struct flatten {
 	struct image_store *from, *to; /* the same, in place */
 	struct image_names names;      /* in `from` */
 	struct copier copier;
+	char *buffer; /* for what the file system cannot copy itself */
 	struct flatten_statistics *statistics;
 	uint32_t next_pages_id;
 };
@@ -55,52 +61,122 @@ static uint64_t *place_runs(const struct page_runs *runs, uint64_t *size)
 	return places;
 }
 
+/* Where the pages of a run go: to `place` of a file, or behind the last ones of a compressed image. */
+struct target {
+	struct packer *packer; /* NULL: it is a plain file */
+	int fd;
+	uint64_t place;
+	const char *name;
+};
+
+static int put_bytes(const struct target *to, uint64_t done, const char *buffer, size_t size)
+{
+	int result = to->packer ? packer_write(to->packer, buffer, size) :
+				  write_all_at(to->fd, buffer, size, (off_t)(to->place + done));
+
+	return result ? fail(-result, "cannot write %s", to->name) : 0;
+}
+
+static int copy_by_reading(const struct page_stack *stack, const struct page_run *run,
+			   const struct target *to, char *buffer)
+{
+	uint64_t size = run->count * PAGE_SIZE;
+	int result = 0;
+
+	for (uint64_t done = 0, take; !result && done < size; done += take) {
+		take = min(size - done, BUFFER_SIZE);
+		result =
+			interrupt_check() ?:
+				page_stack_read(stack, run->layer, buffer, take / PAGE_SIZE, run->offset + done) ?:
+				put_bytes(to, done, buffer, take);
+	}
+	return result;
+}
+
+/* The file system may share or copy what is not compressed. */
+static int copy_run(struct flatten *flatten, const struct page_stack *stack, const struct page_run *run,
+		    int from, const char *from_name, const struct target *to)
+{
+	int result;
+
+	if (from < 0)
+		return copy_by_reading(stack, run, to, flatten->buffer);
+	result = interrupt_check();
+	if (result)
+		return result;
+	result = copier_copy(&flatten->copier, from, run->offset, to->fd, to->place, run->count * PAGE_SIZE);
+	return result ? fail(-result, "cannot copy the pages of %s", from_name) : 0;
+}
+
 /* Layer by layer, so that only one source is open at a time. */
 static int copy_layer(struct flatten *flatten, const struct page_stack *stack, size_t layer,
-		      const uint64_t *places, int to)
+		      const uint64_t *places, struct image *image)
 {
 	struct image_store *store = page_chain_store(stack->chain, layer);
 	struct page_runs runs = page_stack_layer(stack, layer);
-	struct image *pages;
-	int result = runs.count ? image_open(store, &pages, IMAGE_PAGES, stack->layers[layer].pages_id) : 0;
+	struct target to = { .fd = image_fd(image), .name = image_name(image) };
+	struct pages_image *pages;
+	int result = runs.count ? pages_image_open(&pages, store, stack->layers[layer].pages_id) : 0;
 
 	if (result || !runs.count)
 		return result == -ENOENT ?
 			       fail(ENOENT, "the pages of %s are missing", image_store_name(store)) :
 			       result;
 	for (size_t i = 0; !result && i < runs.count; i++) {
-		const struct page_run *run = &runs.items[i];
-
-		result = interrupt_check();
-		if (result)
-			break;
-		result = copier_copy(&flatten->copier, image_fd(pages), run->offset, to,
-				     places[page_runs_find(&stack->runs, run->start)],
-				     run->count * PAGE_SIZE);
-		if (result)
-			fail(-result, "cannot copy the pages of %s/%s", image_store_name(store),
-			     image_name(pages));
+		to.place = places[page_runs_find(&stack->runs, runs.items[i].start)];
+		result = copy_run(flatten, stack, &runs.items[i], pages_image_fd(pages),
+				  pages_image_name(pages), &to);
 	}
-	image_close_read(pages);
+	pages_image_close(pages);
 	return result;
+}
+
+static int copy_plain(struct flatten *flatten, const struct page_stack *stack, const uint64_t *places,
+		      uint64_t size, struct image *image)
+{
+	int result = copier_size(image_fd(image), size);
+
+	if (result)
+		fail(-result, "cannot set the size of %s to %llu bytes", image_name(image),
+		     (unsigned long long)size);
+	for (size_t layer = 0; !result && layer < stack->layer_count; layer++)
+		result = copy_layer(flatten, stack, layer, places, image);
+	return result;
+}
+
+/* In the order of addresses, because compressed pages can only be appended. */
+static int copy_packed(struct flatten *flatten, const struct page_stack *stack, struct image *image)
+{
+	struct target to = { .packer = packer_open(image_fd(image), false), .name = image_name(image) };
+	struct packer_statistics statistics = { 0 };
+	int result = 0, closed;
+
+	for (size_t i = 0; !result && i < stack->runs.count; i++)
+		result = copy_by_reading(stack, &stack->runs.items[i], &to, flatten->buffer);
+	closed = packer_close(to.packer, result, &statistics);
+	if (!result && closed)
+		result = fail(-closed, "cannot write %s", image_name(image));
+	flatten->copier.copied += statistics.packed;
+	return result;
+}
+
+static enum image_kind pages_kind(const struct flatten *flatten)
+{
+	return image_store_compression(flatten->to) == COMPRESS_ALWAYS ? IMAGE_PACKED_PAGES : IMAGE_PAGES;
 }
 
 static int copy_pages(struct flatten *flatten, const struct page_stack *stack, uint32_t pages_id)
 {
 	uint64_t size;
 	autofree uint64_t *places = place_runs(&stack->runs, &size);
-	struct image *pages;
-	int result = image_create(flatten->to, &pages, IMAGE_PAGES, pages_id), closed;
+	struct image *image;
+	int result = image_create(flatten->to, &image, pages_kind(flatten), pages_id), closed;
 
 	if (result)
 		return result;
-	result = copier_size(image_fd(pages), size);
-	if (result)
-		fail(-result, "cannot set the size of %s to %llu bytes", image_name(pages),
-		     (unsigned long long)size);
-	for (size_t layer = 0; !result && layer < stack->layer_count; layer++)
-		result = copy_layer(flatten, stack, layer, places, image_fd(pages));
-	closed = image_close(pages);
+	result = pages_kind(flatten) == IMAGE_PACKED_PAGES ? copy_packed(flatten, stack, image) :
+							     copy_plain(flatten, stack, places, size, image);
+	closed = image_close(image);
 	flatten->statistics->pages += size / PAGE_SIZE;
 	return result ?: closed;
 }
@@ -138,8 +214,8 @@ static int write_pagemap(struct flatten *flatten, const struct page_stack *stack
 	closed = image_close(pagemap);
 	if (result || closed || !in_place)
 		return result ?: closed;
-	return image_store_sync_image(flatten->to, IMAGE_PAGES, pages_id) ?:
-		       image_store_sync(flatten->to)			  ?:
+	return image_store_sync_image(flatten->to, pages_kind(flatten), pages_id) ?:
+		       image_store_sync(flatten->to)				  ?:
 		       image_store_replace(flatten->to, kind, id);
 }
 
@@ -188,7 +264,9 @@ static int flatten_tasks(struct flatten *flatten)
 /* pages-N.img, or an image that describes its pages by position. */
 static bool is_beside_pages(const char *name, unsigned long *pages_id)
 {
-	return image_name_is(name, IMAGE_PAGES, pages_id) || image_name_is(name, IMAGE_HASHES, pages_id);
+	return image_name_is(name, IMAGE_PAGES, pages_id) ||
+	       image_name_is(name, IMAGE_PACKED_PAGES, pages_id) ||
+	       image_name_is(name, IMAGE_HASHES, pages_id);
 }
 
 /* Numbers above all existing ones: 0 is unused. */
@@ -221,7 +299,10 @@ static int begin_flattening(struct flatten *flatten, struct image_store *from, s
 		return result == -ENOENT ? fail(0, "%s is not a complete snapshot: it has no inventory.img",
 						image_store_name(from)) :
 					   result;
+	if (inventory->img_version == INVENTORY_PACKED_VERSION)
+		image_store_set_compression(to, COMPRESS_ALWAYS);
 	image_free(inventory);
+	flatten->buffer = reallocate_array(NULL, BUFFER_SIZE, 1);
 	result = page_chain_open_locked(&flatten->chain, from, IMAGES_ARE_READ) ?:
 			 image_store_list(from, &flatten->names)		?:
 										  choose_pages_id(flatten);
@@ -236,6 +317,7 @@ static int end(struct flatten *flatten, int result)
 	flatten->statistics->copied = flatten->copier.copied;
 	page_chain_close(flatten->chain);
 	image_names_free(&flatten->names);
+	free(flatten->buffer);
 	return result;
 }
 

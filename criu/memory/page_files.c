@@ -7,8 +7,10 @@
  * just been deleted (ext4, Linux 6.18).
  */
 #include <stdlib.h>
+#include "base/error.h"
 #include "base/memory.h"
 #include "memory/hashes.h"
+#include "memory/packed.h"
 #include "memory/page_files.h"
 #include "memory/pagemap.h"
 
@@ -21,7 +23,10 @@ struct file_sink {
 	struct page_run entry;	       /* the next pages may belong to it; count 0: none */
 	struct page_runs kept;	       /* entries before it that are not written yet */
 	struct stream *stream;	       /* into the pages image … */
-	char name[IMAGE_NAME_SIZE];    /* … of this name */
+	char name[IMAGE_NAME_SIZE];    /* … of this name, … */
+	enum image_kind pages_kind;    /* … which is compressed or not */
+	struct packer *packer;	       /* NULL: nothing has been compressed yet */
+	struct stream_statistics *statistics;
 };
 
 static struct file_sink *file_sink(struct page_sink *sink)
@@ -36,16 +41,29 @@ static int create_images(struct file_sink *sink)
 
 	if (sink->pages)
 		return 0;
-	return image_create(files->store, &sink->pagemap, files->kind, files->id)	      ?:
-		       image_create(files->store, &sink->pages, IMAGE_PAGES, files->pages_id) ?:
+	return image_create(files->store, &sink->pagemap, files->kind, files->id)		   ?:
+		       image_create(files->store, &sink->pages, sink->pages_kind, files->pages_id) ?:
 		       pagemap_write_head(sink->pagemap, files->pages_id);
+}
+
+static bool adapts(const struct file_sink *sink)
+{
+	return image_store_compression(sink->files.store) == COMPRESS_AUTO;
 }
 
 static int open_sink(void *context)
 {
 	struct file_sink *sink = context;
+	int result = create_images(sink);
 
-	return create_images(sink) ?: image_fd(sink->pages);
+	if (!result && sink->pages_kind == IMAGE_PACKED_PAGES)
+		sink->packer = packer_open(image_fd(sink->pages), adapts(sink));
+	return result ?: image_fd(sink->pages);
+}
+
+static int pack(void *context, const char *bytes, size_t size)
+{
+	return packer_write(((struct file_sink *)context)->packer, bytes, size);
 }
 
 static char *give_buffer(struct page_sink *base, size_t *room)
@@ -101,12 +119,24 @@ static int close_image(struct image *image, int result)
 	return result ?: closed;
 }
 
+static int close_packer(struct file_sink *sink, int result)
+{
+	struct packer_statistics statistics = { 0 };
+	int closed = packer_close(steal_pointer(&sink->packer), result, &statistics);
+
+	throughput_merge(&sink->statistics->cached, &statistics.writing);
+	throughput_merge(&sink->statistics->packing, &statistics.packing);
+	sink->statistics->packed += statistics.packed;
+	return !result && closed ? fail(-closed, "cannot write %s", sink->name) : result;
+}
+
 /* Without an error the stream has created the images when it is closed. */
 static int close_sink(struct page_sink *base, int result)
 {
 	struct file_sink *sink = file_sink(base);
 
 	result = stream_close(sink->stream, result);
+	result = close_packer(sink, result);
 	keep_entry(sink);
 	result = result ?: write_kept(sink);
 	result = close_image(sink->pagemap, result);
@@ -123,12 +153,23 @@ static const struct page_sink_ops file_sink_ops = {
 	.close = close_sink,
 };
 
+/* Only large images are worth it if that is to take less time. */
+static bool wants_packing(const struct page_files *files)
+{
+	enum compression compression = image_store_compression(files->store);
+
+	return compression == COMPRESS_ALWAYS ||
+	       (compression == COMPRESS_AUTO && files->usual_size >= STREAM_MUCH);
+}
+
 int page_files_open(struct page_sink **opened, const struct page_files *files,
 		    struct stream_statistics *statistics)
 {
 	struct file_sink *sink = allocate(sizeof(*sink));
+	bool is_packed = wants_packing(files);
 	const struct stream_file file = {
 		.open = open_sink,
+		.write = is_packed ? pack : NULL,
 		.context = sink,
 		.name = sink->name,
 		.usual_size = files->usual_size,
@@ -137,7 +178,9 @@ int page_files_open(struct page_sink **opened, const struct page_files *files,
 		.statistics = statistics,
 	};
 
-	image_file_name(sink->name, IMAGE_PAGES, files->pages_id);
+	sink->pages_kind = is_packed ? IMAGE_PACKED_PAGES : IMAGE_PAGES;
+	sink->statistics = statistics;
+	image_file_name(sink->name, sink->pages_kind, files->pages_id);
 	sink->base.ops = &file_sink_ops;
 	sink->files = *files;
 	*opened = &sink->base;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "memory/pagemap.h"
+#include "memory/pages_image.h"
 #include "memory/stack.h"
 
 /*
@@ -58,18 +59,21 @@ static int fail_absent(const struct walk *walk, size_t layer, uint64_t address)
 static int check_pages_size(const struct walk *walk, size_t layer, const struct pagemap *pagemap)
 {
 	struct image_store *store = store_of(walk, layer);
-	char pages[IMAGE_NAME_SIZE], name[IMAGE_NAME_SIZE];
-	struct image *image;
-	int result = image_open(store, &image, IMAGE_PAGES, pagemap->pages_id);
+	char missing[IMAGE_NAME_SIZE], name[IMAGE_NAME_SIZE];
+	struct pages_image *pages;
+	int result = pages_image_open(&pages, store, pagemap->pages_id);
 
-	image_file_name(pages, IMAGE_PAGES, pagemap->pages_id);
+	image_file_name(missing, IMAGE_PAGES, pagemap->pages_id);
 	image_file_name(name, walk->kind, walk->id);
 	if (result == -ENOENT)
-		return fail(0, "%s/%s, which %s refers to, is missing", image_store_name(store), pages, name);
-	if (!result && image_size(image) < pagemap->size)
-		result = fail(EINVAL, "%s/%s is too short: it has %" PRIu64 " bytes, but %s needs %" PRIu64,
-			      image_store_name(store), pages, image_size(image), name, pagemap->size);
-	image_close_read(image);
+		return fail(0, "%s/%s, which %s refers to, is missing", image_store_name(store), missing,
+			    name);
+	if (result)
+		return result;
+	if (pages_image_size(pages) < pagemap->size)
+		result = fail(EINVAL, "%s is too short: it has %" PRIu64 " bytes, but %s needs %" PRIu64,
+			      pages_image_name(pages), pages_image_size(pages), name, pagemap->size);
+	pages_image_close(pages);
 	return result;
 }
 

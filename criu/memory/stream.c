@@ -39,8 +39,8 @@
 
 #define BEGUN_AT_ONCE (4UL << 20) /* given to the disk together */
 
-/* Past the page cache. */
-#define DIRECT_BUFFER_SIZE (1UL << 20)
+/* If it is known that much will be written. */
+#define LARGE_BUFFER_SIZE (1UL << 20)
 
 struct buffer {
 	char *bytes;
@@ -132,9 +132,14 @@ static void free_own_memory(void *memory, size_t size)
 		free(memory);
 }
 
-static bool wants_direct(const struct stream *stream)
+static bool is_large(const struct stream *stream)
 {
 	return !stream->is_lent && stream->file.usual_size >= STREAM_MUCH;
+}
+
+static bool wants_direct(const struct stream *stream)
+{
+	return is_large(stream) && !stream->file.write;
 }
 
 static int take_memory(struct stream *stream, const struct stream_reserve *reserve)
@@ -155,7 +160,7 @@ static int take_memory(struct stream *stream, const struct stream_reserve *reser
 
 static void make_buffers(struct stream *stream)
 {
-	size_t each = stream->is_lent ? LENT_SIZE : wants_direct(stream) ? DIRECT_BUFFER_SIZE : BUFFER_SIZE;
+	size_t each = stream->is_lent ? LENT_SIZE : is_large(stream) ? LARGE_BUFFER_SIZE : BUFFER_SIZE;
 
 	stream->count = round_up(stream->size, each) / each;
 	stream->buffers = allocate_array(stream->count, sizeof(*stream->buffers));
@@ -191,6 +196,8 @@ static int write_buffer(struct stream *stream, const struct buffer *buffer)
 	uint64_t end = buffer->offset + buffer->filled, began = monotonic_time();
 	int result = 0;
 
+	if (stream->file.write)
+		return stream->file.write(stream->file.context, buffer->bytes, buffer->filled);
 	for (size_t done = 0; !result && done < buffer->filled; done += BUFFER_SIZE)
 		result = write_all_at(stream->fd, buffer->bytes + done,
 				      min(buffer->filled - done, BUFFER_SIZE), buffer->offset + done);

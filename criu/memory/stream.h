@@ -33,7 +33,9 @@ void stream_reserve_free(struct stream_reserve *reserve);
 /* What was written, and in which time: for the page cache in calls, for the disk while anything was on its way. */
 struct stream_statistics {
 	struct throughput cached, direct;
-	uint64_t waited; /* ns: the fillers, for a buffer, or for the rest to be written */
+	struct throughput packing; /* bytes before they were compressed, … */
+	uint64_t packed;	   /* … and after that */
+	uint64_t waited;	   /* ns: the fillers, for a buffer, or for the rest to be written */
 };
 
 /*
@@ -48,6 +50,11 @@ struct stream_file {
 	uint64_t usual_size; /* with less, a few buffers are too large; 0: not known */
 	char *memory; /* for the buffers, page-aligned; stays the caller's, and valid. NULL: the stream allocates it … */
 	size_t memory_size;
+	/*
+	 * NULL: the bytes are written to the descriptor as they are. Otherwise this is called instead, for the next
+	 * `size` bytes: 0 or -errno, not recorded.
+	 */
+	int (*write)(void *context, const char *bytes, size_t size) must_check;
 	struct stream_statistics *statistics; /* the stream adds its own when it is closed; NULL: nowhere */
 };
 

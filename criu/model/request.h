@@ -14,6 +14,7 @@
 #include <sys/types.h>
 #include "base/moments.h"
 #include "base/texts.h"
+#include "image/compression.h"
 
 struct externals;
 struct image_store;
@@ -73,6 +74,7 @@ struct request {
 	const char *tracker;	/* NULL: do not track writes; "": by the best tracker; or the name of one */
 	bool splices;		/* pre-dump: read memory through pipes */
 	enum twin_use twin;
+	enum compression compression;
 	unsigned pre_rounds; /* how often memory is copied before the freeze; PRE_ROUNDS_AUTO: until that is no use */
 	unsigned timeout;   /* seconds */
 	unsigned max_chain; /* 0: no limit */

@@ -6,6 +6,7 @@
 #define TEST_UNIT_CHAINS_H
 
 #include "images.h"
+#include "memory/packed.h"
 #include "memory/pagemap.h"
 #include "memory/stack.h"
 #include "pagemap.pb-c.h"
@@ -94,6 +95,25 @@ static inline void make_layer(unsigned layer, bool has_parent, const struct entr
 	assert_int_equal(image_store_commit(store, &inventory->base), 0);
 	image_free(inventory);
 	image_store_close(store);
+}
+
+/* Compresses the pages of a layer. */
+static inline void pack_layer(unsigned layer)
+{
+	autofree char *plain = format_text("%s/%u/pages-%u.img", directory, layer, 1 + layer % 3);
+	autofree char *packed = format_text("%s/%u/pages-lz4-%u.img", directory, layer, 1 + layer % 3);
+	int from = open(plain, O_RDONLY), to = open(packed, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	struct packer *packer = packer_open(to, false);
+	struct packer_statistics statistics = { 0 };
+	char page[PAGE_SIZE];
+
+	assert_true(from >= 0 && to >= 0);
+	while (read(from, page, sizeof(page)) == sizeof(page))
+		assert_int_equal(packer_write(packer, page, sizeof(page)), 0);
+	assert_int_equal(packer_close(packer, 0, &statistics), 0);
+	assert_int_equal(unlink(plain), 0);
+	close(from);
+	close(to);
 }
 
 #define layer(number, has_parent, ...)                                                  \

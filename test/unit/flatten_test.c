@@ -70,6 +70,14 @@ static size_t count_images(struct image_store *store, const char *beginning)
 	return count;
 }
 
+/* Some layers are compressed, or none. */
+static void pack_by_chance(unsigned seed, unsigned layers)
+{
+	for (unsigned i = 0; i < layers; i++)
+		if (seed >> (1 + i % 4) & 1)
+			pack_layer(i);
+}
+
 static void in_place(void **state unused)
 {
 	for (unsigned seed = 1; seed <= 20; seed++) {
@@ -79,10 +87,15 @@ static void in_place(void **state unused)
 		int owner[MOST_PAGES];
 
 		make_chain_by_chance(seed, layers, pages, owner);
+		pack_by_chance(seed, layers);
 		put_file("0/hashes-1.img", "old", 3);
 		put_file("0/pages-99.img", "left by a crash", 15);
 		store = layer_open(0, false);
+		if (seed % 3 == 0)
+			image_store_set_compression(store, COMPRESS_ALWAYS);
 		assert_int_equal(flatten_in_place(store, &statistics), 0);
+		if (seed % 3 == 0 && layers > 1)
+			assert_int_equal(count_images(store, "pages-lz4-"), 1);
 		assert_int_equal(statistics.layers, layers);
 		assert_flat(store, owner, pages);
 		assert_int_equal(count_images(store, "pages-"), 1);

@@ -140,11 +140,9 @@ static void formats_of_other_versions(void **state unused)
 		bool has_new_layout;
 		const char *says; /* the error; NULL: it can be read */
 	} cases[] = {
-		{ 1, true, NULL },
-		{ 2, true, NULL },
-		{ 3, true, "format 3 (made by criu 9.9), but this criu" },
-		{ 0, true, "format 0" },
-		{ 2, false, "old layout (descriptors by pid)" },
+		{ 1, true, NULL },	 { 2, true, NULL },
+		{ 3, true, NULL },	 { 4, true, "format 4 (made by criu 9.9), but this criu" },
+		{ 0, true, "format 0" }, { 2, false, "old layout (descriptors by pid)" },
 	};
 	struct image_store *store = open_directory(true);
 

@@ -179,6 +179,7 @@ static const struct fact {
 	{ IMAGE_SK_QUEUES, 0, "sk-queues.img", { 0x54564319, 0x56264026 } },
 	{ IMAGE_FILE_LOCKS, 0, "filelocks.img", { 0x54564319, 0x54323616 } },
 	{ IMAGE_PAGES, 1, "pages-1.img", { 0, 0 } },
+	{ IMAGE_PACKED_PAGES, 1, "pages-lz4-1.img", { 0, 0 } },
 	{ IMAGE_SECCOMP, 0, "seccomp.img", { 0x54564319, 0x64413049 } },
 	{ IMAGE_CGROUP, 0, "cgroup.img", { 0x54564319, 0x59383330 } },
 	{ IMAGE_UTSNS, 11, "utsns-11.img", { 0x54564319, 0x54473203 } },

@@ -50,7 +50,8 @@ static void describe(const struct options *options, char *text, size_t size)
 			fprintf(out, " %s=%s", row->name, *(const char *const *)field);
 		if (row->kind == PROCESS && *(const pid_t *)field)
 			fprintf(out, " %s=%d", row->name, *(const pid_t *)field);
-		if ((row->kind == GROWN || row->kind == TWIN) && *(const unsigned *)field)
+		if ((row->kind == GROWN || row->kind == TWIN || row->kind == COMPRESSION) &&
+		    *(const unsigned *)field)
 			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);
 		if (row->kind == ROUNDS && *(const unsigned *)field)
 			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);

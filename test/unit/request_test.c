@@ -46,6 +46,7 @@ static void describe(const struct options *options, char *text, size_t size)
 	word("tracker", request.tracker);
 	number(splices);
 	number(twin);
+	number(compression);
 	number(pre_rounds);
 	number(timeout);
 	number(max_chain);
@@ -80,6 +81,9 @@ static void give(struct options *options, const struct option_row *row)
 		break;
 	case TWIN:
 		*(enum twin_use *)field = TWIN_ALWAYS;
+		break;
+	case COMPRESSION:
+		*(enum compression *)field = COMPRESS_AUTO;
 		break;
 	case TEXT:
 	case TRACKER:

@@ -108,6 +108,44 @@ def chained_with_twins(cell, dumper, restorer):
 	chained(cell, dumper, restorer, *TWINS)
 
 
+def pages_images(images):
+	return sorted(name for name in os.listdir(images) if name.startswith("pages-"))
+
+
+def check_compressed(images):
+	plain = [name for name in pages_images(images) if not name.startswith("pages-lz4-")]
+	if plain or not pages_images(images):
+		raise Failure(f"not all pages are compressed: {pages_images(images)}")
+
+
+def compressed(cell, dumper, restorer):
+	cell.start()
+	cell.pause()
+	images = cell.new_images()
+	cell.dump(dumper, images, ["--compress"])
+	check_compressed(images)
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
+
+def chained_compressed(cell, dumper, restorer):
+	"""A chain of compressed and plain images, merged into compressed ones."""
+	cell.start()
+	cell.pause()
+	cell.pre_dump(dumper, cell.new_images("images1"), ["--compress"])
+	cell.pause()
+	cell.dump(dumper, cell.new_images("images2"), ["-R", "--track-mem", "--prev-images-dir", "../images1"])
+	cell.pause()
+	images = cell.new_images("images3")
+	cell.dump(dumper, images, ["--compress", "--prev-images-dir", "../images2", "--max-chain", "2"])
+	check_compressed(images)
+	if os.path.lexists(os.path.join(images, "parent")):
+		raise Failure("the chain was not merged")
+	cell.restore(restorer, images)
+	cell.pause()
+	cell.finish()
+
 def chained_by_content(cell, dumper, restorer):
 	"""Dumped and restored three times, each dump with the one before as its parent: the processes are new, the content is not."""
 	cell.start()
@@ -223,6 +261,8 @@ MODES = [
 	Mode("five-times", five_times, "ours", "ours", STATE),
 	Mode("chain", chained, "ours", "ours", MEMORY),
 	Mode("chain-twin", chained_with_twins, "ours", "ours", MEMORY, "chain"),
+	Mode("compress", compressed, "ours", "ours", MEMORY),
+	Mode("chain-compress", chained_compressed, "ours", "ours", MEMORY, "chain"),
 	Mode("chain-to-peer", chained, "ours", "peer", MEMORY),
 	Mode("chain-content", chained_by_content, "ours", "ours", MEMORY),
 	Mode("unprivileged", unprivileged, "ours", "ours"),

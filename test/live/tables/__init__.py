@@ -27,6 +27,7 @@ ORDER = [
 	"aio",
 	"uring",
 	"chain",
+	"compressed",
 	"tracking",
 	"huge",
 	"refusals",

@@ -227,6 +227,7 @@ ROWS = [
 	Row("killed-dumps-threads", "busy", arguments=("threads",), run=kill_dumps, modes=("ours",), timeout=1800),
 	Row("killed-dumps-twin", "busy", dump_options=modes.TWINS, run=kill_dumps, modes=("ours",), timeout=1800),
 	Row("killed-dumps-precopy", "busy", dump_options=modes.ROUNDS, run=kill_dumps, modes=("ours",), timeout=1800),
+	Row("killed-dumps-compressed", "busy", dump_options=("--compress",), run=kill_dumps, modes=("ours",), timeout=1800),
 	Row("killed-dumps-twin-childless", "childless", arguments=("handled",), dump_options=modes.TWINS, run=kill_dumps, modes=("ours",),
 	    timeout=1800),
 	Row("killed-in-the-end", "processes", arguments=("100",), run=kill_in_the_end, modes=("ours",)),
