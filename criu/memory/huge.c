@@ -237,6 +237,14 @@ int huge_fill_file(int fd, uint64_t size, uint64_t page_size, const struct page_
 
 /* ---- transparent ones ---- */
 
+bool huge_is_allowed(void)
+{
+	autofree char *text = NULL;
+
+	return read_text_at(-1, "/sys/kernel/mm/transparent_hugepage/enabled", &text) > 0 &&
+	       !strstr(text, "[never]");
+}
+
 void huge_collapse(void *block)
 {
 	madvise(block, HUGE_BLOCK, MADV_COLLAPSE);

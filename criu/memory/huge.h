@@ -42,6 +42,8 @@ int huge_fill_file(int fd, uint64_t size, uint64_t page_size, const struct page_
 
 #define HUGE_BLOCK (2UL << 20)
 
+/* Does this host want them at all? */
+bool huge_is_allowed(void);
 /* Turns a block that has some pages into a huge page; if the kernel refuses, only speed is lost. */
 void huge_collapse(void *block);
 /* The same for a block of shared memory, if at least half of its pages exist. */

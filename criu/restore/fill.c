@@ -132,19 +132,17 @@ int space_fill(const struct restore *restore, const struct task *task, uint64_t 
 	const struct page_stack *stack = &task->newborn->memory;
 	autofree char *buffer = reallocate_array(NULL, COMPARED_PAGES,
 						 PAGE_SIZE); /* untouched until it is needed */
-	bool has_huge_pages = false;
 	int result = open_all(task);
 
 	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
 		const struct vma *vma = &task->space->vmas.items[i];
 
-		has_huge_pages |= vma->has_huge_pages;
 		if (vma->flags & MAP_HUGETLB && is_mapped_by_us(vma) && vma_has_own_pages(vma))
 			result = space_fill_huge(stack, vma);
 		else if (vma->is_inherited)
 			result = fill_inherited(stack, vma, buffer);
 	}
-	if (!result && has_huge_pages)
+	if (!result)
 		result = space_make_huge(restore, task);
 	if (!result && stack->runs.count)
 		result = space_fill_new(restore, task);

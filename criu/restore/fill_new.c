@@ -39,6 +39,7 @@ struct filling {
 	void (*work)(struct worker *worker);
 	struct worker *workers;
 	_Atomic size_t begun;	 /* number of workers that a thread has become */
+	bool takes_whole;	 /* whole blocks become huge pages, even if they were none */
 	uint64_t window;	 /* bytes of addresses that a worker does in one go */
 	_Atomic size_t claimed;	 /* number of windows that were claimed */
 	_Atomic uint64_t *asked; /* for each layer: how far its image was requested */
@@ -228,13 +229,25 @@ static void fill_all(struct worker *worker)
 	worker->result = worker->result ?: read_vectors(worker);
 }
 
-/* Inherited memory has those of the parent. */
-static bool may_have_huge_pages(const struct vma *vma)
+#define PAGES_IN_BLOCK (HUGE_BLOCK / PAGE_SIZE)
+
+/*
+ * How many pages of a block are enough to make it a huge page; 0: it becomes none. Inherited memory has the huge pages
+ * of the parent. A block in which every page exists takes no more memory as a huge page, and is filled faster.
+ */
+static uint64_t least_pages(const struct vma *vma, bool takes_whole)
 {
-	return vma->has_huge_pages && vma_how_saved(vma)->regains_huge_pages && !vma->is_inherited;
+	if (!vma_how_saved(vma)->regains_huge_pages || vma->is_inherited)
+		return 0;
+	if (vma->has_huge_pages)
+		return PAGES_IN_BLOCK / 2;
+	return takes_whole && vma_has_own_pages(vma) && !(vma->advice >> MADV_NOHUGEPAGE & 1) ?
+		       PAGES_IN_BLOCK :
+		       0;
 }
 
-static void make_block_huge(const struct worker *worker, const struct vma *vma, uint64_t start)
+static void make_block_huge(const struct worker *worker, const struct vma *vma, uint64_t start,
+			    uint64_t least)
 {
 	const struct page_runs *runs = &stack_of(worker)->runs;
 	volatile char *place = at(vma->place + (start - vma->start));
@@ -243,26 +256,41 @@ static void make_block_huge(const struct worker *worker, const struct vma *vma, 
 		return;
 	if (!vma_has_own_pages(vma)) {
 		huge_collapse_shared((void *)place);
-	} else if (page_runs_within(runs, start, start + HUGE_BLOCK) >= HUGE_BLOCK / PAGE_SIZE / 2) {
+	} else if (page_runs_within(runs, start, start + HUGE_BLOCK) >= least) {
 		*place = 0;
 		huge_collapse((void *)place);
 	}
 }
 
-/* Creates huge pages where there were some, if the kernel has any; without them, only speed is lost. */
+/* The first block from `start` on that has pages, or the end. The pages of shared memory are not among the runs. */
+static uint64_t next_block(const struct page_runs *runs, const struct vma *vma, uint64_t start)
+{
+	size_t next = page_runs_find(runs, start);
+
+	if (!vma_has_own_pages(vma))
+		return start;
+	if (next == runs->count)
+		return vma->end;
+	return max(start, round_down(runs->items[next].start, HUGE_BLOCK));
+}
+
+/* Creates huge pages where there were some, or where they cost nothing; if the kernel has none, only speed is lost. */
 static void make_huge(struct worker *worker)
 {
 	const struct vmas *vmas = &worker->filling->task->space->vmas;
+	const struct page_runs *runs = &stack_of(worker)->runs;
 
 	for (size_t i = 0; i < vmas->count; i++) {
 		const struct vma *vma = &vmas->items[i];
+		uint64_t start = round_up(vma->start, HUGE_BLOCK);
+		uint64_t least = least_pages(vma, worker->filling->takes_whole);
 
-		if (!may_have_huge_pages(vma))
+		if (!least || vma_length(vma) < HUGE_BLOCK)
 			continue;
-		for (uint64_t start = round_up(vma->start, HUGE_BLOCK); start + HUGE_BLOCK <= vma->end;
-		     start += HUGE_BLOCK)
+		for (start = next_block(runs, vma, start); start + HUGE_BLOCK <= vma->end;
+		     start = next_block(runs, vma, start + HUGE_BLOCK))
 			if (claims_window(worker, start))
-				make_block_huge(worker, vma, start);
+				make_block_huge(worker, vma, start, least);
 	}
 }
 
@@ -291,31 +319,28 @@ static void *become_worker(void *argument)
 	return NULL;
 }
 
-static int share_windows(const struct restore *restore, const struct task *task, uint64_t window,
-			 void (*work)(struct worker *))
+static int share_windows(struct filling *filling)
 {
-	size_t layers = task->newborn->memory.layer_count, count = workers_for(task);
+	size_t layers = filling->task->newborn->memory.layer_count, count = workers_for(filling->task);
 	struct worker workers[MOST_WORKERS];
-	struct filling filling = {
-		.restore = restore, .task = task, .work = work, .workers = workers, .window = window
-	};
 	int result = 0;
 
-	filling.asked = allocate_array(layers, sizeof(*filling.asked));
+	filling->workers = workers;
+	filling->asked = allocate_array(layers, sizeof(*filling->asked));
 	for (size_t i = 0; i < count; i++)
 		workers[i] = (struct worker){
-			.filling = &filling,
+			.filling = filling,
 			.place = -1,
 			.is_seen = allocate_array(layers, 1),
 			.scratch = reallocate_array(NULL, MOST_BETWEEN, PAGE_SIZE),
 		};
-	threads_run(count - 1, become_worker, &filling);
+	threads_run(count - 1, become_worker, filling);
 	for (size_t i = 0; i < count; i++) {
 		result = result ?: workers[i].result;
 		free(workers[i].is_seen);
 		free(workers[i].scratch);
 	}
-	free(filling.asked);
+	free(filling->asked);
 	return result;
 }
 
@@ -327,12 +352,36 @@ static uint64_t window_for(const struct page_stack *stack)
 	return page_chain_keeps_open(stack->chain, stack->layer_count) ? WINDOW : LARGE_WINDOW;
 }
 
+/* Most processes are too small, and nothing need be asked for them. */
+static bool has_room_for_blocks(const struct task *task, bool *had_some)
+{
+	bool has_room = false;
+
+	for (size_t i = 0; i < task->space->vmas.count; i++) {
+		const struct vma *vma = &task->space->vmas.items[i];
+
+		*had_some |= vma->has_huge_pages;
+		has_room |= vma_length(vma) >= HUGE_BLOCK && vma_has_own_pages(vma);
+	}
+	return has_room && page_runs_total(&task->newborn->memory.runs) >= PAGES_IN_BLOCK;
+}
+
 int space_make_huge(const struct restore *restore, const struct task *task)
 {
-	return share_windows(restore, task, HUGE_BLOCK, make_huge);
+	struct filling filling = { .restore = restore, .task = task, .work = make_huge, .window = HUGE_BLOCK };
+	bool had_some = false;
+
+	filling.takes_whole = has_room_for_blocks(task, &had_some) && !task->space->mm->thp_disabled &&
+			      huge_is_allowed();
+	return had_some || filling.takes_whole ? share_windows(&filling) : 0;
 }
 
 int space_fill_new(const struct restore *restore, const struct task *task)
 {
-	return share_windows(restore, task, window_for(&task->newborn->memory), fill_all);
+	struct filling filling = { .restore = restore,
+				   .task = task,
+				   .work = fill_all,
+				   .window = window_for(&task->newborn->memory) };
+
+	return share_windows(&filling);
 }
