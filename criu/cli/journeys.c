@@ -13,6 +13,7 @@
 #include "base/scripts.h"
 #include "cli/commands.h"
 #include "cli/directories.h"
+#include "cli/holder.h"
 #include "dump/dump.h"
 #include "image/image.h"
 #include "model/request.h"
@@ -71,6 +72,7 @@ void request_fill(struct request *request, const struct options *options)
 		.twin = options->twin,
 		.compression = options->compression,
 		.pre_rounds = options->pre_rounds,
+		.held = options->held,
 		.timeout = options->timeout,
 		.max_chain = options->max_chain,
 		.is_detached = options->restore_detached,
@@ -123,5 +125,7 @@ int command_pre_dump(const struct options *options)
 
 int command_restore(const struct options *options)
 {
+	if (options->mmap_images && !options->held)
+		return holder_restore(options);
 	return run_journey(options, IMAGES_ARE_READ, restore_run);
 }

@@ -583,6 +583,11 @@ static int check_combination(const struct options *options)
 			    options->status_fd);
 	if (restores && options->restore_sibling && !options->restore_detached)
 		return fail(0, "--restore-sibling needs --restore-detached");
+	if (restores && options->mmap_images &&
+	    (options->shell_job || options->restore_sibling || options->exec_cmd || options->auto_dedup))
+		return fail(
+			0,
+			"--mmap-images: not together with --shell-job, --restore-sibling, --exec-cmd or --auto-dedup");
 	if (restores && options->exec_cmd && !options->argument_count)
 		return fail(0,
 			    "--exec-cmd needs a command: criu restore --exec-cmd -- COMMAND [ARGUMENT]...");

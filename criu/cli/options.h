@@ -51,6 +51,8 @@ struct options {
 	enum twin_use twin;
 	enum compression compression;
 	unsigned pre_rounds;
+	bool mmap_images;
+	const struct held_memory *held; /* no option: run.c */
 	bool link_remap;
 	unsigned long ghost_limit; /* bytes; 0: no limit */
 	bool auto_dedup;	   /* dump: free what it replaces; restore: free what it has read */

@@ -17,6 +17,7 @@
 #include "image/compression.h"
 
 struct externals;
+struct held_memory;
 struct image_store;
 
 /* What becomes of a file that has grown since the dump, when the processes come back. */
@@ -81,10 +82,11 @@ struct request {
 
 	/* Restore */
 	bool is_detached,
-		is_sibling;  /* criu does not wait for the root; the root is a child of criu's parent */
-	char **command;	     /* criu executes it afterwards, with its arguments; NULL: none */
-	const char *pidfile; /* in the work directory; NULL: none */
-	int status_fd;	     /* criu writes a zero byte to it when the tree runs, and closes it; -1: none */
+		is_sibling; /* criu does not wait for the root; the root is a child of criu's parent */
+	const struct held_memory *held; /* restore/held.h: memory that was loaded before; NULL: none */
+	char **command;			/* criu executes it afterwards, with its arguments; NULL: none */
+	const char *pidfile;		/* in the work directory; NULL: none */
+	int status_fd; /* criu writes a zero byte to it when the tree runs, and closes it; -1: none */
 	bool logs_per_process;
 };
 

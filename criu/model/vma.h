@@ -66,6 +66,7 @@ struct vma {
 
 	/* restore only */
 	uint64_t place; /* where it is mapped until the task has its own address space: `start` if that was free */
+	bool is_held;	     /* its content is there already: restore/held.h */
 	bool is_inherited;   /* kept from the parent over fork(): equal pages stay shared */
 	uint32_t generation; /* how often it was inherited since it was created */
 	const char *name;    /* PR_SET_VMA_ANON_NAME, or NULL; owned by the image record */

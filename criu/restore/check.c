@@ -148,44 +148,62 @@ static int check_pages(const struct task *task)
 	return 0;
 }
 
-/* Finds addresses that are free in every task and in criu itself, for mappings that have to wait there. */
-static int find_refuge(struct restore *restore)
+/* The addresses that criu itself uses, and all tasks. */
+static int list_used(const struct restore *restore, struct spans *spans)
 {
-	struct spans spans = { 0 };
-	uint64_t needed, at = REFUGE_SEARCH_FROM, largest = 0, users = 0;
 	struct vmas own = { 0 };
-	struct task *task;
+	const struct task *task;
 	autoclose int self = proc_open(getpid());
 	int result = self < 0 ? fail(-self, "cannot open /proc/self") : proc_read_maps(self, &own);
 
 	if (result)
 		return result;
 	for (size_t i = 0; i < own.count; i++)
-		spans_add(&spans, own.items[i].start, own.items[i].end);
+		spans_add(spans, own.items[i].start, own.items[i].end);
 	vmas_free(&own);
+	for_each_leader (task, &restore->snapshot, OBJECT_MEMORY)
+		for (size_t i = 0; i < task->space->vmas.count; i++)
+			spans_add(spans, task->space->vmas.items[i].start, task->space->vmas.items[i].end);
+	spans_sort(spans);
+	return 0;
+}
+
+int restore_find_room(const struct restore *restore, uint64_t size, uint64_t *start)
+{
+	struct spans spans = { 0 };
+	uint64_t at = REFUGE_SEARCH_FROM;
+	int result = list_used(restore, &spans);
+
+	for (size_t i = 0; i < spans.count && spans.items[i].start < at + size; i++)
+		at = max(at, round_up(spans.items[i].end, REGION_ROOM));
+	spans_free(&spans);
+	*start = at;
+	if (!result && at + size > arch_task_size())
+		result = fail(ENOMEM, "no free addresses for criu's code (the restorer)");
+	return result;
+}
+
+/* For mappings that have to wait there. A child's may wait beside those inherited from its parent, which wait there, too. */
+static int find_refuge(struct restore *restore)
+{
+	uint64_t needed, largest = 0, users = 0;
+	const struct task *task;
+	int result;
+
 	for_each_leader (task, &restore->snapshot, OBJECT_MEMORY) {
 		uint64_t sum = 0;
 
-		for (size_t i = 0; i < task->space->vmas.count; i++) {
-			spans_add(&spans, task->space->vmas.items[i].start, task->space->vmas.items[i].end);
+		for (size_t i = 0; i < task->space->vmas.count; i++)
 			sum += vma_length(&task->space->vmas.items[i]) + REFUGE_GAP +
 			       refuge_step(&task->space->vmas.items[i]);
-		}
 		largest = max(largest, sum);
 		users = max(users, task->space->object.user_count);
 	}
 	restore->regions_size = users * REGION_ROOM;
-	/* A child's mappings may wait beside those inherited from its parent, which wait there, too. */
 	needed = restore->regions_size + REFUGE_GAP + VDSO_ROOM + 2 * largest;
-	spans_sort(&spans);
-	for (size_t i = 0; i < spans.count && spans.items[i].start < at + needed; i++)
-		at = max(at, round_up(spans.items[i].end, REGION_ROOM));
-	spans_free(&spans);
-	if (at + needed > arch_task_size())
-		return fail(ENOMEM, "no free addresses for criu's code (the restorer)");
-	restore->refuge_start = at;
-	restore->refuge_end = at + needed;
-	return 0;
+	result = restore_find_room(restore, needed, &restore->refuge_start);
+	restore->refuge_end = restore->refuge_start + needed;
+	return result;
 }
 
 /* ---- all ---- */

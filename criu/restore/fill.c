@@ -89,7 +89,8 @@ static bool has_pages(const struct page_stack *stack, const struct vma *vma)
 /* Are pages written to it, or dropped from it? */
 static bool is_touched(const struct page_stack *stack, const struct vma *vma)
 {
-	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && (vma->is_inherited || has_pages(stack, vma));
+	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && !vma->is_held &&
+	       (vma->is_inherited || has_pages(stack, vma));
 }
 
 static int change_protection(const struct vma *vma, int protection)

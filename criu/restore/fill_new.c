@@ -198,7 +198,7 @@ static bool claims_window(struct worker *worker, uint64_t address)
 
 static bool is_new(const struct vma *vma)
 {
-	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && !vma->is_inherited;
+	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && !vma->is_inherited && !vma->is_held;
 }
 
 static int fill_area(struct worker *worker, const struct vma *vma)
@@ -237,7 +237,7 @@ static void fill_all(struct worker *worker)
  */
 static uint64_t least_pages(const struct vma *vma, bool takes_whole)
 {
-	if (!vma_how_saved(vma)->regains_huge_pages || vma->is_inherited)
+	if (!vma_how_saved(vma)->regains_huge_pages || vma->is_inherited || vma->is_held)
 		return 0;
 	if (vma->has_huge_pages)
 		return PAGES_IN_BLOCK / 2;

@@ -30,6 +30,7 @@
 #include "memory/shared.h"
 #include "namespaces/kind.h"
 #include "plugins/plugins.h"
+#include "restore/held.h"
 #include "restore/restore.h"
 #include "stats.pb-c.h"
 
@@ -376,6 +377,7 @@ int restore_run(const struct request *request)
 	restore.snapshot.images = request->images;
 	restore.snapshot.policy = request->policy;
 	restore.snapshot.externals = request->externals;
+	restore.held = held_memory_is_of(request->held, request->images) ? request->held : NULL;
 	result = steps_run("restore", restore_steps, array_size(restore_steps), &restore, &restore.times);
 	restore_close_files(&restore);
 	close_namespaces(&restore);

@@ -88,6 +88,7 @@ struct restore {
 	struct page_statistics pages;
 	uint64_t pages_restored;	   /* of shared memory, restored by criu itself */
 	struct newborn_work *newborns;	   /* behind the board */
+	const struct held_memory *held;	   /* held.h: of these images; NULL: none is */
 	uint64_t refuge_start, refuge_end; /* addresses where no task will have a mapping */
 	uint64_t regions_size; /* at the start of the refuge: REGION_ROOM for each user of an address space */
 	bool has_spawned, all_are_born, is_running;
@@ -137,6 +138,8 @@ static inline const struct task *memory_origin(const struct task *task)
 /* load.c: reads everything; check.c: can everything be restored here? */
 int restore_load(void *restore) must_check;
 int restore_check(void *restore) must_check;
+/* check.c: addresses that are free in every task and in criu itself */
+int restore_find_room(const struct restore *restore, uint64_t size, uint64_t *start) must_check;
 /* pids.c: checks that the pids are free, and plans sessions and groups; explains why an id is not available */
 int restore_check_pids(struct restore *restore) must_check;
 int fail_for_taken_id(const char *what, pid_t id) must_check;

@@ -31,6 +31,7 @@
 #include "kernel_constants.h"
 #include "memory/shared.h"
 #include "plugins/plugins.h"
+#include "restore/held.h"
 #include "restore/space.h"
 
 #define HUGE_MOVE (1ULL << 30)
@@ -158,6 +159,17 @@ static int attach_area(struct restore *restore, struct task *task, struct vma *v
 	return 0;
 }
 
+/* It has its content already, and moves to its address with all that waits elsewhere. */
+static int take_held(const struct vma *vma)
+{
+	int protection = protection_while_made(vma);
+
+	if (protection != (PROT_READ | PROT_WRITE) &&
+	    mprotect(at(vma->place), vma_length(vma), protection) < 0)
+		return fail(errno, "cannot change the protection at %#llx", (unsigned long long)vma->start);
+	return 0;
+}
+
 static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 {
 	bool is_shared = !vma_has_own_pages(vma);
@@ -171,6 +183,10 @@ static int map_area(struct restore *restore, struct task *task, struct vma *vma)
 		    (fd < 0 ? MAP_ANONYMOUS | (vma->flags & (MAP_HUGETLB | VMA_HUGE_SIZE)) : 0);
 	void *mapped;
 
+	if (held_memory_find(restore->held, task->pid, vma, &vma->place)) {
+		vma->is_held = true;
+		return take_held(vma);
+	}
 	if (vma->status & VMA_SYSV_IPC)
 		return attach_area(restore, task, vma);
 	if (fd < -1 && has_failed())

@@ -11,7 +11,7 @@ import signal
 from collections import namedtuple
 
 from . import system
-from .cell import NOBODY, Failure
+from .cell import NOBODY, Failure, Skip
 from .row import MEMORY, STATE
 
 class Mode(namedtuple("Mode", "name run dumper restorer needs like", defaults=(None, None))):
@@ -127,6 +127,49 @@ def compressed(cell, dumper, restorer):
 	cell.restore(restorer, images)
 	cell.pause()
 	cell.finish()
+
+
+ALONE = {"-j", "--shell-job", "-S", "--restore-sibling", "--exec-cmd", "--auto-dedup"}  # not together with --mmap-images
+
+
+def from_held_memory(cell, dumper, restorer):
+	"""Restored twice by a process that holds the memory: the first copy must not have changed it for the second one."""
+	if ALONE & set(cell.row.restore_options):
+		raise Skip("it is restored with an option that excludes --mmap-images")
+	cell.start()
+	cell.pause()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	try:
+		restore_held(cell, restorer, images)
+		if not cell.row.changes_files:
+			cell.forget_verdict()
+			restore_held(cell, restorer, images)
+	finally:
+		end_holder(images)
+
+
+def restore_held(cell, restorer, images):
+	run = cell.restore(restorer, images, ["--mmap-images"])
+	if "is not shared" in run.error:
+		raise Failure(run.error)
+	cell.pause()
+	finish_whole(cell)
+
+
+def end_holder(images):
+	path = os.path.join(images, ".mmap-images")
+	if os.path.exists(path):
+		os.unlink(path)
+	def ended():
+		system.reap()
+		return not holders()
+	if not system.wait_until(ended, 5):
+		raise Failure(f"the holder has not ended: {holders()}")
+
+
+def holders():
+	return [pid for pid in system.descendants(os.getpid()) if system.status(pid).get("Name") == "criu-holder"]
 
 
 def chained_compressed(cell, dumper, restorer):
@@ -261,6 +304,7 @@ MODES = [
 	Mode("five-times", five_times, "ours", "ours", STATE),
 	Mode("chain", chained, "ours", "ours", MEMORY),
 	Mode("chain-twin", chained_with_twins, "ours", "ours", MEMORY, "chain"),
+	Mode("mmap-images", from_held_memory, "ours", "ours", MEMORY),
 	Mode("compress", compressed, "ours", "ours", MEMORY),
 	Mode("chain-compress", chained_compressed, "ours", "ours", MEMORY, "chain"),
 	Mode("chain-to-peer", chained, "ours", "peer", MEMORY),

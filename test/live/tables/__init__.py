@@ -28,6 +28,7 @@ ORDER = [
 	"uring",
 	"chain",
 	"compressed",
+	"held",
 	"tracking",
 	"huge",
 	"refusals",

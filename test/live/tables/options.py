@@ -181,7 +181,7 @@ WRONG = {
 	"with an argument": r"doesn't allow an argument|takes no argument",
 }
 HIDDEN = ("close", "deprecated", "enable-external-masters", "enable-external-sharing", "ext-mount-map", "ext-unix-sk", "ms", "veth-pair")
-OURS = ("compress", "grown-files", "json", "max-chain", "output", "pidfd-store", "pre-rounds", "stats", "twin")
+OURS = ("compress", "grown-files", "json", "max-chain", "mmap-images", "output", "pidfd-store", "pre-rounds", "stats", "twin")
 OURS_NEGATED = ("enable-external-masters", "enable-external-sharing", "exec-cmd", "lazy-pages", "leave-running", "leave-stopped",
 		"tls-no-cn-verify")
 WITH_ARGUMENT = ("--track-mem=1",)  # the name of a tracker: ours

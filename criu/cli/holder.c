@@ -1,0 +1,253 @@
+/*
+ * holder.c - the process that holds the memory of images, and its children, which restore. See holder.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "cli/commands.h"
+#include "cli/directories.h"
+#include "cli/holder.h"
+#include "image/image.h"
+#include "restore/held.h"
+
+#define HOLDER_NAME "criu-holder" /* the name that ps shows */
+
+struct holder {
+	struct held_memory *held;
+	int directory; /* of the images */
+	int socket;
+	int watch; /* inotify: is the socket still there? */
+};
+
+void holder_address(int directory, struct sockaddr_un *address)
+{
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	/* The path of the directory may be longer than an address. */
+	snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/" HOLDER_SOCKET, directory);
+}
+
+/* ---- a child ---- */
+
+static void answer(int connection, enum holder_answer kind, const void *bytes, size_t size)
+{
+	char message[1024] = { (char)kind };
+
+	size = min(size, sizeof(message) - 1);
+	memcpy(message + 1, bytes, size);
+	ignore(send(connection, message, size + 1, MSG_NOSIGNAL));
+}
+
+/*
+ * If the caller is killed, the restore is interrupted, as it would be if the caller itself restored: the kernel sends
+ * SIGTERM when the connection is closed. Afterwards nobody waits for the exit code.
+ */
+static void end_with_caller(int connection)
+{
+	struct pollfd hung_up = { connection, POLLIN | POLLRDHUP, 0 };
+
+	ignore(fcntl(connection, F_SETOWN, getpid()));
+	ignore(fcntl(connection, F_SETSIG, SIGTERM));
+	ignore(fcntl(connection, F_SETFL, fcntl(connection, F_GETFL) | O_ASYNC));
+	if (poll(&hung_up, 1, 0) > 0)
+		_exit(1);
+}
+
+static does_not_return void serve_in_child(const struct holder *holder, struct caller *caller, int connection)
+{
+	char code;
+
+	error_init();
+	prctl(PR_SET_NAME, "criu");
+	signal(SIGCHLD, SIG_DFL);
+	if (caller_adopt(caller, &connection)) {
+		answer(connection, HOLDER_REFUSES, failure_text(), strlen(failure_text()));
+		_exit(1);
+	}
+	environ = caller->environment;
+	failure_clear();
+	answer(connection, HOLDER_BEGINS, NULL, 0);
+	end_with_caller(connection);
+	code = (char)run_program((int)caller->argument_count, caller->arguments, holder->held);
+	fflush(NULL);
+	answer(connection, HOLDER_ENDS, &code, 1);
+	_exit(code);
+}
+
+/* ---- the holder ---- */
+
+/* The pid of the caller, who must have the same rights. */
+static pid_t identify(int connection)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.uid != geteuid())
+		return 0;
+	return peer.pid;
+}
+
+static void serve(const struct holder *holder, int connection, const struct caller *own)
+{
+	struct caller caller;
+	struct attempt attempt;
+	pid_t pid = identify(connection), child = -1;
+	int result;
+
+	attempt_begin(&attempt);
+	result = pid ? caller_look(&caller, pid) ?: caller_enter_pids(&caller) :
+		       fail(EPERM, "it is in a pid namespace that does not exist here, or another user");
+	if (!result)
+		child = fork();
+	if (!child)
+		serve_in_child(holder, &caller, connection);
+	if (!result && child < 0)
+		result = fail(errno, "cannot create a process");
+	if (result)
+		answer(connection, HOLDER_REFUSES, failure_text(), strlen(failure_text()));
+	ignore(caller_enter_pids(own));
+	attempt_forget(&attempt);
+	if (pid)
+		caller_free(&caller);
+}
+
+/* Is the socket gone, or the directory? Without it nobody finds the holder. */
+static bool is_forgotten(const struct holder *holder)
+{
+	char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+	struct stat status;
+
+	while (read(holder->watch, events, sizeof(events)) > 0)
+		;
+	return fstatat(holder->directory, HOLDER_SOCKET, &status, AT_SYMLINK_NOFOLLOW) < 0;
+}
+
+static does_not_return void hold(const struct holder *holder)
+{
+	struct pollfd polled[] = { { holder->socket, POLLIN, 0 }, { holder->watch, POLLIN, 0 } };
+	struct caller own;
+
+	prctl(PR_SET_NAME, HOLDER_NAME);
+	signal(SIGCHLD, SIG_IGN); /* children need not be waited for */
+	if (caller_look(&own, getpid()))
+		_exit(1);
+	while (poll(polled, array_size(polled), HOLDER_IDLE * 1000) > 0 && !is_forgotten(holder)) {
+		int connection = accept4(holder->socket, NULL, NULL, SOCK_CLOEXEC);
+
+		if (connection >= 0)
+			serve(holder, connection, &own);
+		if (connection >= 0)
+			close(connection);
+	}
+	unlinkat(holder->directory, HOLDER_SOCKET, 0);
+	_exit(0);
+}
+
+/* Two callers may want to begin one at the same time: the name exists only once. */
+static int listen_there(struct holder *holder)
+{
+	autofree char *path = format_text("/proc/self/fd/%d", holder->directory);
+	struct sockaddr_un address;
+	mode_t mask = umask(0177);
+	int bound;
+
+	holder_address(holder->directory, &address);
+	holder->socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bound = holder->socket < 0 ? -1 : bind(holder->socket, (const void *)&address, sizeof(address));
+	umask(mask);
+	if (bound < 0)
+		return fail(errno, "cannot listen at " HOLDER_SOCKET);
+	holder->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (holder->watch < 0 ||
+	    inotify_add_watch(holder->watch, path, IN_DELETE | IN_DELETE_SELF | IN_MOVED_FROM | IN_ONLYDIR) <
+		    0 ||
+	    listen(holder->socket, 128) < 0) {
+		int error = errno;
+
+		unlinkat(holder->directory, HOLDER_SOCKET, 0);
+		return fail(error, "cannot watch " HOLDER_SOCKET);
+	}
+	return 0;
+}
+
+static int load(struct holder *holder, const struct options *options)
+{
+	static struct request request; /* the memory refers to it as long as it exists */
+	int result;
+
+	request_fill(&request, options);
+	result = image_store_open_directory(&request.images, images_path(options), false) ?:
+			 image_store_lock(request.images, IMAGES_ARE_READ);
+	if (result)
+		return result;
+	holder->directory = image_store_directory(request.images);
+	return held_memory_load(&holder->held, &request);
+}
+
+/* It holds no terminal and no pipe of whoever has started criu. */
+static void let_go_of_files(int ready)
+{
+	int null = open("/dev/null", O_RDWR);
+
+	for (int fd = 0; fd < 3; fd++)
+		dup2(null, fd);
+	for (int fd = 3; fd < ready; fd++)
+		close(fd);
+	close_range((unsigned)ready + 1, ~0u, 0);
+}
+
+static does_not_return void become_holder(const struct options *options, int ready)
+{
+	struct holder holder = { .socket = -1, .watch = -1 };
+
+	setsid();
+	if (fork())
+		_exit(0);
+	let_go_of_files(ready);
+	error_init();
+	if (load(&holder, options) || chdir("/") < 0 || listen_there(&holder)) {
+		ignore(write_all(ready, failure_text(), strlen(failure_text())));
+		_exit(1);
+	}
+	ignore(write_all(ready, "", 1));
+	close(ready);
+	hold(&holder);
+}
+
+int holder_begin(const struct options *options)
+{
+	int ends[2];
+	pid_t child;
+	char text[1024];
+	ssize_t length;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return fail(errno, "cannot create a pipe");
+	child = fork();
+	if (!child)
+		become_holder(options, ends[1]);
+	close(ends[1]);
+	if (child > 0)
+		waitpid(child, NULL, 0);
+	length = read(ends[0], text, sizeof(text) - 1);
+	close(ends[0]);
+	if (length == 1 && !text[0])
+		return 0;
+	text[max(length, 0)] = '\0';
+	return fail(0, "no process can hold the memory of the images: %s", length > 0 ? text : "it has died");
+}

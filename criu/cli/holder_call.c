@@ -1,0 +1,145 @@
+/*
+ * holder_call.c - `criu restore --mmap-images`, the caller's side. See holder.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "cli/commands.h"
+#include "cli/directories.h"
+#include "cli/holder.h"
+
+/* -errno, not recorded. */
+static int connect_to_holder(int directory)
+{
+	struct sockaddr_un address;
+	int connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	holder_address(directory, &address);
+	if (connection < 0 || connect(connection, (const void *)&address, sizeof(address)) < 0) {
+		int error = errno;
+
+		close(connection);
+		return -error;
+	}
+	return connection;
+}
+
+/* A socket without a listener was left behind by a holder that was killed. */
+static int reach_holder(const struct options *options, int directory)
+{
+	int connection = connect_to_holder(directory), result;
+
+	if (connection >= 0)
+		return connection;
+	if (connection == -ECONNREFUSED)
+		unlinkat(directory, HOLDER_SOCKET, 0);
+	result = holder_begin(options);
+	connection = connect_to_holder(directory); /* another caller may have begun one at the same time */
+	return connection >= 0 ? connection : result ?: fail(-connection, "cannot reach the holder");
+}
+
+/* From here on they are read, instead of ending criu. */
+static int listen_for_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+/* The process that restores ends with the connection. Then the signal does here what it does to criu otherwise. */
+static does_not_return void end_by_signal(int signals, int connection)
+{
+	struct signalfd_siginfo info;
+	sigset_t set;
+	char rest;
+
+	if (read(signals, &info, sizeof(info)) != sizeof(info))
+		_exit(1);
+	shutdown(connection, SHUT_WR);
+	while (recv(connection, &rest, 1, 0) > 0)
+		;
+	signal((int)info.ssi_signo, SIG_DFL);
+	sigemptyset(&set);
+	sigaddset(&set, (int)info.ssi_signo);
+	raise((int)info.ssi_signo);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	_exit(1);
+}
+
+/* The next message; 0: the other side has ended. */
+static ssize_t read_answer(int connection, char *message, size_t size)
+{
+	ssize_t length;
+
+	while ((length = recv(connection, message, size - 1, 0)) < 0 && errno == EINTR)
+		;
+	message[max(length, 0)] = '\0';
+	return max(length, 0);
+}
+
+static does_not_return void await_end(int connection)
+{
+	int signals = listen_for_signals();
+	struct pollfd polled[] = { { connection, POLLIN, 0 }, { signals, POLLIN, 0 } };
+	char message[16];
+
+	while (poll(polled, array_size(polled), -1) < 0 && errno == EINTR)
+		;
+	if (polled[1].revents & POLLIN)
+		end_by_signal(signals, connection);
+	if (read_answer(connection, message, sizeof(message)) == 2 && message[0] == HOLDER_ENDS)
+		exit(message[1]);
+	fputs("criu: restore failed\n  the process that restored has died\n", stderr);
+	exit(1);
+}
+
+/*
+ * Returns if the memory cannot be used. Otherwise criu ends as the restore has ended. A signal before that ends criu,
+ * which the other side notices.
+ */
+static int ask(int connection)
+{
+	char message[1024];
+
+	if (!read_answer(connection, message, sizeof(message)))
+		return fail(0, "the process that holds it has ended");
+	if (message[0] == HOLDER_REFUSES)
+		return fail(0, "%s", message + 1);
+	await_end(connection);
+}
+
+int holder_restore(const struct options *options)
+{
+	autoclose int directory = open(images_path(options), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	autoclose int connection = -1;
+	struct attempt attempt;
+	struct options without = *options;
+
+	if (directory < 0)
+		return fail(errno, "cannot open the images directory %s", images_path(options));
+	attempt_begin(&attempt);
+	connection = reach_holder(options, directory);
+	if (connection < 0 || ask(connection))
+		log_warning("--mmap-images: the memory of the images is not shared: %s", failure_text());
+	attempt_forget(&attempt);
+	without.mmap_images = false;
+	return command_restore(&without);
+}
