@@ -1,12 +1,46 @@
 """shared.py - what the benchmarks have in common. They put test/live into sys.path before they import it."""
 
 import os
+import signal
 import subprocess
-import sys
+from collections import namedtuple
 
 from harness import chains, system
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILT = os.path.join(ROOT, "build", "bench")
+
+Usage = namedtuple("Usage", "cpu seconds mib")
+
+
+class Failure(SystemExit):
+	"""Ends the benchmark with this message, unless it is caught."""
+
+
+def criu(binary, action, images, *options):
+	"""Runs a command of criu. Its log is ACTION.log beside the images."""
+	log = action + ".log"
+	command = [binary, action, "-D", images, "-o", log, *options]
+	done = subprocess.run([os.path.join(BUILT, "measure"), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+			      stderr=subprocess.STDOUT, text=True, check=True)
+	cpu, seconds, kib, status = done.stdout.split()[-4:]
+	if status != "0":
+		said = system.read_tail(os.path.join(images, log)) or done.stdout
+		raise Failure(f"bench: {' '.join(command)}: wait status {status}\n{said[-2000:]}")
+	return Usage(float(cpu), float(seconds), int(kib) / 1024)
+
+
+def version(binary):
+	output = subprocess.run([binary, "--version"], stdout=subprocess.PIPE, text=True).stdout
+	return output.splitlines()[0].removeprefix("Version: ") if output else "?"
+
+
+def start(*command, directory=None):
+	"""Starts a process in a session of its own, and returns its pid. wait_gone() collects it when it has ended."""
+	process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+				   start_new_session=True, cwd=directory)
+	process.returncode = 0  # Popen does not wait for it: criu will end it, and restore it
+	return process.pid
 
 
 def wait_gone(pid, seconds=30, interval=0.001):
@@ -14,7 +48,15 @@ def wait_gone(pid, seconds=30, interval=0.001):
 		system.reap()
 		return not os.path.exists(f"/proc/{pid}")
 	if not system.wait_until(gone, seconds, interval):
-		sys.exit(f"bench: process {pid} is still there")
+		raise Failure(f"bench: process {pid} is still there")
+
+
+def kill(pids):
+	for pid in pids:
+		try:
+			os.kill(pid, signal.SIGKILL)
+		except ProcessLookupError:
+			pass
 
 
 def frozen_seconds(images):
@@ -31,9 +73,9 @@ def machine():
 
 def build(name, *sources):
 	"""Compiles a program of the benchmarks, of NAME.c if no sources are given, unless it is newer than they are. Returns its path."""
-	program = os.path.join(ROOT, "build", "bench", name)
+	program = os.path.join(BUILT, name)
 	paths = [os.path.join(ROOT, "bench", source) for source in sources or (name + ".c",)]
-	os.makedirs(os.path.dirname(program), exist_ok=True)
+	os.makedirs(BUILT, exist_ok=True)
 	if not os.path.exists(program) or os.path.getmtime(program) < max(map(os.path.getmtime, paths)):
 		subprocess.run([os.environ.get("CC", "cc"), "-O2", "-Wall", "-pthread", "-o", program, *paths], check=True)
 	return program

@@ -1,0 +1,114 @@
+"""writer.py - a process with memory that it writes on request (bench/writer.c): starts it, measures one round with it, and takes
+a chain of its snapshots."""
+
+import os
+import shutil
+import signal
+import time
+
+import shared
+from harness import system
+
+
+def build():
+	shared.build("measure")
+	shared.build("writer")
+
+
+class Writer:
+	"""A process with memory in pages of 4 KiB. It writes PERCENT of them when it is told to."""
+
+	def __init__(self, directory, mib, percent=1):
+		self.file, self.writes = os.path.join(directory, f"writes-{time.monotonic_ns()}"), 0
+		self.pid = shared.start(os.path.join(shared.BUILT, "writer"), self.file, str(mib), str(percent))
+		self.wait()
+
+	def wait(self):
+		self.writes += 1
+		def has_written():
+			return os.path.exists(self.file) and os.path.getsize(self.file) >= self.writes
+		if not system.wait_until(has_written, 300, 0.002):
+			raise shared.Failure("bench: the process did not write in time")
+
+	def write(self):
+		os.kill(self.pid, signal.SIGUSR1)
+		self.wait()
+
+	def end(self):
+		os.kill(self.pid, signal.SIGKILL)
+		shared.wait_gone(self.pid)
+
+
+def dump(criu, writer, images, *options):
+	"""Returns the seconds of the whole command, and of the freeze."""
+	os.makedirs(images)
+	seconds = shared.criu(criu, "dump", images, "-t", str(writer.pid), *options).seconds
+	return seconds, shared.frozen_seconds(images)
+
+
+def sync(images):
+	"""Returns its seconds."""
+	began = time.monotonic()
+	for path in [*(os.path.join(images, name) for name in os.listdir(images)), images]:
+		fd = os.open(path, os.O_RDONLY)
+		os.fsync(fd)
+		os.close(fd)
+	return time.monotonic() - began
+
+
+def read_all(*paths):
+	"""Brings files into the page cache."""
+	for path in paths:
+		with open(path, "rb") as file:
+			while file.read(1 << 20):
+				pass
+
+
+def one_round(criu, writer, slow, fast):
+	"""{what: seconds}, of a dump on a disk, its restore, and a dump to a tmpfs that lets the process run on. The disk is written
+	only once, because it may become slower when much is written."""
+	slow, fast = os.path.join(slow, "images"), os.path.join(fast, "images")
+	os.sync()
+	on_disk = dump(criu, writer, slow)[0] + sync(slow)
+	shared.wait_gone(writer.pid)
+	read_all(*(os.path.join(slow, name) for name in os.listdir(slow)))
+	restore = shared.criu(criu, "restore", slow, "-d").seconds
+	shutil.rmtree(slow)
+	tmpfs, frozen = dump(criu, writer, fast, "-R")
+	shutil.rmtree(fast)
+	return {"on disk": on_disk, "restore": restore, "tmpfs": tmpfs, "frozen": frozen}
+
+
+class Chain:
+	"""A process, of which one snapshot after the other is taken."""
+
+	def __init__(self, directory, criu, tracker, mib, percent):
+		self.directory, self.criu, self.tracker = directory, criu, tracker
+		os.mkdir(directory)
+		self.sizes = []  # of the writer's file, at each snapshot
+		self.writer = Writer(directory, mib, percent)
+
+	def images(self, number):
+		return os.path.join(self.directory, str(number))
+
+	def snapshot(self):
+		"""Returns seconds frozen, seconds in total, MiB of criu, bytes of images."""
+		number = len(self.sizes)
+		self.sizes.append(self.writer.writes)
+		images = self.images(number)
+		os.mkdir(images)
+		parent = ["--prev-images-dir", f"../{number - 1}"] if number else []
+		track = f"--track-mem={self.tracker}" if self.tracker else "--track-mem"
+		used = shared.criu(self.criu, "dump", images, "-R", track, "-t", str(self.writer.pid), *parent)
+		size = sum(os.path.getsize(os.path.join(images, name)) for name in os.listdir(images) if name.endswith(".img"))
+		return shared.frozen_seconds(images), used.seconds, used.mib, size
+
+	def restore(self, number):
+		"""Restores a snapshot in place of the process, and returns the seconds. criu restores a file only if it has the size
+		that it had then."""
+		self.writer.end()
+		os.truncate(self.writer.file, self.sizes[number])
+		return shared.criu(self.criu, "restore", self.images(number), "-d").seconds
+
+	def end(self):
+		self.writer.end()
