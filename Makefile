@@ -2,6 +2,7 @@
 #
 #	make                            build/criu and its manual page
 #	make check | check-live | bench unit tests (no privileges) | tests on real processes (root) | against a peer
+#	make curves                     draws time against the size of a tree, in Documentation/curves (root)
 #	make check-vm                   tests on real processes, on three other kernels (root)
 #	make cross                      compiles for aarch64 what is not under arch/, and links the blobs
 #	make lint | format              the rules of the house | what clang-format can do about them
@@ -28,7 +29,7 @@ MAKEFLAGS += --no-builtin-rules
 ifndef V
 .SILENT:
 endif
-.PHONY: all objects cross check check-live check-vm bench lint format install clean tests FORCE
+.PHONY: all objects cross check check-live check-vm bench curves lint format install clean tests FORCE
 
 # --- Flags -------------------------------------------------------------------------------------------------------
 
@@ -205,6 +206,9 @@ check-vm:
 
 bench: all
 	bench/run $(abspath $(BUILD)/criu)
+
+curves: all
+	bench/curves $(abspath $(BUILD)/criu)
 
 lint:
 	scripts/lint

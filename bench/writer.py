@@ -2,8 +2,8 @@
 a chain of its snapshots."""
 
 import os
-import shutil
 import signal
+import tempfile
 import time
 
 import shared
@@ -41,7 +41,6 @@ class Writer:
 
 def dump(criu, writer, images, *options):
 	"""Returns the seconds of the whole command, and of the freeze."""
-	os.makedirs(images)
 	seconds = shared.criu(criu, "dump", images, "-t", str(writer.pid), *options).seconds
 	return seconds, shared.frozen_seconds(images)
 
@@ -56,26 +55,30 @@ def sync(images):
 	return time.monotonic() - began
 
 
-def read_all(*paths):
-	"""Brings files into the page cache."""
-	for path in paths:
-		with open(path, "rb") as file:
-			while file.read(1 << 20):
-				pass
+def read_file(path):
+	"""Brings it into the page cache."""
+	with open(path, "rb") as file:
+		while file.read(1 << 20):
+			pass
+
+
+def read_all(images):
+	for entry in os.scandir(images):
+		if entry.is_file():
+			read_file(entry.path)
 
 
 def one_round(criu, writer, slow, fast):
 	"""{what: seconds}, of a dump on a disk, its restore, and a dump to a tmpfs that lets the process run on. The disk is written
 	only once, because it may become slower when much is written."""
-	slow, fast = os.path.join(slow, "images"), os.path.join(fast, "images")
 	os.sync()
-	on_disk = dump(criu, writer, slow)[0] + sync(slow)
-	shared.wait_gone(writer.pid)
-	read_all(*(os.path.join(slow, name) for name in os.listdir(slow)))
-	restore = shared.criu(criu, "restore", slow, "-d").seconds
-	shutil.rmtree(slow)
-	tmpfs, frozen = dump(criu, writer, fast, "-R")
-	shutil.rmtree(fast)
+	with tempfile.TemporaryDirectory(dir=slow) as images:
+		on_disk = dump(criu, writer, images)[0] + sync(images)
+		shared.wait_gone(writer.pid)
+		read_all(images)
+		restore = shared.criu(criu, "restore", images, "-d").seconds
+	with tempfile.TemporaryDirectory(dir=fast) as images:
+		tmpfs, frozen = dump(criu, writer, images, "-R")
 	return {"on disk": on_disk, "restore": restore, "tmpfs": tmpfs, "frozen": frozen}
 
 
@@ -104,10 +107,12 @@ class Chain:
 		return shared.frozen_seconds(images), used.seconds, used.mib, size
 
 	def restore(self, number):
-		"""Restores a snapshot in place of the process, and returns the seconds. criu restores a file only if it has the size
-		that it had then."""
+		"""Restores a snapshot in place of the process, from images in the page cache, and returns the seconds. criu restores a
+		file only if it has the size that it had then."""
 		self.writer.end()
 		os.truncate(self.writer.file, self.sizes[number])
+		for snapshot in range(number + 1):
+			read_all(self.images(snapshot))
 		return shared.criu(self.criu, "restore", self.images(number), "-d").seconds
 
 	def end(self):
