@@ -23,12 +23,6 @@ def begin(directory, kind, count):
 	return pid
 
 
-def stop(pid):
-	"""Kills the root and all its descendants."""
-	shared.kill([*system.descendants(pid), pid])
-	shared.wait_gone(pid, 60, 0.005)
-
-
 def cpu_of_tree(pid):
 	"""CPU time of all threads, in seconds."""
 	return sum(int(system.read_text(f"/proc/{process}/task/{thread}/schedstat").split()[0]) / 1e9

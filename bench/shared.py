@@ -65,6 +65,12 @@ def frozen_seconds(images):
 	return chains.field(chains.field(stats, 1), 2) / 1e6
 
 
+def stop(root):
+	"""Kills the root of a tree and all its descendants."""
+	kill([*system.descendants(root), root])
+	wait_gone(root, 60, 0.005)
+
+
 def machine():
 	cpu = [line.partition(":")[2].strip() for line in system.read_text("/proc/cpuinfo").splitlines() if line.startswith("model name")]
 	memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
