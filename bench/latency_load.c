@@ -3,8 +3,8 @@
  * reads or writes RATE of them each second, until it is killed, and appends a struct sample to FILE for each answer.
  *
  * Requests are due at fixed times, and the latency of a request counts from then on, although it is only sent when the
- * one before on its connection was answered. Otherwise a freeze, however long, would delay one request of each connection:
- * all others, which users would have sent meanwhile, would not exist.
+ * one before on its connection was answered. Otherwise a freeze, however long, would delay one request of each
+ * connection: all others, which users would have sent meanwhile, would not exist.
  */
 #define _GNU_SOURCE
 #include <errno.h>

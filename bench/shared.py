@@ -23,9 +23,10 @@ def criu(binary, action, images, *options):
 	command = [binary, action, "-D", images, "-o", log, *options]
 	done = subprocess.run([os.path.join(BUILT, "measure"), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
 			      stderr=subprocess.STDOUT, text=True, check=True)
-	cpu, seconds, kib, status = done.stdout.split()[-4:]
+	*said, usage = done.stdout.splitlines()
+	cpu, seconds, kib, status = usage.split()[-4:]
 	if status != "0":
-		said = system.read_tail(os.path.join(images, log)) or done.stdout
+		said = system.read_tail(os.path.join(images, log)) or "\n".join(said)
 		raise Failure(f"bench: {' '.join(command)}: wait status {status}\n{said[-2000:]}")
 	return Usage(float(cpu), float(seconds), int(kib) / 1024)
 
