@@ -16,6 +16,7 @@ int command_pre_dump(const struct options *options) must_check; /* criu/cli/jour
 int command_restore(const struct options *options) must_check;	/* criu/cli/journeys.c */
 int command_check(const struct options *options) must_check;	/* criu/cli/check.c */
 int command_show(const struct options *options) must_check;	/* criu/cli/show.c */
+int command_hold(const struct options *options) must_check;	/* criu/cli/holder_call.c */
 int command_untrack(const struct options *options) must_check;	/* criu/cli/untrack.c */
 int command_dedup(const struct options *options) must_check;	/* criu/cli/dedup.c */
 int command_flatten(const struct options *options) must_check;	/* criu/cli/flatten.c */

@@ -72,6 +72,8 @@ static does_not_return void serve_in_child(const struct holder *holder, struct c
 {
 	char code;
 
+	if (recv(connection, &code, 1, 0) != 1) /* criu hold: it only looks whether there is a holder */
+		_exit(0);
 	error_init();
 	prctl(PR_SET_NAME, "criu");
 	signal(SIGCHLD, SIG_DFL);
@@ -191,7 +193,7 @@ static int load(struct holder *holder, const struct options *options)
 	int result;
 
 	request_fill(&request, options);
-	result = image_store_open_directory(&request.images, images_path(options), false) ?:
+	result = image_store_open_directory(&request.images, named_path(options), false) ?:
 			 image_store_lock(request.images, IMAGES_ARE_READ);
 	if (result)
 		return result;

@@ -1,7 +1,7 @@
 /*
  * holder.h - `criu restore --mmap-images`: a process that holds the memory of a directory of images, for many restores.
  *
- *	criu restore --mmap-images            the holder                     a child of it
+ *	criu restore --mmap-images            the holder (criu hold)         a child of it
  *	  connects; there is no holder:
  *	  makes one, and waits        ---->   loads the memory, listens
  *	  connects, asks              ---->   forks                  ---->   becomes like the one who asks (adopt.c),
@@ -24,7 +24,7 @@
 #define HOLDER_SOCKET ".mmap-images" /* beside the images */
 #define HOLDER_IDLE   600	     /* seconds */
 
-/* What the child of the holder answers: one byte, and what belongs to it. */
+/* The caller asks by one byte. What the child of the holder answers: one byte, and what belongs to it. */
 enum holder_answer {
 	HOLDER_REFUSES = 'n', /* a text: why it cannot restore for the caller */
 	HOLDER_BEGINS = 'b',

@@ -119,22 +119,39 @@ static int ask(int connection)
 {
 	char message[1024];
 
-	if (!read_answer(connection, message, sizeof(message)))
+	if (send(connection, "", 1, MSG_NOSIGNAL) != 1 || !read_answer(connection, message, sizeof(message)))
 		return fail(0, "the process that holds it has ended");
 	if (message[0] == HOLDER_REFUSES)
 		return fail(0, "%s", message + 1);
 	await_end(connection);
 }
 
+static int open_directory(const struct options *options)
+{
+	int directory = open(named_path(options), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return directory < 0 ? fail(errno, "cannot open the images directory %s", named_path(options)) :
+			       directory;
+}
+
+/* A connection that asks for nothing tells that the holder is there. */
+int command_hold(const struct options *options)
+{
+	autoclose int directory = open_directory(options);
+	autoclose int connection = directory < 0 ? directory : reach_holder(options, directory);
+
+	return min(connection, 0);
+}
+
 int holder_restore(const struct options *options)
 {
-	autoclose int directory = open(images_path(options), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	autoclose int directory = open_directory(options);
 	autoclose int connection = -1;
 	struct attempt attempt;
 	struct options without = *options;
 
 	if (directory < 0)
-		return fail(errno, "cannot open the images directory %s", images_path(options));
+		return directory;
 	attempt_begin(&attempt);
 	connection = reach_holder(options, directory);
 	if (connection < 0 || ask(connection))

@@ -563,7 +563,8 @@ static int check_command(const struct options *options)
 static int check_combination(const struct options *options)
 {
 	bool restores = !strcmp(options->command, "restore");
-	bool has_one = !strcmp(options->command, "flatten") || !strcmp(options->command, "untrack");
+	bool has_one = !strcmp(options->command, "flatten") || !strcmp(options->command, "untrack") ||
+		       !strcmp(options->command, "hold");
 	bool dumps = !strcmp(options->command, "dump") || !strcmp(options->command, "pre-dump");
 
 	if (dumps && !options->tree)

@@ -149,6 +149,29 @@ def at_once(cell, restorer, images):
 	cell.finish()
 
 
+def begun(cell, restorer, images):
+	"""criu hold loads the memory before anybody restores."""
+	for _ in range(2):
+		run = subprocess.run([cell.ours.path, "hold", images], capture_output=True, text=True)
+		if run.returncode or run.stdout or run.stderr:
+			raise Failure(f"criu hold: {run.returncode} {run.stdout}{run.stderr}")
+	first = holder()
+	modes.restore_held(cell, restorer, images)
+	if holder() != first:
+		raise Failure("the restore has begun another holder")
+
+
+def not_begun(cell, restorer, images):
+	"""What cannot be restored cannot be held, and the error says why."""
+	os.rename(os.path.join(images, "pstree.img"), os.path.join(images, "other"))
+	run = subprocess.run([cell.ours.path, "hold", "-D", images], capture_output=True, text=True)
+	if run.returncode != 1 or "pstree.img" not in run.stderr:
+		raise Failure(f"criu hold: {run.returncode} {run.stdout}{run.stderr}")
+	os.rename(os.path.join(images, "other"), os.path.join(images, "pstree.img"))
+	cell.restore(restorer, images)
+	cell.finish()
+
+
 def excluded(cell, restorer, images):
 	for option in ("--shell-job", "--auto-dedup"):
 		expect_error(cell.ours.restore(images, [*HELD, option]), "--mmap-images: not together with")
@@ -166,5 +189,7 @@ ROWS = [Row("held-" + name, program, arguments=arguments, run=with_holder(course
 	("interrupted", "tree", (), interrupted(signal.SIGTERM)),
 	("interrupted-hard", "tree", (), interrupted(signal.SIGKILL)),
 	("at-once", "large", ("8",), at_once),
+	("begun", "large", ("8",), begun),
+	("not-begun", "large", ("8",), not_begun),
 	("excluded", "large", ("8",), excluded),
 )]
