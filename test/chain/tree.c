@@ -92,6 +92,22 @@ static char state_of(int pid)
 	return end ? end[2] : '\0';
 }
 
+/* The last number in stat: how a zombie has ended. 0 if it is gone. */
+static int exit_code_of(int pid)
+{
+	char path[40], text[1024] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = '\0';
+	close(fd);
+	return strrchr(text, ' ') ? atoi(strrchr(text, ' ')) : 0;
+}
+
 static void check_alive(struct run *run, int pid, double since)
 {
 	char state = state_of(pid);
@@ -99,7 +115,7 @@ static void check_alive(struct run *run, int pid, double since)
 	if (run->board->trouble[0])
 		failed(run, "the script itself: %s", run->board->trouble);
 	if (state == 'Z' || state == 'X' || !state)
-		failed(run, "process %d has died", pid);
+		failed(run, "process %d has died (wait status %#x)", pid, exit_code_of(pid));
 	if (now() - since > PATIENCE)
 		failed(run, "process %d (%c) does not become idle", pid, state);
 }

@@ -176,11 +176,19 @@ def kill_restores(cell, dumper, restorer, number=signal.SIGKILL):
 	check_hits(hits, rounds)
 
 
+def kill_held_restores(cell, dumper, restorer):
+	"""The one that is killed is the caller; a child of the holder restores."""
+	try:
+		kill_restores(cell, dumper, restorer)
+	finally:
+		modes.end_holder(cell.path("images"))
+
+
 def check_all_or_nothing(cell, size):
 	"""Either all tasks have ended, or the restore was done already: then all of them exist and work."""
 	def left():
 		cell.reap()
-		return system.descendants(os.getpid())
+		return sorted(set(system.descendants(os.getpid())) - set(modes.holders()))
 	system.wait_until(lambda: not left(), 1)
 	pids = left()
 	if len(pids) == size and cell.root in pids and system.status(cell.root).get("Name") == cell.row.program:
@@ -233,6 +241,7 @@ ROWS = [
 	Row("killed-in-the-end", "processes", arguments=("100",), run=kill_in_the_end, modes=("ours",)),
 	Row("killed-restores", "busy", run=kill_restores, modes=("ours", "peer"), timeout=1800,
 	    peer_fails={"restore": "half-made tasks survive it"}),
+	Row("killed-restores-held", "busy", restore_options=("--mmap-images",), run=kill_held_restores, modes=("ours",), timeout=1800),
 	Row("killed-restores-death-signal", "busy", arguments=("death_signal",), run=kill_restores, modes=("ours",), timeout=1800),
 	Row("killed-restores-sibling", "busy", restore_options=("--restore-sibling",), run=kill_restores, modes=("ours",), timeout=1800),
 	*[Row(f"terminated-restores-{name}", "busy", arguments=arguments, restore_options=options,
