@@ -89,9 +89,8 @@ void caller_free(struct caller *caller)
 /* ---- what has to be the same ---- */
 
 /* Changes of these could not be made, or could not be taken back. */
-static const char *const equal_lines[] = { "Uid",	 "Gid",	    "Groups",	  "CapInh",
-					   "CapPrm",	 "CapEff",  "CapBnd",	  "CapAmb",
-					   "NoNewPrivs", "Seccomp", "THP_enabled" };
+static const char *const equal_lines[] = { "Uid",    "Gid",    "Groups", "CapInh",     "CapPrm",
+					   "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "THP_enabled" };
 static const char *const equal_namespaces[] = { "ns/user", "ns/time", "ns/time_for_children" };
 static const char *const equal_files[] = { "personality", "attr/current" };
 
@@ -104,12 +103,21 @@ static bool is_same_line(const char *ours, const char *theirs, const char *name)
 	return strcspn(one, "\n") == strcspn(other, "\n") && !strncmp(one, other, strcspn(one, "\n"));
 }
 
+static bool has_filter(const char *status)
+{
+	uint64_t mode = 0;
+
+	return proc_text_number(status, "Seccomp", 10, &mode) && mode;
+}
+
 static int compare_status(int self, int proc)
 {
 	autofree char *ours = NULL, *theirs = NULL;
 
 	if (read_text_at(self, "status", &ours) < 0 || read_text_at(proc, "status", &theirs) < 0)
 		return fail(EIO, "cannot compare the credentials");
+	if (has_filter(ours) || has_filter(theirs))
+		return fail(EPERM, "a seccomp filter cannot be taken over");
 	for (size_t i = 0; i < array_size(equal_lines); i++)
 		if (!is_same_line(ours, theirs, equal_lines[i]))
 			return fail(EPERM, "its %s differs from that of the process that holds the memory",
@@ -148,6 +156,9 @@ static int compare(const struct caller *caller, int self)
 		if (!is_same_text(self, caller->proc, equal_files[i]))
 			result = fail(EPERM, "its %s differs from that of the process that holds the memory",
 				      equal_files[i]);
+	if (!result && caller->limits[RLIMIT_AS].rlim_cur != RLIM_INFINITY)
+		result = fail(EPERM,
+			      "its address space is limited, and the memory that is held would count, too");
 	if (!result && caller->policy != sched_getscheduler(0))
 		result = fail(EPERM,
 			      "its scheduling policy differs from that of the process that holds the memory");
@@ -216,14 +227,6 @@ static int join_namespaces(const struct caller *caller, int self)
 
 /* ---- attributes ---- */
 
-static int take_limits(const struct caller *caller)
-{
-	for (int resource = 0; resource < RLIM_NLIMITS; resource++)
-		if (setrlimit(resource, &caller->limits[resource]) < 0)
-			return fail(errno, "cannot take over its resource limit %d", resource);
-	return 0;
-}
-
 static sigset_t signals_in(const char *status, const char *name)
 {
 	uint64_t mask = 0;
@@ -247,6 +250,9 @@ static void take_signals(const char *status)
 			signal(number, sigismember(&ignored, number) == 1 ? SIG_IGN : SIG_DFL);
 	signal(SIGCHLD, SIG_DFL);
 	signal(SIGXFSZ, SIG_IGN);
+	/* It tells that the caller has ended: holder.c. */
+	signal(SIGTERM, SIG_DFL);
+	sigdelset(&blocked, SIGTERM);
 	sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
@@ -265,7 +271,7 @@ static int take_attributes(const struct caller *caller, int self)
 	if (read_text_at(caller->proc, "oom_score_adj", &adjustment) > 0)
 		ignore(write_text_at(self, "oom_score_adj", adjustment));
 	take_signals(status);
-	return take_limits(caller);
+	return 0;
 }
 
 /* ---- descriptors ---- */
@@ -299,7 +305,7 @@ static int list_passed_on(const struct caller *caller, struct taken **taken, siz
 	return 0;
 }
 
-/* The next descriptor gets a number above all that are passed on. */
+/* The next descriptor gets a number from `least` on. */
 static int move_up(int *fd, int least)
 {
 	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, least);
@@ -311,15 +317,33 @@ static int move_up(int *fd, int least)
 	return 0;
 }
 
+/* Above all numbers that are in use here, or by the caller. */
+static int first_unused(const struct taken *taken, size_t count)
+{
+	DIR *directory = opendir("/proc/self/fd");
+	const struct dirent *entry;
+	int highest = STDERR_FILENO;
+
+	for (size_t i = 0; i < count; i++)
+		highest = max(highest, taken[i].number);
+	if (!directory)
+		return fail(errno, "cannot list descriptors");
+	while ((entry = readdir(directory)))
+		highest = max(highest, atoi(entry->d_name));
+	closedir(directory);
+	return highest + 1;
+}
+
+/* Nothing of the holder stays open: neither its socket nor the lock of the images. */
 static int take_descriptors(const struct caller *caller, int *connection)
 {
 	autofree struct taken *taken = NULL;
 	size_t count = 0;
-	int least = 3, result = list_passed_on(caller, &taken, &count);
+	int least = 0, result = list_passed_on(caller, &taken, &count);
 
-	for (size_t i = 0; i < count; i++)
-		least = max(least, taken[i].number + 1);
-	result = result ?: move_up(connection, least);
+	if (!result)
+		least = first_unused(taken, count);
+	result = result ?: least < 0 ? least : move_up(connection, least);
 	for (size_t i = 0; !result && i < count; i++) {
 		taken[i].here = (int)syscall(SYS_pidfd_getfd, caller->pidfd, taken[i].number, 0);
 		result = taken[i].here < 0 ?
@@ -328,14 +352,22 @@ static int take_descriptors(const struct caller *caller, int *connection)
 	}
 	if (result)
 		return result;
-	for (int number = 0; number < least; number++)
-		close(number);
-	for (size_t i = 0; i < count; i++)
+	close_range(0, (unsigned)least - 1, 0);
+	descriptors_hold_standard();
+	for (size_t i = 0; i < count; i++) {
 		if (dup2(taken[i].here, taken[i].number) < 0)
-			result = fail(errno, "cannot take over its descriptor %d", taken[i].number);
-	for (size_t i = 0; i < count; i++)
+			return fail(errno, "cannot take over its descriptor %d", taken[i].number);
 		close(taken[i].here);
-	return result;
+	}
+	return 0;
+}
+
+static int take_limits(const struct caller *caller)
+{
+	for (int resource = 0; resource < RLIM_NLIMITS; resource++)
+		if (setrlimit(resource, &caller->limits[resource]) < 0)
+			return fail(errno, "cannot take over its resource limit %d", resource);
+	return 0;
 }
 
 /* ---- all ---- */
@@ -343,16 +375,18 @@ static int take_descriptors(const struct caller *caller, int *connection)
 int caller_adopt(const struct caller *caller, int *connection)
 {
 	/* Not by its pid, which is that in the pid namespace of the caller. */
-	autoclose int self = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct rlimit before;
+	int self = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct rlimit before; /* replaced by the caller's */
 	int result;
 
 	if (self < 0)
 		return fail(errno, "cannot open /proc/self");
 	descriptors_unlimit(&before);
-	result = compare(caller, self) ?: join_cgroups(caller, self) ?: take_attributes(caller, self);
-	result = result ?: join_namespaces(caller, self) ?: take_descriptors(caller, connection);
-	if (!result)
-		setsid();
-	return result;
+	result = compare(caller, self)		       ?:
+			 join_cgroups(caller, self)    ?:
+			 take_attributes(caller, self) ?:
+							 join_namespaces(caller, self);
+	close(self);
+	setsid();
+	return result ?: take_descriptors(caller, connection) ?: take_limits(caller);
 }

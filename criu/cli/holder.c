@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,14 +34,15 @@ struct holder {
 	struct held_memory *held;
 	int directory; /* of the images */
 	int socket;
-	int watch; /* inotify: is the socket still there? */
+	int watch;	  /* inotify: is the socket still there? */
+	struct stat name; /* of the socket in the directory: another holder may replace it */
 };
 
-void holder_address(int directory, struct sockaddr_un *address)
+void holder_address(int directory, const char *name, struct sockaddr_un *address)
 {
 	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
 	/* The path of the directory may be longer than an address. */
-	snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/" HOLDER_SOCKET, directory);
+	snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%s", directory, name);
 }
 
 /* ---- a child ---- */
@@ -104,6 +107,38 @@ static pid_t identify(int connection)
 	return peer.pid;
 }
 
+/* A child whose id, as it sees it, the tree does not need. As fork(). */
+static pid_t fork_apart(const struct holder *holder)
+{
+	pid_t before = 0, child;
+	char is_needed;
+
+	do {
+		int ends[2];
+
+		if (pipe2(ends, O_CLOEXEC) < 0)
+			return -1;
+		child = fork();
+		if (!child) {
+			is_needed = held_memory_needs_id(holder->held, getpid());
+			ignore(write_all(ends[1], &is_needed, 1));
+			while (is_needed)
+				pause();
+			close(ends[0]);
+			close(ends[1]);
+			return 0;
+		}
+		if (before) /* until now it had the id, so that the next child got another one */
+			kill(before, SIGKILL);
+		close(ends[1]);
+		if (child > 0 && read_all(ends[0], &is_needed, 1))
+			is_needed = false; /* it has died */
+		close(ends[0]);
+		before = child;
+	} while (child > 0 && is_needed);
+	return child;
+}
+
 static void serve(const struct holder *holder, int connection, const struct caller *own)
 {
 	struct caller caller;
@@ -115,7 +150,7 @@ static void serve(const struct holder *holder, int connection, const struct call
 	result = pid ? caller_look(&caller, pid) ?: caller_enter_pids(&caller) :
 		       fail(EPERM, "it is in a pid namespace that does not exist here, or another user");
 	if (!result)
-		child = fork();
+		child = fork_apart(holder);
 	if (!child)
 		serve_in_child(holder, &caller, connection);
 	if (!result && child < 0)
@@ -128,7 +163,7 @@ static void serve(const struct holder *holder, int connection, const struct call
 		caller_free(&caller);
 }
 
-/* Is the socket gone, or the directory? Without it nobody finds the holder. */
+/* Is the socket gone, or another holder's? Then nobody finds this one. */
 static bool is_forgotten(const struct holder *holder)
 {
 	char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
@@ -136,7 +171,33 @@ static bool is_forgotten(const struct holder *holder)
 
 	while (read(holder->watch, events, sizeof(events)) > 0)
 		;
-	return fstatat(holder->directory, HOLDER_SOCKET, &status, AT_SYMLINK_NOFOLLOW) < 0;
+	return fstatat(holder->directory, HOLDER_SOCKET, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+	       status.st_dev != holder->name.st_dev || status.st_ino != holder->name.st_ino;
+}
+
+static bool serve_next(const struct holder *holder, const struct caller *own)
+{
+	int connection = accept4(holder->socket, NULL, NULL, SOCK_CLOEXEC);
+
+	if (connection < 0)
+		return false;
+	serve(holder, connection, own);
+	close(connection);
+	return true;
+}
+
+/* What it has from the one who began it would last for as long as it lives. */
+static void forget_starter(void)
+{
+	sigset_t none;
+
+	for (int number = 1; number <= 64; number++)
+		if (number != SIGKILL && number != SIGSTOP)
+			signal(number,
+			       number == SIGCHLD ? SIG_IGN : SIG_DFL); /* children are not waited for */
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	ignore(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL)); /* an empty one */
 }
 
 static does_not_return void hold(const struct holder *holder)
@@ -145,46 +206,50 @@ static does_not_return void hold(const struct holder *holder)
 	struct caller own;
 
 	prctl(PR_SET_NAME, HOLDER_NAME);
-	signal(SIGCHLD, SIG_IGN); /* children need not be waited for */
+	forget_starter();
 	if (caller_look(&own, getpid()))
 		_exit(1);
-	while (poll(polled, array_size(polled), HOLDER_IDLE * 1000) > 0 && !is_forgotten(holder)) {
-		int connection = accept4(holder->socket, NULL, NULL, SOCK_CLOEXEC);
-
-		if (connection >= 0)
-			serve(holder, connection, &own);
-		if (connection >= 0)
-			close(connection);
-	}
-	unlinkat(holder->directory, HOLDER_SOCKET, 0);
+	while (poll(polled, array_size(polled), HOLDER_IDLE * 1000) > 0 && !is_forgotten(holder))
+		serve_next(holder, &own);
+	if (!is_forgotten(holder))
+		unlinkat(holder->directory, HOLDER_SOCKET, 0);
+	/* Who has found the socket before is served, too. */
+	while (serve_next(holder, &own))
+		;
 	_exit(0);
 }
 
-/* Two callers may want to begin one at the same time: the name exists only once. */
-static int listen_there(struct holder *holder)
+/* The socket gets its name when it listens, and replaces that of a holder that was killed. */
+static int name_socket(struct holder *holder)
 {
-	autofree char *path = format_text("/proc/self/fd/%d", holder->directory);
+	autofree char *temporary = format_text(HOLDER_SOCKET ".%d", getpid());
 	struct sockaddr_un address;
 	mode_t mask = umask(0177);
 	int bound;
 
-	holder_address(holder->directory, &address);
-	holder->socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bound = holder->socket < 0 ? -1 : bind(holder->socket, (const void *)&address, sizeof(address));
+	holder_address(holder->directory, temporary, &address);
+	bound = bind(holder->socket, (const void *)&address, sizeof(address));
 	umask(mask);
-	if (bound < 0)
-		return fail(errno, "cannot listen at " HOLDER_SOCKET);
-	holder->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (holder->watch < 0 ||
-	    inotify_add_watch(holder->watch, path, IN_DELETE | IN_DELETE_SELF | IN_MOVED_FROM | IN_ONLYDIR) <
-		    0 ||
-	    listen(holder->socket, 128) < 0) {
-		int error = errno;
+	if (!bound && !listen(holder->socket, 128) &&
+	    !fstatat(holder->directory, temporary, &holder->name, AT_SYMLINK_NOFOLLOW) &&
+	    !renameat(holder->directory, temporary, holder->directory, HOLDER_SOCKET))
+		return 0;
+	bound = fail(errno, "cannot listen at " HOLDER_SOCKET);
+	unlinkat(holder->directory, temporary, 0);
+	return bound;
+}
 
-		unlinkat(holder->directory, HOLDER_SOCKET, 0);
-		return fail(error, "cannot watch " HOLDER_SOCKET);
-	}
-	return 0;
+static int listen_there(struct holder *holder)
+{
+	autofree char *path = format_text("/proc/self/fd/%d", holder->directory);
+	const uint32_t changes = IN_DELETE | IN_DELETE_SELF | IN_MOVED_FROM | IN_MOVED_TO;
+
+	holder->socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	holder->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (holder->socket < 0 || holder->watch < 0 ||
+	    inotify_add_watch(holder->watch, path, changes | IN_ONLYDIR) < 0)
+		return fail(errno, "cannot watch the images directory");
+	return name_socket(holder);
 }
 
 static int load(struct holder *holder, const struct options *options)

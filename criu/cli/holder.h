@@ -38,9 +38,9 @@ int holder_restore(const struct options *options) must_check;
  * holder.c. Never returns in the holder, and in its children. 0: it listens; -errno, recorded: there is none.
  */
 int holder_begin(const struct options *options) must_check;
-/* The address of the socket in a directory. */
+/* The address of a socket in a directory. */
 struct sockaddr_un;
-void holder_address(int directory, struct sockaddr_un *address);
+void holder_address(int directory, const char *name, struct sockaddr_un *address);
 
 /* adopt.c. What a process takes over from the caller. To be freed with caller_free(). */
 struct caller {

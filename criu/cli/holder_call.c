@@ -27,7 +27,7 @@ static int connect_to_holder(int directory)
 	struct sockaddr_un address;
 	int connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-	holder_address(directory, &address);
+	holder_address(directory, HOLDER_SOCKET, &address);
 	if (connection < 0 || connect(connection, (const void *)&address, sizeof(address)) < 0) {
 		int error = errno;
 
@@ -37,44 +37,46 @@ static int connect_to_holder(int directory)
 	return connection;
 }
 
-/* A socket without a listener was left behind by a holder that was killed. */
 static int reach_holder(const struct options *options, int directory)
 {
 	int connection = connect_to_holder(directory), result;
 
 	if (connection >= 0)
 		return connection;
-	if (connection == -ECONNREFUSED)
-		unlinkat(directory, HOLDER_SOCKET, 0);
 	result = holder_begin(options);
 	connection = connect_to_holder(directory); /* another caller may have begun one at the same time */
 	return connection >= 0 ? connection : result ?: fail(-connection, "cannot reach the holder");
 }
 
-/* From here on they are read, instead of ending criu. */
+/* From here on they are read, instead of ending criu; but those that are ignored stay so. */
 static int listen_for_signals(void)
 {
+	const int all[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction action;
 	sigset_t set;
 
 	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
+	for (size_t i = 0; i < array_size(all); i++)
+		if (sigaction(all[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+			sigaddset(&set, all[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
-/* The process that restores ends with the connection. Then the signal does here what it does to criu otherwise. */
+/*
+ * The process that restores undoes all, and ends with the connection. Then the signal does here what it does to criu
+ * otherwise. A second signal does so at once.
+ */
 static does_not_return void end_by_signal(int signals, int connection)
 {
+	struct pollfd polled[] = { { connection, POLLIN, 0 }, { signals, POLLIN, 0 } };
 	struct signalfd_siginfo info;
 	sigset_t set;
-	char rest;
 
 	if (read(signals, &info, sizeof(info)) != sizeof(info))
 		_exit(1);
 	shutdown(connection, SHUT_WR);
-	while (recv(connection, &rest, 1, 0) > 0)
+	while (poll(polled, array_size(polled), -1) < 0 && errno == EINTR)
 		;
 	signal((int)info.ssi_signo, SIG_DFL);
 	sigemptyset(&set);
@@ -149,13 +151,14 @@ int holder_restore(const struct options *options)
 	autoclose int connection = -1;
 	struct attempt attempt;
 	struct options without = *options;
+	autofree char *why = NULL;
 
 	if (directory < 0)
 		return directory;
 	attempt_begin(&attempt);
 	connection = reach_holder(options, directory);
 	if (connection < 0 || ask(connection))
-		log_warning("--mmap-images: the memory of the images is not shared: %s", failure_text());
+		without.not_held = why = copy_text(failure_text());
 	attempt_forget(&attempt);
 	without.mmap_images = false;
 	return command_restore(&without);

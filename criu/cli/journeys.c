@@ -36,6 +36,8 @@ static int open_directories(struct request *request, const struct options *optio
 	if (request->work_directory < 0)
 		return fail(errno, "cannot open the work directory %s", work_path(options));
 	result = log_open(request->work_directory, options->log_file);
+	if (!result && options->not_held)
+		log_warning("--mmap-images: the memory of the images is not shared: %s", options->not_held);
 	return result || use == IMAGES_ARE_READ ? result : dump_open_previous(request);
 }
 

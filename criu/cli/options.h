@@ -53,6 +53,7 @@ struct options {
 	unsigned pre_rounds;
 	bool mmap_images;
 	const struct held_memory *held; /* no option: run.c */
+	const char *not_held; /* nor this: why --mmap-images has no effect; NULL: it has, or was not given */
 	bool link_remap;
 	unsigned long ghost_limit; /* bytes; 0: no limit */
 	bool auto_dedup;	   /* dump: free what it replaces; restore: free what it has read */

@@ -1,8 +1,8 @@
 /*
  * held.c - see held.h.
  *
- * The memory is where no process of the images has a mapping, because all of it is moved to its place at once, when the
- * rest of criu's memory is gone. It is in huge pages where all pages of one exist: fork() copies a page table of 2 GiB
+ * The memory is at its own addresses, as far as these are free in criu, and not those of another process of the images.
+ * It is in huge pages where all pages of one exist: fork() copies a page table of 2 GiB
  * in 40 ms, but in 0.1 ms if it is in huge pages (Linux 6.18).
  */
 #include <errno.h>
@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include "base/error.h"
+#include "base/index.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "memory/huge.h"
@@ -18,15 +19,23 @@
 #include "restore/held.h"
 #include "restore/space.h"
 
-#define WORTH_HOLDING (1UL << 20) /* bytes of a mapping: less is read in less than half a millisecond */
+/*
+ * Bytes of adjacent mappings: less is read in less than half a millisecond. But each process of the tree copies the
+ * mappings and page tables of all that is held, so in a large tree only large parts are held, which are in huge pages.
+ */
+#define WORTH_HOLDING  (1UL << 20)
+#define FEW_PROCESSES  32UL
+#define WORTH_FOR_MANY (8UL << 20) /* for each FEW_PROCESSES */
 
 struct held_memory {
 	struct stat inventory;
 	struct part {
 		pid_t pid;
 		uint64_t start, end, place;
-	} * parts; /* when all is loaded: by pid and address */
+		bool continues; /* the part before it, at the same distance from its own address */
+	} * parts;		/* when all is loaded: by pid and address */
 	size_t count;
+	struct index ids;
 	struct restore restore; /* its chain stays open: that keeps the images locked */
 };
 
@@ -84,60 +93,108 @@ static bool is_inherited(const struct task *task, const struct vma *vma)
 	return false;
 }
 
-static bool is_held(const struct task *task, const struct vma *vma)
+static bool may_be_held(const struct task *task, const struct vma *vma)
 {
 	return is_mapped_by_us(vma) && vma_has_own_pages(vma) && vma_how_saved(vma)->regains_huge_pages &&
 	       !(vma->flags & (MAP_GROWSDOWN | MAP_LOCKED)) && !vma->key && !vma->is_sealed &&
-	       page_runs_within(&task->newborn->memory.runs, vma->start, vma->end) * PAGE_SIZE >=
-		       WORTH_HOLDING &&
 	       !is_inherited(task, vma);
+}
+
+static bool is_continued_by(const struct vma *vma, const struct vma *next)
+{
+	return vma->end == next->start && !((vma->flags ^ next->flags) & MAP_NORESERVE);
 }
 
 /* ---- loading ---- */
 
+/*
+ * Adjacent mappings are held as one, so that they become one if the process later gives them the same protection:
+ * otherwise the kernel could not join them. Returns the index behind the last one.
+ */
+static size_t list_run(struct held_memory *held, const struct task *task, size_t first, uint64_t least)
+{
+	const struct vma *vmas = task->space->vmas.items;
+	size_t end = first + 1;
+
+	while (end < task->space->vmas.count && may_be_held(task, &vmas[end]) &&
+	       is_continued_by(&vmas[end - 1], &vmas[end]))
+		end++;
+	if (page_runs_within(&task->newborn->memory.runs, vmas[first].start, vmas[end - 1].end) * PAGE_SIZE <
+	    least)
+		return end;
+	for (size_t i = first; i < end; i++)
+		*grow(&held->parts, &held->count) = (struct part){
+			.pid = task->pid, .start = vmas[i].start, .end = vmas[i].end, .continues = i > first
+		};
+	return end;
+}
+
 static void list_parts(struct held_memory *held)
 {
 	struct task *task;
+	size_t tasks = 0;
+	uint64_t least;
 
-	for_each_leader (task, &held->restore.snapshot, OBJECT_MEMORY)
-		for (size_t i = 0; task->state != TASK_DEAD && i < task->space->vmas.count; i++) {
-			struct vma *vma = &task->space->vmas.items[i];
-
-			if (is_held(task, vma))
-				*grow(&held->parts, &held->count) = (struct part){ .pid = task->pid,
-										   .start = vma->start,
-										   .end = vma->end };
-		}
-}
-
-/* All parts beside each other, each at the same distance from the border of a huge page as at its own address. */
-static int find_places(struct held_memory *held)
-{
-	uint64_t at = 0, start;
-	int result;
-
-	for (size_t i = 0; i < held->count; i++) {
-		struct part *part = &held->parts[i];
-
-		at = round_up(at, HUGE_BLOCK) + part->start % HUGE_BLOCK;
-		part->place = at;
-		at += part->end - part->start;
+	for_each_task (task, &held->restore.snapshot) {
+		tasks++;
+		index_set(&held->ids, task->group, held);
+		index_set(&held->ids, task->session, held);
+		for (size_t i = 0; i < task->thread_count; i++)
+			index_set(&held->ids, task->threads[i].tid, held);
 	}
-	result = restore_find_room(&held->restore, round_up(at, HUGE_BLOCK), &start);
-	for (size_t i = 0; i < held->count; i++)
-		held->parts[i].place += start;
-	return result;
+	least = tasks <= FEW_PROCESSES ? WORTH_HOLDING : tasks / FEW_PROCESSES * WORTH_FOR_MANY;
+	for_each_leader (task, &held->restore.snapshot, OBJECT_MEMORY)
+		for (size_t i = 0; task->state != TASK_DEAD && i < task->space->vmas.count;)
+			i = may_be_held(task, &task->space->vmas.items[i]) ? list_run(held, task, i, least) :
+									     i + 1;
 }
 
-static int map_part(const struct part *part, const struct vma *vma)
+/* The parts from the first on that continue it. */
+static size_t end_of_run(const struct held_memory *held, size_t first)
 {
-	uint64_t size = part->end - part->start;
+	size_t end = first + 1;
 
-	if (mmap(at(part->place), size, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | (vma->flags & MAP_NORESERVE), -1,
-		 0) == at(part->place))
-		return 0;
-	return fail(errno, "no memory to hold %llu MiB of the images", (unsigned long long)size >> 20);
+	while (end < held->count && held->parts[end].continues)
+		end++;
+	return end;
+}
+
+static int map_at(uint64_t place, uint64_t size, bool reserves)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | (reserves ? 0 : MAP_NORESERVE);
+	void *mapped = mmap(at(place), size, PROT_READ | PROT_WRITE, flags, -1, 0);
+
+	return mapped == at(place) ? 0 : -errno;
+}
+
+/*
+ * At its own address, so that it need not be moved. If that is not free here: where no process has a mapping, as far
+ * from the border of a huge page.
+ */
+static int map_run(struct held_memory *held, size_t first, size_t end, bool reserves)
+{
+	uint64_t start = held->parts[first].start, size = held->parts[end - 1].end - start, place = start;
+	int result = map_at(place, size, reserves);
+
+	if (result == -EEXIST) {
+		result = restore_find_room(&held->restore, size + HUGE_BLOCK, &place);
+		place = round_up(place, HUGE_BLOCK) + start % HUGE_BLOCK;
+		if (result)
+			return result;
+		result = map_at(place, size, reserves);
+	}
+	for (size_t i = first; i < end; i++)
+		held->parts[i].place = place + (held->parts[i].start - start);
+	return result ? fail(-result, "no memory to hold %llu MiB of the images",
+			     (unsigned long long)size >> 20) :
+			0;
+}
+
+static const struct vma *find_vma(const struct task *task, uint64_t start)
+{
+	const struct vmas *vmas = &task->space->vmas;
+
+	return &vmas->items[first_behind(vmas, start)];
 }
 
 /* Fills memory at other addresses than those of the task: through a copy that has only the mappings to be held. */
@@ -149,18 +206,17 @@ static int load_task(struct held_memory *held, const struct task *task, size_t *
 
 	space.vmas = (struct vmas){ 0 };
 	copy.space = &space;
-	for (size_t i = 0; !result && i < task->space->vmas.count; i++) {
-		const struct vma *vma = &task->space->vmas.items[i];
-		const struct part *part = &held->parts[*next];
-		struct vma *added;
+	while (!result && *next < held->count && held->parts[*next].pid == task->pid) {
+		size_t end = end_of_run(held, *next);
 
-		if (*next == held->count || part->pid != task->pid || part->start != vma->start)
-			continue;
-		added = grow(&space.vmas.items, &space.vmas.count);
-		*added = *vma;
-		added->place = part->place;
-		result = map_part(part, vma);
-		++*next;
+		result = map_run(held, *next, end,
+				 !(find_vma(task, held->parts[*next].start)->flags & MAP_NORESERVE));
+		for (; *next < end; ++*next) {
+			struct vma *added = grow(&space.vmas.items, &space.vmas.count);
+
+			*added = *find_vma(task, held->parts[*next].start);
+			added->place = held->parts[*next].place;
+		}
 	}
 	if (!result && space.vmas.count)
 		result = space_make_huge(&held->restore, &copy) ?: space_fill_new(&held->restore, &copy);
@@ -186,7 +242,6 @@ static int load_all(struct held_memory *held)
 	if (result)
 		return result;
 	list_parts(held);
-	result = held->count ? find_places(held) : 0;
 	for_each_leader (task, &held->restore.snapshot, OBJECT_MEMORY)
 		if (!result && task->state != TASK_DEAD)
 			result = load_task(held, task, &next);
@@ -207,7 +262,18 @@ int held_memory_load(struct held_memory **loaded, const struct request *request)
 	return load_all(held);
 }
 
-/* ---- finding ---- */
+/* ---- using it ---- */
+
+bool held_memory_needs_id(const struct held_memory *held, pid_t id)
+{
+	return index_find(&held->ids, id);
+}
+
+void held_memory_leave(const struct held_memory *held)
+{
+	for (size_t i = 0; held && i < held->count; i++)
+		munmap(at(held->parts[i].place), held->parts[i].end - held->parts[i].start);
+}
 
 bool held_memory_find(const struct held_memory *held, pid_t pid, const struct vma *vma, uint64_t *place)
 {

@@ -26,4 +26,9 @@ bool held_memory_is_of(const struct held_memory *held, const struct image_store 
 /* Where the content of a mapping of process `pid`, or of a part of one, is. False: nowhere. */
 bool held_memory_find(const struct held_memory *held, pid_t pid, const struct vma *vma, uint64_t *place);
 
+/* Is it the id of a process or thread of the images, or of a group or session? */
+bool held_memory_needs_id(const struct held_memory *held, pid_t id);
+/* Unmaps all of it, in a process that goes on after a restore. NULL is fine. */
+void held_memory_leave(const struct held_memory *held);
+
 #endif

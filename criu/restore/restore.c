@@ -359,8 +359,10 @@ static int finish(struct restore *restore)
 		return 0;
 	/* For a signal that came when nothing could be undone any more. */
 	interrupt_die();
-	if (!request->is_detached)
+	if (!request->is_detached) {
+		held_memory_leave(restore->held);
 		return wait_for_root(restore);
+	}
 	leave_session(restore);
 	return 0;
 }

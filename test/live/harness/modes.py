@@ -151,8 +151,8 @@ def from_held_memory(cell, dumper, restorer):
 
 def restore_held(cell, restorer, images):
 	run = cell.restore(restorer, images, ["--mmap-images"])
-	if "is not shared" in run.error:
-		raise Failure(run.error)
+	if "is not shared" in run.log:
+		raise Failure(run.describe())
 	cell.pause()
 	finish_whole(cell)
 
