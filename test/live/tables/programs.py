@@ -48,7 +48,7 @@ ROWS = [
 
 	Row("threads", "threads", arguments=("16",), unprivileged=True),
 	Row("threads-200", "threads", arguments=("200", "plain")),
-	Row("threads-60-each", "threads", arguments=("60", "each"), peer_fails=NO_PLACE),
+	Row("threads-60-each", "threads", arguments=("60", "each"), peer_fails=NO_PLACE, alone_with="real-time threads"),
 	Row("threads-rseq", "rseq"),
 	Row("fpu-x87", "fpu", arguments=("x87",)),
 	Row("fpu-sse", "fpu", arguments=("sse",)),
