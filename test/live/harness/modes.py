@@ -142,7 +142,7 @@ def from_held_memory(cell, dumper, restorer):
 	cell.dump(dumper, images)
 	try:
 		restore_held(cell, restorer, images)
-		if not cell.row.changes_files:
+		if not cell.row.changes_files and "leave-running" not in cell.row.without:
 			cell.forget_verdict()
 			restore_held(cell, restorer, images)
 	finally:
