@@ -75,6 +75,12 @@ static struct packed_block described(const char *bytes, size_t size)
 	return (struct packed_block){ .size = (uint32_t)size, .hash = (uint32_t)XXH3_64bits(bytes, size) };
 }
 
+/* A block that has the size of its content is one that is not compressed. */
+static int most_packed(int size)
+{
+	return min(size - size / LEAST_GAIN, size - 1);
+}
+
 static void compress_share(void *argument)
 {
 	const struct share *share = argument;
@@ -83,7 +89,7 @@ static void compress_share(void *argument)
 		int size = (int)min(share->size - done, PACKED_BLOCK);
 		int packed = LZ4_compress_fast_extState(share->state, share->bytes + done,
 							share->room + i * PACKED_BLOCK, size,
-							size - size / LEAST_GAIN, 1);
+							most_packed(size), 1);
 
 		share->blocks[i] = packed > 0 ? described(share->room + i * PACKED_BLOCK, packed) :
 						described(share->bytes + done, size);
@@ -130,26 +136,38 @@ static void store_round(const char *bytes, size_t size, struct packed_block *blo
 
 /* ---- writing ---- */
 
-/* Only speed depends on it. The disk may have a few windows to write; the rest of the time is spent on waiting for it. */
-static void begin_writeback(struct packer *packer)
+/*
+ * The kernel tells a descriptor of a failed write once: if waiting does, a later fsync() succeeds. Not all files can be
+ * waited for.
+ */
+static int wait_for_disk(const struct packer *packer, uint64_t start, uint64_t end)
+{
+	if (!sync_file_range(packer->fd, (off_t)start, (off_t)(end - start), SYNC_FILE_RANGE_WAIT_BEFORE))
+		return 0;
+	return errno == EINVAL || errno == ENOSYS || errno == ESPIPE ? 0 : -errno;
+}
+
+/* If it adapts, the disk may have a few windows to write; the rest of the time is spent on waiting for it. */
+static int begin_writeback(struct packer *packer)
 {
 	uint64_t end = packer->offset, behind = WINDOW * WINDOWS_ON_WAY, began;
+	int result;
 
 	if (end - packer->begun < WINDOW)
-		return;
+		return 0;
 	sync_file_range(packer->fd, (off_t)packer->begun, (off_t)(end - packer->begun),
 			SYNC_FILE_RANGE_WRITE);
 	packer->begun = end;
 	if (!packer->adapts || end <= behind)
-		return;
+		return 0;
 	began = monotonic_time();
-	sync_file_range(packer->fd, (off_t)(end - min(end, 2 * behind)), (off_t)min(end - behind, behind),
-			SYNC_FILE_RANGE_WAIT_BEFORE);
+	result = wait_for_disk(packer, end - min(end, 2 * behind), end - behind);
 	packer->window.waited += monotonic_time() - began;
 	packer->window.time = monotonic_time() - packer->window_began;
 	pace_note(&packer->pace, &packer->window);
 	packer->window = (struct pace_window){ 0 };
 	packer->window_began = monotonic_time();
+	return result;
 }
 
 /* Writes all; the vectors are changed. */
@@ -192,9 +210,7 @@ static int write_round(struct packer *packer, const char *bytes, size_t size,
 	packer->offset += packed;
 	packer->window.content += size;
 	packer->window.written += packed;
-	if (!result)
-		begin_writeback(packer);
-	return result;
+	return result ?: begin_writeback(packer);
 }
 
 /* At most ROUND blocks, of which only the last one of all may be shorter. */
