@@ -14,11 +14,13 @@
 #include "base/memory.h"
 #include "memory/packed.h"
 
-#define ROUND 16UL /* blocks that are read by one call */
+#define ROUND	 16UL					      /* blocks that are read by one call */
+#define PIECE	 ((64UL << 10) / sizeof(struct packed_block)) /* of the list of blocks: read by one call */
+#define NO_BLOCK SIZE_MAX
 
 /* Memory of one call of unpacker_read(). */
 struct room {
-	struct room *next;
+	size_t held; /* the number of the block whose content is in `block` */
 	char packed[ROUND * PACKED_BLOCK];
 	char block[PACKED_BLOCK]; /* of which only a part is wanted */
 };
@@ -32,7 +34,7 @@ struct unpacker {
 	uint32_t *hashes;
 
 	pthread_mutex_t lock;
-	struct room *rooms; /* not in use */
+	struct room *idle; /* for the next call; NULL: there is none */
 };
 
 /* ---- opening ---- */
@@ -83,20 +85,50 @@ static int count_blocks(struct unpacker *unpacker, uint64_t file_size, const str
 	return 0;
 }
 
-static int take_blocks(struct unpacker *unpacker, const struct packed_block *blocks,
-		       const struct packed_trailer *trailer)
+/* Blocks from number `first` on. Their places are known, those of the next ones are not yet. */
+static int take_blocks(struct unpacker *unpacker, const struct packed_block *blocks, size_t first,
+		       size_t count, uint64_t packed)
 {
-	if (XXH3_64bits(blocks, unpacker->count * sizeof(*blocks)) != trailer->hash)
-		return damaged(unpacker->name, "the list of its blocks has changed");
-	unpacker->offsets = reallocate_array(NULL, unpacker->count + 1, sizeof(*unpacker->offsets));
-	unpacker->hashes = reallocate_array(NULL, unpacker->count + 1, sizeof(*unpacker->hashes));
-	unpacker->offsets[0] = 0;
-	for (size_t i = 0; i < unpacker->count; i++) {
-		if (!blocks[i].size || blocks[i].size > size_of_block(unpacker, i))
+	unpacker->offsets = reallocate_array(unpacker->offsets, first + count + 1,
+					     sizeof(*unpacker->offsets));
+	unpacker->hashes = reallocate_array(unpacker->hashes, first + count, sizeof(*unpacker->hashes));
+	for (size_t i = 0; i < count; i++) {
+		uint64_t offset = unpacker->offsets[first + i];
+
+		if (!blocks[i].size || blocks[i].size > size_of_block(unpacker, first + i) ||
+		    blocks[i].size > packed - offset)
 			return damaged(unpacker->name, "the size of a block is impossible");
-		unpacker->offsets[i + 1] = unpacker->offsets[i] + blocks[i].size;
-		unpacker->hashes[i] = blocks[i].hash;
+		unpacker->offsets[first + i + 1] = offset + blocks[i].size;
+		unpacker->hashes[first + i] = blocks[i].hash;
 	}
+	return 0;
+}
+
+/*
+ * Each piece is checked before memory for the next one is needed, because the size of a file may be a forgery: it costs
+ * nothing if the file has holes.
+ */
+static int read_blocks(struct unpacker *unpacker, const struct packed_trailer *trailer)
+{
+	autofree struct packed_block *blocks = reallocate_array(NULL, PIECE, sizeof(*blocks));
+	XXH3_state_t hash;
+	int result = 0;
+
+	XXH3_64bits_reset(&hash);
+	unpacker->offsets = allocate(sizeof(*unpacker->offsets));
+	for (size_t first = 0, count; !result && first < unpacker->count; first += count) {
+		count = min(unpacker->count - first, PIECE);
+		result = read_at(unpacker->fd, unpacker->name, blocks, count * sizeof(*blocks),
+				 trailer->packed + first * sizeof(*blocks));
+		if (!result) {
+			XXH3_64bits_update(&hash, blocks, count * sizeof(*blocks));
+			result = take_blocks(unpacker, blocks, first, count, trailer->packed);
+		}
+	}
+	if (result)
+		return result;
+	if (XXH3_64bits_digest(&hash) != trailer->hash)
+		return damaged(unpacker->name, "the list of its blocks has changed");
 	if (unpacker->offsets[unpacker->count] != trailer->packed)
 		return damaged(unpacker->name, "its blocks have another size than they should have");
 	return 0;
@@ -105,19 +137,13 @@ static int take_blocks(struct unpacker *unpacker, const struct packed_block *blo
 int unpacker_open(struct unpacker **opened, int fd, uint64_t file_size, const char *name)
 {
 	struct unpacker *unpacker = *opened = allocate(sizeof(*unpacker));
-	autofree struct packed_block *blocks = NULL;
 	struct packed_trailer trailer;
 	int result = read_trailer(fd, file_size, name, &trailer);
 
 	unpacker->fd = fd;
 	unpacker->name = name;
 	pthread_mutex_init(&unpacker->lock, NULL);
-	result = result ?: count_blocks(unpacker, file_size, &trailer);
-	if (!result) {
-		blocks = reallocate_array(NULL, unpacker->count + 1, sizeof(*blocks));
-		result = read_at(fd, name, blocks, unpacker->count * sizeof(*blocks), trailer.packed);
-	}
-	result = result ?: take_blocks(unpacker, blocks, &trailer);
+	result = result ?: count_blocks(unpacker, file_size, &trailer) ?: read_blocks(unpacker, &trailer);
 	if (result)
 		unpacker_close(steal_pointer(opened));
 	return result;
@@ -127,12 +153,7 @@ void unpacker_close(struct unpacker *unpacker)
 {
 	if (!unpacker)
 		return;
-	while (unpacker->rooms) {
-		struct room *room = unpacker->rooms;
-
-		unpacker->rooms = room->next;
-		free(room);
-	}
+	free(unpacker->idle);
 	pthread_mutex_destroy(&unpacker->lock);
 	free(unpacker->offsets);
 	free(unpacker->hashes);
@@ -151,19 +172,25 @@ static struct room *take_room(struct unpacker *unpacker)
 	struct room *room;
 
 	pthread_mutex_lock(&unpacker->lock);
-	room = unpacker->rooms;
-	if (room)
-		unpacker->rooms = room->next;
+	room = steal_pointer(&unpacker->idle);
 	pthread_mutex_unlock(&unpacker->lock);
-	return room ?: reallocate_array(NULL, 1, sizeof(*room)); /* untouched until it is needed */
+	if (room)
+		return room;
+	room = reallocate_array(NULL, 1, sizeof(*room)); /* untouched until it is needed */
+	room->held = NO_BLOCK;
+	return room;
 }
 
+/* One is kept, not one for each thread that has ever read: many images may be open. */
 static void give_room(struct unpacker *unpacker, struct room *room)
 {
+	struct room *older;
+
 	pthread_mutex_lock(&unpacker->lock);
-	room->next = unpacker->rooms;
-	unpacker->rooms = room;
+	older = unpacker->idle;
+	unpacker->idle = room;
 	pthread_mutex_unlock(&unpacker->lock);
+	free(older);
 }
 
 /* The place for the next bytes: the rest of places[0], behind the first `used` bytes of it. */
@@ -211,6 +238,22 @@ static int unpack(const struct unpacker *unpacker, size_t block, const char *pac
 		       fail_block(unpacker, block);
 }
 
+/* Keeps the content of the block: whoever wants a part of it may want the next one soon. */
+static int hold_block(const struct unpacker *unpacker, size_t block, const char *packed, size_t packed_size,
+		      struct room *room)
+{
+	int result = 0;
+
+	room->held = NO_BLOCK;
+	if (packed_size == size_of_block(unpacker, block))
+		memcpy(room->block, packed, packed_size);
+	else
+		result = unpack(unpacker, block, packed, packed_size, room->block);
+	if (!result)
+		room->held = block;
+	return result;
+}
+
 /* Of the content of the block, bytes [from, from + size). */
 static int put_block(const struct unpacker *unpacker, size_t block, const char *packed, size_t from,
 		     size_t size, struct room *room, struct target *target)
@@ -221,14 +264,15 @@ static int put_block(const struct unpacker *unpacker, size_t block, const char *
 
 	if ((uint32_t)XXH3_64bits(packed, packed_size) != unpacker->hashes[block])
 		return fail_block(unpacker, block);
-	if (packed_size == whole) {
-		put(target, packed + from, size);
+	if (size == whole && packed_size == whole) {
+		put(target, packed, size);
 	} else if (size == whole && room_in(target) >= whole) {
 		result = unpack(unpacker, block, packed, packed_size, place_in(target));
 		target->used += whole;
 	} else {
-		result = unpack(unpacker, block, packed, packed_size, room->block);
-		put(target, room->block + from, size);
+		result = hold_block(unpacker, block, packed, packed_size, room);
+		if (!result)
+			put(target, room->block + from, size);
 	}
 	return result;
 }
@@ -263,8 +307,14 @@ int unpacker_read(struct unpacker *unpacker, const struct iovec *places, int cou
 		return fail(ENODATA, "cannot read %s", unpacker->name);
 	room = take_room(unpacker);
 	for (uint64_t next; !result && offset < end; offset = next) {
-		next = min(end, round_down(offset, PACKED_BLOCK) + ROUND * PACKED_BLOCK);
-		result = read_round(unpacker, offset, next, room, &target);
+		uint64_t block = round_down(offset, PACKED_BLOCK);
+		bool is_held = room->held == block / PACKED_BLOCK;
+
+		next = min(end, block + (is_held ? 1 : ROUND) * PACKED_BLOCK);
+		if (is_held)
+			put(&target, room->block + (offset - block), next - offset);
+		else
+			result = read_round(unpacker, offset, next, room, &target);
 	}
 	give_room(unpacker, room);
 	return result;

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/io.h"
@@ -18,6 +20,17 @@
 #define MOST (3UL << 20)
 
 static char content[MOST];
+
+/* Instead of that of the C library: waiting for the disk may fail. */
+static int error_of_waiting;
+int sync_file_range(int fd, off_t offset, off_t size, unsigned flags)
+{
+	if (error_of_waiting && flags & SYNC_FILE_RANGE_WAIT_BEFORE) {
+		errno = error_of_waiting;
+		return -1;
+	}
+	return (int)syscall(SYS_sync_file_range, fd, offset, size, flags);
+}
 
 /* Blocks that cannot be compressed, blocks of one byte, and text. */
 static void make_content(void)
@@ -142,6 +155,55 @@ static void places(void **state unused)
 	close(fd);
 }
 
+/* 15 bytes that LZ4 makes another 15 bytes of. */
+static void as_large_as_before(void **state unused)
+{
+	const char *bytes = "aaaaabcdefghijk";
+	struct packer_statistics statistics = { 0 };
+	int fd = new_file();
+	struct packer *packer = packer_open(fd, false);
+	struct unpacker *unpacker;
+	char found[15];
+
+	assert_int_equal(packer_write(packer, bytes, sizeof(found)), 0);
+	assert_int_equal(packer_close(packer, 0, &statistics), 0);
+	assert_int_equal(unpacker_open(&unpacker, fd, size_of(fd), "test"), 0);
+	assert_int_equal(unpacker_read(unpacker, &(struct iovec){ found, sizeof(found) }, 1, 0), 0);
+	assert_memory_equal(found, bytes, sizeof(found));
+	unpacker_close(unpacker);
+	close(fd);
+}
+
+/* A page, and then others of its block: that is read and unpacked once. */
+static void page_by_page(void **state unused)
+{
+	const uint64_t damage = 0x5555555555555555;
+	uint64_t start, end;
+
+	for (size_t block = 0; block < 3; block++) {
+		int fd = new_file();
+		struct unpacker *unpacker;
+
+		write_packed(fd, MOST, 1 << 20, false);
+		assert_int_equal(unpacker_open(&unpacker, fd, size_of(fd), "test"), 0);
+		assert_reads(unpacker, block * PACKED_BLOCK + 4096, 4096, 4096);
+		unpacker_place(unpacker, block * PACKED_BLOCK, 1, &start, &end);
+		assert_int_equal(write_all_at(fd, &damage, min(end - start, sizeof(damage)), (off_t)start),
+				 0);
+		assert_reads(unpacker, block * PACKED_BLOCK, 8192, 4096);
+		assert_reads(unpacker, (block + 1) * PACKED_BLOCK - 4096, 40 * PACKED_BLOCK, 4096);
+		/* Others have been read meanwhile. */
+		assert_reads(unpacker, (block + 1) * PACKED_BLOCK, 4096, 4096);
+		assert_int_equal(unpacker_read(unpacker, &(struct iovec){ (char[1]){ 0 }, 1 }, 1,
+					       block * PACKED_BLOCK),
+				 -EINVAL);
+		failure_clear();
+		assert_reads(unpacker, (block + 1) * PACKED_BLOCK, 4096, 4096);
+		unpacker_close(unpacker);
+		close(fd);
+	}
+}
+
 /* `bytes` replaces some of a good image. Opening or reading it fails. */
 static void assert_damaged(int64_t offset, const void *bytes, size_t size)
 {
@@ -198,6 +260,55 @@ static void torn_images(void **state unused)
 	close(fd);
 }
 
+static long most_memory(void)
+{
+	struct rusage usage;
+
+	assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+	return usage.ru_maxrss;
+}
+
+/* A file of 32 GB that has one page: by its size, it could have four milliards of blocks. */
+static void forged_size(void **state unused)
+{
+	const uint64_t size = 32UL << 30, list = size - sizeof(struct packed_trailer);
+	struct packed_trailer trailer = { .magic = PACKED_MAGIC, .size = list / 8 * PACKED_BLOCK };
+	struct unpacker *unpacker;
+	long before = most_memory();
+	int fd = new_file();
+
+	assert_int_equal(write_all_at(fd, &trailer, sizeof(trailer), (off_t)list), 0);
+	assert_int_equal(unpacker_open(&unpacker, fd, size, "test"), -EINVAL);
+	assert_non_null(strstr(failure_text(), "the size of a block is impossible"));
+	failure_clear();
+	assert_true(most_memory() - before < 4096);
+	close(fd);
+}
+
+/* Its descriptor has been told of the error, so nobody else would be. */
+static void failing_disk(void **state unused)
+{
+	const int harmless[] = { EINVAL, ENOSYS, ESPIPE };
+	struct packer_statistics statistics = { 0 };
+	int fd = new_file(), result = 0;
+	struct packer *packer = packer_open(fd, true);
+
+	error_of_waiting = EIO;
+	for (int i = 0; !result && i < 20; i++)
+		result = packer_write(packer, content, MOST);
+	assert_int_equal(result, -EIO);
+	assert_int_equal(packer_close(packer, result, &statistics), -EIO);
+	for (size_t i = 0; i < array_size(harmless); i++) {
+		packer = packer_open(fd, true);
+		error_of_waiting = harmless[i];
+		for (int j = 0; j < 20; j++)
+			assert_int_equal(packer_write(packer, content, MOST), 0);
+		assert_int_equal(packer_close(packer, 0, &statistics), 0);
+	}
+	error_of_waiting = 0;
+	close(fd);
+}
+
 static void full_disk(void **state unused)
 {
 	int fd = open("/dev/full", O_WRONLY);
@@ -213,8 +324,16 @@ static void full_disk(void **state unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(round_trip),	  cmocka_unit_test(adapts),	 cmocka_unit_test(places),
-		cmocka_unit_test(damaged_images), cmocka_unit_test(torn_images), cmocka_unit_test(full_disk),
+		cmocka_unit_test(round_trip),
+		cmocka_unit_test(adapts),
+		cmocka_unit_test(places),
+		cmocka_unit_test(damaged_images),
+		cmocka_unit_test(torn_images),
+		cmocka_unit_test(full_disk),
+		cmocka_unit_test(as_large_as_before),
+		cmocka_unit_test(page_by_page),
+		cmocka_unit_test(forged_size),
+		cmocka_unit_test(failing_disk),
 	};
 
 	make_content();
