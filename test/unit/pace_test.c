@@ -61,6 +61,11 @@ static void incompressible(void **state unused)
 	struct pace pace = { 0 };
 
 	assert_true(run(&pace, &(struct machine){ 100, 1000, 800, 100 }, 30) <= 1);
+	/* The time that this disk needs for 1 MiB is no multiple of 100 ns. */
+	pace = (struct pace){ 0 };
+	assert_true(run(&pace, &(struct machine){ 97, 1000, 800, 100 }, 30) <= 1);
+	pace = (struct pace){ 0 };
+	assert_true(run(&pace, &(struct machine){ 97, 1000, 800, 96 }, 30) <= 1);
 	/* Then comes content that is worth it. */
 	assert_int_equal(run(&pace, &(struct machine){ 100, 1000, 800, 30 }, 60), 10);
 }
