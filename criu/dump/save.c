@@ -14,6 +14,7 @@
 #include "image/inventory.h"
 #include "image/statistics.h"
 #include "ipc/ipc.h"
+#include "memory/pages_image.h"
 #include "namespaces/kind.h"
 #include "pstree.pb-c.h"
 #include "stats.pb-c.h"
@@ -130,15 +131,31 @@ static void add_plugins(InventoryEntry *inventory)
 		inventory->plugins_entry->plugins[i] = copy_text(needed->items[i]);
 }
 
+/*
+ * In the whole chain, because CRIU 4.2 opens the pages of all parents of a process, and would notice that there are none
+ * only when it has begun to restore it.
+ */
+static int find_packed(const struct dump *dump, bool *is_packed)
+{
+	struct page_chain *chain = dump->memory.increment.chain;
+	int result = 0;
+
+	*is_packed = image_store_has_created(dump->snapshot.images, IMAGE_PACKED_PAGES);
+	for (size_t layer = 0; !result && !*is_packed && chain && layer < page_chain_length(chain); layer++)
+		result = pages_image_find_packed(page_chain_store(chain, layer), is_packed);
+	return result;
+}
+
 int dump_complete(void *context)
 {
 	struct dump *dump = context;
 	const struct increment *increment = &dump->memory.increment;
 	int result = increment->chain ? page_chain_check(increment->chain) : 0;
 	InventoryEntry *inventory;
+	bool is_packed = false;
 	uint64_t began;
 
-	result = result ?: plugins_sync();
+	result = result ?: plugins_sync() ?: find_packed(dump, &is_packed);
 	if (result)
 		return result;
 	inventory = inventory_new();
@@ -151,8 +168,7 @@ int dump_complete(void *context)
 		message_set(inventory, pre_dump_mode,
 			    dump_splices(dump) ? PRE_DUMP_BY_SPLICING : PRE_DUMP_BY_READING);
 	} else {
-		if (image_store_has_created(dump->snapshot.images, IMAGE_PACKED_PAGES))
-			inventory->img_version = INVENTORY_PACKED_VERSION;
+		inventory_set_packed(inventory, is_packed);
 		inventory->root_ids = dump_make_ids(NULL);
 		message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
 		message_set(inventory, lsmtype, LSMTYPE__NO_LSM);

@@ -12,7 +12,8 @@
 /* Version 1: images without the common first word. Version 2: with it. Version 3: with compressed pages; ours. */
 #define OLDEST_VERSION 1
 #define OUR_VERSION    2
-#define LATEST_VERSION INVENTORY_PACKED_VERSION
+#define PACKED_VERSION 3
+#define LATEST_VERSION PACKED_VERSION
 
 /* Never 0, which stands for none. If the kernel gives no random numbers, the clock makes the id unique. */
 uint64_t inventory_new_id(void)
@@ -35,6 +36,14 @@ InventoryEntry *inventory_new(void)
 	message_set(inventory, snapshot_id, inventory_new_id());
 	inventory->made_by = copy_text("criu " CRIU_VERSION);
 	return inventory;
+}
+
+bool inventory_set_packed(InventoryEntry *inventory, bool is_packed)
+{
+	if (!inventory->img_version || is_packed == (inventory->img_version == PACKED_VERSION))
+		return false;
+	inventory->img_version = is_packed ? PACKED_VERSION : OUR_VERSION;
+	return true;
 }
 
 static int check_version(const char *directory, const InventoryEntry *inventory)

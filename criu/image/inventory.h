@@ -13,8 +13,11 @@
  */
 InventoryEntry *inventory_new(void);
 
-/* Its img_version, if pages are compressed: other programs refuse it, instead of not finding the pages. */
-#define INVENTORY_PACKED_VERSION 3
+/*
+ * Sets img_version: other programs refuse a dump by it, if pages in its directory, or in that of a parent, are compressed,
+ * instead of not finding them. Returns whether it has changed; that of a pre-dump does not.
+ */
+bool inventory_set_packed(InventoryEntry *inventory, bool is_packed);
 
 /* A new id for a snapshot: random, never 0. */
 uint64_t inventory_new_id(void);

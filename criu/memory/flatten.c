@@ -5,10 +5,14 @@
  *
  *	for each pagemap that leaves pages to a parent:
  *	         pages-NEW.img with all of its pages, synced            NEW is in no pagemap and no name yet: unused
+ *	         if it is compressed, inventory.img says so             before CRIU 4.2 would miss pages of this directory
  *	         pagemap-X.img.new, synced, becomes pagemap-X.img       it needs no parent any more; others still do
  *	the renames are synced; `parent` is removed, and that is synced
  *	inventory.img without parent_id                                 not checked any more since `parent` is gone
+ *	         and, if no pages are compressed, it says so            compressed pages of a parent are not needed any more
  *	pages images that no pagemap names are removed                  the old ones, and leftovers of a crash
+ *
+ * New pages are compressed if any of them were before.
  *
  * Images beside pages-N.img that describe its pages by position (hashes-N.img) are removed with it.
  */
@@ -21,7 +25,6 @@
 #include "base/error.h"
 #include "base/index.h"
 #include "base/interrupt.h"
-#include "base/io.h"
 #include "base/memory.h"
 #include "image/inventory.h"
 #include "image/message.h"
@@ -41,10 +44,35 @@ struct flatten {
 	struct image_store *from, *to; /* the same, in place */
 	struct image_names names;      /* in `from` */
 	struct copier copier;
-	char *buffer; /* for what the file system cannot copy itself */
+	char *buffer; /* for compressed pages */
 	struct flatten_statistics *statistics;
 	uint32_t next_pages_id;
 };
+
+static bool is_in_place(const struct flatten *flatten)
+{
+	return flatten->from == flatten->to;
+}
+
+/* In place: tells whether pages are compressed, and perhaps that there is no parent. */
+static int change_inventory(struct image_store *store, bool is_packed, bool forgets_parent)
+{
+	InventoryEntry *inventory;
+	int result = inventory_read_memory(store, &inventory);
+	bool has_changed;
+
+	if (result)
+		return result;
+	has_changed = inventory_set_packed(inventory, is_packed);
+	if (forgets_parent && inventory->has_parent_id) {
+		inventory->has_parent_id = false;
+		has_changed = true;
+	}
+	if (has_changed)
+		result = inventory_replace(store, inventory);
+	image_free(inventory);
+	return result;
+}
 
 /* ---- one task ---- */
 
@@ -61,51 +89,17 @@ static uint64_t *place_runs(const struct page_runs *runs, uint64_t *size)
 	return places;
 }
 
-/* Where the pages of a run go: to `place` of a file, or behind the last ones of a compressed image. */
-struct target {
-	struct packer *packer; /* NULL: it is a plain file */
-	int fd;
-	uint64_t place;
-	const char *name;
-};
-
-static int put_bytes(const struct target *to, uint64_t done, const char *buffer, size_t size)
+/* The file system may share or copy them. */
+static int copy_run(struct flatten *flatten, const struct page_run *run, const struct pages_image *from,
+		    const struct image *to, uint64_t place)
 {
-	int result = to->packer ? packer_write(to->packer, buffer, size) :
-				  write_all_at(to->fd, buffer, size, (off_t)(to->place + done));
+	int result = interrupt_check();
 
-	return result ? fail(-result, "cannot write %s", to->name) : 0;
-}
-
-static int copy_by_reading(const struct page_stack *stack, const struct page_run *run,
-			   const struct target *to, char *buffer)
-{
-	uint64_t size = run->count * PAGE_SIZE;
-	int result = 0;
-
-	for (uint64_t done = 0, take; !result && done < size; done += take) {
-		take = min(size - done, BUFFER_SIZE);
-		result =
-			interrupt_check() ?:
-				page_stack_read(stack, run->layer, buffer, take / PAGE_SIZE, run->offset + done) ?:
-				put_bytes(to, done, buffer, take);
-	}
-	return result;
-}
-
-/* The file system may share or copy what is not compressed. */
-static int copy_run(struct flatten *flatten, const struct page_stack *stack, const struct page_run *run,
-		    int from, const char *from_name, const struct target *to)
-{
-	int result;
-
-	if (from < 0)
-		return copy_by_reading(stack, run, to, flatten->buffer);
-	result = interrupt_check();
 	if (result)
 		return result;
-	result = copier_copy(&flatten->copier, from, run->offset, to->fd, to->place, run->count * PAGE_SIZE);
-	return result ? fail(-result, "cannot copy the pages of %s", from_name) : 0;
+	result = copier_copy(&flatten->copier, pages_image_fd(from), run->offset, image_fd(to), place,
+			     run->count * PAGE_SIZE);
+	return result ? fail(-result, "cannot copy the pages of %s", pages_image_name(from)) : 0;
 }
 
 /* Layer by layer, so that only one source is open at a time. */
@@ -114,19 +108,16 @@ static int copy_layer(struct flatten *flatten, const struct page_stack *stack, s
 {
 	struct image_store *store = page_chain_store(stack->chain, layer);
 	struct page_runs runs = page_stack_layer(stack, layer);
-	struct target to = { .fd = image_fd(image), .name = image_name(image) };
-	struct pages_image *pages;
+	struct pages_image *pages = NULL;
 	int result = runs.count ? pages_image_open(&pages, store, stack->layers[layer].pages_id) : 0;
 
 	if (result || !runs.count)
 		return result == -ENOENT ?
 			       fail(ENOENT, "the pages of %s are missing", image_store_name(store)) :
 			       result;
-	for (size_t i = 0; !result && i < runs.count; i++) {
-		to.place = places[page_runs_find(&stack->runs, runs.items[i].start)];
-		result = copy_run(flatten, stack, &runs.items[i], pages_image_fd(pages),
-				  pages_image_name(pages), &to);
-	}
+	for (size_t i = 0; !result && i < runs.count; i++)
+		result = copy_run(flatten, &runs.items[i], pages, image,
+				  places[page_runs_find(&stack->runs, runs.items[i].start)]);
 	pages_image_close(pages);
 	return result;
 }
@@ -144,38 +135,81 @@ static int copy_plain(struct flatten *flatten, const struct page_stack *stack, c
 	return result;
 }
 
+/* Pages that are compressed together: by two threads only if there are many (packed_write.c). */
+struct gathered {
+	struct packer *packer;
+	const char *name;
+	char *buffer;
+	size_t size;
+};
+
+static int pack(struct gathered *gathered)
+{
+	int result = packer_write(gathered->packer, gathered->buffer, gathered->size);
+
+	gathered->size = 0;
+	return result ? fail(-result, "cannot write %s", gathered->name) : 0;
+}
+
+static int gather(struct gathered *gathered, const struct page_stack *stack, const struct page_run *run)
+{
+	uint64_t size = run->count * PAGE_SIZE;
+	int result = 0;
+
+	for (uint64_t done = 0, take; !result && done < size; done += take) {
+		take = min(size - done, BUFFER_SIZE - gathered->size);
+		result = interrupt_check() ?:
+				 page_stack_read(stack, run->layer, gathered->buffer + gathered->size,
+						 take / PAGE_SIZE, run->offset + done);
+		gathered->size += take;
+		if (!result && gathered->size == BUFFER_SIZE)
+			result = pack(gathered);
+	}
+	return result;
+}
+
 /* In the order of addresses, because compressed pages can only be appended. */
 static int copy_packed(struct flatten *flatten, const struct page_stack *stack, struct image *image)
 {
-	struct target to = { .packer = packer_open(image_fd(image), false), .name = image_name(image) };
+	struct gathered gathered = { .packer = packer_open(image_fd(image), false),
+				     .name = image_name(image),
+				     .buffer = flatten->buffer };
 	struct packer_statistics statistics = { 0 };
 	int result = 0, closed;
 
 	for (size_t i = 0; !result && i < stack->runs.count; i++)
-		result = copy_by_reading(stack, &stack->runs.items[i], &to, flatten->buffer);
-	closed = packer_close(to.packer, result, &statistics);
+		result = gather(&gathered, stack, &stack->runs.items[i]);
+	result = result ?: pack(&gathered);
+	closed = packer_close(gathered.packer, result, &statistics);
 	if (!result && closed)
 		result = fail(-closed, "cannot write %s", image_name(image));
 	flatten->copier.copied += statistics.packed;
 	return result;
 }
 
-static enum image_kind pages_kind(const struct flatten *flatten)
+/* The kind of the new pages image. */
+static enum image_kind choose_kind(const struct page_stack *stack)
 {
-	return image_store_compression(flatten->to) == COMPRESS_ALWAYS ? IMAGE_PACKED_PAGES : IMAGE_PAGES;
+	for (size_t layer = 0; layer < stack->layer_count; layer++)
+		if (page_stack_layer(stack, layer).count &&
+		    pages_image_is_packed(page_chain_store(stack->chain, layer),
+					  stack->layers[layer].pages_id))
+			return IMAGE_PACKED_PAGES;
+	return IMAGE_PAGES;
 }
 
-static int copy_pages(struct flatten *flatten, const struct page_stack *stack, uint32_t pages_id)
+static int copy_pages(struct flatten *flatten, const struct page_stack *stack, enum image_kind kind,
+		      uint32_t pages_id)
 {
 	uint64_t size;
 	autofree uint64_t *places = place_runs(&stack->runs, &size);
 	struct image *image;
-	int result = image_create(flatten->to, &image, pages_kind(flatten), pages_id), closed;
+	int result = image_create(flatten->to, &image, kind, pages_id), closed;
 
 	if (result)
 		return result;
-	result = pages_kind(flatten) == IMAGE_PACKED_PAGES ? copy_packed(flatten, stack, image) :
-							     copy_plain(flatten, stack, places, size, image);
+	result = kind == IMAGE_PACKED_PAGES ? copy_packed(flatten, stack, image) :
+					      copy_plain(flatten, stack, places, size, image);
 	closed = image_close(image);
 	flatten->statistics->pages += size / PAGE_SIZE;
 	return result ?: closed;
@@ -202,35 +236,50 @@ static int write_entries(struct image *pagemap, const struct page_runs *runs, ui
 static int write_pagemap(struct flatten *flatten, const struct page_stack *stack, enum image_kind kind,
 			 unsigned long id, uint32_t pages_id)
 {
-	bool in_place = flatten->to == flatten->from;
 	struct image *pagemap;
-	int result = in_place ? image_create_beside(flatten->to, &pagemap, kind, id) :
-				image_create(flatten->to, &pagemap, kind, id);
+	int result = is_in_place(flatten) ? image_create_beside(flatten->to, &pagemap, kind, id) :
+					    image_create(flatten->to, &pagemap, kind, id);
 	int closed;
 
 	if (result)
 		return result;
 	result = write_entries(pagemap, &stack->runs, pages_id);
 	closed = image_close(pagemap);
-	if (result || closed || !in_place)
-		return result ?: closed;
-	return image_store_sync_image(flatten->to, pages_kind(flatten), pages_id) ?:
-		       image_store_sync(flatten->to)				  ?:
-		       image_store_replace(flatten->to, kind, id);
+	return result ?: closed;
+}
+
+/* In place: from now on the new pages are those of the task. */
+static int use_pages(struct image_store *store, enum image_kind pages_kind, uint32_t pages_id,
+		     enum image_kind kind, unsigned long id)
+{
+	int result = image_store_sync_image(store, pages_kind, pages_id);
+
+	if (!result && pages_kind == IMAGE_PACKED_PAGES)
+		result = change_inventory(store, true, false);
+	return result ?: image_store_sync(store) ?: image_store_replace(store, kind, id);
+}
+
+static int write_task(struct flatten *flatten, const struct page_stack *stack, enum image_kind kind,
+		      unsigned long id)
+{
+	uint32_t pages_id = flatten->next_pages_id++;
+	enum image_kind pages_kind = choose_kind(stack);
+	int result = copy_pages(flatten, stack, pages_kind, pages_id) ?:
+			     write_pagemap(flatten, stack, kind, id, pages_id);
+
+	if (!result && is_in_place(flatten))
+		result = use_pages(flatten->to, pages_kind, pages_id, kind, id);
+	return result;
 }
 
 /* In place, a pagemap that needs no parent stays as it is. */
 static int flatten_task(struct flatten *flatten, enum image_kind kind, unsigned long id)
 {
-	uint32_t pages_id = flatten->next_pages_id;
 	struct page_stack stack;
 	int result = page_stack_open(&stack, flatten->chain, kind, id);
 
-	if (!result && (flatten->to != flatten->from || stack.layer_count > 1)) {
-		flatten->next_pages_id++;
-		result = copy_pages(flatten, &stack, pages_id) ?:
-				 write_pagemap(flatten, &stack, kind, id, pages_id);
-	}
+	if (!result && (!is_in_place(flatten) || stack.layer_count > 1))
+		result = write_task(flatten, &stack, kind, id);
 	page_stack_close(&stack);
 	return result;
 }
@@ -299,8 +348,6 @@ static int begin_flattening(struct flatten *flatten, struct image_store *from, s
 		return result == -ENOENT ? fail(0, "%s is not a complete snapshot: it has no inventory.img",
 						image_store_name(from)) :
 					   result;
-	if (inventory->img_version == INVENTORY_PACKED_VERSION)
-		image_store_set_compression(to, COMPRESS_ALWAYS);
 	image_free(inventory);
 	flatten->buffer = reallocate_array(NULL, BUFFER_SIZE, 1);
 	result = page_chain_open_locked(&flatten->chain, from, IMAGES_ARE_READ) ?:
@@ -328,22 +375,13 @@ static int remove_parent(struct image_store *store)
 	return image_store_remove(store, "parent") ?: image_store_sync(store);
 }
 
-static int forget_parent(struct image_store *store)
-{
-	InventoryEntry *inventory;
-	int result = inventory_read_memory(store, &inventory);
+/* The pages images that the pagemaps of a directory name. */
+struct used_pages {
+	struct index ids;
+	bool is_packed; /* any of them */
+};
 
-	if (result)
-		return result;
-	if (inventory->has_parent_id) {
-		inventory->has_parent_id = false;
-		result = inventory_replace(store, inventory);
-	}
-	image_free(inventory);
-	return result;
-}
-
-static int note_used(struct image_store *store, const struct image_names *names, struct index *used)
+static int note_used(struct image_store *store, const struct image_names *names, struct used_pages *used)
 {
 	int result = 0;
 
@@ -354,27 +392,39 @@ static int note_used(struct image_store *store, const struct image_names *names,
 
 		if (is_pagemap(names->items[i], &kind, &id)) {
 			result = pagemap_read(&pagemap, store, kind, id);
-			index_set(used, pagemap.pages_id, used);
+			index_set(&used->ids, pagemap.pages_id, used);
+			used->is_packed |= pages_image_is_packed(store, pagemap.pages_id);
 		}
 		pagemap_free(&pagemap);
 	}
 	return result;
 }
 
-static int remove_unused(struct image_store *store)
+static int remove_unused(struct image_store *store, const struct image_names *names,
+			 const struct used_pages *used)
 {
-	struct index used = { 0 };
+	int result = 0;
+
+	for (size_t i = 0; !result && i < names->count; i++) {
+		unsigned long id;
+
+		if (is_beside_pages(names->items[i], &id) && !index_find(&used->ids, id))
+			result = image_store_remove(store, names->items[i]);
+	}
+	return result;
+}
+
+/* What was needed only together with a parent. Even if there was none, a crash may have left something to remove. */
+static int forget_old(struct image_store *store)
+{
+	struct used_pages used = { 0 };
 	struct image_names names;
 	int result = image_store_list(store, &names) ?: note_used(store, &names, &used);
 
-	for (size_t i = 0; !result && i < names.count; i++) {
-		unsigned long id;
-
-		if (is_beside_pages(names.items[i], &id) && !index_find(&used, id))
-			result = image_store_remove(store, names.items[i]);
-	}
+	if (!result)
+		result = change_inventory(store, used.is_packed, true) ?: remove_unused(store, &names, &used);
 	image_names_free(&names);
-	index_free(&used);
+	index_free(&used.ids);
 	return result;
 }
 
@@ -387,9 +437,7 @@ int flatten_in_place(struct image_store *store, struct flatten_statistics *stati
 	result = result ?: flatten_tasks(&flatten);
 	if (!result && statistics->layers > 1)
 		result = image_store_sync(store) ?: remove_parent(store);
-	/* Even without a parent, a crash may have left something to remove. */
-	result = result ?: forget_parent(store);
-	return end(&flatten, result ?: remove_unused(store) ?: image_store_sync(store));
+	return end(&flatten, result ?: forget_old(store) ?: image_store_sync(store));
 }
 
 /* ---- into a new directory ---- */
@@ -443,6 +491,7 @@ static int complete_target(struct flatten *flatten)
 	if (result)
 		return result;
 	inventory->has_parent_id = false;
+	inventory_set_packed(inventory, image_store_has_created(flatten->to, IMAGE_PACKED_PAGES));
 	result = image_store_commit(flatten->to, &inventory->base);
 	image_free(inventory);
 	return result;

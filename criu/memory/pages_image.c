@@ -98,15 +98,30 @@ void pages_image_ahead(const struct pages_image *pages, uint64_t offset, uint64_
 
 	if (pages->unpacker)
 		unpacker_place(pages->unpacker, offset, size, &start, &end);
-	posix_fadvise(image_fd(pages->image), start, end - start, POSIX_FADV_WILLNEED);
+	if (start < end) /* a length of 0 would mean: to the end of the file */
+		posix_fadvise(image_fd(pages->image), start, end - start, POSIX_FADV_WILLNEED);
 }
 
 bool pages_image_is_packed(struct image_store *store, unsigned long id)
 {
-	struct image *image;
-	bool is_packed = !attempted(image_open(store, &image, IMAGE_PACKED_PAGES, id));
+	struct image *image = NULL;
+	bool is_packed = attempted(image_open(store, &image, IMAGE_PAGES, id)) == -ENOENT &&
+			 attempted(image_open(store, &image, IMAGE_PACKED_PAGES, id)) != -ENOENT;
 
-	if (is_packed)
-		image_close_read(image);
+	image_close_read(image);
 	return is_packed;
+}
+
+int pages_image_find_packed(struct image_store *store, bool *is_found)
+{
+	struct image_names names;
+	unsigned long id;
+	int result = image_store_list(store, &names);
+
+	*is_found = false;
+	for (size_t i = 0; !result && !*is_found && i < names.count; i++)
+		*is_found = image_name_is(names.items[i], IMAGE_PACKED_PAGES, &id) &&
+			    pages_image_is_packed(store, id);
+	image_names_free(&names);
+	return result;
 }

@@ -10,7 +10,10 @@
 
 struct pages_image; /* opaque */
 
-/* 0 or -errno. -ENOENT is not recorded: there is neither pages-N.img nor pages-lz4-N.img. */
+/*
+ * Opens pages-N.img, or pages-lz4-N.img if only that exists. 0 or -errno. -ENOENT is not recorded: there is neither of
+ * them.
+ */
 int pages_image_open(struct pages_image **pages, struct image_store *store, unsigned long id) must_check;
 void pages_image_close(struct pages_image *pages); /* NULL is fine */
 const char *pages_image_name(const struct pages_image *pages);
@@ -25,7 +28,9 @@ int pages_image_read(struct pages_image *pages, struct iovec *places, int count,
 /* Announces bytes that will be read soon. */
 void pages_image_ahead(const struct pages_image *pages, uint64_t offset, uint64_t size);
 
-/* Is there a compressed image of this number in the store? */
+/* Is the image that pages_image_open() would open compressed? */
 bool pages_image_is_packed(struct image_store *store, unsigned long id);
+/* Is any image of the store compressed? 0 or -errno, recorded. */
+int pages_image_find_packed(struct image_store *store, bool *is_found) must_check;
 
 #endif

@@ -87,6 +87,15 @@ static void marks(void **state unused)
 	assert_not_restorable(3);
 }
 
+/* What is read is pages-N.img, so that loses its pages. */
+static void both_images(void **state unused)
+{
+	layer(1, false, { 1, 10, HERE });
+	layer(0, true, { 1, 9, PARENT });
+	put_file("1/pages-lz4-2.img", "not read", 8);
+	assert_int_equal(dedup(0).pages, 1);
+}
+
 static void tasks_that_are_gone(void **state unused)
 {
 	struct dedup_statistics statistics;
@@ -183,8 +192,8 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, prepare, clean)
 	const struct CMUnitTest tests[] = {
-		test(the_drawing),	   test(marks),	   test(tasks_that_are_gone),
-		test(refusals_come_first), test(consumed), test(by_chance),
+		test(the_drawing),	   test(both_images), test(marks),     test(tasks_that_are_gone),
+		test(refusals_come_first), test(consumed),    test(by_chance),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

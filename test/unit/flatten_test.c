@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include "image/store.h"
 #include "memory/flatten.h"
+#include "memory/pages_image.h"
 
 static struct image_store *open_named(const char *name, bool for_writing)
 {
@@ -47,14 +48,15 @@ static void assert_memory(struct image_store *store, unsigned long id, const int
 	page_chain_close(chain);
 }
 
-static void assert_flat(struct image_store *store, const int *owner, unsigned pages)
+static void assert_flat(struct image_store *store, const int *owner, unsigned pages, uint32_t version)
 {
 	InventoryEntry *inventory;
 
 	assert_memory(store, ID, owner, pages, 1);
-	assert_int_equal(inventory_read(store, &inventory), 0);
+	assert_int_equal(inventory_read_memory(store, &inventory), 0);
 	assert_int_equal(inventory->snapshot_id, 1);
 	assert_false(inventory->has_parent_id);
+	assert_int_equal(inventory->img_version, version);
 	image_free(inventory);
 }
 
@@ -70,12 +72,22 @@ static size_t count_images(struct image_store *store, const char *beginning)
 	return count;
 }
 
-/* Some layers are compressed, or none. */
-static void pack_by_chance(unsigned seed, unsigned layers)
+static bool is_packed_by_chance(unsigned seed, int layer)
 {
+	return seed >> (1 + layer % 4) & 1;
+}
+
+/* Some layers are compressed, or none. Returns whether one is that has visible pages. */
+static bool pack_by_chance(unsigned seed, unsigned layers, const int *owner)
+{
+	bool is_visible = false;
+
 	for (unsigned i = 0; i < layers; i++)
-		if (seed >> (1 + i % 4) & 1)
+		if (is_packed_by_chance(seed, i))
 			pack_layer(i);
+	for (unsigned page = 0; page < MOST_PAGES; page++)
+		is_visible |= owner[page] != NOBODY && is_packed_by_chance(seed, owner[page]);
+	return is_visible;
 }
 
 static void in_place(void **state unused)
@@ -85,25 +97,23 @@ static void in_place(void **state unused)
 		struct flatten_statistics statistics;
 		struct image_store *store;
 		int owner[MOST_PAGES];
+		bool is_packed;
 
 		make_chain_by_chance(seed, layers, pages, owner);
-		pack_by_chance(seed, layers);
+		is_packed = pack_by_chance(seed, layers, owner);
 		put_file("0/hashes-1.img", "old", 3);
 		put_file("0/pages-99.img", "left by a crash", 15);
 		store = layer_open(0, false);
-		if (seed % 3 == 0)
-			image_store_set_compression(store, COMPRESS_ALWAYS);
 		assert_int_equal(flatten_in_place(store, &statistics), 0);
-		if (seed % 3 == 0 && layers > 1)
-			assert_int_equal(count_images(store, "pages-lz4-"), 1);
+		assert_int_equal(count_images(store, "pages-lz4-"), is_packed);
 		assert_int_equal(statistics.layers, layers);
-		assert_flat(store, owner, pages);
+		assert_flat(store, owner, pages, is_packed ? 3 : 2);
 		assert_int_equal(count_images(store, "pages-"), 1);
 		assert_int_equal(count_images(store, "parent"), 0);
 		/* The directory is flat already. */
 		assert_int_equal(flatten_in_place(store, &statistics), 0);
 		assert_int_equal(statistics.pages, 0);
-		assert_flat(store, owner, pages);
+		assert_flat(store, owner, pages, is_packed ? 3 : 2);
 		image_store_close(store);
 		assert_int_equal(clean(NULL) ?: prepare(NULL), 0);
 	}
@@ -124,7 +134,7 @@ static void into_another(void **state unused)
 	store = layer_open(0, false);
 	out = open_named("out", true);
 	assert_int_equal(flatten_into(store, out, &statistics), 0);
-	assert_flat(out, owner, MOST_PAGES);
+	assert_flat(out, owner, MOST_PAGES, 2);
 	assert_int_equal(count_images(out, "core-4711.img"), 1);
 	assert_int_equal(count_images(out, "tmpfs-dev-12.tar.gz.img"), 1);
 	assert_int_equal(count_images(out, "hashes-"), 0);
@@ -142,6 +152,62 @@ static void into_another(void **state unused)
 	close_stack((struct opened[]){ open_stack(0) });
 	image_store_close(out);
 	image_store_close(store);
+}
+
+static void set_inventory(unsigned layer, uint32_t version)
+{
+	struct image_store *store = layer_open(layer, true);
+	InventoryEntry *inventory;
+
+	assert_int_equal(inventory_read_memory(store, &inventory), 0);
+	inventory->img_version = version;
+	if (!version)
+		message_set(inventory, pre_dump_mode, 1);
+	assert_int_equal(inventory_replace(store, inventory), 0);
+	image_free(inventory);
+	image_store_close(store);
+}
+
+/* The second page of layer 2 is not visible. */
+static void make_three_layers(int *owner, uint32_t version)
+{
+	memset(owner, 0xff, MOST_PAGES * sizeof(*owner));
+	layer(2, false, { 1, 1, HERE });
+	layer(1, true, { 2, 2, HERE });
+	layer(0, true, { 2, 1, PARENT }, { 3, 1, HERE });
+	owner[2] = 1;
+	owner[3] = 0;
+	set_inventory(0, version);
+}
+
+/* It does not matter what the newest snapshot says or is, but which pages it needs. */
+static void packed_only_if_needed(void **state unused)
+{
+	const uint32_t versions[] = { 0, 2, 3 };
+
+	for (size_t i = 0; i < 2 * 4 * array_size(versions); i++) {
+		uint32_t version = versions[i / 8];
+		unsigned packed = i % 4;
+		bool is_packed = packed < 2, into = i & 4;
+		struct flatten_statistics statistics;
+		struct image_store *store, *out;
+		int owner[MOST_PAGES];
+
+		make_three_layers(owner, version);
+		if (packed < 3)
+			pack_layer(packed);
+		store = layer_open(0, false);
+		out = into ? open_named("out", true) : store;
+		assert_int_equal(into ? flatten_into(store, out, &statistics) :
+					flatten_in_place(store, &statistics),
+				 0);
+		assert_flat(out, owner, 5, !version ? 0 : is_packed ? 3 : 2);
+		assert_int_equal(count_images(out, "pages-lz4-"), is_packed);
+		if (into)
+			image_store_close(out);
+		image_store_close(store);
+		assert_int_equal(clean(NULL) ?: prepare(NULL), 0);
+	}
 }
 
 static void chains_that_cannot_be_flattened(void **state unused)
@@ -257,7 +323,21 @@ static void make_second_task(unsigned layers)
 	}
 }
 
-static void killed(void **state unused)
+/* Whoever refuses compressed pages knows it before there are any. */
+static void assert_announced(struct image_store *store, unsigned long id)
+{
+	struct pagemap pagemap = { 0 };
+	InventoryEntry *inventory;
+
+	assert_int_equal(inventory_read_memory(store, &inventory), 0);
+	assert_int_equal(pagemap_read(&pagemap, store, IMAGE_PAGEMAP, id), 0);
+	if (pages_image_is_packed(store, pagemap.pages_id))
+		assert_int_equal(inventory->img_version, 3);
+	image_free(inventory);
+	pagemap_free(&pagemap);
+}
+
+static void be_killed(bool is_packed)
 {
 	enum { LAYERS = 5, SEED = 3 };
 	int owner[MOST_PAGES], status = 77, changes;
@@ -268,12 +348,16 @@ static void killed(void **state unused)
 
 		make_chain_by_chance(SEED, LAYERS, MOST_PAGES, owner);
 		make_second_task(LAYERS);
+		for (unsigned i = 1; is_packed && i < LAYERS; i++)
+			pack_layer(i);
 		status = flatten_for_a_while(changes);
 		store = layer_open(0, false);
+		assert_announced(store, ID);
+		assert_announced(store, 12);
 		assert_memory(store, ID, owner, MOST_PAGES, 0);
 		assert_memory(store, 12, owner, MOST_PAGES, 0);
 		assert_int_equal(flatten_in_place(store, &statistics), 0);
-		assert_flat(store, owner, MOST_PAGES);
+		assert_flat(store, owner, MOST_PAGES, is_packed ? 3 : 2);
 		assert_memory(store, 12, owner, MOST_PAGES, 1);
 		assert_int_equal(count_images(store, "pages-"), 2);
 		assert_int_equal(count_images(store, "inventory.img"), 1);
@@ -284,12 +368,18 @@ static void killed(void **state unused)
 	assert_true(changes > 10);
 }
 
+static void killed(void **state unused)
+{
+	be_killed(false);
+	be_killed(true);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, prepare, clean)
 	const struct CMUnitTest tests[] = {
 		test(in_place), test(into_another), test(chains_that_cannot_be_flattened),
-		test(holes),	test(killed),
+		test(holes),	test(killed),	    test(packed_only_if_needed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
