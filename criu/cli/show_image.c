@@ -22,6 +22,7 @@
 #include "cli/show.h"
 #include "ghost-file.pb-c.h"
 #include "ipc/ipc.h"
+#include "memory/packed.h"
 #include "pipe-data.pb-c.h"
 #include "sk-packet.pb-c.h"
 
@@ -335,22 +336,43 @@ static int put_records(struct printer *printer, struct image *image, enum image_
 	return result;
 }
 
+/* Of an image that has nothing else. */
+static int count_pages(const struct image *image, enum image_kind kind, uint64_t *pages)
+{
+	struct unpacker *unpacker;
+	uint64_t size = image_size(image);
+
+	if (kind == IMAGE_PACKED_PAGES) {
+		int result = unpacker_open(&unpacker, image_fd(image), size, image_name(image));
+
+		if (result)
+			return result;
+		size = unpacker_size(unpacker);
+		unpacker_close(unpacker);
+	}
+	*pages = size / PAGE_SIZE;
+	return 0;
+}
+
 static int put_image(struct printer *printer, struct image *image, enum image_kind kind)
 {
 	const char *magic = image_types[kind].name;
 	bool is_raw = !image_types[kind].descriptor;
-	int result = 0;
+	uint64_t pages = 0;
+	int result = is_raw ? count_pages(image, kind, &pages) : 0;
 
+	if (result)
+		return result;
 	if (!printer->json) {
 		fprintf(printer->out, "%s: %s\n", image_name(image), magic);
 		if (is_raw)
-			fprintf(printer->out, "%" PRIu64 " pages\n\n", image_size(image) / PAGE_SIZE);
+			fprintf(printer->out, "%" PRIu64 " pages\n\n", pages);
 		return is_raw ? 0 : put_records(printer, image, kind);
 	}
 	json_open(printer->json, NULL, '{');
 	json_string(printer->json, "magic", magic);
 	if (is_raw)
-		json_number(printer->json, "pages", image_size(image) / PAGE_SIZE);
+		json_number(printer->json, "pages", pages);
 	json_open(printer->json, "entries", '[');
 	if (!is_raw)
 		result = put_records(printer, image, kind);

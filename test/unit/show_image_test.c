@@ -4,6 +4,7 @@
 #include "images.h"
 #include "cli/commands.h"
 #include "cli/show.h"
+#include "memory/packed.h"
 #include "pagemap.pb-c.h"
 #include "stats.pb-c.h"
 
@@ -80,6 +81,28 @@ static void a_pagemap(void **state unused)
 		      "vaddr: 139637976731648 (0x7f0000001000)\ncompat_nr_pages: 2\nin_parent: yes\n\n");
 	assert_string_equal(pages, "pages-3.img: PAGES\n0 pages\n\n");
 	assert_string_equal(json, "{\n  \"magic\": \"PAGES\",\n  \"pages\": 0,\n  \"entries\": []\n}\n");
+}
+
+/* The size of the file says nothing about the number of pages. */
+static void compressed_pages(void **state unused)
+{
+	autofree char *path = format_text("%s/pages-lz4-3.img", directory), *zeros = allocate(40 * PAGE_SIZE);
+	struct packer_statistics statistics = { 0 };
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	struct packer *packer = packer_open(fd, false);
+	struct stat status;
+
+	assert_int_equal(packer_write(packer, zeros, 40 * PAGE_SIZE), 0);
+	assert_int_equal(packer_close(packer, 0, &statistics), 0);
+	autofree char *text = shown("pages-lz4-3.img", false, 0), *json = shown("pages-lz4-3.img", true, 0);
+
+	assert_non_null(strstr(text, "\n40 pages\n"));
+	assert_non_null(strstr(json, "\"pages\": 40,"));
+	assert_int_equal(fstat(fd, &status) ?: ftruncate(fd, status.st_size - 1), 0);
+	free(shown("pages-lz4-3.img", false, -EINVAL));
+	assert_failure_says("pages-lz4-3.img is damaged");
+	free(shown("pages-lz4-3.img", true, -EINVAL));
+	close(fd);
 }
 
 /* Every kind with records, with every field set: all are shown, and the brackets of JSON match. */
@@ -162,7 +185,7 @@ int main(void)
 #define test(function) cmocka_unit_test_setup_teardown(function, prepare, clean)
 	const struct CMUnitTest tests[] = {
 		test(bytes_behind_a_record),	test(a_pagemap),   test(every_kind),
-		test(files_that_are_no_images), test(the_command),
+		test(files_that_are_no_images), test(the_command), test(compressed_pages),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
