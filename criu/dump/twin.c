@@ -58,7 +58,7 @@ struct twins {
 	size_t count;
 	struct twin_spaces spaces;
 	struct memory_room room;
-	uint64_t promised; /* of the room, to those that are listed */
+	uint64_t promised; /* of the room, to those that are possible */
 };
 
 /* ---- which processes ---- */
@@ -262,6 +262,7 @@ int twins_list(struct dump *dump, struct task *task)
 	uint64_t copied;
 	struct twins *twins;
 	struct twin *twin;
+	int result;
 
 	if (dump->request->twin == TWIN_NEVER || !dump_tree_runs_on(dump))
 		return 1;
@@ -273,8 +274,10 @@ int twins_list(struct dump *dump, struct task *task)
 	if (!twin)
 		return 1;
 	*grow(&twins->items, &twins->count) = twin;
-	twins->promised += count_needed(copied);
-	return list(dump, twin);
+	result = list(dump, twin);
+	if (twin->is_possible)
+		twins->promised += count_needed(copied);
+	return result;
 }
 
 /* ---- making them ---- */
