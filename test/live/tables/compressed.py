@@ -24,12 +24,32 @@ def restored(cell, restorer, images, options=()):
 	return run
 
 
-def other_program(cell, dumper, restorer):
+def expect_refusal(cell, images):
 	"""A program that does not know them refuses them before it creates anything."""
-	images = dumped(cell, dumper)
 	expect_error(cell.peer.restore(images), "Not supported images version 3")
 	if system.descendants(os.getpid()):
 		raise Failure("the peer has left processes behind")
+
+
+def other_program(cell, dumper, restorer):
+	images = dumped(cell, dumper)
+	expect_refusal(cell, images)
+	restored(cell, restorer, images)
+
+
+def parent_only(cell, dumper, restorer):
+	"""A plain dump whose parent is compressed: others refuse it, too. If it is flattened, the new pages are compressed."""
+	cell.start()
+	cell.pre_dump(dumper, cell.new_images("images1"), ["--compress"])
+	cell.pause()
+	images = cell.new_images("images2")
+	cell.dump(dumper, images, ["--prev-images-dir", "../images1"])
+	if any(name.startswith("pages-lz4-") for name in modes.pages_images(images)):
+		raise Failure("a dump without --compress was compressed")
+	expect_refusal(cell, images)
+	subprocess.run([cell.ours.path, "flatten", images], check=True, stdout=subprocess.DEVNULL)
+	modes.check_compressed(images)
+	expect_refusal(cell, images)
 	restored(cell, restorer, images)
 
 
@@ -95,13 +115,28 @@ def large_and_auto(cell, dumper, restorer):
 	restored(cell, restorer, images)
 
 
+def frozen_and_auto(cell, dumper, restorer):
+	"""A tree that runs on does not stay frozen until the speed of the disk is known."""
+	cell.start()
+	cell.pause()
+	images = cell.new_images()
+	cell.dump(dumper, images, ["--compress=auto", "-R", "--twin=never"])
+	if any(name.startswith("pages-lz4-") for name in modes.pages_images(images)):
+		raise Failure("frozen memory was compressed")
+	cell.check_running()
+	cell.pause()
+	modes.finish_whole(cell)
+
+
 ROWS = [
 	Row("compressed-for-others", "memory", run=other_program, modes=("ours",)),
+	Row("compressed-parent", "memory", run=parent_only, modes=("ours",)),
 	Row("compressed-freed", "memory", run=freed, modes=("ours",)),
 	Row("compressed-dedup", "memory", run=deduplicated, modes=("ours",)),
 	Row("compressed-flipped", "large", arguments=("8",), run=damaged(flip, r"pages-lz4-\d+.img is damaged"), modes=("ours",)),
 	Row("compressed-cut", "large", arguments=("8",), run=damaged(cut, r"pages-lz4-\d+.img is damaged"), modes=("ours",)),
 	Row("compressed-empty", "memory", run=damaged(empty, r"pages-lz4-\d+.img is damaged"), modes=("ours",)),
 	Row("compressed-auto-small", "memory", run=small_and_auto, modes=("ours", "ours-to-peer")),
+	Row("compressed-auto-frozen", "large", arguments=("96",), run=frozen_and_auto, modes=("ours",)),
 	Row("compressed-auto-large", "large", arguments=("96",), run=large_and_auto, modes=("ours",)),
 ]
