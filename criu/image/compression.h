@@ -7,7 +7,7 @@
 enum compression {
 	COMPRESS_NEVER,
 	COMPRESS_ALWAYS,
-	COMPRESS_AUTO, /* large ones, while that is faster than the disk */
+	COMPRESS_AUTO, /* those that are known to be large (page_files.h), while that is faster than the disk */
 };
 
 #endif
