@@ -11,8 +11,9 @@
 #include "model/external.h"
 #include "model/request.h"
 
-/* These have their effect elsewhere: in main.c, in options.c, and where directories are opened. */
-static const char *const elsewhere[] = { "images-dir", "work-dir", "log-file", "verbosity", "action-script" };
+/* These have their effect elsewhere: in main.c, in options.c, where directories are opened, and in journeys.c. */
+static const char *const elsewhere[] = { "images-dir", "work-dir",	"log-file",
+					 "verbosity",  "action-script", "mmap-images" };
 
 static void describe(const struct options *options, char *text, size_t size)
 {
