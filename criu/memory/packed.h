@@ -44,8 +44,8 @@ struct packer_statistics {
 
 /*
  * For an empty file, whose descriptor stays the caller's. `adapts`: as long as the disk is faster than the compression,
- * blocks are stored as they are. To learn that, the packer waits at every 4 MiB of the file until those before the last
- * 16 MiB are on disk.
+ * blocks are stored as they are. To learn that, the packer waits at every 4 MiB of the file until all but the last
+ * 16 MiB is on the disk, so at most about 20 MiB are on their way.
  */
 struct packer *packer_open(int fd, bool adapts);
 /* Adds `size` bytes. 0 or -errno, not recorded. */
