@@ -1,5 +1,5 @@
 /*
- * writer.c - FILE MIB PERCENT: has memory in 4 KiB pages. On SIGUSR1 it writes PERCENT of the pages, scattered, and
+ * writer.c - FILE MIB PERCENT [ADVICE]: has memory in 4 KiB pages; with 0 as the advice, the host decides. On SIGUSR1 it writes PERCENT of the pages, scattered, and
  * then a byte into FILE.
  */
 #define _GNU_SOURCE
@@ -27,7 +27,7 @@ int main(int argc, char **argv)
 	sigemptyset(&wanted);
 	sigaddset(&wanted, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &wanted, NULL);
-	madvise(memory, pages * PAGE, MADV_NOHUGEPAGE);
+	madvise(memory, pages * PAGE, argc > 4 ? atoi(argv[4]) : MADV_NOHUGEPAGE);
 	for (size_t page = 0; page < pages; page++)
 		for (size_t word = 0; word < 8; word++)
 			((uint64_t *)(memory + page * PAGE))[word * 64] = page * 0x9e3779b97f4a7c15 + word;

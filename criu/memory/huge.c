@@ -24,7 +24,7 @@
 #include "base/memory.h"
 #include "kernel_constants.h"
 #include "memory/huge.h"
-#include "memory/tracker.h"
+#include "memory/scan.h"
 
 #define POOLS	      "/sys/kernel/mm/hugepages/hugepages-%llukB"
 #define LARGEST_SHIFT 40 /* of any architecture: 16 GiB; to check images */
@@ -245,7 +245,7 @@ bool huge_is_allowed(void)
 	if (read_text_at(-1, "/sys/kernel/mm/transparent_hugepage/enabled", &text) <= 0 ||
 	    strstr(text, "[never]"))
 		return false;
-	return strstr(text, "[always]") || tracker_works(&tracker_written);
+	return strstr(text, "[always]") || scan_has_ioctl();
 }
 
 void huge_collapse(void *block)

@@ -45,7 +45,7 @@ int huge_fill_file(int fd, uint64_t size, uint64_t page_size, const struct page_
 /*
  * May memory become huge pages that was not in huge pages? Not if the host wants none. If it leaves that to programs
  * (madvise), only if snapshots do not suffer: a soft-dirty bit is one for a whole huge page, but the tracker `written`
- * notes single pages. To ask takes a while.
+ * notes single pages.
  */
 bool huge_is_allowed(void);
 /* Turns a block that has some pages into a huge page; if the kernel refuses, only speed is lost. */

@@ -65,6 +65,14 @@ static bool knows_category(struct scanner *scanner, uint64_t category)
 	return ask_kernel(scanner, &request) >= 0;
 }
 
+/* The ioctl fails without a request, but in another way if there is none. */
+bool scan_has_ioctl(void)
+{
+	autoclose int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	return pagemap >= 0 && ioctl(pagemap, PAGEMAP_SCAN, NULL) < 0 && errno != ENOTTY;
+}
+
 int scanner_open(struct scanner **opened, int proc)
 {
 	struct scanner *scanner = allocate(sizeof(*scanner));

@@ -11,6 +11,8 @@
 
 struct scanner; /* for one task */
 
+/* Does this kernel have PAGEMAP_SCAN (Linux 6.7), and with it the tracker `written`? */
+bool scan_has_ioctl(void);
 int scanner_open(struct scanner **scanner, int proc) must_check;
 void scanner_close(struct scanner *scanner);
 

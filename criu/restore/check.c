@@ -24,7 +24,6 @@
 #include "ipc/ipc.h"
 #include "kernel/proc.h"
 #include "model/births.h"
-#include "memory/huge.h"
 #include "memory/mapping_limit.h"
 #include "plugins/plugins.h"
 #include "restore/restore.h"
@@ -342,6 +341,5 @@ int restore_check(void *context)
 	result = result ?: ipc_check(&restore->snapshot);
 	result = result ?: restore_check_huge_pages(&restore->snapshot, restore->chain);
 	result = result ?: restore_check_cgroups(restore) ?: restore_check_pids(restore);
-	restore->takes_huge_pages = huge_is_allowed();
 	return result ?: find_refuge(restore);
 }

@@ -372,7 +372,7 @@ int space_make_huge(const struct restore *restore, const struct task *task)
 	bool had_some = false;
 
 	filling.takes_whole = has_room_for_blocks(task, &had_some) && !task->space->mm->thp_disabled &&
-			      restore->takes_huge_pages;
+			      huge_is_allowed();
 	return had_some || filling.takes_whole ? share_windows(&filling) : 0;
 }
 

@@ -242,7 +242,6 @@ static int load_all(struct held_memory *held)
 	if (result)
 		return result;
 	list_parts(held);
-	held->restore.takes_huge_pages = huge_is_allowed();
 	for_each_leader (task, &held->restore.snapshot, OBJECT_MEMORY)
 		if (!result && task->state != TASK_DEAD)
 			result = load_task(held, task, &next);

@@ -88,7 +88,6 @@ struct restore {
 	struct page_statistics pages;
 	uint64_t pages_restored;	   /* of shared memory, restored by criu itself */
 	struct newborn_work *newborns;	   /* behind the board */
-	bool takes_huge_pages;		   /* huge_is_allowed() */
 	const struct held_memory *held;	   /* held.h: of these images; NULL: none is */
 	uint64_t refuge_start, refuge_end; /* addresses where no task will have a mapping */
 	uint64_t regions_size; /* at the start of the refuge: REGION_ROOM for each user of an address space */
