@@ -189,6 +189,8 @@ CORNERS = ("first", "last", "reserved", "beyond_end", "cut_off", "dev_zero", "gr
 
 def twin_without_room(cell, dumper, restorer):
 	"""criu gets no memory to share with the twin: the process is saved while it is frozen."""
+	if not shutil.which("strace"):
+		raise Skip("there is no strace")
 	cell.start()
 	images = cell.new_images()
 	run = cell.dump(dumper, images, ["-R", *modes.TWINS],
