@@ -12,7 +12,7 @@
  *	         and, if no pages are compressed, it says so            compressed pages of a parent are not needed any more
  *	pages images that no pagemap names are removed                  the old ones, and leftovers of a crash
  *
- * New pages are compressed if any of them were before.
+ * New pages are compressed if any of them were before, or if the dump that merges its chain compresses.
  *
  * Images beside pages-N.img that describe its pages by position (hashes-N.img) are removed with it.
  */
@@ -187,9 +187,11 @@ static int copy_packed(struct flatten *flatten, const struct page_stack *stack, 
 	return result;
 }
 
-/* The kind of the new pages image. */
-static enum image_kind choose_kind(const struct page_stack *stack)
+/* The kind of the new pages image. A dump that compresses may merge its chain. */
+static enum image_kind choose_kind(const struct flatten *flatten, const struct page_stack *stack)
 {
+	if (image_store_compression(flatten->to) == COMPRESS_ALWAYS)
+		return IMAGE_PACKED_PAGES;
 	for (size_t layer = 0; layer < stack->layer_count; layer++)
 		if (page_stack_layer(stack, layer).count &&
 		    pages_image_is_packed(page_chain_store(stack->chain, layer),
@@ -263,7 +265,7 @@ static int write_task(struct flatten *flatten, const struct page_stack *stack, e
 		      unsigned long id)
 {
 	uint32_t pages_id = flatten->next_pages_id++;
-	enum image_kind pages_kind = choose_kind(stack);
+	enum image_kind pages_kind = choose_kind(flatten, stack);
 	int result = copy_pages(flatten, stack, pages_kind, pages_id) ?:
 			     write_pagemap(flatten, stack, kind, id, pages_id);
 
