@@ -2,6 +2,7 @@
  * descriptors.c - see descriptors.h. Nothing here fails: a limit that could not be raised shows when it is reached.
  */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -89,6 +90,43 @@ void descriptors_close(int *numbers, size_t count)
 		else
 			syscall(SYS_close_range, numbers[i], numbers[next - 1], 0);
 	}
+}
+
+int descriptors_close_others(int *numbers, size_t count)
+{
+	unsigned next = 0;
+	int result = 0;
+
+	descriptors_sort(numbers, count);
+	for (size_t i = 0; !result && i < count; i++) {
+		if (numbers[i] > (int)next)
+			result = syscall(SYS_close_range, next, numbers[i] - 1, 0);
+		next = numbers[i] + 1;
+	}
+	return result < 0 || syscall(SYS_close_range, next, ~0U, 0) < 0 ? -errno : 0;
+}
+
+static bool is_among(int number, const int *numbers, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (numbers[i] == number)
+			return true;
+	return false;
+}
+
+void descriptors_let_go(const int *kept, size_t count)
+{
+	autofree int *all = allocate_array(count + STDERR_FILENO + 1, sizeof(*all));
+	int null = open("/dev/null", O_RDWR);
+
+	for (size_t i = 0; i < count; i++)
+		all[i] = kept[i];
+	for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+		if (!is_among(fd, kept, count))
+			dup2(null, fd);
+		all[count + fd] = fd;
+	}
+	ignore(descriptors_close_others(all, count + STDERR_FILENO + 1));
 }
 
 bool pidfd_has_ended(int pidfd)

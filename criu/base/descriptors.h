@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/resource.h>
+#include "compiler.h"
 
 /*
  * Raises the soft limit to the hard limit. *before is the old limit: programs that criu runs get it back with
@@ -33,6 +34,13 @@ void descriptors_reserve(size_t count);
 void descriptors_sort(int *numbers, size_t count);
 /* Closes them all, in few calls if they are neighbours. Sorts the numbers. */
 void descriptors_close(int *numbers, size_t count);
+/* Closes all but these. 0 or -errno, not recorded. Sorts the numbers. -1: none. */
+int descriptors_close_others(int *numbers, size_t count) must_check;
+/*
+ * For a process that outlives criu: nobody must have to wait for it. It keeps only these, and the standard files, which
+ * lead to /dev/null unless they are among them.
+ */
+void descriptors_let_go(const int *kept, size_t count);
 /* Has the process of a pidfd ended? */
 bool pidfd_has_ended(int pidfd);
 /*

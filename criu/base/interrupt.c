@@ -19,7 +19,7 @@ static struct sigaction before[array_size(signals)];
 static volatile sig_atomic_t noted; /* the signal; 0: none */
 static atomic_ullong noted_at;	    /* CLOCK_MONOTONIC, ns */
 
-static void end_by(int number)
+void interrupt_end_by(int number)
 {
 	sigset_t only;
 
@@ -37,7 +37,7 @@ static void note_signal(int number)
 	if (!noted)
 		noted_at = now;
 	else if (now - noted_at > ONE_AND_THE_SAME)
-		end_by(number);
+		interrupt_end_by(number);
 	noted = number;
 }
 
@@ -71,5 +71,5 @@ int interrupt_check(void)
 void interrupt_die(void)
 {
 	if (noted)
-		end_by(noted);
+		interrupt_end_by(noted);
 }

@@ -19,6 +19,8 @@ void interrupt_end(void);
  * second.
  */
 int interrupt_check(void) must_check;
+/* Does what the signal does to a process that does not handle it. */
+void interrupt_end_by(int number);
 /* The last act of a command that failed: if a signal was the reason, criu ends by it, as its caller expects. */
 void interrupt_die(void);
 

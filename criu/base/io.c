@@ -69,6 +69,47 @@ int write_all_at(int fd, const void *buffer, size_t size, off_t offset)
 	return 0;
 }
 
+/* Leaves out the first `size` bytes. */
+static void skip(struct iovec **vectors, int *count, size_t size)
+{
+	for (; *count && size >= (*vectors)->iov_len; ++*vectors, --*count)
+		size -= (*vectors)->iov_len;
+	if (*count) {
+		(*vectors)->iov_base = (char *)(*vectors)->iov_base + size;
+		(*vectors)->iov_len -= size;
+	}
+}
+
+int read_vectors_at(int fd, struct iovec *vectors, int count, off_t offset)
+{
+	while (count) {
+		ssize_t got = preadv(fd, vectors, count, offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return got ? -errno : -ENODATA;
+		offset += got;
+		skip(&vectors, &count, got);
+	}
+	return 0;
+}
+
+int write_vectors_at(int fd, struct iovec *vectors, int count, off_t offset)
+{
+	while (count) {
+		ssize_t put = pwritev(fd, vectors, count, offset);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		offset += put;
+		skip(&vectors, &count, put);
+	}
+	return 0;
+}
+
 /*
  * Most texts are short, and some are kept for long, so each gets exactly the memory it needs. `is_record`: a read that
  * does not fill the buffer was the last one. That is true for a seq_file of the kernel with one record (single_open()),

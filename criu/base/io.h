@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include "compiler.h"
 
 /*
@@ -18,6 +19,9 @@ int read_all(int fd, void *buffer, size_t size) must_check;
 int read_all_at(int fd, void *buffer, size_t size, off_t offset) must_check;
 int write_all(int fd, const void *buffer, size_t size) must_check;
 int write_all_at(int fd, const void *buffer, size_t size, off_t offset) must_check;
+/* The same, into or from several buffers; the vectors are changed. */
+int read_vectors_at(int fd, struct iovec *vectors, int count, off_t offset) must_check;
+int write_vectors_at(int fd, struct iovec *vectors, int count, off_t offset) must_check;
 
 /* Reads a whole file, for /proc. *text is allocated and NUL-terminated; the length is returned. */
 ssize_t read_text_at(int directory, const char *path, char **text) must_check;

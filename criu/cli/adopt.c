@@ -4,7 +4,6 @@
  *
  * Everything is read from /proc/PID of the caller, and descriptors are taken by pidfd_getfd(), while the caller waits.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -39,15 +38,11 @@ static size_t split(char *text, ssize_t length, char ***words)
 }
 
 /* What system calls tell, which need its pid in the pid namespace of the holder. */
-static int look_at_attributes(struct caller *caller, pid_t pid)
+static void look_at_attributes(struct caller *caller, pid_t pid)
 {
 	caller->policy = sched_getscheduler(pid);
 	caller->nice = getpriority(PRIO_PROCESS, (id_t)pid);
 	caller->has_cpus = sched_getaffinity(pid, sizeof(caller->cpus), &caller->cpus) == 0;
-	for (int resource = 0; resource < RLIM_NLIMITS; resource++)
-		if (prlimit(pid, resource, NULL, &caller->limits[resource]) < 0)
-			return fail(errno, "cannot read resource limit %d of process %d", resource, pid);
-	return 0;
 }
 
 int caller_look(struct caller *caller, pid_t pid)
@@ -60,7 +55,8 @@ int caller_look(struct caller *caller, pid_t pid)
 	caller->proc = proc_open(pid);
 	if (caller->pidfd < 0 || caller->proc < 0)
 		return fail(ESRCH, "cannot look at process %d", pid);
-	result = look_at_attributes(caller, pid);
+	look_at_attributes(caller, pid);
+	result = proc_read_limits(caller->proc, caller->limits);
 	if (result)
 		return result;
 	length = read_text_at(caller->proc, "cmdline", &caller->argument_text);
@@ -70,7 +66,7 @@ int caller_look(struct caller *caller, pid_t pid)
 	length = read_text_at(caller->proc, "environ", &caller->environment_text);
 	if (length < 0)
 		return fail(-length, "cannot read the environment of process %d", pid);
-	caller->environment_count = split(caller->environment_text, length, &caller->environment);
+	split(caller->environment_text, length, &caller->environment);
 	return 0;
 }
 
@@ -283,26 +279,24 @@ struct taken {
 /* What the caller has opened for itself is not passed on: it is closed at exec(). */
 static bool is_passed_on(const struct caller *caller, int number)
 {
-	autofree char *path = format_text("fdinfo/%d", number), *text = NULL;
-	uint64_t flags = 0;
+	struct proc_fdinfo info;
 
-	return read_text_at(caller->proc, path, &text) > 0 && proc_text_number(text, "flags", 8, &flags) &&
-	       !(flags & O_CLOEXEC);
+	if (attempted(proc_read_fdinfo(caller->proc, number, &info)))
+		return false;
+	free(info.rest);
+	return !(info.flags & O_CLOEXEC);
 }
 
 static int list_passed_on(const struct caller *caller, struct taken **taken, size_t *count)
 {
-	int fd = openat(caller->proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-	const struct dirent *entry;
+	autofree int *fds = NULL;
+	size_t all = 0;
+	int result = proc_read_descriptors(caller->proc, &fds, &all);
 
-	if (!directory)
-		return fail(errno, "cannot list its descriptors");
-	while ((entry = readdir(directory)))
-		if (*entry->d_name != '.' && is_passed_on(caller, atoi(entry->d_name)))
-			*grow(taken, count) = (struct taken){ atoi(entry->d_name), -1 };
-	closedir(directory);
-	return 0;
+	for (size_t i = 0; !result && i < all; i++)
+		if (is_passed_on(caller, fds[i]))
+			*grow(taken, count) = (struct taken){ fds[i], -1 };
+	return result ? fail(-result, "cannot list its descriptors") : 0;
 }
 
 /* The next descriptor gets a number from `least` on. */
@@ -317,33 +311,29 @@ static int move_up(int *fd, int least)
 	return 0;
 }
 
-/* Above all numbers that are in use here, or by the caller. */
-static int first_unused(const struct taken *taken, size_t count)
+/* Above all numbers that are in use here, or by the caller. Both lists are sorted. */
+static int find_unused(int self, const struct taken *taken, size_t count, int *unused_number)
 {
-	DIR *directory = opendir("/proc/self/fd");
-	const struct dirent *entry;
-	int highest = STDERR_FILENO;
+	autofree int *own = NULL;
+	size_t own_count = 0;
+	int result = proc_read_descriptors(self, &own, &own_count), highest = STDERR_FILENO;
 
-	for (size_t i = 0; i < count; i++)
-		highest = max(highest, taken[i].number);
-	if (!directory)
-		return fail(errno, "cannot list descriptors");
-	while ((entry = readdir(directory)))
-		highest = max(highest, atoi(entry->d_name));
-	closedir(directory);
-	return highest + 1;
+	if (!result && own_count)
+		highest = max(highest, own[own_count - 1]);
+	if (count)
+		highest = max(highest, taken[count - 1].number);
+	*unused_number = highest + 1;
+	return result ? fail(-result, "cannot list descriptors") : 0;
 }
 
 /* Nothing of the holder stays open: neither its socket nor the lock of the images. */
-static int take_descriptors(const struct caller *caller, int *connection)
+static int take_descriptors(const struct caller *caller, int self, int *connection)
 {
 	autofree struct taken *taken = NULL;
 	size_t count = 0;
-	int least = 0, result = list_passed_on(caller, &taken, &count);
+	int least, result = list_passed_on(caller, &taken, &count);
 
-	if (!result)
-		least = first_unused(taken, count);
-	result = result ?: least < 0 ? least : move_up(connection, least);
+	result = result ?: find_unused(self, taken, count, &least) ?: move_up(connection, least);
 	for (size_t i = 0; !result && i < count; i++) {
 		taken[i].here = (int)syscall(SYS_pidfd_getfd, caller->pidfd, taken[i].number, 0);
 		result = taken[i].here < 0 ?
@@ -375,8 +365,8 @@ static int take_limits(const struct caller *caller)
 int caller_adopt(const struct caller *caller, int *connection)
 {
 	/* Not by its pid, which is that in the pid namespace of the caller. */
-	int self = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct rlimit before; /* replaced by the caller's */
+	int self = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* take_descriptors() closes it */
+	struct rlimit before;						   /* replaced by the caller's */
 	int result;
 
 	if (self < 0)
@@ -386,7 +376,6 @@ int caller_adopt(const struct caller *caller, int *connection)
 			 join_cgroups(caller, self)    ?:
 			 take_attributes(caller, self) ?:
 							 join_namespaces(caller, self);
-	close(self);
 	setsid();
-	return result ?: take_descriptors(caller, connection) ?: take_limits(caller);
+	return result ?: take_descriptors(caller, self, connection) ?: take_limits(caller);
 }

@@ -42,8 +42,7 @@ static void print_help(enum availability there, int column, const char *help)
 
 static void print_option(const struct option_row *row, int command)
 {
-	bool is_optional = row->kind == OPTIONAL || row->kind == TRACKER || row->kind == CGROUPS ||
-			   row->kind == COMPRESSION || row->kind == LEVEL || row->kind == UNIX_SOCKETS;
+	bool is_optional = row_may_lack_argument(row);
 	const char *before = is_optional ? "[=" : " ";
 	const char *after = is_optional ? "]" : "";
 	int column;

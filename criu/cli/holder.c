@@ -17,10 +17,9 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
-#include "base/interrupt.h"
 #include "base/io.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/directories.h"
@@ -266,18 +265,6 @@ static int load(struct holder *holder, const struct options *options)
 	return held_memory_load(&holder->held, &request);
 }
 
-/* It holds no terminal and no pipe of whoever has started criu. */
-static void let_go_of_files(int ready)
-{
-	int null = open("/dev/null", O_RDWR);
-
-	for (int fd = 0; fd < 3; fd++)
-		dup2(null, fd);
-	for (int fd = 3; fd < ready; fd++)
-		close(fd);
-	close_range((unsigned)ready + 1, ~0u, 0);
-}
-
 static does_not_return void become_holder(const struct options *options, int ready)
 {
 	struct holder holder = { .socket = -1, .watch = -1 };
@@ -285,7 +272,7 @@ static does_not_return void become_holder(const struct options *options, int rea
 	setsid();
 	if (fork())
 		_exit(0);
-	let_go_of_files(ready);
+	descriptors_let_go(&ready, 1);
 	error_init();
 	if (load(&holder, options) || chdir("/") < 0 || listen_there(&holder)) {
 		ignore(write_all(ready, failure_text(), strlen(failure_text())));

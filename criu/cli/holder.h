@@ -50,7 +50,7 @@ struct caller {
 	cpu_set_t cpus;
 	struct rlimit limits[RLIM_NLIMITS];
 	char **arguments, **environment;
-	size_t argument_count, environment_count;
+	size_t argument_count;
 	char *argument_text, *environment_text; /* they point into these */
 };
 int caller_look(struct caller *caller, pid_t pid) must_check;

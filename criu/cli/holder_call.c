@@ -10,12 +10,10 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include "base/error.h"
-#include "base/io.h"
-#include "base/log.h"
+#include "base/interrupt.h"
 #include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/directories.h"
@@ -71,18 +69,13 @@ static does_not_return void end_by_signal(int signals, int connection)
 {
 	struct pollfd polled[] = { { connection, POLLIN, 0 }, { signals, POLLIN, 0 } };
 	struct signalfd_siginfo info;
-	sigset_t set;
 
 	if (read(signals, &info, sizeof(info)) != sizeof(info))
 		_exit(1);
 	shutdown(connection, SHUT_WR);
 	while (poll(polled, array_size(polled), -1) < 0 && errno == EINTR)
 		;
-	signal((int)info.ssi_signo, SIG_DFL);
-	sigemptyset(&set);
-	sigaddset(&set, (int)info.ssi_signo);
-	raise((int)info.ssi_signo);
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	interrupt_end_by((int)info.ssi_signo);
 	_exit(1);
 }
 

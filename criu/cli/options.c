@@ -32,12 +32,6 @@ static bool takes_no_argument(const struct setting *setting)
 	       kind == ALL_CHECKS || kind == NO_DEFAULT_CONFIG || kind == HELP || kind == VERSION;
 }
 
-static bool may_lack_argument(const struct option_row *row)
-{
-	return row->kind == OPTIONAL || row->kind == TRACKER || row->kind == CGROUPS || row->kind == LEVEL ||
-	       row->kind == COMPRESSION || row->kind == UNIX_SOCKETS;
-}
-
 /*
  * The argument of an option is the next word. If that looks like another option, an argument is missing: in `criu dump
  * -t $PID -D $DIRECTORY -R` a variable may be empty, and a dump into a directory called "-R" would end the processes. A
@@ -114,7 +108,7 @@ int settings_add_long(struct settings *settings, const char *text, const char *n
 	if (takes_no_argument(&setting)) {
 		if (argument)
 			return fail(0, "%s takes no argument, but '%s' was given", name, argument);
-	} else if (!argument && !may_lack_argument(setting.row)) {
+	} else if (!argument && !row_may_lack_argument(setting.row)) {
 		result = take_next(&setting, name, next, &argument);
 		*took_next = !result;
 	}
@@ -143,7 +137,7 @@ static int add_letters(struct settings *settings, const char *letters, const cha
 			add_setting(settings, &setting, NULL);
 			continue;
 		}
-		if (!argument && !may_lack_argument(setting.row)) {
+		if (!argument && !row_may_lack_argument(setting.row)) {
 			result = take_next(&setting, name, next, &argument);
 			*took_next = !result;
 		}

@@ -47,6 +47,12 @@ const struct option_row *row_by_letter(char letter, int command)
 	return found;
 }
 
+bool row_may_lack_argument(const struct option_row *row)
+{
+	return row->kind == OPTIONAL || row->kind == TRACKER || row->kind == CGROUPS || row->kind == LEVEL ||
+	       row->kind == COMPRESSION || row->kind == UNIX_SOCKETS;
+}
+
 static bool can_be_negated(const struct option_row *row)
 {
 	return (row->kind == FLAG || row->kind == FINALLY || row->kind == TRACKER ||

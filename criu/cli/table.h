@@ -125,6 +125,8 @@ int config_parse(struct settings *settings, const char *text)
 int row_find(const char *text, size_t length, struct setting *found, int most) must_check;
 
 /* The option of a letter; a command may use a letter for an option of its own. `command` 0: none. */
+/* Its argument only counts as --name=ARGUMENT, or behind the letter. */
+bool row_may_lack_argument(const struct option_row *row);
 const struct option_row *row_by_letter(char letter, int command);
 
 /* help.c: prints the help for one command, if `command` is one, or for all. */

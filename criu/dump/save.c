@@ -14,7 +14,6 @@
 #include "image/inventory.h"
 #include "image/statistics.h"
 #include "ipc/ipc.h"
-#include "memory/pages_image.h"
 #include "namespaces/kind.h"
 #include "pstree.pb-c.h"
 #include "stats.pb-c.h"
@@ -137,13 +136,10 @@ static void add_plugins(InventoryEntry *inventory)
  */
 static int find_packed(const struct dump *dump, bool *is_packed)
 {
-	struct page_chain *chain = dump->memory.increment.chain;
-	int result = 0;
+	const struct page_chain *chain = dump->memory.increment.chain;
 
 	*is_packed = image_store_has_created(dump->snapshot.images, IMAGE_PACKED_PAGES);
-	for (size_t layer = 0; !result && !*is_packed && chain && layer < page_chain_length(chain); layer++)
-		result = pages_image_find_packed(page_chain_store(chain, layer), is_packed);
-	return result;
+	return *is_packed || !chain ? 0 : page_chain_find_packed(chain, is_packed);
 }
 
 int dump_complete(void *context)

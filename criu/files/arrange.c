@@ -139,34 +139,19 @@ static int put_in_place(struct table *table, const struct descriptor *descriptor
 	return 0;
 }
 
-/* Sorts the numbers. -1: none. */
-static int close_all_but(int *numbers, size_t count)
-{
-	unsigned next = 0;
-	int result = 0;
-
-	descriptors_sort(numbers, count);
-	for (size_t i = 0; !result && i < count; i++) {
-		if (numbers[i] > (int)next)
-			result = syscall(SYS_close_range, next, numbers[i] - 1, 0);
-		next = numbers[i] + 1;
-	}
-	if (result < 0 || syscall(SYS_close_range, next, ~0U, 0) < 0)
-		return fail(errno, "cannot close the descriptors of criu itself");
-	return 0;
-}
-
 /* Of everything that criu has open, only what this process needs stays. */
 static int close_others(const struct table *table, int *const *kept, size_t kept_count, bool is_in_place)
 {
 	const struct descriptor_table *descriptors = table->task->table;
 	autofree int *numbers = allocate_array(descriptors->count + kept_count, sizeof(*numbers));
+	int result;
 
 	for (size_t i = 0; i < descriptors->count; i++)
 		numbers[i] = is_in_place ? descriptors->items[i].fd : descriptors->items[i].file->fd;
 	for (size_t i = 0; i < kept_count; i++)
 		numbers[descriptors->count + i] = *kept[i];
-	return close_all_but(numbers, descriptors->count + kept_count);
+	result = descriptors_close_others(numbers, descriptors->count + kept_count);
+	return result ? fail(-result, "cannot close the descriptors of criu itself") : 0;
 }
 
 static rlim_t own_limit(void)

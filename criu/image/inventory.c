@@ -38,9 +38,14 @@ InventoryEntry *inventory_new(void)
 	return inventory;
 }
 
+bool inventory_is_packed(const InventoryEntry *inventory)
+{
+	return inventory->img_version == PACKED_VERSION;
+}
+
 bool inventory_set_packed(InventoryEntry *inventory, bool is_packed)
 {
-	if (!inventory->img_version || is_packed == (inventory->img_version == PACKED_VERSION))
+	if (!inventory->img_version || is_packed == inventory_is_packed(inventory))
 		return false;
 	inventory->img_version = is_packed ? PACKED_VERSION : OUR_VERSION;
 	return true;

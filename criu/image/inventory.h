@@ -17,6 +17,7 @@ InventoryEntry *inventory_new(void);
  * Sets img_version: other programs refuse a dump by it, if pages in its directory, or in that of a parent, are compressed,
  * instead of not finding them. Returns whether it has changed; that of a pre-dump does not.
  */
+bool inventory_is_packed(const InventoryEntry *inventory);
 bool inventory_set_packed(InventoryEntry *inventory, bool is_packed);
 
 /* A new id for a snapshot: random, never 0. */

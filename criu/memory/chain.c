@@ -26,9 +26,9 @@
 
 /* Data from its inventory. */
 struct identity {
-	bool is_complete;
-	uint64_t snapshot, parent; /* ids of the snapshot and of its parent; 0: none */
-	bool has_freed;		   /* pages, … */
+	bool is_complete, is_packed, has_version; /* a pre-dump has none */
+	uint64_t snapshot, parent;		  /* ids of the snapshot and of its parent; 0: none */
+	bool has_freed;				  /* pages, … */
 	uint64_t freed_for; /* … which the snapshot with this id replaces; 0: a snapshot without an id */
 };
 
@@ -73,6 +73,8 @@ static int read_snapshot_identity(struct image_store *store, struct identity *id
 		return result == -ENOENT ? 0 : result;
 	*identity = (struct identity){
 		.is_complete = true,
+		.is_packed = inventory_is_packed(inventory),
+		.has_version = inventory->img_version,
 		.snapshot = inventory->snapshot_id,
 		.parent = inventory->parent_id,
 		.has_freed = inventory->has_freed_for,
@@ -248,6 +250,24 @@ struct image_store *page_chain_store(const struct page_chain *chain, size_t laye
 uint64_t page_chain_snapshot(const struct page_chain *chain, size_t layer)
 {
 	return chain->layers[layer].identity.snapshot;
+}
+
+/* That of a dump tells it for all of its parents. A pre-dump says nothing. */
+int page_chain_find_packed(const struct page_chain *chain, bool *is_found)
+{
+	int result = 0;
+
+	*is_found = false;
+	for (size_t i = 0; !result && !*is_found && i < chain->count; i++) {
+		const struct snapshot_layer *layer = &chain->layers[i];
+
+		if (layer->identity.has_version) {
+			*is_found = layer->identity.is_packed;
+			break;
+		}
+		result = pages_image_find_packed(layer->store, is_found);
+	}
+	return result;
 }
 
 bool page_chain_is_complete(const struct page_chain *chain)

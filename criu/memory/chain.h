@@ -31,6 +31,8 @@ struct image_store *page_chain_store(const struct page_chain *chain, size_t laye
 /* The id of the snapshot; 0: none. */
 uint64_t page_chain_snapshot(const struct page_chain *chain, size_t layer);
 bool page_chain_is_complete(const struct page_chain *chain); /* the newest one; all others are complete */
+/* Is any pages image compressed, as far as the snapshots say so, or are pre-dumps? 0 or -errno, recorded. */
+int page_chain_find_packed(const struct page_chain *chain, bool *is_found) must_check;
 /* 1: found, in *layer; 0: not in the chain; -errno, recorded. */
 int page_chain_find(const struct page_chain *chain, const struct image_store *store, size_t *layer)
 	must_check;

@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/memory.h"
@@ -78,32 +80,20 @@ static void keep(const struct kept *kept, size_t count, int watch)
 	_exit(0);
 }
 
-static bool is_kept(const struct kept *kept, size_t count, int fd)
-{
-	for (size_t i = 0; i < count; i++)
-		if (fd == kept[i].userfaultfd || fd == kept[i].pidfd)
-			return true;
-	return false;
-}
-
-/*
- * No other process must have to wait for the keeper: it holds no pipe, no terminal, and no directory of a file system
- * that may be unmounted.
- */
+/* The keeper holds no directory of a file system that may be unmounted, either. */
 static void let_go_of_all(const struct kept *kept, size_t count, int directory, int confirm)
 {
-	int null = open("/dev/null", O_RDWR);
-	int highest = directory > confirm ? directory : confirm;
+	int *numbers = NULL;
+	size_t kept_count = 0;
 
-	for (size_t i = 0; i < count; i++)
-		highest = max(highest, max(kept[i].userfaultfd, kept[i].pidfd));
-	for (int fd = 0; fd < 3; fd++)
-		if (!is_kept(kept, count, fd))
-			dup2(null, fd);
-	for (int fd = 3; fd <= highest; fd++)
-		if (fd != directory && fd != confirm && !is_kept(kept, count, fd))
-			close(fd);
-	syscall(SYS_close_range, highest + 1, ~0u, 0);
+	for (size_t i = 0; i < count; i++) {
+		*grow(&numbers, &kept_count) = kept[i].userfaultfd;
+		*grow(&numbers, &kept_count) = kept[i].pidfd;
+	}
+	*grow(&numbers, &kept_count) = directory;
+	*grow(&numbers, &kept_count) = confirm;
+	descriptors_let_go(numbers, kept_count);
+	free(numbers);
 	if (chdir("/") < 0)
 		_exit(1);
 }

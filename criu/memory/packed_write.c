@@ -170,27 +170,6 @@ static int begin_writeback(struct packer *packer)
 	return result;
 }
 
-/* Writes all; the vectors are changed. */
-static int write_vectors(int fd, struct iovec *vectors, int count, uint64_t offset)
-{
-	while (count) {
-		ssize_t written = pwritev(fd, vectors, count, (off_t)offset);
-
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written <= 0)
-			return written ? -errno : -EIO;
-		offset += (uint64_t)written;
-		for (; count && (size_t)written >= vectors->iov_len; vectors++, count--)
-			written -= (ssize_t)vectors->iov_len;
-		if (count) {
-			vectors->iov_base = (char *)vectors->iov_base + written;
-			vectors->iov_len -= (size_t)written;
-		}
-	}
-	return 0;
-}
-
 static int write_round(struct packer *packer, const char *bytes, size_t size,
 		       const struct packed_block *blocks)
 {
@@ -205,7 +184,7 @@ static int write_round(struct packer *packer, const char *bytes, size_t size,
 		vectors[count].iov_len = blocks[count].size;
 		packed += blocks[count].size;
 	}
-	result = write_vectors(packer->fd, vectors, count, packer->offset);
+	result = write_vectors_at(packer->fd, vectors, count, (off_t)packer->offset);
 	throughput_add(&packer->statistics.writing, packed, began);
 	packer->offset += packed;
 	packer->window.content += size;
@@ -263,7 +242,7 @@ static int write_end(struct packer *packer)
 	};
 	struct iovec vectors[] = { { packer->blocks, bytes }, { &trailer, sizeof(trailer) } };
 
-	return write_vectors(packer->fd, vectors, array_size(vectors), packer->offset);
+	return write_vectors_at(packer->fd, vectors, array_size(vectors), (off_t)packer->offset);
 }
 
 int packer_close(struct packer *packer, int result, struct packer_statistics *statistics)

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include "base/error.h"
+#include "base/io.h"
 #include "base/memory.h"
 #include "memory/packed.h"
 #include "memory/pages_image.h"
@@ -68,22 +69,9 @@ int pages_image_fd(const struct pages_image *pages)
 
 static int read_plain(const struct pages_image *pages, struct iovec *places, int count, uint64_t offset)
 {
-	while (count) {
-		ssize_t got = preadv(image_fd(pages->image), places, count, offset);
+	int result = read_vectors_at(image_fd(pages->image), places, count, (off_t)offset);
 
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return fail(got ? errno : ENODATA, "cannot read %s", pages->name);
-		offset += got;
-		for (; count && (size_t)got >= places->iov_len; places++, count--)
-			got -= places->iov_len;
-		if (count) {
-			places->iov_base = (char *)places->iov_base + got;
-			places->iov_len -= got;
-		}
-	}
-	return 0;
+	return result ? fail(-result, "cannot read %s", pages->name) : 0;
 }
 
 int pages_image_read(struct pages_image *pages, struct iovec *places, int count, uint64_t offset)

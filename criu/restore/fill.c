@@ -93,7 +93,7 @@ static bool is_touched(const struct page_stack *stack, const struct vma *vma)
 	       (vma->is_inherited || has_pages(stack, vma));
 }
 
-static int change_protection(const struct vma *vma, int protection)
+int space_protect(const struct vma *vma, int protection)
 {
 	if (mprotect(at(vma->place), vma_length(vma), protection) < 0)
 		return fail(errno, "cannot change the protection at %#llx", (unsigned long long)vma->start);
@@ -109,7 +109,7 @@ static int open_all(const struct task *task)
 		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (is_touched(stack, vma) && has_pages(stack, vma) && (vma->is_inherited || !is_open(vma)))
-			result = change_protection(vma, PROT_READ | PROT_WRITE);
+			result = space_protect(vma, PROT_READ | PROT_WRITE);
 	}
 	return result;
 }
@@ -123,7 +123,7 @@ static int protect_all(const struct task *task)
 		const struct vma *vma = &task->space->vmas.items[i];
 
 		if (is_touched(stack, vma) && (vma->is_inherited || !is_open(vma)))
-			result = change_protection(vma, protection_while_made(vma));
+			result = space_protect(vma, protection_while_made(vma));
 	}
 	return result;
 }

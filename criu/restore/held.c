@@ -2,8 +2,8 @@
  * held.c - see held.h.
  *
  * The memory is at its own addresses, as far as these are free in criu, and not those of another process of the images.
- * It is in huge pages where all pages of one exist: fork() copies a page table of 2 GiB
- * in 40 ms, but in 0.1 ms if it is in huge pages (Linux 6.18).
+ * It is in huge pages where all pages of one exist: fork() copies a page table of 2 GiB in 40 ms, but in 0.1 ms if it is
+ * in huge pages (Linux 6.18).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,6 @@
 #include <sys/stat.h>
 #include "base/error.h"
 #include "base/index.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "memory/huge.h"
 #include "memory/saving.h"
@@ -31,7 +30,8 @@ struct held_memory {
 	struct stat inventory;
 	struct part {
 		pid_t pid;
-		uint64_t start, end, place;
+		const struct vma *vma; /* of the holder's own snapshot */
+		uint64_t place;
 		bool continues; /* the part before it, at the same distance from its own address */
 	} * parts;		/* when all is loaded: by pid and address */
 	size_t count;
@@ -123,9 +123,8 @@ static size_t list_run(struct held_memory *held, const struct task *task, size_t
 	    least)
 		return end;
 	for (size_t i = first; i < end; i++)
-		*grow(&held->parts, &held->count) = (struct part){
-			.pid = task->pid, .start = vmas[i].start, .end = vmas[i].end, .continues = i > first
-		};
+		*grow(&held->parts, &held->count) =
+			(struct part){ .pid = task->pid, .vma = &vmas[i], .continues = i > first };
 	return end;
 }
 
@@ -171,30 +170,25 @@ static int map_at(uint64_t place, uint64_t size, bool reserves)
  * At its own address, so that it need not be moved. If that is not free here: where no process has a mapping, as far
  * from the border of a huge page.
  */
-static int map_run(struct held_memory *held, size_t first, size_t end, bool reserves)
+static int map_run(struct held_memory *held, size_t first, size_t end)
 {
-	uint64_t start = held->parts[first].start, size = held->parts[end - 1].end - start, place = start;
+	const struct vma *vma = held->parts[first].vma;
+	uint64_t size = held->parts[end - 1].vma->end - vma->start, place = vma->start;
+	bool reserves = !(vma->flags & MAP_NORESERVE);
 	int result = map_at(place, size, reserves);
 
 	if (result == -EEXIST) {
 		result = restore_find_room(&held->restore, size + HUGE_BLOCK, &place);
-		place = round_up(place, HUGE_BLOCK) + start % HUGE_BLOCK;
+		place = round_up(place, HUGE_BLOCK) + vma->start % HUGE_BLOCK;
 		if (result)
 			return result;
 		result = map_at(place, size, reserves);
 	}
 	for (size_t i = first; i < end; i++)
-		held->parts[i].place = place + (held->parts[i].start - start);
+		held->parts[i].place = place + (held->parts[i].vma->start - vma->start);
 	return result ? fail(-result, "no memory to hold %llu MiB of the images",
 			     (unsigned long long)size >> 20) :
 			0;
-}
-
-static const struct vma *find_vma(const struct task *task, uint64_t start)
-{
-	const struct vmas *vmas = &task->space->vmas;
-
-	return &vmas->items[first_behind(vmas, start)];
 }
 
 /* Fills memory at other addresses than those of the task: through a copy that has only the mappings to be held. */
@@ -209,12 +203,11 @@ static int load_task(struct held_memory *held, const struct task *task, size_t *
 	while (!result && *next < held->count && held->parts[*next].pid == task->pid) {
 		size_t end = end_of_run(held, *next);
 
-		result = map_run(held, *next, end,
-				 !(find_vma(task, held->parts[*next].start)->flags & MAP_NORESERVE));
+		result = map_run(held, *next, end);
 		for (; *next < end; ++*next) {
 			struct vma *added = grow(&space.vmas.items, &space.vmas.count);
 
-			*added = *find_vma(task, held->parts[*next].start);
+			*added = *held->parts[*next].vma;
 			added->place = held->parts[*next].place;
 		}
 	}
@@ -230,7 +223,7 @@ static int compare_parts(const void *left, const void *right)
 
 	if (one->pid != other->pid)
 		return one->pid < other->pid ? -1 : 1;
-	return one->start < other->start ? -1 : one->start > other->start;
+	return one->vma->start < other->vma->start ? -1 : one->vma->start > other->vma->start;
 }
 
 static int load_all(struct held_memory *held)
@@ -254,9 +247,7 @@ int held_memory_load(struct held_memory **loaded, const struct request *request)
 {
 	struct held_memory *held = *loaded = allocate(sizeof(*held));
 
-	held->restore = (struct restore){ .request = request, .wait = { -1, -1, -1, -1 }, .root = -1 };
-	snapshot_init(&held->restore.snapshot);
-	held->restore.snapshot.images = request->images;
+	restore_init(&held->restore, request);
 	if (look_at_inventory(request->images, &held->inventory))
 		return fail(0, "%s has no inventory.img", image_store_name(request->images));
 	return load_all(held);
@@ -272,7 +263,7 @@ bool held_memory_needs_id(const struct held_memory *held, pid_t id)
 void held_memory_leave(const struct held_memory *held)
 {
 	for (size_t i = 0; held && i < held->count; i++)
-		munmap(at(held->parts[i].place), held->parts[i].end - held->parts[i].start);
+		munmap(at(held->parts[i].place), vma_length(held->parts[i].vma));
 }
 
 bool held_memory_find(const struct held_memory *held, pid_t pid, const struct vma *vma, uint64_t *place)
@@ -284,14 +275,14 @@ bool held_memory_find(const struct held_memory *held, pid_t pid, const struct vm
 		size_t middle = (low + high) / 2;
 		const struct part *part = &held->parts[middle];
 
-		if (part->pid < pid || (part->pid == pid && part->end <= vma->start))
+		if (part->pid < pid || (part->pid == pid && part->vma->end <= vma->start))
 			low = middle + 1;
 		else
 			high = middle;
 	}
 	if (!held || low == held->count || held->parts[low].pid != pid ||
-	    held->parts[low].start > vma->start || held->parts[low].end < vma->end)
+	    held->parts[low].vma->start > vma->start || held->parts[low].vma->end < vma->end)
 		return false;
-	*place = held->parts[low].place + (vma->start - held->parts[low].start);
+	*place = held->parts[low].place + (vma->start - held->parts[low].vma->start);
 	return true;
 }

@@ -367,18 +367,24 @@ static int finish(struct restore *restore)
 	return 0;
 }
 
-int restore_run(const struct request *request)
+void restore_init(struct restore *restore, const struct request *request)
 {
-	struct restore restore = {
+	*restore = (struct restore){
 		.request = request, .began = monotonic_time(), .wait = { -1, -1, -1, -1 }, .root = -1
 	};
+	snapshot_init(&restore->snapshot);
+	restore->snapshot.ask_root = root_ask;
+	restore->snapshot.images = request->images;
+	restore->snapshot.policy = request->policy;
+	restore->snapshot.externals = request->externals;
+}
+
+int restore_run(const struct request *request)
+{
+	struct restore restore;
 	int result;
 
-	snapshot_init(&restore.snapshot);
-	restore.snapshot.ask_root = root_ask;
-	restore.snapshot.images = request->images;
-	restore.snapshot.policy = request->policy;
-	restore.snapshot.externals = request->externals;
+	restore_init(&restore, request);
 	restore.held = held_memory_is_of(request->held, request->images) ? request->held : NULL;
 	result = steps_run("restore", restore_steps, array_size(restore_steps), &restore, &restore.times);
 	restore_close_files(&restore);

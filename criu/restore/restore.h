@@ -118,6 +118,9 @@ static inline uint64_t refuge_step(const struct vma *vma)
  */
 int restore_run(const struct request *request) must_check;
 
+/* For its first steps, by held.c. */
+void restore_init(struct restore *restore, const struct request *request);
+
 /*
  * The address of the task's region for the restorer. Tasks that share an address space have their regions side by side.
  */

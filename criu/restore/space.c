@@ -159,15 +159,12 @@ static int attach_area(struct restore *restore, struct task *task, struct vma *v
 	return 0;
 }
 
-/* It has its content already, and moves to its address with all that waits elsewhere. */
+/* It has its content already. If it is not at its address, it moves there with all that waits elsewhere. */
 static int take_held(const struct vma *vma)
 {
 	int protection = protection_while_made(vma);
 
-	if (protection != (PROT_READ | PROT_WRITE) &&
-	    mprotect(at(vma->place), vma_length(vma), protection) < 0)
-		return fail(errno, "cannot change the protection at %#llx", (unsigned long long)vma->start);
-	return 0;
+	return protection == (PROT_READ | PROT_WRITE) ? 0 : space_protect(vma, protection);
 }
 
 static int map_area(struct restore *restore, struct task *task, struct vma *vma)

@@ -58,7 +58,9 @@ int space_steer(const struct vma *vma, int protection, int fd) must_check;
 int rings_check(const struct snapshot *snapshot) must_check;
 int rings_make(const struct task *task) must_check;
 
-/* fill.c. Puts the pages of the images into private memory; adds their number to *pages. */
+/* fill.c. Of a mapping, at the place where it is now. */
+int space_protect(const struct vma *vma, int protection) must_check;
+/* Puts the pages of the images into private memory; adds their number to *pages. */
 int space_fill(const struct restore *restore, const struct task *task, uint64_t *pages) must_check;
 /* Drops inherited pages. */
 int space_drop(const struct vma *vma, uint64_t start, uint64_t end) must_check;

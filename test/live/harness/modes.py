@@ -23,28 +23,34 @@ class Mode(namedtuple("Mode", "name run dumper restorer needs like", defaults=(N
 		return self.like or self.name
 
 
-def dump_and_restore(cell, dumper, restorer):
+def dumped(cell, dumper, options=()):
+	"""Dumps the program when it has run for a while. Returns the directory of the images."""
 	cell.start()
 	cell.pause()
 	images = cell.new_images()
-	cell.dump(dumper, images)
-	cell.restore(restorer, images)
+	cell.dump(dumper, images, options)
+	return images
+
+
+def restored(cell, restorer, images, options=()):
+	"""Restores the program, and lets it run to its end. Returns what criu did."""
+	run = cell.restore(restorer, images, options)
 	cell.pause()
 	cell.finish()
+	return run
+
+
+def dump_and_restore(cell, dumper, restorer):
+	restored(cell, restorer, dumped(cell, dumper))
 
 
 def precopied(cell, dumper, restorer):
 	"""Memory is copied while the processes run, twice, before they are frozen."""
-	cell.start()
-	cell.pause()
-	images = cell.new_images()
-	cell.dump(dumper, images, ROUNDS)
+	images = dumped(cell, dumper, ROUNDS)
 	left = [name for name in os.listdir(images) if name == "parent" or name.startswith(".")]
 	if left:
 		raise Failure(f"the images are not in one flat directory: {left}")
-	cell.restore(restorer, images)
-	cell.pause()
-	cell.finish()
+	restored(cell, restorer, images)
 
 
 def undisturbed(cell, dumper, restorer):
@@ -72,10 +78,7 @@ def five_times(cell, dumper, restorer):
 
 def leave_running(cell, dumper, restorer, *options):
 	"""The original runs on. After its end the images are restored."""
-	cell.start()
-	cell.pause()
-	images = cell.new_images()
-	cell.dump(dumper, images, ["-R", *options])
+	images = dumped(cell, dumper, ["-R", *options])
 	cell.check_running()
 	cell.pause()
 	finish_whole(cell)
@@ -99,9 +102,7 @@ def chained(cell, dumper, restorer, *options):
 	cell.pause()
 	images = cell.new_images("images3")
 	cell.dump(dumper, images, ["--prev-images-dir", "../images2"])
-	cell.restore(restorer, images)
-	cell.pause()
-	cell.finish()
+	restored(cell, restorer, images)
 
 
 def chained_with_twins(cell, dumper, restorer):
@@ -112,21 +113,17 @@ def pages_images(images):
 	return sorted(name for name in os.listdir(images) if name.startswith("pages-"))
 
 
-def check_compressed(images):
-	plain = [name for name in pages_images(images) if not name.startswith("pages-lz4-")]
-	if plain or not pages_images(images):
-		raise Failure(f"not all pages are compressed: {pages_images(images)}")
+def check_compressed(images, wanted=True):
+	"""All images of pages are compressed, or none is."""
+	names = pages_images(images)
+	if not names or any(name.startswith("pages-lz4-") != wanted for name in names):
+		raise Failure(f"{'not all' if wanted else 'some'} pages are compressed: {names}")
 
 
 def compressed(cell, dumper, restorer):
-	cell.start()
-	cell.pause()
-	images = cell.new_images()
-	cell.dump(dumper, images, ["--compress"])
+	images = dumped(cell, dumper, ["--compress"])
 	check_compressed(images)
-	cell.restore(restorer, images)
-	cell.pause()
-	cell.finish()
+	restored(cell, restorer, images)
 
 
 ALONE = {"-j", "--shell-job", "-S", "--restore-sibling", "--exec-cmd", "--auto-dedup"}  # not together with --mmap-images
@@ -136,10 +133,7 @@ def from_held_memory(cell, dumper, restorer):
 	"""Restored twice by a process that holds the memory: the first copy must not have changed it for the second one."""
 	if ALONE & set(cell.row.restore_options):
 		raise Skip("it is restored with an option that excludes --mmap-images")
-	cell.start()
-	cell.pause()
-	images = cell.new_images()
-	cell.dump(dumper, images)
+	images = dumped(cell, dumper)
 	try:
 		restore_held(cell, restorer, images)
 		if not cell.row.changes_files and "leave-running" not in cell.row.without:
@@ -185,9 +179,8 @@ def chained_compressed(cell, dumper, restorer):
 	check_compressed(images)
 	if os.path.lexists(os.path.join(images, "parent")):
 		raise Failure("the chain was not merged")
-	cell.restore(restorer, images)
-	cell.pause()
-	cell.finish()
+	restored(cell, restorer, images)
+
 
 def chained_by_content(cell, dumper, restorer):
 	"""Dumped and restored three times, each dump with the one before as its parent: the processes are new, the content is not."""
@@ -204,10 +197,7 @@ def chained_by_content(cell, dumper, restorer):
 
 def leave_stopped(cell, dumper, restorer):
 	"""All threads are in state T until SIGCONT. Their files are copied meanwhile, so that the images can be restored, too."""
-	cell.start()
-	cell.pause()
-	images = cell.new_images()
-	cell.dump(dumper, images, ["-s"])
+	images = dumped(cell, dumper, ["-s"])
 	check_stopped(cell)
 	if cell.row.changes_files:
 		save_files(cell)
@@ -235,9 +225,7 @@ def go_on(cell):
 
 def restore_again(cell, restorer, images):
 	cell.forget_verdict()
-	cell.restore(restorer, images)
-	cell.pause()
-	cell.finish()
+	restored(cell, restorer, images)
 
 
 def check_stopped(cell):

@@ -8,11 +8,11 @@ import struct
 import sys
 import threading
 
-from harness import leftovers, system
+from harness import leftovers, modes, system
 from harness.cell import ROOT, Failure, Skip
 from harness.row import Row
 
-from . import bad_input, chain, kills, memory, tracking
+from . import bad_input, kills, memory, tracking
 
 sys.path.append(os.path.join(ROOT, "test", "fuzz"))
 import mutate  # noqa: E402
@@ -112,7 +112,7 @@ def in_flight(tracker):
 			os.rmdir(group)
 		images = cell.new_images("images2")
 		cell.dump(dumper, images, [f"--track-mem={tracker}", *tracking.PREVIOUS])
-		chain.restored(cell, restorer, images)
+		modes.restored(cell, restorer, images)
 	return course
 
 

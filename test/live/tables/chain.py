@@ -9,6 +9,7 @@ import subprocess
 
 from harness import chains
 from harness.cell import Failure
+from harness.modes import restored
 from harness.row import Row
 from tables.bad_input import expect_error
 
@@ -22,12 +23,6 @@ def dumped(cell, dumper, layers=LAYERS, seed=1, split_one=chains.split_pagemap):
 	images = cell.new_images()
 	cell.dump(dumper, images)
 	return chains.split(images, layers, seed, split_one)
-
-
-def restored(cell, restorer, images, options=()):
-	cell.restore(restorer, images, options)
-	cell.pause()
-	cell.finish()
 
 
 def run(cell, *arguments):

@@ -5,23 +5,12 @@ import subprocess
 
 from harness import modes, system
 from harness.cell import Failure
+from harness.modes import dumped, restored
 from harness.row import Row
 from tables.bad_input import expect_error
 
 
-def dumped(cell, dumper, options=("--compress",)):
-	cell.start()
-	cell.pause()
-	images = cell.new_images()
-	cell.dump(dumper, images, options)
-	return images
-
-
-def restored(cell, restorer, images, options=()):
-	run = cell.restore(restorer, images, options)
-	cell.pause()
-	cell.finish()
-	return run
+COMPRESSED = ("--compress",)
 
 
 def expect_refusal(cell, images):
@@ -32,20 +21,25 @@ def expect_refusal(cell, images):
 
 
 def other_program(cell, dumper, restorer):
-	images = dumped(cell, dumper)
+	images = dumped(cell, dumper, COMPRESSED)
 	expect_refusal(cell, images)
 	restored(cell, restorer, images)
 
 
-def parent_only(cell, dumper, restorer):
-	"""A plain dump whose parent is compressed: others refuse it, too. If it is flattened, the new pages are compressed."""
+def dumped_after_compressed(cell, dumper):
+	"""A plain dump, whose parent is compressed."""
 	cell.start()
-	cell.pre_dump(dumper, cell.new_images("images1"), ["--compress"])
+	cell.pre_dump(dumper, cell.new_images("images1"), COMPRESSED)
 	cell.pause()
 	images = cell.new_images("images2")
 	cell.dump(dumper, images, ["--prev-images-dir", "../images1"])
-	if any(name.startswith("pages-lz4-") for name in modes.pages_images(images)):
-		raise Failure("a dump without --compress was compressed")
+	return images
+
+
+def parent_only(cell, dumper, restorer):
+	"""Others refuse it, too. If it is flattened, the new pages are compressed."""
+	images = dumped_after_compressed(cell, dumper)
+	modes.check_compressed(images, False)
 	expect_refusal(cell, images)
 	subprocess.run([cell.ours.path, "flatten", images], check=True, stdout=subprocess.DEVNULL)
 	modes.check_compressed(images)
@@ -54,18 +48,14 @@ def parent_only(cell, dumper, restorer):
 
 
 def freed(cell, dumper, restorer):
-	images = dumped(cell, dumper)
+	images = dumped(cell, dumper, COMPRESSED)
 	run = restored(cell, restorer, images, ["--auto-dedup"])
 	if "is compressed: its pages cannot be freed" not in run.log:
 		raise Failure("--auto-dedup was ignored")
 
 
 def deduplicated(cell, dumper, restorer):
-	cell.start()
-	cell.pre_dump(dumper, cell.new_images("images1"), ["--compress"])
-	cell.pause()
-	images = cell.new_images("images2")
-	cell.dump(dumper, images, ["--prev-images-dir", "../images1"])
+	images = dumped_after_compressed(cell, dumper)
 	run = subprocess.run([cell.ours.path, "dedup", "-D", images], capture_output=True, text=True)
 	if not run.returncode or "is compressed: its pages cannot be freed" not in run.stderr:
 		raise Failure(f"dedup: {run.returncode} {run.stderr}")
@@ -92,7 +82,7 @@ def empty(path):
 
 def damaged(how, pattern):
 	def course(cell, dumper, restorer):
-		images = dumped(cell, dumper)
+		images = dumped(cell, dumper, COMPRESSED)
 		how(one_of(images))
 		expect_error(cell.ours.restore(images), pattern)
 		cell.reap()
@@ -104,8 +94,7 @@ def damaged(how, pattern):
 def small_and_auto(cell, dumper, restorer):
 	"""What is small is not worth it: the images are those of any dump."""
 	images = dumped(cell, dumper, ["--compress=auto"])
-	if any(name.startswith("pages-lz4-") for name in modes.pages_images(images)):
-		raise Failure("a small process was compressed")
+	modes.check_compressed(images, False)
 	restored(cell, restorer, images)
 
 
@@ -117,12 +106,8 @@ def large_and_auto(cell, dumper, restorer):
 
 def frozen_and_auto(cell, dumper, restorer):
 	"""A tree that runs on does not stay frozen until the speed of the disk is known."""
-	cell.start()
-	cell.pause()
-	images = cell.new_images()
-	cell.dump(dumper, images, ["--compress=auto", "-R", "--twin=never"])
-	if any(name.startswith("pages-lz4-") for name in modes.pages_images(images)):
-		raise Failure("frozen memory was compressed")
+	images = dumped(cell, dumper, ["--compress=auto", "-R", "--twin=never"])
+	modes.check_compressed(images, False)
 	cell.check_running()
 	cell.pause()
 	modes.finish_whole(cell)

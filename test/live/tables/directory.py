@@ -8,6 +8,7 @@ import time
 
 from harness import faults, system
 from harness.cell import PROGRAMS, Cell, Failure
+from harness.modes import restored
 from harness.row import Row
 
 from . import kills
@@ -24,12 +25,6 @@ def another(cell, program, *arguments):
 	other = Cell(cell.row, cell.mode, cell.settings, directory)
 	other.start([os.path.join(PROGRAMS, program), directory, *arguments])
 	return other
-
-
-def restored(cell, restorer, images):
-	cell.restore(restorer, images)
-	cell.pause()
-	cell.finish()
 
 
 def fails(cell, run, pattern, images, before):

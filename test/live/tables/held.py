@@ -7,18 +7,11 @@ import time
 
 from harness import modes, system
 from harness.cell import Failure
+from harness.modes import dumped, restored
 from harness.row import Row
 from tables.bad_input import expect_error
 
 HELD = ("--mmap-images",)
-
-
-def dumped(cell, dumper):
-	cell.start()
-	cell.pause()
-	images = cell.new_images()
-	cell.dump(dumper, images)
-	return images
 
 
 def with_holder(course):
@@ -129,9 +122,7 @@ def interrupted(number):
 			return set(system.descendants(os.getpid())) <= set(modes.holders())
 		if not system.wait_until(nothing_left, 10):
 			raise Failure("left behind: " + "; ".join(map(system.describe_task, system.descendants(os.getpid()))))
-		cell.restore(restorer, images, HELD)
-		cell.pause()
-		cell.finish()
+		restored(cell, restorer, images, HELD)
 	return course
 
 

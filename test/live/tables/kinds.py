@@ -6,6 +6,7 @@ import re
 
 from harness import system
 from harness.cell import Failure
+from harness.modes import dumped
 from harness.row import Row
 
 from . import programs
@@ -26,14 +27,6 @@ NO_TIMES = {"dump": "it does not save times", "restore": "it does not know times
 LOCKS = {"dump_options": ("--file-locks",), "restore_options": ("--file-locks",)}
 APART = {"dump": "it finds only files that the process itself has", "restore": "it expects the file in the process itself"}
 AWAKE = {"restore": "one-shot targets that have fired are armed again"}
-
-
-def dumped(cell, dumper, options=()):
-	cell.start()
-	cell.pause()
-	images = cell.new_images()
-	cell.dump(dumper, images, options)
-	return images
 
 
 def kept_outside(cell, dumper, restorer):

@@ -9,8 +9,8 @@ import subprocess
 
 from harness import chains, faults, system
 from harness.cell import Failure, Skip
+from harness.modes import restored
 from harness.row import Row
-from tables.chain import restored
 
 WRITTEN = 22  # pages, by tracked.c's do_write()
 MOST_ASLEEP = 8
