@@ -7,6 +7,8 @@
  *	fill FILE MIB        two threads read a file that is in the page cache into huge pages
  *	fork MIB             fork(), with pages of 4 KiB
  *	scattered MIB        reads every hundredth page of another process, in calls of 1024 pages
+ *	touch MIB            writes memory for the first time. In a virtual machine that is slow until the host has found memory
+ *	                     for it; then whoever gets these pages next need not wait for that
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -126,6 +128,17 @@ static double time_fork(size_t size)
 	return took;
 }
 
+static double touch(size_t size)
+{
+	char *memory = map(size);
+	double begin = now();
+
+	madvise(memory, size, MADV_NOHUGEPAGE);
+	for (size_t at = 0; at < size; at += PAGE)
+		memory[at] = 1;
+	return now() - begin;
+}
+
 /* The child only waits; its memory is its own, because it has filled it itself. */
 static double read_scattered(size_t size)
 {
@@ -182,6 +195,8 @@ int main(int argc, char **argv)
 		seconds = fill(argv[2], size);
 	else if (!strcmp(what, "fork"))
 		seconds = time_fork(size);
+	else if (!strcmp(what, "touch"))
+		seconds = touch(size);
 	else if (!strcmp(what, "scattered"))
 		seconds = read_scattered(size);
 	else

@@ -68,18 +68,25 @@ def read_all(images):
 			read_file(entry.path)
 
 
-def one_round(criu, writer, slow, fast):
-	"""{what: seconds}, of a dump on a disk, its restore, and a dump to a tmpfs that lets the process run on. The disk is written
-	only once, because it may become slower when much is written."""
+def to_disk(criu, writer, directory):
+	"""{what: seconds} of a dump on a disk, and of its restore. The disk is written only once, because it may become slower when
+	much is written."""
 	os.sync()
-	with tempfile.TemporaryDirectory(dir=slow) as images:
+	with tempfile.TemporaryDirectory(dir=directory) as images:
 		on_disk = dump(criu, writer, images)[0] + sync(images)
 		shared.wait_gone(writer.pid)
 		read_all(images)
-		restore = shared.criu(criu, "restore", images, "-d").seconds
-	with tempfile.TemporaryDirectory(dir=fast) as images:
-		tmpfs, frozen = dump(criu, writer, images, "-R")
-	return {"on disk": on_disk, "restore": restore, "tmpfs": tmpfs, "frozen": frozen}
+		return {"on disk": on_disk, "restore": shared.criu(criu, "restore", images, "-d").seconds}
+
+
+def to_memory(criu, writer, directory, *options):
+	"""{what: seconds} of a dump to a tmpfs that lets the process run on."""
+	with tempfile.TemporaryDirectory(dir=directory) as images:
+		return dict(zip(("tmpfs", "frozen"), dump(criu, writer, images, "-R", *options)))
+
+
+def one_round(criu, writer, slow, fast):
+	return to_disk(criu, writer, slow) | to_memory(criu, writer, fast)
 
 
 class Chain:

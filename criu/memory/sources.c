@@ -124,16 +124,40 @@ static bool read_halves(const struct task_memory *memory, struct part *whole)
 	return first.is_read && second.is_read;
 }
 
+/* False: not by the twin itself, or not all of it. */
+static bool read_by_twin(const struct task_memory *memory, const struct page_run *runs, size_t count,
+			 char *buffer)
+{
+	uint64_t began = monotonic_time();
+
+	if (memory->is_unreadable || !twin_pages_is_faster(memory->twin) ||
+	    !twin_pages_copy(memory->twin, runs, count, buffer))
+		return false;
+	throughput_add(&memory->twin->by_twin, count_pages(runs, count) * PAGE_SIZE, began);
+	return true;
+}
+
+static int read_twin(const struct task_memory *memory, struct page_run *runs, size_t count, char *buffer)
+{
+	uint64_t pages = count_pages(runs, count), began;
+	int result;
+
+	if (read_by_twin(memory, runs, count, buffer))
+		return 0;
+	began = monotonic_time();
+	result = read_by_file(memory, runs, count, buffer);
+	throughput_add(&memory->twin->by_file, pages * PAGE_SIZE, began);
+	return result;
+}
+
 int pages_of_task(void *from, struct page_run *runs, size_t count, char *buffer)
 {
 	struct task_memory *memory = from;
 	struct part all = { .here = memory->here, .runs = runs, .count = count, .buffer = buffer };
 
-	if (memory->twin) {
-		if (!memory->is_unreadable && twin_pages_copy(memory->twin, runs, count, buffer))
-			return 0;
-	} else if (!memory->has_relatives && read_halves(memory, &all) && !has_ended(memory)) {
+	if (memory->twin)
+		return read_twin(memory, runs, count, buffer);
+	if (!memory->has_relatives && read_halves(memory, &all) && !has_ended(memory))
 		return 0;
-	}
 	return read_by_file(memory, runs, count, buffer);
 }

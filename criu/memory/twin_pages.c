@@ -12,7 +12,8 @@
 #include "base/memory.h"
 #include "twin_room.h"
 
-#define LOOK_NS 100000000 /* how often criu looks whether the twin still lives, while it waits */
+#define TRIAL_BYTES (8UL << 20)
+#define LOOK_NS	    100000000 /* how often criu looks whether the twin still lives, while it waits */
 
 int twin_pages_open(struct twin_pages *pages, size_t buffers)
 {
@@ -55,6 +56,15 @@ static bool await(const struct twin_pages *pages, uint32_t order)
 		    errno == ETIMEDOUT && twin_pages_is_dead(pages))
 			return false;
 	return true;
+}
+
+bool twin_pages_is_faster(const struct twin_pages *pages)
+{
+	const struct throughput *twin = &pages->by_twin, *file = &pages->by_file;
+
+	if (twin->bytes < TRIAL_BYTES || file->bytes < TRIAL_BYTES)
+		return twin->bytes < TRIAL_BYTES;
+	return (double)twin->time / twin->bytes <= (double)file->time / file->bytes;
 }
 
 bool twin_pages_copy(struct twin_pages *pages, const struct page_run *runs, size_t count, char *buffer)
