@@ -61,8 +61,11 @@ struct dump {
 	struct areas_look *areas;    /* the same */
 	uint64_t freeze_began, freeze_ended, thawed; /* CLOCK_MONOTONIC, ns */
 	uint64_t sync_time;			     /* ns */
-	bool has_priority;			     /* priority.c: criu has the highest one */
-	bool released; /* the tree runs, is stopped, or is gone: there is nothing left to thaw */
+	/* kill.c: a process that watches over criu's last steps; 0: there is none */
+	pid_t second;
+	struct verdict *verdict;
+	bool has_priority; /* priority.c: criu has the highest one */
+	bool released;	   /* the tree runs, is stopped, or is gone: there is nothing left to thaw */
 };
 
 /* Each runs a whole dump or pre-dump. 0 or -errno, recorded. */
@@ -96,7 +99,9 @@ void dump_restore_priority(struct dump *dump);
 bool dump_tree_runs_on(const struct dump *dump);
 /* Lists the victims of all traced tasks, and returns their number. `victims` has room for all tasks. */
 size_t dump_list_victims(const struct dump *dump, struct victim **victims);
-/* kill.c: kills all processes of the tree. */
+/* kill.c: prepares to kill all processes of the tree; undoes that; kills them. */
+int dump_prepare_kill(struct dump *dump) must_check;
+void dump_abandon_kill(struct dump *dump);
 int dump_kill(struct dump *dump) must_check;
 
 /* end.c: effects of the kernel on a dying process must not be visible */

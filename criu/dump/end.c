@@ -70,7 +70,7 @@ int dump_prepare_end(void *context)
 
 	if (dump->request->policy.leave_running || dump->request->policy.leave_stopped)
 		return 0;
-	return for_each_writer(dump, forget_addresses);
+	return for_each_writer(dump, forget_addresses) ?: dump_prepare_kill(dump);
 }
 
 /* Best effort: dead threads need nothing, and all others must get theirs back. */
@@ -79,6 +79,7 @@ void dump_withdraw_end(void *context)
 	struct dump *dump = context;
 	struct task *task;
 
+	dump_abandon_kill(dump);
 	for_each_task (task, &dump->snapshot)
 		for (size_t i = 0; task->victim && i < task->thread_count; i++)
 			ignore(victim_take_back(task->victim, i));

@@ -365,8 +365,6 @@ static int release(struct dump *dump)
 
 	if (end != DUMP_KILLED)
 		files_let_go(&dump->snapshot, end);
-	else
-		files_end(&dump->snapshot);
 	result = end == DUMP_KILLED ? dump_kill(dump) : thaw_all(dump, end == DUMP_STOPPED);
 	dump->thawed = monotonic_time();
 	forget_victims(dump);

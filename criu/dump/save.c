@@ -19,6 +19,10 @@
 #include "stats.pb-c.h"
 #include "plugins/plugins.h"
 
+/* inventory_entry.network_lock_method, as criu 4.2.1 writes it */
+#define LOCKED_BY_NFTABLES 1
+#define LOCKED_BY_NOTHING  2
+
 /* inventory_entry.pre_dump_mode */
 #define PRE_DUMP_BY_SPLICING 1
 #define PRE_DUMP_BY_READING  2
@@ -130,6 +134,19 @@ static void add_plugins(InventoryEntry *inventory)
 		inventory->plugins_entry->plugins[i] = copy_text(needed->items[i]);
 }
 
+/* For the restore, which removes the network lock (sockets/network_lock.h). */
+static void add_network(InventoryEntry *inventory, const struct snapshot *snapshot)
+{
+	if (snapshot->policy.closes_connections)
+		message_set(inventory, tcp_close, true);
+	if (!snapshot->run_id[0])
+		return;
+	inventory->dump_criu_run_id = copy_text(snapshot->run_id);
+	message_set(inventory, network_lock_method,
+		    snapshot->policy.network_lock == NETWORK_LOCK_SKIP ? LOCKED_BY_NOTHING :
+									 LOCKED_BY_NFTABLES);
+}
+
 /*
  * In the whole chain, because CRIU 4.2 opens the pages of all parents of a process, and would notice that there are none
  * only when it has begun to restore it.
@@ -169,6 +186,7 @@ int dump_complete(void *context)
 		message_set(inventory, root_cg_set, DUMP_OWN_CGROUPS);
 		message_set(inventory, lsmtype, LSMTYPE__NO_LSM);
 	}
+	add_network(inventory, &dump->snapshot);
 	add_plugins(inventory);
 	began = monotonic_time();
 	result = image_store_commit(dump->snapshot.images, &inventory->base);

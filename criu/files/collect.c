@@ -410,6 +410,26 @@ int files_collect(struct snapshot *snapshot)
 	return result;
 }
 
+bool files_need_prepare_end(const struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < file_kind_count; i++)
+		if (file_kinds[i]->needs_prepare_end && file_kinds[i]->needs_prepare_end(snapshot))
+			return true;
+	return false;
+}
+
+int files_prepare_end(struct snapshot *snapshot)
+{
+	return call_file_kinds(prepare_end, snapshot);
+}
+
+void files_abandon_end(struct snapshot *snapshot)
+{
+	for (size_t i = 0; i < file_kind_count; i++)
+		if (file_kinds[i]->abandon_end)
+			file_kinds[i]->abandon_end(snapshot);
+}
+
 void files_end(struct snapshot *snapshot)
 {
 	for (size_t i = 0; i < file_kind_count; i++)

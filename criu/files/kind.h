@@ -79,8 +79,16 @@ struct file_kind {
 	/* Once, when files.img is written: writes the images beside it. */
 	int (*save)(struct snapshot *snapshot);
 	/*
+	 * Once, when the images are complete and the processes are going to be killed: changes outside of criu that
+	 * must outlive it. abandon_end() undoes them: in criu, if something fails; or, if criu is killed before the
+	 * processes are, in a child that has the memory and the descriptors that criu had before prepare_end().
+	 */
+	bool (*needs_prepare_end)(const struct snapshot *snapshot);
+	int (*prepare_end)(struct snapshot *snapshot);
+	void (*abandon_end)(struct snapshot *snapshot);
+	/*
 	 * Once, directly before the processes are killed, which nothing can prevent any more: the last look at what
-	 * their death will change. Not called if they go on.
+	 * their death will change, and changes that nobody will see but who looks at the dead. Not called if they go on.
 	 */
 	void (*end)(struct snapshot *snapshot);
 	/*
@@ -179,7 +187,7 @@ extern const size_t file_kind_count;
 extern const struct file_kind file_kind_regular, file_kind_pipe, file_kind_fifo, file_kind_eventfd,
 	file_kind_timerfd, file_kind_signalfd, file_kind_epoll, file_kind_terminal, file_kind_memfd,
 	file_kind_pidfd, file_kind_inotify, file_kind_fanotify, file_kind_namespace, file_kind_bpf_map,
-	file_kind_mqueue, file_kind_unix, file_kind_io_uring, file_kind_tun, file_kind_plugin;
+	file_kind_mqueue, file_kind_unix, file_kind_inet, file_kind_io_uring, file_kind_tun, file_kind_plugin;
 
 /* Calls a callback of all kinds that have it, until one fails: result = call_file_kinds(load, snapshot); */
 #define call_file_kinds(callback, ...)                                                  \

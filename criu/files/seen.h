@@ -153,7 +153,10 @@ void files_note_path(struct snapshot *snapshot, struct file *file, uint64_t key)
  * that no kind recognizes.
  */
 int files_collect(struct snapshot *snapshot) must_check;
-/* Calls end() of all kinds: the processes are going to be killed. */
+/* The callbacks of all kinds: the processes are going to be killed. */
+bool files_need_prepare_end(const struct snapshot *snapshot);
+int files_prepare_end(struct snapshot *snapshot) must_check;
+void files_abandon_end(struct snapshot *snapshot);
 void files_end(struct snapshot *snapshot);
 /* Calls let_go() of all kinds that files_collect() has reached; a second call does nothing. */
 enum dump_end;
