@@ -51,6 +51,18 @@
 #endif
 #define CRIU_SOCKET_URING_OP_GETSOCKOPT 2 /* 6.7; linux/io_uring.h has it in an enum */
 
+/* --- asm-generic/socket.h --- */
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71 /* 5.14 */
+#endif
+
+/* --- linux/in.h --- */
+
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51 /* 6.3 */
+#endif
+
 /* --- linux/ptrace.h; glibc has some in an enum --- */
 
 #ifndef PTRACE_EVENT_STOP

@@ -50,6 +50,10 @@ void request_fill(struct request *request, const struct options *options)
 		.policy = {
 			.shell_job = options->shell_job,
 			.external_sockets = options->external_sockets,
+			.keeps_connections = options->tcp_established,
+			.closes_connections = options->tcp_close,
+			.skips_in_flight = options->skip_in_flight,
+			.network_lock = options->network_lock,
 			.file_locks = options->file_locks,
 			.leave_running = options->leave_running,
 			.leave_stopped = options->leave_stopped,

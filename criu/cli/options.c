@@ -342,6 +342,9 @@ static int apply_validation(const struct setting *setting, bool *by_size)
 /* The names of the values of an enum. */
 static const char *const value_names[][3] = {
 	[GROWN] = { [GROWN_REFUSED] = "refuse", [GROWN_KEPT] = "keep", [GROWN_CUT] = "cut" },
+	[NETWORK_LOCK] = { [NETWORK_LOCK_NFTABLES] = "nftables",
+			   [NETWORK_LOCK_IPTABLES] = "iptables",
+			   [NETWORK_LOCK_SKIP] = "skip" },
 	[TWIN] = { [TWIN_AUTO] = "auto", [TWIN_ALWAYS] = "always", [TWIN_NEVER] = "never" },
 	[COMPRESSION] = { [COMPRESS_NEVER] = "never", [COMPRESS_ALWAYS] = "always", [COMPRESS_AUTO] = "auto" },
 };
@@ -358,6 +361,15 @@ static int apply_name(const struct setting *setting, unsigned *value)
 		}
 	return fail(0, "--%s: '%s' is neither '%s' nor '%s' nor '%s'", setting->row->name, name, names[0],
 		    names[1], names[2]);
+}
+
+static int apply_network_lock(const struct setting *setting, enum network_lock_method *method)
+{
+	int result = apply_name(setting, method);
+
+	if (!result && *method == NETWORK_LOCK_IPTABLES)
+		return fail(0, "--%s: 'iptables' is not supported yet: use 'nftables'", setting->row->name);
+	return result;
 }
 
 static int apply_rounds(const struct setting *setting, unsigned *rounds)
@@ -470,6 +482,8 @@ static int apply(struct options *options, const struct setting *setting)
 		return apply_cgroups(setting, field);
 	case VALIDATION:
 		return apply_validation(setting, field);
+	case NETWORK_LOCK:
+		return apply_network_lock(setting, field);
 	case GROWN:
 	case TWIN:
 	case COMPRESSION:

@@ -65,6 +65,8 @@ struct options {
 	struct texts cgroup_roots;   /* "/PATH", "CONTROLLER:/PATH" */
 	struct externals *externals; /* --external, --inherit-fd; owned */
 	bool external_sockets;	     /* -x */
+	bool tcp_established, tcp_close, skip_in_flight;
+	enum network_lock_method network_lock;
 
 	/* check */
 	const char *feature;

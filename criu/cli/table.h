@@ -17,16 +17,17 @@ enum option_kind {
 	OPTIONAL, /* const char *; the argument only as --name=ARGUMENT */
 	TRACKER,  /* as OPTIONAL, but --no-NAME clears it */
 	FINALLY, /* bool: one of two that exclude each other, --leave-running and --leave-stopped; the last one wins */
-	PROCESS,    /* pid_t > 0 */
-	NUMBER,	    /* unsigned */
-	SECONDS,    /* unsigned */
-	ROUNDS,	    /* unsigned; 'auto' is PRE_ROUNDS_AUTO */
-	SIZE,	    /* unsigned long, with K, M or G */
-	DESCRIPTOR, /* int: an open file descriptor */
-	LEVEL,	    /* int; see apply_level() */
-	VALIDATION, /* bool: 'filesize' or 'buildid' */
-	GROWN,	    /* enum grown_files: 'refuse', 'keep' or 'cut' */
-	TWIN,	    /* enum twin_use: 'auto', 'always' or 'never' */
+	PROCESS,      /* pid_t > 0 */
+	NUMBER,	      /* unsigned */
+	SECONDS,      /* unsigned */
+	ROUNDS,	      /* unsigned; 'auto' is PRE_ROUNDS_AUTO */
+	SIZE,	      /* unsigned long, with K, M or G */
+	DESCRIPTOR,   /* int: an open file descriptor */
+	LEVEL,	      /* int; see apply_level() */
+	VALIDATION,   /* bool: 'filesize' or 'buildid' */
+	GROWN,	      /* enum grown_files: 'refuse', 'keep' or 'cut' */
+	NETWORK_LOCK, /* enum network_lock_method: 'nftables', 'iptables' (not yet) or 'skip' */
+	TWIN,	      /* enum twin_use: 'auto', 'always' or 'never' */
 	COMPRESSION, /* enum compression: 'never', 'always' (1) or 'auto'; the argument only as --name=ARGUMENT */
 	CGROUPS, /* bool: 'ignore', or another mode of --manage-cgroups; the argument only as --name=ARGUMENT */
 	UNIX_SOCKETS, /* bool; with an argument, of --name=ARGUMENT, also an entry of this table: */

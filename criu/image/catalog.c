@@ -28,6 +28,7 @@
 #include "seccomp.pb-c.h"
 #include "sk-packet.pb-c.h"
 #include "stats.pb-c.h"
+#include "tcp-stream.pb-c.h"
 #include "timens.pb-c.h"
 #include "tracking.pb-c.h"
 #include "tty.pb-c.h"
@@ -72,6 +73,7 @@ const struct image_type image_types[IMAGE_KINDS] = {
 	[IMAGE_IPCNS_SHM]     = common("IPCNS_SHM", "ipcns-shm-%lu.img", 0x46283044, ipc_shm_entry),
 	[IMAGE_IPCNS_SEM]     = common("IPCNS_SEM", "ipcns-sem-%lu.img", 0x59573019, ipc_sem_entry),
 	[IMAGE_IPCNS_MSG]     = common("IPCNS_MSG", "ipcns-msg-%lu.img", 0x55453737, ipc_msg_entry),
+	[IMAGE_TCP_STREAM]    = common("TCP_STREAM", "tcp-stream-%lx.img", 0x51465506, tcp_stream_entry),
 	[IMAGE_MQUEUE]        = common("MQUEUE", "mqueue.img", 0x4555514d, mqueue_entry), /* ours */
 	[IMAGE_TIMENS]        = common("TIMENS", "timens-%lu.img", 0x43114433, timens_entry),
 	[IMAGE_CPUINFO]       = common("CPUINFO", "cpuinfo.img", 0x61404013, cpuinfo_entry),

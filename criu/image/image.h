@@ -38,7 +38,8 @@ enum image_kind {
 	IMAGE_MEMFD_INODE,
 	IMAGE_TTY_INFO,
 	IMAGE_TTY_DATA,
-	IMAGE_SK_QUEUES, /* bytes behind each record */
+	IMAGE_SK_QUEUES,  /* bytes behind each record */
+	IMAGE_TCP_STREAM, /* bytes behind the record */
 	IMAGE_FILE_LOCKS,
 	IMAGE_PAGES,	    /* raw */
 	IMAGE_PACKED_PAGES, /* the same, compressed: memory/packed.h */

@@ -34,12 +34,22 @@ enum twin_use {
 	TWIN_NEVER,
 };
 
+/* How packets of TCP connections are blocked while these are read or made (sockets/network_lock.h). */
+enum network_lock_method {
+	NETWORK_LOCK_NFTABLES,
+	NETWORK_LOCK_IPTABLES, /* not yet */
+	NETWORK_LOCK_SKIP,     /* they are not */
+};
+
 #define PRE_ROUNDS_AUTO UINT32_MAX
 
 /* What the user allows, asks for, and wants checked. Kinds of files and parts of tasks find a copy in the snapshot. */
 struct policy {
 	bool shell_job, file_locks;
 	bool external_sockets; /* unix sockets are connected again to what is outside of the tree */
+	/* TCP connections: at most one of the first two */
+	bool keeps_connections, closes_connections, skips_in_flight;
+	enum network_lock_method network_lock;
 	bool leave_running, leave_stopped; /* at most one of them */
 	bool validates_by_size, skips_mode_check;
 	/* Paths of watched inodes: do not trust file handles; where to look for them (files/watched.h). */

@@ -112,6 +112,7 @@ struct snapshot {
 	struct file **files;		     /* sorted by id, which begin at 1 */
 	size_t file_count;
 	struct index *states; /* snapshot_state() */
+	char run_id[37];      /* names what the dump has left in the network for the restore; "": nothing */
 	bool is_of_another;   /* restore: made by another criu, which leaves out empty images */
 	bool lacks_tables;    /* restore: a task has no descriptor table in the images */
 	/*

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include "arch/arch.h"
@@ -374,6 +375,8 @@ int restore_load(void *context)
 
 	if (result)
 		return result;
+	snprintf(restore->snapshot.run_id, sizeof(restore->snapshot.run_id), "%s",
+		 inventory->dump_criu_run_id ?: "");
 	result = load_plugins(restore, inventory) ?: load_all(restore, inventory);
 	image_free(inventory);
 	return result;

@@ -420,6 +420,38 @@ void socket_options_read_all(struct options_reading *readings, size_t count)
 			read_alone(&readings[i]);
 }
 
+static void read_known(struct socket_options_ahead *ahead, const struct file_list *files,
+		       SkOptsEntry **(*place)(const struct file *))
+{
+	ahead->count = files->count;
+	ahead->items = allocate_array(files->count, sizeof(*ahead->items));
+	for (size_t i = 0; i < files->count; i++)
+		ahead->items[i] = (struct options_reading){ .file = files->items[i],
+							    .options = place(files->items[i]) };
+	socket_options_read_all(ahead->items, files->count);
+}
+
+int socket_options_read_next(struct socket_options_ahead *ahead, const struct file_list *files,
+			     const struct file *file, int fd, SkOptsEntry **(*place)(const struct file *))
+{
+	size_t i = ahead->described;
+
+	if (!ahead->items)
+		read_known(ahead, files, place);
+	while (i < ahead->count && files->items[i] != file)
+		i++;
+	if (i == ahead->count) /* it was in flight */
+		return socket_options_read(file, fd, place(file));
+	ahead->described = i + 1;
+	return ahead->items[i].result;
+}
+
+void socket_options_ahead_free(struct socket_options_ahead *ahead)
+{
+	free(ahead->items);
+	*ahead = (struct socket_options_ahead){ 0 };
+}
+
 /* ---- restore ---- */
 
 static const struct other_option *find_other(uint32_t option)

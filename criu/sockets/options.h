@@ -32,6 +32,20 @@ struct options_reading {
 };
 void socket_options_read_all(struct options_reading *readings, size_t count);
 
+/*
+ * There are nearly 50 options. So those of all files of a kind that are known when the first is described are read
+ * together. Files are described in the order in which they are known. `place`: where the message of a file has them.
+ */
+struct socket_options_ahead {
+	struct options_reading *items;
+	size_t count, described;
+};
+struct file_list;
+int socket_options_read_next(struct socket_options_ahead *ahead, const struct file_list *files,
+			     const struct file *file, int fd, SkOptsEntry **(*place)(const struct file *))
+	must_check;
+void socket_options_ahead_free(struct socket_options_ahead *ahead);
+
 /* Checks the message of an image. It fails with "files.img: file 7: …". */
 int socket_options_check(const struct file *file, const SkOptsEntry *options) must_check;
 

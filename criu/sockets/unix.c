@@ -160,43 +160,21 @@ static void describe_fact(const struct snapshot *snapshot, const struct unix_fac
 		message_set(entry, ns_id, root->ids->net_ns_id);
 }
 
-/* Reads the options of all sockets that are known, but not described yet. */
-static void read_known(struct unix_sockets *sockets, const struct file_list *files)
+static SkOptsEntry **options_of(const struct file *file)
 {
-	sockets->options_count = files->count;
-	sockets->options = allocate_array(files->count, sizeof(*sockets->options));
-	for (size_t i = 0; i < files->count; i++)
-		sockets->options[i] = (struct options_reading){
-			.file = files->items[i], .options = &files->items[i]->entry->usk->opts
-		};
-	socket_options_read_all(sockets->options, files->count);
-}
-
-/*
- * There are nearly 50 options. So those of all sockets that are known when the first is described are read together.
- * Files are described in the order in which they are known.
- */
-static int options_of(struct snapshot *snapshot, const struct file *file, int fd)
-{
-	struct unix_sockets *sockets = unix_sockets_of(snapshot);
-	const struct file_list *files = files_of_kind(snapshot, &file_kind_unix);
-	size_t i = sockets->described;
-
-	if (!sockets->options)
-		read_known(sockets, files);
-	while (i < sockets->options_count && files->items[i] != file)
-		i++;
-	if (i == sockets->options_count) /* it was in flight */
-		return socket_options_read(file, fd, &file->entry->usk->opts);
-	sockets->described = i + 1;
-	return sockets->options[i].result;
+	return &file->entry->usk->opts;
 }
 
 static int describe_by_descriptor(struct snapshot *snapshot, struct file *file, const struct unix_fact *fact)
 {
 	UnixSkEntry *entry = file->entry->usk;
 	autoclose int fd = files_borrow(file->seen);
-	int result = fd < 0 ? fd : options_of(snapshot, file, fd);
+	int result = fd;
+
+	if (fd >= 0)
+		result = socket_options_read_next(&unix_sockets_of(snapshot)->options,
+						  files_of_kind(snapshot, &file_kind_unix), file, fd,
+						  options_of);
 
 	if (!unless_refused(result))
 		result = read_peer(snapshot, fd, entry) ?: result;
@@ -330,7 +308,7 @@ static void unix_let_go(struct snapshot *snapshot, enum dump_end end unused)
 	unix_facts_free(&sockets->facts);
 	index_free(&sockets->by_inode);
 	free(sockets->no_reader);
-	free(sockets->options);
+	socket_options_ahead_free(&sockets->options);
 	*sockets = (struct unix_sockets){ 0 };
 }
 

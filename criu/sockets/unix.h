@@ -23,6 +23,7 @@
 #include <sys/un.h>
 #include "compiler.h"
 #include "files/kind.h"
+#include "sockets/options.h"
 #include "sockets/unix_facts.h"
 
 /* In uflags: the socket is a peer outside of the tree, and the message has only its number and its name. */
@@ -107,9 +108,7 @@ struct unix_sockets {
 	/* dump: connections that wait to be accepted */
 	uint32_t queue_count; /* of those that have received something */
 	char *no_reader;      /* why criu cannot read what they have received; NULL: it can, or need not */
-	/* dump: the options of the first sockets have been read, with these results */
-	struct options_reading *options;
-	size_t options_count, described;
+	struct socket_options_ahead options; /* dump */
 	/* restore */
 	struct unix_socket *items; /* in the order of the files */
 	size_t count;

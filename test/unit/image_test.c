@@ -176,6 +176,7 @@ static const struct fact {
 	{ IMAGE_MEMFD_INODE, 0, "memfd.img", { 0x54564319, 0x48453499 } },
 	{ IMAGE_TTY_INFO, 0, "tty-info.img", { 0x54564319, 0x59453036 } },
 	{ IMAGE_TTY_DATA, 0, "tty-data.img", { 0x54564319, 0x59413026 } },
+	{ IMAGE_TCP_STREAM, 0x10, "tcp-stream-10.img", { 0x54564319, 0x51465506 } },
 	{ IMAGE_SK_QUEUES, 0, "sk-queues.img", { 0x54564319, 0x56264026 } },
 	{ IMAGE_FILE_LOCKS, 0, "filelocks.img", { 0x54564319, 0x54323616 } },
 	{ IMAGE_PAGES, 1, "pages-1.img", { 0, 0 } },

@@ -50,7 +50,8 @@ static void describe(const struct options *options, char *text, size_t size)
 			fprintf(out, " %s=%s", row->name, *(const char *const *)field);
 		if (row->kind == PROCESS && *(const pid_t *)field)
 			fprintf(out, " %s=%d", row->name, *(const pid_t *)field);
-		if ((row->kind == GROWN || row->kind == TWIN || row->kind == COMPRESSION) &&
+		if ((row->kind == GROWN || row->kind == NETWORK_LOCK || row->kind == TWIN ||
+		     row->kind == COMPRESSION) &&
 		    *(const unsigned *)field)
 			fprintf(out, " %s=%u", row->name, *(const unsigned *)field);
 		if (row->kind == ROUNDS && *(const unsigned *)field)
@@ -152,7 +153,7 @@ static void command_lines(void **state unused)
 		/* negated options, also of options that do not exist yet */
 		{ "dump -t 1 -R --no-leave-running", "dump tree=1" },
 		{ "dump -t 1 --no-leave-r -R", "dump tree=1 leave-running" },
-		{ "dump -t 1 --no-tcp-established", "dump tree=1" },
+		{ "dump -t 1 --no-weak-sysctls", "dump tree=1" },
 	};
 
 	for (size_t i = 0; i < array_size(good); i++)
@@ -297,7 +298,7 @@ static const struct {
 	  "criu: --ms no longer exists: without --extra, check does not ask for new features\n" },
 	{ "exec -t 1", "criu: exec no longer exists: running code inside another process was removed\n" },
 	{ "dump -t 1 --shell-job=1", "criu: --shell-job takes no argument, but '1' was given\n" },
-	{ "dump -t 1 --tcp-established", "criu: --tcp-established is not supported yet\n" },
+	{ "dump -t 1 --unprivileged", "criu: --unprivileged is not supported yet\n" },
 	{ "dump -t 1 --ghost-limit 4T", "criu: --ghost-limit: '4T' is not a size, such as 64K, 1M or 4G\n" },
 	{ "dump -t 1 --ghost-limit 1MB",
 	  "criu: --ghost-limit: '1MB' is not a size, such as 64K, 1M or 4G\n" },
@@ -498,7 +499,7 @@ static void config_lines(void **state unused)
 		{ "work-dir \"a\n", "criu: %s:1: the closing quote is missing\n" },
 		{ "work-dir \"a\"b\n", "criu: %s:1: unexpected text after the closing quote: b\n" },
 		{ "tree 0\n", "criu: %s:1: --tree: there is no process 0\n" },
-		{ "\ntcp-established\n", "criu: %s:2: --tcp-established is not supported yet\n" },
+		{ "\nunprivileged\n", "criu: %s:2: --unprivileged is not supported yet\n" },
 		{ "config other\n", "criu: %s:1: config is allowed only on the command line\n" },
 		{ "help\n", "criu: %s:1: help is allowed only on the command line\n" },
 		{ "bogus\nunknown\n", "criu: %s:1: unknown option --bogus\n  try: criu --help\n" },

@@ -26,6 +26,10 @@ static void describe(const struct options *options, char *text, size_t size)
 	number(root);
 	number(policy.shell_job);
 	number(policy.external_sockets);
+	number(policy.keeps_connections);
+	number(policy.closes_connections);
+	number(policy.skips_in_flight);
+	number(policy.network_lock);
 	number(policy.file_locks);
 	number(policy.leave_running);
 	number(policy.leave_stopped);
@@ -79,6 +83,9 @@ static void give(struct options *options, const struct option_row *row)
 		break;
 	case GROWN:
 		*(enum grown_files *)field = GROWN_CUT;
+		break;
+	case NETWORK_LOCK:
+		*(enum network_lock_method *)field = NETWORK_LOCK_SKIP;
 		break;
 	case TWIN:
 		*(enum twin_use *)field = TWIN_ALWAYS;

@@ -150,11 +150,6 @@ static void hidden_mount(void)
 		live_skip("open_tree: %m");
 }
 
-static void udp(void)
-{
-	live_check(socket(AF_INET6, SOCK_DGRAM, 0) >= 0, "socket: %m");
-}
-
 static void netlink(void)
 {
 	live_check(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) >= 0, "socket: %m");
@@ -249,7 +244,6 @@ static const struct {
 	{ "namespace", namespace },
 	{ "other-link", other_link },
 	{ "hidden-mount", hidden_mount },
-	{ "udp", udp },
 	{ "netlink", netlink },
 };
 

@@ -16,6 +16,7 @@ ORDER = [
 	"sharing",
 	"terminals",
 	"unix",
+	"tcp",
 	"externals",
 	"stdio",
 	"hard",

@@ -103,7 +103,7 @@ def work_directory(cell, dumper, restorer):
 LOG_LINE = re.compile(r"^\(\d\d\.\d{6}\) ((Error|Warn ) \((criu|compel)/[a-z0-9_/]+\.c:\d+\): )?\S")
 REFUSED = [
 	(["dump", "-t", "1", "--unprivileged"], "--unprivileged is not supported yet"),
-	(["dump", "--tcp-established", "-t", "1"], "--tcp-established is not supported yet"),
+	(["dump", "--weak-sysctls", "-t", "1"], "--weak-sysctls is not supported yet"),
 	(["dump", "-t", "1", "--bogus"], "unknown option --bogus"),
 	(["dump", "--bogus", "-t", "1"], "unknown option --bogus"),
 	(["dump", "-t", "0"], "there is no process 0"),

@@ -13,7 +13,7 @@ NAMED = {
 	"io_uring": r"(?i)io_?uring",
 	"userfaultfd": r"(?i)userfault",
 	"locked": r"(?i)lock",
-	"tcp-state": r"is an IPv4 stream socket \(TCP\), established, 127\.0\.0\.1:\d+, to 127\.0\.0\.1:\d+, which",
+	"tcp-state": r"127\.0\.0\.1:\d+ - 127\.0\.0\.1:\d+\) is a TCP connection",
 	"like-a-segment": r"memory at 0x[0-9a-f]+ \(/SYSV00000001 \(deleted\)\): a deleted file that is called like a segment",
 	"secret": r"descriptor \d+ .* is secret memory",
 	"secret-mapped": r"memory at 0x[0-9a-f]+ .* is secret memory",
@@ -21,7 +21,6 @@ NAMED = {
 	"namespace": r"is a namespace that is neither criu's own nor that of a process",
 	"other-link": r"its path was deleted, and only other links",
 	"hidden-mount": r"is in a detached mount",
-	"udp": r"is an IPv6 datagram socket \(UDP\), which",
 	"netlink": r"is a netlink raw socket \(route\), which",
 	"children-pid": r"process \d+ .*children in another pid namespace",
 	"children-time": r"process \d+ .*children in another time namespace",
@@ -61,7 +60,7 @@ def row(name, *things, **more):
 	return Row(f"refused-{name}", "refused", arguments=things, run=refused, modes=("ours", "peer"), **more)
 
 
-WORDS = ("tcp-state", "secret", "secret-mapped", "pidfd", "namespace", "other-link", "hidden-mount", "udp",
+WORDS = ("tcp-state", "secret", "secret-mapped", "pidfd", "namespace", "other-link", "hidden-mount",
 	 "netlink", "like-a-segment")
 
 ROWS = [
