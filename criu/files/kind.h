@@ -165,7 +165,11 @@ struct file_kind {
 	 * has to do.
 	 */
 	int (*settle)(struct snapshot *snapshot, struct task *task);
-	/* Once, in the last step: nothing can fail any more, and the processes do not run yet (ends repair mode). */
+	/* Once, in the last step, while the processes still die with criu: what release() cannot do because it may fail. */
+	int (*prepare_release)(struct snapshot *snapshot);
+	/*
+	 * Once, in the last step: nothing can fail any more. The processes do not run yet, but if criu is killed they do.
+	 */
 	void (*release)(struct snapshot *snapshot);
 	/*
 	 * Always called exactly once if load() was reached: closes and frees what load(), open() and join() kept.
@@ -290,6 +294,8 @@ int files_open(struct snapshot *snapshot) must_check;
 void files_pass(struct snapshot *snapshot, struct letter *letter);
 /* In a newborn: opens a file that is only mapped; the caller closes the descriptor. */
 int files_open_to_map(struct snapshot *snapshot, struct file *file, bool is_shared) must_check;
+/* In the last step: prepare_release() of all kinds. */
+int files_prepare_release(struct snapshot *snapshot) must_check;
 /* In the last step, when nothing can fail: release() of all kinds. */
 void files_release(struct snapshot *snapshot);
 /* Closes all files that criu itself has open. May be called after a failure, and more than once. */

@@ -304,6 +304,11 @@ static void close_files(struct snapshot *snapshot, bool only_idle)
 	descriptors_close(numbers, count);
 }
 
+int files_prepare_release(struct snapshot *snapshot)
+{
+	return call_file_kinds(prepare_release, snapshot);
+}
+
 void files_release(struct snapshot *snapshot)
 {
 	/* What only the processes need now. Its end is over before release(): to close a file is an event for an inotify. */

@@ -246,6 +246,8 @@ int restore_release(void *context)
 	struct task *task;
 	int result = lives_check(restore) ?: complete_the_rest(restore);
 
+	result = result ?: files_prepare_release(&restore->snapshot);
+
 	if (result)
 		return result;
 	/*

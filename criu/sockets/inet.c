@@ -23,7 +23,7 @@
 #include "sockets/inet.h"
 #include "sockets/own_network.h"
 
-#define BATCH 64 /* connections that are read in one go, which criu's death does not interrupt */
+#define BATCH 64 /* connections of which criu has a descriptor at a time */
 
 struct inet_sockets *inet_sockets_of(const struct snapshot *snapshot)
 {
@@ -276,8 +276,12 @@ static int inet_describe(struct snapshot *snapshot, struct file *file)
 
 /* ---- connections ---- */
 
-/* A part of the sockets: those that a process reads that criu's death does not interrupt. */
+/*
+ * A part of the sockets, which a process of its own reads: if criu is killed, that one still completes the socket that it
+ * is reading. It begins with no other, because the processes run then.
+ */
 struct batch {
+	pid_t criu;
 	struct inet_socket **items;
 	int fds[BATCH];
 	size_t count;
@@ -287,7 +291,7 @@ static int read_batch(void *argument)
 {
 	struct batch *batch = argument;
 
-	for (size_t i = 0; i < batch->count; i++) {
+	for (size_t i = 0; i < batch->count && getppid() == batch->criu; i++) {
 		struct inet_socket *socket = batch->items[i];
 		int result = tcp_stream_read(batch->fds[i], &socket->stream);
 
@@ -303,7 +307,7 @@ static int read_batch(void *argument)
 static int read_some(struct inet_socket **sockets, size_t count)
 {
 	struct place place = PLACE_HERE;
-	struct batch batch = { .items = sockets };
+	struct batch batch = { .criu = getpid(), .items = sockets };
 	int result = 0;
 
 	place.outlives_criu = true;
@@ -513,6 +517,7 @@ const struct file_kind file_kind_inet = {
 	.check = inet_check,
 	.open = inet_open,
 	.join = inet_join,
+	.prepare_release = inet_prepare_release,
 	.release = inet_release,
 	.close = inet_close,
 	.keeps = inet_keeps,

@@ -8,6 +8,7 @@
  *	tcp_stream.c    a TCP connection, read and made in repair mode
  *	tcp_inject.c    segments that a restore gives to a TCP socket
  *	tcp_leftovers.c connections that the kernel has not forgotten yet
+ *	network_guard.c if criu is killed when they begin to work again
  *	network_lock.c  packets of connections that are blocked meanwhile
  */
 #ifndef CRIU_SOCKETS_INET_H
@@ -17,6 +18,7 @@
 #include "files/kind.h"
 #include "sockets/ip_address.h"
 #include "sockets/ip_options.h"
+#include "sockets/network_guard.h"
 #include "sockets/network_lock.h"
 #include "sockets/options.h"
 #include "sockets/tcp_stream.h"
@@ -40,6 +42,9 @@ struct inet_sockets {
 	/* restore */
 	struct index by_file;
 	bool is_made, has_forgotten;
+	struct network_guard *guard;
+	struct guarded_stream *guarded;
+	size_t guarded_count;
 };
 
 struct inet_sockets *inet_sockets_of(const struct snapshot *snapshot);
@@ -69,6 +74,7 @@ int inet_check(struct snapshot *snapshot, struct file *file) must_check;
 
 int inet_open(struct snapshot *snapshot, struct file *file) must_check;
 int inet_join(struct snapshot *snapshot) must_check;
+int inet_prepare_release(struct snapshot *snapshot) must_check;
 void inet_release(struct snapshot *snapshot);
 void inet_close(struct snapshot *snapshot);
 size_t inet_keeps(const struct snapshot *snapshot);

@@ -296,31 +296,49 @@ int inet_join(struct snapshot *snapshot)
 	return result;
 }
 
-/* From here on its packets are not blocked. Nothing of this is known to fail. */
-static int go_on(const struct inet_socket *socket)
+static int end_repair(const struct inet_socket *socket)
 {
-	const int reuses = socket->entry->opts->reuseaddr, fd = socket->file->fd;
-	int result = tcp_repair_end(fd, true);
+	int result = tcp_stream_finish(socket->file->fd, &socket->stream);
 
-	if (result || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuses, sizeof(reuses)) < 0)
-		return fail(errno, "cannot end to repair it");
-	result = tcp_stream_continue(fd, &socket->stream);
 	return result || !is_finished_last(socket) ? result : finish(socket);
+}
+
+static void list_guarded(struct inet_sockets *sockets)
+{
+	sockets->guarded = allocate_array(sockets->count, sizeof(*sockets->guarded));
+	for (size_t i = 0; i < sockets->count; i++) {
+		const struct inet_socket *socket = &sockets->items[i];
+
+		if (inet_is_stream(socket->entry))
+			sockets->guarded[sockets->guarded_count++] =
+				(struct guarded_stream){ socket->file->fd, socket->entry->opts->reuseaddr };
+	}
+}
+
+int inet_prepare_release(struct snapshot *snapshot)
+{
+	struct inet_sockets *sockets = inet_sockets_of(snapshot);
+	int result;
+
+	list_guarded(sockets);
+	if (!sockets->guarded_count)
+		return 0;
+	result = network_guard_begin(&sockets->guard, sockets->guarded, sockets->guarded_count,
+				     network_lock_descriptor(sockets->lock), snapshot->run_id);
+	for (size_t i = 0; !result && i < sockets->count; i++)
+		if (inet_is_stream(sockets->items[i].entry))
+			result = end_repair(&sockets->items[i]);
+	return result;
 }
 
 void inet_release(struct snapshot *snapshot)
 {
 	struct inet_sockets *sockets = inet_sockets_of(snapshot);
 
-	network_lock_remove_kept(snapshot->run_id);
+	network_guard_decide(sockets->guard);
 	network_lock_end(steal_pointer(&sockets->lock));
-	for (size_t i = 0; i < sockets->count; i++) {
-		const struct inet_socket *socket = &sockets->items[i];
-
-		if (inet_is_stream(socket->entry) && attempted(go_on(socket)))
-			log_warning("file %u: a TCP connection does not go on as it should",
-				    socket->file->id);
-	}
+	network_streams_go_on(sockets->guarded, sockets->guarded_count, snapshot->run_id);
+	network_guard_end(steal_pointer(&sockets->guard));
 }
 
 void inet_close(struct snapshot *snapshot)
@@ -332,6 +350,7 @@ void inet_close(struct snapshot *snapshot)
 		autoclose_clean(&sockets->items[i].fd);
 		tcp_stream_free(&sockets->items[i].stream);
 	}
+	free(sockets->guarded);
 	free(sockets->items);
 	index_free(&sockets->by_file);
 	*sockets = (struct inet_sockets){ 0 };

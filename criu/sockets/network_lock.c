@@ -5,12 +5,15 @@
  * end first; so a packet costs one look-up, however many there are.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
 #include <nftables/libnftables.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
@@ -21,7 +24,8 @@
 #define KEPT_NAME "CRIU-%.21s"
 
 struct network_lock {
-	struct nft_ctx *owner; /* its netlink socket owns the table */
+	struct nft_ctx *owner; /* its netlink socket owns the table … */
+	int descriptor;	       /* … which is this one; -1: not known */
 	char name[NAME_SIZE];
 	struct network_connection *connections;
 	size_t count;
@@ -132,10 +136,25 @@ static int choose_name(char name[NAME_SIZE])
 	return 0;
 }
 
+static bool is_netfilter_socket(int fd)
+{
+	int domain = 0, protocol = 0;
+	socklen_t size = sizeof(int);
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_NETLINK &&
+	       getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
+	       protocol == NETLINK_NETFILTER;
+}
+
 static int make_lock(struct network_lock **lock)
 {
+	int next = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0); /* the number of what is opened next */
+
+	if (next >= 0)
+		close(next);
 	*lock = allocate(sizeof(**lock));
 	(*lock)->owner = open_context();
+	(*lock)->descriptor = is_netfilter_socket(next) ? next : -1;
 	return (*lock)->owner ? choose_name((*lock)->name) : -ENOMEM;
 }
 
@@ -203,6 +222,11 @@ void network_lock_remove_kept(const char *run_id)
 			    " of nftables, which blocks packets, cannot be removed: %s",
 			    run_id, nft_ctx_get_error_buffer(context));
 	nft_ctx_free(context);
+}
+
+int network_lock_descriptor(const struct network_lock *lock)
+{
+	return lock ? lock->descriptor : -1;
 }
 
 /* The kernel removes the table together with the socket that owns it. */

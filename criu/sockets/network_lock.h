@@ -37,6 +37,8 @@ int network_lock_add(struct network_lock **lock, enum network_lock_method method
 int network_lock_keep(struct network_lock *lock, const char *run_id) must_check;
 /* Removes the table that stays, if there is one. Nothing happens if `run_id` is "". */
 void network_lock_remove_kept(const char *run_id);
+/* The descriptor that owns criu's table: it exists as long as anybody has that open. -1: there is none. */
+int network_lock_descriptor(const struct network_lock *lock);
 /* Removes the table of criu. NULL is allowed. */
 void network_lock_end(struct network_lock *lock);
 

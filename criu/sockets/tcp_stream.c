@@ -105,26 +105,22 @@ static int read_length(int fd, unsigned long request, uint32_t *length, const ch
 
 static int peek(int fd, uint8_t *bytes, size_t size, const char *what)
 {
-	for (size_t done = 0; done < size;) {
-		ssize_t seen = recv(fd, bytes, size, MSG_PEEK | MSG_DONTWAIT);
+	ssize_t seen = size ? recv(fd, bytes, size, MSG_PEEK | MSG_DONTWAIT) : 0;
 
-		if (seen != (ssize_t)size)
-			return fail(seen < 0 ? errno : EIO,
-				    "cannot read the %s queue of a TCP connection: %zd of %zu bytes", what,
-				    seen, size);
-		done += seen;
-	}
-	return 0;
+	if (seen == (ssize_t)size)
+		return 0;
+	return fail(seen < 0 ? errno : EIO, "cannot read the %s queue of a TCP connection: %zd of %zu bytes",
+		    what, seen, size);
 }
 
-static int read_queue(int fd, int queue, uint32_t *number, uint8_t **bytes, uint32_t size, const char *what)
+static int read_number(int fd, int queue, uint32_t *number)
 {
-	int result = choose_queue(fd, queue);
+	return choose_queue(fd, queue) ?:
+					 get(fd, TCP_QUEUE_SEQ, number, sizeof(*number), "a sequence number");
+}
 
-	if (!result)
-		result = get(fd, TCP_QUEUE_SEQ, number, sizeof(*number), "a sequence number");
-	if (result)
-		return result;
+static int read_queue(int fd, uint8_t **bytes, uint32_t size, const char *what)
+{
 	*bytes = allocate(size);
 	return peek(fd, *bytes, size, what);
 }
@@ -159,9 +155,7 @@ static int read_agreement(int fd, struct tcp_stream *stream)
 	entry->has_timestamp = info.tcpi_options & TCPI_OPT_TIMESTAMPS;
 	if (!result && entry->has_timestamp)
 		result = get(fd, TCP_TIMESTAMP, &entry->timestamp, sizeof(entry->timestamp), "the clock");
-	return result ?:
-			get(fd, TCP_MAXSEG, &entry->mss_clamp, sizeof(entry->mss_clamp),
-			    "the size of segments");
+	return result;
 }
 
 static int read_window(int fd, TcpStreamEntry *entry)
@@ -179,25 +173,22 @@ static int read_window(int fd, TcpStreamEntry *entry)
 	return result;
 }
 
+/* As little as possible: if criu is killed now, the processes run, and may use the socket meanwhile. */
 static int read_repaired(int fd, struct tcp_stream *stream)
 {
 	TcpStreamEntry *entry = &stream->entry;
-	int result = read_agreement(fd, stream) ?: read_lengths(fd, stream) ?: read_window(fd, entry);
+	int result = get(fd, TCP_MAXSEG, &entry->mss_clamp, sizeof(entry->mss_clamp), "the size of segments");
 
-	if (!result)
-		result = read_queue(fd, TCP_RECV_QUEUE, &entry->inq_seq, &stream->received, entry->inq_len,
-				    "receive");
-	return result ?:
-			read_queue(fd, TCP_SEND_QUEUE, &entry->outq_seq, &stream->sent, entry->outq_len,
-				   "send");
+	result = result ?: read_window(fd, entry) ?: read_number(fd, TCP_RECV_QUEUE, &entry->inq_seq);
+	result = result ?: read_number(fd, TCP_SEND_QUEUE, &entry->outq_seq);
+	return result ?: read_queue(fd, &stream->sent, entry->outq_len, "send");
 }
 
-int tcp_stream_read(int fd, struct tcp_stream *stream)
+static int read_in_repair(int fd, struct tcp_stream *stream)
 {
 	int reuses = 0, result;
 	socklen_t size = sizeof(reuses);
 
-	tcp_stream_entry__init(&stream->entry);
 	if (getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuses, &size) < 0)
 		return fail(errno, "cannot read SO_REUSEADDR");
 	result = tcp_repair_begin(fd);
@@ -208,6 +199,17 @@ int tcp_stream_read(int fd, struct tcp_stream *stream)
 	    (reuses && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuses, sizeof(reuses)) < 0))
 		result = fail(errno, "cannot leave a TCP connection as it was");
 	return result;
+}
+
+int tcp_stream_read(int fd, struct tcp_stream *stream)
+{
+	int result;
+
+	tcp_stream_entry__init(&stream->entry);
+	result = read_agreement(fd, stream) ?: read_lengths(fd, stream);
+	if (!result)
+		result = read_queue(fd, &stream->received, stream->entry.inq_len, "receive");
+	return result ?: read_in_repair(fd, stream);
 }
 
 void tcp_stream_free(struct tcp_stream *stream)
@@ -256,20 +258,33 @@ static int set_agreement(int fd, const TcpStreamEntry *entry)
 	return result;
 }
 
-/* The kernel checks these numbers against what has been received, to which a FIN is only added later. */
-static int set_window(int fd, const struct tcp_stream *stream, bool is_before)
+static struct tcp_repair_window window_of(const struct tcp_stream *stream)
 {
 	const TcpStreamEntry *entry = &stream->entry;
-	uint32_t end = is_before && tcp_state_has_received_end(stream->state);
-	struct tcp_repair_window window = {
-		.snd_wl1 = entry->snd_wl1 - end,
+
+	return (struct tcp_repair_window){
+		.snd_wl1 = entry->snd_wl1,
 		.snd_wnd = entry->snd_wnd,
 		.max_window = entry->max_window,
 		.rcv_wnd = entry->rcv_wnd,
-		.rcv_wup = entry->rcv_wup - end,
+		.rcv_wup = entry->rcv_wup,
 	};
+}
 
-	return entry->has_snd_wnd ? set(fd, TCP_REPAIR_WINDOW, &window, sizeof(window), "the window") : 0;
+static int set_window(int fd, const struct tcp_stream *stream, const struct tcp_repair_window *window)
+{
+	return stream->entry.has_snd_wnd ? set(fd, TCP_REPAIR_WINDOW, window, sizeof(*window), "the window") :
+					   0;
+}
+
+/* The kernel checks these numbers against what has been received, to which a FIN is only added later. */
+static int set_first_window(int fd, const struct tcp_stream *stream)
+{
+	struct tcp_repair_window window = window_of(stream);
+
+	window.snd_wl1 -= tcp_state_has_received_end(stream->state);
+	window.rcv_wup -= tcp_state_has_received_end(stream->state);
+	return set_window(fd, stream, &window);
 }
 
 /* What is unsent is sent later, unless a FIN follows that must be in its place before. */
@@ -352,25 +367,48 @@ int tcp_stream_connect(int fd, const struct tcp_stream *stream, const struct tcp
 
 int tcp_stream_make(int fd, const struct tcp_stream *stream, const struct tcp_ends *ends)
 {
+	const struct tcp_repair_window window = window_of(stream);
 	int result = set_agreement(fd, &stream->entry) ?: fill_queues(fd, stream);
 
 	/* A segment has only 16 bits for the window. */
 	return result				    ?:
-		       set_window(fd, stream, true) ?:
+		       set_first_window(fd, stream) ?:
 		       make_ends(fd, stream, ends)  ?:
-						      set_window(fd, stream, false);
+						      set_window(fd, stream, &window);
 }
 
-int tcp_stream_continue(int fd, const struct tcp_stream *stream)
+static int append_unsent(int fd, const struct tcp_stream *stream)
 {
 	const TcpStreamEntry *entry = &stream->entry;
-	int result = 0;
-
-	if (ends_in_repair(stream))
-		return 0;
-	result = append(fd, stream->sent + entry->outq_len - entry->unsq_len, entry->unsq_len, "send");
+	int result = append(fd, stream->sent + entry->outq_len - entry->unsq_len, entry->unsq_len, "send");
 
 	if (!result && tcp_state_has_sent_end(stream->state) && shutdown(fd, SHUT_WR) < 0)
 		result = fail(errno, "cannot shut down a TCP connection");
 	return result;
+}
+
+/*
+ * What is sent while packets are blocked would be sent again only after a second. With a window of 0 it waits; the other
+ * end tells its window as soon as it is asked, which the kernel only does in the state ESTABLISHED.
+ */
+static int hold_back(int fd, const struct tcp_stream *stream)
+{
+	struct tcp_repair_window window = window_of(stream);
+
+	if (stream->state != TCP_ESTABLISHED || !stream->entry.unsq_len)
+		return 0;
+	window.snd_wnd = 0;
+	return set_window(fd, stream, &window);
+}
+
+int tcp_stream_finish(int fd, const struct tcp_stream *stream)
+{
+	int result = hold_back(fd, stream);
+
+	if (result)
+		return result;
+	result = tcp_repair_end(fd, false);
+	if (result)
+		return fail(-result, "cannot end to repair a TCP connection");
+	return ends_in_repair(stream) ? 0 : append_unsent(fd, stream);
 }

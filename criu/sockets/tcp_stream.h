@@ -60,7 +60,10 @@ int tcp_stream_connect(int fd, const struct tcp_stream *stream, const struct tcp
  * mode; no packet has been sent to the other end.
  */
 int tcp_stream_make(int fd, const struct tcp_stream *stream, const struct tcp_ends *ends) must_check;
-/* Sends what was not sent yet, when repair mode has ended. */
-int tcp_stream_continue(int fd, const struct tcp_stream *stream) must_check;
+/*
+ * Ends repair mode, and sends what was not sent yet: bytes, and a FIN. Packets are still blocked; so the other end has to
+ * be asked afterwards (tcp_repair_end() once more).
+ */
+int tcp_stream_finish(int fd, const struct tcp_stream *stream) must_check;
 
 #endif

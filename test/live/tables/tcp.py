@@ -1,8 +1,10 @@
 """tcp.py - connections of TCP."""
 
 import contextlib
+import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -11,6 +13,8 @@ import time
 from harness import system
 from harness.cell import Failure
 from harness.row import Row
+
+from . import kills
 
 KEPT = ("--tcp-established",)
 ENDED = {"dump": "it does not save that a connection was reset", "restore": "it cannot bind a connection that has ended beside its listener"}
@@ -138,6 +142,91 @@ def refused(cell, dumper, _restorer):
 	cell.finish()
 
 
+def talk_on(clients):
+	for client in clients:
+		client.expect_progress()
+
+
+def kill_once(cell, criu, action, images, whole, chance):
+	"""Runs criu, and kills it at a random moment. Returns its exit code, and the moment in words."""
+	delay = chance.uniform(0, whole * 1.05)
+	log = [action, "-D", images, "-o", f"{action}.log", *KEPT]
+	command = [criu.path, *log, *(["-t", str(cell.root)] if action == "dump" else ["-d"])]
+	code = kills.start_and_signal(cell, command, delay, signal.SIGKILL)
+	return code, f"killed after {delay * 1000:.1f} ms of {whole * 1000:.0f}"
+
+
+def is_complete(images):
+	return os.path.exists(os.path.join(images, "inventory.img"))
+
+
+def tree_is_gone(cell):
+	"""A tree that was killed takes a moment to be gone."""
+	def gone():
+		cell.reap()
+		return not os.path.exists(f"/proc/{cell.root}")
+	return system.wait_until(gone, 0.5)
+
+
+def kill_dumps(cell, dumper, restorer):
+	"""A criu that is killed within a dump leaves a tree that runs on, with its connections; or complete images of it."""
+	chance, hits = random.Random(f"{cell.settings.seed} {cell.row.name}"), 0
+	cell.start()
+	with clients_of(cell, 5) as clients:
+		whole = min(cycle(cell, dumper, restorer, f"whole{number}")[0] for number in range(3))
+		for number in range(cell.settings.kills):
+			images = cell.new_images(f"killed{number}")
+			code, where = kill_once(cell, dumper, "dump", images, whole, chance)
+			hits += code != 0
+			try:
+				if is_complete(images) and tree_is_gone(cell):
+					cell.restore(restorer, images)
+				talk_on(clients)
+				expect_no_rules("after it")
+			except Failure as failure:
+				raise Failure(f"round {number}, the dump was {where}: {failure}")
+			shutil.rmtree(images)
+		for client in clients:
+			client.stop()
+	cell.finish()
+	kills.check_hits(hits, cell.settings.kills)
+
+
+def cycle(cell, dumper, restorer, name):
+	"""Returns the seconds of a dump and of its restore."""
+	images = cell.new_images(name)
+	dumped = cell.dump(dumper, images).seconds
+	restored = cell.restore(restorer, images).seconds
+	shutil.rmtree(images)
+	return dumped, restored
+
+
+def kill_restores(cell, dumper, restorer):
+	"""After a restore that was killed, the images can be restored, or the tree is there."""
+	chance, hits = random.Random(f"{cell.settings.seed} {cell.row.name}"), 0
+	cell.start()
+	with clients_of(cell, 5) as clients:
+		whole = min(cycle(cell, dumper, restorer, f"whole{number}")[1] for number in range(3))
+		for number in range(cell.settings.kills):
+			images = cell.new_images(f"killed{number}")
+			cell.dump(dumper, images)
+			code, where = kill_once(cell, restorer, "restore", images, whole, chance)
+			hits += code != 0
+			try:
+				if tree_is_gone(cell):
+					cell.restore(restorer, images)
+				cell.exits.pop(cell.root, None)  # of the one before
+				talk_on(clients)
+				expect_no_rules("after it")
+			except Failure as failure:
+				raise Failure(f"round {number}, the restore was {where}: {failure}")
+			shutil.rmtree(images)
+		for client in clients:
+			client.stop()
+	cell.finish()
+	kills.check_hits(hits, cell.settings.kills)
+
+
 def tcp(name, *arguments, program="tcp", **more):
 	return Row(name, program, arguments=arguments, dump_options=KEPT + NFT, restore_options=KEPT, **more)
 
@@ -155,5 +244,7 @@ ROWS = [
 	tcp("tcp-outside", "4", program="tcp_echo", run=outside(5)),
 	tcp("tcp-outside-6", "6", program="tcp_echo", run=outside(5)),
 	tcp("tcp-outside-running", "4", program="tcp_echo", run=leave_running, modes=("ours", "peer")),
+	tcp("killed-dumps-tcp", "4", program="tcp_echo", run=kill_dumps, modes=("ours",), timeout=1800),
+	tcp("killed-restores-tcp", "4", program="tcp_echo", run=kill_restores, modes=("ours",), timeout=1800),
 	Row("tcp-refused", "tcp_echo", arguments=("4",), run=refused, modes=("ours",)),
 ]
