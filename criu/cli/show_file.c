@@ -7,7 +7,6 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/netlink.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,6 +14,7 @@
 #include <sys/sysmacros.h>
 #include "base/memory.h"
 #include "cli/show.h"
+#include "files/words.h"
 #include "model/external.h"
 #include "tty.pb-c.h"
 
@@ -218,18 +218,23 @@ static void describe_unix(FILE *out, const struct show_tree *tree unused, const 
 
 static void describe_netlink(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
 {
-	static const char *const names[] = {
-		[NETLINK_ROUTE] = "route",	     [NETLINK_SOCK_DIAG] = "sock_diag",
-		[NETLINK_NETFILTER] = "netfilter",   [NETLINK_AUDIT] = "audit",
-		[NETLINK_KOBJECT_UEVENT] = "uevent", [NETLINK_GENERIC] = "generic"
-	};
-	unsigned protocol = file->nlsk->protocol;
+	const NetlinkSkEntry *socket = file->nlsk;
+	const char *word = netlink_protocol_word(socket->protocol);
 
-	if (protocol < array_size(names) && names[protocol])
-		fprintf(out, "%s", names[protocol]);
+	if (word)
+		fprintf(out, "%s", word);
 	else
-		fprintf(out, "protocol %u", protocol);
-	fprintf(out, ", port %u", file->nlsk->portid);
+		fprintf(out, "protocol %u", socket->protocol);
+	if (socket->portid)
+		fprintf(out, ", port %u", socket->portid);
+	if (socket->dst_portid)
+		fprintf(out, ", connected to port %u", socket->dst_portid);
+	if (socket->dst_group)
+		fprintf(out, ", connected to group %u", socket->dst_group);
+	for (size_t i = 0; i < socket->n_groups; i++)
+		for (unsigned bit = 0; bit < 32; bit++)
+			if (socket->groups[i] >> bit & 1)
+				fprintf(out, ", group %zu", i * 32 + bit + 1);
 }
 
 static void describe_packet(FILE *out, const struct show_tree *tree unused, const FileEntry *file)

@@ -49,13 +49,19 @@ static const struct word protocols[] = {
 
 static const struct word netlink_protocols[] = {
 	{ NETLINK_ROUTE, "route" },
+	{ NETLINK_USERSOCK, "usersock" },
 	{ NETLINK_SOCK_DIAG, "sock_diag" },
 	{ NETLINK_XFRM, "xfrm" },
+	{ NETLINK_SELINUX, "selinux" },
+	{ NETLINK_ISCSI, "iscsi" },
 	{ NETLINK_AUDIT, "audit" },
+	{ NETLINK_FIB_LOOKUP, "fib_lookup" },
 	{ NETLINK_CONNECTOR, "connector" },
 	{ NETLINK_NETFILTER, "netfilter" },
 	{ NETLINK_KOBJECT_UEVENT, "uevent" },
 	{ NETLINK_GENERIC, "generic" },
+	{ NETLINK_RDMA, "rdma" },
+	{ NETLINK_CRYPTO, "crypto" },
 };
 
 /* <linux/tcp.h> */
@@ -74,6 +80,11 @@ static const char *find_word(const struct word *words, size_t count, int number)
 		if (words[i].number == number)
 			return words[i].word;
 	return NULL;
+}
+
+const char *netlink_protocol_word(uint32_t protocol)
+{
+	return find_word(netlink_protocols, array_size(netlink_protocols), (int)protocol);
 }
 
 static int get(int fd, int option)
@@ -145,11 +156,10 @@ static char *name_type(int domain, int type, int protocol)
 {
 	const char *family = find_word(families, array_size(families), domain);
 	const char *kind = find_word(types, array_size(types), type) ?: "unknown";
-	const char *known = domain == AF_NETLINK ?
-				    find_word(netlink_protocols, array_size(netlink_protocols), protocol) :
+	const char *known = domain == AF_NETLINK ? netlink_protocol_word((uint32_t)protocol) :
 			    domain == AF_INET || domain == AF_INET6 ?
-				    find_word(protocols, array_size(protocols), protocol) :
-				    NULL;
+						   find_word(protocols, array_size(protocols), protocol) :
+						   NULL;
 	const char *article = domain == AF_INET || domain == AF_INET6 || domain == AF_XDP ? "an" : "a";
 	char *text = family ? format_text("%s %s %s socket", article, family, kind) :
 			      format_text("a %s socket of family %d", kind, domain);

@@ -23,5 +23,7 @@ const char *file_system_in_words(const struct seen_file *seen, const char **reme
 
 /* "a unix stream socket, listening, /run/x"; to be freed */
 char *socket_in_words(int fd);
+/* "route"; NULL: criu has no word for it */
+const char *netlink_protocol_word(uint32_t protocol);
 
 #endif
