@@ -140,6 +140,9 @@
 #ifndef SOL_NETLINK
 #define SOL_NETLINK 270
 #endif
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71 /* 5.14 */
+#endif
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72 /* 5.15 */
 #endif

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
-#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stddef.h>
@@ -150,11 +149,6 @@ static void hidden_mount(void)
 		live_skip("open_tree: %m");
 }
 
-static void netlink(void)
-{
-	live_check(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) >= 0, "socket: %m");
-}
-
 /* ---- what unshare(2) separates ---- */
 
 #ifndef CLONE_NEWTIME
@@ -244,7 +238,6 @@ static const struct {
 	{ "namespace", namespace },
 	{ "other-link", other_link },
 	{ "hidden-mount", hidden_mount },
-	{ "netlink", netlink },
 };
 
 int main(int argc, char **argv)

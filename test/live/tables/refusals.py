@@ -21,7 +21,6 @@ NAMED = {
 	"namespace": r"is a namespace that is neither criu's own nor that of a process",
 	"other-link": r"its path was deleted, and only other links",
 	"hidden-mount": r"is in a detached mount",
-	"netlink": r"is a netlink raw socket \(route\), which",
 	"children-pid": r"process \d+ .*children in another pid namespace",
 	"children-time": r"process \d+ .*children in another time namespace",
 	"thread-pid": r"thread \d+ creates its children in another pid namespace.* 1 other",
@@ -60,8 +59,7 @@ def row(name, *things, **more):
 	return Row(f"refused-{name}", "refused", arguments=things, run=refused, modes=("ours", "peer"), **more)
 
 
-WORDS = ("tcp-state", "secret", "secret-mapped", "pidfd", "namespace", "other-link", "hidden-mount",
-	 "netlink", "like-a-segment")
+WORDS = ("tcp-state", "secret", "secret-mapped", "pidfd", "namespace", "other-link", "hidden-mount", "like-a-segment")
 
 ROWS = [
 	row("tcp", "tcp"),
