@@ -17,6 +17,7 @@ ORDER = [
 	"terminals",
 	"unix",
 	"tcp",
+	"netlink",
 	"externals",
 	"stdio",
 	"hard",
