@@ -164,6 +164,12 @@
 #ifndef SO_PASSRIGHTS
 #define SO_PASSRIGHTS 83 /* 6.16 */
 #endif
+#ifndef SO_MEMINFO
+#define SO_MEMINFO 55 /* 4.12 */
+#endif
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71 /* 5.14 */
+#endif
 #ifndef SCM_INQ
 #define SCM_INQ 84 /* 6.18, of unix sockets: SO_INQ */
 #endif
@@ -178,6 +184,15 @@
 #endif
 #ifndef SIOCUNIXFILE
 #define SIOCUNIXFILE SIOCPROTOPRIVATE /* 4.12 */
+#endif
+#ifndef SIOCGSKNS
+#define SIOCGSKNS 0x894c /* 4.10 */
+#endif
+#ifndef PACKET_IGNORE_OUTGOING
+#define PACKET_IGNORE_OUTGOING 23 /* 4.20 */
+#endif
+#ifndef PACKET_VNET_HDR_SZ
+#define PACKET_VNET_HDR_SZ 24 /* 6.6 */
 #endif
 #ifndef TUNGETDEVNETNS
 #define TUNGETDEVNETNS _IO('T', 227) /* 5.2 */

@@ -237,10 +237,28 @@ static void describe_netlink(FILE *out, const struct show_tree *tree unused, con
 				fprintf(out, ", group %zu", i * 32 + bit + 1);
 }
 
+static void show_packet_ring(FILE *out, const char *what, const PacketRing *ring)
+{
+	if (ring)
+		fprintf(out, ", %s ring of %" PRIu64 " bytes", what,
+			(uint64_t)ring->block_size * ring->block_nr);
+}
+
 static void describe_packet(FILE *out, const struct show_tree *tree unused, const FileEntry *file)
 {
-	fprintf(out, "%s, protocol 0x%04x, interface %u", socket_type(file->psk->type),
-		ntohs(file->psk->protocol), file->psk->ifindex);
+	const PacketSockEntry *socket = file->psk;
+
+	fprintf(out, "%s, protocol 0x%04x", socket_type(socket->type), ntohs(socket->protocol));
+	if (socket->interface)
+		fprintf(out, ", interface %s", socket->interface);
+	else if (socket->ifindex)
+		fprintf(out, ", interface %u", socket->ifindex);
+	show_packet_ring(out, "receiving", socket->rx_ring);
+	show_packet_ring(out, "sending", socket->tx_ring);
+	if (socket->has_fanout && socket->fanout != UINT32_MAX)
+		fprintf(out, ", fanout group %u", socket->fanout & UINT16_MAX);
+	if (socket->n_mclist)
+		fprintf(out, ", %zu memberships", socket->n_mclist);
 }
 
 /* --- Files without a path ------------------------------------------------------------------------------- */

@@ -20,6 +20,7 @@ const struct file_kind *const file_kinds[] = {
 	&file_kind_unix,
 	&file_kind_inet,
 	&file_kind_netlink,
+	&file_kind_packet,
 	&file_kind_io_uring,
 	&file_kind_tun,
 	&file_kind_regular, /* recognizes any file with a path: all other kinds of these come before it */

@@ -18,6 +18,7 @@ ORDER = [
 	"unix",
 	"tcp",
 	"netlink",
+	"packets",
 	"externals",
 	"stdio",
 	"hard",

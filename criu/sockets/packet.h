@@ -1,0 +1,56 @@
+/*
+ * packet.h - packet sockets (AF_PACKET): what the sources of this kind of file share. packet.c has the kind and the
+ * dump, packet_make.c the restore.
+ */
+#ifndef CRIU_SOCKETS_PACKET_H
+#define CRIU_SOCKETS_PACKET_H
+
+#include "files/kind.h"
+#include "sockets/packet_facts.h"
+
+struct packet_made {
+	const struct file *file;
+	int fd; /* -1: file->fd has it */
+};
+
+struct packet_sockets {
+	/* dump: read when the first socket is described */
+	struct packet_facts facts;
+	bool has_facts;
+	int facts_result;
+	/* restore: all sockets, in the order in which they are created */
+	struct packet_made *made;
+	size_t made_count;
+};
+
+struct packet_sockets *packet_sockets_of(const struct snapshot *snapshot);
+/* Errors are recorded only by the first call. */
+int packet_facts_of(const struct snapshot *snapshot, const struct packet_facts **facts) must_check;
+
+/*
+ * Options of 4 bytes that can be read and set, in the order in which they are set. Those of rings cannot be changed when
+ * there is a ring.
+ */
+struct packet_option {
+	int option;
+	const char *name;
+	int has; /* offset of the field has_… in the message; -1: it is required */
+	size_t value;
+};
+extern const struct packet_option packet_options[];
+extern const size_t packet_option_count;
+
+static inline uint32_t *packet_value_of(const struct packet_option *option, const PacketSockEntry *entry)
+{
+	return (uint32_t *)((char *)entry + option->value);
+}
+
+/* ---- packet_make.c ---- */
+
+int packet_check(struct snapshot *snapshot, struct file *file) must_check;
+int packet_open(struct snapshot *snapshot, struct file *file) must_check;
+int packet_join(struct snapshot *snapshot) must_check;
+void packet_close(struct snapshot *snapshot);
+size_t packet_keeps(const struct snapshot *snapshot);
+
+#endif
