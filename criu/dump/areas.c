@@ -141,8 +141,8 @@ static int describe_area(struct dump *dump, struct task *task, struct vma *vma)
 	if (status & VMA_AIO_RING)
 		return dump_describe_ring(dump, task, vma);
 	vma->status |= status;
-	if (dump_is_of_io_uring(vma))
-		return 0; /* dump_describe_uring_areas() finds its file */
+	if (dump_is_of_io_uring(vma) || status & VMA_SOCKET)
+		return 0; /* dump_describe_ring_areas() finds its file */
 	if (status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
 		return describe_file(dump, task, vma);
 	vma->flags |= MAP_ANONYMOUS;

@@ -155,10 +155,10 @@ int dump_ask(void *dump) must_check;
 void dump_leave(void *dump);
 /* undo.c: semaphores that the kernel would change at their end */
 int dump_look_for_undo(void *dump) must_check;
-/* rings.c: AIO rings; mappings of an io_uring */
+/* rings.c: AIO rings; mappings of an io_uring, and of the rings of packet sockets */
 bool dump_is_of_io_uring(const struct vma *vma);
-int dump_complete_requests(struct dump *dump) must_check;    /* of an io_uring: before files are looked at */
-int dump_describe_uring_areas(struct dump *dump) must_check; /* when all open files are known */
+int dump_complete_requests(struct dump *dump) must_check;   /* of an io_uring: before files are looked at */
+int dump_describe_ring_areas(struct dump *dump) must_check; /* when all open files are known */
 int dump_describe_ring(const struct dump *dump, const struct task *task, struct vma *vma) must_check;
 int dump_settle_rings(void *dump) must_check;
 bool dump_is_quiet(struct dump *dump, struct task *task); /* for a pre-dump */

@@ -140,7 +140,7 @@ int dump_look(void *context)
 	result = result ?: dump_find_shared(dump) ?: look_inside(dump);
 	result = result ?: dump_check_sharing(dump);
 	result = result ?: dump_complete_requests(dump) ?: files_collect(&dump->snapshot);
-	result = result ?: dump_describe_opened_areas(dump) ?: dump_describe_uring_areas(dump);
+	result = result ?: dump_describe_opened_areas(dump) ?: dump_describe_ring_areas(dump);
 	result = result ?: ipc_look(&dump->snapshot);
 	if (result || refusals() || dump_processes_are_apart(dump))
 		result = dump_end_apart(dump, result); /* else when the threads have been asked */

@@ -1,6 +1,6 @@
 /*
  * rings.c - AIO rings (io_setup) of the tasks: finds them, and waits until no request is in flight, before memory is
- * saved. Mappings of an io_uring: finds their files.
+ * saved. Mappings of an io_uring, and of packet sockets: finds their files.
  *
  * The parasite counts the requests in flight (blobs/parasite/ring.c). For that it needs to know how many slots of a
  * ring can be in use at once. That depends on the length of the ring and on the CPUs of this machine, so criu creates
@@ -25,6 +25,7 @@
 #include "image/message.h"
 #include "kernel/proc.h"
 #include "memory/aio.h"
+#include "sockets/packet.h"
 
 #define FIRST_PAUSE 500	  /* microseconds between two counts; doubled each time */
 #define LAST_PAUSE  50000 /* … until here */
@@ -219,7 +220,7 @@ int dump_settle_rings(void *context)
 		       settle_tasks(dump, deadline, settle_workers);
 }
 
-/* ---- io_uring ---- */
+/* ---- io_uring, packet sockets ---- */
 
 bool dump_is_of_io_uring(const struct vma *vma)
 {
@@ -245,16 +246,38 @@ static int find_ring_of(struct dump *dump, const struct task *task, struct vma *
 	return 0;
 }
 
-int dump_describe_uring_areas(struct dump *dump)
+static int find_socket_of(struct dump *dump, const struct task *task, struct vma *vma)
+{
+	const struct file *file = packet_find(&dump->snapshot, vma->device, vma->inode);
+	const char *why = file ? NULL :
+				 "a mapping of a socket without a descriptor, or of another kind than packet";
+
+	if (!file && refusals())
+		return 0; /* perhaps the socket is refused */
+	why = why ?: packet_ring_why_not_mapped(file, vma);
+	if (why)
+		return refuse("process %d (%s): memory at %#" PRIx64 " (%s) is %s: not supported yet",
+			      task->here, task->name, vma->start, vma->path, why);
+	vma->object = file->id;
+	vma->file_flags = O_RDWR;
+	return 0;
+}
+
+static int find_file_of(struct dump *dump, const struct task *task, struct vma *vma)
+{
+	if (dump_is_of_io_uring(vma))
+		return find_ring_of(dump, task, vma);
+	return vma->status & VMA_SOCKET ? find_socket_of(dump, task, vma) : 0;
+}
+
+int dump_describe_ring_areas(struct dump *dump)
 {
 	struct task *task;
 	int result = 0;
 
 	for_each_leader (task, &dump->snapshot, OBJECT_MEMORY)
 		for (size_t i = 0; !result && i < task->space->vmas.count; i++)
-			if (dump_is_of_io_uring(&task->space->vmas.items[i]))
-				result =
-					unless_refused(find_ring_of(dump, task, &task->space->vmas.items[i]));
+			result = unless_refused(find_file_of(dump, task, &task->space->vmas.items[i]));
 	return result;
 }
 

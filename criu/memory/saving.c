@@ -27,7 +27,7 @@ static const struct {
 	{ "/SYSV", VMA_REGULAR | VMA_ANON_SHARED | VMA_SYSV_IPC, NULL },
 	{ "anon_inode:[io_uring]", VMA_REGULAR | VMA_FILE_SHARED, NULL },
 	{ "anon_inode:", 0, "mappings of kernel objects (perf, …)" },
-	{ "socket:", 0, "mappings of sockets" },
+	{ "socket:", VMA_REGULAR | VMA_SOCKET, NULL }, /* dump/rings.c refuses others than packet sockets */
 };
 
 /* hugetlbfs gives a file to anonymous memory, too. */
@@ -103,6 +103,7 @@ static const struct row {
 	  { "a private mapping of a file", CONTENT_OF_TASK, SAVE_OWN, ZEROS_ARE_SAVED, .is_over_file = true,
 	    .is_noted = true, .is_inherited = true } },
 	{ ONLY(VMA_FILE_SHARED, 0), { "a shared mapping of a file", CONTENT_OF_FILE } },
+	{ ONLY(VMA_SOCKET, 0), { "the ring of a packet socket", CONTENT_OF_FILE } },
 	{ ONLY(VMA_FILE_PRIVATE | VMA_MEMFD, 0),
 	  { "a private mapping of a memfd", CONTENT_OF_TASK, SAVE_OWN, ZEROS_ARE_SAVED, .is_over_file = true,
 	    .is_noted = true, .is_inherited = true } },

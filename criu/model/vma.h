@@ -32,6 +32,8 @@
 #define VMA_UPROBES	 (1u << 17)
 #define VMA_PLUGIN	 (1u << 27) /* a mapping of a device, which a plugin restores */
 
+#define VMA_OF_FILE (VMA_FILE_PRIVATE | VMA_FILE_SHARED | VMA_SOCKET) /* vma->object is the id of a file */
+
 /*
  * The size of the huge pages (MAP_HUGETLB) as log2, at the same place in vma->flags as in the flags of mmap(). It is
  * always set here.

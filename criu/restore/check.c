@@ -28,6 +28,7 @@
 #include "plugins/plugins.h"
 #include "restore/restore.h"
 #include "restore/space.h"
+#include "sockets/packet.h"
 #include "task/part.h"
 
 #define REFUGE_SEARCH_FROM 0x10000000000ULL /* 1 TiB: programs, heaps and libraries are higher or lower */
@@ -57,6 +58,9 @@ static bool is_impossible(const struct snapshot *snapshot, const struct vma *vma
 {
 	const struct file *file = snapshot_find_file(snapshot, vma->object);
 
+	if (vma->status & VMA_SOCKET || file->kind == &file_kind_packet)
+		return !(vma->status & VMA_SOCKET) || file->kind != &file_kind_packet ||
+		       !packet_ring_is_mapped(file->entry->psk, vma);
 	return file->kind == &file_kind_io_uring &&
 	       (!(vma->status & VMA_FILE_SHARED) || !io_uring_has_part(file, vma->offset, vma_length(vma)));
 }
@@ -64,9 +68,8 @@ static bool is_impossible(const struct snapshot *snapshot, const struct vma *vma
 /* A device that criu itself would not open is mapped only for a plugin. */
 static int check_plugin(const struct snapshot *snapshot, const struct vma *vma)
 {
-	const struct file *file = vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) ?
-					  snapshot_find_file(snapshot, vma->object) :
-					  NULL;
+	const struct file *file = vma->status & VMA_OF_FILE ? snapshot_find_file(snapshot, vma->object) :
+							      NULL;
 
 	if (vma->status & VMA_PLUGIN && !(file && file->kind == &file_kind_regular))
 		return fail(EINVAL, "the mapping at %#" PRIx64 " is not of a device", vma->start);
@@ -106,13 +109,12 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 				    "mm-%d.img: the mapping at %#" PRIx64
 				    " is %s: not supported yet (status %#x)",
 				    task->pid, vma->start, saving->name, vma->status);
-		if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) && leads_nowhere(snapshot, vma))
+		if (vma->status & VMA_OF_FILE && leads_nowhere(snapshot, vma))
 			return fail(EINVAL,
 				    "mm-%d.img: the mapping at %#" PRIx64 " refers to an unknown file",
 				    task->pid, vma->start);
-		if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED) && is_impossible(snapshot, vma))
-			return fail(EINVAL,
-				    "mm-%d.img: the mapping at %#" PRIx64 " is no part of its io_uring",
+		if (vma->status & VMA_OF_FILE && is_impossible(snapshot, vma))
+			return fail(EINVAL, "mm-%d.img: the mapping at %#" PRIx64 " is no part of its ring",
 				    task->pid, vma->start);
 		result = check_plugin(snapshot, vma);
 		if (result)
@@ -271,7 +273,7 @@ static void note_used_files(const struct task *task, struct index *used)
 	index_set(used, task->directories->fs->cwd_id, used);
 	index_set(used, task->directories->fs->root_id, used);
 	for (size_t i = 0; i < task->space->vmas.count; i++)
-		if (task->space->vmas.items[i].status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED))
+		if (task->space->vmas.items[i].status & VMA_OF_FILE)
 			index_set(used, task->space->vmas.items[i].object, used);
 }
 

@@ -69,7 +69,7 @@ static int descriptor_of(struct restore *restore, struct newborn *newborn, const
 
 		return object ? object->fd : -EINVAL;
 	}
-	if (vma->status & (VMA_FILE_PRIVATE | VMA_FILE_SHARED)) {
+	if (vma->status & VMA_OF_FILE) {
 		struct file *file = snapshot_find_file(&restore->snapshot, vma->object);
 
 		if (file && file->is_only_mapped)

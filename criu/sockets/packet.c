@@ -258,9 +258,11 @@ static int describe_here(const struct snapshot *snapshot, const struct file *fil
 	if (root->ids && root->ids->has_net_ns_id)
 		message_set(entry, ns_id, root->ids->net_ns_id);
 	warn_of_unread(seen, fd);
-	return describe_name(seen, fd, entry)	      ?:
-		       read_packet_options(fd, entry) ?:
-							describe_fact(seen, fd, fact, entry);
+	result = describe_name(seen, fd, entry) ?: read_packet_options(fd, entry);
+	result = result ?: describe_fact(seen, fd, fact, entry);
+	if (!result)
+		packet_ring_save(file, fd);
+	return result;
 }
 
 static int packet_describe(struct snapshot *snapshot, struct file *file)
@@ -302,6 +304,19 @@ static int packet_judge(struct snapshot *snapshot)
 			message_set(entry, fanout_is_shared, true);
 	}
 	return 0;
+}
+
+struct file *packet_find(const struct snapshot *snapshot, dev_t device, uint64_t inode)
+{
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_packet);
+
+	for (size_t i = 0; i < files->count; i++) {
+		const struct stat *found = &files->items[i]->seen->stat;
+
+		if (found->st_dev == device && found->st_ino == inode)
+			return files->items[i];
+	}
+	return NULL;
 }
 
 static void packet_let_go(struct snapshot *snapshot, enum dump_end end unused)

@@ -6,6 +6,7 @@
 #define CRIU_SOCKETS_PACKET_H
 
 #include "files/kind.h"
+#include "model/vma.h"
 #include "sockets/packet_facts.h"
 
 struct packet_made {
@@ -45,7 +46,31 @@ static inline uint32_t *packet_value_of(const struct packet_option *option, cons
 	return (uint32_t *)((char *)entry + option->value);
 }
 
+/* ---- packet_ring.c ---- */
+
+/*
+ * Dump: saves the position and the content of the ring for receiving, if there is one. `fd`: a borrowed descriptor. If
+ * criu cannot know the position, the message has none.
+ */
+void packet_ring_save(const struct file *file, int fd);
+/* Is it a mapping of all its rings? No other is possible, but the process may have unmapped a part. */
+bool packet_ring_is_mapped(const PacketSockEntry *entry, const struct vma *vma);
+/* Dump. NULL, or what it is that cannot be saved. */
+const char *packet_ring_why_not_mapped(const struct file *file, const struct vma *vma);
+/* The packet socket with this inode; NULL: none has a descriptor. */
+struct file *packet_find(const struct snapshot *snapshot, dev_t device, uint64_t inode);
+/* Restore. NULL, or what is wrong with the message. */
+const char *packet_ring_find_mistake(const PacketSockEntry *entry);
+int packet_ring_check(const struct file *file) must_check;
+/* Does it have to receive frames of criu's own before it can be as it was? */
+bool packet_ring_must_advance(const PacketSockEntry *entry);
+/* Of a new socket with a new ring. If it must advance, the socket is bound afterwards, and its filter passes nothing. */
+int packet_ring_restore(const struct file *file, int fd) must_check;
+
 /* ---- packet_make.c ---- */
+
+/* Attaches a filter that drops all packets. */
+int packet_let_nothing_pass(const struct file *file, int fd) must_check;
 
 int packet_check(struct snapshot *snapshot, struct file *file) must_check;
 int packet_open(struct snapshot *snapshot, struct file *file) must_check;

@@ -3,7 +3,8 @@
  *
  * A socket of protocol 0 receives nothing. It keeps that until it has all its options: bind() comes last, when all files
  * are open, because its interface may be one of the tree's own (tun). Sockets of a fanout group must be bound before they
- * can be in it. So until all of them are, each has a filter that lets nothing pass.
+ * can be in it, and those with a ring before it is as it was. So until all are done, these have a filter that lets
+ * nothing pass.
  *
  * Sockets are created in the order in which the old ones were. The kernel lists them in this order, and a group gets
  * them in this order, so it distributes packets to them as before.
@@ -63,6 +64,8 @@ static const char *find_mistake(const PacketSockEntry *entry)
 		return "it has an invalid option";
 	if (!is_ring(entry->rx_ring) || !is_ring(entry->tx_ring))
 		return "its ring is invalid";
+	if (packet_ring_find_mistake(entry))
+		return packet_ring_find_mistake(entry);
 	if (is_in_group(entry) && !entry->protocol)
 		return "it receives nothing, and is in a fanout group";
 	if (entry->n_mclist > MOST_MEMBERSHIPS)
@@ -145,6 +148,7 @@ int packet_check(struct snapshot *snapshot, struct file *file)
 	if (why)
 		return fail(EINVAL, "files.img: file %u (packet socket): %s", file->id, why);
 	result = socket_options_check(file, entry->opts) ?: check_rights() ?: check_group(snapshot, file);
+	result = result ?: packet_ring_check(file);
 	result = result ?: check_interface(snapshot, file, entry->interface, entry->ifindex);
 	for (size_t i = 0; !result && i < entry->n_mclist; i++)
 		result = check_interface(snapshot, file, entry->mclist[i]->interface,
@@ -243,6 +247,7 @@ int packet_open(struct snapshot *snapshot, struct file *file)
 	result = socket_options_set(file, made->fd, entry->opts) ?: set_options(file, made->fd);
 	result = result ?: make_ring(file, made->fd, PACKET_RX_RING, "PACKET_RX_RING", entry->rx_ring);
 	result = result ?: make_ring(file, made->fd, PACKET_TX_RING, "PACKET_TX_RING", entry->tx_ring);
+	result = result ?: packet_ring_restore(file, made->fd);
 	return result ?: steal_fd(&made->fd);
 }
 
@@ -305,12 +310,12 @@ static int bind_to_interface(const struct file *file)
 	return 0;
 }
 
-static int let_nothing_pass(const struct file *file)
+int packet_let_nothing_pass(const struct file *file, int fd)
 {
 	struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
-	struct sock_fprog filter = { 1, &drop };
+	const struct sock_fprog filter = { 1, &drop };
 
-	if (setsockopt(file->fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0)
+	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0)
 		return fail(errno, "file %u (packet socket): cannot attach a filter", file->id);
 	return 0;
 }
@@ -339,27 +344,36 @@ static int enter_group(const struct packet_sockets *sockets, const struct file *
 }
 
 /* Its own filter replaces the one that lets nothing pass. */
-static int finish_in_group(const struct file *file)
+static int finish_with_filter(const struct file *file)
 {
 	const SkOptsEntry *options = file->entry->psk->opts;
-	int unused_value = 0;
+	const int no_value = 0;
 
 	if (!options->n_so_filter &&
-	    setsockopt(file->fd, SOL_SOCKET, SO_DETACH_FILTER, &unused_value, sizeof(unused_value)) < 0)
+	    setsockopt(file->fd, SOL_SOCKET, SO_DETACH_FILTER, &no_value, sizeof(no_value)) < 0)
 		return fail(errno, "file %u (packet socket): cannot detach its filter", file->id);
 	return socket_options_finish(file, file->fd, options);
 }
 
+/* Is it bound before it has all its options? Then it has a filter meanwhile. */
+static bool is_bound_early(const struct file *file)
+{
+	return is_in_group(file->entry->psk) || packet_ring_must_advance(file->entry->psk);
+}
+
 static int join(const struct packet_sockets *sockets, const struct file *file)
 {
-	const PacketSockEntry *entry = file->entry->psk;
 	int result = add_memberships(file);
 
-	if (!is_in_group(entry))
-		return result							  ?:
-			       socket_options_finish(file, file->fd, entry->opts) ?:
-										    bind_to_interface(file);
-	return result ?: let_nothing_pass(file) ?: bind_to_interface(file) ?: enter_group(sockets, file);
+	if (result)
+		return result;
+	if (!is_bound_early(file))
+		return socket_options_finish(file, file->fd, file->entry->psk->opts) ?:
+										       bind_to_interface(file);
+	result = packet_let_nothing_pass(file, file->fd) ?: bind_to_interface(file);
+	if (!result && is_in_group(file->entry->psk))
+		result = enter_group(sockets, file);
+	return result;
 }
 
 int packet_join(struct snapshot *snapshot)
@@ -370,8 +384,8 @@ int packet_join(struct snapshot *snapshot)
 	for (size_t i = 0; !result && i < sockets->made_count; i++)
 		result = join(sockets, sockets->made[i].file);
 	for (size_t i = 0; !result && i < sockets->made_count; i++)
-		if (is_in_group(sockets->made[i].file->entry->psk))
-			result = finish_in_group(sockets->made[i].file);
+		if (is_bound_early(sockets->made[i].file))
+			result = finish_with_filter(sockets->made[i].file);
 	return result;
 }
 

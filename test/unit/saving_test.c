@@ -71,6 +71,8 @@ static const struct {
 	  ZEROS_ARE_SAVED, MADE_BY_RESTORE, 0 },
 	{ "an io_uring", "anon_inode:[io_uring]", SHARED, 0, 0, PROT_READ | PROT_WRITE, CONTENT_OF_FILE,
 	  SAVE_NOTHING, ZEROS_ARE_SAVED, MADE_BY_RESTORE, 0 },
+	{ "the ring of a packet socket", "socket:[4711]", SHARED, 0, 0, PROT_READ | PROT_WRITE,
+	  CONTENT_OF_FILE, SAVE_NOTHING, ZEROS_ARE_SAVED, MADE_BY_RESTORE, 0 },
 	{ "a shared file, huge pages", "/huge/file", SHARED | MAP_HUGETLB, 0, 0, PROT_READ | PROT_WRITE,
 	  CONTENT_OF_FILE, SAVE_NOTHING, ZEROS_ARE_SAVED, MADE_BY_RESTORE, 0 },
 	{ "a shared memfd", "/memfd:one (deleted)", SHARED, 0, VMA_MEMFD, PROT_READ | PROT_WRITE,
@@ -133,7 +135,6 @@ static void refused(void **state unused)
 {
 	const struct vma by_name[] = {
 		{ .path = "anon_inode:[perf_event]", .flags = SHARED },
-		{ .path = "socket:[4711]", .flags = SHARED },
 		{ .path = "[uprobes]", .flags = PRIVATE },
 		{ .path = "", .flags = SHARED },
 		{ .path = "", .flags = PRIVATE, .status = VMA_SHADOW_STACK },

@@ -1,9 +1,7 @@
 /*
- * packets.c - packet sockets: name, options, memberships, fanout groups, rings.
+ * packets.c - packet sockets: name, options, memberships, fanout groups. packet_rings.c has their rings.
  *
  * usage: packets DIRECTORY PART
- *
- * Frames go over lo, with a type of their own, so that nothing else is received.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,27 +17,19 @@
 #include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <net/if.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "live.h"
+#include "packets.h"
 
-#define TYPE	0x88b5 /* for local experiments */
-#define HEADER	14     /* of Ethernet */
 #define BRIDGE	"criu-br1"
 #define TAP	"criu-tap1"
-#define BLOCK	65536
-#define BLOCKS	4
-#define FRAME	2048
-#define FRAMES	(BLOCK / FRAME * BLOCKS)
-#define RING	((size_t)BLOCK * BLOCKS)
 #define MEMBERS 3
 
 #ifndef PACKET_VNET_HDR_SZ
@@ -47,92 +37,6 @@
 #endif
 
 static int fds[MEMBERS + 1];
-
-/* A socket that only asks, or only sends, must not stay open. */
-static int call(const char *name, unsigned long request, struct ifreq argument)
-{
-	int ask = socket(AF_INET, SOCK_DGRAM, 0);
-
-	strcpy(argument.ifr_name, name);
-	live_check(ask >= 0 && ioctl(ask, request, &argument) == 0, "ioctl %lx of %s: %m", request, name);
-	close(ask);
-	return argument.ifr_ifindex;
-}
-
-static void bring_up(const char *name)
-{
-	call(name, SIOCSIFFLAGS, (struct ifreq){ .ifr_flags = IFF_UP });
-}
-
-static struct sockaddr_ll name_of(const char *interface, int type)
-{
-	struct sockaddr_ll name = { .sll_family = AF_PACKET, .sll_protocol = htons(type) };
-
-	name.sll_ifindex = interface ? (int)if_nametoindex(interface) : 0;
-	live_check(!interface || name.sll_ifindex, "no interface %s", interface);
-	return name;
-}
-
-static int make(int kind)
-{
-	int fd = socket(AF_PACKET, kind, 0);
-
-	live_check(fd >= 0, "socket: %m");
-	return fd;
-}
-
-static void bind_to(int fd, const char *interface, int type)
-{
-	struct sockaddr_ll name = name_of(interface, type);
-
-	live_check(bind(fd, (void *)&name, sizeof(name)) == 0, "bind: %m");
-}
-
-static void verify_name(int fd, const char *interface, int type)
-{
-	struct sockaddr_ll name, wanted = name_of(interface, type);
-	socklen_t size = sizeof(name);
-
-	live_check(getsockname(fd, (void *)&name, &size) == 0, "getsockname: %m");
-	live_check(name.sll_protocol == wanted.sll_protocol && name.sll_ifindex == wanted.sll_ifindex,
-		   "protocol %#x and interface %d", ntohs(name.sll_protocol), name.sll_ifindex);
-}
-
-static void send_text(const char *text)
-{
-	unsigned char frame[64] = { 0 };
-	struct sockaddr_ll to = name_of("lo", TYPE);
-	int fd = make(SOCK_RAW);
-
-	frame[12] = TYPE >> 8;
-	frame[13] = TYPE & 0xff;
-	strcpy((char *)frame + HEADER, text);
-	live_check(sendto(fd, frame, sizeof(frame), 0, (void *)&to, sizeof(to)) == sizeof(frame),
-		   "sendto: %m");
-	close(fd);
-}
-
-/* Is there a frame? Its text is behind `skipped` bytes. */
-static bool take(int fd, const char *text, size_t skipped, int patience)
-{
-	char frame[2048] = "";
-
-	if (poll(&(struct pollfd){ fd, POLLIN, 0 }, 1, patience) != 1)
-		return false;
-	live_check(recv(fd, frame, sizeof(frame) - 1, 0) > (ssize_t)skipped, "recv: %m");
-	live_check(!strcmp(frame + skipped, text), "%s, and not %s", frame + skipped, text);
-	return true;
-}
-
-static void expect(int fd, const char *text, size_t skipped)
-{
-	live_check(take(fd, text, skipped, 2000), "%s has not arrived", text);
-}
-
-static void expect_nothing(int fd)
-{
-	live_check(!take(fd, "", 0, 20), "something has arrived");
-}
 
 /* ---- raw: bound to an interface ---- */
 
@@ -487,106 +391,6 @@ static void verify_fanout_shared(void)
 	verify_members_of_group(99 | PACKET_FANOUT_LB << 16);
 }
 
-/* ---- rings ---- */
-
-static void set_up_ring_of(int version, int option)
-{
-	struct tpacket_req3 request = { .tp_block_size = BLOCK, .tp_block_nr = BLOCKS };
-
-	bring_up("lo");
-	request.tp_frame_size = FRAME;
-	request.tp_frame_nr = FRAMES;
-	if (version == TPACKET_V3 && option == PACKET_RX_RING) {
-		request.tp_retire_blk_tov = 50;
-		request.tp_sizeof_priv = 64;
-		request.tp_feature_req_word = TP_FT_REQ_FILL_RXHASH;
-	}
-	fds[0] = make(SOCK_RAW);
-	live_check(setsockopt(fds[0], SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) == 0,
-		   "PACKET_VERSION: %m");
-	live_check(setsockopt(fds[0], SOL_PACKET, option, &request,
-			      version == TPACKET_V3 ? sizeof(request) : sizeof(struct tpacket_req)) == 0,
-		   "ring: %m");
-	bind_to(fds[0], "lo", TYPE);
-}
-
-static char *map_ring(void)
-{
-	char *ring = mmap(NULL, RING, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
-
-	live_check(ring != MAP_FAILED, "mmap: %m");
-	return ring;
-}
-
-static void set_up_ring_v1(void)
-{
-	set_up_ring_of(TPACKET_V1, PACKET_RX_RING);
-}
-
-static void verify_ring_v1(void)
-{
-	volatile struct tpacket_hdr *frame = (void *)map_ring();
-
-	send_text("hello");
-	live_await(frame->tp_status & TP_STATUS_USER, "nothing in the ring");
-	live_check(!strcmp((char *)frame + frame->tp_mac + HEADER, "hello"), "another frame");
-}
-
-static void set_up_ring_v2(void)
-{
-	set_up_ring_of(TPACKET_V2, PACKET_RX_RING);
-}
-
-static void verify_ring_v2(void)
-{
-	volatile struct tpacket2_hdr *frame = (void *)map_ring();
-
-	send_text("hello");
-	live_await(frame->tp_status & TP_STATUS_USER, "nothing in the ring");
-	live_check(!strcmp((char *)frame + frame->tp_mac + HEADER, "hello"), "another frame");
-}
-
-static void set_up_ring_v3(void)
-{
-	set_up_ring_of(TPACKET_V3, PACKET_RX_RING);
-}
-
-static void verify_ring_v3(void)
-{
-	volatile struct tpacket_block_desc *block = (void *)map_ring();
-	const struct tpacket3_hdr *frame;
-
-	send_text("hello");
-	live_await(block->hdr.bh1.block_status & TP_STATUS_USER, "nothing in the ring");
-	live_check(block->offset_to_priv && block->hdr.bh1.num_pkts == 1, "%u packets",
-		   block->hdr.bh1.num_pkts);
-	live_check(block->hdr.bh1.offset_to_first_pkt >= 64 + block->offset_to_priv, "no private area");
-	frame = (void *)((char *)block + block->hdr.bh1.offset_to_first_pkt);
-	live_check(!strcmp((char *)frame + frame->tp_mac + HEADER, "hello"), "another frame");
-}
-
-static void set_up_ring_sending(void)
-{
-	set_up_ring_of(TPACKET_V2, PACKET_TX_RING);
-}
-
-static void verify_ring_sending(void)
-{
-	volatile struct tpacket2_hdr *frame = (void *)map_ring();
-	unsigned char *bytes = (unsigned char *)frame + TPACKET2_HDRLEN - sizeof(struct sockaddr_ll);
-	int receiver = make(SOCK_RAW);
-
-	bind_to(receiver, "lo", TYPE);
-	bytes[12] = TYPE >> 8;
-	bytes[13] = TYPE & 0xff;
-	strcpy((char *)bytes + HEADER, "from a ring");
-	frame->tp_len = 60;
-	frame->tp_status = TP_STATUS_SEND_REQUEST;
-	live_check(send(fds[0], NULL, 0, 0) >= 0, "send: %m");
-	expect(receiver, "from a ring", HEADER);
-	close(receiver);
-}
-
 /* ---- interfaces ---- */
 
 static void make_bridge(void)
@@ -705,12 +509,6 @@ static void set_up_obsolete(void)
 	fds[0] = make(SOCK_PACKET);
 }
 
-static void set_up_mapped(void)
-{
-	set_up_ring_v2();
-	map_ring();
-}
-
 static void verify_nothing(void)
 {
 }
@@ -725,10 +523,6 @@ static const struct live_part parts[] = {
 	{ "fanout", set_up_fanout, verify_fanout },
 	{ "fanout_zero", set_up_fanout_zero, verify_fanout_zero },
 	{ "fanout_shared", set_up_fanout_shared, verify_fanout_shared },
-	{ "ring_v1", set_up_ring_v1, verify_ring_v1 },
-	{ "ring_v2", set_up_ring_v2, verify_ring_v2 },
-	{ "ring_v3", set_up_ring_v3, verify_ring_v3 },
-	{ "ring_sending", set_up_ring_sending, verify_ring_sending },
 	{ "down", set_up_down, verify_down },
 	{ "tap", set_up_tap, verify_tap },
 	{ "unread", set_up_unread, verify_unread },
@@ -736,7 +530,6 @@ static const struct live_part parts[] = {
 	{ "gone", set_up_gone, verify_nothing },
 	{ "program", set_up_program, verify_nothing },
 	{ "obsolete", set_up_obsolete, verify_nothing },
-	{ "mapped", set_up_mapped, verify_nothing },
 };
 
 int main(int argc, char **argv)

@@ -1,9 +1,11 @@
 """packets.py - packet sockets: name, options, memberships, fanout groups, rings."""
 
 import fcntl
+import itertools
 import os
 import re
 import socket
+import threading
 
 from harness import system
 from harness.cell import Failure
@@ -84,11 +86,43 @@ NO_OPTION = dict.fromkeys(("dump", "restore"), "it knows only older options")
 ONCE = {"dump": "it refuses memberships that were added twice", "restore": "it adds each membership once"}
 NO_ORDER = {"dump": "it drops the flags of the group", "restore": "the members come into the group in another order"}
 NO_TAP = dict.fromkeys(("dump", "restore"), "it saves tap devices only with their network namespace")
+EMPTY = {"dump": "it saves neither the content of a ring nor the kernel's position", "restore": "its rings are empty, and begin anew"}
 DOWN = {"restore": "the socket has an error that was read before"}
+
+
+def while_busy(cell, dumper, restorer):
+	"""Another process sends without a pause. What arrives between the dump and the restore is lost, and nothing else is."""
+	ended = threading.Event()
+
+	def send_all():
+		with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
+			sender.bind(("lo", 0))
+			for number in itertools.count():
+				if ended.is_set():
+					return
+				sender.send(bytes(12) + TYPE.to_bytes(2) + b"packet %d" % number + bytes(100))
+
+	cell.start()
+	other = threading.Thread(target=send_all)
+	other.start()
+	try:
+		for name in ("images", "images1", "images2"):
+			images = cell.new_images(name)
+			cell.dump(dumper, images)
+			cell.restore(restorer, images)
+			cell.pause()
+		cell.finish()
+	finally:
+		ended.set()
+		other.join()
 
 
 def row(part, **more):
 	return Row(f"packet-{part.replace('_', '-')}", "packets", arguments=(part,), **({"to_lose": ()} | more))
+
+
+def ring(part, **more):
+	return Row(f"packet-{part.replace('_', '-')}", "packet_rings", arguments=(part,), **({"to_lose": ()} | more))
 
 
 def alone(name, part, course):
@@ -104,10 +138,9 @@ ROWS = [
 	row("members_twice", peer_fails=ONCE),
 	row("fanout", to_lose=(STATE,), peer_fails=NO_ORDER),
 	row("fanout_zero"),
-	row("ring_v1"),
-	row("ring_v2"),
-	row("ring_v3"),
-	row("ring_sending"),
+	*[ring(part) for part in ("ring_v1", "ring_v2", "ring_v3", "ring_sending")],
+	*[ring(part, to_lose=(STATE,), peer_fails=EMPTY) for part in ("mapped_v1", "mapped_v2", "mapped_v3", "full_v2", "full_v3", "family")],
+	*[Row(f"packet-busy-{version}", "packet_rings", arguments=(f"busy_{version}",), run=while_busy, modes=("ours",)) for version in ("v2", "v3")],
 	row("down", peer_fails=DOWN),
 	row("tap", peer_fails=NO_TAP),
 	alone("unread", "unread", unread_lost),
@@ -118,5 +151,6 @@ ROWS = [
 	alone("refused-gone", "gone", refused(r"is a packet socket whose network interface is gone")),
 	alone("refused-program", "program", refused(r"is a packet socket of a fanout group with a program")),
 	alone("refused-obsolete", "obsolete", refused(r"is a packet socket of the obsolete type")),
-	alone("refused-mapped", "mapped", refused(r"memory at 0x[0-9a-f]+ \(socket:\[\d+\]\)")),
+	Row("packet-refused-sending", "packet_rings", arguments=("two_rings",), modes=("ours",),
+	    run=refused(r"memory at 0x[0-9a-f]+ \(socket:\[\d+\]\) is the ring for sending of a packet socket")),
 ]
