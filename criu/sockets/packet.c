@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "image/message.h"
+#include "kernel/packet_ring.h"
 #include "kernel_constants.h"
 #include "sockets/options.h"
 #include "sockets/packet.h"
@@ -261,7 +262,7 @@ static int describe_here(const struct snapshot *snapshot, const struct file *fil
 	result = describe_name(seen, fd, entry) ?: read_packet_options(fd, entry);
 	result = result ?: describe_fact(seen, fd, fact, entry);
 	if (!result)
-		packet_ring_save(file, fd);
+		packet_ring_save(snapshot, file, fd);
 	return result;
 }
 
@@ -321,7 +322,10 @@ struct file *packet_find(const struct snapshot *snapshot, dev_t device, uint64_t
 
 static void packet_let_go(struct snapshot *snapshot, enum dump_end end unused)
 {
-	packet_facts_free(&packet_sockets_of(snapshot)->facts);
+	struct packet_sockets *sockets = packet_sockets_of(snapshot);
+
+	packet_facts_free(&sockets->facts);
+	packet_ring_reader_close(steal_pointer(&sockets->reader));
 }
 
 const struct file_kind file_kind_packet = {

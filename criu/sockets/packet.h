@@ -19,9 +19,12 @@ struct packet_sockets {
 	struct packet_facts facts;
 	bool has_facts;
 	int facts_result;
+	struct packet_ring_reader *reader; /* opened for the first ring; NULL: criu cannot read them */
+	bool has_reader;
 	/* restore: all sockets, in the order in which they are created */
 	struct packet_made *made;
 	size_t made_count;
+	uint64_t ring_bytes; /* of those that have been checked */
 };
 
 struct packet_sockets *packet_sockets_of(const struct snapshot *snapshot);
@@ -52,7 +55,7 @@ static inline uint32_t *packet_value_of(const struct packet_option *option, cons
  * Dump: saves the position and the content of the ring for receiving, if there is one. `fd`: a borrowed descriptor. If
  * criu cannot know the position, the message has none.
  */
-void packet_ring_save(const struct file *file, int fd);
+void packet_ring_save(const struct snapshot *snapshot, const struct file *file, int fd);
 /* Is it a mapping of all its rings? No other is possible, but the process may have unmapped a part. */
 bool packet_ring_is_mapped(const PacketSockEntry *entry, const struct vma *vma);
 /* Dump. NULL, or what it is that cannot be saved. */
@@ -61,7 +64,7 @@ const char *packet_ring_why_not_mapped(const struct file *file, const struct vma
 struct file *packet_find(const struct snapshot *snapshot, dev_t device, uint64_t inode);
 /* Restore. NULL, or what is wrong with the message. */
 const char *packet_ring_find_mistake(const PacketSockEntry *entry);
-int packet_ring_check(const struct file *file) must_check;
+int packet_ring_check(const struct snapshot *snapshot, const struct file *file) must_check;
 /* Does it have to receive frames of criu's own before it can be as it was? */
 bool packet_ring_must_advance(const PacketSockEntry *entry);
 /* Of a new socket with a new ring. If it must advance, the socket is bound afterwards, and its filter passes nothing. */

@@ -148,7 +148,7 @@ int packet_check(struct snapshot *snapshot, struct file *file)
 	if (why)
 		return fail(EINVAL, "files.img: file %u (packet socket): %s", file->id, why);
 	result = socket_options_check(file, entry->opts) ?: check_rights() ?: check_group(snapshot, file);
-	result = result ?: packet_ring_check(file);
+	result = result ?: packet_ring_check(snapshot, file);
 	result = result ?: check_interface(snapshot, file, entry->interface, entry->ifindex);
 	for (size_t i = 0; !result && i < entry->n_mclist; i++)
 		result = check_interface(snapshot, file, entry->mclist[i]->interface,
@@ -397,6 +397,7 @@ void packet_close(struct snapshot *snapshot)
 		autoclose_clean(&sockets->made[i].fd);
 	free(steal_pointer(&sockets->made));
 	sockets->made_count = 0;
+	sockets->ring_bytes = 0;
 	packet_facts_free(&sockets->facts);
 }
 

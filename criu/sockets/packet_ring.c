@@ -14,6 +14,7 @@
  * as it takes, by a filter that lets only these pass. Other sockets that receive all of lo see them, too.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -25,11 +26,14 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "image/message.h"
+#include "kernel/memory_room.h"
 #include "kernel/packet_ring.h"
+#include "kernel/proc.h"
 #include "sockets/packet.h"
 
 #define MOST_UNREAD  (64U << 20) /* bytes. What is newer counts as dropped */
@@ -38,6 +42,7 @@
 #define LARGE_FRAME  60000
 #define PATIENCE     2000 /* moments */
 #define SHORT	     3
+#define ALWAYS_FREE  (16U << 20)
 #define ROUNDS	     10
 
 static const struct timespec a_moment = { .tv_nsec = 1000000 };
@@ -233,18 +238,22 @@ static int save(const struct packet_ring_reader *reader, int fd, struct ring *ri
 	return 0;
 }
 
-void packet_ring_save(const struct file *file, int fd)
+void packet_ring_save(const struct snapshot *snapshot, const struct file *file, int fd)
 {
+	struct packet_sockets *sockets = packet_sockets_of(snapshot);
 	PacketSockEntry *entry = file->entry->psk;
-	struct packet_ring_reader *reader;
 	struct ring ring;
 
-	if (!entry->rx_ring || entry->tx_ring || attempted(packet_ring_reader_open(&reader)))
+	if (!entry->rx_ring || entry->tx_ring)
+		return;
+	if (!sockets->has_reader)
+		ignore(attempted(packet_ring_reader_open(&sockets->reader)));
+	sockets->has_reader = true;
+	if (!sockets->reader)
 		return;
 	ring = ring_of(entry);
-	ignore(attempted(save(reader, fd, &ring, entry->rx_ring)));
+	ignore(attempted(save(sockets->reader, fd, &ring, entry->rx_ring)));
 	unmap_ring(&ring);
-	packet_ring_reader_close(reader);
 }
 
 static uint64_t length_of(const PacketRing *ring)
@@ -313,17 +322,49 @@ static int ask_loopback(unsigned long what, struct ifreq *request)
 	return 0;
 }
 
-int packet_ring_check(const struct file *file)
+static int check_loopback(const struct file *file)
 {
 	struct ifreq request = { .ifr_name = "lo" };
-	int result = packet_ring_must_advance(file->entry->psk) ? ask_loopback(SIOCGIFFLAGS, &request) : 0;
+	int result = ask_loopback(SIOCGIFFLAGS, &request);
 
-	if (result || !packet_ring_must_advance(file->entry->psk) || request.ifr_flags & IFF_UP)
+	if (result || request.ifr_flags & IFF_UP)
 		return result;
 	fail_advice("ip link set lo up");
 	return fail(ENETDOWN,
 		    "file %u (packet socket): to restore its ring, the network interface lo must be up",
 		    file->id);
+}
+
+/* Rings count in no cgroup, and the kernel would take the memory of others. */
+static int check_memory(const struct snapshot *snapshot, const PacketSockEntry *entry)
+{
+	struct packet_sockets *sockets = packet_sockets_of(snapshot);
+	struct memory_room room = { 0 };
+	autoclose int self = -1;
+	uint64_t free_bytes;
+
+	sockets->ring_bytes += length_of(entry->rx_ring) + length_of(entry->tx_ring);
+	if (sockets->ring_bytes <= ALWAYS_FREE)
+		return 0;
+	self = proc_open(getpid());
+	if (self < 0)
+		return self;
+	free_bytes = memory_room_read(&room, self);
+	memory_room_free(&room);
+	if (sockets->ring_bytes <= free_bytes)
+		return 0;
+	return fail(ENOMEM, "the rings of packet sockets need %" PRIu64 " bytes", sockets->ring_bytes);
+}
+
+int packet_ring_check(const struct snapshot *snapshot, const struct file *file)
+{
+	const PacketSockEntry *entry = file->entry->psk;
+
+	int result = check_memory(snapshot, entry);
+
+	if (!result && packet_ring_must_advance(entry))
+		result = check_loopback(file);
+	return result;
 }
 
 /* ---- restore: advance ---- */

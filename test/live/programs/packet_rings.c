@@ -26,6 +26,7 @@
 
 static int ring_fd;
 static int kind; /* TPACKET_V1, … */
+static int socket_type = SOCK_RAW;
 static char *ring;
 static unsigned next, expected, sent; /* the slot to be read, the packet in it, the next packet */
 static pid_t child;
@@ -44,7 +45,7 @@ static void make_ring(int version, int option)
 		request.tp_feature_req_word = TP_FT_REQ_FILL_RXHASH;
 	}
 	kind = version;
-	ring_fd = make(SOCK_RAW);
+	ring_fd = make(socket_type);
 	live_check(setsockopt(ring_fd, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) == 0,
 		   "PACKET_VERSION: %m");
 	live_check(setsockopt(ring_fd, SOL_PACKET, option, &request,
@@ -118,7 +119,7 @@ static void read_block(unsigned i)
 	for (unsigned k = block_at(i)->num_pkts; k; k--) {
 		const struct tpacket3_hdr *header = (const void *)packet;
 
-		check_text(packet + header->tp_mac + HEADER);
+		check_text(packet + header->tp_net);
 		packet += header->tp_next_offset;
 	}
 }
@@ -130,9 +131,9 @@ static void read_slot(void)
 	if (kind == TPACKET_V3)
 		read_block(next);
 	else if (kind == TPACKET_V2)
-		check_text((char *)slot + ((struct tpacket2_hdr *)slot)->tp_mac + HEADER);
+		check_text((char *)slot + ((struct tpacket2_hdr *)slot)->tp_net);
 	else
-		check_text((char *)slot + ((struct tpacket_hdr *)slot)->tp_mac + HEADER);
+		check_text((char *)slot + ((struct tpacket_hdr *)slot)->tp_net);
 	give_back(next);
 	next = (next + 1) % slots();
 }
@@ -190,6 +191,12 @@ static void mapped_v1(void)
 
 static void mapped_v2(void)
 {
+	mapped(TPACKET_V2);
+}
+
+static void mapped_dgram(void)
+{
+	socket_type = SOCK_DGRAM;
 	mapped(TPACKET_V2);
 }
 
@@ -395,9 +402,9 @@ static const struct course {
 	const char *name;
 	void (*run)(void);
 } courses[] = {
-	{ "mapped_v1", mapped_v1 }, { "mapped_v2", mapped_v2 }, { "mapped_v3", mapped_v3 },
-	{ "full_v2", full_v2 },	    { "full_v3", full_v3 },	{ "family", family },
-	{ "busy_v2", busy_v2 },	    { "busy_v3", busy_v3 },
+	{ "mapped_v1", mapped_v1 },	  { "mapped_v2", mapped_v2 }, { "mapped_v3", mapped_v3 },
+	{ "full_v2", full_v2 },		  { "full_v3", full_v3 },     { "family", family },
+	{ "mapped_dgram", mapped_dgram }, { "busy_v2", busy_v2 },     { "busy_v3", busy_v3 },
 };
 
 int main(int argc, char **argv)

@@ -5,13 +5,14 @@ import itertools
 import os
 import re
 import socket
+import struct
 import threading
 
 from harness import system
 from harness.cell import Failure
-from harness.row import STATE, Row
+from harness.row import MEMORY, STATE, Row
 
-SIOCBRADDBR, SIOCBRDELBR = 0x89a0, 0x89a1
+SIOCBRADDBR, SIOCBRDELBR, SIOCSIFFLAGS, IFF_UP = 0x89a0, 0x89a1, 0x8914, 1
 SOL_PACKET, PACKET_FANOUT, PACKET_FANOUT_LB = 263, 18, 1
 TYPE = 0x88b5
 
@@ -90,6 +91,24 @@ EMPTY = {"dump": "it saves neither the content of a ring nor the kernel's positi
 DOWN = {"restore": "the socket has an error that was read before"}
 
 
+def switch(name, flags):
+	with socket.socket() as ask:
+		fcntl.ioctl(ask, SIOCSIFFLAGS, struct.pack("16sh22x", name, flags))
+
+
+def lo_down(cell, dumper, restorer):
+	"""The interface over which a restore fills a ring is down."""
+	cell.start()
+	cell.pause()
+	images = cell.new_images()
+	cell.dump(dumper, images)
+	switch(b"lo", 0)
+	expect(restorer.restore(images), r"to restore its ring, the network interface lo must be up")
+	switch(b"lo", IFF_UP)
+	cell.restore(restorer, images)
+	cell.finish()
+
+
 def while_busy(cell, dumper, restorer):
 	"""Another process sends without a pause. What arrives between the dump and the restore is lost, and nothing else is."""
 	ended = threading.Event()
@@ -139,7 +158,9 @@ ROWS = [
 	row("fanout", to_lose=(STATE,), peer_fails=NO_ORDER),
 	row("fanout_zero"),
 	*[ring(part) for part in ("ring_v1", "ring_v2", "ring_v3", "ring_sending")],
-	*[ring(part, to_lose=(STATE,), peer_fails=EMPTY) for part in ("mapped_v1", "mapped_v2", "mapped_v3", "full_v2", "full_v3", "family")],
+	*[ring(part, to_lose=(STATE,), peer_fails=EMPTY) for part in ("mapped_v1", "mapped_v2", "mapped_dgram", "full_v2", "full_v3", "family")],
+	ring("mapped_v3", to_lose=(STATE, MEMORY), peer_fails=EMPTY),
+	Row("packet-lo-down", "packet_rings", arguments=("mapped_v2",), run=lo_down, modes=("ours",)),
 	*[Row(f"packet-busy-{version}", "packet_rings", arguments=(f"busy_{version}",), run=while_busy, modes=("ours",)) for version in ("v2", "v3")],
 	row("down", peer_fails=DOWN),
 	row("tap", peer_fails=NO_TAP),
