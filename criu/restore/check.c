@@ -54,15 +54,22 @@ static bool leads_nowhere(const struct snapshot *snapshot, const struct vma *vma
 	return !file || !file->kind || file->is_only_path;
 }
 
-static bool is_impossible(const struct snapshot *snapshot, const struct vma *vma)
+/* NULL, or what it should be. */
+static const char *why_impossible(const struct snapshot *snapshot, const struct vma *vma)
 {
 	const struct file *file = snapshot_find_file(snapshot, vma->object);
 
-	if (vma->status & VMA_SOCKET || file->kind == &file_kind_packet)
-		return !(vma->status & VMA_SOCKET) || file->kind != &file_kind_packet ||
-		       !packet_ring_is_mapped(file->entry->psk, vma);
-	return file->kind == &file_kind_io_uring &&
-	       (!(vma->status & VMA_FILE_SHARED) || !io_uring_has_part(file, vma->offset, vma_length(vma)));
+	if (vma->status & VMA_SOCKET || file->kind == &file_kind_packet) {
+		bool is_possible = vma->status & VMA_SOCKET && file->kind == &file_kind_packet &&
+				   packet_ring_is_mapped(file->entry->psk, vma);
+
+		return is_possible ? NULL : "is not the ring of its packet socket";
+	}
+	if (file->kind != &file_kind_io_uring)
+		return NULL;
+	return vma->status & VMA_FILE_SHARED && io_uring_has_part(file, vma->offset, vma_length(vma)) ?
+		       NULL :
+		       "is no part of its io_uring";
 }
 
 /* A device that criu itself would not open is mapped only for a plugin. */
@@ -93,6 +100,7 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 	for (size_t i = 0; i < task->space->vmas.count; i++) {
 		const struct vma *vma = &task->space->vmas.items[i];
 		const struct vma_saving *saving = vma_how_saved(vma);
+		const char *why;
 
 		if (saving->maker == ALWAYS_THERE)
 			continue;
@@ -113,9 +121,10 @@ static int check_layout(const struct snapshot *snapshot, const struct task *task
 			return fail(EINVAL,
 				    "mm-%d.img: the mapping at %#" PRIx64 " refers to an unknown file",
 				    task->pid, vma->start);
-		if (vma->status & VMA_OF_FILE && is_impossible(snapshot, vma))
-			return fail(EINVAL, "mm-%d.img: the mapping at %#" PRIx64 " is no part of its ring",
-				    task->pid, vma->start);
+		why = vma->status & VMA_OF_FILE ? why_impossible(snapshot, vma) : NULL;
+		if (why)
+			return fail(EINVAL, "mm-%d.img: the mapping at %#" PRIx64 " %s", task->pid,
+				    vma->start, why);
 		result = check_plugin(snapshot, vma);
 		if (result)
 			return fail_in(result, "mm-%d.img", task->pid);
