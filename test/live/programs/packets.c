@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -391,6 +392,47 @@ static void verify_fanout_shared(void)
 	verify_members_of_group(99 | PACKET_FANOUT_LB << 16);
 }
 
+/* A child has the other socket of the group, which get packets by turns. */
+static volatile int *has_entered;
+static pid_t child;
+
+static void be_member(void)
+{
+	int fd = make(SOCK_RAW);
+
+	bind_to(fd, "lo", TYPE);
+	enter(fd, 7, PACKET_FANOUT_LB);
+	*has_entered = 1;
+	live_wait_stop();
+	live_check(get(fd, &(struct option){ SOL_PACKET, PACKET_FANOUT, 0 }) == (7 | PACKET_FANOUT_LB << 16),
+		   "the child is in another group");
+	for (int i = 0; i < 5; i++)
+		expect(fd, "hello", HEADER);
+	expect_nothing(fd);
+}
+
+static void set_up_fanout_family(void)
+{
+	bring_up("lo");
+	has_entered = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	fds[0] = make(SOCK_RAW);
+	fcntl(fds[0], F_SETFD, FD_CLOEXEC);
+	bind_to(fds[0], "lo", TYPE);
+	enter(fds[0], 7, PACKET_FANOUT_LB);
+	child = live_fork(be_member);
+	live_await(*has_entered, "the child has not entered the group");
+}
+
+static void verify_fanout_family(void)
+{
+	for (int i = 0; i < 10; i++)
+		send_text("hello");
+	for (int i = 0; i < 5; i++)
+		expect(fds[0], "hello", HEADER);
+	expect_nothing(fds[0]);
+	live_join(child);
+}
+
 /* ---- interfaces ---- */
 
 static void make_bridge(void)
@@ -522,6 +564,7 @@ static const struct live_part parts[] = {
 	{ "members_twice", set_up_members_twice, verify_members_twice },
 	{ "fanout", set_up_fanout, verify_fanout },
 	{ "fanout_zero", set_up_fanout_zero, verify_fanout_zero },
+	{ "fanout_family", set_up_fanout_family, verify_fanout_family },
 	{ "fanout_shared", set_up_fanout_shared, verify_fanout_shared },
 	{ "down", set_up_down, verify_down },
 	{ "tap", set_up_tap, verify_tap },

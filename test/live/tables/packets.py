@@ -157,6 +157,7 @@ ROWS = [
 	row("members_twice", peer_fails=ONCE),
 	row("fanout", to_lose=(STATE,), peer_fails=NO_ORDER),
 	row("fanout_zero"),
+	row("fanout_family"),
 	*[ring(part) for part in ("ring_v1", "ring_v2", "ring_v3", "ring_sending")],
 	*[ring(part, to_lose=(STATE,), peer_fails=EMPTY) for part in ("mapped_v1", "mapped_v2", "mapped_dgram", "full_v2", "full_v3", "family")],
 	ring("mapped_v3", to_lose=(STATE, MEMORY), peer_fails=EMPTY),
