@@ -1,6 +1,6 @@
 /*
  * packet.h - packet sockets (AF_PACKET): what the sources of this kind of file share. packet.c has the kind and the
- * dump, packet_make.c the restore.
+ * dump, packet_make.c the restore, packet_ring.c both for rings.
  */
 #ifndef CRIU_SOCKETS_PACKET_H
 #define CRIU_SOCKETS_PACKET_H
