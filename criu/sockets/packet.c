@@ -2,9 +2,9 @@
  * packet.c - packet sockets (AF_PACKET): the kind of file, and its dump.
  *
  * What the socket itself does not tell is asked of packet_diag: memberships, rings, whether it is in a fanout group.
- * Packets in a ring are saved (packet_ring.c). Those in its queue are not, because a packet socket may lose packets at any
- * time: the kernel drops them if the queue is full. Nor are the counters of PACKET_STATISTICS, which are cleared when they
- * are read.
+ * Packets in a ring are saved (packet_ring.c). Those in its queue are not, because a packet socket may lose packets at
+ * any time: the kernel drops them if the queue is full. Nor are the counters of PACKET_STATISTICS, which are cleared when
+ * they are read.
  */
 #include <errno.h>
 #include <linux/if_packet.h>

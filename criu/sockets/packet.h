@@ -32,8 +32,8 @@ struct packet_sockets *packet_sockets_of(const struct snapshot *snapshot);
 int packet_facts_of(const struct snapshot *snapshot, const struct packet_facts **facts) must_check;
 
 /*
- * Options of 4 bytes that can be read and set, in the order in which they are set. Those of rings cannot be changed when
- * there is a ring.
+ * Options of 4 bytes that can be read and set, in the order in which they are set. Those of rings cannot be changed
+ * when there is a ring.
  */
 struct packet_option {
 	int option;
@@ -67,7 +67,7 @@ const char *packet_ring_find_mistake(const PacketSockEntry *entry);
 int packet_ring_check(const struct snapshot *snapshot, const struct file *file) must_check;
 /* Does it have to receive frames of criu's own before it can be as it was? */
 bool packet_ring_must_advance(const PacketSockEntry *entry);
-/* Of a new socket with a new ring. If it must advance, the socket is bound afterwards, and its filter passes nothing. */
+/* Of a new socket with a new ring. If it must advance, the socket is bound then, and its filter lets nothing pass. */
 int packet_ring_restore(const struct file *file, int fd) must_check;
 
 /* ---- packet_make.c ---- */

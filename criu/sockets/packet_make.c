@@ -1,9 +1,9 @@
 /*
  * packet_make.c - restores packet sockets.
  *
- * A socket of protocol 0 receives nothing. It keeps that until it has all its options: bind() comes last, when all files
- * are open, because its interface may be one of the tree's own (tun). Sockets of a fanout group must be bound before they
- * can be in it, and those with a ring before it is as it was. So until all are done, these have a filter that lets
+ * A socket of protocol 0 receives nothing. It keeps that until it has all its options: bind() comes last, when all
+ * files are open, because its interface may be one of the tree's own (tun). Sockets of a fanout group must be bound before
+ * they can be in it, and those with a ring before it is as it was. So until all are done, these have a filter that lets
  * nothing pass.
  *
  * Sockets are created in the order in which the old ones were. The kernel lists them in this order, and a group gets

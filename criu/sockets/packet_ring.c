@@ -171,8 +171,8 @@ static void drop_last(PacketRing *message)
 }
 
 /*
- * In TPACKET_V3, the kernel fills the block at its position, so that one is never unread; but if all are, it has stopped
- * in front of the oldest. Then the newest is dropped.
+ * In TPACKET_V3, the kernel fills the block at its position, so that one is never unread; but if all are, it has
+ * stopped in front of the oldest. Then the newest is dropped.
  */
 static void free_position(const struct ring *ring, PacketRing *message)
 {
@@ -476,8 +476,8 @@ static int fill_slot(const struct feeder *feeder, const struct ring *ring, uint3
 
 /*
  * The frame that did not fit into the last block is the first of this one. It is taken out: the process finds the first
- * packet behind it, and the kernel counts packets here, too. A block without packets is not given to the process. false:
- * a timer has given it before.
+ * packet behind it, and the kernel counts packets here, too. A block without packets is not given to the process.
+ * false: a timer has given it before.
  */
 static bool empty_block(const struct ring *ring, uint32_t i)
 {
