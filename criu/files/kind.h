@@ -192,8 +192,7 @@ extern const struct file_kind file_kind_regular, file_kind_pipe, file_kind_fifo,
 	file_kind_timerfd, file_kind_signalfd, file_kind_epoll, file_kind_terminal, file_kind_memfd,
 	file_kind_pidfd, file_kind_inotify, file_kind_fanotify, file_kind_namespace, file_kind_bpf_map,
 	file_kind_mqueue, file_kind_unix, file_kind_inet, file_kind_netlink, file_kind_packet,
-	file_kind_io_uring, file_kind_tun,
-	file_kind_plugin;
+	file_kind_io_uring, file_kind_tun, file_kind_plugin;
 
 /* Calls a callback of all kinds that have it, until one fails: result = call_file_kinds(load, snapshot); */
 #define call_file_kinds(callback, ...)                                                  \
