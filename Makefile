@@ -10,7 +10,7 @@
 #	make SANITIZE=address,undefined check       into a directory of its own
 #	make CC=clang                   V=1 shows the commands
 #
-# Needs gcc or clang, binutils, pkg-config, protobuf-c with protoc-c, libnl-3, liblz4, libnftables; for tests cmocka (scripts/dependencies).
+# Needs gcc or clang, binutils, pkg-config, protobuf-c with protoc-c, libnl-3, liblz4; for tests cmocka (scripts/dependencies).
 
 VERSION := 4.2.1
 PREFIX  ?= /usr/local
@@ -33,7 +33,7 @@ endif
 
 # --- Flags -------------------------------------------------------------------------------------------------------
 
-LIBRARIES     := libprotobuf-c libnl-3.0 liblz4 libnftables
+LIBRARIES     := libprotobuf-c libnl-3.0 liblz4
 WARNINGS      := -Wall -Wextra -Wmissing-prototypes -Wvla -Werror
 INCLUDES      := -Icriu -Iinclude -Icompel -Iinclude/arch/$(ARCH) -Icompel/arch/$(ARCH) -I$(BUILD)/images
 OPTIMIZATION  ?= -O2 -g

@@ -20,6 +20,7 @@
 #define AWAITED_US    10000
 #define AWAITED_TIMES 200 /* an address that another program leaves just now: 2 s */
 #define DISCARD_PORT  9
+#define OF_LOCK	      4 /* descriptors of the network lock and of the guard */
 
 static int fail_socket(const struct inet_socket *socket, int error, const char *what)
 {
@@ -356,8 +357,16 @@ void inet_close(struct snapshot *snapshot)
 	*sockets = (struct inet_sockets){ 0 };
 }
 
-/* The network lock. */
-size_t inet_keeps(const struct snapshot *snapshot unused)
+/* The sockets, which are all made before the first is open; the network lock; and what begins the guard. */
+size_t inet_keeps(const struct snapshot *snapshot)
 {
-	return 1;
+	const struct file_list *files = files_of_kind(snapshot, &file_kind_inet);
+
+	for (size_t i = 0; i < files->count; i++) {
+		const FileEntry *entry = files->items[i]->entry;
+
+		if (entry && entry->isk && inet_is_stream(entry->isk))
+			return files->count + OF_LOCK;
+	}
+	return files->count;
 }

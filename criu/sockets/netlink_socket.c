@@ -18,12 +18,10 @@
 #include "sockets/netlink_socket.h"
 #include <errno.h>
 #include <linux/netlink_diag.h>
-#include <linux/sockios.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,6 +31,7 @@
 #include "image/message.h"
 #include "kernel_constants.h"
 #include "sockets/options.h"
+#include "sockets/own_network.h"
 
 #define MOST_READS 3
 
@@ -129,36 +128,12 @@ static void describe_inode(const struct snapshot *snapshot, const struct file *f
 		message_set(entry, ns_id, root->ids->net_ns_id);
 }
 
-/* SO_NETNS_COOKIE: Linux 5.14. */
-static int read_cookie(int fd, uint64_t *cookie)
-{
-	socklen_t size = sizeof(*cookie);
-
-	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, cookie, &size) < 0 ? -errno : 0;
-}
-
-/* Before Linux 5.14; needs CAP_NET_ADMIN. */
-static bool is_in_own_namespace(int fd)
-{
-	autoclose int there = ioctl(fd, SIOCGSKNS, 0);
-	struct stat own, found;
-
-	return there >= 0 && fstat(there, &found) == 0 && stat("/proc/self/ns/net", &own) == 0 &&
-	       own.st_ino == found.st_ino && own.st_dev == found.st_dev;
-}
-
 static int check_namespace(const struct file *file, int fd)
 {
-	autoclose int own = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-	uint64_t here, there;
-	bool is_here;
+	int is_here = socket_is_in_own_network(fd);
 
-	if (own >= 0 && !read_cookie(own, &here) && !read_cookie(fd, &there))
-		is_here = here == there;
-	else
-		is_here = is_in_own_namespace(fd);
 	if (is_here)
-		return 0;
+		return min(is_here, 0);
 	fail_advice("criu in the network namespace of the socket (nsenter --net)");
 	return refuse_socket(file, "of another network namespace than criu's, which is not supported yet");
 }

@@ -9,11 +9,9 @@
 #include <errno.h>
 #include <linux/if_packet.h>
 #include <linux/sock_diag.h>
-#include <linux/sockios.h>
 #include <linux/virtio_net.h>
 #include <net/if.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include "base/error.h"
@@ -23,6 +21,7 @@
 #include "kernel/packet_ring.h"
 #include "kernel_constants.h"
 #include "sockets/options.h"
+#include "sockets/own_network.h"
 #include "sockets/packet.h"
 
 #define REQUIRED(option, field)                                       \
@@ -87,34 +86,6 @@ static int refuse_socket(const struct seen_file *seen, const char *why)
 {
 	return refuse("process %d (%s): descriptor %d (%s) is a packet socket %s", seen->holder.here,
 		      seen->holder.name, seen->fd, seen->link, why);
-}
-
-/* ---- its network namespace ---- */
-
-static bool has_same_cookie(int fd, int own, bool *is_same)
-{
-	uint64_t cookies[2];
-	socklen_t sizes[2] = { sizeof(cookies[0]), sizeof(cookies[1]) };
-
-	if (getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookies[0], &sizes[0]) < 0 ||
-	    getsockopt(own, SOL_SOCKET, SO_NETNS_COOKIE, &cookies[1], &sizes[1]) < 0)
-		return false;
-	*is_same = cookies[0] == cookies[1];
-	return true;
-}
-
-/* Is the socket in criu's own network namespace? Before Linux 5.14, the kernel opens the namespace of a socket. */
-static bool is_here(int fd)
-{
-	autoclose int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), there = -1;
-	struct stat here, found;
-	bool is_same;
-
-	if (own >= 0 && has_same_cookie(fd, own, &is_same))
-		return is_same;
-	there = ioctl(fd, SIOCGSKNS);
-	return there >= 0 && fstat(there, &found) == 0 && stat("/proc/self/ns/net", &here) == 0 &&
-	       here.st_ino == found.st_ino && here.st_dev == found.st_dev;
 }
 
 /* ---- one socket ---- */
@@ -270,11 +241,14 @@ static int describe_here(const struct snapshot *snapshot, const struct file *fil
 static int packet_describe(struct snapshot *snapshot, struct file *file)
 {
 	autoclose int fd = files_borrow(file->seen);
-	int result = fd < 0 ? fd : socket_options_read(file, fd, &file->entry->psk->opts);
+	int result = fd < 0 ? fd : socket_options_read(file, fd, &file->entry->psk->opts), is_here;
 
 	if (unless_refused(result))
 		return result;
-	if (!is_here(fd))
+	is_here = socket_is_in_own_network(fd);
+	if (is_here < 0)
+		return is_here;
+	if (!is_here)
 		return refuse_socket(file->seen, "of another network namespace, which is not supported yet");
 	return describe_here(snapshot, file, fd) ?: result;
 }
