@@ -42,7 +42,7 @@ struct inet_sockets {
 	/* restore */
 	struct index by_file;
 	bool is_made, has_forgotten;
-	struct network_guard *guard;
+	pid_t guard; /* 0: none */
 	struct guarded_stream *guarded;
 	size_t guarded_count;
 };

@@ -324,8 +324,12 @@ int inet_prepare_release(struct snapshot *snapshot)
 	list_guarded(sockets);
 	if (!sockets->guarded_count)
 		return 0;
-	result = network_guard_begin(&sockets->guard, sockets->guarded, sockets->guarded_count,
-				     network_lock_descriptor(sockets->lock), snapshot->run_id);
+	result = network_guard_begin(&sockets->guard,
+				     &(struct guarded){ .streams = sockets->guarded,
+							.count = sockets->guarded_count,
+							.lock = network_lock_descriptor(sockets->lock),
+							.run_id = snapshot->run_id,
+							.root = snapshot->root->here });
 	for (size_t i = 0; !result && i < sockets->count; i++)
 		if (inet_is_stream(sockets->items[i].entry))
 			result = end_repair(&sockets->items[i]);
@@ -336,10 +340,10 @@ void inet_release(struct snapshot *snapshot)
 {
 	struct inet_sockets *sockets = inet_sockets_of(snapshot);
 
-	network_guard_decide(sockets->guard);
 	network_lock_end(steal_pointer(&sockets->lock));
 	network_streams_go_on(sockets->guarded, sockets->guarded_count, snapshot->run_id);
-	network_guard_end(steal_pointer(&sockets->guard));
+	network_guard_end(sockets->guard);
+	sockets->guard = 0;
 }
 
 void inet_close(struct snapshot *snapshot)

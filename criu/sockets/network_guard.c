@@ -5,9 +5,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/mman.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -15,22 +14,22 @@
 #include <unistd.h>
 #include "base/descriptors.h"
 #include "base/error.h"
+#include "base/io.h"
 #include "base/memory.h"
+#include "kernel/proc.h"
 #include "sockets/network_guard.h"
 #include "sockets/network_lock.h"
 #include "sockets/tcp_stream.h"
 
-struct network_guard {
-	pid_t pid;
-	atomic_bool *is_decided; /* in memory that criu and the guard share */
-};
+#define KILLED	      (1ULL << (SIGKILL - 1))
+#define PF_EXITING    0x4 /* Linux: include/linux/sched.h */
+#define LOOKS	      10
+#define LOOK_PAUSE_US 2000
 
-/* What the guard has. */
+/* What the guard has beside that. */
 struct watch {
-	const struct guarded_stream *streams;
-	size_t count;
-	int lock, criu, ready; /* ready: the writing end of a pipe */
-	const char *run_id;
+	const struct guarded *guarded;
+	int criu, ready; /* ready: the writing end of a pipe */
 };
 
 void network_streams_go_on(const struct guarded_stream *streams, size_t count, const char *run_id)
@@ -45,43 +44,73 @@ void network_streams_go_on(const struct guarded_stream *streams, size_t count, c
 	}
 }
 
-static void end_silently(const struct watch *watch)
+static void end_silently(const struct guarded *guarded)
 {
-	for (size_t i = 0; i < watch->count; i++)
-		ignore(tcp_repair_begin(watch->streams[i].fd));
+	for (size_t i = 0; i < guarded->count; i++)
+		ignore(tcp_repair_begin(guarded->streams[i].fd));
 }
 
 /* The processes must not find criu's ends of their pipes here, either. */
 static void keep_only_needed(const struct watch *watch)
 {
-	autofree int *kept = allocate_array(watch->count + 3, sizeof(*kept));
+	const struct guarded *guarded = watch->guarded;
+	autofree int *kept = allocate_array(guarded->count + 3, sizeof(*kept));
 
-	for (size_t i = 0; i < watch->count; i++)
-		kept[i] = watch->streams[i].fd;
-	kept[watch->count] = watch->lock;
-	kept[watch->count + 1] = watch->criu;
-	kept[watch->count + 2] = watch->ready;
-	descriptors_let_go(kept, watch->count + 3);
+	for (size_t i = 0; i < guarded->count; i++)
+		kept[i] = guarded->streams[i].fd;
+	kept[guarded->count] = guarded->lock;
+	kept[guarded->count + 1] = watch->criu;
+	kept[guarded->count + 2] = watch->ready;
+	descriptors_let_go(kept, guarded->count + 3);
 }
 
-static does_not_return void be_guard(const struct watch *watch, const atomic_bool *is_decided)
+/* A process that has to be killed has the signal pending until it begins to exit. */
+static bool is_dying(int proc)
 {
+	autofree char *text = NULL;
+	struct proc_stat stat;
+	const char *pending;
+
+	if (proc < 0 || proc_read_stat(proc, &stat) || stat.flags & PF_EXITING)
+		return true;
+	if (read_record_at(proc, "status", &text) < 0)
+		return true;
+	pending = strstr(text, "\nSigPnd:");
+	return pending && strtoull(pending + strlen("\nSigPnd:"), NULL, 16) & KILLED;
+}
+
+/* When criu's end is known, the kernel has already killed the processes that die with it. */
+static bool does_root_live(int proc)
+{
+	for (int i = 0; i < LOOKS; i++) {
+		if (is_dying(proc))
+			return false;
+		usleep(LOOK_PAUSE_US);
+	}
+	return true;
+}
+
+static does_not_return void be_guard(const struct watch *watch)
+{
+	const struct guarded *guarded = watch->guarded;
 	struct pollfd end = { .fd = watch->criu, .events = POLLIN };
+	int proc;
 
 	prctl(PR_SET_NAME, "criu-guard");
 	keep_only_needed(watch);
+	proc = attempted(proc_open(guarded->root));
 	close(watch->ready);
 	while (poll(&end, 1, -1) < 0 && errno == EINTR)
 		;
-	if (*is_decided)
-		network_streams_go_on(watch->streams, watch->count, watch->run_id);
+	if (does_root_live(proc))
+		network_streams_go_on(guarded->streams, guarded->count, guarded->run_id);
 	else
-		end_silently(watch);
+		end_silently(guarded);
 	_exit(0);
 }
 
 /* No signal but SIGKILL reaches it: a terminal would send one to it and criu. */
-static pid_t spawn(const struct watch *watch, const atomic_bool *is_decided)
+static pid_t spawn(const struct watch *watch)
 {
 	sigset_t all, before;
 	pid_t child;
@@ -90,60 +119,35 @@ static pid_t spawn(const struct watch *watch, const atomic_bool *is_decided)
 	sigprocmask(SIG_SETMASK, &all, &before);
 	child = fork();
 	if (child == 0)
-		be_guard(watch, is_decided);
+		be_guard(watch);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	return child;
 }
 
 /* Returns when the guard has closed what it does not need. */
-static int spawn_ready(struct network_guard *guard, struct watch *watch)
+int network_guard_begin(pid_t *guard, const struct guarded *guarded)
 {
+	autoclose int criu = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	struct watch watch = { .guarded = guarded, .criu = criu };
 	int ends[2];
 	char byte;
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return fail(errno, "cannot create a pipe");
-	watch->ready = ends[1];
-	guard->pid = spawn(watch, guard->is_decided);
+	if (criu < 0 || pipe2(ends, O_CLOEXEC) < 0)
+		return fail(errno, "cannot prepare a process that guards TCP connections");
+	watch.ready = ends[1];
+	*guard = spawn(&watch);
 	close(ends[1]);
-	while (guard->pid > 0 && read(ends[0], &byte, 1) < 0 && errno == EINTR)
+	while (*guard > 0 && read(ends[0], &byte, 1) < 0 && errno == EINTR)
 		;
 	close(ends[0]);
-	return guard->pid < 0 ? fail(errno, "cannot create a process that guards TCP connections") : 0;
+	return *guard < 0 ? fail(errno, "cannot create a process that guards TCP connections") : 0;
 }
 
-int network_guard_begin(struct network_guard **guard, const struct guarded_stream *streams, size_t count,
-			int lock, const char *run_id)
+void network_guard_end(pid_t guard)
 {
-	autoclose int criu = (int)syscall(SYS_pidfd_open, getpid(), 0);
-	struct watch watch = {
-		.streams = streams, .count = count, .lock = lock, .criu = criu, .run_id = run_id
-	};
-	atomic_bool *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-				   -1, 0);
-
-	if (criu < 0 || shared == MAP_FAILED)
-		return fail(errno, "cannot prepare a process that guards TCP connections");
-	*guard = allocate(sizeof(**guard));
-	(*guard)->is_decided = shared;
-	return spawn_ready(*guard, &watch);
-}
-
-void network_guard_decide(struct network_guard *guard)
-{
-	if (guard)
-		*guard->is_decided = true;
-}
-
-void network_guard_end(struct network_guard *guard)
-{
-	if (!guard)
+	if (guard <= 0)
 		return;
-	if (guard->pid > 0) {
-		kill(guard->pid, SIGKILL);
-		while (waitpid(guard->pid, NULL, 0) < 0 && errno == EINTR)
-			;
-	}
-	munmap(guard->is_decided, sizeof(*guard->is_decided));
-	free(guard);
+	kill(guard, SIGKILL);
+	while (waitpid(guard, NULL, 0) < 0 && errno == EINTR)
+		;
 }

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 #include "compiler.h"
 
 struct guarded_stream {
@@ -17,18 +18,18 @@ struct guarded_stream {
 	bool reuses; /* SO_REUSEADDR */
 };
 
-struct network_guard;
+struct guarded {
+	const struct guarded_stream *streams;
+	size_t count;
+	int lock;	    /* the descriptor that owns the network lock; -1: none */
+	const char *run_id; /* of the lock that the dump has left */
+	pid_t root;	    /* whether this process lives or dies with criu decides */
+};
 
-/*
- * Begins to watch. It keeps no descriptor of criu but those of the streams and `lock` (-1: none). `run_id`: of the lock
- * that the dump has left. `streams` stay the caller's, and must stay. -errno, recorded.
- */
-int network_guard_begin(struct network_guard **guard, const struct guarded_stream *streams, size_t count,
-			int lock, const char *run_id) must_check;
-/* The processes no longer die with criu. */
-void network_guard_decide(struct network_guard *guard);
-/* Nothing is blocked any more. NULL is allowed. */
-void network_guard_end(struct network_guard *guard);
+/* Begins to watch. It keeps no other descriptor of criu. -errno, recorded. 0 or the guard's pid in *guard. */
+int network_guard_begin(pid_t *guard, const struct guarded *guarded) must_check;
+/* Nothing is blocked any more. 0 is allowed. */
+void network_guard_end(pid_t guard);
 
 /* Removes the lock of the dump, and has the other ends answer. Repair mode has ended. */
 void network_streams_go_on(const struct guarded_stream *streams, size_t count, const char *run_id);
