@@ -64,14 +64,12 @@ static bool is_known(int type, int protocol)
 static bool inet_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
 	autoclose int fd = -1;
-	int domain;
+	int family = socket_family(seen);
 
-	if (seen->fd < 0 || strncmp(seen->link, "socket:[", 8) || seen->info.flags & O_PATH)
+	if (family != AF_INET && family != AF_INET6)
 		return false;
 	fd = attempted(files_borrow(seen));
-	domain = get_number(fd, SOL_SOCKET, SO_DOMAIN);
-	return (domain == AF_INET || domain == AF_INET6) &&
-	       is_known(get_number(fd, SOL_SOCKET, SO_TYPE), get_number(fd, SOL_SOCKET, SO_PROTOCOL));
+	return is_known(get_number(fd, SOL_SOCKET, SO_TYPE), get_number(fd, SOL_SOCKET, SO_PROTOCOL));
 }
 
 /* ---- one socket ---- */
@@ -150,8 +148,7 @@ static int read_state(int fd, struct inet_socket *socket)
 	entry->state = info.tcpi_state;
 	if (entry->state == TCP_LISTEN) {
 		entry->backlog = info.tcpi_sacked;
-		/* How many wait to be accepted. */
-		socket->stream.entry.inq_len = info.tcpi_unacked;
+		socket->waiting_count = info.tcpi_unacked;
 	}
 	return 0;
 }
@@ -201,7 +198,7 @@ static int judge_state(const struct snapshot *snapshot, int fd, const struct ine
 
 		return refuse_socket(socket, why);
 	}
-	if (entry->state == TCP_LISTEN && socket->stream.entry.inq_len && !snapshot->policy.skips_in_flight) {
+	if (entry->state == TCP_LISTEN && socket->waiting_count && !snapshot->policy.skips_in_flight) {
 		fail_advice("--skip-in-flight to leave them out; or again when they were accepted");
 		return refuse_socket(socket,
 				     "has connections that wait to be accepted, which nobody can restore");
@@ -300,6 +297,8 @@ static int read_batch(void *argument)
 
 			return fail_in(result, "socket %s", words);
 		}
+		socket->entry->state =
+			socket->stream.state; /* it may have changed until packets were blocked */
 	}
 	return 0;
 }
@@ -369,50 +368,31 @@ static int choose_run_id(struct snapshot *snapshot)
 	return 0;
 }
 
-/* A state may have changed until packets were blocked. */
-static int take_states(struct inet_socket **streams, size_t count)
+void inet_close_stream(InetSkEntry *entry)
 {
-	for (size_t i = 0; i < count; i++) {
-		autoclose int fd = files_borrow(streams[i]->file->seen);
-		int state = fd < 0 ? fd : tcp_state_of(fd);
-
-		if (state < 0)
-			return state;
-		streams[i]->entry->state = state;
-	}
-	return 0;
-}
-
-/* --tcp-close: they come back as if the other end had reset them. */
-static void close_streams(struct inet_socket **streams, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		InetSkEntry *entry = streams[i]->entry;
-
-		entry->state = TCP_CLOSE;
-		message_set(entry, shutdown, SK_SHUTDOWN__BOTH);
-		message_set(entry, reset, true);
-	}
+	entry->state = TCP_CLOSE;
+	message_set(entry, shutdown, SK_SHUTDOWN__BOTH);
+	message_set(entry, reset, true);
 }
 
 /* Reads those that have become known since the last time. */
 static int hold_streams(struct snapshot *snapshot)
 {
 	struct inet_sockets *sockets = inet_sockets_of(snapshot);
-	size_t count, first = sockets->held_count;
-	autofree struct inet_socket **streams = list_streams(sockets, first, &count), **left = NULL;
+	size_t count;
+	autofree struct inet_socket **streams = list_streams(sockets, sockets->held_count, &count);
 	int result = 0;
 
 	if (snapshot->policy.closes_connections) {
-		close_streams(streams, count);
+		for (size_t i = 0; i < count; i++)
+			inet_close_stream(streams[i]->entry);
 		return 0;
 	}
 	if (count && !snapshot->run_id[0])
 		result = choose_run_id(snapshot);
-	result = result ?: inet_lock(snapshot) ?: take_states(streams, count);
-	left = list_streams(sockets, first, &count);
+	result = result ?: inet_lock(snapshot);
 	for (size_t done = 0; !result && done < count; done += BATCH)
-		result = read_some(left + done, min(count - done, (size_t)BATCH));
+		result = read_some(streams + done, min(count - done, (size_t)BATCH));
 	sockets->held_count = sockets->count;
 	return result;
 }

@@ -26,6 +26,7 @@
 struct inet_socket {
 	struct file *file;
 	InetSkEntry *entry;
+	uint32_t waiting_count;	     /* dump: connections that wait to be accepted */
 	union ip_address own, other; /* family AF_UNSPEC: it has none */
 	struct tcp_stream stream;    /* if inet_is_stream() */
 	int fd;			     /* restore: until open() takes it; -1: not made, or taken */
@@ -64,6 +65,9 @@ char *inet_in_words(const struct inet_socket *socket);
 
 /* Blocks the packets of all connections that are not blocked yet, if the policy wants it. */
 int inet_lock(struct snapshot *snapshot) must_check;
+
+/* --tcp-close: it comes back as if the other end had reset it. */
+void inet_close_stream(InetSkEntry *entry);
 
 /* ---- inet_check.c ---- */
 

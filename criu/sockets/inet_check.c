@@ -142,14 +142,6 @@ static int read_stream(const struct snapshot *snapshot, struct inet_socket *sock
 
 /* ---- all ---- */
 
-/* --tcp-close: it comes back as if the other end had reset it. */
-static void close_connection(InetSkEntry *entry)
-{
-	entry->state = TCP_CLOSE;
-	entry->has_shutdown = entry->has_reset = entry->reset = true;
-	entry->shutdown = SK_SHUTDOWN__BOTH;
-}
-
 static int add_socket(const struct snapshot *snapshot, struct inet_sockets *sockets, struct file *file)
 {
 	struct inet_socket *socket = &sockets->items[sockets->count++];
@@ -160,7 +152,7 @@ static int add_socket(const struct snapshot *snapshot, struct inet_sockets *sock
 	index_set(&sockets->by_file, file->id, socket);
 	result = check_message(socket);
 	if (!result && inet_is_stream(socket->entry) && snapshot->policy.closes_connections)
-		close_connection(socket->entry);
+		inet_close_stream(socket->entry);
 	result = result ?: read_addresses(socket);
 	return result || !inet_is_stream(socket->entry) ? result : read_stream(snapshot, socket);
 }

@@ -195,10 +195,11 @@ static int connect_stream(struct inet_sockets *sockets, const struct inet_socket
 {
 	int result = attempted(tcp_stream_connect(socket->fd, &socket->stream, ends));
 
-	if (result != -EADDRNOTAVAIL)
-		return result ? tcp_stream_connect(socket->fd, &socket->stream, ends) : 0;
-	forget_leftovers(sockets);
-	return tcp_stream_connect(socket->fd, &socket->stream, ends);
+	if (!result)
+		return 0;
+	if (result == -EADDRNOTAVAIL)
+		forget_leftovers(sockets);
+	return tcp_stream_connect(socket->fd, &socket->stream, ends); /* a failure is recorded now */
 }
 
 static int make_stream(struct inet_sockets *sockets, const struct inet_socket *socket)

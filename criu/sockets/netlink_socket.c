@@ -77,13 +77,7 @@ static int get_int(int fd, int level, int option, int *value)
 
 static bool netlink_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
-	autoclose int fd = -1;
-	int domain;
-
-	if (seen->fd < 0 || strncmp(seen->link, "socket:[", 8) || seen->info.flags & O_PATH)
-		return false;
-	fd = attempted(files_borrow(seen));
-	return fd >= 0 && !get_int(fd, SOL_SOCKET, SO_DOMAIN, &domain) && domain == AF_NETLINK;
+	return socket_family(seen) == AF_NETLINK;
 }
 
 /* ---- dump ---- */

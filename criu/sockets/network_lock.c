@@ -22,11 +22,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "image/inventory.h"
 #include "kernel/netlink.h"
 #include "kernel_constants.h"
 #include "sockets/network_lock.h"
@@ -364,23 +364,14 @@ static int block(struct nl_sock *socket, const char *table, const struct network
 
 /* ---- the lock ---- */
 
-/* Nobody else has a table of this name. */
-static int choose_name(char name[NAME_SIZE])
-{
-	uint64_t number;
-
-	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
-		return fail(errno, "cannot get a random number");
-	snprintf(name, NAME_SIZE, "criu-%016llx", (unsigned long long)number);
-	return 0;
-}
-
 static int make_lock(struct network_lock **lock)
 {
 	int result;
 
 	*lock = allocate(sizeof(**lock));
-	result = netlink_open(&(*lock)->owner, NETLINK_NETFILTER) ?: choose_name((*lock)->name);
+	/* Nobody else has a table of this name. */
+	snprintf((*lock)->name, NAME_SIZE, "criu-%016llx", (unsigned long long)inventory_new_id());
+	result = netlink_open(&(*lock)->owner, NETLINK_NETFILTER);
 	return result ?: make_table((*lock)->owner, (*lock)->name, true);
 }
 

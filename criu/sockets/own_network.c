@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -13,6 +14,18 @@
 #include "base/memory.h"
 #include "kernel_constants.h"
 #include "sockets/own_network.h"
+
+int socket_family(const struct seen_file *seen)
+{
+	autoclose int fd = -1;
+	int family = -1;
+	socklen_t size = sizeof(family);
+
+	if (seen->fd < 0 || strncmp(seen->link, "socket:[", 8) || seen->info.flags & O_PATH)
+		return -1;
+	fd = attempted(files_borrow(seen));
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) < 0 ? -1 : family;
+}
 
 static int read_cookie(int fd, uint64_t *cookie)
 {

@@ -74,12 +74,7 @@ static int get(int fd, int option)
 
 static bool packet_recognizes(const struct snapshot *snapshot unused, const struct seen_file *seen)
 {
-	autoclose int fd = -1;
-
-	if (seen->fd < 0 || strncmp(seen->link, "socket:[", 8) || seen->info.flags & O_PATH)
-		return false;
-	fd = attempted(files_borrow(seen));
-	return fd >= 0 && get(fd, SO_DOMAIN) == AF_PACKET;
+	return socket_family(seen) == AF_PACKET;
 }
 
 static int refuse_socket(const struct seen_file *seen, const char *why)

@@ -206,7 +206,10 @@ int tcp_stream_read(int fd, struct tcp_stream *stream)
 	int result;
 
 	tcp_stream_entry__init(&stream->entry);
-	result = read_agreement(fd, stream) ?: read_lengths(fd, stream);
+	result = read_agreement(fd, stream);
+	if (result || !tcp_state_is_connected(stream->state))
+		return result;
+	result = read_lengths(fd, stream);
 	if (!result)
 		result = read_queue(fd, &stream->received, stream->entry.inq_len, "receive");
 	return result ?: read_in_repair(fd, stream);

@@ -32,7 +32,8 @@ bool tcp_state_has_received_end(int state);
 int tcp_state_of(int fd) must_check;
 
 /*
- * Reads the connection of `fd`, which criu has borrowed, in repair mode, and ends that. The caller frees the stream, also
+ * Reads the connection of `fd`, which criu has borrowed, in repair mode, and ends that. Of one that has ended, it reads
+ * only the state. The caller frees the stream, also
  * after a failure. It must not be interrupted by criu's death (place.outlives_criu): a socket that stays in repair mode
  * is of no use to its process.
  */

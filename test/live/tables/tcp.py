@@ -1,6 +1,7 @@
 """tcp.py - connections of TCP."""
 
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -168,30 +169,6 @@ def tree_is_gone(cell):
 	return system.wait_until(gone, 0.5)
 
 
-def kill_dumps(cell, dumper, restorer):
-	"""A criu that is killed within a dump leaves a tree that runs on, with its connections; or complete images of it."""
-	chance, hits = random.Random(f"{cell.settings.seed} {cell.row.name}"), 0
-	cell.start()
-	with clients_of(cell, 5) as clients:
-		whole = min(cycle(cell, dumper, restorer, f"whole{number}")[0] for number in range(3))
-		for number in range(cell.settings.kills):
-			images = cell.new_images(f"killed{number}")
-			code, where = kill_once(cell, dumper, "dump", images, whole, chance)
-			hits += code != 0
-			try:
-				if is_complete(images) and tree_is_gone(cell):
-					cell.restore(restorer, images)
-				talk_on(clients)
-				expect_no_rules("after it")
-			except Failure as failure:
-				raise Failure(f"round {number}, the dump was {where}: {failure}")
-			shutil.rmtree(images)
-		for client in clients:
-			client.stop()
-	cell.finish()
-	kills.check_hits(hits, cell.settings.kills)
-
-
 def cycle(cell, dumper, restorer, name):
 	"""Returns the seconds of a dump and of its restore."""
 	images = cell.new_images(name)
@@ -201,25 +178,26 @@ def cycle(cell, dumper, restorer, name):
 	return dumped, restored
 
 
-def kill_restores(cell, dumper, restorer):
-	"""After a restore that was killed, the images can be restored, or the tree is there."""
-	chance, hits = random.Random(f"{cell.settings.seed} {cell.row.name}"), 0
+def kill_rounds(cell, dumper, restorer, action):
+	"""Kills dumps or restores, with clients that talk all the time. The tree runs on, or its images can be restored."""
+	chance, hits, is_dump = random.Random(f"{cell.settings.seed} {cell.row.name}"), 0, action == "dump"
 	cell.start()
 	with clients_of(cell, 5) as clients:
-		whole = min(cycle(cell, dumper, restorer, f"whole{number}")[1] for number in range(3))
+		whole = min(cycle(cell, dumper, restorer, f"whole{number}")[not is_dump] for number in range(3))
 		for number in range(cell.settings.kills):
 			images = cell.new_images(f"killed{number}")
-			cell.dump(dumper, images)
-			code, where = kill_once(cell, restorer, "restore", images, whole, chance)
+			if not is_dump:
+				cell.dump(dumper, images)
+			code, where = kill_once(cell, dumper if is_dump else restorer, action, images, whole, chance)
 			hits += code != 0
 			try:
-				if tree_is_gone(cell):
+				if is_complete(images) and tree_is_gone(cell):
 					cell.restore(restorer, images)
 				cell.exits.pop(cell.root, None)  # of the one before
 				talk_on(clients)
 				expect_no_rules("after it")
 			except Failure as failure:
-				raise Failure(f"round {number}, the restore was {where}: {failure}")
+				raise Failure(f"round {number}, the {action} was {where}: {failure}")
 			shutil.rmtree(images)
 		for client in clients:
 			client.stop()
@@ -244,7 +222,7 @@ ROWS = [
 	tcp("tcp-outside", "4", program="tcp_echo", run=outside(5)),
 	tcp("tcp-outside-6", "6", program="tcp_echo", run=outside(5)),
 	tcp("tcp-outside-running", "4", program="tcp_echo", run=leave_running, modes=("ours", "peer")),
-	tcp("killed-dumps-tcp", "4", program="tcp_echo", run=kill_dumps, modes=("ours",), timeout=1800),
-	tcp("killed-restores-tcp", "4", program="tcp_echo", run=kill_restores, modes=("ours",), timeout=1800),
+	tcp("killed-dumps-tcp", "4", program="tcp_echo", run=functools.partial(kill_rounds, action="dump"), modes=("ours",), timeout=1800),
+	tcp("killed-restores-tcp", "4", program="tcp_echo", run=functools.partial(kill_rounds, action="restore"), modes=("ours",), timeout=1800),
 	Row("tcp-refused", "tcp_echo", arguments=("4",), run=refused, modes=("ours",)),
 ]
