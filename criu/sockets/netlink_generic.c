@@ -59,12 +59,34 @@ static bool read_group(struct nlattr *nested, struct group *group)
 	return true;
 }
 
+/* Calls `visit` for each group of the family that the answer describes. */
+static void for_each_group(struct nlmsghdr *answer,
+			   void (*visit)(const struct family *, const struct group *, void *), void *argument)
+{
+	struct family family;
+	struct group group;
+	struct nlattr *nested;
+	int left;
+
+	if (!read_family(answer, &family) || !family.groups)
+		return;
+	nla_for_each_nested(nested, family.groups, left)
+	{
+		if (read_group(nested, &group))
+			visit(&family, &group, argument);
+	}
+}
+
 /* ---- dump ---- */
 
-static void add_group(NetlinkSkEntry *entry, const struct family *family, const struct group *group)
+static void name_group(const struct family *family, const struct group *group, void *argument)
 {
-	NetlinkGroupEntry *named = message_new(NetlinkGroupEntry, netlink_group_entry);
+	NetlinkSkEntry *entry = argument;
+	NetlinkGroupEntry *named;
 
+	if (!netlink_has_group(entry, group->number))
+		return;
+	named = message_new(NetlinkGroupEntry, netlink_group_entry);
 	named->group = group->number;
 	named->family = copy_text(family->name);
 	named->number = family->number;
@@ -74,19 +96,7 @@ static void add_group(NetlinkSkEntry *entry, const struct family *family, const 
 
 static int name_groups_of(struct nlmsghdr *answer, void *argument)
 {
-	NetlinkSkEntry *entry = argument;
-	struct family family;
-	struct group group;
-	struct nlattr *nested;
-	int left;
-
-	if (!read_family(answer, &family) || !family.groups)
-		return 0;
-	nla_for_each_nested(nested, family.groups, left)
-	{
-		if (read_group(nested, &group) && netlink_has_group(entry, group.number))
-			add_group(entry, &family, &group);
-	}
+	for_each_group(answer, name_group, argument);
 	return 0;
 }
 
@@ -113,23 +123,19 @@ struct search {
 	uint32_t found, family;
 };
 
-static int look_for_group(struct nlmsghdr *answer, void *argument)
+static void compare_group(const struct family *family, const struct group *group, void *argument)
 {
 	struct search *search = argument;
-	struct family family;
-	struct group group;
-	struct nlattr *nested;
-	int left;
 
-	if (!read_family(answer, &family) || !family.groups)
-		return 0;
-	nla_for_each_nested(nested, family.groups, left)
-	{
-		if (read_group(nested, &group) && !strcmp(group.name, search->wanted->name)) {
-			search->found = group.number;
-			search->family = family.number;
-		}
-	}
+	if (strcmp(group->name, search->wanted->name))
+		return;
+	search->found = group->number;
+	search->family = family->number;
+}
+
+static int look_for_group(struct nlmsghdr *answer, void *argument)
+{
+	for_each_group(answer, compare_group, argument);
 	return 0;
 }
 
