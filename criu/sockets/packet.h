@@ -24,7 +24,8 @@ struct packet_sockets {
 	/* restore: all sockets, in the order in which they are created */
 	struct packet_made *made;
 	size_t made_count;
-	uint64_t ring_bytes; /* of those that have been checked */
+	struct index made_of; /* a file, by its id */
+	uint64_t ring_bytes;  /* of those that have been checked */
 };
 
 struct packet_sockets *packet_sockets_of(const struct snapshot *snapshot);

@@ -182,6 +182,7 @@ static int make_all(struct snapshot *snapshot)
 	for (size_t i = 0; i < files->count; i++) {
 		struct packet_made *made = &sockets->made[i];
 
+		index_set(&sockets->made_of, made->file->id, made);
 		made->fd = socket(AF_PACKET, made->file->entry->psk->type | SOCK_CLOEXEC, 0);
 		if (made->fd < 0)
 			return fail(errno, "cannot create a packet socket");
@@ -242,8 +243,7 @@ int packet_open(struct snapshot *snapshot, struct file *file)
 
 	if (result)
 		return result;
-	for (made = sockets->made; made->file != file;)
-		made++;
+	made = index_find(&sockets->made_of, file->id);
 	result = socket_options_set(file, made->fd, entry->opts) ?: set_options(file, made->fd);
 	result = result ?: make_ring(file, made->fd, PACKET_RX_RING, "PACKET_RX_RING", entry->rx_ring);
 	result = result ?: make_ring(file, made->fd, PACKET_TX_RING, "PACKET_TX_RING", entry->tx_ring);
@@ -396,6 +396,7 @@ void packet_close(struct snapshot *snapshot)
 	for (size_t i = 0; i < sockets->made_count; i++)
 		autoclose_clean(&sockets->made[i].fd);
 	free(steal_pointer(&sockets->made));
+	index_free(&sockets->made_of);
 	sockets->made_count = 0;
 	sockets->ring_bytes = 0;
 	packet_facts_free(&sockets->facts);
